@@ -1,0 +1,1 @@
+"""Find the right teacher for your base model before you pay for fine-tuning."""
