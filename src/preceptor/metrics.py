@@ -1,0 +1,241 @@
+"""Metrics: formulas over a teacher's mean measures, and the transforms a reward may pass first.
+
+The one idea: a metric is a small frozen object that says which measures it needs and which
+direction is better, and is called with the means of those measures in that order. Nothing here
+resamples or sorts, so the same object works on point values and on every bootstrap draw at once.
+Arrays have any shape that broadcasts; by custom the last axis is the teachers.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.errors import StudyError, nearest
+
+Array = NDArray[np.float64]
+
+
+class PlainMetric(Protocol):
+    """The shape of a metric: any object with these four members works, registered or not."""
+
+    @property
+    def kind(self) -> str:
+        """The metric's name in study files, records and reports."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The measures whose means `__call__` takes, in this order."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The declared direction; never chosen after seeing results."""
+
+    # Any, because each metric names its own arguments; they are passed by position.
+    def __call__(self, *args: Any, **kwargs: Any) -> Array:
+        """Return the metric of the means, element by element."""
+
+
+@dataclass(frozen=True)
+class CompatibilityAdjustedReward:
+    """CAR: mean reward discounted by the student's mean loss (Xu et al. 2025, eq. 3).
+
+    With a negative mean reward the discount turns round and a higher loss raises CAR; a ranking
+    warns of it. `beta` = 0 is the mean reward alone.
+
+    Raises:
+        StudyError: if `beta` is negative or not finite.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("reward", "loss")
+    higher_is_better: ClassVar[bool] = True
+    kind: Literal["car"] = "car"
+    beta: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.beta) and self.beta >= 0):
+            raise StudyError(
+                f"beta = {self.beta!r} cannot discount a reward: expected a finite number of 0 or "
+                "more. Leave it out for the paper's 3."
+            )
+
+    def __call__(self, reward: Array, loss: Array) -> Array:
+        """Return `reward / (1 + beta * loss)`."""
+        return reward / (1 + self.beta * loss)
+
+
+@dataclass(frozen=True)
+class AverageReward:
+    """AR: the mean reward alone, blind to the student (Xu et al. 2025, section 4.2)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("reward",)
+    higher_is_better: ClassVar[bool] = True
+    kind: Literal["reward"] = "reward"
+
+    def __call__(self, reward: Array) -> Array:
+        """Return the mean reward as it is."""
+        return reward
+
+
+@dataclass(frozen=True)
+class AverageLoss:
+    """The student's mean loss in nats per token: the logarithm of PPL-Self."""
+
+    needs: ClassVar[tuple[str, ...]] = ("loss",)
+    higher_is_better: ClassVar[bool] = False
+    kind: Literal["loss"] = "loss"
+
+    def __call__(self, loss: Array) -> Array:
+        """Return the mean loss as it is."""
+        return loss
+
+
+@dataclass(frozen=True)
+class AveragePerplexity:
+    """PPL-Self: the mean of per-response perplexities (Xu et al. 2025, section 4.2).
+
+    The paper states no direction; lower is declared better. One outlier can hold most of the mean.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("perplexity",)
+    higher_is_better: ClassVar[bool] = False
+    kind: Literal["perplexity"] = "perplexity"
+
+    def __call__(self, perplexity: Array) -> Array:
+        """Return the mean perplexity as it is."""
+        return perplexity
+
+
+@dataclass(frozen=True)
+class InstructionFollowingDifficulty:
+    """IFD-Self: the mean ratio of conditional to unconditional perplexity (Li et al. 2024)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("ifd",)
+    higher_is_better: ClassVar[bool] = True
+    kind: Literal["ifd"] = "ifd"
+
+    def __call__(self, ifd: Array) -> Array:
+        """Return the mean ratio as it is."""
+        return ifd
+
+
+@dataclass(frozen=True)
+class AverageLength:
+    """The mean length of the responses in tokens (Xu et al. 2025, section 4.2)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("length",)
+    higher_is_better: ClassVar[bool] = True
+    kind: Literal["length"] = "length"
+
+    def __call__(self, length: Array) -> Array:
+        """Return the mean length as it is."""
+        return length
+
+
+@dataclass(frozen=True)
+class RankSurprisalRatio:
+    """RSR: mean clipped token rank over mean loss, a ratio of means (arXiv 2601.14249)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("token_rank", "loss")
+    higher_is_better: ClassVar[bool] = False
+    kind: Literal["rsr"] = "rsr"
+
+    def __call__(self, token_rank: Array, loss: Array) -> Array:
+        """Return `token_rank / loss`; not finite where the mean loss is 0."""
+        return token_rank / loss
+
+
+@dataclass(frozen=True)
+class AverageLikelihood:
+    """GRAPE's score at teacher level: the mean log-likelihood per token (arXiv 2502.04194)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("loss",)
+    higher_is_better: ClassVar[bool] = True
+    kind: Literal["likelihood"] = "likelihood"
+
+    def __call__(self, loss: Array) -> Array:
+        """Return `-loss`."""
+        return -loss
+
+
+Metric = (
+    CompatibilityAdjustedReward
+    | AverageReward
+    | AverageLoss
+    | AveragePerplexity
+    | InstructionFollowingDifficulty
+    | AverageLength
+    | RankSurprisalRatio
+    | AverageLikelihood
+)
+"""Every metric a study file may name; a pydantic discriminated union on `kind`."""
+
+METRICS: Mapping[str, type[Metric]] = MappingProxyType(
+    {metric.kind: metric for metric in get_args(Metric)}
+)
+"""The same metrics by kind, in the order reports show them."""
+
+
+def metric_named(kind: str, **parameters: float) -> Metric:
+    """Return the registered metric of this kind with these parameters, for example `beta`.
+
+    Raises:
+        StudyError: for an unknown kind or parameter, naming what exists and the nearest name.
+    """
+    if kind not in METRICS:
+        raise StudyError(
+            f"No metric is called '{kind}'; known are {', '.join(METRICS)}.{nearest(kind, METRICS)}"
+        )
+    known = [field.name for field in fields(METRICS[kind]) if field.name != "kind"]
+    for name in parameters:
+        if name not in known:
+            raise StudyError(
+                f"Metric '{kind}' has no parameter '{name}'; it takes "
+                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+            )
+    metric: Callable[..., Metric] = METRICS[kind]
+    return metric(**parameters)
+
+
+def metrics_for(measures: Iterable[str]) -> tuple[Metric, ...]:
+    """Return every registered metric, at its default parameters, whose measures are all present."""
+    present = frozenset(measures)
+    return tuple(metric() for metric in METRICS.values() if present.issuperset(metric.needs))
+
+
+def raw(rewards: Array) -> Array:
+    """Return the rewards as they are, which is the paper's reading."""
+    return rewards
+
+
+def sigmoid(rewards: Array) -> Array:
+    """Return `1 / (1 + exp(-reward))` of each reward: 0..1, no overflow however large they are."""
+    return 0.5 * (1 + np.tanh(0.5 * rewards))
+
+
+def shift_min(rewards: Array) -> Array:
+    """Return the rewards less the smallest of the whole pool, so that none is negative.
+
+    The pool is every element of the array; NaN stays NaN and is no part of it.
+    """
+    return rewards - np.nanmin(rewards)
+
+
+def minmax(rewards: Array) -> Array:
+    """Return the rewards mapped so that the whole pool spans 0..1.
+
+    A pool of one single value has no span and maps to 0, as `shift_min` maps it; NaN stays NaN.
+    """
+    shifted = shift_min(rewards)
+    span = np.nanmax(shifted)
+    return shifted / span if span > 0 else shifted
+
+
+TRANSFORMS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
+    {"raw": raw, "sigmoid": sigmoid, "shift-min": shift_min, "minmax": minmax}
+)
+"""The reward transforms by the names a study file uses; each takes the matrix of all rewards."""
