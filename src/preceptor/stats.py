@@ -1,0 +1,231 @@
+"""Resampling: how sure the means, the winner and each rank are.
+
+The one idea: instructions are resampled, not responses, and one set of draws serves every teacher
+and measure. So the difference of two teachers is a paired difference, and everything below is
+arithmetic on an array of shape (draws, teachers) in which higher is better. A number that is not
+finite is refused, never passed on: with a NaN, every comparison would quietly be false.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.errors import StudyError
+
+Array = NDArray[np.float64]
+
+TIE = 1e-12
+"""Neighbours closer than this share of their size are a tie: less than rounding can tell apart."""
+
+CHUNK = 4_000_000
+"""Counts formed at once (32 MB as float64); fixed, so that draws do not depend on the machine."""
+
+
+class Interval(NamedTuple):
+    """Lower and upper ends, one per column."""
+
+    low: Array
+    high: Array
+
+
+class OrderComparison(NamedTuple):
+    """How the order by one set of scores differs from the order by another."""
+
+    same_winner: bool
+    same_order: bool
+    swapped_pairs: int
+
+
+class _TieGroup(NamedTuple):
+    """First and last position of the tie group that each position of a sorted row belongs to."""
+
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
+
+
+def bootstrap_means(values: Array, *, draws: int = 2000, rng: np.random.Generator) -> Array:
+    """Return the mean of every column in each bootstrap draw of the instructions.
+
+    All columns see the same draws, so a difference of two columns is paired. Equal columns give
+    equal bytes, and one seed gives the same bytes again on the same machine. Memory beyond the
+    result stays near 100 MB however many draws are asked for.
+
+    Args:
+        values: shape (columns, instructions), finite, at least one instruction.
+        draws: how many resamples to take.
+        rng: advanced by `draws * instructions` integers.
+
+    Returns:
+        Shape (draws, columns).
+
+    Raises:
+        StudyError: if a value is NaN or infinite, or there is no instruction.
+    """
+    _require_finite(values, "values to resample")
+    instructions = values.shape[1]
+    if instructions == 0:
+        raise StudyError("There is nothing to resample: expected at least one instruction, saw 0.")
+    firsts, inverse = _distinct_columns(values)
+    distinct = values if len(firsts) == len(values) else values[firsts]
+    means = np.empty((draws, len(distinct)))
+    rows = max(1, CHUNK // instructions)
+    for start in range(0, draws, rows):
+        stop = min(start + rows, draws)
+        means[start:stop] = _resample_counts(stop - start, instructions, rng=rng) @ distinct.T
+    means /= instructions
+    return means if distinct is values else means[:, inverse]
+
+
+def _resample_counts(rows: int, instructions: int, *, rng: np.random.Generator) -> Array:
+    """Return how often each draw picks each instruction, shape (rows, instructions)."""
+    picks = rng.integers(instructions, size=(rows, instructions))
+    picks += np.arange(rows)[:, None] * instructions
+    counts = np.bincount(picks.ravel(), minlength=rows * instructions)
+    return counts.reshape(rows, instructions).astype(np.float64)
+
+
+def _distinct_columns(values: Array) -> tuple[list[int], list[int]]:
+    """Return the first place of each distinct column, and which of those every column equals.
+
+    A matrix product may round equal columns differently at the edge of a block, and two teachers
+    with the same scores would then not tie.
+    """
+    seen: dict[bytes, int] = {}
+    firsts: list[int] = []
+    inverse: list[int] = []
+    for place, column in enumerate(values):
+        digest = hashlib.blake2b(np.ascontiguousarray(column).data).digest()
+        if digest not in seen:
+            seen[digest] = len(firsts)
+            firsts.append(place)
+        inverse.append(seen[digest])
+    return firsts, inverse
+
+
+def percentile_interval(draws: Array, *, level: float = 0.95) -> Interval:
+    """Return the central percentile interval of each column (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        draws: shape (draws, ...).
+        level: the share of draws inside.
+
+    Returns:
+        Ends of shape (...).
+
+    Raises:
+        StudyError: if a draw is NaN or infinite.
+    """
+    _require_finite(draws, "draws")
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, (tail, 1 - tail), axis=0)
+    return Interval(low, high)
+
+
+def rank_probabilities(draws: Array) -> Array:
+    """Return how often each teacher takes each rank; column 0 is P(best).
+
+    Teachers that tie in a draw share the ranks they cover equally. Rows and columns sum to 1.
+
+    Args:
+        draws: shape (draws, teachers), higher is better.
+
+    Returns:
+        Shape (teachers, ranks).
+
+    Raises:
+        StudyError: if a draw is NaN or infinite.
+    """
+    _require_finite(draws, "draws")
+    count, teachers = draws.shape
+    order = np.argsort(-draws, axis=1, kind="stable")
+    first, last = _tie_groups(np.take_along_axis(draws, order, axis=1))
+    share = 1 / (last - first + 1)
+    width = teachers + 1
+    # Each share is added where its ranks begin and taken off where they end; the running sum fills
+    # between.
+    begins = np.bincount((order * width + first).ravel(), share.ravel(), teachers * width)
+    ends = np.bincount((order * width + last + 1).ravel(), share.ravel(), teachers * width)
+    held = np.cumsum((begins - ends).reshape(teachers, width)[:, :teachers], axis=1)
+    probabilities: Array = np.clip(held / count, 0, 1)
+    return probabilities
+
+
+def beat_probabilities(draws: Array, leader: int) -> Array:
+    """Return how often the teacher at column `leader` is better than each other; a tie counts half.
+
+    Args:
+        draws: shape (draws, teachers), higher is better.
+        leader: a column.
+
+    Returns:
+        Shape (teachers,); 0.5 for the leader against itself.
+
+    Raises:
+        StudyError: if a draw is NaN or infinite.
+    """
+    _require_finite(draws, "draws")
+    ahead = draws[:, [leader]]
+    tied = np.abs(ahead - draws) <= TIE * np.maximum(np.abs(ahead), np.abs(draws))
+    wins: Array = np.where(tied, 0.5, ahead > draws).mean(axis=0)
+    return wins
+
+
+def ranks(scores: Array) -> NDArray[np.intp]:
+    """Return each teacher's rank by its score: 1 is best, and a tie shares the better rank.
+
+    Args:
+        scores: shape (teachers,), higher is better.
+
+    Raises:
+        StudyError: if a score is NaN or infinite.
+    """
+    _require_finite(scores, "scores")
+    order = np.argsort(-scores, kind="stable")
+    result = np.empty(len(scores), dtype=np.intp)
+    result[order] = _tie_groups(scores[order][None, :]).first[0] + 1
+    return result
+
+
+def compare_orders(scores: Array, others: Array) -> OrderComparison:
+    """Return whether two sets of scores agree on the winner and on the whole order.
+
+    A tie in one that is none in the other changes the order but swaps no pair: a pair is swapped
+    where the two sets put it in opposite orders (the discordant pairs of Kendall 1938).
+
+    Args:
+        scores: shape (teachers,), higher is better.
+        others: likewise, the same teachers.
+
+    Raises:
+        StudyError: if a score is NaN or infinite.
+    """
+    one, other = ranks(scores), ranks(others)
+    opposite = (one[:, None] < one) & (other[:, None] > other)
+    return OrderComparison(
+        same_winner=bool(np.array_equal(one == 1, other == 1)),
+        same_order=bool(np.array_equal(one, other)),
+        swapped_pairs=int(opposite.sum()),
+    )
+
+
+def _tie_groups(ordered: Array) -> _TieGroup:
+    """Return the tie group of every position of rows (draws, teachers) that fall left to right."""
+    left, right = ordered[:, :-1], ordered[:, 1:]
+    apart = left - right > TIE * np.maximum(np.abs(left), np.abs(right))
+    edge = np.ones((len(ordered), 1), dtype=bool)
+    position = np.arange(ordered.shape[1])
+    opens = np.where(np.hstack([edge, apart]), position, 0)
+    closes = np.where(np.hstack([apart, edge]), position, ordered.shape[1] - 1)
+    last = np.minimum.accumulate(closes[:, ::-1], axis=1)[:, ::-1]
+    return _TieGroup(np.maximum.accumulate(opens, axis=1), last)
+
+
+def _require_finite(array: Array, what: str) -> None:
+    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise StudyError(
+            f"{bad} of {array.size} {what} are NaN or infinite: expected finite numbers. "
+            "Drop instructions without data before resampling."
+        )
