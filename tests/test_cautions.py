@@ -1,0 +1,90 @@
+"""Each trap is told of when it is there, names the teachers, and is silent when it is not."""
+
+import numpy as np
+
+from preceptor.cautions import cautions
+from preceptor.measurements import Common
+from preceptor.metrics import AverageReward, CompatibilityAdjustedReward, metric_named
+
+CAR = CompatibilityAdjustedReward()
+
+
+def told(*, by="car", metrics=(CAR,), **values) -> list[str]:
+    arrays = {name: np.array(value, dtype=float) for name, value in values.items()}
+    n = next(iter(arrays.values())).shape[1]
+    common = Common(n=n, values=arrays, denominators={}, dropped=({}, {}), notes=())
+    return list(cautions(common, metrics, teachers=("A", "B"), by=by))
+
+
+def flat(first: float, second: float, n: int = 40) -> np.ndarray:
+    return np.array([[first] * n, [second] * n])
+
+
+def test_sound_measurements_have_no_caution():
+    assert (
+        told(reward=flat(0.2, 0.4), loss=flat(1, 2), perplexity=flat(3, 4), ifd=flat(0.9, 1.2))
+        == []
+    )
+
+
+def test_mixed_mean_rewards_are_told_loudly_with_names_and_remedies():
+    (caution,) = told(reward=flat(0.2, -0.4), loss=flat(1, 2))
+    assert caution.startswith("CAR REWARDS INCOMPATIBILITY")
+    assert "mixed in sign; negative: 'B' (-0.4)." in caution
+    assert "constant is added" in caution
+    assert "sigmoid, shift-min or minmax" in caution
+
+
+def test_negative_mean_rewards_are_told_worst_first():
+    (caution,) = told(reward=flat(-0.2, -0.4), loss=flat(1, 2))
+    assert "all negative or zero; negative: 'B' (-0.4), 'A' (-0.2)." in caution
+
+
+def test_single_negative_rewards_under_a_positive_mean_are_no_trap():
+    reward = flat(1.0, 2.0)
+    reward[0, 0] = -5
+    assert told(reward=reward, loss=flat(1, 2)) == []
+
+
+def test_a_negative_reward_is_no_trap_where_car_is_not_formed():
+    assert told(reward=flat(-1, -2), by="reward", metrics=(AverageReward(),)) == []
+
+
+def test_an_order_without_rewards_is_called_exploratory():
+    (caution,) = told(loss=flat(1, 2), by="likelihood", metrics=(metric_named("likelihood"),))
+    assert "by likelihood is exploratory" in caution
+    assert "--reward-model" in caution
+
+
+def test_an_unregistered_metric_without_rewards_is_not_called_exploratory():
+    assert told(win=flat(0.4, 0.6), by="win", metrics=()) == []
+
+
+def test_one_response_that_holds_the_mean_perplexity_is_told_with_its_share():
+    # 39 responses of 1 and one of 13 sum to 52, of which 13 is a quarter.
+    perplexity = flat(1, 1)
+    perplexity[1, 7] = 13
+    (caution,) = told(reward=flat(1, 1), loss=flat(1, 1), perplexity=perplexity)
+    assert "more than 20% of the mean perplexity of 'B' (25%)" in caution
+
+
+def test_a_share_under_a_fifth_is_no_outlier():
+    ifd = flat(0.5, 0.5)
+    ifd[1, 7] = 0.5 * 9  # 9 of 48 parts
+    assert told(reward=flat(1, 1), loss=flat(1, 1), ifd=ifd) == []
+
+
+def test_a_fair_share_of_a_few_responses_is_no_outlier():
+    cautioned = told(reward=flat(1, 1, 3), loss=flat(1, 1, 3), perplexity=flat(2, 2, 3))
+    assert len(cautioned) == 1
+    assert "Only 3 instructions" in cautioned[0]
+
+
+def test_every_ifd_above_one_points_at_the_template():
+    (caution,) = told(reward=flat(1, 1), loss=flat(1, 1), ifd=flat(1.1, 1.3))
+    assert "template looks foreign" in caution
+
+
+def test_fewer_than_thirty_instructions_are_told():
+    assert any("29 instructions" in t for t in told(reward=flat(1, 2, 29), loss=flat(1, 2, 29)))
+    assert told(reward=flat(1, 2, 30), loss=flat(1, 2, 30)) == []
