@@ -82,7 +82,7 @@ def test_the_order_of_teachers_in_the_input_changes_nothing(order):
     one, other = (rank(t, student="S", options=QUICK) for t in (table, moved))
     assert places(one) == places(other)
     for ours, theirs in zip(one.to_records(), other.to_records(), strict=True):
-        assert [*theirs.values()][1:] == pytest.approx([*ours.values()][1:])
+        assert theirs == ours
 
 
 @settings(max_examples=20, deadline=None)
@@ -307,6 +307,35 @@ def test_stability_at_beta_zero_is_the_order_by_reward_and_at_the_chosen_beta_no
     assert variants["beta = 3"].same_order
     assert variants["transform = raw"].same_order
     assert len(variants) == len(BETAS) + 4
+
+
+def test_stability_starts_from_the_chosen_transform_and_the_untransformed_rewards():
+    # Raw: A -1 / 4 = -0.25 beats B -0.9 / 2.5 = -0.36. Sigmoid: B 0.289 / 2.5 beats A 0.269 / 4.
+    values = {
+        "reward": np.array([[-1.0] * 40, [-0.9] * 40]),
+        "loss": np.array([[1.0] * 40, [0.5] * 40]),
+    }
+    options = RankingOptions(draws=50, transform="sigmoid")
+    ranking = rank(Measurements(("A", "B"), 40, values), student="S", options=options)
+    variants = {variant.name: variant for variant in ranking.stability.variants}
+    assert ranking.teachers[0].teacher == "B"
+    assert variants["transform = sigmoid"].same_order
+    assert variants["transform = raw"].winners == ("A",)
+    assert variants["beta = 3"].same_order
+
+
+def test_stability_divides_by_the_denominators_too():
+    # Loss A 10 / 10 = 1, B 4 / 1 = 4: CAR 0.5 / 4 beats 0.8 / 13. The sums alone say the opposite.
+    table = Measurements(
+        ("A", "B"),
+        40,
+        {"reward": np.array([[0.5] * 40, [0.8] * 40]), "loss": np.array([[10.0] * 40, [4.0] * 40])},
+        denominators={"loss": np.array([[10.0] * 40, [1.0] * 40])},
+    )
+    ranking = rank(table, student="S", options=QUICK)
+    variants = {variant.name: variant for variant in ranking.stability.variants}
+    assert ranking.teachers[0].teacher == "A"
+    assert variants["beta = 3"].winners == ("A",)
 
 
 def test_settings_state_what_was_used_and_keep_what_was_given():

@@ -1,5 +1,7 @@
 """The bootstrap agrees with theory and with scipy, pairs its draws, splits ties and refuses NaN."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -71,19 +73,28 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not():
     assert one.tobytes() != bootstrap_means(values, draws=100, rng=generator(9)).tobytes()
 
 
-def test_chunks_do_not_change_the_draws(monkeypatch):
-    values = generator(10).normal(size=(3, 40))
+def test_each_mean_is_the_correctly_rounded_mean_of_its_draw():
+    # math.fsum adds without rounding, so it is the truth for the same picks of the same stream.
+    values = generator(10).lognormal(sigma=3, size=(3, 200)) * np.array([[1e-9], [-1.0], [1e12]])
+    draws = bootstrap_means(values, draws=50, rng=generator())
+    picks = generator().integers(200, size=(50, 200))
+    expected = [[math.fsum(column[pick]) / 200 for column in values] for pick in picks]
+    assert draws.tolist() == expected
+
+
+def test_chunks_and_the_place_of_a_column_do_not_change_a_byte(monkeypatch):
+    values = generator(11).normal(size=(19, 997))
     whole = bootstrap_means(values, draws=101, rng=generator())
-    monkeypatch.setattr(stats, "CHUNK", 40 * 7)
-    assert bootstrap_means(values, draws=101, rng=generator()) == pytest.approx(whole, rel=1e-13)
+    backwards = bootstrap_means(values[::-1], draws=101, rng=generator())
+    assert np.array_equal(backwards[:, ::-1], whole)
+    monkeypatch.setattr(stats, "CHUNK", 997 * 7)
+    assert np.array_equal(bootstrap_means(values, draws=101, rng=generator()), whole)
 
 
-def test_equal_columns_give_equal_bytes():
-    column = generator(11).normal(size=997)
-    others = generator(12).normal(size=(17, 997))
-    draws = bootstrap_means(np.vstack([column, others, column]), draws=50, rng=generator())
-    assert draws[:, 0].tobytes() == draws[:, -1].tobytes()
-    assert not np.array_equal(draws[:, 0], draws[:, 1])
+@pytest.mark.parametrize("scale", [0.0, 1e-320, 1e-150, 1e150])
+def test_values_of_any_size_are_averaged(scale):
+    draws = bootstrap_means(np.full((1, 30), scale), draws=10, rng=generator())
+    assert draws == pytest.approx(np.full((10, 1), scale), rel=1e-12)
 
 
 def test_constant_column_has_no_spread():
