@@ -95,6 +95,18 @@ def test_too_low_coverage_is_refused_and_names_the_teacher_that_costs_the_most()
     assert "'B' costs the most: 5 could be compared without it" in message
 
 
+def test_the_costliest_teacher_is_the_one_whose_absence_frees_the_most_not_the_one_with_most_gaps():
+    given = measured(
+        [
+            [GAP, GAP, GAP, 4.0, 5.0, 6.0],
+            [GAP, GAP, GAP, 4.0, 5.0, 6.0],
+            [1.0, 2.0, 3.0, GAP, GAP, 6.0],
+        ]
+    )
+    with pytest.raises(StudyError, match="'C' costs the most: 3 could be compared without it"):
+        common_instructions(given, ["reward"], minimum_coverage=0.5)
+
+
 def test_coverage_counts_the_instructions_asked_for():
     given = measured([[1.0, 2.0, 3.0]], instructions=7)
     with pytest.raises(StudyError, match="Only 3 of 7"):
