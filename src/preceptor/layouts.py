@@ -143,7 +143,7 @@ class Reading:
         A missing output is a response without text. A number or reference that cannot be read is
         reported and left out of its response.
         """
-        if not isinstance(row, Mapping):
+        if not isinstance(row, dict):
             report(f"the row is {_shown(row)}, expected an object with named columns")
             return
         try:
@@ -188,7 +188,7 @@ class Reading:
             return None
         if isinstance(value, str):
             value = _object_or_text(value)
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             # Arrow gives every row the keys of all rows and fills those it lacks with None.
             return {key: part for key, part in value.items() if part is not None}
         if named is None:
@@ -230,7 +230,7 @@ def look_up(row: Row, name: str) -> object:
         return row[name]
     head, dot, rest = name.partition(".")
     inner = row.get(head) if dot else None
-    return look_up(inner, rest) if isinstance(inner, Mapping) else None
+    return look_up(inner, rest) if isinstance(inner, dict) else None
 
 
 def _choose(
@@ -336,7 +336,7 @@ def _column_names(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         for name, value in row.items():
             names[name] = None
-            if isinstance(value, Mapping):
+            if isinstance(value, dict):
                 names |= dict.fromkeys(f"{name}.{inner}" for inner in _column_names([value]))
     return list(names)
 
@@ -344,7 +344,7 @@ def _column_names(rows: Iterable[Row]) -> list[str]:
 def _objects_under(rows: Iterable[Row], column: str) -> list[Row]:
     """Return the objects in the lists of this column; none where it holds something else."""
     lists = [value for row in rows if isinstance(value := look_up(row, column), list)]
-    return [part for value in lists for part in value if isinstance(part, Mapping)]
+    return [part for value in lists for part in value if isinstance(part, dict)]
 
 
 def _pair_answers(row: Row, report: Report, *, instruction: str, text: str) -> tuple[Answer]:
@@ -387,7 +387,7 @@ def _completion_answers(
     shared = {name: value for name, value in row.items() if name != text}
     for completion in completions:
         try:
-            if not isinstance(completion, Mapping):
+            if not isinstance(completion, dict):
                 raise Unreadable(f"'{text}' holds {_shown(completion)}, expected objects")
             response = _content(completion.get("response"), f"{text}.response")
             yield Answer(prompt, response, {**shared, **completion})
@@ -435,7 +435,7 @@ def _turns(value: object, column: str) -> list[tuple[str, str | None]]:
 
 def _turn(turn: object, column: str) -> tuple[str, str | None]:
     """Read {from, value} and {role, content} alike."""
-    if not isinstance(turn, Mapping):
+    if not isinstance(turn, dict):
         raise Unreadable(f"'{column}' holds {_shown(turn)}, expected turns of role and content")
     role = turn.get("role") or turn.get("from")
     if not isinstance(role, str) or role not in _ROLES:
@@ -447,7 +447,7 @@ def _turn(turn: object, column: str) -> tuple[str, str | None]:
 def _is_conversation(value: object) -> bool:
     """Tell a list of turns from a list of content parts."""
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, Mapping) and ("role" in first or "from" in first)
+    return isinstance(first, dict) and ("role" in first or "from" in first)
 
 
 def _content(value: object, column: str) -> str | None:
@@ -458,7 +458,7 @@ def _content(value: object, column: str) -> str | None:
         raise Unreadable(f"'{column}' is {_shown(value)}, expected a string")
     texts = []
     for part in value:
-        text = part.get("text") if isinstance(part, Mapping) else None
+        text = part.get("text") if isinstance(part, dict) else None
         if not isinstance(text, str) or part.get("type") != "text":
             raise Unreadable(f"'{column}' is a list with parts that are not text")
         texts.append(text)
@@ -477,6 +477,8 @@ def _stated_sample(extras: Row) -> int | None:
     """Return the row's sample index; a column of anything but whole numbers states none."""
     for name in ("sample", "sample_index"):
         value = extras.get(name)
+        if value is None:
+            continue
         if isinstance(value, str) and value.isdecimal():
             return int(value)
         # A nullable integer column comes out of pandas as floats.
