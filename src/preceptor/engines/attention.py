@@ -1,0 +1,214 @@
+"""Attention over a pack: each response attends to its prompt and itself, nothing is padded or masked away.
+
+transformers lets a caller register an attention function by name. Ours reads the layout of the pack being
+run from a context variable and attends segment by segment with PyTorch's scaled dot product attention;
+sliding windows, soft-capped scores and attention sinks of the architectures that have them are honoured.
+A model whose attention does not go through that interface is found out by the engine's self-check.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from preceptor.engines.packing import Group, Pack
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "preceptor_packed"
+"""The name under which the attention function is registered with transformers."""
+
+
+@dataclass
+class PromptMemory:
+    """Keys and values, per layer, of the prompt that the next pack resumes; None where there is none."""
+
+    layers: dict[int, "tuple[torch.Tensor, torch.Tensor]"] = field(default_factory=dict)
+    last_hidden: "torch.Tensor | None" = None
+
+
+@dataclass(frozen=True)
+class PackContext:
+    """What the attention function must know of the pack being run."""
+
+    pack: Pack
+    resumed: PromptMemory | None
+    kept: PromptMemory | None
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How scores become weights in one layer."""
+
+    scale: float | None
+    window: int | None
+    softcap: float | None
+    sinks: "torch.Tensor | None"
+    block: int
+
+
+_current: ContextVar[PackContext] = ContextVar("preceptor_pack")
+
+
+@contextmanager
+def running(context: PackContext) -> Iterator[None]:
+    """Make `context` the pack that the registered attention function works on."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def register() -> None:
+    """Make `NAME` known to transformers as an attention implementation that needs no mask."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def _no_mask(*_args: object, **_kwargs: object) -> None:
+    return None
+
+
+def packed_attention(
+    module: "torch.nn.Module",
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: object = None,
+    **options: Any,
+) -> "tuple[torch.Tensor, None]":
+    """Attend within the current pack.
+
+    Shapes: query (1, heads, tokens, width), key and value (1, key heads, tokens, width); returns
+    (1, tokens, heads, value width). transformers fixes the signature.
+    """
+    context = _current.get()
+    scoring = _Scoring(
+        scale=options.get("scaling"),
+        window=options.get("sliding_window"),
+        softcap=options.get("softcap"),
+        sinks=options.get("s_aux"),
+        block=256 if query.device.type == "cpu" else 1024,
+    )
+    output = query.new_empty((1, query.shape[2], query.shape[1], value.shape[-1]))
+    layer = int(getattr(module, "layer_idx", 0) or 0)
+    for group in context.pack.groups:
+        prompt_key, prompt_value = _prompt_states(context, group, layer, (key, value))
+        if not group.resumed:
+            span = slice(group.start, group.stop)
+            output[:, span] = _attend(query[:, :, span], prompt_key, prompt_value, scoring)
+        for branch in group.branches:
+            if branch.start == branch.stop:
+                continue
+            span = slice(branch.start, branch.stop)
+            keys = _joined(prompt_key, key[:, :, span])
+            values = _joined(prompt_value, value[:, :, span])
+            output[:, span] = _attend(query[:, :, span], keys, values, scoring)
+    if context.kept is not None:
+        context.kept.layers[layer] = (prompt_key.clone(), prompt_value.clone())
+    return output, None
+
+
+def _prompt_states(
+    context: PackContext, group: Group, layer: int, states: "tuple[torch.Tensor, torch.Tensor]"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    if group.resumed:
+        if context.resumed is None:
+            raise RuntimeError("a pack resumes a prompt that no pack before it kept")
+        return context.resumed.layers[layer]
+    key, value = states
+    return key[:, :, group.start : group.stop], value[:, :, group.start : group.stop]
+
+
+def _joined(prompt: "torch.Tensor", own: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return torch.cat((prompt, own), dim=2)
+
+
+def _attend(
+    query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", scoring: _Scoring
+) -> "torch.Tensor":
+    """Attend causally, the queries being the last positions of the keys; (1, tokens, heads, width)."""
+    import torch
+
+    length, total = query.shape[2], key.shape[2]
+    window = scoring.window if scoring.window and scoring.window < total else None
+    plain = scoring.softcap is None and scoring.sinks is None
+    if length == total and window is None and plain:
+        return _weigh(query, key, value, None, scoring, causal=True)
+    outputs = []
+    for start in range(0, length, scoring.block):
+        stop = min(start + scoring.block, length)
+        low = max(0, total - length + start - window + 1) if window else 0
+        high = total - length + stop
+        mask = _band(start + total - length - low, stop - start, high - low, window, query)
+        part = (query[:, :, start:stop], key[:, :, low:high], value[:, :, low:high])
+        outputs.append(_weigh(*part, mask, scoring, causal=False))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _band(
+    offset: int, queries: int, keys: int, window: int | None, like: "torch.Tensor"
+) -> "torch.Tensor":
+    """Return which keys each query sees, (queries, keys); query i stands at key `offset + i`."""
+    import torch
+
+    at = torch.arange(offset, offset + queries, device=like.device).unsqueeze(1)
+    keys_at = torch.arange(keys, device=like.device).unsqueeze(0)
+    seen = keys_at <= at
+    return seen & (keys_at > at - window) if window else seen
+
+
+def _weigh(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    mask: "torch.Tensor | None",
+    scoring: _Scoring,
+    *,
+    causal: bool,
+) -> "torch.Tensor":
+    """Return the weighted values, (1, queries, heads, width)."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    heads, key_heads = query.shape[1], key.shape[1]
+    # Key heads become the batch so that grouped queries share them without being copied.
+    grouped = query.reshape(key_heads, heads // key_heads, *query.shape[2:])
+    keys = key.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
+    values = value.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
+    if scoring.softcap is None and scoring.sinks is None:
+        weighed = scaled_dot_product_attention(
+            grouped, keys, values, attn_mask=mask, is_causal=causal, scale=scoring.scale
+        )
+    else:
+        weighed = _weigh_by_hand(grouped, keys, values, mask, scoring)
+    return weighed.reshape(1, heads, *weighed.shape[2:]).transpose(1, 2)
+
+
+def _weigh_by_hand(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    mask: "torch.Tensor | None",
+    scoring: _Scoring,
+) -> "torch.Tensor":
+    """Attend with capped scores (Gemma 2) or attention sinks (gpt-oss), which SDPA does not offer."""
+    import torch
+
+    scale = scoring.scale if scoring.scale is not None else query.shape[-1] ** -0.5
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scale
+    if scoring.softcap is not None:
+        scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if scoring.sinks is not None:
+        sinks = scoring.sinks.reshape(*query.shape[:2], 1, 1).expand(-1, -1, query.shape[2], 1)
+        scores = torch.cat((scores, sinks.to(scores.dtype)), dim=-1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return torch.matmul(weights[..., : key.shape[2]], value)

@@ -1,0 +1,372 @@
+"""Measure likelihoods with a transformers model: packed, shared prompts, no padding, no logit matrix.
+
+The fast path runs the model's body over packs (`packing`, `attention`) and folds the output layer
+(`head`). It rests on assumptions about the architecture, so at load it must reproduce the model's own
+forward pass on a small probe; a model for which it does not is run plainly, one response at a time.
+On a CPU packs run side by side, one per core, which keeps each core's work in its own cache.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from preceptor.engines import attention
+from preceptor.engines.base import Measured, TokenizedPair, TokenStatistics
+from preceptor.engines.head import Head, TokenTensors, fold_logits
+from preceptor.engines.packing import Group, Pack, plan
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+TOKEN_BUDGET = {"cpu": 1024, "mps": 4096, "cuda": 16384}
+"""Tokens in one pack where the user does not say; halved whenever memory runs out."""
+
+_MOST_CPU_WORKERS = 8
+_PROBE_TOLERANCE = {"torch.float32": 2e-3, "torch.float16": 0.1, "torch.bfloat16": 0.4}
+
+
+class _OutOfMemory(Exception):
+    """Memory ran out while `pack` was being run."""
+
+    def __init__(self, pack: Pack) -> None:
+        super().__init__("out of memory")
+        self.pack = pack
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where and how the engine runs; nothing here changes a number beyond rounding.
+
+    `token_budget` None takes the device's default; `keep_tokens` also returns every token's statistics;
+    `packed` False forces the plain path.
+    """
+
+    token_budget: int | None = None
+    keep_tokens: bool = False
+    packed: bool = True
+
+
+class TransformersLikelihood:
+    """Likelihoods under a loaded `AutoModelForCausalLM`, on the device it lies on."""
+
+    def __init__(self, model: Any, options: EngineOptions | None = None) -> None:
+        self.model = model.eval()
+        self.options = options or EngineOptions()
+        self.device = next(model.parameters()).device
+        self.budget = self.options.token_budget or TOKEN_BUDGET.get(self.device.type, 4096)
+        self.head = _head_of(model, self.device.type)
+        attention.register()
+        self.packed = self.options.packed and self.head is not None and self._reproduces_itself()
+        self._use_attention(attention.NAME if self.packed else _plain_attention(model))
+        if self.options.packed and not self.packed:
+            logger.warning(
+                "%s cannot be packed: its responses are scored one by one, which is slower",
+                type(model).__name__,
+            )
+
+    def measure(self, pairs: Sequence[TokenizedPair]) -> Iterator[list[Measured]]:
+        """Yield the statistics of every pair once, a batch at a time, in any order.
+
+        A response that does not fit in memory alone comes back with NaN sums. Memory errors of larger
+        batches halve the token budget and cost only the batch they met.
+        """
+        waiting = dict.fromkeys(range(len(pairs)))
+        while waiting:
+            try:
+                for batch in self._run(pairs, list(waiting)):
+                    for measured in batch:
+                        del waiting[measured.index]
+                    yield batch
+            except _OutOfMemory as error:
+                yield from self._shrink(error.pack, pairs, waiting)
+
+    def _shrink(
+        self, pack: Pack, pairs: Sequence[TokenizedPair], waiting: dict[int, None]
+    ) -> Iterator[list[Measured]]:
+        _release_memory(self.device.type)
+        branches = [branch for group in pack.groups for branch in group.branches]
+        if len(branches) > 1:
+            self.budget = max(1, min(self.budget, len(pack.ids)) // 2)
+            logger.warning("out of memory: going on with %d tokens per batch", self.budget)
+            return
+        index = branches[0].index
+        del waiting[index]
+        logger.warning("out of memory on a single response of %d tokens", len(pack.ids))
+        nan = float("nan")
+        yield [Measured(index, TokenStatistics(len(pairs[index].response), nan, nan, nan))]
+
+    def _run(self, pairs: Sequence[TokenizedPair], indices: list[int]) -> Iterator[list[Measured]]:
+        if not self.packed:
+            for index in indices:
+                yield [Measured(index, self._measure_plainly(pairs[index]))]
+            return
+        chains = _chains(plan(pairs, indices, budget=self.budget))
+        yield from _side_by_side(
+            lambda chain: self._run_chain(chain, pairs), chains, self._workers()
+        )
+
+    def _workers(self) -> int:
+        import torch
+
+        return min(torch.get_num_threads(), _MOST_CPU_WORKERS) if self.device.type == "cpu" else 1
+
+    def _run_chain(
+        self, chain: list[Pack], pairs: Sequence[TokenizedPair]
+    ) -> Iterator[list[Measured]]:
+        """Run packs of which each resumes the prompt that the one before kept."""
+        import torch
+
+        memory: attention.PromptMemory | None = None
+        for pack in chain:
+            kept = attention.PromptMemory() if pack.kept else None
+            try:
+                # Inside the loop: a generator must not hold inference mode while it is suspended.
+                with torch.inference_mode():
+                    batch = self._run_pack(attention.PackContext(pack, memory, kept), pairs)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise _OutOfMemory(pack) from error
+            memory = _carried(memory, kept, pack)
+            yield batch
+
+    def _run_pack(
+        self, context: attention.PackContext, pairs: Sequence[TokenizedPair]
+    ) -> list[Measured]:
+        import torch
+
+        assert self.head is not None
+        pack = context.pack
+        hidden = self._hidden(context)
+        rows, targets = [], []
+        for group in pack.groups:
+            last = self._last_prompt_state(context, group, hidden)
+            for branch in group.branches:
+                rows.extend((last, hidden[branch.start : branch.stop]))
+                targets.extend(pairs[branch.index].response)
+        statistics = self.head.statistics(
+            torch.cat(rows), torch.tensor(targets, device=self.device, dtype=torch.long)
+        )
+        order = [branch.index for group in pack.groups for branch in group.branches]
+        return self._reduced(order, statistics, pairs)
+
+    def _hidden(self, context: attention.PackContext) -> "torch.Tensor":
+        """Return the body's last hidden states of the pack's tokens, (tokens, width)."""
+        import torch
+
+        pack = context.pack
+        if not pack.ids:
+            assert context.resumed is not None and context.resumed.last_hidden is not None
+            return context.resumed.last_hidden[:0]
+        ids = torch.tensor([pack.ids], device=self.device)
+        positions = torch.tensor([pack.positions], device=self.device)
+        with attention.running(context):
+            output = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _last_prompt_state(
+        self, context: attention.PackContext, group: Group, hidden: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Return the state that predicts the first token of each response of the group, (1, width)."""
+        if group.resumed:
+            assert context.resumed is not None and context.resumed.last_hidden is not None
+            return context.resumed.last_hidden
+        last = hidden[group.stop - 1 : group.stop]
+        if context.kept is not None and group is context.pack.groups[-1]:
+            context.kept.last_hidden = last.clone()
+        return last
+
+    def _reduced(
+        self, order: list[int], statistics: TokenTensors, pairs: Sequence[TokenizedPair]
+    ) -> list[Measured]:
+        """Sum token statistics per response on the device and bring them over in one transfer."""
+        import torch
+
+        table = torch.stack(list(statistics)).double() if self.device.type != "mps" else None
+        table = torch.stack(list(statistics)) if table is None else table
+        lengths = [len(pairs[index].response) for index in order]
+        parts = table.split(lengths, dim=1)
+        sums = torch.stack([part.sum(dim=1) for part in parts]).tolist()
+        kept = [part[:2].tolist() if self.options.keep_tokens else ((), ()) for part in parts]
+        return [
+            Measured(index, TokenStatistics(length, *total, *(tuple(column) for column in tokens)))
+            for index, length, total, tokens in zip(order, lengths, sums, kept, strict=True)
+        ]
+
+    def _measure_plainly(self, pair: TokenizedPair) -> TokenStatistics:
+        """Return one pair's statistics from the model's own forward pass and full logits."""
+        import torch
+
+        ids = torch.tensor([pair.prompt + pair.response[:-1]], device=self.device)
+        targets = torch.tensor(pair.response, device=self.device)
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(targets)).logits
+            statistics = fold_logits(logits[0, -len(targets) :], targets)
+            return self._reduced([0], statistics, [pair])[0].statistics
+
+    def _use_attention(self, name: str) -> None:
+        self.model.set_attn_implementation(name)
+
+    def _reproduces_itself(self) -> bool:
+        """Whether the packed path gives the model's own likelihoods on a small probe.
+
+        The probe holds two prompts with two responses each, one prompt resumed across packs.
+        """
+        import torch
+
+        if getattr(self.model.config, "attention_chunk_size", None):
+            return False
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        ids = [(7919 * step + 11) % vocabulary for step in range(64)]
+        prompts = (tuple(ids[:9]), tuple(ids[9:14]))
+        pairs = [
+            TokenizedPair(prompt, tuple(ids[start : start + 12]))
+            for start, prompt in zip((14, 26, 38, 50), prompts * 2, strict=True)
+        ]
+        try:
+            self._use_attention("eager")
+            plain = [self._measure_plainly(pair) for pair in pairs]
+            self._use_attention(attention.NAME)
+            chains = list(_chains(plan(pairs, range(len(pairs)), budget=24)))
+            found = [
+                m for chain in chains for batch in self._run_chain(chain, pairs) for m in batch
+            ]
+        except Exception as error:  # any failure of an unknown architecture means: run it plainly
+            logger.debug("the packed path failed its probe", exc_info=error)
+            return False
+        packed = {measured.index: measured.statistics for measured in found}
+        difference = torch.tensor([packed[i].nll - plain[i].nll for i in range(len(pairs))]) / 12
+        limit = _PROBE_TOLERANCE.get(str(self.model.dtype), 0.4)
+        return bool((~(difference.abs() > limit)).all())
+
+
+def _carried(
+    memory: attention.PromptMemory | None, kept: attention.PromptMemory | None, pack: Pack
+) -> attention.PromptMemory | None:
+    """Return the prompt memory for the next pack: still the same prompt, a new one, or none."""
+    if kept is None:
+        return None
+    return memory if pack.groups[-1].resumed else kept
+
+
+def _chains(packs: Iterator[Pack]) -> Iterator[list[Pack]]:
+    """Yield runs of packs in which each resumes the prompt that the one before kept."""
+    chain: list[Pack] = []
+    for pack in packs:
+        chain.append(pack)
+        if not pack.kept:
+            yield chain
+            chain = []
+
+
+def _side_by_side(run: Any, chains: Iterator[list[Pack]], workers: int) -> Iterator[list[Measured]]:
+    """Yield the batches of all chains, `workers` chains at a time, each on its own core."""
+    import torch
+
+    if workers == 1:
+        for chain in chains:
+            yield from run(chain)
+        return
+    finished: queue.Queue[list[Measured] | BaseException | None] = queue.Queue(maxsize=workers)
+    lock, stop = threading.Lock(), threading.Event()
+    threads = torch.get_num_threads()
+
+    def work() -> None:
+        torch.set_num_threads(max(1, threads // workers))
+        try:
+            while not stop.is_set():
+                with lock:
+                    chain = next(chains, None)
+                if chain is None:
+                    break
+                for batch in run(chain):
+                    finished.put(batch)
+                    if stop.is_set():
+                        break
+            finished.put(None)
+        except BaseException as error:
+            finished.put(error)
+
+    pool = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    for thread in pool:
+        thread.start()
+    try:
+        yield from _drain(finished, running=workers)
+    finally:
+        stop.set()
+        _join(pool, finished)
+        torch.set_num_threads(threads)
+
+
+def _drain(
+    finished: "queue.Queue[list[Measured] | BaseException | None]", *, running: int
+) -> Iterator[list[Measured]]:
+    """Yield batches until every worker has ended; raise the first worker's error."""
+    while running:
+        item = finished.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            running -= 1
+        else:
+            yield item
+
+
+def _join(pool: list[threading.Thread], finished: "queue.Queue[Any]") -> None:
+    """Wait for the workers, taking what they still want to say so that none blocks."""
+    for thread in pool:
+        while thread.is_alive():
+            try:
+                finished.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+
+def _head_of(model: Any, device: str) -> Head | None:
+    """Return the model's output layer, or None where it is not a plain linear layer."""
+    layer = model.get_output_embeddings()
+    weight = getattr(layer, "weight", None)
+    if weight is None or weight.dim() != 2:
+        return None
+    config = model.config
+    multiplier = getattr(config, "logit_scale", None) or 1.0
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    rows, columns = (512, 1024) if device == "cpu" else (4096, 16384)
+    return Head(
+        weight.detach(),
+        bias=getattr(layer, "bias", None),
+        scale=float(multiplier) / float(divisor),
+        softcap=getattr(config, "final_logit_softcapping", None),
+        rows=rows,
+        columns=columns,
+    )
+
+
+def _plain_attention(model: Any) -> str:
+    """Return the implementation that computes what the architecture means (Gemma 2: no SDPA)."""
+    capped = getattr(model.config, "attn_logit_softcapping", None)
+    return "sdpa" if getattr(model, "_supports_sdpa", False) and not capped else "eager"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def _release_memory(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()
