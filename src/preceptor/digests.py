@@ -1,0 +1,225 @@
+"""What names things by content: the digest of a file, of a folder's files, of a spec.
+
+The one idea: weights are hashed once. A file's digest is remembered under its resolved path, size
+and time of change in a small JSON file of the user's cache folder; the memory is a convenience, so
+a lost, damaged or outdated entry only means that the file is hashed again.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import platformdirs
+
+from preceptor.errors import ModelError, StoreError
+
+_LOGGER = logging.getLogger(__name__)
+_SETTLED_NANOSECONDS = 2_000_000_000
+_REMEMBERED_FILES = 1000
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What made a row, known by its content: two are equal exactly when their canonical JSON is.
+
+    Build it with `Identity.of`. `canonical` is JSON with sorted keys, no spaces; 3 and 3.0 differ.
+    """
+
+    canonical: str
+
+    @classmethod
+    def of(cls, spec: Mapping[str, object]) -> "Identity":
+        """Return the identity of a nested mapping of strings, numbers, booleans, None and lists.
+
+        Raises:
+            StoreError: the spec holds NaN, an infinity, a key that is no string, or another type.
+        """
+        return cls(json.dumps(plain(spec, "spec"), sort_keys=True, separators=(",", ":")))
+
+    @cached_property
+    def digest(self) -> str:
+        """The 32 hexadecimal characters that name its folder in a store."""
+        return hashlib.blake2b(self.canonical.encode(), digest_size=16).hexdigest()
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """A fresh copy of the spec, as JSON gives it back (tuples have become lists)."""
+        spec: dict[str, object] = json.loads(self.canonical)
+        return spec
+
+
+def plain(value: object, where: str) -> object:
+    """Return the value in JSON's own types, refusing what JSON would bend or lose.
+
+    `where` is the value's place, for the error: `spec` gives `spec.model.beta is nan`.
+
+    Raises:
+        StoreError: a key is no string, a number is not finite, or the type is not JSON's.
+    """
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise StoreError(f"{where} has the key {key!r}: expected a string. Name it.")
+        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{place}]") for place, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise StoreError(f"{where} is {value}: expected a finite number. Use None for no value.")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise StoreError(
+        f"{where} is a {type(value).__name__}: expected a string, number, boolean, None, list or "
+        "mapping. Convert it first."
+    )
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be computed again: `PRECEPTOR_CACHE`, else the user's own.
+
+    It need not exist yet.
+    """
+    chosen = os.environ.get("PRECEPTOR_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("preceptor"))
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file in 64 hexadecimal characters, remembered while it is unchanged.
+
+    A file changed in the last two seconds is not remembered: a second change within the clock's
+    step would go unseen.
+
+    Raises:
+        ModelError: the file cannot be read, or changed while it was.
+    """
+    try:
+        resolved = Path(path).resolve(strict=True)
+        with resolved.open("rb") as handle:
+            before = _stamp(handle.fileno())
+            known = _remembered().get(str(resolved))
+            if known is not None and known[:2] == before:
+                return str(known[2])
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            after = _stamp(handle.fileno())
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise ModelError(f"Cannot read {path}: {error}. Check the path and its rights.") from error
+    if after != before:
+        raise ModelError(f"{path} changed while it was read. Run again when it is complete.")
+    if time.time_ns() - before[1] > _SETTLED_NANOSECONDS:
+        _remember(str(resolved), [*before, digest])
+    return digest
+
+
+def folder_digest(folder: str | Path, patterns: Sequence[str]) -> str:
+    """Return the SHA-256 over the sorted relative names and digests of the files that match.
+
+    Patterns are those of `Path.glob`, relative to the folder; a file that matches two counts once.
+    Where the folder lies does not enter.
+
+    Raises:
+        ModelError: no file matches, or one cannot be read.
+    """
+    root = Path(folder)
+    matches = {match for pattern in patterns for match in root.glob(pattern) if match.is_file()}
+    if not matches:
+        raise ModelError(
+            f"No file in {root} matches {' or '.join(patterns)}; it holds "
+            f"{', '.join(_first_names(root)) or 'nothing that can be listed'}. Check the folder."
+        )
+    state = hashlib.sha256()
+    for name, match in sorted((match.relative_to(root).as_posix(), match) for match in matches):
+        raw = name.encode("utf-8", "surrogateescape")
+        state.update(len(raw).to_bytes(8, "little") + raw + bytes.fromhex(file_digest(match)))
+    return state.hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Make the file appear whole or not at all, in place of any other, durable when this returns.
+
+    Missing folders are made. A killed writer may leave a `tmp-*` file beside it.
+
+    Raises:
+        OSError: the disk refuses; nothing is left behind.
+    """
+    folder = path.parent
+    created = [parent for parent in path.parents if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"tmp-{uuid.uuid4().hex}"
+    try:
+        with temporary.open("xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    for parent in (folder, *(made.parent for made in created)):
+        _sync_folder(parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # mounts that cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _first_names(folder: Path) -> list[str]:
+    with suppress(OSError):
+        return sorted(entry.name for entry in folder.iterdir())[:10]
+    return []
+
+
+def _stamp(descriptor: int) -> list[int]:
+    status = os.fstat(descriptor)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _remembered() -> dict[str, list[object]]:
+    """Return path -> [size, mtime_ns, digest], without entries of another shape."""
+    try:
+        entries = json.loads((cache_folder() / "digests.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        _LOGGER.debug("Ignoring the remembered digests: %s", error)
+        return {}
+    if not isinstance(entries, dict):
+        return {}
+    return {path: entry for path, entry in entries.items() if _is_entry(entry)}
+
+
+def _is_entry(entry: object) -> bool:
+    match entry:
+        case [int(), int(), str(digest)]:
+            return len(digest) == 64 and set(digest) <= set("0123456789abcdef")
+    return False
+
+
+def _remember(path: str, entry: list[object]) -> None:
+    """Add an entry to what is remembered; of two writers at once one may be forgotten."""
+    entries = _remembered()
+    entries.pop(path, None)
+    entries[path] = entry
+    kept = dict(list(entries.items())[-_REMEMBERED_FILES:])
+    try:
+        write_atomically(cache_folder() / "digests.json", json.dumps(kept).encode())
+    except OSError as error:
+        _LOGGER.debug("Cannot remember the digest of %s: %s", path, error)
