@@ -36,7 +36,8 @@ class TokenStatistics(NamedTuple):
     token_rank: tuple[float, ...] = ()
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Measured:
     """The statistics of the pair at `index` of the sequence that was given."""
 
     index: int

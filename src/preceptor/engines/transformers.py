@@ -143,7 +143,8 @@ class TransformersLikelihood:
         assert self.head is not None
         pack = context.pack
         hidden = self._hidden(context)
-        rows, targets = [], []
+        rows: list[torch.Tensor] = []
+        targets: list[int] = []
         for group in pack.groups:
             last = self._last_prompt_state(context, group, hidden)
             for branch in group.branches:
@@ -191,7 +192,7 @@ class TransformersLikelihood:
         table = torch.stack(list(statistics)).double() if self.device.type != "mps" else None
         table = torch.stack(list(statistics)) if table is None else table
         lengths = [len(pairs[index].response) for index in order]
-        parts = table.split(lengths, dim=1)
+        parts = torch.split(table, lengths, dim=1)
         sums = torch.stack([part.sum(dim=1) for part in parts]).tolist()
         kept = [part[:2].tolist() if self.options.keep_tokens else ((), ()) for part in parts]
         return [

@@ -1,0 +1,343 @@
+"""From a conversation and a response to token ids, with the boundary between them exactly known.
+
+A template is rendered to text once and tokenised once, without adding special tokens, so that there is
+exactly one beginning-of-sequence token. The response's ids are those that follow the prompt's. Text that
+instructions or responses contain is data: where it spells a special token it is tokenised as plain text.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from preceptor.errors import ModelError, StudyError, nearest
+from preceptor.types import Message
+
+FAMILY_TEMPLATES: Mapping[str, str] = {
+    "gemma": (
+        "{{ bos_token }}{% set start = namespace(text='') %}{% for m in messages %}"
+        "{% if m.role == 'system' %}{% set start.text = m.content + '\n\n' %}{% else %}"
+        "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+        "{{ start.text }}{{ m.content | trim }}<end_of_turn>\n{% set start.text = '' %}"
+        "{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    ),
+    "llama3": (
+        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+        "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    ),
+    "chatml": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "phi3": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    ),
+    "plain": "{{ bos_token }}{% for m in messages %}{{ m.content }}\n\n{% endfor %}",
+}
+"""The official templates of model families, written without injected system prompts or dates."""
+
+TEMPLATE_DATE = "26 Jul 2024"
+"""The date a template that asks for today's date is given, so that no score depends on the day."""
+
+_PROBE = (Message("user", "INSTRUCTION"), Message("assistant", "RESPONSE"), Message("user", "NEXT"))
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers tokenizer."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    all_special_tokens: list[str]
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        """Tokenise a text."""
+        ...
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the tokens that are matched as whole texts."""
+        ...
+
+
+class EncodedPair(NamedTuple):
+    """The ids of a prompt and of the response that follows it; `truncated` tells of a cut response."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A chat template and the special tokens it refers to.
+
+    `name` says where it comes from: `own` (the tokenizer's), a family's name, or a file.
+    """
+
+    name: str
+    source: str
+    special_tokens: Mapping[str, str]
+
+    @cached_property
+    def _compiled(self) -> Any:
+        from jinja2.exceptions import TemplateError
+        from jinja2.ext import Extension, loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        class Generation(Extension):
+            """Accept `{% generation %}` marks, which only matter when training."""
+
+            tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
+
+            def parse(self, parser: Any) -> Any:
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+        def refuse(message: str) -> None:
+            raise TemplateError(message)
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        )
+        environment.globals["raise_exception"] = refuse
+        environment.globals["strftime_now"] = lambda _format: TEMPLATE_DATE
+        environment.filters["tojson"] = lambda value, **options: json.dumps(
+            value, ensure_ascii=False, **options
+        )
+        try:
+            return environment.from_string(self.source)
+        except TemplateError as error:
+            raise ModelError(f"The chat template '{self.name}' cannot be read: {error}") from error
+
+    def render(self, messages: Sequence[Message], *, generation: bool = True) -> str:
+        """Return the conversation as text, ready for the assistant's answer where `generation`.
+
+        A template that refuses a system turn gets it as the start of the first user turn. ModelError where
+        the template refuses the conversation.
+        """
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self._render(messages, generation)
+        except TemplateError as error:
+            if messages[0].role != "system" or len(messages) < 2:
+                raise ModelError(f"The chat template '{self.name}' refuses: {error}") from error
+        folded = Message(messages[1].role, f"{messages[0].content}\n\n{messages[1].content}")
+        try:
+            return self._render((folded, *messages[2:]), generation)
+        except TemplateError as error:
+            raise ModelError(f"The chat template '{self.name}' refuses: {error}") from error
+
+    def _render(self, messages: Sequence[Message], generation: bool) -> str:
+        return str(
+            self._compiled.render(
+                messages=[message._asdict() for message in messages],
+                add_generation_prompt=generation,
+                **self.special_tokens,
+            )
+        )
+
+    @property
+    def end_of_turn(self) -> str:
+        """The text that ends an assistant's turn, for example `<|im_end|>`."""
+        sentinel = "RESPONSE"
+        turns = (Message("user", "INSTRUCTION"), Message("assistant", sentinel))
+        after = self.render(turns, generation=False).rpartition(sentinel)[2].strip()
+        return after.split(">")[0] + ">" if ">" in after else self.special_tokens["eos_token"]
+
+    def identity(self) -> Mapping[str, object]:
+        """Return what bears on scores: the name and a rendered probe conversation."""
+        return {"name": self.name, "rendered": self.render(_PROBE)}
+
+
+def choose_template(name: str, folder: Path) -> ChatTemplate:
+    """Return the template that `name` means for the model whose files lie in `folder`.
+
+    `auto` takes the tokenizer's own, else the official one of the model's family, else `plain`. A path to a
+    Jinja file is read. StudyError for an unknown name.
+    """
+    settings = _read_json(folder / "tokenizer_config.json")
+    special = _special_tokens(settings, folder)
+    own = _own_template(settings, folder)
+    if name == "auto":
+        name = "own" if own else _family(folder)
+    if name == "own":
+        if not own:
+            raise StudyError("The student's tokenizer has no chat template. Use --template auto.")
+        return ChatTemplate("own", own, special)
+    if name in FAMILY_TEMPLATES:
+        return ChatTemplate(name, FAMILY_TEMPLATES[name], special)
+    path = Path(name)
+    if path.suffix in {".jinja", ".jinja2"} and path.is_file():
+        return ChatTemplate(path.name, path.read_text(encoding="utf-8"), special)
+    known = ("auto", "own", *FAMILY_TEMPLATES)
+    raise StudyError(
+        f"No template '{name}'. Known: {', '.join(known)}, or the path of a .jinja file."
+        + nearest(name, known)
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}. Fetch the model again.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _special_tokens(settings: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    mapped = _read_json(folder / "special_tokens_map.json")
+    found = {}
+    for role in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        token = settings.get(role) or mapped.get(role)
+        if isinstance(token, dict):
+            token = token.get("content")
+        found[role] = token if isinstance(token, str) else ""
+    return found
+
+
+def _own_template(settings: Mapping[str, Any], folder: Path) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = settings.get("chat_template") or _read_json(folder / "chat_template.json").get(
+        "chat_template"
+    )
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _family(folder: Path) -> str:
+    kind = str(_read_json(folder / "config.json").get("model_type", ""))
+    vocabulary = b"".join(
+        (folder / name).read_bytes()
+        for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json")
+        if (folder / name).is_file()
+    )
+    if kind.startswith("gemma") and b"<start_of_turn>" in vocabulary:
+        return "gemma"
+    if b"<|start_header_id|>" in vocabulary:
+        return "llama3"
+    if b"<|im_start|>" in vocabulary:
+        return "chatml"
+    return "phi3" if kind == "phi3" and b"<|assistant|>" in vocabulary else "plain"
+
+
+class Encoder:
+    """Turns conversations and responses into ids under one template.
+
+    `max_length` bounds prompt and response together, in tokens; the response is cut at its end.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        *,
+        max_length: int,
+        end_of_turn: bool = False,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_length = max_length
+        context = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else None
+        self.begin = context
+        self.context = context if context is not None else tokenizer.eos_token_id
+        if self.context is None:
+            raise ModelError("The tokenizer has neither a beginning nor an end token.")
+        self._ending = self._ids(template.end_of_turn) if end_of_turn else ()
+        self._control = _control_tokens(tokenizer, template)
+
+    def encode(self, messages: Sequence[Message], text: str) -> EncodedPair:
+        """Return the ids of the prompt and of the response.
+
+        The response's ids may be empty when the prompt leaves it no room. Both conditional and
+        unconditional passes use these same response ids. ModelError where the template refuses.
+        """
+        prompt_text = self.template.render(messages)
+        if self._spells_special(messages, text):
+            prompt, response = self._encode_guarded(messages), self._plain_ids(text)
+        else:
+            prompt = self._ids(prompt_text)
+            whole = self._ids(prompt_text + text)
+            shared = _common_prefix(prompt, whole)
+            prompt, response = whole[:shared], whole[shared:]
+        prompt = self._with_one_beginning(prompt)
+        response += self._ending
+        room = max(0, self.max_length - len(prompt))
+        return EncodedPair(prompt, response[:room], truncated=len(response) > room)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _plain_ids(self, text: str) -> tuple[int, ...]:
+        """Tokenise text that spells control tokens so that none of them arises: cut each in two."""
+        if not text:
+            return ()
+        cuts = {
+            found.start() + 1
+            for token in self._control
+            for found in re.finditer(re.escape(token), text)
+        }
+        edges = [0, *sorted(cuts), len(text)]
+        return tuple(
+            id_ for start, stop in itertools.pairwise(edges) for id_ in self._ids(text[start:stop])
+        )
+
+    def _with_one_beginning(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        if self.begin is None:
+            return prompt or (self.context,)  # type: ignore[return-value]
+        if prompt[:1] != (self.begin,):
+            return (self.begin, *prompt)
+        if prompt[1:2] == (self.begin,):
+            raise ModelError(
+                f"The template '{self.template.name}' renders two beginning-of-sequence tokens. "
+                "Choose another with --template."
+            )
+        return prompt
+
+    def _spells_special(self, messages: Sequence[Message], text: str) -> bool:
+        contents = [*(message.content for message in messages), text]
+        return any(token in content for content in contents for token in self._control)
+
+    def _encode_guarded(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Tokenise the template's own text and the messages' text apart, the latter as plain text."""
+        marks = [f"\u2402{number}\u2403" for number in range(len(messages))]
+        marked = [Message(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
+        rest = self.template.render(marked)
+        ids: list[int] = []
+        for mark, message in zip(marks, messages, strict=True):
+            before, found, rest = rest.partition(mark)
+            ids.extend(self._ids(before))
+            ids.extend(self._plain_ids(message.content) if found else ())
+        return (*ids, *self._ids(rest))
+
+
+def _control_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[str, ...]:
+    """Return the token texts that could steer a prompt's structure if data spelled them.
+
+    Some tokenizers do not mark a template's own tokens as special, so those are taken from its rendering.
+    """
+    rendered = template.render(_PROBE)
+    structural = {token for token in tokenizer.get_added_vocab() if token in rendered}
+    tokens = {*structural, *tokenizer.all_special_tokens}
+    return tuple(sorted(token for token in tokens if len(token.strip()) > 1))
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    length = 0
+    for one, other in zip(left, right, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length
