@@ -6,16 +6,16 @@ import logging
 import multiprocessing
 import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from preceptor.errors import StoreError
 from preceptor.store import Identity, Shelf, Store
@@ -91,19 +91,14 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def test_rows_come_back_aligned_with_the_keys_asked_for(shelf: Shelf) -> None:
     shelf.append([Score(key(1), {"loss": 1.5, "reward": 2}), Score(key(2), {"loss": 0.1})])
-    shelf.append([Score(key(3), {}, note="empty response")])
+    shelf.append([Score(key(3), {}, note="broken \ud800")])
     asked = [key(2), key(9), key(1), key(3), key(2)]
     columns = shelf.columns(asked, ["loss", "reward", "ifd"])
     np.testing.assert_array_equal(columns["loss"], [0.1, np.nan, 1.5, np.nan, 0.1])
     np.testing.assert_array_equal(columns["reward"], [np.nan, np.nan, 2.0, np.nan, np.nan])
     assert np.isnan(columns["ifd"]).all()
-    assert columns["note"].tolist() == [None, None, None, "empty response", None]
-    assert {name: column.dtype for name, column in columns.items()} == {
-        "loss": np.float64,
-        "reward": np.float64,
-        "ifd": np.float64,
-        "note": object,
-    }
+    assert columns["note"].tolist() == [None, None, None, "broken ?", None]
+    assert columns["loss"].dtype == columns["ifd"].dtype == np.float64
 
 
 def test_keys_are_distinct_and_can_be_passed_back(shelf: Shelf) -> None:
@@ -138,13 +133,13 @@ def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path) ->
 def test_one_append_is_one_zstd_shard_with_the_promised_types(shelf: Shelf, tmp_path: Path) -> None:
     shelf.append([Score(key(1), {"loss": 1.0, "nll": [0.5, 1.5]}), Score(key(2), {}, note="cut")])
     (shard,) = shards(shelf, tmp_path)
-    types = {field.name: str(field.type) for field in pq.read_schema(shard)}
-    assert types == {
-        "key": "fixed_size_binary[16]",
-        "loss": "double",
-        "nll": "list<element: float>",
-        "note": "string",
-    }
+    types = [f"{field.name}: {field.type}" for field in pq.read_schema(shard)]
+    assert sorted(types) == [
+        "key: fixed_size_binary[16]",
+        "loss: double",
+        "nll: list<element: float>",
+        "note: string",
+    ]
     assert pq.ParquetFile(shard).metadata.row_group(0).column(0).compression == "ZSTD"
     assert not list(shard.parent.glob("tmp-*"))
 
@@ -245,11 +240,6 @@ def test_keys_asked_for_must_be_sixteen_bytes(shelf: Shelf) -> None:
             shelf.columns(wrong, ["loss"])
 
 
-def test_a_note_with_a_broken_character_is_stored(shelf: Shelf) -> None:
-    shelf.append([Score(key(1), {}, note="cannot encode '\ud800'")])
-    assert shelf.columns([key(1)], [])["note"].tolist() == ["cannot encode '?'"]
-
-
 def test_a_killed_writer_loses_no_row_that_append_returned_for(
     tmp_path: Path, start: Callable[..., BaseProcess]
 ) -> None:
@@ -299,6 +289,44 @@ def test_concurrent_writers_readers_and_compactors_lose_and_double_nothing(
     assert shelf.columns(wanted, ["loss"])["loss"].tolist() == list(range(100 * BATCH))
     (shard,) = shards(shelf, root)
     assert pq.read_metadata(shard).num_rows == len(wanted)
+
+
+class CompactingFiles(MemoryFileSystem):
+    """A memory file system where someone appends and compacts while a listing runs or just after."""
+
+    protocol = "compacting"
+    cachable = False
+    compactions = 0
+    straddled = False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("compacting:/"))
+
+    def ls(self, path: str, detail: bool = True, **options: object) -> list[str]:
+        before = super().ls(path, detail=detail, **options)
+        if type(self).compactions == 0:
+            return before
+        type(self).compactions -= 1
+        other = Store("memory://test_store/raced").shelf("scores", IDENTITY)
+        other.append(batch(0))
+        other.compact()
+        after = super().ls(path, detail=detail, **options)
+        return [name for name in before if name in after] if self.straddled else before
+
+
+@pytest.mark.parametrize("straddled", [False, True])
+def test_a_reader_that_loses_shards_under_its_feet_looks_again(
+    monkeypatch: pytest.MonkeyPatch, straddled: bool
+) -> None:
+    fsspec.register_implementation("compacting", CompactingFiles, clobber=True)
+    Store("memory://test_store/raced").shelf("scores", IDENTITY).append(batch(0) + batch(1))
+    shelf = Store("compacting://test_store/raced").shelf("scores", IDENTITY)
+    monkeypatch.setattr(CompactingFiles, "straddled", straddled)
+    # A listing that misses a shard and its successor twice running is beyond what a reader can see.
+    monkeypatch.setattr(CompactingFiles, "compactions", 1 if straddled else 3)
+    assert len(shelf.keys()) == 2 * BATCH
+    assert CompactingFiles.compactions == 0
 
 
 def test_compaction_merges_small_shards_once(shelf: Shelf, tmp_path: Path) -> None:
@@ -382,12 +410,8 @@ def test_identity_json_says_what_made_the_rows(tmp_path: Path) -> None:
     shelf.append(batch(0))
     store.shelf("scores", IDENTITY, recorded={"torch": "3.0"}).append(batch(1))
     card = json.loads((tmp_path / "scores" / IDENTITY.digest / "identity.json").read_text())
-    assert card == {
-        "kind": "scores",
-        "identity": IDENTITY.digest,
-        "spec": IDENTITY.spec,
-        "recorded": {"torch": "2.8", "batch": 8},
-    }
+    assert (card["kind"], card["identity"]) == ("scores", IDENTITY.digest)
+    assert (card["spec"], card["recorded"]) == (IDENTITY.spec, {"torch": "2.8", "batch": 8})
     (found,) = store.shelves()
     assert (found.kind, found.identity, found.recorded) == ("scores", IDENTITY, card["recorded"])
 
@@ -472,12 +496,3 @@ def test_the_default_root_is_in_the_working_directory(
     monkeypatch.chdir(tmp_path)
     Store().shelf("scores", IDENTITY).append(batch(0))
     assert (tmp_path / ".preceptor" / "scores" / IDENTITY.digest).is_dir()
-
-
-def test_the_command_line_does_not_load_the_store() -> None:
-    pytest.importorskip("preceptor.cli", reason="the command line is not written yet")
-    script = "import sys, preceptor.cli; print('preceptor.store' in sys.modules)"
-    command = [sys.executable, "-c", script]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    assert shown.stdout.strip() == "False"

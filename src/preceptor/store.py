@@ -32,7 +32,6 @@ from preceptor.errors import StoreError, nearest
 from preceptor.types import KEY_BYTES, Score
 
 Kind = Literal["scores", "responses"]
-"""What a shelf holds."""
 
 _LOGGER = logging.getLogger(__name__)
 _KEY_TYPE = pa.binary(KEY_BYTES)
@@ -373,6 +372,7 @@ def _table(rows: Sequence[Score]) -> pa.Table:
         if bool(row.values) == (row.note is not None):
             seen = "both values and a note" if row.values else "neither values nor a note"
             raise StoreError(f"The score of {row.key.hex()} has {seen}: give exactly one of them.")
+    # A note may quote a text with a broken character, which Parquet cannot hold.
     notes = [row.note and row.note.encode("utf-8", "replace").decode() for row in rows]
     columns = {
         "key": pa.array([row.key for row in rows], _KEY_TYPE),
