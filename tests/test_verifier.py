@@ -49,6 +49,7 @@ def reward(kind: str, answer: object, text: str, **extra: object) -> float:
         ("Answer: 12 + 30 = 42, because 30 + 12 is the same.", 42),
         ("Answer: 12 x $3.50 = $42", 42),
         ("Answer: 84 / 2 = 42", 42),
+        ("Answer: 42 - 12 of them children", 42),
         ("The answer is...42", 42),
         ("The area is 77 cm^2", 77),
         (r"The area is 77 cm^{2}", 77),
@@ -85,7 +86,7 @@ def test_numeric_tolerance_is_relative_and_one_millionth_unless_stated() -> None
     assert reward("numeric", 1000, "1000.0011") == 0.0
     assert reward("numeric", 3.14159, "3.14", tolerance=0.01) == 1.0
     assert reward("numeric", 3.14159, "3.2", tolerance=0.01) == 0.0
-    assert reward("numeric", 0, "0.0") == 1.0
+    assert reward("numeric", 0, "0.0000001") == 1.0
     assert reward("numeric", 0, "0.001") == 0.0
 
 
@@ -105,7 +106,8 @@ def test_choice_recognises_the_usual_ways_to_name_a_letter(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["A", "C", "Paris", "B or C", "The answer is B or C.", "The answer is A, B", "B) or C)",
-     "B and C", "A) London\nB) Paris\nC) Rome\nD) Bern", "Bern", "Because of that.", "Vitamin B-12", ""],
+     "B and C", "A) London\nB) Paris\nC) Rome\nD) Bern",
+     "Bern", "Because of that.", "Vitamin B-12", ""],
 )  # fmt: skip
 def test_choice_is_wrong_for_other_or_ambiguous_letters(text: str) -> None:
     assert reward("choice", "B", text) == 0.0
