@@ -393,7 +393,7 @@ def _why(reason: Exception) -> str:
 
 
 def _read_parquet(path: Path, journal: _Journal, columns: _Columns) -> Iterator[object]:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq
 
     with _failures(journal), pq.ParquetFile(path) as file:
         names = [name for name in file.schema_arrow.names if columns is None or name in columns]
@@ -403,7 +403,7 @@ def _read_parquet(path: Path, journal: _Journal, columns: _Columns) -> Iterator[
 def _read_csv(path: Path, journal: _Journal, columns: _Columns) -> Iterator[object]:
     """Read every column as text; an unquoted empty field is null, a quoted one an empty text."""
     import pyarrow as pa
-    import pyarrow.csv as arrow_csv  # type: ignore[import-untyped]
+    import pyarrow.csv as arrow_csv
 
     def skip(row: Any) -> str:
         journal.line = row.number
@@ -465,7 +465,7 @@ def _python_rows(batch: Any) -> Iterator[object]:
 
 def _read_saved(path: Path, split: str, journal: _Journal, columns: _Columns) -> Iterator[object]:
     """Read what `datasets.save_to_disk` wrote: one data set, or a folder of splits."""
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     with _failures(journal):
         saved = datasets.load_from_disk(str(path))

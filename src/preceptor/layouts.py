@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
@@ -79,6 +79,8 @@ class ReadOptions:
     Each field's metadata holds its text for `--help` under "help". Names of columns may be dotted
     to reach into nested objects (`scores.reward`).
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     layout: str = _option(f"Layout of the rows: auto, {', '.join(LAYOUTS)}.", "auto")
     instruction_column: str | None = _option("Column with the instruction or the conversation.")

@@ -252,9 +252,10 @@ class Encoder:
         self.max_length = max_length
         context = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else None
         self.begin = context
-        self.context = context if context is not None else tokenizer.eos_token_id
-        if self.context is None:
+        found = context if context is not None else tokenizer.eos_token_id
+        if found is None:
             raise ModelError("The tokenizer has neither a beginning nor an end token.")
+        self.context: int = found
         self._ending = self._ids(template.end_of_turn) if end_of_turn else ()
         self._control = _control_tokens(tokenizer, template)
 
@@ -296,7 +297,7 @@ class Encoder:
 
     def _with_one_beginning(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         if self.begin is None:
-            return prompt or (self.context,)  # type: ignore[return-value]
+            return prompt or (self.context,)
         if prompt[:1] != (self.begin,):
             return (self.begin, *prompt)
         if prompt[1:2] == (self.begin,):

@@ -1,0 +1,44 @@
+"""Length of a response: tokens of OpenAI's `cl100k_base` encoding, as in the paper (4.2), and characters.
+
+The encoding ships inside the `bpe-openai` package, so counting never needs the network.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from preceptor.digests import Identity
+from preceptor.scorers.base import Array
+from preceptor.types import Response, Score
+
+_BATCH = 4096
+
+
+class LengthScorer:
+    """Counts `length` (cl100k_base tokens) and `characters` of each response."""
+
+    measures = ("length", "characters")
+    columns = ("length", "characters")
+
+    def identity(self) -> Identity:
+        """Return the identity of the encoding."""
+        return Identity.of({"scorer": "length", "encoding": "cl100k_base"})
+
+    def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
+        """Yield the counts, a few thousand responses at a time."""
+        import bpe_openai
+
+        encoding = bpe_openai.cl100k_base()
+        for start in range(0, len(responses), _BATCH):
+            yield [
+                Score(
+                    response.key,
+                    {
+                        "length": float(encoding.count(response.text or "")),
+                        "characters": float(len(response.text or "")),
+                    },
+                )
+                for response in responses[start : start + _BATCH]
+            ]
+
+    def derive(self, columns: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the stored columns: they are the measures."""
+        return columns

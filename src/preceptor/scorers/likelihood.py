@@ -1,0 +1,208 @@
+"""Likelihood of responses under a student before tuning: loss, perplexity, token rank, entropy, IFD.
+
+The student sees each response after its instruction (conditional) or after nothing but the beginning
+token (unconditional); both passes cover the same response tokens. Sums and token counts are stored, so
+that every mean the paper could have meant can be formed later without another pass.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from preceptor.digests import Identity
+from preceptor.engines.base import Likelihood, Measured, TokenizedPair
+from preceptor.engines.models import (
+    LocatedModel,
+    context_length,
+    load_model,
+    load_tokenizer,
+    locate,
+)
+from preceptor.errors import ModelError
+from preceptor.scorers.base import Array
+from preceptor.templates import ChatTemplate, EncodedPair, Encoder, choose_template
+from preceptor.types import Response, Score
+
+Conditioning = Literal["conditional", "unconditional"]
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """How the student reads a response; all of it bears on the numbers.
+
+    `dtype` is a torch dtype's name. `max_length` bounds prompt and response together, in tokens.
+    """
+
+    model: str
+    revision: str | None = None
+    template: str = "auto"
+    max_length: int = 4096
+    dtype: str = "float32"
+    include_end_of_turn: bool = False
+
+
+class StudentModel:
+    """A student found on disk or on the Hub, loaded only when something must be computed.
+
+    `device` and `token_budget` say where and in what batches; they change no number. One student serves
+    both passes.
+    """
+
+    def __init__(
+        self,
+        options: StudentOptions,
+        *,
+        device: str = "cpu",
+        token_budget: int | None = None,
+        keep_tokens: bool = False,
+    ) -> None:
+        self.options = options
+        self.device = device
+        self.token_budget = token_budget
+        self.keep_tokens = keep_tokens
+
+    @cached_property
+    def located(self) -> LocatedModel:
+        """Where the model lies, and its identity."""
+        return locate(self.options.model, revision=self.options.revision)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template its prompts are rendered with."""
+        return choose_template(self.options.template, self.located.folder)
+
+    @cached_property
+    def max_length(self) -> int:
+        """The bound on prompt and response together: as asked, or the model's context if shorter."""
+        return min(self.options.max_length, context_length(self.located) or self.options.max_length)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The tokenizer under the template."""
+        return Encoder(
+            load_tokenizer(self.located),
+            self.template,
+            max_length=self.max_length,
+            end_of_turn=self.options.include_end_of_turn,
+        )
+
+    @cached_property
+    def engine(self) -> Likelihood:
+        """The loaded model."""
+        from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+
+        model = load_model(self.located, dtype=self.options.dtype, device=self.device)
+        options = EngineOptions(token_budget=self.token_budget, keep_tokens=self.keep_tokens)
+        return TransformersLikelihood(model, options)
+
+    def spec(self) -> dict[str, object]:
+        """Return everything about the student that can change a likelihood."""
+        return {
+            "model": dict(self.located.identity),
+            "template": dict(self.template.identity()),
+            "begin": "one beginning token where the tokenizer has one, else its end token as context",
+            "max_length": self.max_length,
+            "dtype": self.options.dtype,
+            "include_end_of_turn": self.options.include_end_of_turn,
+            "engine": "transformers",
+        }
+
+
+class LikelihoodScorer:
+    """Scores responses by their likelihood under `student`, after the instruction or without it."""
+
+    columns = ("tokens", "nll", "rank", "entropy", "truncated")
+
+    def __init__(self, student: StudentModel, conditioning: Conditioning = "conditional") -> None:
+        self.student = student
+        self.conditioning = conditioning
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures of this pass; those of the pass without the instruction are suffixed."""
+        names = ("tokens", "loss", "perplexity", "token_rank", "entropy")
+        return names if self.conditioning == "conditional" else ("loss_unconditional",)
+
+    def identity(self) -> Identity:
+        """Return the identity of student, template and pass."""
+        spec = {"scorer": "likelihood", "conditioning": self.conditioning}
+        return Identity.of({**spec, **self.student.spec()})
+
+    def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
+        """Yield scores a batch at a time; what cannot be measured gets a note that says why."""
+        unusable: list[Score] = []
+        keys: list[bytes] = []
+        pairs: list[TokenizedPair] = []
+        truncated: list[bool] = []
+        for response in responses:
+            encoded = self._encoded(response)
+            if isinstance(encoded, str):
+                unusable.append(Score(response.key, {}, encoded))
+                continue
+            keys.append(response.key)
+            pairs.append(self._pair(encoded))
+            truncated.append(encoded.truncated)
+        if unusable:
+            yield unusable
+        if pairs:
+            for batch in self.student.engine.measure(pairs):
+                yield [_score(keys[m.index], m, truncated[m.index]) for m in batch]
+
+    def _encoded(self, response: Response) -> EncodedPair | str:
+        """Return the response's ids, or why there are none."""
+        try:
+            pair = self.student.encoder.encode(response.instruction.messages, response.text or "")
+        except ModelError as error:
+            return str(error)
+        if not pair.response:
+            return "no room for the response" if pair.truncated else "no response tokens"
+        return pair
+
+    def _pair(self, encoded: EncodedPair) -> TokenizedPair:
+        if self.conditioning == "unconditional":
+            return TokenizedPair((self.student.encoder.context,), encoded.response)
+        return TokenizedPair(encoded.prompt, encoded.response)
+
+    def derive(self, columns: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the measures; a mean is over the tokens of the response, rank 1 is the likeliest."""
+        tokens = columns["tokens"]
+        loss = columns["nll"] / tokens
+        if self.conditioning == "unconditional":
+            return {"loss_unconditional": loss, "nll_unconditional": columns["nll"]}
+        with np.errstate(over="ignore"):
+            perplexity = np.exp(loss)
+        return {
+            "tokens": tokens,
+            "nll": columns["nll"],
+            "loss": loss,
+            "perplexity": np.where(np.isfinite(perplexity), perplexity, np.nan),
+            "token_rank": columns["rank"] / tokens,
+            "entropy": columns["entropy"] / tokens,
+        }
+
+
+def instruction_following_difficulty(conditional: Array, unconditional: Array) -> Array:
+    """Return perplexity over unconditional perplexity, from the two losses (Li et al. 2024)."""
+    ratio = np.exp(np.clip(conditional - unconditional, -700, 700))
+    return np.asarray(ratio, dtype=np.float64)
+
+
+def _score(key: bytes, measured: Measured, truncated: bool) -> Score:
+    statistics = measured.statistics
+    values: dict[str, float | Sequence[float]] = {
+        "tokens": float(statistics.tokens),
+        "nll": statistics.nll,
+        "rank": statistics.rank,
+        "entropy": statistics.entropy,
+        "truncated": float(truncated),
+    }
+    if not all(math.isfinite(v) for v in (statistics.nll, statistics.rank, statistics.entropy)):
+        return Score(key, {}, "non-finite likelihood")
+    if statistics.token_nll:
+        values["token_nll"] = statistics.token_nll
+        values["token_rank"] = statistics.token_rank
+    return Score(key, values)

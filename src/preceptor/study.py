@@ -1,0 +1,203 @@
+"""The whole question, and the machine it is asked on.
+
+`Study` holds everything that can change an answer; `Machine` everything that cannot, and never enters an
+identity. Both are read from one TOML file, unknown fields are refused, and what contradicts itself is
+refused when the file is read and not after an hour.
+"""
+
+import os
+import platform
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from preceptor.errors import StudyError
+from preceptor.layouts import ReadOptions
+from preceptor.metrics import Metric
+from preceptor.ranking import RankingOptions
+from preceptor.scorers.likelihood import StudentOptions
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Table):
+    """The responses to compare."""
+
+    responses: tuple[str, ...] = Field(
+        min_length=1, description="Files, folders or Hub data sets with the teachers' responses."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Compare on this many instructions, drawn by the seed; nested."
+    )
+    columns: ReadOptions = Field(
+        ReadOptions(), description="What the columns mean, where recognition needs overriding."
+    )
+
+
+class ColumnReward(_Table):
+    """Rewards that stand in the data."""
+
+    kind: Literal["column"] = "column"
+    column: str = Field(description="The numeric column that holds the reward.")
+
+
+class ReferenceReward(_Table):
+    """Rewards from checking each response against the reference answer the data carry."""
+
+    kind: Literal["reference"] = "reference"
+
+
+Reward = Annotated[ColumnReward | ReferenceReward, Field(discriminator="kind")]
+
+
+class Student(_Table):
+    """A base model, and how it reads a response."""
+
+    model: str = Field(description="Hub id, local folder, or GGUF file of the base model.")
+    revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
+    template: str = Field(
+        "auto", description="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file."
+    )
+    max_length: int = Field(
+        4096, ge=2, description="Tokens of prompt and response together; the rest is cut off."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto is bfloat16 on an accelerator and float32 on a CPU."
+    )
+
+    @property
+    def name(self) -> str:
+        """The label in tables: the Hub id, or the last part of a path."""
+        return Path(self.model).name if os.path.exists(self.model) else self.model
+
+    def options(self, machine: "Machine", *, include_end_of_turn: bool) -> StudentOptions:
+        """Return what the likelihood scorer must know, with `auto` resolved."""
+        accelerated = machine.resolved_device() != "cpu"
+        automatic = "bfloat16" if accelerated else "float32"
+        return StudentOptions(
+            model=self.model,
+            revision=self.revision,
+            template=self.template,
+            max_length=self.max_length,
+            dtype=automatic if self.dtype == "auto" else self.dtype,
+            include_end_of_turn=include_end_of_turn,
+        )
+
+
+class Reading(_Table):
+    """How the paper's L (eq. 3) is read; see docs/metrics.md."""
+
+    conditioning: Literal["conditional", "unconditional"] = Field(
+        "conditional", description="Whether the loss is taken after the instruction."
+    )
+    reduction: Literal["token-mean", "sequence-sum", "corpus-token-mean"] = Field(
+        "token-mean", description="How the losses of tokens become the loss of a teacher."
+    )
+    include_end_of_turn: bool = Field(
+        False, description="Whether the token that ends the turn counts as part of the response."
+    )
+
+
+class Study(_Table):
+    """The whole question: data, students, yardsticks. Everything in it bears on the answer."""
+
+    data: Data
+    students: tuple[Student, ...] = Field(
+        (), description="Base models to rank for; without one only reward and length can rank."
+    )
+    reward: Reward | None = Field(
+        None,
+        description="Where rewards come from; by default references, where the data have them.",
+    )
+    metrics: tuple[Annotated[Metric, Field(discriminator="kind")], ...] = Field(
+        (), description="Metrics to form; by default all whose measures exist without another pass."
+    )
+    by: str | None = Field(None, description="The metric that orders; by default car.")
+    reading: Reading = Field(Reading(), description="How the loss is read.")
+    ranking: RankingOptions = Field(
+        RankingOptions(), description="Bootstrap draws, seed, reward transform, minimum coverage."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        kinds = [metric.kind for metric in self.metrics]
+        if self.by is not None and kinds and self.by not in kinds:
+            raise ValueError(f"by = '{self.by}' is not among the metrics {', '.join(kinds)}")
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"a metric is named twice: {', '.join(kinds)}")
+        names = [student.name for student in self.students]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a student is named twice: {', '.join(names)}")
+        return self
+
+
+class Machine(_Table):
+    """Where it runs; nothing here changes an answer."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    token_budget: int | None = Field(
+        None, ge=1, description="Tokens in one batch; halved whenever memory runs out."
+    )
+    store: str = Field(".preceptor", description="Folder or fsspec URL where scores are kept.")
+    keep_tokens: bool = Field(
+        False, description="Also store every response token's loss and clipped rank."
+    )
+
+    def resolved_device(self) -> str:
+        """Return the device that `auto` means here, without importing torch.
+
+        A machine that has an accelerator but a PyTorch without it is told of when the model is loaded.
+        """
+        if self.device != "auto":
+            return self.device
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip()
+        if visible not in {"", "-1"} and any(Path("/dev").glob("nvidia[0-9]*")):
+            return "cuda"
+        apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+        return "mps" if apple else "cpu"
+
+
+class StudyFile(_Table):
+    """A study file: the tables of `Study`, and `[machine]`."""
+
+    study: Study
+    machine: Machine
+
+    @classmethod
+    def read(cls, path: str | Path) -> "StudyFile":
+        """Return the study and the machine of a TOML file.
+
+        StudyError for a missing file, invalid TOML, or a field that is unknown or wrong. Relative paths in
+        the file are relative to the working directory.
+        """
+        file = Path(path)
+        try:
+            tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StudyError(f"Cannot read the study '{file}': {error.strerror}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise StudyError(f"'{file}' is not valid TOML: {error}.") from error
+        machine = tables.pop("machine", {})
+        return cls(
+            study=checked(Study, tables, where=str(file)),
+            machine=checked(Machine, machine, where=f"{file} [machine]"),
+        )
+
+
+def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:
+    """Return `kind` made of `values`; StudyError that names every wrong field otherwise."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in problem['loc']) or 'study'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise StudyError(f"{where}: {len(lines)} wrong field(s)\n" + "\n".join(lines)) from error
