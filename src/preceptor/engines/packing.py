@@ -85,7 +85,7 @@ def plan(pairs: Sequence[TokenizedPair], indices: Sequence[int], *, budget: int)
     for prompt, members in _by_prompt(pairs, indices).items():
         waiting = list(members)
         first = len(prompt) + len(pairs[waiting[0]].response) - 1
-        if row.ids and len(row.ids) + first > budget:
+        if row.groups and len(row.ids) + first > budget:
             yield row.close(kept=False)
             row = _Row()
         start, stop = row.append(prompt, 0)
