@@ -1,0 +1,154 @@
+"""Tiny models of real architectures and a tiny real tokenizer, made on the spot.
+
+The one idea: weights are random but large enough that attention, windows and caps show in the numbers,
+and everything passes through the library's own doors: saved folders, real tokenizers.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CORPUS = [
+    "The cat sat on the mat, and the dog lay beside the other cat.",
+    "Write a poem about the sea. The sea is wide; the sea is deep.",
+    "What is two plus two? Two plus two is four. <b>Hello</b> there!",
+    "def add(one, two):\n    return one + two\n\n\nprint(add(2, 2))\n",
+]
+CONTROL_TOKENS = ["<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>"]
+
+
+@pytest.fixture
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder in place of the user's own."""
+    monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def two_threads() -> Iterator[int]:
+    """Two threads for PyTorch, so that packs run side by side on any machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
+
+
+def build_tokenizer(**special: Any) -> Any:
+    """Return a byte-level BPE tokenizer of about 370 entries that knows the control tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = [token for role, token in special.items() if role.endswith("_token")]
+    trainer = trainers.BpeTrainer(
+        vocab_size=370,
+        special_tokens=list(dict.fromkeys([*names, *CONTROL_TOKENS])),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """Return `build_tokenizer`: keywords are the special tokens and the chat template."""
+    return build_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer(make_tokenizer: Callable[..., Any]) -> Any:
+    """A tokenizer with a beginning token of its own, as Gemma's."""
+    return make_tokenizer(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+
+
+COMMON = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = {**COMMON, "num_key_value_heads": 2, "max_position_embeddings": 512}
+GPT2 = {"vocab_size": 400, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", GROUPED),
+    "gemma2": (
+        "Gemma2Config",
+        {
+            **GROUPED,
+            "head_dim": 8,
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 8,
+            "attn_logit_softcapping": 0.5,
+            "final_logit_softcapping": 2.0,
+        },
+    ),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {**GROUPED, "head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8},
+    ),
+    "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 8}),
+    "mistral": ("MistralConfig", {**GROUPED, "sliding_window": 20}),
+    "phi3": ("Phi3Config", GROUPED),
+    "gpt2": ("GPT2Config", {**GPT2, "bos_token_id": 1, "eos_token_id": 2}),
+    "neox": ("GPTNeoXConfig", COMMON),
+    "opt": (
+        "OPTConfig",
+        {**COMMON, "ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
+    ),
+    "gpt-oss": (
+        "GptOssConfig",
+        {
+            **GROUPED,
+            "head_dim": 8,
+            "sliding_window": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
+    "bloom": ("BloomConfig", {**COMMON, "n_layer": 3, "n_head": 4}),
+    "mamba": ("MambaConfig", {**COMMON, "state_size": 8}),
+}
+
+
+def build_model(name: str) -> Any:
+    """Return the tiny model `name` of `CONFIGS`, the same weights each time."""
+    import torch
+    import transformers
+
+    kind, settings = CONFIGS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = getattr(transformers, kind)(**settings)
+        model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.data *= 3
+            elif not weight.any():
+                torch.nn.init.normal_(weight, std=0.5)  # biases and sinks that start as zeros
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[[str], Any]:
+    """Return `build_model`."""
+    return build_model
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A saved tiny Llama with its tokenizer; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    build_model("llama").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
