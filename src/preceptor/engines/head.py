@@ -1,7 +1,7 @@
 """From hidden states to token statistics, a tile of the vocabulary at a time.
 
 The matrix `tokens x vocabulary` never exists: for each tile the logits are computed, folded into a
-log-normaliser, an expected logit and a count of likelier tokens, and overwritten by the next tile. On a
+log-normaliser, an entropy and a count of likelier tokens, and overwritten by the next tile. On a
 CPU the tile stays in cache, so that the folding costs a few percent of the multiplication it follows.
 """
 
@@ -67,7 +67,9 @@ class Head:
         return logits
 
     def _target_logits(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-        logits = (hidden * self.weight[targets]).sum(-1)
+        # In half precision: summed in full and rounded once, as the multiplication does.
+        products = hidden.float() * self.weight[targets].float()
+        logits = products.sum(-1).to(hidden.dtype)
         if self.bias is not None:
             logits = logits + self.bias[targets]
         logits = logits.float() * self.scale
@@ -98,7 +100,7 @@ class _Fold:
         self.target = target_logits.clone()
         self.above = target_logits.new_zeros(target_logits.shape)
         self.normalisers: list[torch.Tensor] = []
-        self.expected: list[torch.Tensor] = []
+        self.entropies: list[torch.Tensor] = []
         ordered, order = targets.sort()
         tiles = (ordered // columns).tolist()
         self.rows_of: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -116,8 +118,9 @@ class _Fold:
         source = torch.sub(logits, top.unsqueeze(-1), out=scratch) if shifted else logits
         weights = torch.exp(source, out=scratch)
         total = weights.sum(-1)
-        self.normalisers.append(total.log() + top if shifted else total.log())
-        self.expected.append(weights.mul_(logits).sum(-1).div_(total))
+        normaliser = total.log() + top if shifted else total.log()
+        self.normalisers.append(normaliser)
+        self.entropies.append(normaliser - weights.mul_(logits).sum(-1).div_(total))
         self._rank(logits, first, top)
 
     def _rank(self, logits: "torch.Tensor", first: int, top: "torch.Tensor") -> None:
@@ -138,10 +141,11 @@ class _Fold:
 
         normalisers = torch.stack(self.normalisers, dim=1)
         normaliser = normalisers.logsumexp(dim=1)
-        shares = (normalisers - normaliser.unsqueeze(1)).exp()
-        expected = (shares * torch.stack(self.expected, dim=1)).sum(dim=1)
+        shares = normalisers - normaliser.unsqueeze(1)
+        # Not normaliser minus expected logit: far from zero (GPT-2's lie near -100) the two cancel.
+        entropy = (shares.exp() * (torch.stack(self.entropies, dim=1) - shares)).sum(dim=1)
         rank = (self.above + 1).clamp(max=RANK_LIMIT)
-        return TokenTensors(normaliser - self.target, rank, normaliser - expected)
+        return TokenTensors(normaliser - self.target, rank, entropy)
 
 
 def fold_logits(logits: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:

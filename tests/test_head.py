@@ -1,0 +1,143 @@
+"""The tiled output layer gives what the whole matrix of logits gives, to rounding.
+
+The reference is computed here in float64 from full logits, straight from the definitions: -log softmax at
+the target, one plus the number of strictly likelier tokens clipped at 100, and -sum p log p.
+"""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from preceptor.engines.head import Head, TokenTensors, fold_logits
+
+VOCABULARY, WIDTH, TOKENS = 317, 16, 45
+TILES = [(1, 1), (7, 10), (16, 100), (64, 317), (1024, 1024)]
+
+
+class Layer(NamedTuple):
+    hidden: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+    targets: torch.Tensor
+
+
+def layer(size: float = 1.0) -> Layer:
+    """Return random states and an output layer whose logits have about this standard deviation."""
+    source = torch.Generator().manual_seed(7)
+    return Layer(
+        torch.randn(TOKENS, WIDTH, generator=source) * size / WIDTH**0.5,
+        torch.randn(VOCABULARY, WIDTH, generator=source),
+        torch.randn(VOCABULARY, generator=source),
+        torch.randint(VOCABULARY, (TOKENS,), generator=source),
+    )
+
+
+def reference(logits: torch.Tensor, targets: torch.Tensor) -> TokenTensors:
+    logs = logits.double().log_softmax(-1)
+    nll = -logs.gather(1, targets.unsqueeze(1)).squeeze(1)
+    at_target = logits.gather(1, targets.unsqueeze(1))
+    rank = (1 + (logits > at_target).sum(-1)).clamp(max=100)
+    return TokenTensors(nll, rank, -torch.special.xlogy(logs.exp(), logs.exp()).sum(-1))
+
+
+def assert_equal(found: TokenTensors, expected: TokenTensors, tolerance: float = 1e-5) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(
+            one.double(), other.double(), rtol=1e-6, atol=tolerance, equal_nan=True
+        )
+
+
+@pytest.mark.parametrize(("rows", "columns"), TILES)
+def test_statistics_do_not_depend_on_the_tile(rows: int, columns: int) -> None:
+    hidden, weight, _, targets = layer(3.0)
+    found = Head(weight, rows=rows, columns=columns).statistics(hidden, targets)
+    assert_equal(found, reference(hidden @ weight.T, targets))
+
+
+@pytest.mark.parametrize(("rows", "columns"), TILES)
+def test_bias_scale_and_cap_enter_in_that_order(rows: int, columns: int) -> None:
+    hidden, weight, bias, targets = layer(3.0)
+    head = Head(weight, bias, scale=1.7, softcap=4.0, rows=rows, columns=columns)
+    logits = torch.tanh((hidden @ weight.T + bias) * 1.7 / 4.0) * 4.0
+    assert_equal(head.statistics(hidden, targets), reference(logits, targets))
+
+
+@pytest.mark.parametrize("size", [30.0, 150.0, 1000.0])
+@pytest.mark.parametrize("columns", [10, 1024])
+def test_huge_logits_neither_overflow_nor_lose_precision(size: float, columns: int) -> None:
+    hidden, weight, _, targets = layer(size)
+    logits = hidden @ weight.T
+    assert logits.abs().max() > 2 * size
+    found = Head(weight, rows=16, columns=columns).statistics(hidden, targets)
+    assert_equal(found, reference(logits, targets), tolerance=1e-6 * size)
+
+
+@pytest.mark.parametrize("offset", [-1000.0, -80.0, 80.0, 1000.0])
+def test_a_constant_added_to_all_logits_changes_nothing(offset: float) -> None:
+    hidden, weight, _, targets = layer(2.0)
+    found = Head(weight, torch.full((VOCABULARY,), offset), columns=50).statistics(hidden, targets)
+    plain = Head(weight, columns=50).statistics(hidden, targets)
+    assert_equal(found, plain, tolerance=5e-4)
+
+
+def test_the_likeliest_token_has_rank_one_and_ranks_stop_at_a_hundred() -> None:
+    hidden, weight, _, _ = layer()
+    order = (hidden @ weight.T).argsort(-1, descending=True)
+    head = Head(weight, columns=100)
+    for place, rank in ((0, 1), (1, 2), (98, 99), (99, 100), (100, 100), (VOCABULARY - 1, 100)):
+        assert set(head.statistics(hidden, order[:, place]).rank.tolist()) == {rank}
+
+
+def test_tokens_that_tie_with_the_target_do_not_count_as_likelier() -> None:
+    weight = torch.zeros(40, 4)
+    weight[[3, 17, 30], 0] = 2.0
+    weight[5, 0] = 3.0
+    hidden = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(4, 4)
+    targets = torch.tensor([5, 3, 17, 0])
+    for columns in (4, 16, 40):
+        found = Head(weight, columns=columns).statistics(hidden, targets)
+        assert found.rank.tolist() == [1, 2, 2, 5]
+
+
+def test_even_odds_give_the_entropy_of_the_vocabulary() -> None:
+    found = Head(torch.zeros(50, 3), columns=7).statistics(torch.ones(2, 3), torch.tensor([0, 49]))
+    log_50 = torch.full((2,), 50.0).log()
+    torch.testing.assert_close(found.nll, log_50)
+    torch.testing.assert_close(found.entropy, log_50)
+
+
+@pytest.mark.parametrize("size", [1.0, 150.0])
+def test_a_state_that_is_no_number_spoils_its_own_token_only(size: float) -> None:
+    hidden, weight, _, targets = layer(size)
+    head = Head(weight, rows=16, columns=50)
+    clean = head.statistics(hidden, targets)
+    hidden = hidden.clone()
+    hidden[4, 2] = torch.nan
+    found = head.statistics(hidden, targets)
+    others = torch.arange(TOKENS) != 4
+    assert found.nll[4].isnan()
+    assert_equal(
+        TokenTensors(*(column[others] for column in found)),
+        TokenTensors(*(column[others] for column in clean)),
+        tolerance=1e-5 * size,
+    )
+
+
+@pytest.mark.parametrize("size", [3.0, 150.0])
+def test_ready_logits_fold_to_the_same_statistics(size: float) -> None:
+    source = torch.Generator().manual_seed(3)
+    logits = torch.randn(300, VOCABULARY, generator=source) * size
+    targets = torch.randint(VOCABULARY, (300,), generator=source)
+    expected = reference(logits, targets)
+    assert_equal(fold_logits(logits.clone(), targets), expected, tolerance=1e-6 * size)
+
+
+@pytest.mark.parametrize("columns", [50, 1024])
+def test_half_precision_ranks_are_those_of_its_own_logits(columns: int) -> None:
+    hidden, weight, _, targets = (part.bfloat16() for part in layer(3.0))
+    targets = targets.long()
+    logits = (hidden @ weight.T).float()
+    found = Head(weight, columns=columns).statistics(hidden, targets)
+    expected = reference(logits, targets)
+    assert_equal(found, expected)
