@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,12 @@ _PROBE_TOLERANCE = {"torch.float32": 2e-3, "torch.float16": 0.1, "torch.bfloat16
 
 
 class _OutOfMemory(Exception):
-    """Memory ran out while `pack` was being run."""
+    """Memory ran out while the pairs at `indices` were being run in a row of `tokens`."""
 
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, indices: list[int], tokens: int) -> None:
         super().__init__("out of memory")
-        self.pack = pack
+        self.indices = indices
+        self.tokens = tokens
 
 
 @dataclass(frozen=True)
@@ -83,27 +85,31 @@ class TransformersLikelihood:
                         del waiting[measured.index]
                     yield batch
             except _OutOfMemory as error:
-                yield from self._shrink(error.pack, pairs, waiting)
+                yield from self._shrink(error, pairs, waiting)
 
     def _shrink(
-        self, pack: Pack, pairs: Sequence[TokenizedPair], waiting: dict[int, None]
+        self, error: _OutOfMemory, pairs: Sequence[TokenizedPair], waiting: dict[int, None]
     ) -> Iterator[list[Measured]]:
         _release_memory(self.device.type)
-        branches = [branch for group in pack.groups for branch in group.branches]
-        if len(branches) > 1:
-            self.budget = max(1, min(self.budget, len(pack.ids)) // 2)
+        if len(error.indices) > 1 and self.budget > 1:
+            self.budget = max(1, min(self.budget, error.tokens) // 2)
             logger.warning("out of memory: going on with %d tokens per batch", self.budget)
             return
-        index = branches[0].index
-        del waiting[index]
-        logger.warning("out of memory on a single response of %d tokens", len(pack.ids))
+        for index in error.indices:
+            del waiting[index]
+        logger.warning("out of memory on the shortest row possible, %d tokens", error.tokens)
         nan = float("nan")
-        yield [Measured(index, TokenStatistics(len(pairs[index].response), nan, nan, nan))]
+        yield [
+            Measured(index, TokenStatistics(len(pairs[index].response), nan, nan, nan))
+            for index in error.indices
+        ]
 
     def _run(self, pairs: Sequence[TokenizedPair], indices: list[int]) -> Iterator[list[Measured]]:
         if not self.packed:
             for index in indices:
-                yield [Measured(index, self._measure_plainly(pairs[index]))]
+                with _naming_rows([index], len(pairs[index].prompt + pairs[index].response)):
+                    statistics = self._measure_plainly(pairs[index])
+                yield [Measured(index, statistics)]
             return
         chains = _chains(plan(pairs, indices, budget=self.budget))
         yield from _side_by_side(
@@ -124,14 +130,10 @@ class TransformersLikelihood:
         memory: attention.PromptMemory | None = None
         for pack in chain:
             kept = attention.PromptMemory() if pack.kept else None
-            try:
-                # Inside the loop: a generator must not hold inference mode while it is suspended.
-                with torch.inference_mode():
-                    batch = self._run_pack(attention.PackContext(pack, memory, kept), pairs)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                raise _OutOfMemory(pack) from error
+            indices = [branch.index for group in pack.groups for branch in group.branches]
+            # Inside the loop: a generator must not hold inference mode while it is suspended.
+            with _naming_rows(indices, len(pack.ids)), torch.inference_mode():
+                batch = self._run_pack(attention.PackContext(pack, memory, kept), pairs)
             memory = _carried(memory, kept, pack)
             yield batch
 
@@ -353,6 +355,17 @@ def _plain_attention(model: Any) -> str:
     """Return the implementation that computes what the architecture means (Gemma 2: no SDPA)."""
     capped = getattr(model.config, "attn_logit_softcapping", None)
     return "sdpa" if getattr(model, "_supports_sdpa", False) and not capped else "eager"
+
+
+@contextmanager
+def _naming_rows(indices: list[int], tokens: int) -> Iterator[None]:
+    """Turn a memory error into one that says which pairs met it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _OutOfMemory(indices, tokens) from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
