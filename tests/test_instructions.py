@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import DataError
-from preceptor.instructions import Problem, ReadOptions, ResponseSource
+from preceptor.instructions import ResponseSource
+from preceptor.layouts import ReadOptions
+from preceptor.rows import Problem
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")

@@ -4,79 +4,32 @@ The one idea: a `ResponseSource` holds no texts. Opening it looks at the first r
 settle their layout; every iteration reads the files again, one row (or batch of rows) at a time.
 """
 
-import csv
-import gzip
-import io
-import json
 import logging
 import re
-import zlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Self
 
-import orjson
-
+from preceptor.answers import Row
 from preceptor.errors import DataError, nearest
-from preceptor.layouts import LAYOUTS, Reading, ReadOptions, Row, settle
+from preceptor.layouts import ReadOptions, settle
+from preceptor.readings import Reading
+from preceptor.rows import READERS, Columns, Journal, Problem, hub_rows, saved_rows
 from preceptor.types import Instruction, Response
-
-__all__ = ["LAYOUTS", "Problem", "ReadOptions", "ResponseSource", "SourceFile"]
 
 logger = logging.getLogger(__name__)
 
 _SNIFFED_ROWS = 100
-_DETAILED_PROBLEMS = 20  # of each file; all are counted
 _NO_OPTIONS = ReadOptions()
-_BATCH_ROWS = 512
-_CSV_BLOCK_BYTES = 1 << 24  # a row must fit into a block
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _HUB_PREFIX = re.compile(r"^hf:/{1,2}datasets/")
 _HUB_NAME = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A row, or a part of one, that could not be read.
-
-    `line` counts from 1: the line of a JSON Lines file, else (`unit` is "row") the row, counting
-    the header of a CSV file.
-    """
-
-    path: str
-    line: int
-    message: str
-    unit: str = "row"
-
-    def __str__(self) -> str:
-        return f"{self.path}, {self.unit} {self.line}: {self.message}"
-
-
-class _Journal:
-    """Where a reader is in a file, and what it could not read there."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.unit = "row"
-        self.line = 0
-        self.count = 0
-        self.problems: list[Problem] = []
-
-    def note(self, message: str) -> None:
-        """Record a problem of the current line."""
-        self.count += 1
-        if len(self.problems) < _DETAILED_PROBLEMS:
-            self.problems.append(Problem(self.path, self.line, message, self.unit))
-
-
-_Columns = frozenset[str] | None
-_Reader = Callable[[_Journal, _Columns], Iterator[object]]
+_Reader = Callable[[Journal, Columns], Iterator[object]]
 """Yields rows, moving the journal along; fetches only the named columns where the format can."""
 
 
@@ -136,7 +89,7 @@ class ResponseSource:
 
     def __init__(self, files: Sequence[SourceFile]) -> None:
         self.files = tuple(files)
-        self._journals: list[_Journal] = []
+        self._journals: list[Journal] = []
 
     @classmethod
     def open(cls, paths: Sequence[str | Path], options: ReadOptions = _NO_OPTIONS) -> Self:
@@ -180,12 +133,12 @@ class ResponseSource:
         journals = self._journals = []
         number = _SampleCounter()
         for file in self.files:
-            journal = _Journal(file.path)
+            journal = Journal(file.path)
             journals.append(journal)
             yield from _responses(file, number, journal)
 
 
-def _responses(file: SourceFile, number: _SampleCounter, journal: _Journal) -> Iterator[Response]:
+def _responses(file: SourceFile, number: _SampleCounter, journal: Journal) -> Iterator[Response]:
     reading, readable = file._reading, False
     for row in file._reader(journal, reading.top_columns):
         for response in reading.responses(row, number, report=journal.note):
@@ -198,7 +151,7 @@ def _responses(file: SourceFile, number: _SampleCounter, journal: _Journal) -> I
 
 
 def _sniff(found: _Input, options: ReadOptions) -> SourceFile:
-    journal = _Journal(found.path)
+    journal = Journal(found.path)
     sniffed = islice(found.reader(journal, None), _SNIFFED_ROWS)
     rows: list[Row] = [row for row in sniffed if isinstance(row, dict)]
     if not rows:
@@ -256,14 +209,14 @@ def _find(given: str | Path, split: str) -> list[_Input]:
         if not _HUB_NAME.match(name):
             raise DataError(f"'{given}' names no Hub data set: expected hf://datasets/owner/name.")
         shown, label = f"hf://datasets/{name}", name.partition("/")[2]
-        return [_Input(shown, shown, label, "data set's name", partial(_read_hub, name, split))]
+        return [_Input(shown, shown, label, "data set's name", partial(hub_rows, name, split))]
     if not path.exists():
         raise _missing(path)
     if not path.is_dir():
         return [_file_input(path, path.name[: -len(_ending(path)) or None], "file name")]
     label = path.resolve().name
     if any((path / mark).exists() for mark in ("dataset_dict.json", "state.json")):
-        reader = partial(_read_saved, path, split)
+        reader = partial(saved_rows, path, split)
         return [_Input(str(path), path.name, label, "folder name", reader)]
     return [_file_input(file, label, "folder name") for file in _files_in(path, split)]
 
@@ -271,7 +224,7 @@ def _find(given: str | Path, split: str) -> list[_Input]:
 def _is_hub_name(text: str) -> bool:
     """Tell `owner/name` from a mistyped path: a known ending or an existing folder is a path."""
     path = Path(text)
-    return not (path.parent.exists() or _ending(path) in _READERS) and bool(_HUB_NAME.match(text))
+    return not (path.parent.exists() or _ending(path) in READERS) and bool(_HUB_NAME.match(text))
 
 
 def _missing(path: Path) -> DataError:
@@ -283,17 +236,17 @@ def _missing(path: Path) -> DataError:
 
 
 def _file_input(path: Path, label: str, origin: str) -> _Input:
-    reader = _READERS.get(_ending(path))
+    reader = READERS.get(_ending(path))
     if reader is None:
-        raise DataError(f"{path} has no ending that can be read. Known: {', '.join(_READERS)}.")
+        raise DataError(f"{path} has no ending that can be read. Known: {', '.join(READERS)}.")
     return _Input(str(path), path.name, label, origin, partial(reader, path))
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:
     """Return the readable files below a folder: those of the split, or all where none name one."""
-    files = sorted(file for file in folder.rglob("*") if _ending(file) in _READERS)
+    files = sorted(file for file in folder.rglob("*") if _ending(file) in READERS)
     if not files:
-        raise DataError(f"{folder} holds no file that can be read: {', '.join(_READERS)}.")
+        raise DataError(f"{folder} holds no file that can be read: {', '.join(READERS)}.")
     words = re.compile(rf"(^|[^a-zA-Z0-9]){re.escape(split)}([^a-zA-Z0-9]|$)")
     of_split = [file for file in files if words.search(file.relative_to(folder).as_posix())]
     if not of_split and split != "train":
@@ -306,193 +259,3 @@ def _ending(path: Path) -> str:
     name = path.name.lower()
     gz = ".gz" if name.endswith(".gz") else ""
     return Path(name.removesuffix(gz)).suffix + gz
-
-
-@contextmanager
-def _failures(journal: _Journal) -> Iterator[None]:
-    """Turn what breaks a whole file into an error that names the file and how far it was read."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, ValueError, NotImplementedError) as reason:
-        if isinstance(reason, UnicodeDecodeError):
-            journal.line = reason.object.count(b"\n", 0, reason.start) + 1
-        journal.line = getattr(reason, "lineno", journal.line)
-        raise DataError(
-            f"{journal.path} cannot be read beyond {journal.unit} {journal.line}: {_why(reason)}. "
-            "Repair the file, or leave it out."
-        ) from reason
-
-
-def _open_bytes(path: Path) -> BinaryIO:
-    if path.name.lower().endswith(".gz"):
-        # Buffered, because a GzipFile alone looks for line ends in Python.
-        return cast("BinaryIO", io.BufferedReader(gzip.GzipFile(path)))
-    return path.open("rb")
-
-
-def _read_json_lines(path: Path, journal: _Journal, columns: _Columns) -> Iterator[object]:
-    journal.unit = "line"
-    with _failures(journal), _open_bytes(path) as lines:
-        for journal.line, line in enumerate(lines, 1):
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                if not line.removeprefix(_BYTE_ORDER_MARK).strip():
-                    continue
-                try:
-                    row = _parse_leniently(line)
-                except ValueError as reason:
-                    journal.note(_why(reason))
-                    continue
-            yield row
-
-
-def _read_json(path: Path, journal: _Journal, columns: _Columns) -> Iterator[object]:
-    journal.unit = "line"
-    with _failures(journal), _open_bytes(path) as file:
-        document = _parse(file.read())
-    if isinstance(document, dict):
-        document = document.get("data", document)
-    journal.unit = "row"
-    for journal.line, row in enumerate(document if isinstance(document, list) else [document], 1):
-        yield row
-
-
-def _parse(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return _parse_leniently(raw)
-
-
-def _parse_leniently(raw: bytes) -> Any:
-    """Parse what orjson refuses and others write: NaN (as null), lone surrogates, a BOM."""
-    text = raw.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
-    try:
-        return _without_surrogates(json.loads(text, parse_constant=lambda name: None))
-    except RecursionError as reason:
-        raise ValueError("nested too deeply") from reason
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return _LONE_SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_surrogates(part) for part in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(part) for k, part in value.items()}
-    return value
-
-
-def _why(reason: Exception) -> str:
-    if isinstance(reason, UnicodeDecodeError):
-        return f"not valid UTF-8: byte 0x{reason.object[reason.start]:02x}, {reason.reason}"
-    if isinstance(reason, json.JSONDecodeError):
-        return f"not valid JSON: {reason}"
-    return str(reason)
-
-
-def _read_parquet(path: Path, journal: _Journal, columns: _Columns) -> Iterator[object]:
-    import pyarrow.parquet as pq
-
-    with _failures(journal), pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-        yield from _batch_rows(file.iter_batches(_BATCH_ROWS, columns=names), journal)
-
-
-def _read_csv(path: Path, journal: _Journal, columns: _Columns) -> Iterator[object]:
-    """Read every column as text; an unquoted empty field is null, a quoted one an empty text."""
-    import pyarrow as pa
-    import pyarrow.csv as arrow_csv
-
-    def skip(row: Any) -> str:
-        journal.line = row.number
-        journal.note(f"{row.actual_columns} fields, expected {row.expected_columns}")
-        unfit.add(row.number)
-        return "skip"
-
-    unfit: set[int] = set()
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with _failures(journal):
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            header = next(csv.reader(file, delimiter=delimiter), [])
-        batches = arrow_csv.open_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                check_utf8=False,
-                column_types=dict.fromkeys(header, pa.string()),
-                include_columns=[name for name in header if name in (columns or header)],
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        yield from _batch_rows(batches, journal, before=1, unfit=unfit)
-
-
-def _batch_rows(
-    batches: Iterable[Any], journal: _Journal, *, before: int = 0, unfit: Container[int] = ()
-) -> Iterator[object]:
-    """Yield the rows of Arrow batches, numbered after those `before` and past the unfit ones."""
-    number = before
-    for batch in batches:
-        for row in _python_rows(batch):
-            number += 1
-            while number in unfit:
-                number += 1
-            journal.line = number
-            if isinstance(row, UnicodeDecodeError):
-                journal.note(_why(row))
-            else:
-                yield row
-
-
-def _python_rows(batch: Any) -> Iterator[object]:
-    """Yield each row of a batch as an object, or the error where its text is not UTF-8."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for at in range(batch.num_rows):
-            try:
-                yield batch.slice(at, 1).to_pylist()[0]
-            except UnicodeDecodeError as reason:
-                yield reason
-
-
-def _read_saved(path: Path, split: str, journal: _Journal, columns: _Columns) -> Iterator[object]:
-    """Read what `datasets.save_to_disk` wrote: one data set, or a folder of splits."""
-    import datasets
-
-    with _failures(journal):
-        saved = datasets.load_from_disk(str(path))
-        if isinstance(saved, datasets.DatasetDict):
-            if split not in saved:
-                known = f"{', '.join(saved)}.{nearest(split, saved)}"
-                raise DataError(f"{path} has no split '{split}'. Its splits: {known}")
-            saved = saved[split]
-        names = [name for name in saved.column_names if columns is None or name in columns]
-        tables = saved.select_columns(names).with_format("arrow").iter(_BATCH_ROWS)
-        yield from _batch_rows(tables, journal)
-
-
-def _read_hub(name: str, split: str, journal: _Journal, columns: _Columns) -> Iterator[object]:
-    import datasets
-
-    with _failures(journal):
-        rows = datasets.load_dataset(name, split=split, streaming=True)
-        for journal.line, row in enumerate(rows, 1):
-            yield row
-
-
-_JSON_READERS = {".json": _read_json, ".jsonl": _read_json_lines, ".ndjson": _read_json_lines}
-_READERS: dict[str, Callable[..., Iterator[object]]] = {
-    **_JSON_READERS,
-    **{f"{ending}.gz": reader for ending, reader in _JSON_READERS.items()},
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-}
