@@ -55,6 +55,8 @@ class Tokenizer(Protocol):
     bos_token_id: int | None
     eos_token_id: int | None
     all_special_tokens: list[str]
+    added_tokens_decoder: Mapping[int, Any]
+    is_fast: bool
 
     def __call__(self, text: str, **options: Any) -> Any:
         """Tokenise a text."""
@@ -108,7 +110,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = refuse
         environment.globals["strftime_now"] = lambda _format: TEMPLATE_DATE
         environment.filters["tojson"] = lambda value, **options: json.dumps(
-            value, ensure_ascii=False, **options
+            value, **{"ensure_ascii": False, **options}
         )
         try:
             return environment.from_string(self.source)
@@ -138,6 +140,8 @@ class ChatTemplate:
         return str(
             self._compiled.render(
                 messages=[message._asdict() for message in messages],
+                tools=None,
+                documents=None,
                 add_generation_prompt=generation,
                 **self.special_tokens,
             )
@@ -272,6 +276,8 @@ class Encoder:
             prompt = self._ids(prompt_text)
             whole = self._ids(prompt_text + text)
             shared = _common_prefix(prompt, whole)
+            if shared < len(prompt):
+                shared = self._tokens_within(prompt_text, text, least=shared)
             prompt, response = whole[:shared], whole[shared:]
         prompt = self._with_one_beginning(prompt)
         response += self._ending
@@ -280,6 +286,19 @@ class Encoder:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _tokens_within(self, prompt: str, text: str, *, least: int) -> int:
+        """Return how many tokens of both texts together end within the prompt, at least `least`.
+
+        GPT-2 cuts two line feeds in two before a word: both still belong to the prompt.
+        """
+        if not self.tokenizer.is_fast:
+            return least
+        encoded = self.tokenizer(
+            prompt + text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        stops: list[int] = [stop for _, stop in encoded["offset_mapping"]]
+        return max(least, sum(stop <= len(prompt) for stop in stops))
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
         """Tokenise text that spells control tokens so that none of them arises: cut each in two."""
@@ -313,26 +332,32 @@ class Encoder:
 
     def _encode_guarded(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Tokenise the template's own text and the messages' text apart, the latter as plain text."""
-        marks = [f"\u2402{number}\u2403" for number in range(len(messages))]
-        marked = [Message(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
-        rest = self.template.render(marked)
+        marked = [
+            Message(message.role, f"\u2402{place}\u2403") for place, message in enumerate(messages)
+        ]
+        # A template may leave a message out, move it or repeat it: go by the marks that are there.
+        parts = re.split("\u2402([0-9]+)\u2403", self.template.render(marked))
         ids: list[int] = []
-        for mark, message in zip(marks, messages, strict=True):
-            before, found, rest = rest.partition(mark)
-            ids.extend(self._ids(before))
-            ids.extend(self._plain_ids(message.content) if found else ())
-        return (*ids, *self._ids(rest))
+        for between, place in itertools.zip_longest(parts[::2], parts[1::2]):
+            ids.extend(self._ids(between))
+            ids.extend(self._plain_ids(messages[int(place)].content) if place else ())
+        return tuple(ids)
 
 
 def _control_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[str, ...]:
     """Return the token texts that could steer a prompt's structure if data spelled them.
 
     Some tokenizers do not mark a template's own tokens as special, so those are taken from its rendering.
+    Thousands that are reserved steer nothing and would only slow the search.
     """
     rendered = template.render(_PROBE)
     structural = {token for token in tokenizer.get_added_vocab() if token in rendered}
-    tokens = {*structural, *tokenizer.all_special_tokens}
-    return tuple(sorted(token for token in tokens if len(token.strip()) > 1))
+    marked = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens = {*structural, *marked, *tokenizer.all_special_tokens}
+    reserved = re.compile("unused|reserved")
+    return tuple(
+        sorted(token for token in tokens if len(token.strip()) > 1 and not reserved.search(token))
+    )
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
