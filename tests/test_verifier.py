@@ -233,7 +233,7 @@ def test_the_scorer_gives_a_number_or_a_note_for_every_response_in_order() -> No
         response("4", {"kind": "vibes", "answer": 4}),
         response("4", {"kind": "numeric", "answer": "four"}),
     ]
-    scores = list(Verifier().score(responses))
+    [scores] = Verifier().score(responses)
     assert [score.key for score in scores] == [one.key for one in responses]
     assert [dict(score.values) for score in scores[:2]] == [{"reward": 1.0}, {"reward": 0.0}]
     assert [score.note for score in scores[:5]] == [None, None, "no reference", "empty", "empty"]

@@ -1,1 +1,80 @@
-"""Find the right teacher for your base model before you pay for fine-tuning."""
+"""Find the right teacher for your base model before you pay for fine-tuning.
+
+`rank` is the main job. Names are loaded when first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from preceptor.api import rank, rank_all, run_study, study_of
+    from preceptor.errors import (
+        DataError,
+        MissingPackage,
+        ModelError,
+        PreceptorError,
+        StoreError,
+        StudyError,
+    )
+    from preceptor.layouts import ReadOptions
+    from preceptor.results import Ranking
+    from preceptor.study import Machine, Study, StudyFile
+    from preceptor.types import Estimate, Instruction, Message, Response, Score
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DataError": "errors",
+    "Estimate": "types",
+    "Instruction": "types",
+    "Machine": "study",
+    "Message": "types",
+    "MissingPackage": "errors",
+    "ModelError": "errors",
+    "PreceptorError": "errors",
+    "Ranking": "results",
+    "ReadOptions": "layouts",
+    "Response": "types",
+    "Score": "types",
+    "StoreError": "errors",
+    "Study": "study",
+    "StudyError": "errors",
+    "StudyFile": "study",
+    "rank": "api",
+    "rank_all": "api",
+    "run_study": "api",
+    "study_of": "api",
+}
+
+__all__ = [
+    "DataError",
+    "Estimate",
+    "Instruction",
+    "Machine",
+    "Message",
+    "MissingPackage",
+    "ModelError",
+    "PreceptorError",
+    "Ranking",
+    "ReadOptions",
+    "Response",
+    "Score",
+    "StoreError",
+    "Study",
+    "StudyError",
+    "StudyFile",
+    "rank",
+    "rank_all",
+    "run_study",
+    "study_of",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'preceptor' has no attribute '{name}'")
+    return getattr(import_module(f"preceptor.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *__all__))

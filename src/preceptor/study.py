@@ -119,6 +119,7 @@ class Study(_Table):
     metrics: tuple[Annotated[Metric, Field(discriminator="kind")], ...] = Field(
         (), description="Metrics to form; by default all whose measures exist without another pass."
     )
+    beta: float = Field(3.0, ge=0, description="CAR's beta where the metrics are not listed.")
     by: str | None = Field(None, description="The metric that orders; by default car.")
     reading: Reading = Field(Reading(), description="How the loss is read.")
     ranking: RankingOptions = Field(

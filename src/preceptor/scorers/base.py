@@ -33,6 +33,11 @@ class StoredScorer(Scorer, Protocol):
     """A scorer whose numbers cost something and are therefore kept under its identity."""
 
     @property
+    def name(self) -> str:
+        """What it does, for progress and plans."""
+        ...
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The numbers stored for each response."""
         ...

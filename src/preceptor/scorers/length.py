@@ -15,6 +15,7 @@ _BATCH = 4096
 class LengthScorer:
     """Counts `length` (cl100k_base tokens) and `characters` of each response."""
 
+    name = "length"
     measures = ("length", "characters")
     columns = ("length", "characters")
 
@@ -26,13 +27,13 @@ class LengthScorer:
         """Yield the counts, a few thousand responses at a time."""
         import bpe_openai
 
-        encoding = bpe_openai.cl100k_base()
+        encoding = bpe_openai.get_encoding("cl100k_base")
         for start in range(0, len(responses), _BATCH):
             yield [
                 Score(
                     response.key,
                     {
-                        "length": float(encoding.count(response.text or "")),
+                        "length": float(len(encoding.encode_ordinary(response.text or ""))),
                         "characters": float(len(response.text or "")),
                     },
                 )

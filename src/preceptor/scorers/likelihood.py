@@ -122,6 +122,12 @@ class LikelihoodScorer:
         self.conditioning = conditioning
 
     @property
+    def name(self) -> str:
+        """What it does, for progress and plans."""
+        without = self.conditioning == "unconditional"
+        return "likelihood without instruction" if without else "likelihood"
+
+    @property
     def measures(self) -> tuple[str, ...]:
         """The measures of this pass; those of the pass without the instruction are suffixed."""
         names = ("tokens", "loss", "perplexity", "token_rank", "entropy")

@@ -80,10 +80,9 @@ class Verifier:
 
     measures: ClassVar[tuple[str, ...]] = ("reward",)
 
-    def score(self, responses: Sequence[Response]) -> Iterator[Score]:
-        """Yield one score per response, in order; a malformed reference is a note."""
-        for response in responses:
-            yield _score_one(response)
+    def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
+        """Yield one score per response, in order, all at once; a malformed reference is a note."""
+        yield [_score_one(response) for response in responses]
 
 
 def verify(text: str, reference: Mapping[str, object]) -> float:

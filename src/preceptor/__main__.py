@@ -1,0 +1,6 @@
+"""`python -m preceptor` is the command line."""
+
+from preceptor.cli import main
+
+if __name__ == "__main__":
+    main()

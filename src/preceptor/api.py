@@ -1,0 +1,145 @@
+"""What the command line and scripts share: rank responses, run a study, look before paying."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from preceptor.layouts import ReadOptions
+from preceptor.metrics import Metric, metric_named
+from preceptor.results import Ranking
+from preceptor.run import runner
+from preceptor.run.steps import Progress
+from preceptor.study import Machine, Study, StudyFile, checked
+
+__all__ = ["RankOptions", "plan", "rank", "rank_all", "run_study", "study_of"]
+
+
+class RankOptions(TypedDict, total=False):
+    """Everything `rank` takes beyond the data, the student and the reward; each as on the command line.
+
+    `metrics` are names; `by` orders; `beta` is CAR's. `columns` overrides the recognised layout.
+    """
+
+    metrics: Sequence[str]
+    by: str | None
+    beta: float
+    limit: int | None
+    max_length: int
+    template: str
+    revision: str | None
+    dtype: str
+    seed: int
+    draws: int
+    reward_transform: str
+    minimum_coverage: float
+    conditioning: str
+    reduction: str
+    include_end_of_turn: bool
+    columns: ReadOptions
+    store: str
+    device: str
+    token_budget: int | None
+    keep_tokens: bool
+
+
+_STUDENT = ("max_length", "template", "revision", "dtype")
+_READING = ("conditioning", "reduction", "include_end_of_turn")
+_MACHINE = ("store", "device", "token_budget", "keep_tokens")
+
+
+def rank(
+    responses: str | Path | Sequence[str | Path],
+    *,
+    student: str | None = None,
+    reward_column: str | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[RankOptions],
+) -> Ranking:
+    """Return the teachers whose responses these are, from best to worst for this base model.
+
+    Args:
+        responses: files, folders or Hub data sets.
+        student: Hub id, local folder or GGUF file; without one only reward and length rank.
+        reward_column: numeric column of the data that holds the reward.
+        progress: told of the work as it goes.
+        options: see `RankOptions`.
+
+    Raises:
+        PreceptorError: bad input, in words that say what to do.
+    """
+    students = [student] if student else []
+    return rank_all(
+        responses, students=students, reward_column=reward_column, progress=progress, **options
+    )[0]
+
+
+def rank_all(
+    responses: str | Path | Sequence[str | Path],
+    *,
+    students: Sequence[str],
+    reward_column: str | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[RankOptions],
+) -> list[Ranking]:
+    """Return one ranking for each student; see `rank`."""
+    study, machine = study_of(responses, students=students, reward_column=reward_column, **options)
+    return runner.run(study, machine, progress)
+
+
+def study_of(
+    responses: str | Path | Sequence[str | Path],
+    *,
+    students: Sequence[str] = (),
+    reward_column: str | None = None,
+    **options: Unpack[RankOptions],
+) -> tuple[Study, Machine]:
+    """Return the study and the machine that these options mean.
+
+    StudyError for an option that is unknown or wrong.
+    """
+    paths = [responses] if isinstance(responses, str | Path) else responses
+    given = dict(options)
+    beta = options.get("beta", 3.0)
+    picked = {
+        name: {key: given[key] for key in keys if key in given}
+        for name, keys in (("student", _STUDENT), ("reading", _READING), ("machine", _MACHINE))
+    }
+    ranking = {
+        "seed": given.get("seed", 0),
+        "draws": given.get("draws", 2000),
+        "transform": given.get("reward_transform", "raw"),
+        "minimum_coverage": given.get("minimum_coverage", 0.5),
+    }
+    tables = {
+        "data": {
+            "responses": [str(path) for path in paths],
+            "limit": options.get("limit"),
+            "columns": options.get("columns", ReadOptions()),
+        },
+        "students": [{"model": model, **picked["student"]} for model in students],
+        "reward": {"kind": "column", "column": reward_column} if reward_column else None,
+        "metrics": [_metric(name, beta) for name in dict.fromkeys(options.get("metrics", ()))],
+        "beta": beta,
+        "by": options.get("by"),
+        "reading": picked["reading"],
+        "ranking": ranking,
+    }
+    return (
+        checked(Study, tables, where="options"),
+        checked(Machine, picked["machine"], where="options"),
+    )
+
+
+def _metric(name: str, beta: float) -> Metric:
+    return metric_named(name, beta=beta) if name == "car" else metric_named(name)
+
+
+def run_study(path: str | Path, progress: Progress | None = None) -> list[Ranking]:
+    """Carry out the study file at `path`; return one ranking for each student."""
+    file = StudyFile.read(path)
+    return runner.run(file.study, file.machine, progress)
+
+
+def plan(study: Study, machine: Machine) -> tuple[runner.Opened, list[runner.StepOutlook]]:
+    """Return what the study would take, step by step, without computing anything."""
+    return runner.outlook(study, machine)

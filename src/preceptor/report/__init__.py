@@ -1,0 +1,1 @@
+"""Show results to people: a table in a terminal, a page in a browser."""

@@ -1,0 +1,215 @@
+"""A ranking as a table in a terminal, the verdict first, and the progress of long work.
+
+Everything that comes from data or models is printed as plain text: control characters are made visible
+and nothing is read as markup.
+"""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import ProgressColumn as Column
+from rich.table import Table
+from rich.text import Text
+
+from preceptor.results import Ranking, TeacherResult
+from preceptor.run.steps import Amount
+
+_MEASURES = ("reward", "loss", "length")
+_SHOWN_REASONS = 4
+
+
+def printable(text: str) -> str:
+    """Return text with control characters shown as escapes, so that a label cannot drive a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_ranking(console: Console, ranking: Ranking) -> None:
+    """Print the verdict, the table, what was left out, stability, and warnings."""
+    console.print()
+    console.print(Text(printable(ranking.verdict()), style="bold"))
+    console.print()
+    console.print(_table(ranking))
+    for line in _footnotes(ranking):
+        console.print(Padding(Text(printable(line), style="dim"), (0, 0, 0, 1)))
+    for warning in ranking.warnings:
+        text = Text("Warning: ", style="yellow bold") + Text(printable(warning), style="yellow")
+        console.print(Padding(text, (0, 0, 0, 1)))
+    console.print()
+
+
+def _table(ranking: Ranking) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("teacher", overflow="fold")
+    table.add_column(f"{ranking.by} [95% interval]".replace("[", "\\["), justify="right")
+    table.add_column("P(best)", justify="right")
+    others = [name for name in _other_columns(ranking) if name != ranking.by]
+    for name in others:
+        table.add_column(name, justify="right")
+    table.add_column("n", justify="right")
+    for result in ranking.teachers:
+        value = result.estimates[ranking.by]
+        table.add_row(
+            str(result.rank),
+            Text(printable(result.teacher)),
+            Text(f"{_number(value.value)} [{_number(value.low)}, {_number(value.high)}]"),
+            f"{result.p_best:.2f}",
+            *(_number(result.estimates[name].value) for name in others),
+            str(result.n),
+            style="bold" if result is ranking.teachers[0] else "",
+        )
+    return table
+
+
+def _other_columns(ranking: Ranking) -> list[str]:
+    """Return the metrics formed and their measures, without what says the same twice."""
+    present = ranking.teachers[0].estimates
+    names = [*(name for name in _MEASURES if name in present), *ranking.metrics]
+    return [name for name in dict.fromkeys(names) if name != "likelihood"]
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-3:
+        return f"{value:.2e}"
+    return f"{value:.1f}" if size >= 100 else f"{value:.3f}" if size < 10 else f"{value:.2f}"
+
+
+def _footnotes(ranking: Ranking) -> list[str]:
+    lines = [line for line in map(_dropped, ranking.teachers) if line]
+    lines += [
+        f"{result.teacher}: {result.truncated} responses cut at the maximum length (kept)"
+        for result in ranking.teachers
+        if result.truncated
+    ]
+    if ranking.stability is not None:
+        lines.append(ranking.stability.describe())
+    return lines
+
+
+def _dropped(result: TeacherResult) -> str:
+    reasons = sorted(result.dropped.items(), key=lambda item: -item[1])[:_SHOWN_REASONS]
+    shown = ", ".join(f"{count} {reason}" for reason, count in reasons if count)
+    return f"{result.teacher}: {shown} (left out for every teacher)" if shown else ""
+
+
+class _Rate(Column):
+    """Tokens per second, measured since the step began."""
+
+    def render(self, task: Task) -> Text:
+        tokens, elapsed = task.fields.get("tokens", 0), task.elapsed or 0.0
+        return Text(f"{tokens / elapsed:,.0f} tokens/s" if tokens and elapsed else "", style="cyan")
+
+
+class LiveProgress:
+    """Live bars, one for each step: responses done, tokens per second, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[rows]:,}/{task.fields[all]:,} responses"),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+        self._task: TaskID | None = None
+        self._done = Amount()
+
+    def __enter__(self) -> "LiveProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bars.stop()
+
+    def begin(self, step: str, stored: int, missing: Amount) -> None:
+        """Show a new bar, or one line where everything is stored."""
+        if not missing.responses:
+            self._bars.console.print(Text(f"{step}: all {stored:,} stored", style="dim"))
+            return
+        note = f" ({stored:,} stored)" if stored else ""
+        self._done = Amount()
+        # The bar counts characters, because rows differ in length by a factor of a thousand.
+        self._task = self._bars.add_task(
+            step + note, total=missing.characters, rows=0, all=missing.responses, tokens=0
+        )
+
+    def advance(self, done: Amount) -> None:
+        """Move the bar by a stored batch."""
+        if self._task is None:
+            return
+        self._done = Amount(
+            self._done.responses + done.responses,
+            self._done.characters + done.characters,
+            self._done.tokens + done.tokens,
+        )
+        self._bars.update(
+            self._task,
+            completed=self._done.characters,
+            rows=self._done.responses,
+            tokens=self._done.tokens,
+        )
+
+    def end(self) -> None:
+        """Leave the bar as it is."""
+        self._task = None
+
+
+class PlainProgress:
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, console: Console, *, every: float = 10.0) -> None:
+        self._console, self._every = console, every
+        self._step, self._total, self._done, self._tokens = "", 0, 0, 0
+        self._characters, self._all = 0, 0
+        self._began = self._told = 0.0
+
+    def begin(self, step: str, stored: int, missing: Amount) -> None:
+        """Say what is stored and what is missing."""
+        import time
+
+        self._step, self._total, self._all = step, missing.responses, missing.characters
+        self._done = self._tokens = self._characters = 0
+        self._began = self._told = time.monotonic()
+        self._say(f"{step}: {stored:,} stored, {missing.responses:,} to compute")
+
+    def advance(self, done: Amount) -> None:
+        """Say how far it is, at most once in a while."""
+        import time
+
+        self._done += done.responses
+        self._tokens += done.tokens
+        self._characters += done.characters
+        now = time.monotonic()
+        if now - self._told < self._every:
+            return
+        self._told = now
+        elapsed = now - self._began
+        left = elapsed * (self._all - self._characters) / max(1, self._characters)
+        rate = f", {self._tokens / elapsed:,.0f} tokens/s" if self._tokens else ""
+        self._say(f"{self._step}: {self._done:,}/{self._total:,}{rate}, about {left:,.0f} s left")
+
+    def end(self) -> None:
+        """Say nothing more."""
+
+    def _say(self, line: str) -> None:
+        self._console.print(Text(line, style="dim"))
+
+
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Print plain lines, dimmed."""
+    for line in lines:
+        console.print(Text(printable(line), style="dim"))

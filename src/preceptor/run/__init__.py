@@ -1,0 +1,1 @@
+"""Carry out a study: plan what is missing, score it, rank."""

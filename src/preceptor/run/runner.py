@@ -1,0 +1,235 @@
+"""Carry a study out from files to rankings.
+
+Read once for the roster, score what the store lacks, put the measures together as columns, rank. Nothing
+here knows how a score is made.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from preceptor.instructions import ResponseSource
+from preceptor.measurements import Measurements
+from preceptor.ranking import rank
+from preceptor.results import Ranking
+from preceptor.run import plan
+from preceptor.run.roster import Choice, read_roster
+from preceptor.run.steps import Amount, Progress, Silent, Step, amount_of, carry_out
+from preceptor.scorers.base import Array
+from preceptor.scorers.likelihood import LikelihoodScorer, instruction_following_difficulty
+from preceptor.store import Store
+from preceptor.study import ColumnReward, Machine, Student, Study
+
+logger = logging.getLogger(__name__)
+
+_PEEKED = 20
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data of a study, read once: where it came from, what is compared, what was skipped."""
+
+    source: ResponseSource
+    choice: Choice
+    rewarded: bool
+    reward: str
+    skipped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class StepOutlook:
+    """What one step of a plan would take."""
+
+    student: str
+    step: str
+    identity: str
+    stored: int
+    missing: Amount
+
+
+def open_data(study: Study) -> Opened:
+    """Return the study's data, read once without keeping its texts.
+
+    Raises:
+        DataError: the data cannot be read.
+        StudyError: too few instructions are common to all teachers.
+    """
+    columns = study.data.columns
+    if isinstance(study.reward, ColumnReward):
+        numbers = (*columns.number_columns, study.reward.column)
+        columns = replace(columns, number_columns=tuple(dict.fromkeys(numbers)))
+    source = ResponseSource.open(study.data.responses, columns)
+    references = any(response.reference for response in islice(source, _PEEKED))
+    scorers = plan.rewards(study, references=references)
+    roster = read_roster(source, scorers)
+    choice = roster.chosen(
+        study.data.limit,
+        seed=study.ranking.seed,
+        minimum_coverage=study.ranking.minimum_coverage,
+    )
+    return Opened(
+        source,
+        choice,
+        rewarded=bool(scorers),
+        reward=_reward_name(study, references=references),
+        skipped=dict(source.problem_counts),
+    )
+
+
+def _reward_name(study: Study, *, references: bool) -> str:
+    if isinstance(study.reward, ColumnReward):
+        return f"column '{study.reward.column}'"
+    return "checked against the reference answers" if references or study.reward else "none"
+
+
+def outlook(study: Study, machine: Machine) -> tuple[Opened, list[StepOutlook]]:
+    """Return what running the study would take, without computing anything."""
+    opened = open_data(study)
+    found = []
+    for student in _students(study):
+        planned, steps = _steps(opened, study, machine, student)
+        for step in steps:
+            missing = step.missing()
+            texts = next(step.texts(missing), []) if missing else []
+            stored = len(set(opened.choice.keys.tolist())) - len(missing)
+            work = amount_of(texts, missing=len(missing))
+            identity = step.shelf.identity.digest
+            found.append(StepOutlook(planned.name, step.name, identity, stored, work))
+    return opened, found
+
+
+def run(study: Study, machine: Machine, progress: Progress | None = None) -> list[Ranking]:
+    """Return one ranking for each student; only what the store lacks is computed.
+
+    Raises:
+        PreceptorError: the data, a model or the question do not allow a ranking; what was scored before
+            that is stored.
+    """
+    opened = open_data(study)
+    return [
+        _rank_for(opened, study, machine, student, progress or Silent())
+        for student in _students(study)
+    ]
+
+
+def _students(study: Study) -> Sequence[Student | None]:
+    return study.students or (None,)
+
+
+def _steps(
+    opened: Opened, study: Study, machine: Machine, student: Student | None
+) -> tuple[plan.StudentPlan, list[Step]]:
+    planned = plan.for_student(study, machine, student, rewarded=opened.rewarded)
+    store = Store(machine.store)
+    steps = []
+    for scorer in planned.scorers:
+        likelihood = isinstance(scorer, LikelihoodScorer)
+        shelf = store.shelf("scores", scorer.identity(), recorded=_recorded(machine))
+        having = "token_nll" if likelihood and machine.keep_tokens else None
+        steps.append(Step(scorer.name, scorer, shelf, opened.source, opened.choice, having))
+    return planned, steps
+
+
+def _recorded(machine: Machine) -> dict[str, object]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    recorded: dict[str, object] = {"device": machine.resolved_device()}
+    for package in ("preceptor", "torch", "transformers", "tokenizers"):
+        try:
+            recorded[package] = version(package)
+        except PackageNotFoundError:
+            recorded[package] = None
+    return recorded
+
+
+def _rank_for(
+    opened: Opened, study: Study, machine: Machine, student: Student | None, progress: Progress
+) -> Ranking:
+    planned, steps = _steps(opened, study, machine, student)
+    for step in steps:
+        carry_out(step, progress)
+    measurements = _Assembly(opened.choice, study).measurements(steps)
+    settings = _settings(opened, study, planned)
+    return rank(
+        measurements,
+        student=planned.name,
+        metrics=planned.metrics,
+        by=study.by,
+        settings=settings,
+        options=study.ranking,
+    )
+
+
+class _Assembly:
+    """Puts stored columns together as measures, (teachers, instructions)."""
+
+    def __init__(self, choice: Choice, study: Study) -> None:
+        self.choice = choice
+        self.reading = study.reading
+        self.notes: list[str | None] = [None] * len(choice.rows)
+        self.truncated: dict[str, int] = {}
+
+    def measurements(self, steps: Sequence[Step]) -> Measurements:
+        roster = self.choice.roster
+        rows = {name: column[self.choice.rows] for name, column in roster.values.items()}
+        for step in steps:
+            rows |= self._read(step)
+        rows, denominators = self._formed(rows)
+        return Measurements(
+            teachers=roster.teachers,
+            instructions=self.choice.asked,
+            values={name: self.choice.averaged(column) for name, column in rows.items()},
+            denominators={n: self.choice.averaged(column) for n, column in denominators.items()},
+            dropped=self.choice.reasons(self.notes),
+            truncated=self.truncated,
+        )
+
+    def _read(self, step: Step) -> Mapping[str, Array]:
+        columns = step.shelf.columns(self.choice.keys, step.scorer.columns)
+        for place in np.flatnonzero(columns["note"] != None).tolist():  # noqa: E711  (elementwise)
+            self.notes[place] = self.notes[place] or str(columns["note"][place])
+        cut = columns.get("truncated")
+        if cut is not None and not self.truncated:
+            roster = self.choice.roster
+            weights = np.nan_to_num(cut)
+            counts = np.bincount(
+                roster.teacher[self.choice.rows], weights=weights, minlength=len(roster.teachers)
+            )
+            self.truncated = dict(zip(roster.teachers, counts.astype(int).tolist(), strict=True))
+        return step.scorer.derive({name: columns[name] for name in step.scorer.columns})
+
+    def _formed(self, rows: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the rows' measures under the study's reading of the loss, and denominators."""
+        conditional, unconditional = rows.get("loss"), rows.pop("loss_unconditional", None)
+        sums = {
+            "conditional": rows.pop("nll", None),
+            "unconditional": rows.pop("nll_unconditional", None),
+        }
+        if conditional is not None and unconditional is not None:
+            rows["ifd"] = instruction_following_difficulty(conditional, unconditional)
+        if self.reading.conditioning == "unconditional" and unconditional is not None:
+            rows["loss"] = unconditional
+        total = sums[self.reading.conditioning]
+        if total is None or self.reading.reduction == "token-mean":
+            return rows, {}
+        tokens = total / rows["loss"]
+        rows["loss"] = total
+        return rows, {"loss": tokens} if self.reading.reduction == "corpus-token-mean" else {}
+
+
+def _settings(opened: Opened, study: Study, planned: plan.StudentPlan) -> dict[str, object]:
+    settings: dict[str, object] = {
+        "responses": list(study.data.responses),
+        "layouts": [file.describe() for file in opened.source.files],
+        "limit": study.data.limit,
+        "reward": opened.reward,
+        "reading": study.reading.model_dump(),
+        "skipped_rows": dict(opened.skipped),
+        "cut_by_generator": {k: v for k, v in opened.choice.roster.cut.items() if v},
+    }
+    if planned.student is not None:
+        settings["student"] = planned.student.spec()
+    return settings
