@@ -5,14 +5,15 @@ a response's key is the hash of that id and its text, so the same text is never 
 whatever file, row or teacher label it came from.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import NamedTuple
+from hashlib import blake2b
+from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
 
 KEY_BYTES = 16
 """Length of an instruction id and of a response key."""
+
+_Value = TypeVar("_Value")
 
 
 class Message(NamedTuple):
@@ -22,14 +23,35 @@ class Message(NamedTuple):
     content: str
 
 
-def _digest(*parts: str | bytes) -> bytes:
-    """Hash the parts, each preceded by its length so that no two part lists collide by joining."""
-    state = hashlib.blake2b(digest_size=KEY_BYTES)
-    for part in parts:
-        raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-        state.update(len(raw).to_bytes(8, "little"))
-        state.update(raw)
-    return state.digest()
+class _ComputedOnce(Generic[_Value]):
+    """A property computed at first use and kept in the instance's dictionary.
+
+    In Python 3.11 functools.cached_property does the same under a lock that costs as much as a hash.
+    """
+
+    def __init__(self, compute: Callable[[Any], _Value]) -> None:
+        self.compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> _Value: ...
+    def __get__(self, instance: object, owner: type) -> Self | _Value:
+        if instance is None:
+            return self
+        value: _Value = self.compute(instance)
+        instance.__dict__[self.name] = value
+        return value
+
+
+def _digest(head: bytes, text: str) -> bytes:
+    """Hash a head whose length never varies and a text, which so cannot run into one another."""
+    raw = head + text.encode("utf-8", "surrogatepass")
+    return blake2b(raw, digest_size=KEY_BYTES).digest()
 
 
 @dataclass(frozen=True)
@@ -43,10 +65,12 @@ class Instruction:
         """Return the single-turn instruction with this user text."""
         return cls((Message("user", text),))
 
-    @cached_property
+    @_ComputedOnce
     def id(self) -> bytes:
         """The 16-byte hash of the conversation."""
-        return _digest(*(part for message in self.messages for part in message))
+        # Each part follows its length, so that no two conversations join to the same text.
+        parts = [f"{len(role)}:{role}{len(content)}:{content}" for role, content in self.messages]
+        return _digest(b"", "".join(parts))
 
     @property
     def text(self) -> str:
@@ -70,7 +94,7 @@ class Response:
     columns: Mapping[str, float | None] = field(default_factory=dict)
     reference: Mapping[str, object] | None = None
 
-    @cached_property
+    @_ComputedOnce
     def key(self) -> bytes:
         """The 16-byte hash of the instruction and the text: what scores are stored under."""
         return response_key(self.instruction.id, self.text or "")

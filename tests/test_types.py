@@ -1,0 +1,57 @@
+"""Ids and keys: the same content has the same one, different content never does."""
+
+import pickle
+from itertools import combinations
+
+from preceptor.types import KEY_BYTES, Instruction, Message, Response, response_key
+
+
+def instruction(*turns):
+    return Instruction(tuple(Message(*turn) for turn in turns))
+
+
+def test_conversations_that_join_to_the_same_text_have_different_ids():
+    conversations = [
+        instruction(("user", "ab")),
+        instruction(("user", "a"), ("b", "")),
+        instruction(("user", "a"), ("", "b")),
+        instruction(("usera", "b")),
+        instruction(("", "userab")),
+        instruction(("user", "a4:user1:b")),
+        instruction(("user", "a"), ("user", "b")),
+        instruction(("user", "b"), ("user", "a")),
+        instruction(("user", "")),
+        instruction(),
+    ]
+    for one, other in combinations(conversations, 2):
+        assert one.id != other.id
+
+
+def test_texts_that_differ_in_surrogates_alone_have_different_ids_and_keys():
+    texts = ["\U0001f600", "\ud83d\ude00", "\ud83d", "\ufffd"]
+    assert len({Instruction.from_text(text).id for text in texts}) == len(texts)
+    assert len({response_key(bytes(KEY_BYTES), text) for text in texts}) == len(texts)
+
+
+def test_ids_and_keys_follow_the_content_alone():
+    first = Response("a", Instruction.from_text("2+2?"), "4", sample=1, columns={"reward": 1.0})
+    second = Response("b", Instruction.from_text("2+2?"), "4")
+    assert first.instruction.id == second.instruction.id
+    assert first.key == second.key == response_key(first.instruction.id, "4")
+    assert len(first.key) == len(first.instruction.id) == KEY_BYTES
+    assert first.key != Response("a", Instruction.from_text("2+3?"), "4").key
+    assert first.key != Response("a", first.instruction, "5").key
+
+
+def test_a_response_without_text_has_the_key_of_an_empty_one():
+    question = Instruction.from_text("2+2?")
+    assert Response("a", question, None).key == Response("a", question, "").key
+
+
+def test_a_key_is_computed_once_and_changes_neither_equality_nor_pickling():
+    used, fresh = (Response("a", Instruction.from_text("2+2?"), "4") for _ in range(2))
+    assert used.key is used.key
+    assert used.instruction.id is used.instruction.id
+    assert used == fresh
+    assert hash(used.instruction) == hash(fresh.instruction)
+    assert pickle.loads(pickle.dumps(used)).key == fresh.key
