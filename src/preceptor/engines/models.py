@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,9 @@ def _locate_gguf(path: Path) -> LocatedModel:
 
 def _convert_gguf(path: Path, folder: Path) -> None:
     """Write the dequantised model and its tokenizer to `folder`, whole or not at all."""
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage("gguf", purpose="Reading a GGUF file", extra="gguf") from error
+    for package in ("gguf", "accelerate"):  # transformers needs both, and says so only at the end
+        if find_spec(package) is None:
+            raise MissingPackage(package, purpose="Reading a GGUF file", extra="gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     logger.info("converting %s once; the next run starts from the cache", path.name)
@@ -151,6 +151,7 @@ def load_model(located: LocatedModel, *, dtype: str, device: str) -> Any:
     ModelError where the device or the weights cannot be used.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     _require_device(device)
@@ -162,7 +163,7 @@ def load_model(located: LocatedModel, *, dtype: str, device: str) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"'{located.name}' cannot be loaded: {error}") from error
     return model.to(device).eval()
 
