@@ -45,8 +45,10 @@ def look_up(row: Row, name: str) -> object:
     """Return the value under a column name, dotted where nested; None where there is none."""
     if name in row:
         return row[name]
-    head, dot, rest = name.partition(".")
-    inner = row.get(head) if dot else None
+    if "." not in name:
+        return None
+    head, _, rest = name.partition(".")
+    inner = row.get(head)
     return look_up(inner, rest) if isinstance(inner, dict) else None
 
 
@@ -59,6 +61,8 @@ def pair_answers(row: Row, report: Report, *, instruction: str, text: str) -> tu
     """Read a prompt and a completion; either may be a string or a list of messages."""
     completion = look_up(row, text)
     turns = _prompt_turns(row, instruction, texts=(text,))
+    if isinstance(completion, str):  # nearly every row: spare it the questions below
+        return (Answer(_instruction(turns, instruction), completion, row),)
     if _is_conversation(completion):
         more = _turns(completion, text)
         if more[-1][0] != "assistant":

@@ -115,8 +115,7 @@ def _number(value: object) -> float | None:
 
 def _stated_sample(extras: Row) -> int | None:
     """Return the row's sample index; a column of anything but whole numbers states none."""
-    for name in ("sample", "sample_index"):
-        value = extras.get(name)
+    for value in (extras.get("sample"), extras.get("sample_index")):
         if value is None:
             continue
         if isinstance(value, str) and value.isdecimal():
