@@ -59,7 +59,7 @@ def test_losses_are_told_per_teacher_and_reason_most_first():
 def test_a_loss_that_no_reason_covers_is_told_as_unexplained():
     given = measured([[1.0, GAP, GAP, 4.0]], instructions=6, dropped={"A": {"empty": 1}})
     common = common_instructions(given, ["reward"], minimum_coverage=0.1)
-    assert common.dropped == ({"empty": 1, "unexplained": 3},)
+    assert common.dropped == ({"empty": 1, "unexplained": 1},)
 
 
 def test_truncated_responses_are_kept_and_told():

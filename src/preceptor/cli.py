@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preceptor.errors import PreceptorError
+from preceptor.options import column_options, machine_options, output_options, ranking_options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from preceptor.results import Ranking
+    from preceptor.run.runner import Opened
     from preceptor.study import Machine, Study
-
-METRIC_NAMES = ("car", "reward", "loss", "perplexity", "ifd", "length", "rsr", "likelihood")
-
-Command = Callable[..., None]
 
 
 class _Group(click.Group):
@@ -48,58 +46,7 @@ def cli(verbose: bool) -> None:
     )
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_ranking_options = _options(
-    click.argument("responses", nargs=-1, required=True),
-    click.option("--student", "students", multiple=True, help="Base model: Hub id, folder or GGUF. Repeatable."),
-    click.option("--reward-column", metavar="NAME", help="Numeric column of the data with the reward."),
-    click.option("--metric", "metrics", multiple=True, metavar="NAME", help=f"One of {', '.join(METRIC_NAMES)}. Repeatable. Default: all that need no further pass."),
-    click.option("--by", metavar="NAME", help="The metric that orders. Default: car, else reward, else likelihood."),
-    click.option("--beta", type=float, default=3.0, show_default=True, help="CAR's beta (paper, eq. 3)."),
-    click.option("--limit", type=int, metavar="N", help="Compare on N instructions, drawn by the seed."),
-    click.option("--max-length", type=int, default=4096, show_default=True, help="Tokens of prompt and response; longer responses are cut and counted."),
-    click.option("--template", default="auto", show_default=True, help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file."),
-    click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True, help="auto: bfloat16 on an accelerator, float32 on a CPU."),
-    click.option("--revision", help="Branch, tag or commit of a Hub model."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Draws instructions and bootstrap."),
-    click.option("--draws", type=int, default=2000, show_default=True, help="Bootstrap draws."),
-    click.option("--reward-transform", type=click.Choice(["raw", "sigmoid", "shift-min", "minmax"]), default="raw", show_default=True, help="Applied to rewards before CAR."),
-    click.option("--minimum-coverage", type=float, default=0.5, show_default=True, help="Least share of instructions that all teachers must have answered."),
-    click.option("--conditioning", type=click.Choice(["conditional", "unconditional"]), default="conditional", show_default=True, help="Whether the loss sees the instruction."),
-    click.option("--reduction", type=click.Choice(["token-mean", "sequence-sum", "corpus-token-mean"]), default="token-mean", show_default=True, help="How token losses become a teacher's loss."),
-    click.option("--include-end-of-turn", is_flag=True, help="Count the token that ends the turn."),
-)  # fmt: skip
-
-_column_options = _options(
-    click.option("--layout", default="auto", show_default=True, help="Layout of the rows, where it is not recognised."),
-    click.option("--instruction-column", metavar="NAME", help="Column with the instruction or conversation."),
-    click.option("--response-column", metavar="NAME", help="Column with the response."),
-    click.option("--teacher-column", metavar="NAME", help="Column that names the teacher."),
-    click.option("--teacher-columns", metavar="A,B,C", help="Columns that each hold one teacher's responses."),
-    click.option("--reference-column", metavar="NAME", help="Column with the checkable answer."),
-    click.option("--split", default="train", show_default=True, help="Split of a Hub data set or saved folder."),
-)  # fmt: skip
-
-_machine_options = _options(
-    click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="Where scores are kept: folder or fsspec URL."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
-    click.option("--token-budget", type=int, metavar="N", help="Tokens in one batch; halved when memory runs out."),
-    click.option("--keep-tokens", is_flag=True, help="Also store each response token's loss and rank."),
-)  # fmt: skip
-
-_output_options = _options(
-    click.option("--json", "json_path", metavar="FILE", help="Write the rankings as JSON; - for standard output."),
-    click.option("--csv", "csv_path", metavar="FILE", help="Write the rankings as CSV."),
-    click.option("--html", "html_path", metavar="FILE", help="Write the rankings as one HTML page."),
-)  # fmt: skip
+_SHOWN_FILES = 12
 
 _COLUMN_FIELDS = (
     "layout",
@@ -112,10 +59,10 @@ _COLUMN_FIELDS = (
 
 
 @cli.command()
-@_ranking_options
-@_column_options
-@_machine_options
-@_output_options
+@ranking_options
+@column_options
+@machine_options
+@output_options
 def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
     """Rank the teachers whose RESPONSES these are for a base model."""
     study, machine = _study(given)
@@ -124,7 +71,7 @@ def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **g
 
 @cli.command()
 @click.argument("study_file", metavar="STUDY.TOML")
-@_output_options
+@output_options
 def run(
     study_file: str, json_path: str | None, csv_path: str | None, html_path: str | None
 ) -> None:
@@ -146,9 +93,10 @@ def plan(study_file: str) -> None:
     file = StudyFile.read(study_file)
     console = _console()
     opened, steps = api.plan(file.study, file.machine)
-    print_lines(console, [source.describe() for source in opened.source.files])
+    print_lines(console, _described(opened))
     teachers, taken = len(opened.choice.roster.teachers), len(opened.choice.taken)
-    console.print(f"{teachers} teachers, {taken} of {len(opened.choice.roster.instructions)} instructions; reward: {opened.reward}")  # fmt: skip
+    asked = len(opened.choice.roster.instructions)
+    print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
     for step in steps:
         tokens = step.missing.characters / 4
         console.print(
@@ -177,8 +125,8 @@ def show(identity: str | None, store: str) -> None:
 
 
 @cli.command()
-@_machine_options
-@_output_options
+@machine_options
+@output_options
 def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
     """Rank six small teachers for gemma-3-270m, with everything real and nothing downloaded."""
     from preceptor import api
@@ -204,24 +152,35 @@ def _study(given: dict[str, Any]) -> "tuple[Study, Machine]":
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(stderr=False)
+    # A pipe or a file has no width of its own: long names should not be folded for nothing.
+    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> None:
     from rich.console import Console
 
-    from preceptor.report.terminal import LiveProgress, PlainProgress, print_ranking
+    from preceptor.report.terminal import LiveProgress, PlainProgress, print_lines, print_ranking
     from preceptor.run import runner
 
     aside = Console(stderr=True)
     live = LiveProgress(aside) if aside.is_terminal else None
+    opened = runner.open_data(study)
+    print_lines(aside, _described(opened))
     with live or nullcontext():
-        rankings = runner.run(study, machine, live or PlainProgress(aside))
+        rankings = runner.rank_opened(opened, study, machine, live or PlainProgress(aside))
     if outputs[0] != "-":
         console = _console()
         for ranking in rankings:
             print_ranking(console, ranking)
     _write(rankings, outputs)
+
+
+def _described(opened: "Opened") -> list[str]:
+    """Return how each file was read; many files alike are told of once."""
+    lines = [file.describe() for file in opened.source.files]
+    hidden = len(lines) - _SHOWN_FILES
+    shown = lines if hidden <= 1 else [*lines[:_SHOWN_FILES], f"... and {hidden} more files"]
+    return [*shown, f"reward: {opened.reward}"]
 
 
 def _write(rankings: "list[Ranking]", outputs: Sequence[str | None]) -> None:

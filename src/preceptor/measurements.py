@@ -182,9 +182,21 @@ def _require_some_data(measurements: Measurements, missing: Mapping[str, Flags])
 
 
 def _lost(measurements: Measurements, gaps: Flags) -> list[int]:
-    """Return how many of the instructions asked for each teacher lacks."""
+    """Return how many of the instructions asked for each teacher lacks.
+
+    An instruction that is not among the columns was lost by whoever has a reason for it; where no
+    reasons are given at all, by everyone.
+    """
     unseen = measurements.instructions - gaps.shape[1]
-    return [int(row.sum()) + unseen for row in gaps]
+    given = measurements.dropped
+    explained = [
+        sum(given.get(name, {}).values()) if given else unseen + int(row.sum())
+        for name, row in zip(measurements.teachers, gaps, strict=True)
+    ]
+    return [
+        max(int(row.sum()), min(int(row.sum()) + unseen, known))
+        for row, known in zip(gaps, explained, strict=True)
+    ]
 
 
 def _reasons(

@@ -22,11 +22,10 @@ from rich.progress import ProgressColumn as Column
 from rich.table import Table
 from rich.text import Text
 
-from preceptor.results import Ranking, TeacherResult
+from preceptor.results import Ranking
 from preceptor.run.steps import Amount
 
 _MEASURES = ("reward", "loss", "length")
-_SHOWN_REASONS = 4
 
 
 def printable(text: str) -> str:
@@ -87,21 +86,7 @@ def _number(value: float) -> str:
 
 
 def _footnotes(ranking: Ranking) -> list[str]:
-    lines = [line for line in map(_dropped, ranking.teachers) if line]
-    lines += [
-        f"{result.teacher}: {result.truncated} responses cut at the maximum length (kept)"
-        for result in ranking.teachers
-        if result.truncated
-    ]
-    if ranking.stability is not None:
-        lines.append(ranking.stability.describe())
-    return lines
-
-
-def _dropped(result: TeacherResult) -> str:
-    reasons = sorted(result.dropped.items(), key=lambda item: -item[1])[:_SHOWN_REASONS]
-    shown = ", ".join(f"{count} {reason}" for reason, count in reasons if count)
-    return f"{result.teacher}: {shown} (left out for every teacher)" if shown else ""
+    return [] if ranking.stability is None else [ranking.stability.describe()]
 
 
 class _Rate(Column):

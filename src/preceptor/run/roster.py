@@ -153,6 +153,7 @@ class _Columns:
         self.keys = bytearray()
         self.values = {measure: array("d") for measure in measures}
         self.dropped: dict[str, Counter[str]] = {}
+        self.seen: dict[int, set[int]] = {}
         self.cut: Counter[str] = Counter()
 
     def add(self, response: Response, values: Mapping[str, float], note: str | None) -> None:
@@ -162,6 +163,7 @@ class _Columns:
         reason = _absent(response) or note
         if reason is not None:
             self.dropped.setdefault(response.teacher, Counter())[reason] += 1
+            self.seen.setdefault(teacher, set()).add(instruction)
             return
         self.teacher.append(teacher)
         self.instruction.append(instruction)
@@ -172,7 +174,18 @@ class _Columns:
         if response.finish_reason == "length":
             self.cut[response.teacher] += 1
 
+    def _missing(self) -> None:
+        """Count the instructions for which a teacher has no row at all."""
+        taught = np.frombuffer(self.teacher, dtype=np.int32)
+        instructions = np.frombuffer(self.instruction, dtype=np.int32)
+        for name, teacher in self.teachers.items():
+            answered = set(np.unique(instructions[taught == teacher]).tolist())
+            missing = len(self.instructions) - len(answered | self.seen.get(teacher, set()))
+            if missing:
+                self.dropped.setdefault(name, Counter())["missing"] += missing
+
     def roster(self) -> Roster:
+        self._missing()
         kind = np.dtype((np.void, KEY_BYTES))
         return Roster(
             teachers=tuple(self.teachers),

@@ -15,6 +15,7 @@ from preceptor.instructions import ResponseSource
 from preceptor.measurements import Measurements
 from preceptor.ranking import rank
 from preceptor.results import Ranking
+from preceptor.rows import Problem
 from preceptor.run import plan
 from preceptor.run.roster import Choice, read_roster
 from preceptor.run.steps import Amount, Progress, Silent, Step, amount_of, carry_out
@@ -37,6 +38,7 @@ class Opened:
     rewarded: bool
     reward: str
     skipped: Mapping[str, int]
+    problems: Sequence[Problem]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def open_data(study: Study) -> Opened:
         rewarded=bool(scorers),
         reward=_reward_name(study, references=references),
         skipped=dict(source.problem_counts),
+        problems=source.problems,
     )
 
 
@@ -108,7 +111,13 @@ def run(study: Study, machine: Machine, progress: Progress | None = None) -> lis
         PreceptorError: the data, a model or the question do not allow a ranking; what was scored before
             that is stored.
     """
-    opened = open_data(study)
+    return rank_opened(open_data(study), study, machine, progress)
+
+
+def rank_opened(
+    opened: Opened, study: Study, machine: Machine, progress: Progress | None = None
+) -> list[Ranking]:
+    """Return one ranking for each student over data that are already open; see `run`."""
     return [
         _rank_for(opened, study, machine, student, progress or Silent())
         for student in _students(study)
@@ -153,7 +162,7 @@ def _rank_for(
         carry_out(step, progress)
     measurements = _Assembly(opened.choice, study).measurements(steps)
     settings = _settings(opened, study, planned)
-    return rank(
+    ranking = rank(
         measurements,
         student=planned.name,
         metrics=planned.metrics,
@@ -161,6 +170,17 @@ def _rank_for(
         settings=settings,
         options=study.ranking,
     )
+    return replace(ranking, warnings=(*ranking.warnings, *_skipped(opened)))
+
+
+def _skipped(opened: Opened) -> list[str]:
+    """Return a warning for each file that had rows that could not be read, with the first of them."""
+    first = {problem.path: problem for problem in reversed(opened.problems)}
+    return [
+        f"{count} rows of {path} could not be read and were skipped; the first: {first[path]}."
+        for path, count in opened.skipped.items()
+        if count
+    ]
 
 
 class _Assembly:

@@ -1,0 +1,168 @@
+"""The options of the command line, grouped by what they are about.
+
+Their texts are the help; their names are scripted by others and stay.
+"""
+
+from collections.abc import Callable
+
+import click
+
+METRIC_NAMES = ("car", "reward", "loss", "perplexity", "ifd", "length", "rsr", "likelihood")
+
+Command = Callable[..., None]
+
+
+def group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds these options to a command, in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+ranking_options = group(
+    click.argument("responses", nargs=-1, required=True),
+    click.option(
+        "--student",
+        "students",
+        multiple=True,
+        help="Base model: Hub id, folder or GGUF. Repeatable.",
+    ),
+    click.option(
+        "--reward-column", metavar="NAME", help="Numeric column of the data with the reward."
+    ),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME",
+        help=f"One of {', '.join(METRIC_NAMES)}. Repeatable. Default: all that need no further pass.",
+    ),
+    click.option(
+        "--by",
+        metavar="NAME",
+        help="The metric that orders. Default: car, else reward, else likelihood.",
+    ),
+    click.option(
+        "--beta", type=float, default=3.0, show_default=True, help="CAR's beta (paper, eq. 3)."
+    ),
+    click.option(
+        "--limit", type=int, metavar="N", help="Compare on N instructions, drawn by the seed."
+    ),
+    click.option(
+        "--max-length",
+        type=int,
+        default=4096,
+        show_default=True,
+        help="Tokens of prompt and response; longer responses are cut and counted.",
+    ),
+    click.option(
+        "--template",
+        default="auto",
+        show_default=True,
+        help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bfloat16 on an accelerator, float32 on a CPU.",
+    ),
+    click.option("--revision", help="Branch, tag or commit of a Hub model."),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Draws instructions and bootstrap."
+    ),
+    click.option("--draws", type=int, default=2000, show_default=True, help="Bootstrap draws."),
+    click.option(
+        "--reward-transform",
+        type=click.Choice(["raw", "sigmoid", "shift-min", "minmax"]),
+        default="raw",
+        show_default=True,
+        help="Applied to rewards before CAR.",
+    ),
+    click.option(
+        "--minimum-coverage",
+        type=float,
+        default=0.5,
+        show_default=True,
+        help="Least share of instructions that all teachers must have answered.",
+    ),
+    click.option(
+        "--conditioning",
+        type=click.Choice(["conditional", "unconditional"]),
+        default="conditional",
+        show_default=True,
+        help="Whether the loss sees the instruction.",
+    ),
+    click.option(
+        "--reduction",
+        type=click.Choice(["token-mean", "sequence-sum", "corpus-token-mean"]),
+        default="token-mean",
+        show_default=True,
+        help="How token losses become a teacher's loss.",
+    ),
+    click.option("--include-end-of-turn", is_flag=True, help="Count the token that ends the turn."),
+)
+
+column_options = group(
+    click.option(
+        "--layout",
+        default="auto",
+        show_default=True,
+        help="Layout of the rows, where it is not recognised.",
+    ),
+    click.option(
+        "--instruction-column", metavar="NAME", help="Column with the instruction or conversation."
+    ),
+    click.option("--response-column", metavar="NAME", help="Column with the response."),
+    click.option("--teacher-column", metavar="NAME", help="Column that names the teacher."),
+    click.option(
+        "--teacher-columns", metavar="A,B,C", help="Columns that each hold one teacher's responses."
+    ),
+    click.option("--reference-column", metavar="NAME", help="Column with the checkable answer."),
+    click.option(
+        "--split",
+        default="train",
+        show_default=True,
+        help="Split of a Hub data set or saved folder.",
+    ),
+)
+
+machine_options = group(
+    click.option(
+        "--store",
+        default=".preceptor",
+        show_default=True,
+        metavar="DIR",
+        help="Where scores are kept: folder or fsspec URL.",
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
+    ),
+    click.option(
+        "--token-budget",
+        type=int,
+        metavar="N",
+        help="Tokens in one batch; halved when memory runs out.",
+    ),
+    click.option(
+        "--keep-tokens", is_flag=True, help="Also store each response token's loss and rank."
+    ),
+)
+
+output_options = group(
+    click.option(
+        "--json",
+        "json_path",
+        metavar="FILE",
+        help="Write the rankings as JSON; - for standard output.",
+    ),
+    click.option("--csv", "csv_path", metavar="FILE", help="Write the rankings as CSV."),
+    click.option(
+        "--html", "html_path", metavar="FILE", help="Write the rankings as one HTML page."
+    ),
+)
