@@ -53,7 +53,7 @@ def test_a_negative_reward_is_no_trap_where_car_is_not_formed():
 def test_an_order_without_rewards_is_called_exploratory():
     (caution,) = told(loss=flat(1, 2), by="likelihood", metrics=(metric_named("likelihood"),))
     assert "by likelihood is exploratory" in caution
-    assert "--reward-model" in caution
+    assert "--reward-column" in caution
 
 
 def test_an_unregistered_metric_without_rewards_is_not_called_exploratory():

@@ -20,7 +20,7 @@ Flags = NDArray[np.bool_]
 _LIKELIHOOD = "it comes from the likelihood scorer: name a base model with --student"
 
 SOURCES: Mapping[str, str] = {
-    "reward": "give --reward-column NAME or --reward-model ID",
+    "reward": "give --reward-column NAME, or a reference answer in every row",
     "loss": _LIKELIHOOD,
     "perplexity": _LIKELIHOOD,
     "ifd": _LIKELIHOOD,

@@ -99,14 +99,21 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         if find_spec(package) is None:
             raise MissingPackage(package, purpose="Reading a GGUF file", extra="gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
     logger.info("converting %s once; the next run starts from the cache", path.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    transformers_logging.disable_progress_bar()
     try:
         AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
-        AutoModelForCausalLM.from_pretrained(**source, dtype="float32").save_pretrained(partial)
+        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
+        # The weights are plain tensors by now; these marks of their origin forbid saving them.
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(partial)
         os.replace(partial, folder)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         if (folder / "config.json").is_file():

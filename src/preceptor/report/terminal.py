@@ -24,8 +24,11 @@ from rich.text import Text
 
 from preceptor.results import Ranking
 from preceptor.run.steps import Amount
+from preceptor.types import Estimate
 
 _MEASURES = ("reward", "loss", "length")
+_GAP = 3
+_ALWAYS = 5
 
 
 def printable(text: str) -> str:
@@ -38,7 +41,7 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     console.print()
     console.print(Text(printable(ranking.verdict()), style="bold"))
     console.print()
-    console.print(_table(ranking))
+    console.print(_table(ranking, console.width))
     for line in _footnotes(ranking):
         console.print(Padding(Text(printable(line), style="dim"), (0, 0, 0, 1)))
     for warning in ranking.warnings:
@@ -47,35 +50,44 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     console.print()
 
 
-def _table(ranking: Ranking) -> Table:
+def _table(ranking: Ranking, width: int) -> Table:
+    """Return the table, with as many of the further columns as fit beside the verdict's own."""
+    heading = f"{ranking.by} [95% interval]"
+    columns: dict[str, list[str]] = {
+        "": [str(result.rank) for result in ranking.teachers],
+        "teacher": [printable(result.teacher) for result in ranking.teachers],
+        heading: [_interval(result.estimates[ranking.by]) for result in ranking.teachers],
+        "P(best)": [f"{result.p_best:.2f}" for result in ranking.teachers],
+        "n": [str(result.n) for result in ranking.teachers],
+    }
+    for name in _other_columns(ranking):
+        columns[name] = [_number(result.estimates[name].value) for result in ranking.teachers]
+    left = width
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", justify="right")
-    table.add_column("teacher", overflow="fold")
-    table.add_column(f"{ranking.by} [95% interval]".replace("[", "\\["), justify="right")
-    table.add_column("P(best)", justify="right")
-    others = [name for name in _other_columns(ranking) if name != ranking.by]
-    for name in others:
-        table.add_column(name, justify="right")
-    table.add_column("n", justify="right")
-    for result in ranking.teachers:
-        value = result.estimates[ranking.by]
-        table.add_row(
-            str(result.rank),
-            Text(printable(result.teacher)),
-            Text(f"{_number(value.value)} [{_number(value.low)}, {_number(value.high)}]"),
-            f"{result.p_best:.2f}",
-            *(_number(result.estimates[name].value) for name in others),
-            str(result.n),
-            style="bold" if result is ranking.teachers[0] else "",
-        )
+    shown: list[list[str]] = []
+    for name, cells in columns.items():
+        left -= max(map(len, (name, *cells))) + _GAP
+        if left >= 0 or len(shown) < _ALWAYS:
+            shown.append(cells)
+            left_aligned = name == "teacher"
+            table.add_column(
+                Text(name), justify="left" if left_aligned else "right", overflow="fold"
+            )
+    for place, row in enumerate(zip(*shown, strict=True)):
+        table.add_row(*map(Text, row), style="bold" if place == 0 else "")
     return table
+
+
+def _interval(estimate: Estimate) -> str:
+    low, high = _number(estimate.low), _number(estimate.high)
+    return f"{_number(estimate.value)} [{low}, {high}]"
 
 
 def _other_columns(ranking: Ranking) -> list[str]:
     """Return the metrics formed and their measures, without what says the same twice."""
     present = ranking.teachers[0].estimates
     names = [*(name for name in _MEASURES if name in present), *ranking.metrics]
-    return [name for name in dict.fromkeys(names) if name != "likelihood"]
+    return [name for name in dict.fromkeys(names) if name not in {"likelihood", ranking.by}]
 
 
 def _number(value: float) -> str:
@@ -197,4 +209,4 @@ class PlainProgress:
 def print_lines(console: Console, lines: Sequence[str]) -> None:
     """Print plain lines, dimmed."""
     for line in lines:
-        console.print(Text(printable(line), style="dim"))
+        console.print(Text(printable(line), style="dim"), soft_wrap=True)

@@ -1,0 +1,35 @@
+# `make demo` and `make test` do all the set-up on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check docs bench clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,demo,pandas]"
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)  ## rank six small teachers for a real base model
+	$(BIN)/preceptor demo
+
+test: $(INSTALLED)  ## the whole suite, offline
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -q
+
+check: $(INSTALLED)  ## style, types, import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## write docs/help.md from the command line's own help
+	$(BIN)/python docs/render_help.py
+
+bench: $(INSTALLED)  ## the measurements that need no data of your own
+	$(BIN)/python bench/ranking_scale.py
+	$(BIN)/python bench/store_scale.py
+	$(BIN)/python bench/ranking_from_store.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
