@@ -99,13 +99,12 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         if find_spec(package) is None:
             raise MissingPackage(package, purpose="Reading a GGUF file", extra="gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    logger.info("converting %s once; the next run starts from the cache", path.name)
+    logger.warning("converting %s: a minute or two, once; the result is cached", path.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    transformers_logging.disable_progress_bar()
+    _hide_loading_bars()
     try:
         AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
         model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
@@ -173,6 +172,12 @@ def load_model(located: LocatedModel, *, dtype: str, device: str) -> Any:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"'{located.name}' cannot be loaded: {error}") from error
     return model.to(device).eval()
+
+
+def _hide_loading_bars() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _require_device(device: str) -> None:
