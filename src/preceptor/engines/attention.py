@@ -36,6 +36,7 @@ class PackContext:
     pack: Pack
     resumed: PromptMemory | None
     kept: PromptMemory | None
+    masks: "dict[tuple[int, ...], torch.Tensor]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class _Scoring:
     softcap: float | None
     sinks: "torch.Tensor | None"
     block: int
+    masks: "dict[tuple[int, ...], torch.Tensor]"
 
 
 _current: ContextVar[PackContext] = ContextVar("preceptor_pack")
@@ -93,7 +95,8 @@ def packed_attention(
         window=options.get("sliding_window"),
         softcap=options.get("softcap"),
         sinks=options.get("s_aux"),
-        block=256 if query.device.type == "cpu" else 1024,
+        block=128 if query.device.type == "cpu" else 1024,
+        masks=context.masks,
     )
     output = query.new_empty((1, query.shape[2], query.shape[1], value.shape[-1]))
     layer = int(getattr(module, "layer_idx", 0) or 0)
@@ -147,22 +150,34 @@ def _attend(
         stop = min(start + scoring.block, length)
         low = max(0, total - length + start - window + 1) if window else 0
         high = total - length + stop
-        mask = _band(start + total - length - low, stop - start, high - low, window, query)
+        mask = _band(
+            (start + total - length - low, stop - start, high - low), window, query, scoring
+        )
         part = (query[:, :, start:stop], key[:, :, low:high], value[:, :, low:high])
         outputs.append(_weigh(*part, mask, scoring, causal=False))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 def _band(
-    offset: int, queries: int, keys: int, window: int | None, like: "torch.Tensor"
+    shape: tuple[int, int, int], window: int | None, like: "torch.Tensor", scoring: _Scoring
 ) -> "torch.Tensor":
-    """Return which keys each query sees, (queries, keys); query i stands at key `offset + i`."""
+    """Return what is added to scores, (queries, keys): 0 where a query sees a key, else -inf.
+
+    `shape` is (offset, queries, keys); query i stands at key `offset + i`. All layers share the masks.
+    """
     import torch
 
-    at = torch.arange(offset, offset + queries, device=like.device).unsqueeze(1)
-    keys_at = torch.arange(keys, device=like.device).unsqueeze(0)
-    seen = keys_at <= at
-    return seen & (keys_at > at - window) if window else seen
+    known = (*shape, window or 0)
+    if known not in scoring.masks:
+        offset, queries, keys = shape
+        at = torch.arange(offset, offset + queries, device=like.device).unsqueeze(1)
+        keys_at = torch.arange(keys, device=like.device).unsqueeze(0)
+        seen = keys_at <= at
+        if window:
+            seen &= keys_at > at - window
+        mask = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
+        scoring.masks[known] = mask.masked_fill_(~seen, -torch.inf)
+    return scoring.masks[known]
 
 
 def _weigh(
@@ -206,7 +221,7 @@ def _weigh_by_hand(
     if scoring.softcap is not None:
         scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = scores + mask
     if scoring.sinks is not None:
         sinks = scoring.sinks.reshape(*query.shape[:2], 1, 1).expand(-1, -1, query.shape[2], 1)
         scores = torch.cat((scores, sinks.to(scores.dtype)), dim=-1)
