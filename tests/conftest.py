@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is not a defect.
+settings.register_profile("preceptor", deadline=None)
+settings.load_profile("preceptor")
 
 CORPUS = [
     "The cat sat on the mat, and the dog lay beside the other cat.",
