@@ -112,6 +112,22 @@ def test_packs_give_the_likelihoods_of_single_sequences_at_any_budget_in_any_ord
             assert_close(statistics, expected[place])
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3", "gpt-oss"])
+def test_prompts_and_responses_longer_than_a_block_of_attention_are_right(
+    name: str, make_model: MakeModel
+) -> None:
+    source = random.Random(3)
+    long, short = random_ids(source, 150), random_ids(source, 3)
+    pairs = [TokenizedPair(long, random_ids(source, length)) for length in (330, 140, 257)]
+    pairs.append(TokenizedPair(short, random_ids(source, 400)))
+    model = make_model(name)
+    model.set_attn_implementation("eager")
+    for budget in (300, 10_000):
+        engine = TransformersLikelihood(make_model(name), EngineOptions(token_budget=budget))
+        for pair, statistics in zip(pairs, measure(engine, pairs), strict=True):
+            assert_close(statistics, reference(model, pair))
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_model_that_cannot_be_packed_is_run_plainly_with_a_warning(
     name: str, make_model: MakeModel, caplog: pytest.LogCaptureFixture
