@@ -1,0 +1,225 @@
+"""Speed of the likelihood engine against its peers and the machine's limit, side by side in one run.
+
+Everything scores the same responses with the same weights in float32. The limit is a roofline: the
+multiplications that cannot be avoided (each prompt once, each response token but the last through the body,
+each response token through the head) over the speed of a large matrix product measured in the same round.
+Attention's own multiplications are told apart, because peers' references usually leave them out. Rounds are
+interleaved and medians of ratios are reported, because absolute times on a shared machine mean little.
+
+    python bench/speed.py --model FOLDER --responses ../shared/data/zoo/*.jsonl
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+
+from preceptor.engines.base import TokenizedPair
+from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
+from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+from preceptor.instructions import ResponseSource
+from preceptor.templates import Encoder, choose_template
+
+
+class Work(NamedTuple):
+    """Multiplications that cannot be avoided, in floating point operations."""
+
+    linear: float
+    attention: float
+    tokens: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--responses", nargs="+", required=True)
+    parser.add_argument("--instructions", type=int, default=3)
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--token-budget", type=int, default=None)
+    parser.add_argument("--only", nargs="*", default=None)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    located = locate(given.model)
+    pairs = read_pairs(located, given)
+    model = load_model(located, dtype="float32", device="cpu")
+    work = necessary(model, pairs)
+    contenders = build(located, model, given)
+    rounds = [one_round(contenders, pairs) for _ in range(given.rounds)]
+    print(json.dumps(summary(located, work, rounds, given), indent=2))
+
+
+def read_pairs(located: LocatedModel, given: argparse.Namespace) -> list[TokenizedPair]:
+    """Return the pairs of the first instructions, all teachers of each together."""
+    template = choose_template("auto", located.folder)
+    encoder = Encoder(load_tokenizer(located), template, max_length=given.max_length)
+    groups: dict[bytes, list[TokenizedPair]] = {}
+    streams = [ResponseSource.open([path]) for path in given.responses]
+    for stream in streams:
+        for response in islice(stream, given.instructions):
+            pair = encoder.encode(response.instruction.messages, response.text or "")
+            if pair.response:
+                found = groups.setdefault(response.instruction.id, [])
+                found.append(TokenizedPair(pair.prompt, pair.response))
+    return [pair for group in groups.values() for pair in group]
+
+
+def necessary(model: Any, pairs: Sequence[TokenizedPair]) -> Work:
+    """Return the multiplications nobody can avoid on these pairs."""
+    embedding = model.get_input_embeddings().weight
+    body = sum(p.numel() for p in model.parameters() if p.dim() == 2 and p.shape != embedding.shape)
+    prompts = {pair.prompt for pair in pairs}
+    inner = sum(len(prompt) for prompt in prompts) + sum(len(p.response) - 1 for p in pairs)
+    predicted = sum(len(pair.response) for pair in pairs)
+    config = model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    spans = [(0, len(prompt)) for prompt in prompts]
+    spans += [(len(pair.prompt), len(pair.response) - 1) for pair in pairs]
+    seen = sum(length * before + length * (length + 1) / 2 for before, length in spans)
+    attention = 4 * width * config.num_attention_heads * config.num_hidden_layers * seen
+    return Work(2.0 * body * inner + 2.0 * embedding.numel() * predicted, attention, predicted)
+
+
+Contender = Callable[[Sequence[TokenizedPair]], list[float]]
+
+
+def build(located: LocatedModel, model: Any, given: argparse.Namespace) -> dict[str, Contender]:
+    """Return everything that can score pairs here, by name."""
+    plain = load_model(located, dtype="float32", device="cpu")
+    engine = TransformersLikelihood(model, EngineOptions(token_budget=given.token_budget))
+    contenders: dict[str, Contender] = {
+        "preceptor": lambda pairs: ours(engine, pairs),
+        "padded_batch_of_8": lambda pairs: padded(plain, pairs, size=8),
+        "one_by_one": lambda pairs: padded(plain, pairs, size=1),
+    }
+    try:
+        contenders["lm_eval"] = lm_eval(located, plain)
+    except ImportError:
+        print("lm-eval is not installed: pip install lm-eval==0.4.13 to compare with it")
+    wanted = given.only or contenders
+    return {name: contender for name, contender in contenders.items() if name in wanted}
+
+
+def ours(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> list[float]:
+    """Return the losses by the engine, which also gives ranks and entropies."""
+    found = {m.index: m.statistics.nll for batch in engine.measure(pairs) for m in batch}
+    return [found[index] for index in range(len(pairs))]
+
+
+def padded(model: Any, pairs: Sequence[TokenizedPair], *, size: int) -> list[float]:
+    """Return the losses by plain transformers: right-padded batches, full logits."""
+    losses = []
+    for start in range(0, len(pairs), size):
+        batch = pairs[start : start + size]
+        rows = [[*pair.prompt, *pair.response] for pair in batch]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        with torch.inference_mode():
+            scores = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
+            for place, pair in enumerate(batch):
+                first = len(pair.prompt)
+                targets = torch.tensor(pair.response)
+                span = scores[place, first - 1 : first + len(targets) - 1]
+                losses.append(-float(span.gather(1, targets.unsqueeze(1)).sum()))
+    return losses
+
+
+def lm_eval(located: LocatedModel, model: Any) -> Contender:
+    """Return lm-eval's own loglikelihood over token ids, with its default ordering."""
+    from lm_eval.models.huggingface import HFLM
+
+    harness = HFLM(pretrained=model, tokenizer=load_tokenizer(located), batch_size=1, device="cpu")
+
+    def score(pairs: Sequence[TokenizedPair]) -> list[float]:
+        requests = [(("", ""), list(pair.prompt), list(pair.response)) for pair in pairs]
+        with torch.inference_mode():
+            answers = harness._loglikelihood_tokens(requests, disable_tqdm=True)
+        return [-float(answer[0]) for answer in answers]
+
+    return score
+
+
+def one_round(
+    contenders: dict[str, Contender], pairs: Sequence[TokenizedPair]
+) -> dict[str, dict[str, float]]:
+    """Return seconds, processor seconds and the product's speed around each contender."""
+    results: dict[str, dict[str, float]] = {}
+    losses: dict[str, list[float]] = {}
+    before = product_speed()
+    for name, contender in contenders.items():
+        start, busy = time.perf_counter(), time.process_time()
+        losses[name] = contender(pairs)
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
+        after = product_speed()
+        # The faster of both: what the machine could have done while the contender ran.
+        results[name] = {"seconds": seconds, "processor": busy, "peak": max(before, after)}
+        before = after
+    first = next(iter(losses.values()))
+    for name, found in losses.items():
+        worst = max(
+            abs(a - b) / len(p.response) for a, b, p in zip(first, found, pairs, strict=True)
+        )
+        results[name]["difference"] = worst
+    return results
+
+
+def product_speed(size: int = 4096, repeats: int = 3) -> float:
+    """Return the speed of a large float32 matrix product, in operations per second."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    out = torch.empty(size, size)
+    torch.mm(left, right, out=out)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(left, right, out=out)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def summary(
+    located: LocatedModel,
+    work: Work,
+    rounds: Sequence[dict[str, dict[str, float]]],
+    given: argparse.Namespace,
+) -> dict[str, object]:
+    """Return medians over rounds: fractions of the roofline, and ratios to the engine."""
+    rows = {}
+    for name in rounds[0]:
+        of_peak = [work.linear / r[name]["seconds"] / r[name]["peak"] for r in rounds]
+        share = 1 + work.attention / work.linear
+        rows[name] = {
+            "roofline": round(statistics.median(of_peak), 3),
+            "roofline_with_attention": round(statistics.median(of_peak) * share, 3),
+            "tokens_per_second": round(
+                statistics.median(work.tokens / r[name]["seconds"] for r in rounds), 1
+            ),
+            "preceptor_is_faster_by": round(
+                statistics.median(r[name]["seconds"] / r["preceptor"]["seconds"] for r in rounds), 2
+            ),
+            "processor_time_ratio": round(
+                statistics.median(
+                    r[name]["processor"] / r["preceptor"]["processor"] for r in rounds
+                ),
+                2,
+            ),
+            "largest_difference": max(r[name]["difference"] for r in rounds),
+        }
+    peaks = [round(result["peak"] / 1e9, 1) for r in rounds for result in r.values()]
+    return {
+        "model": located.name,
+        "settings": vars(given) | {"responses": len(given.responses)},
+        "response_tokens": work.tokens,
+        "gigaflops_of_product": peaks,
+        "contenders": rows,
+    }
+
+
+if __name__ == "__main__":
+    main()
