@@ -33,16 +33,16 @@ class StudentPlan:
     student: StudentModel | None
 
 
-def rewards(study: Study, *, references: bool) -> tuple[Scorer, ...]:
+def rewards(study: Study, *, references: bool) -> Scorer | None:
     """Return the scorer that reads rewards along with the data, if there is one.
 
     `references` says whether the data carry reference answers.
     """
     if isinstance(study.reward, ColumnReward):
-        return (ColumnScorer(study.reward.column),)
+        return ColumnScorer(study.reward.column)
     if isinstance(study.reward, ReferenceReward) or references:
-        return (Verifier(),)
-    return ()
+        return Verifier()
+    return None
 
 
 def for_student(

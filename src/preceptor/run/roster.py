@@ -5,21 +5,29 @@ be compared (no output, no reward) is counted here, per teacher and reason; text
 a time, only where something must be computed.
 """
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.errors import DataError, StudyError
 from preceptor.scorers.base import Array, Scorer
+from preceptor.scorers.column import ColumnScorer
 from preceptor.types import KEY_BYTES, Response
 
-_CHUNK = 2048
+Keys = NDArray[np.void]
+"""Responses' keys, each 16 bytes."""
+
+# Few objects alive at a time: the garbage collector looks at all of them again and again.
+_CHUNK = 128
 _MANY = 8
 
 
@@ -120,9 +128,21 @@ class Choice:
     asked: int
 
     @property
-    def keys(self) -> NDArray[np.void]:
+    def keys(self) -> Keys:
         """The responses' keys, one for each row."""
         return self.roster.keys[self.rows]
+
+    @cached_property
+    def distinct(self) -> Keys:
+        """The keys without repeats: a text that two teachers gave is one."""
+        return _numpy_keys(_arrow_keys(self.keys).unique())
+
+    def lacking(self, stored: Keys) -> Keys:
+        """Return the distinct keys that are not among those stored."""
+        import pyarrow.compute as pc
+
+        found = pc.is_in(_arrow_keys(self.distinct), value_set=_arrow_keys(stored))
+        return self.distinct[~np.asarray(found)]
 
     def averaged(self, values: Array) -> Array:
         """Return values (rows,) averaged over samples, (teachers, instructions); NaN is no data."""
@@ -134,13 +154,26 @@ class Choice:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((total / number).reshape(shape), dtype=np.float64)
 
-    def reasons(self, notes: Sequence[str | None]) -> dict[str, dict[str, int]]:
-        """Return how many rows each note cost, per teacher, beside what the data had dropped."""
+    def reasons(self, notes: Mapping[int, str]) -> dict[str, dict[str, int]]:
+        """Return how many rows each note cost, per teacher, beside what the data had dropped.
+
+        `notes` holds, by place in `rows`, why a row has no score.
+        """
         found = {teacher: Counter(reasons) for teacher, reasons in self.roster.dropped.items()}
-        for row, note in zip(self.rows, notes, strict=True):
-            if note is not None:
-                found[self.roster.teachers[self.roster.teacher[row]]][note] += 1
+        for place, note in notes.items():
+            found[self.roster.teachers[self.roster.teacher[self.rows[place]]]][note] += 1
         return {teacher: dict(counter) for teacher, counter in found.items()}
+
+
+def _arrow_keys(keys: Keys) -> Any:
+    import pyarrow as pa
+
+    data = pa.py_buffer(np.ascontiguousarray(keys))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, data])
+
+
+def _numpy_keys(keys: Any) -> Keys:
+    return np.frombuffer(keys.buffers()[1] or b"", f"V{KEY_BYTES}", len(keys))
 
 
 class _Columns:
@@ -153,34 +186,41 @@ class _Columns:
         self.keys = bytearray()
         self.values = {measure: array("d") for measure in measures}
         self.dropped: dict[str, Counter[str]] = {}
-        self.seen: dict[int, set[int]] = {}
+        self.lost: set[tuple[int, int]] = set()
         self.cut: Counter[str] = Counter()
 
-    def add(self, response: Response, values: Mapping[str, float], note: str | None) -> None:
-        teacher = self.teachers.setdefault(response.teacher, len(self.teachers))
-        identity = response.instruction.id
-        instruction = self.instructions.setdefault(identity, len(self.instructions))
-        reason = _absent(response) or note
-        if reason is not None:
-            self.dropped.setdefault(response.teacher, Counter())[reason] += 1
-            self.seen.setdefault(teacher, set()).add(instruction)
-            return
-        self.teacher.append(teacher)
-        self.instruction.append(instruction)
-        self.sample.append(response.sample)
-        self.keys += response.key
+    def add(self, chunk: Sequence[Response], given: "_Given") -> None:
+        """Add rows with their measures; those without output or measure are counted alone."""
+        teachers, instructions = self.teachers, self.instructions
+        places = []
+        for place, (response, note) in enumerate(zip(chunk, given.notes, strict=True)):
+            teacher = teachers.setdefault(response.teacher, len(teachers))
+            instruction = instructions.setdefault(response.instruction.id, len(instructions))
+            reason = _absent(response.text) or note
+            if reason is not None:
+                self.dropped.setdefault(response.teacher, Counter())[reason] += 1
+                self.lost.add((teacher, instruction))
+                continue
+            places.append(place)
+            self.teacher.append(teacher)
+            self.instruction.append(instruction)
+            self.sample.append(response.sample)
+            self.keys += response.key
+            if response.finish_reason == "length":
+                self.cut[response.teacher] += 1
         for measure, column in self.values.items():
-            column.append(values[measure])
-        if response.finish_reason == "length":
-            self.cut[response.teacher] += 1
+            values = given.values[measure]
+            column.extend([values[place] for place in places])
 
     def _missing(self) -> None:
         """Count the instructions for which a teacher has no row at all."""
-        taught = np.frombuffer(self.teacher, dtype=np.int32)
-        instructions = np.frombuffer(self.instruction, dtype=np.int32)
-        for name, teacher in self.teachers.items():
-            answered = set(np.unique(instructions[taught == teacher]).tolist())
-            missing = len(self.instructions) - len(answered | self.seen.get(teacher, set()))
+        seen = np.zeros((len(self.teachers), len(self.instructions)), np.bool_)
+        seen[np.frombuffer(self.teacher, np.int32), np.frombuffer(self.instruction, np.int32)] = (
+            True
+        )
+        for teacher, instruction in self.lost:
+            seen[teacher, instruction] = True
+        for name, missing in zip(self.teachers, (~seen).sum(axis=1).tolist(), strict=True):
             if missing:
                 self.dropped.setdefault(name, Counter())["missing"] += missing
 
@@ -200,28 +240,44 @@ class _Columns:
         )
 
 
-def _absent(response: Response) -> str | None:
-    if response.text is None:
+def _absent(text: str | None) -> str | None:
+    if text is None:
         return "no output"
-    return None if response.text.strip() else "empty output"
+    return "empty output" if not text or text.isspace() else None
 
 
-def read_roster(responses: Iterable[Response], scorers: Sequence[Scorer]) -> Roster:
-    """Return the roster of the responses, with the measures of scorers that cost nothing.
+class _Given(NamedTuple):
+    """The measures of some rows as columns, and why a row has none; unset where there is a note."""
+
+    values: Mapping[str, list[float]]
+    notes: Sequence[str | None]
+
+
+def _given(chunk: Sequence[Response], scorer: Scorer | None) -> _Given:
+    """Return what the scorer puts on these rows."""
+    if scorer is None:
+        return _Given({}, [None] * len(chunk))
+    (measure,) = scorer.measures
+    if isinstance(scorer, ColumnScorer):
+        # A million rows should not each make a score only to be a number again.
+        numbers = [response.columns.get(scorer.column) for response in chunk]
+        absent = f"null {measure}"
+        notes = [absent if number is None else None for number in numbers]
+        return _Given({measure: numbers}, notes)  # type: ignore[dict-item]
+    # One at a time, because scores come in any order and one text may meet two references.
+    found = [score for response in chunk for batch in scorer.score([response]) for score in batch]
+    values = [score.values.get(measure, math.nan) for score in found]
+    return _Given({measure: values}, [score.note for score in found])  # type: ignore[dict-item]
+
+
+def read_roster(responses: Iterable[Response], scorer: Scorer | None) -> Roster:
+    """Return the roster of the responses, with the measure of a scorer that costs nothing.
 
     DataError where there are no responses at all.
     """
-    columns = _Columns([measure for scorer in scorers for measure in scorer.measures])
+    columns = _Columns(scorer.measures if scorer else ())
     for chunk in _chunks(responses):
-        given: list[dict[str, float]] = [{} for _ in chunk]
-        notes: list[str | None] = [None] * len(chunk)
-        for scorer in scorers:
-            scores = (score for batch in scorer.score(chunk) for score in batch)
-            for place, score in enumerate(scores):
-                given[place].update(score.values)  # type: ignore[arg-type]
-                notes[place] = notes[place] or score.note
-        for response, values, note in zip(chunk, given, notes, strict=True):
-            columns.add(response, values, note)
+        columns.add(chunk, _given(chunk, scorer))
     if not columns.teachers:
         raise DataError(
             "The data hold no responses. Check the paths and the layout that was recognised."

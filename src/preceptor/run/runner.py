@@ -7,6 +7,7 @@ here knows how a score is made.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import glob, has_magic
 from itertools import islice
 
 import numpy as np
@@ -63,10 +64,10 @@ def open_data(study: Study) -> Opened:
     if isinstance(study.reward, ColumnReward):
         numbers = (*columns.number_columns, study.reward.column)
         columns = replace(columns, number_columns=tuple(dict.fromkeys(numbers)))
-    source = ResponseSource.open(study.data.responses, columns)
+    source = ResponseSource.open(_expanded(study.data.responses), columns)
     references = any(response.reference for response in islice(source, _PEEKED))
-    scorers = plan.rewards(study, references=references)
-    roster = read_roster(source, scorers)
+    scorer = plan.rewards(study, references=references)
+    roster = read_roster(source, scorer)
     choice = roster.chosen(
         study.data.limit,
         seed=study.ranking.seed,
@@ -75,11 +76,17 @@ def open_data(study: Study) -> Opened:
     return Opened(
         source,
         choice,
-        rewarded=bool(scorers),
+        rewarded=scorer is not None,
         reward=_reward_name(study, references=references),
         skipped=dict(source.problem_counts),
         problems=source.problems,
     )
+
+
+def _expanded(paths: Sequence[str]) -> list[str]:
+    """Return the paths with patterns such as `responses/*.jsonl` replaced by the files they match."""
+    found = [sorted(glob(path)) if has_magic(path) else [path] for path in paths]
+    return [name for path, names in zip(paths, found, strict=True) for name in names or [path]]
 
 
 def _reward_name(study: Study, *, references: bool) -> str:
@@ -96,8 +103,8 @@ def outlook(study: Study, machine: Machine) -> tuple[Opened, list[StepOutlook]]:
         planned, steps = _steps(opened, study, machine, student)
         for step in steps:
             missing = step.missing()
-            texts = next(step.texts(missing), []) if missing else []
-            stored = len(set(opened.choice.keys.tolist())) - len(missing)
+            texts = next(step.texts(missing), [])
+            stored = len(opened.choice.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
             identity = step.shelf.identity.digest
             found.append(StepOutlook(planned.name, step.name, identity, stored, work))
@@ -189,7 +196,7 @@ class _Assembly:
     def __init__(self, choice: Choice, study: Study) -> None:
         self.choice = choice
         self.reading = study.reading
-        self.notes: list[str | None] = [None] * len(choice.rows)
+        self.notes: dict[int, str] = {}
         self.truncated: dict[str, int] = {}
 
     def measurements(self, steps: Sequence[Step]) -> Measurements:
@@ -210,7 +217,7 @@ class _Assembly:
     def _read(self, step: Step) -> Mapping[str, Array]:
         columns = step.shelf.columns(self.choice.keys, step.scorer.columns)
         for place in np.flatnonzero(columns["note"] != None).tolist():  # noqa: E711  (elementwise)
-            self.notes[place] = self.notes[place] or str(columns["note"][place])
+            self.notes.setdefault(place, str(columns["note"][place]))
         cut = columns.get("truncated")
         if cut is not None and not self.truncated:
             roster = self.choice.roster
