@@ -142,7 +142,8 @@ class Choice:
         import pyarrow.compute as pc
 
         found = pc.is_in(_arrow_keys(self.distinct), value_set=_arrow_keys(stored))
-        return self.distinct[~np.asarray(found)]
+        missing: Keys = self.distinct[~np.asarray(found)]
+        return missing
 
     def averaged(self, values: Array) -> Array:
         """Return values (rows,) averaged over samples, (teachers, instructions); NaN is no data."""

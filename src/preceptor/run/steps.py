@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from preceptor.run.roster import Choice
+from preceptor.run.roster import Choice, Keys
 from preceptor.scorers.base import StoredScorer
 from preceptor.store import Shelf
 from preceptor.types import Response, Score
@@ -28,6 +28,8 @@ TEXTS_IN_MEMORY = 256 * 1024 * 1024
 """Characters of response text held at once; more than that is read in several passes."""
 
 _FLUSH_SECONDS = 2.0
+_LEAST_FLUSH_SECONDS = 0.25
+_LOOK_SHARE = 0.05
 _MANY_SHARDS = 200
 
 
@@ -80,17 +82,16 @@ class Step:
     choice: Choice
     having: str | None = None
 
-    def missing(self) -> set[bytes]:
+    def missing(self) -> Keys:
         """Return the keys that are wanted and not stored; a note counts as stored."""
-        wanted = set(self.choice.keys.tolist())
-        return wanted.difference(self.shelf.keys(having=self.having).tolist())
+        return self.choice.lacking(self.shelf.keys(having=self.having))
 
-    def texts(self, keys: set[bytes]) -> Iterator[list[Response]]:
+    def texts(self, keys: Keys) -> Iterator[list[Response]]:
         """Yield the responses with these keys, one for each, by whole instructions.
 
         Every list holds about `TEXTS_IN_MEMORY` characters at most, and costs a pass over the data.
         """
-        waiting = set(keys)
+        waiting: set[bytes] = set(keys.tolist())
         while waiting:
             found, held, full = _Found(), 0, False
             for response in self.source:
@@ -126,19 +127,18 @@ class _Found:
 def carry_out(step: Step, progress: Progress) -> None:
     """Score and store everything the step lacks; what is stored already costs nothing."""
     missing = step.missing()
-    stored = len(set(step.choice.keys.tolist())) - len(missing)
-    if not missing:
+    stored = len(step.choice.distinct) - len(missing)
+    if not len(missing):
         progress.begin(step.name, stored, Amount())
         progress.end()
         return
-    began = False
+    work = None
     for texts in step.texts(missing):
-        if not began:
+        if work is None:
             progress.begin(step.name, stored, amount_of(texts, missing=len(missing)))
-            began = True
-        for part in _parts(texts):
-            _score_part(step, part, progress)
-    if began:
+            work = _Work(step, progress)
+        work.score(texts)
+    if work is not None:
         step.shelf.compact()
         progress.end()
 
@@ -161,37 +161,60 @@ def _parts(texts: Sequence[Response]) -> Iterator[list[Response]]:
         yield [r for group in order[start : start + PART_INSTRUCTIONS] for r in group]
 
 
-def _score_part(step: Step, part: Sequence[Response], progress: Progress) -> None:
-    present = set(step.shelf.keys(having=step.having).tolist())
-    lengths = {response.key: len(response.text or "") for response in part}
-    todo = [response for response in part if response.key not in present]
-    progress.advance(_amount(lengths, [r.key for r in part if r.key in present]))
-    buffer: list[Score] = []
-    flushed = time.monotonic()
-    shards = 0
-    try:
-        for batch in step.scorer.score(todo):
-            buffer += batch
-            if time.monotonic() - flushed >= _FLUSH_SECONDS:
-                _store(step, buffer, lengths, progress)
-                buffer, flushed, shards = [], time.monotonic(), shards + 1
-    finally:
-        # Also when interrupted: what is computed is kept.
-        _store(step, buffer, lengths, progress)
-    if shards > _MANY_SHARDS:
-        step.shelf.compact()
+class _Work:
+    """A step under way: what is scored and not yet stored, and what was last seen in the store."""
 
+    def __init__(self, step: Step, progress: Progress) -> None:
+        self._step, self._progress = step, progress
+        self._buffer: list[Score] = []
+        self._lengths: dict[bytes, int] = {}
+        self._present: set[bytes] = set()
+        self._look_again = 0.0
+        self._flushed = time.monotonic()
+        self._shards = 0
 
-def _store(
-    step: Step, scores: Sequence[Score], lengths: dict[bytes, int], progress: Progress
-) -> None:
-    if not scores:
-        return
-    step.shelf.append(scores)
-    tokens = sum(int(value) for s in scores if isinstance(value := s.values.get("tokens"), float))
-    done = _amount(lengths, [score.key for score in scores])
-    progress.advance(Amount(done.responses, done.characters, tokens))
+    def score(self, texts: Sequence[Response]) -> None:
+        """Score what is still missing of these, part by part; what is computed is stored."""
+        try:
+            for part in _parts(texts):
+                self._score_part(part)
+        finally:
+            # Also when interrupted: what is computed is kept.
+            self._store()
 
+    def _score_part(self, part: Sequence[Response]) -> None:
+        self._look()
+        todo = [response for response in part if response.key not in self._present]
+        self._lengths |= {response.key: len(response.text or "") for response in todo}
+        done = sum(len(r.text or "") for r in part if r.key in self._present)
+        self._progress.advance(Amount(len(part) - len(todo), done))
+        for batch in self._step.scorer.score(todo) if todo else ():
+            self._buffer += batch
+            if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+                self._store()
+        # Others see at once what is done, but quick scores do not make a shard for every part.
+        if time.monotonic() - self._flushed >= _LEAST_FLUSH_SECONDS:
+            self._store()
 
-def _amount(lengths: dict[bytes, int], keys: Sequence[bytes]) -> Amount:
-    return Amount(len(keys), sum(lengths[key] for key in keys))
+    def _look(self) -> None:
+        """See what other processes have stored, unless looking would take much of the time."""
+        began = time.monotonic()
+        if began < self._look_again:
+            return
+        self._present = set(self._step.shelf.keys(having=self._step.having).tolist())
+        now = time.monotonic()
+        self._look_again = now + (now - began) / _LOOK_SHARE
+
+    def _store(self) -> None:
+        scores, self._buffer = self._buffer, []
+        if not scores:
+            return
+        self._step.shelf.append(scores)
+        self._flushed = time.monotonic()
+        self._shards += 1
+        values = (score.values.get("tokens") for score in scores)
+        tokens = sum(int(value) for value in values if isinstance(value, float))
+        characters = sum(self._lengths.pop(score.key, 0) for score in scores)
+        self._progress.advance(Amount(len(scores), characters, tokens))
+        if self._shards % _MANY_SHARDS == 0:
+            self._step.shelf.compact()
