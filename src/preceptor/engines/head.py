@@ -39,15 +39,17 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     rows: int = 1024
-    columns: int = 1024
+    columns: int = 768
 
     def statistics(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
         """Return the statistics of the `targets` (n,) predicted from `hidden` (n, width)."""
         import torch
 
+        # Blocks of one size: a short last one would read all weights for a few tokens.
+        blocks = -(-hidden.shape[0] // self.rows)
         parts = [
-            self._block(hidden[start : start + self.rows], targets[start : start + self.rows])
-            for start in range(0, hidden.shape[0], self.rows)
+            self._block(*block)
+            for block in zip(hidden.tensor_split(blocks), targets.tensor_split(blocks), strict=True)
         ]
         return TokenTensors(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

@@ -7,8 +7,6 @@ On a CPU packs run side by side, one per core, which keeps each core's work in i
 """
 
 import logging
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +16,14 @@ from preceptor.engines import attention
 from preceptor.engines.base import Measured, TokenizedPair, TokenStatistics
 from preceptor.engines.head import Head, TokenTensors, fold_logits
 from preceptor.engines.packing import Group, Pack, plan
+from preceptor.engines.workers import side_by_side
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
 
-TOKEN_BUDGET = {"cpu": 1024, "mps": 4096, "cuda": 16384}
+TOKEN_BUDGET = {"cpu": 2048, "mps": 4096, "cuda": 16384}
 """Tokens in one pack where the user does not say; halved whenever memory runs out."""
 
 _MOST_CPU_WORKERS = 8
@@ -112,7 +111,7 @@ class TransformersLikelihood:
                 yield [Measured(index, statistics)]
             return
         chains = _chains(plan(pairs, indices, budget=self.budget))
-        yield from _side_by_side(
+        yield from side_by_side(
             lambda chain: self._run_chain(chain, pairs), chains, self._workers()
         )
 
@@ -268,69 +267,6 @@ def _chains(packs: Iterator[Pack]) -> Iterator[list[Pack]]:
             chain = []
 
 
-def _side_by_side(run: Any, chains: Iterator[list[Pack]], workers: int) -> Iterator[list[Measured]]:
-    """Yield the batches of all chains, `workers` chains at a time, each on its own core."""
-    import torch
-
-    if workers == 1:
-        for chain in chains:
-            yield from run(chain)
-        return
-    finished: queue.Queue[list[Measured] | BaseException | None] = queue.Queue(maxsize=workers)
-    lock, stop = threading.Lock(), threading.Event()
-    threads = torch.get_num_threads()
-
-    def work() -> None:
-        torch.set_num_threads(max(1, threads // workers))
-        try:
-            while not stop.is_set():
-                with lock:
-                    chain = next(chains, None)
-                if chain is None:
-                    break
-                for batch in run(chain):
-                    finished.put(batch)
-                    if stop.is_set():
-                        break
-            finished.put(None)
-        except BaseException as error:
-            finished.put(error)
-
-    pool = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
-    for thread in pool:
-        thread.start()
-    try:
-        yield from _drain(finished, running=workers)
-    finally:
-        stop.set()
-        _join(pool, finished)
-        torch.set_num_threads(threads)
-
-
-def _drain(
-    finished: "queue.Queue[list[Measured] | BaseException | None]", *, running: int
-) -> Iterator[list[Measured]]:
-    """Yield batches until every worker has ended; raise the first worker's error."""
-    while running:
-        item = finished.get()
-        if isinstance(item, BaseException):
-            raise item
-        if item is None:
-            running -= 1
-        else:
-            yield item
-
-
-def _join(pool: list[threading.Thread], finished: "queue.Queue[Any]") -> None:
-    """Wait for the workers, taking what they still want to say so that none blocks."""
-    for thread in pool:
-        while thread.is_alive():
-            try:
-                finished.get(timeout=0.05)
-            except queue.Empty:
-                continue
-
-
 def _head_of(model: Any, device: str) -> Head | None:
     """Return the model's output layer, or None where it is not a plain linear layer."""
     layer = model.get_output_embeddings()
@@ -340,7 +276,7 @@ def _head_of(model: Any, device: str) -> Head | None:
     config = model.config
     multiplier = getattr(config, "logit_scale", None) or 1.0
     divisor = getattr(config, "logits_scaling", None) or 1.0
-    rows, columns = (512, 1024) if device == "cpu" else (4096, 16384)
+    rows, columns = (1024, 768) if device == "cpu" else (4096, 16384)
     return Head(
         weight.detach(),
         bias=getattr(layer, "bias", None),
