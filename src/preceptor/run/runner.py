@@ -5,6 +5,7 @@ here knows how a score is made.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
@@ -12,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 
+from preceptor.errors import StudyError
 from preceptor.instructions import ResponseSource
 from preceptor.measurements import Measurements
 from preceptor.ranking import rank
@@ -28,6 +30,7 @@ from preceptor.study import ColumnReward, Machine, Student, Study
 logger = logging.getLogger(__name__)
 
 _PEEKED = 20
+_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ class _Assembly:
         rows = {name: column[self.choice.rows] for name, column in roster.values.items()}
         for step in steps:
             rows |= self._read(step)
+        self._require_scores()
         rows, denominators = self._formed(rows)
         return Measurements(
             teachers=roster.teachers,
@@ -212,6 +216,22 @@ class _Assembly:
             denominators={n: self.choice.averaged(column) for n, column in denominators.items()},
             dropped=self.choice.reasons(self.notes),
             truncated=self.truncated,
+        )
+
+    def _require_scores(self) -> None:
+        """Refuse a teacher of whom no response has a score, and say why it has none."""
+        teacher = self.choice.roster.teacher[self.choice.rows]
+        noted = np.bincount(teacher[list(self.notes)], minlength=len(self.choice.roster.teachers))
+        bare = np.flatnonzero(noted == np.bincount(teacher, minlength=len(noted))).tolist()
+        if not bare:
+            return
+        names = ", ".join(f"'{self.choice.roster.teachers[place]}'" for place in bare)
+        of_bare = [note for row, note in self.notes.items() if teacher[row] in bare]
+        reasons = ", ".join(f"{why} ({n:,})" for why, n in Counter(of_bare).most_common(_REASONS))
+        raise StudyError(
+            f"Not one response of {names} has a score: {reasons}. Non-finite numbers come of damaged "
+            "weights or of half precision: fetch the student again or try --dtype float32; for "
+            "anything else look at the responses, or leave the teacher out."
         )
 
     def _read(self, step: Step) -> Mapping[str, Array]:

@@ -1,0 +1,97 @@
+"""Small studies for tests: response files, the command run on them, and what a store then holds."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from preceptor.cli import cli
+from preceptor.store import Store
+
+OLD_DOOR = pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")
+"""The package that counts tokens opens its data by a door that Python 3.11 warns of."""
+
+WORDS = ("the", "cat", "sat", "on", "mat", "sea", "is", "wide", "deep", "two", "plus", "four")
+Rows = list[dict[str, Any]]
+
+
+def rows_of(teacher: int, instructions: int = 6, *, words: int = 8) -> Rows:
+    """Return rows whose texts and rewards differ between teachers and instructions."""
+    rng = np.random.default_rng([teacher, instructions])
+    return [
+        {
+            "instruction": f"What is number {number} good for?",
+            "output": " ".join(rng.choice(WORDS, size=int(rng.integers(2, words + 1)))) + ".",
+            "reward": round(float(rng.uniform(0.1, 2.0)), 3),
+        }
+        for number in range(instructions)
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write JSON Lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_teachers(
+    folder: Path, teachers: int = 2, instructions: int = 6, *, words: int = 8
+) -> list[Path]:
+    """Write one file for each teacher, named alpha, beta, ..."""
+    names = ("alpha", "beta", "gamma", "delta")[:teachers]
+    return [
+        write_rows(folder / f"{name}.jsonl", rows_of(place, instructions, words=words))
+        for place, name in enumerate(names)
+    ]
+
+
+def preceptor(*arguments: object) -> Result:
+    """Run the command in this process; an error that it should have worded escapes."""
+    return CliRunner().invoke(cli, [str(one) for one in arguments], catch_exceptions=False)
+
+
+def ranked(*arguments: object) -> list[dict[str, Any]]:
+    """Return what `preceptor rank ARGUMENTS --json -` prints, one dictionary for each student."""
+    result = preceptor("rank", *arguments, "--json", "-")
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, Any]] = json.loads(result.stdout)
+    return found
+
+
+def by_teacher(ranking: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the records by the teacher's name."""
+    return {record["teacher"]: record for record in ranking["teachers"]}
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the words of a command line that runs preceptor in a process of its own."""
+    return [sys.executable, "-m", "preceptor", *map(str, arguments)]
+
+
+def start(*arguments: object, **settings: Any) -> "subprocess.Popen[str]":
+    """Start preceptor in a process of its own, with one thread and its words kept apart."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*arguments), **{**pipes, "env": environment, **settings})
+
+
+def shelf_sizes(store: Path) -> dict[str, int]:
+    """Return the number of distinct rows by scorer, the pass without instruction apart."""
+    sizes = {}
+    for shelf in Store(store).shelves():
+        spec = shelf.identity.spec
+        sizes[str(spec.get("conditioning", spec["scorer"]))] = len(shelf.keys())
+    return sizes
+
+
+def shards(store: Path) -> list[Path]:
+    """Return every shard."""
+    return sorted(store.rglob("part-*.parquet"))
