@@ -1,0 +1,117 @@
+"""The house rules that a machine can check."""
+
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import preceptor
+from preceptor.study import Machine, Study, checked
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "rich")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+
+
+def loaded_after(code: str) -> set[str]:
+    """Run code in a fresh interpreter; return the top-level modules it left loaded."""
+    script = f"{code}\nimport sys; print('\\n'.join(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
+    )
+    return {line.partition(".")[0] for line in done.stdout.splitlines()}
+
+
+def test_public_names_are_all_there_and_sorted():
+    assert preceptor.__all__ == sorted(preceptor.__all__)
+    for name in preceptor.__all__:
+        assert getattr(preceptor, name) is not None
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        preceptor.nothing_like_it  # noqa: B018
+
+
+def test_a_public_name_survives_the_import_of_every_module():
+    # A module of the same name would silently replace a lazily loaded function.
+    for path in tracked("src/preceptor/**/*.py"):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        if "__main__" not in parts:
+            importlib.import_module(".".join(part for part in parts if part != "__init__"))
+    assert callable(preceptor.rank)
+    assert callable(preceptor.run_study)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import preceptor",
+        "import preceptor.cli",
+        "from preceptor.cli import cli\ntry:\n    cli(['rank', '--help'])\nexcept SystemExit:\n    pass",
+    ],
+)
+def test_nothing_heavy_is_loaded_to_answer_a_question_about_usage(code: str):
+    assert loaded_after(code).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("path", tracked("examples/*.toml"), ids=lambda path: path.name)
+def test_every_example_study_parses(path: Path):
+    check_study(path.read_text(encoding="utf-8"))
+
+
+def test_every_study_in_the_documents_parses():
+    blocks = [
+        block
+        for path in tracked("README.md", "docs/*.md")
+        for block in re.findall(r"```toml\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
+    ]
+    assert blocks
+    for block in blocks:
+        check_study(block)
+
+
+def check_study(text: str) -> None:
+    tables = tomllib.loads(text)
+    checked(Machine, tables.pop("machine", {}), where="machine")
+    checked(Study, tables, where="study")
+
+
+def test_the_help_page_is_what_the_program_prints():
+    path = ROOT / "docs" / "render_help.py"
+    spec = importlib.util.spec_from_file_location("render_help", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.TARGET.read_text(encoding="utf-8") == module.rendered(), "run: make docs"
+
+
+def test_no_file_is_longer_than_500_lines():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in tracked("src/**/*.py", "tests/*.py", "bench/*.py")
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 500
+    }
+    assert not long
+
+
+def test_every_source_file_says_what_it_is_for():
+    for path in tracked("src/**/*.py", "tests/*.py", "bench/*.py"):
+        assert re.match(r'r?"""', path.read_text(encoding="utf-8")), path
+
+
+def test_no_text_names_a_path_of_some_machine():
+    local = re.compile(r"/(?:work|root|home/\w+)/|/tmp/\w")
+    for path in tracked("src/**/*.py", "bench/*.py", "docs/*", "*.md", "examples/*", "Makefile"):
+        if path.is_file():
+            found = local.search(path.read_text(encoding="utf-8"))
+            assert found is None, f"{path}: {found and found.group()}"
