@@ -1,33 +1,26 @@
 """The roster: who answered which instruction with which text, as columns without the texts.
 
-It is filled in one pass over the data, so two million responses cost a few dozen bytes each. What cannot
-be compared (no output, no reward) is counted here, per teacher and reason; texts are read again, a part at
-a time, only where something must be computed.
+Two million responses so cost a few dozen bytes each; texts are read again, a part at a time, only where
+something must be computed. What cannot be compared (no output, no reward) is counted per teacher and reason.
 """
 
-import math
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.errors import DataError, StudyError
-from preceptor.scorers.base import Array, Scorer
-from preceptor.scorers.column import ColumnScorer
-from preceptor.types import KEY_BYTES, Response
+from preceptor.errors import StudyError
+from preceptor.scorers.base import Array
+from preceptor.types import KEY_BYTES
 
 Keys = NDArray[np.void]
 """Responses' keys, each 16 bytes."""
 
-# Few objects alive at a time: the garbage collector looks at all of them again and again.
-_CHUNK = 128
 _MANY = 8
 
 
@@ -175,118 +168,3 @@ def _arrow_keys(keys: Keys) -> Any:
 
 def _numpy_keys(keys: Any) -> Keys:
     return np.frombuffer(keys.buffers()[1] or b"", f"V{KEY_BYTES}", len(keys))
-
-
-class _Columns:
-    """The roster under construction."""
-
-    def __init__(self, measures: Sequence[str]) -> None:
-        self.teachers: dict[str, int] = {}
-        self.instructions: dict[bytes, int] = {}
-        self.teacher, self.instruction, self.sample = array("i"), array("i"), array("i")
-        self.keys = bytearray()
-        self.values = {measure: array("d") for measure in measures}
-        self.dropped: dict[str, Counter[str]] = {}
-        self.lost: set[tuple[int, int]] = set()
-        self.cut: Counter[str] = Counter()
-
-    def add(self, chunk: Sequence[Response], given: "_Given") -> None:
-        """Add rows with their measures; those without output or measure are counted alone."""
-        teachers, instructions = self.teachers, self.instructions
-        places = []
-        for place, (response, note) in enumerate(zip(chunk, given.notes, strict=True)):
-            teacher = teachers.setdefault(response.teacher, len(teachers))
-            instruction = instructions.setdefault(response.instruction.id, len(instructions))
-            reason = _absent(response.text) or note
-            if reason is not None:
-                self.dropped.setdefault(response.teacher, Counter())[reason] += 1
-                self.lost.add((teacher, instruction))
-                continue
-            places.append(place)
-            self.teacher.append(teacher)
-            self.instruction.append(instruction)
-            self.sample.append(response.sample)
-            self.keys += response.key
-            if response.finish_reason == "length":
-                self.cut[response.teacher] += 1
-        for measure, column in self.values.items():
-            values = given.values[measure]
-            column.extend([values[place] for place in places])
-
-    def _missing(self) -> None:
-        """Count the instructions for which a teacher has no row at all."""
-        seen = np.zeros((len(self.teachers), len(self.instructions)), np.bool_)
-        seen[np.frombuffer(self.teacher, np.int32), np.frombuffer(self.instruction, np.int32)] = (
-            True
-        )
-        for teacher, instruction in self.lost:
-            seen[teacher, instruction] = True
-        for name, missing in zip(self.teachers, (~seen).sum(axis=1).tolist(), strict=True):
-            if missing:
-                self.dropped.setdefault(name, Counter())["missing"] += missing
-
-    def roster(self) -> Roster:
-        self._missing()
-        kind = np.dtype((np.void, KEY_BYTES))
-        return Roster(
-            teachers=tuple(self.teachers),
-            instructions=np.frombuffer(b"".join(self.instructions), dtype=kind),
-            teacher=np.frombuffer(self.teacher, dtype=np.int32),
-            instruction=np.frombuffer(self.instruction, dtype=np.int32),
-            sample=np.frombuffer(self.sample, dtype=np.int32),
-            keys=np.frombuffer(self.keys, dtype=kind),
-            values={name: np.frombuffer(column) for name, column in self.values.items()},
-            dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
-            cut={name: self.cut[name] for name in self.teachers},
-        )
-
-
-def _absent(text: str | None) -> str | None:
-    if text is None:
-        return "no output"
-    return "empty output" if not text or text.isspace() else None
-
-
-class _Given(NamedTuple):
-    """The measures of some rows as columns, and why a row has none; unset where there is a note."""
-
-    values: Mapping[str, list[float]]
-    notes: Sequence[str | None]
-
-
-def _given(chunk: Sequence[Response], scorer: Scorer | None) -> _Given:
-    """Return what the scorer puts on these rows."""
-    if scorer is None:
-        return _Given({}, [None] * len(chunk))
-    (measure,) = scorer.measures
-    if isinstance(scorer, ColumnScorer):
-        # A million rows should not each make a score only to be a number again.
-        numbers = [response.columns.get(scorer.column) for response in chunk]
-        absent = f"null {measure}"
-        notes = [absent if number is None else None for number in numbers]
-        return _Given({measure: numbers}, notes)  # type: ignore[dict-item]
-    # One at a time, because scores come in any order and one text may meet two references.
-    found = [score for response in chunk for batch in scorer.score([response]) for score in batch]
-    values = [score.values.get(measure, math.nan) for score in found]
-    return _Given({measure: values}, [score.note for score in found])  # type: ignore[dict-item]
-
-
-def read_roster(responses: Iterable[Response], scorer: Scorer | None) -> Roster:
-    """Return the roster of the responses, with the measure of a scorer that costs nothing.
-
-    DataError where there are no responses at all.
-    """
-    columns = _Columns(scorer.measures if scorer else ())
-    for chunk in _chunks(responses):
-        columns.add(chunk, _given(chunk, scorer))
-    if not columns.teachers:
-        raise DataError(
-            "The data hold no responses. Check the paths and the layout that was recognised."
-        )
-    return columns.roster()
-
-
-def _chunks(responses: Iterable[Response]) -> Iterator[list[Response]]:
-    iterator = iter(responses)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk

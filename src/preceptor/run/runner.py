@@ -20,7 +20,8 @@ from preceptor.ranking import rank
 from preceptor.results import Ranking
 from preceptor.rows import Problem
 from preceptor.run import plan
-from preceptor.run.roster import Choice, read_roster
+from preceptor.run.gather import gather
+from preceptor.run.roster import Choice
 from preceptor.run.steps import Amount, Progress, Silent, Step, amount_of, carry_out
 from preceptor.scorers.base import Array
 from preceptor.scorers.likelihood import LikelihoodScorer, instruction_following_difficulty
@@ -70,8 +71,8 @@ def open_data(study: Study) -> Opened:
     source = ResponseSource.open(_expanded(study.data.responses), columns)
     references = any(response.reference for response in islice(source, _PEEKED))
     scorer = plan.rewards(study, references=references)
-    roster = read_roster(source, scorer)
-    choice = roster.chosen(
+    gathered = gather(source, scorer)
+    choice = gathered.roster.chosen(
         study.data.limit,
         seed=study.ranking.seed,
         minimum_coverage=study.ranking.minimum_coverage,
@@ -81,8 +82,8 @@ def open_data(study: Study) -> Opened:
         choice,
         rewarded=scorer is not None,
         reward=_reward_name(study, references=references),
-        skipped=dict(source.problem_counts),
-        problems=source.problems,
+        skipped=gathered.skipped,
+        problems=gathered.problems,
     )
 
 
