@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from click.testing import CliRunner, Result
 
 from preceptor.cli import cli
 from preceptor.store import Store
-
-OLD_DOOR = pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")
-"""The package that counts tokens opens its data by a door that Python 3.11 warns of."""
 
 WORDS = ("the", "cat", "sat", "on", "mat", "sea", "is", "wide", "deep", "two", "plus", "four")
 Rows = list[dict[str, Any]]

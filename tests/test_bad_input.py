@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from small_study import OLD_DOOR, by_teacher, preceptor, ranked, rows_of, write_rows, write_teachers
+from small_study import by_teacher, preceptor, ranked, rows_of, write_rows, write_teachers
 
-pytestmark = [OLD_DOOR, pytest.mark.usefixtures("private_cache", "one_thread")]
+pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
 
 @pytest.fixture(autouse=True)
