@@ -197,6 +197,13 @@ def summary(
         rows[name] = {
             "roofline": round(statistics.median(of_peak), 3),
             "roofline_with_attention": round(statistics.median(of_peak) * share, 3),
+            "roofline_by_processor_time": round(
+                statistics.median(
+                    work.linear / r[name]["processor"] / (r[name]["peak"] / given.threads)
+                    for r in rounds
+                ),
+                3,
+            ),
             "tokens_per_second": round(
                 statistics.median(work.tokens / r[name]["seconds"] for r in rounds), 1
             ),
