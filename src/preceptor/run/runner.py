@@ -181,7 +181,24 @@ def _rank_for(
         settings=settings,
         options=study.ranking,
     )
-    return replace(ranking, warnings=(*ranking.warnings, *_skipped(opened)))
+    told = (*ranking.warnings, *_not_drawn(opened, study), *_skipped(opened))
+    return replace(ranking, warnings=told)
+
+
+def _not_drawn(opened: Opened, study: Study) -> list[str]:
+    """Return, where a limit drew instructions, which could not be drawn and why."""
+    roster = opened.choice.roster
+    reasons = [
+        f"'{teacher}' {', '.join(f'{reason} {count}' for reason, count in counts.items())}"
+        for teacher, counts in roster.dropped.items()
+        if counts
+    ]
+    if study.data.limit is None or not reasons:
+        return []
+    return [
+        f"The {len(opened.choice.taken)} instructions were drawn from those that every teacher answered, "
+        f"of {len(roster.instructions)} in the data. Lacking: {'; '.join(reasons)}."
+    ]
 
 
 def _skipped(opened: Opened) -> list[str]:
