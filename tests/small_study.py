@@ -24,7 +24,8 @@ def rows_of(teacher: int, instructions: int = 6, *, words: int = 8) -> Rows:
     return [
         {
             "instruction": f"What is number {number} good for?",
-            "output": " ".join(rng.choice(WORDS, size=int(rng.integers(2, words + 1)))) + ".",
+            "output": " ".join(rng.choice(WORDS, size=int(rng.integers(2, words + 1))))
+            + f" {teacher}.",
             "reward": round(float(rng.uniform(0.1, 2.0)), 3),
         }
         for number in range(instructions)

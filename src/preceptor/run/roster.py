@@ -128,7 +128,11 @@ class Choice:
     @cached_property
     def distinct(self) -> Keys:
         """The keys without repeats: a text that two teachers gave is one."""
-        return _numpy_keys(_arrow_keys(self.keys).unique())
+        return _distinct(self.keys)
+
+    def distinct_of(self, rows: NDArray[np.bool_]) -> Keys:
+        """Return the keys of these rows without repeats."""
+        return _distinct(self.keys[rows])
 
     def lacking(self, stored: Keys) -> Keys:
         """Return the distinct keys that are not among those stored."""
@@ -166,5 +170,6 @@ def _arrow_keys(keys: Keys) -> Any:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, data])
 
 
-def _numpy_keys(keys: Any) -> Keys:
-    return np.frombuffer(keys.buffers()[1] or b"", f"V{KEY_BYTES}", len(keys))
+def _distinct(keys: Keys) -> Keys:
+    found = _arrow_keys(keys).unique()
+    return np.frombuffer(found.buffers()[1] or b"", f"V{KEY_BYTES}", len(found))

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from itertools import islice
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.errors import StudyError
 from preceptor.instructions import ResponseSource
@@ -23,7 +25,7 @@ from preceptor.run import plan
 from preceptor.run.gather import gather
 from preceptor.run.roster import Choice
 from preceptor.run.steps import Amount, Progress, Silent, Step, amount_of, carry_out
-from preceptor.scorers.base import Array
+from preceptor.scorers.base import Array, StoredScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, instruction_following_difficulty
 from preceptor.store import Store
 from preceptor.study import ColumnReward, Machine, Student, Study
@@ -106,7 +108,7 @@ def outlook(study: Study, machine: Machine) -> tuple[Opened, list[StepOutlook]]:
     for student in _students(study):
         planned, steps = _steps(opened, study, machine, student)
         for step in steps:
-            missing = step.missing()
+            missing = step.missing(step.stored())
             texts = next(step.texts(missing), [])
             stored = len(opened.choice.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
@@ -169,9 +171,9 @@ def _rank_for(
     opened: Opened, study: Study, machine: Machine, student: Student | None, progress: Progress
 ) -> Ranking:
     planned, steps = _steps(opened, study, machine, student)
-    for step in steps:
-        carry_out(step, progress)
-    measurements = _Assembly(opened.choice, study).measurements(steps)
+    columns = [carry_out(step, progress) for step in steps]
+    assembly = _Assembly(opened.choice, study)
+    measurements = assembly.measurements([step.scorer for step in steps], columns)
     settings = _settings(opened, study, planned)
     ranking = rank(
         measurements,
@@ -220,11 +222,15 @@ class _Assembly:
         self.notes: dict[int, str] = {}
         self.truncated: dict[str, int] = {}
 
-    def measurements(self, steps: Sequence[Step]) -> Measurements:
+    def measurements(
+        self, scorers: Sequence[StoredScorer], stored: Sequence[Mapping[str, NDArray[Any]]]
+    ) -> Measurements:
+        """Return the measures of these scorers and of the data, from what is stored of each."""
         roster = self.choice.roster
         rows = {name: column[self.choice.rows] for name, column in roster.values.items()}
-        for step in steps:
-            rows |= self._read(step)
+        for scorer, columns in zip(scorers, stored, strict=True):
+            self._note(columns)
+            rows |= scorer.derive({name: columns[name] for name in scorer.columns})
         self._require_scores()
         rows, denominators = self._formed(rows)
         return Measurements(
@@ -252,8 +258,8 @@ class _Assembly:
             "anything else look at the responses, or leave the teacher out."
         )
 
-    def _read(self, step: Step) -> Mapping[str, Array]:
-        columns = step.shelf.columns(self.choice.keys, step.scorer.columns)
+    def _note(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Take down why rows have no score, and how many were cut."""
         for place in np.flatnonzero(columns["note"] != None).tolist():  # noqa: E711  (elementwise)
             self.notes.setdefault(place, str(columns["note"][place]))
         cut = columns.get("truncated")
@@ -264,7 +270,6 @@ class _Assembly:
                 roster.teacher[self.choice.rows], weights=weights, minlength=len(roster.teachers)
             )
             self.truncated = dict(zip(roster.teachers, counts.astype(int).tolist(), strict=True))
-        return step.scorer.derive({name: columns[name] for name in step.scorer.columns})
 
     def _formed(self, rows: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the rows' measures under the study's reading of the loss, and denominators."""

@@ -8,11 +8,12 @@ parts in an order of its own, so that several processes share the work without k
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.run.roster import Choice, Keys
 from preceptor.scorers.base import StoredScorer
@@ -82,9 +83,18 @@ class Step:
     choice: Choice
     having: str | None = None
 
-    def missing(self) -> Keys:
-        """Return the keys that are wanted and not stored; a note counts as stored."""
-        return self.choice.lacking(self.shelf.keys(having=self.having))
+    def stored(self) -> Mapping[str, NDArray[Any]]:
+        """Return the scorer's columns and the notes, one value for each row of the choice."""
+        return self.shelf.columns(self.choice.keys, self.scorer.columns)
+
+    def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
+        """Return the keys without a number or a note among what is stored."""
+        if self.having is not None:
+            return self.choice.lacking(self.shelf.keys(having=self.having))
+        absent = stored["note"] == None  # noqa: E711  (elementwise)
+        for name in self.scorer.columns:
+            absent &= np.isnan(stored[name])
+        return self.choice.distinct_of(absent)
 
     def texts(self, keys: Keys) -> Iterator[list[Response]]:
         """Yield the responses with these keys, one for each, by whole instructions.
@@ -124,23 +134,28 @@ class _Found:
         self._instructions.add(response.instruction.id)
 
 
-def carry_out(step: Step, progress: Progress) -> None:
-    """Score and store everything the step lacks; what is stored already costs nothing."""
-    missing = step.missing()
-    stored = len(step.choice.distinct) - len(missing)
+def carry_out(step: Step, progress: Progress) -> Mapping[str, NDArray[Any]]:
+    """Score and store everything the step lacks; return its columns as `Step.stored` does.
+
+    What is stored already costs nothing.
+    """
+    columns = step.stored()
+    missing = step.missing(columns)
+    present = len(step.choice.distinct) - len(missing)
     if not len(missing):
-        progress.begin(step.name, stored, Amount())
+        progress.begin(step.name, present, Amount())
         progress.end()
-        return
+        return columns
     work = None
     for texts in step.texts(missing):
         if work is None:
-            progress.begin(step.name, stored, amount_of(texts, missing=len(missing)))
+            progress.begin(step.name, present, amount_of(texts, missing=len(missing)))
             work = _Work(step, progress)
         work.score(texts)
     if work is not None:
         step.shelf.compact()
         progress.end()
+    return step.stored()
 
 
 def amount_of(texts: Sequence[Response], *, missing: int) -> Amount:

@@ -1,0 +1,189 @@
+"""Killed, interrupted and simultaneous runs: what is stored stays and is never redone.
+
+Everything runs in processes of its own, over a tiny real model. `bench/kill_resume.py` is the thorough
+version, for models and data of one's own.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from small_study import by_teacher, shards, shelf_sizes, start, write_teachers
+
+pytestmark = pytest.mark.usefixtures("private_cache")
+
+KILLS = 10
+PATIENCE = 120.0
+
+
+class Study:
+    """A run long enough to be killed in, of `rows` responses; its processes end with the test."""
+
+    rows = 640
+
+    def __init__(self, folder: Path, student: Path) -> None:
+        files = write_teachers(folder / "data", instructions=self.rows // 2, words=4)
+        self.words = ("rank", *files, "--student", student, "--reward-column", "reward")
+        self.words += ("--device", "cpu", "--token-budget", "128")
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def begin(self, store: Path, result: Path) -> "subprocess.Popen[str]":
+        process = start(*self.words, "--store", store, "--json", result)
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def study(tmp_path: Path, model_folder: Path) -> Iterator[Study]:
+    study = Study(tmp_path, model_folder)
+    yield study
+    for process in study.processes:
+        process.kill()
+        with process:
+            pass
+
+
+def wait_for_scoring(process: "subprocess.Popen[str]") -> str:
+    """Read what the process says until the model's step begins; return all of it."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if line.startswith("likelihood: ") or line.startswith("Error"):
+            break
+    return said
+
+
+def wait_for_scores(process: "subprocess.Popen[str]", store: Path, *, more_than: int) -> None:
+    """Wait until the model has put something more into the store, or the process has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and shelf_sizes(store).get("conditional", 0) <= more_than:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    return said
+
+
+def rows_by_key(store: Path) -> dict[tuple[str, bytes], list[Mapping[str, Any]]]:
+    """Return every stored row by shelf and key, however often it was stored."""
+    found: dict[tuple[str, bytes], list[Mapping[str, Any]]] = {}
+    for shard in shards(store):
+        for row in pq.read_table(shard).to_pylist():
+            found.setdefault((shard.parent.name, row.pop("key")), []).append(row)
+    return found
+
+
+def check_same(result: Path, expected: Path) -> None:
+    """Check that two runs say the same; batches differ after a kill, and rounding with them."""
+    (one,), (other,) = json.loads(result.read_text()), json.loads(expected.read_text())
+    assert [r["teacher"] for r in one["teachers"]] == [r["teacher"] for r in other["teachers"]]
+    for name, record in by_teacher(other).items():
+        found = by_teacher(one)[name]
+        assert found.keys() == record.keys()
+        for field, value in record.items():
+            same = pytest.approx(value, rel=1e-9) if isinstance(value, float | list) else value
+            assert found[field] == same, (name, field)
+    assert one["settings"] == other["settings"]
+
+
+def test_runs_killed_at_any_moment_resume_to_the_same_result(study: Study, tmp_path: Path):
+    store, result, expected = tmp_path / "store", tmp_path / "got.json", tmp_path / "expected.json"
+    process = study.begin(tmp_path / "undisturbed", expected)
+    began = time.monotonic()
+    wait_for_scoring(process)
+    starting = time.monotonic() - began
+    finish(process)
+    scoring = time.monotonic() - began - starting
+
+    rng = np.random.default_rng(10)
+    sizes = [0]
+    for kill in range(KILLS):
+        process = study.begin(store, result)
+        if kill % 3 == 0:
+            time.sleep(rng.uniform(0.1, 1.2) * starting)
+        elif kill % 3 == 1:
+            wait_for_scoring(process)
+            time.sleep(rng.uniform(0.1, 0.9) * scoring)
+        else:
+            wait_for_scores(process, store, more_than=shelf_sizes(store).get("conditional", 0))
+            time.sleep(rng.uniform(0.0, 0.4))
+        process.kill()
+        process.communicate()
+        stored = rows_by_key(store)
+        sizes.append(len(stored))
+        # Nothing stored was computed again: at most a compaction was cut short, which changes no row.
+        for rows in stored.values():
+            assert all(row == rows[0] for row in rows)
+    assert sizes == sorted(sizes)
+    assert any(study.rows < size < 2 * study.rows for size in sizes), "no kill met the scoring"
+
+    finish(study.begin(store, result))
+    assert shelf_sizes(store) == {"length": study.rows, "conditional": study.rows}
+    assert all(len(rows) == 1 for rows in rows_by_key(store).values())
+    check_same(result, expected)
+
+
+def test_an_interrupt_keeps_what_is_computed_and_says_so(study: Study, tmp_path: Path):
+    store, result = tmp_path / "store", tmp_path / "got.json"
+    process = study.begin(store, result)
+    wait_for_scoring(process)
+    wait_for_scores(process, store, more_than=0)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "interrupted; what was computed is stored. Run the same command to go on." in said
+    assert "Traceback" not in said
+    assert not result.exists()
+    stored = shelf_sizes(store)["conditional"]
+    assert 0 < stored < study.rows
+    again = study.begin(store, result)
+    assert f"likelihood: {stored} stored, {study.rows - stored} to compute" in wait_for_scoring(
+        again
+    )
+    finish(again)
+
+
+COUNTING = """
+import json, sys
+from preceptor import api
+from preceptor.run.steps import Silent
+
+class Counting(Silent):
+    computed = 0
+    def advance(self, done):
+        self.computed += done.responses if done.tokens else 0  # only what is computed has tokens
+
+student, store, *files = sys.argv[1:]
+told = Counting()
+options = {"student": student, "reward_column": "reward", "store": store, "device": "cpu"}
+ranking = api.rank(files, token_budget=128, progress=told, **options)
+print(json.dumps([told.computed, ranking.to_records()]))
+"""
+
+
+def test_two_processes_at_once_share_the_work(tmp_path: Path, model_folder: Path):
+    files = write_teachers(tmp_path / "data", instructions=640, words=2)
+    rows = 1280
+    words = [sys.executable, "-c", COUNTING, str(model_folder), str(tmp_path / "store")]
+    both = [
+        subprocess.Popen([*words, *map(str, files)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    found = [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in both]
+    computed = [number for number, _ in found]
+    assert rows <= sum(computed) < 1.5 * rows
+    assert min(computed) > 0.1 * rows
+    assert found[0][1] == found[1][1]
