@@ -1,0 +1,137 @@
+"""Several processes gather the same roster as one, and say the same about bad rows."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preceptor.errors import DataError
+from preceptor.instructions import ResponseSource
+from preceptor.layouts import ReadOptions
+from preceptor.run import gather as module
+from preceptor.run.gather import Gathered, gather
+from preceptor.run.roster import Roster
+from preceptor.scorers.column import ColumnScorer
+from preceptor.scorers.verifier import Verifier
+from small_study import Rows, rows_of, write_rows
+
+REWARDS = ReadOptions(number_columns=("reward",))
+Both = Callable[[list[Path]], tuple[Gathered, Gathered]]
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return what makes even small data be read by three processes."""
+
+    def allow() -> None:
+        monkeypatch.setattr(module, "LARGE_BYTES", 0)
+        monkeypatch.setattr(module, "_cores", lambda: 3)
+
+    return allow
+
+
+@pytest.fixture
+def both(many: Callable[[], None]) -> Both:
+    """Gather in this process, then in three."""
+
+    def run(files: list[Path]) -> tuple[Gathered, Gathered]:
+        source, scorer = ResponseSource.open(files, REWARDS), ColumnScorer("reward")
+        alone = gather(source, scorer)
+        assert module._side_by_side(source, scorer) is None
+        many()
+        assert module._side_by_side(source, scorer) is not None
+        return alone, gather(source, scorer)
+
+    return run
+
+
+def check_alike(one: Roster, other: Roster) -> None:
+    """Check that the rosters hold the same rows; those of one teacher may stand closer together."""
+    assert one.teachers == other.teachers
+    assert one.instructions.tolist() == other.instructions.tolist()
+    assert one.dropped == other.dropped
+    assert one.cut == other.cut
+    assert rows(one) == rows(other)
+
+
+def rows(roster: Roster) -> list[tuple[object, ...]]:
+    columns = (roster.teacher, roster.instruction, roster.sample, roster.keys)
+    return sorted(
+        zip(*(c.tolist() for c in columns), roster.values["reward"].tolist(), strict=True)
+    )
+
+
+def three_teachers() -> dict[str, Rows]:
+    bad = rows_of(1, 40)
+    bad[3]["output"], bad[5]["reward"], bad[7]["finish_reason"] = None, None, "length"
+    return {"alpha": rows_of(0, 30), "beta": bad, "gamma": rows_of(2, 40)[10:]}
+
+
+def test_processes_change_no_roster(tmp_path: Path, both: Both):
+    files = [write_rows(tmp_path / f"{n}.jsonl", rows) for n, rows in three_teachers().items()]
+    alone, together = both(files)
+    check_alike(alone.roster, together.roster)
+    assert alone.roster.dropped["beta"] == {"no output": 1, "null reward": 1}
+    assert alone.roster.cut["beta"] == 1
+
+
+def test_shards_of_one_teacher_keep_the_numbers_of_its_samples(tmp_path: Path, both: Both):
+    for name, all_rows in three_teachers().items():
+        write_rows(tmp_path / name / "part-1.jsonl", all_rows[:25])
+        write_rows(tmp_path / name / "part-2.jsonl", [*all_rows[20:], *all_rows[:2]])
+    alone, together = both([tmp_path / name for name in three_teachers()])
+    check_alike(alone.roster, together.roster)
+    assert alone.roster.sample.max() == 1
+
+
+def test_samples_of_one_teacher_in_files_that_name_it_by_row_are_numbered_as_in_one(
+    tmp_path: Path, both: Both
+):
+    named = [{**row, "generator": "alpha"} for row in rows_of(0)]
+    more = [{**row, "generator": name} for name in ("alpha", "beta") for row in rows_of(1)]
+    files = [write_rows(tmp_path / "1.jsonl", named), write_rows(tmp_path / "2.jsonl", more)]
+    alone, together = both(files)
+    check_alike(alone.roster, together.roster)
+    assert np.bincount(alone.roster.sample).tolist() == [12, 6]
+
+
+def test_problems_are_told_as_by_one_process(
+    tmp_path: Path, both: Both, caplog: pytest.LogCaptureFixture
+):
+    files = [write_rows(tmp_path / f"{n}.jsonl", rows) for n, rows in three_teachers().items()]
+    with files[1].open("a") as file:
+        file.write('{"instruction": \n[]\n')
+    with caplog.at_level(logging.WARNING):
+        alone, together = both(files)
+    assert alone.skipped == together.skipped == {str(files[1]): 2}
+    assert list(alone.problems) == list(together.problems)
+    said = {r.getMessage() for r in caplog.records if "problems" in r.getMessage()}
+    assert len(said) == 1
+    assert f"2 problems. The first: {files[1]}, line 41" in said.pop()
+
+
+def test_an_error_in_a_process_is_the_error_of_the_run(tmp_path: Path, many: Callable[[], None]):
+    many()
+    files = [write_rows(tmp_path / f"{n}.jsonl", rows) for n, rows in three_teachers().items()]
+    source = ResponseSource.open(files, ReadOptions())
+    for file in files:
+        file.write_text("nothing that is JSON\n")
+    with pytest.raises(DataError, match=r"No row of .*alpha.jsonl can be read"):
+        gather(source, None)
+
+
+def test_the_reward_of_a_text_is_checked_against_the_reference_of_its_own_row(tmp_path: Path):
+    same = {"instruction": "What is two plus two?", "output": "four"}
+    answers = [{**same, "reference": {"kind": "exact", "answer": a}} for a in ("four", "five")]
+    source = ResponseSource.open([write_rows(tmp_path / "alpha.jsonl", answers)])
+    assert gather(source, Verifier()).roster.values["reward"].tolist() == [1.0, 0.0]
+
+
+def test_no_responses_at_all_are_refused(tmp_path: Path):
+    path = write_rows(tmp_path / "alpha.jsonl", rows_of(0))
+    source = ResponseSource.open([path])
+    path.write_text("")
+    with pytest.raises(DataError, match="The data hold no responses"):
+        gather(source, None)
