@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from click.testing import CliRunner, Result
 
+from preceptor.api import rank
 from preceptor.cli import cli
+from preceptor.results import Ranking
 from preceptor.store import Store
 
 WORDS = ("the", "cat", "sat", "on", "mat", "sea", "is", "wide", "deep", "two", "plus", "four")
@@ -66,6 +69,12 @@ def ranked(*arguments: object) -> list[dict[str, Any]]:
 def by_teacher(ranking: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the records by the teacher's name."""
     return {record["teacher"]: record for record in ranking["teachers"]}
+
+
+def ranking_of(tmp_path: Path, **changes: Any) -> Ranking:
+    """Return a ranking of two teachers by their rewards, with some of its fields changed."""
+    files = write_teachers(tmp_path / "ranked")
+    return replace(rank(files, reward_column="reward", store=str(tmp_path / "of")), **changes)
 
 
 def command(*arguments: object) -> list[str]:

@@ -131,10 +131,16 @@ def show(identity: str | None, store: str) -> None:
     """Explain what a store holds: all identities, or one by the start of its name."""
     from preceptor.store import Store
 
-    for shelf in Store(store).shelves():
-        digest = shelf.identity.digest
-        if identity and not digest.startswith(identity):
-            continue
+    shelves = {shelf.identity.digest: shelf for shelf in Store(store).shelves()}
+    if not shelves:
+        click.echo(f"The store '{store}' holds nothing.")
+    found = [digest for digest in shelves if digest.startswith(identity or "")]
+    if shelves and not found:
+        raise click.ClickException(
+            f"No identity in '{store}' starts with '{identity}'. It holds: {', '.join(shelves)}."
+        )
+    for digest in found:
+        shelf = shelves[digest]
         click.echo(f"{shelf.kind}/{digest}  {len(shelf.keys()):,} rows")
         if identity:
             spec = {"spec": shelf.identity.spec, "recorded": dict(shelf.recorded)}

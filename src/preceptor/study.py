@@ -34,7 +34,7 @@ class Data(_Table):
         min_length=1, description="Files, folders or Hub data sets with the teachers' responses."
     )
     limit: int | None = Field(
-        None, ge=1, description="Compare on this many instructions, drawn by the seed; nested."
+        None, ge=2, description="Compare on this many instructions, drawn by the seed; nested."
     )
     columns: ReadOptions = Field(
         ReadOptions(), description="What the columns mean, where recognition needs overriding."
@@ -133,6 +133,8 @@ class Study(_Table):
             raise ValueError(f"by = '{self.by}' is not among the metrics {', '.join(kinds)}")
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"a metric is named twice: {', '.join(kinds)}")
+        if not 0 <= self.ranking.seed < 2**63:
+            raise ValueError(f"seed = {self.ranking.seed}: expected 0 to 2**63 - 1")
         names = [student.name for student in self.students]
         if len(set(names)) < len(names):
             raise ValueError(f"a student is named twice: {', '.join(names)}")

@@ -203,7 +203,7 @@ class PlainProgress:
         """Say nothing more."""
 
     def _say(self, line: str) -> None:
-        self._console.print(Text(line, style="dim"))
+        self._console.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def print_lines(console: Console, lines: Sequence[str]) -> None:

@@ -254,8 +254,8 @@ class _Assembly:
         reasons = ", ".join(f"{why} ({n:,})" for why, n in Counter(of_bare).most_common(_REASONS))
         raise StudyError(
             f"Not one response of {names} has a score: {reasons}. Non-finite numbers come of damaged "
-            "weights or of half precision: fetch the student again or try --dtype float32; for "
-            "anything else look at the responses, or leave the teacher out."
+            "weights or of half precision: fetch the student again or try --dtype float32. Where a "
+            "prompt leaves no room, give a larger --max-length. Else leave the teacher out."
         )
 
     def _note(self, columns: Mapping[str, NDArray[Any]]) -> None:

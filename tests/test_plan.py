@@ -1,0 +1,129 @@
+"""What a study takes is decided before anything is computed, and `preceptor plan` tells what a run does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from preceptor import api
+from preceptor.errors import StudyError
+from preceptor.run import plan
+from preceptor.scorers.column import ColumnScorer
+from preceptor.scorers.verifier import Verifier
+from preceptor.study import Machine, Student, Study, checked
+from small_study import preceptor, shards, shelf_sizes, write_teachers
+
+STUDENT = Student(model="a/b")
+
+
+def study_with(**tables: object) -> Study:
+    return checked(Study, {"data": {"responses": ["a.jsonl"]}, **tables}, where="here")
+
+
+def planned(
+    study: Study, *, student: Student | None = STUDENT, rewarded: bool = True
+) -> plan.StudentPlan:
+    return plan.for_student(study, Machine(device="cpu"), student, rewarded=rewarded)
+
+
+def metrics(of: plan.StudentPlan) -> set[str]:
+    return {metric.kind for metric in of.metrics}
+
+
+def test_every_metric_that_needs_no_further_pass_is_formed_unless_some_are_named():
+    found = planned(study_with())
+    assert {"car", "reward", "loss", "perplexity", "rsr", "length"} <= metrics(found)
+    assert "ifd" not in metrics(found)
+    assert [scorer.name for scorer in found.scorers] == ["length", "likelihood"]
+    assert metrics(planned(study_with(metrics=[{"kind": "ifd"}]))) == {"ifd"}
+
+
+def test_without_rewards_no_metric_needs_one():
+    assert metrics(planned(study_with(), rewarded=False)).isdisjoint({"car", "reward"})
+
+
+def test_without_a_student_only_reward_and_length_rank():
+    found = planned(study_with(), student=None)
+    assert metrics(found) == {"reward", "length"}
+    assert found.student is None
+    assert [scorer.name for scorer in found.scorers] == ["length"]
+
+
+def test_the_pass_without_instruction_is_planned_only_where_it_is_needed():
+    passes = ["length", "likelihood", "likelihood without instruction"]
+    ifd = study_with(metrics=[{"kind": "ifd"}])
+    assert [scorer.name for scorer in planned(ifd).scorers] == passes
+    reading = {"conditioning": "unconditional"}
+    car = study_with(metrics=[{"kind": "car"}], reading=reading)
+    assert [scorer.name for scorer in planned(car).scorers] == [passes[0], passes[2]]
+    both = study_with(metrics=[{"kind": "car"}, {"kind": "rsr"}], reading=reading)
+    assert [scorer.name for scorer in planned(both).scorers] == passes
+
+
+def test_a_metric_by_length_alone_loads_no_model():
+    found = planned(study_with(metrics=[{"kind": "length"}]))
+    assert [scorer.name for scorer in found.scorers] == ["length"]
+
+
+def test_a_metric_without_its_measure_is_refused_before_anything_is_computed():
+    with pytest.raises(StudyError, match="needs the measure 'reward'"):
+        planned(study_with(metrics=[{"kind": "car"}]), rewarded=False)
+    with pytest.raises(StudyError, match=r"needs the measure 'loss'.*--student"):
+        planned(study_with(metrics=[{"kind": "loss"}]), student=None)
+
+
+def test_a_named_column_goes_before_references_and_references_before_nothing():
+    named = study_with(reward={"kind": "column", "column": "score"})
+    scorer = plan.rewards(named, references=True)
+    assert isinstance(scorer, ColumnScorer) and scorer.column == "score"
+    assert isinstance(plan.rewards(study_with(), references=True), Verifier)
+    assert isinstance(
+        plan.rewards(study_with(reward={"kind": "reference"}), references=False), Verifier
+    )
+    assert plan.rewards(study_with(), references=False) is None
+
+
+def toml_of(folder: Path, student: Path, *, instructions: int) -> Path:
+    write_teachers(folder / "data", instructions=instructions)
+    path = folder / "study.toml"
+    path.write_text(
+        f'[data]\nresponses = ["{folder}/data/*.jsonl"]\n[[students]]\nmodel = "{student}"\n'
+        '[reward]\nkind = "column"\ncolumn = "reward"\n[[metrics]]\nkind = "car"\n[[metrics]]\n'
+        f'kind = "ifd"\n[machine]\nstore = "{folder}/store"\ndevice = "cpu"\n'
+    )
+    return path
+
+
+@pytest.mark.usefixtures("private_cache", "one_thread")
+def test_a_plan_computes_nothing_and_foretells_what_the_run_computes(
+    tmp_path: Path, model_folder: Path
+):
+    file = toml_of(tmp_path, model_folder, instructions=6)
+    shown = preceptor("plan", file)
+    assert shown.exit_code == 0, shown.output
+    assert not (tmp_path / "store").exists()
+    said = " ".join(shown.stdout.split())
+    assert "2 teachers, 6 of 6 instructions compared" in said
+    for step in ("length", "likelihood", "likelihood without instruction"):
+        assert f"tiny-llama, {step}: 0 stored, 12 to compute" in said
+
+    assert preceptor("run", file).exit_code == 0
+    assert shelf_sizes(tmp_path / "store") == {"length": 12, "conditional": 12, "unconditional": 12}
+    before = shards(tmp_path / "store")
+    assert "likelihood: 12 stored, 0 to compute (about 0 tokens)" in preceptor("plan", file).stdout
+
+    toml_of(tmp_path, model_folder, instructions=8)  # all texts are other ones
+    said = preceptor("plan", file).stdout
+    assert "likelihood: 0 stored, 16 to compute" in said
+    assert shards(tmp_path / "store") == before
+
+
+def test_the_outlook_counts_distinct_texts_and_their_characters(tmp_path: Path):
+    texts = write_teachers(tmp_path, teachers=1)[0].read_text()
+    (tmp_path / "twin.jsonl").write_text(texts)
+    files = [tmp_path / "alpha.jsonl", tmp_path / "twin.jsonl"]
+    study, machine = api.study_of(files, store=str(tmp_path / "store"))
+    _, (step,) = api.plan(study, machine)
+    assert (step.step, step.stored, step.missing.responses) == ("length", 0, 6)
+    characters = sum(len(row["output"]) for row in map(json.loads, texts.splitlines()))
+    assert step.missing.characters == characters
