@@ -99,39 +99,46 @@ class Step:
     def texts(self, keys: Keys) -> Iterator[list[Response]]:
         """Yield the responses with these keys, one for each, by whole instructions.
 
-        Every list holds about `TEXTS_IN_MEMORY` characters at most, and costs a pass over the data.
+        Every list holds `TEXTS_IN_MEMORY` characters or a single instruction, and costs a pass over the data.
         """
         waiting: set[bytes] = set(keys.tolist())
         while waiting:
-            found, held, full = _Found(), 0, False
+            found = _Found()
             for response in self.source:
-                if response.text is None or response.key not in waiting:
-                    continue
-                if full and response.instruction.id not in found:
-                    continue
-                held += len(response.text)
-                full = full or held > TEXTS_IN_MEMORY
-                found.add(response)
-            if not found.responses:
+                if response.text is not None and response.key in waiting:
+                    found.offer(response)
+            responses = found.responses()
+            if not responses:
                 logger.warning("%d responses are no longer in the data", len(waiting))
                 return
-            waiting.difference_update(found.responses)
-            yield list(found.responses.values())
+            waiting.difference_update(response.key for response in responses)
+            yield responses
 
 
 class _Found:
-    """Responses by key, and the instructions they belong to."""
+    """Responses by instruction; where they grow too large, the instructions met last are given up."""
 
     def __init__(self) -> None:
-        self.responses: dict[bytes, Response] = {}
-        self._instructions: set[bytes] = set()
+        self._groups: dict[bytes, dict[bytes, Response]] = {}
+        self._held = 0
+        self._full = False
 
-    def __contains__(self, instruction: bytes) -> bool:
-        return instruction in self._instructions
+    def offer(self, response: Response) -> None:
+        group = self._groups.get(response.instruction.id)
+        if group is None:
+            if self._full:
+                return
+            group = self._groups[response.instruction.id] = {}
+        if response.key not in group:
+            group[response.key] = response
+            self._held += len(response.text or "")
+        while self._held > TEXTS_IN_MEMORY and len(self._groups) > 1:
+            self._full = True
+            _, given_up = self._groups.popitem()
+            self._held -= sum(len(one.text or "") for one in given_up.values())
 
-    def add(self, response: Response) -> None:
-        self.responses[response.key] = response
-        self._instructions.add(response.instruction.id)
+    def responses(self) -> list[Response]:
+        return [response for group in self._groups.values() for response in group.values()]
 
 
 def carry_out(step: Step, progress: Progress) -> Mapping[str, NDArray[Any]]:
