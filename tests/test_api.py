@@ -1,0 +1,112 @@
+"""Scripts get what the command line gives, from the same calls."""
+
+from pathlib import Path
+
+import pytest
+
+import preceptor
+from preceptor import api
+from preceptor.errors import StudyError
+from preceptor.layouts import ReadOptions
+from preceptor.metrics import CompatibilityAdjustedReward
+from preceptor.study import Machine
+from small_study import ranked, write_rows, write_teachers
+
+pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
+
+
+def test_a_script_gets_the_ranking_that_the_command_prints(tmp_path: Path, model_folder: Path):
+    files, store = write_teachers(tmp_path), tmp_path / "store"
+    ranking = preceptor.rank(
+        files, student=str(model_folder), reward_column="reward", store=str(store), device="cpu"
+    )
+    words = ("--student", model_folder, "--reward-column", "reward", "--store", store)
+    (printed,) = ranked(*files, *words, "--device", "cpu")
+    assert ranking.to_dict() == printed
+    assert ranking.student == model_folder.name
+
+
+def test_one_path_alone_is_enough(tmp_path: Path):
+    rows = [
+        {"instruction": f"{n}?", "generator": g, "output": g * n} for n in (1, 2, 3) for g in "ab"
+    ]
+    path = write_rows(tmp_path / "both.jsonl", rows)
+    for given in (path, str(path), [path]):
+        ranking = preceptor.rank(given, store=str(tmp_path / "store"))
+        assert {result.teacher for result in ranking.teachers} == {"a", "b"}
+
+
+def test_every_option_reaches_its_place_in_the_study():
+    study, machine = api.study_of(
+        ["a.jsonl"],
+        students=["a/b", "c/d"],
+        reward_column="score",
+        metrics=["car", "rsr", "car"],
+        by="rsr",
+        beta=2.0,
+        limit=7,
+        max_length=99,
+        template="plain",
+        revision="main",
+        dtype="float16",
+        seed=5,
+        draws=11,
+        reward_transform="sigmoid",
+        minimum_coverage=0.25,
+        conditioning="unconditional",
+        reduction="sequence-sum",
+        include_end_of_turn=True,
+        columns=ReadOptions(teacher_column="who"),
+        store="there",
+        device="cpu",
+        token_budget=64,
+        keep_tokens=True,
+    )
+    assert study.data.responses == ("a.jsonl",)
+    assert study.data.limit == 7
+    assert study.data.columns.teacher_column == "who"
+    for student in study.students:
+        assert (student.max_length, student.template) == (99, "plain")
+        assert (student.revision, student.dtype) == ("main", "float16")
+    assert [metric.kind for metric in study.metrics] == ["car", "rsr"]
+    assert study.metrics[0] == CompatibilityAdjustedReward(beta=2.0)
+    assert (study.by, study.beta) == ("rsr", 2.0)
+    assert study.reading.model_dump() == {
+        "conditioning": "unconditional",
+        "reduction": "sequence-sum",
+        "include_end_of_turn": True,
+    }
+    options = study.ranking
+    assert (options.seed, options.draws, options.transform) == (5, 11, "sigmoid")
+    assert options.minimum_coverage == 0.25
+    assert machine == Machine(device="cpu", token_budget=64, store="there", keep_tokens=True)
+
+
+def test_the_options_of_a_script_are_those_of_the_command_line():
+    from preceptor.cli import cli
+
+    command = {parameter.name for parameter in cli.commands["rank"].params}
+    outputs = {"json_path", "csv_path", "html_path"}
+    columns = {name for name in command if name in ReadOptions.__dataclass_fields__}
+    scripted = {"responses", "students", "reward_column", *api.RankOptions.__annotations__}
+    assert command - outputs - columns == scripted - {"columns"}
+
+
+def test_wrong_options_are_all_named():
+    with pytest.raises(StudyError) as caught:
+        api.study_of(["a"], students=["a/b"], limit=0, dtype="float8", beta=-1.0)
+    assert "3 wrong field(s)" in str(caught.value)
+    with pytest.raises(StudyError, match="Did you mean 'length'"):
+        api.study_of(["a"], metrics=["lenght"])
+
+
+def test_a_study_file_is_carried_out(tmp_path: Path):
+    write_teachers(tmp_path)
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'[data]\nresponses = ["{tmp_path}/*.jsonl"]\nlimit = 4\n[reward]\nkind = "column"\n'
+        f'column = "reward"\n[machine]\nstore = "{tmp_path}/store"\n'
+    )
+    (ranking,) = preceptor.run_study(path)
+    assert ranking.by == "reward"
+    assert ranking.teachers[0].n == 4

@@ -1,0 +1,145 @@
+"""The command line: its outputs, its words, and the options that others script."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from preceptor.cli import _load_numpy
+from preceptor.metrics import METRICS
+from preceptor.options import METRIC_NAMES
+from small_study import preceptor, ranked, shards, start, write_teachers
+
+pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
+
+# The design names these as fixed, because others script them.
+FIXED_OPTIONS = (
+    "--student", "--reward-column", "--metric", "--beta", "--limit", "--max-length", "--template",
+    "--seed", "--store", "--json", "--csv", "--html",
+)  # fmt: skip
+FIXED_FIELDS = ("teacher", "rank", "n", "reward", "loss", "car", "car_low", "car_high", "p_best")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def test_the_options_and_fields_that_others_script_stay(tmp_path: Path, store: Path):
+    said = preceptor("rank", "--help").stdout
+    for option in FIXED_OPTIONS:
+        assert f"{option} " in said
+    (ranking,) = ranked(*write_teachers(tmp_path), "--reward-column", "reward", "--store", store)
+    assert {"student", "teachers", "settings"} <= set(ranking)
+    for record in ranking["teachers"]:
+        assert tuple(name for name in record if name in FIXED_FIELDS) == FIXED_FIELDS
+
+
+def test_the_metrics_of_the_help_are_those_that_exist():
+    assert set(METRIC_NAMES) == set(METRICS)
+
+
+def test_json_csv_and_html_hold_the_same_order(tmp_path: Path, store: Path):
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "html")}
+    words = [word for kind, path in outputs.items() for word in (f"--{kind}", path)]
+    given = ("rank", *write_teachers(tmp_path), "--reward-column", "reward", "--store", store)
+    result = preceptor(*given, *words)
+    assert result.exit_code == 0, result.output
+    (ranking,) = json.loads(outputs["json"].read_text())
+    with outputs["csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    order = [record["teacher"] for record in ranking["teachers"]]
+    assert [row["teacher"] for row in rows] == order
+    assert [float(row["reward"]) for row in rows] == [r["reward"] for r in ranking["teachers"]]
+    assert {row["student"] for row in rows} == {"any student"}
+    page = outputs["html"].read_text()
+    assert page.index(order[0]) < page.index(f">{order[1]}<")
+    assert ranking["verdict"] in " ".join(result.stdout.split())
+
+
+def test_json_on_standard_output_stands_alone(tmp_path: Path, store: Path):
+    given = ("rank", *write_teachers(tmp_path), "--store", store, "--json", "-")
+    result = preceptor(*given)
+    assert json.loads(result.stdout)
+    assert "alpaca layout" in result.stderr
+    assert "length: 0 stored, 12 to compute" in result.stderr
+
+
+def test_the_default_store_lies_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    ranked(*write_teachers(tmp_path))
+    assert shards(tmp_path / ".preceptor")
+
+
+def test_show_explains_every_identity_and_one_by_the_start_of_its_name(
+    tmp_path: Path, store: Path, model_folder: Path
+):
+    given = ("--student", model_folder, "--template", "plain", "--store", store, "--device", "cpu")
+    ranked(*write_teachers(tmp_path), *given)
+    lines = preceptor("show", "--store", store).stdout.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("scores/") and line.endswith("  12 rows") for line in lines)
+    told = []
+    for line in lines:
+        digest = line.split()[0].partition("/")[2]
+        head, _, body = preceptor("show", digest[:12], "--store", store).stdout.partition("\n")
+        assert head == line
+        told.append(json.loads(body))
+    by_scorer = {one["spec"]["scorer"]: one for one in told}
+    assert by_scorer["length"]["spec"]["encoding"] == "cl100k_base"
+    spec = by_scorer["likelihood"]["spec"]
+    assert spec["template"]["name"] == "plain"
+    assert "folder_sha256" in spec["model"]
+    assert by_scorer["likelihood"]["recorded"]["device"] == "cpu"
+    assert str(tmp_path) not in json.dumps(told)
+
+
+def test_show_says_what_there_is_where_nothing_fits(tmp_path: Path, store: Path):
+    assert preceptor("show", "--store", store).stdout == f"The store '{store}' holds nothing.\n"
+    assert not store.exists()
+    ranked(*write_teachers(tmp_path), "--store", store)
+    result = preceptor("show", "zzz", "--store", store)
+    assert result.exit_code == 1
+    assert "starts with 'zzz'. It holds: " in result.stderr
+
+
+def test_many_files_are_told_of_in_a_few_lines(tmp_path: Path, store: Path):
+    (file,) = write_teachers(tmp_path, teachers=1)
+    for place in range(20):
+        (tmp_path / f"copy-{place:02d}.jsonl").write_text(file.read_text())
+    result = preceptor("rank", *sorted(tmp_path.glob("*.jsonl")), "--store", store)
+    assert result.stderr.count("alpaca layout") == 12
+    assert "... and 9 more files" in result.stderr
+
+
+def test_columns_can_be_named_where_they_are_not_recognised(tmp_path: Path, store: Path):
+    rows = [{"q": f"{n}?", "x": "four " * n, "y": "sea " * (n + 1)} for n in range(1, 5)]
+    (tmp_path / "wide.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--instruction-column", "q", "--teacher-columns", "x, y", "--store", store)
+    (ranking,) = ranked(tmp_path / "wide.jsonl", *words)
+    assert {record["teacher"] for record in ranking["teachers"]} == {"x", "y"}
+
+
+def test_the_module_runs_as_the_command_does(tmp_path: Path, store: Path):
+    process = start("rank", *write_teachers(tmp_path), "--store", store)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "P(best)" in out
+    assert "Traceback" not in said
+
+
+def test_matrix_products_of_the_command_use_one_thread_and_tell_no_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert "numpy" in sys.modules
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    _load_numpy()
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    _load_numpy()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"

@@ -1,0 +1,119 @@
+"""The terminal shows the verdict first, every label inert, and how far long work is."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from preceptor.report.terminal import (
+    LiveProgress,
+    PlainProgress,
+    print_lines,
+    print_ranking,
+    printable,
+)
+from preceptor.run.steps import Amount
+from small_study import ranking_of
+
+
+def console(width: int = 120, *, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal)
+
+
+def said(of: Console) -> str:
+    assert isinstance(of.file, io.StringIO)
+    return of.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [bold]é 日本[/bold]", "plain [bold]é 日本[/bold]"),
+        ("\x1b[2Jgone\x07", "\\x1b[2Jgone\\x07"),
+        ("two\nlines\t\r", "two\\nlines\\t\\r"),
+        ("\u202eright to left\u200b", "\\u202eright to left\\u200b"),
+        ("\x9b31m", "\\x9b31m"),
+    ],
+)
+def test_control_characters_are_shown_and_not_obeyed(text: str, shown: str):
+    assert printable(text) == shown
+
+
+def test_the_verdict_comes_first_and_every_teacher_follows(tmp_path: Path):
+    ranking = ranking_of(tmp_path)
+    target = console()
+    print_ranking(target, ranking)
+    text = said(target)
+    first = next(line for line in text.splitlines() if line.strip())
+    assert " ".join(text.split()).startswith(ranking.verdict()[:60])
+    assert ranking.teachers[0].teacher in first
+    for result in ranking.teachers:
+        estimate = result.estimates["reward"]
+        shown = f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+        assert shown in text
+        assert f"{result.p_best:.2f}" in text
+
+
+def test_a_narrow_terminal_keeps_what_the_verdict_rests_on(tmp_path: Path):
+    ranking = ranking_of(tmp_path)
+    wide, narrow = console(120), console(60)
+    print_ranking(wide, ranking)
+    print_ranking(narrow, ranking)
+    assert " length " in said(wide)
+    for heading in ("teacher", "reward [95% interval]", "P(best)"):
+        assert heading in said(wide)
+        assert heading in said(narrow)
+    assert max(map(len, said(narrow).splitlines())) <= 60
+
+
+def test_warnings_are_printed_inert(tmp_path: Path):
+    target = console(400)
+    print_ranking(target, ranking_of(tmp_path, warnings=("'[red]x[/red]' has \x1b[31m",)))
+    assert "Warning: '[red]x[/red]' has \\x1b[31m" in said(target)
+
+
+def test_lines_are_neither_folded_nor_read_as_markup():
+    target = console(20)
+    line = "[link=file:///x]a long name[/link].jsonl: alpaca layout"
+    print_lines(target, [line])
+    assert said(target) == line + "\n"
+
+
+def test_plain_progress_tells_what_is_stored_and_then_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    target = console()
+    progress = PlainProgress(target, every=10)
+    progress.begin("likelihood", 5, Amount(100, 1000))
+    clock[0] += 5
+    progress.advance(Amount(10, 100, 50))
+    assert said(target) == "likelihood: 5 stored, 100 to compute\n"
+    clock[0] += 5
+    progress.advance(Amount(15, 150, 150))
+    # 200 tokens in 10 s; 250 of 1,000 characters took 10 s, so the rest takes 30.
+    assert said(target).splitlines()[1] == "likelihood: 25/100, 20 tokens/s, about 30 s left"
+    clock[0] += 9
+    progress.advance(Amount(1, 1, 1))
+    progress.end()
+    assert len(said(target).splitlines()) == 2
+
+
+def test_live_progress_reaches_the_end_of_its_bar():
+    target = console(terminal=True)
+    with LiveProgress(target) as live:
+        live.begin("length", 7, Amount())
+        live.begin("likelihood", 2, Amount(3, 30))
+        live.advance(Amount(1, 10, 5))
+        live.advance(Amount(2, 20, 10))
+        (task,) = live._bars.tasks
+        assert task.finished
+        assert task.fields["rows"] == 3
+        assert task.fields["tokens"] == 15
+        live.end()
+        live.advance(Amount(1, 1, 1))  # after the end nothing moves
+        assert task.completed == 30
+    assert "length: all 7 stored" in said(target)
+    assert "likelihood (2 stored)" in said(target)
