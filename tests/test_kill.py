@@ -112,9 +112,9 @@ def test_runs_killed_at_any_moment_resume_to_the_same_result(study: Study, tmp_p
     sizes = [0]
     for kill in range(KILLS):
         process = study.begin(store, result)
-        if kill % 3 == 0:
+        if kill % 4 < 2:
             time.sleep(rng.uniform(0.1, 1.2) * starting)
-        elif kill % 3 == 1:
+        elif kill % 4 == 2:
             wait_for_scoring(process)
             time.sleep(rng.uniform(0.1, 0.9) * scoring)
         else:
