@@ -59,6 +59,8 @@ class Likelihood(Protocol):
 class ChatRequest:
     """One conversation that a model is to continue, and how.
 
+    Temperature 0 is greedy. `top_p` is the share of probability that the likeliest tokens drawn from hold,
+    `stop` are texts that end the answer and are no part of it, `count` is how many answers are wanted.
     `alternatives` is how many of the likeliest tokens of each position to report, 0 for none. `choices`
     are the answers hoped for: an engine that sees the whole distribution reports exactly theirs.
     """
@@ -69,6 +71,9 @@ class ChatRequest:
     seed: int | None = 0
     alternatives: int = 0
     choices: tuple[str, ...] = ()
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    count: int = 1
 
 
 class Alternative(NamedTuple):
@@ -89,14 +94,18 @@ class Position(NamedTuple):
 class Completion:
     """What a model answered.
 
+    `finish_reason` is `stop`, or `length` where `max_tokens` cut the answer off, or the endpoint's own word.
     `positions` is empty where the engine reports no probabilities. `tokens` counts the answer's tokens,
-    None where the engine does not say.
+    `prompt_tokens` those of what was asked; None where the engine does not say. `others` are the further
+    answers where several were asked for.
     """
 
     text: str
     finish_reason: str | None = None
     positions: tuple[Position, ...] = ()
     tokens: int | None = None
+    prompt_tokens: int | None = None
+    others: tuple["Completion", ...] = ()
 
 
 FailureKind = Literal[
