@@ -236,7 +236,7 @@ def judged(
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     start = time.perf_counter()
     judge = judge_at(f"http://127.0.0.1:{proxy.server_port}/v1", given)
-    shelf = Store(root).shelf("scores", judge.identity())
+    shelf = Store(root).scores(judge.identity())
     present = set(shelf.keys().tolist())
     scores = 0
     for batch in judge.score([one for one in responses if one.key not in present]):
@@ -269,7 +269,7 @@ def compared(
     keys = [response.key for response in responses]
     one, other = (
         Store(folder / name)
-        .shelf("scores", judge.identity())
+        .scores(judge.identity())
         .columns(keys, ("score", "mass", "sampled", "expected"))
         for name in ("store", "calm")
     )

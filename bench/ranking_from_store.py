@@ -85,8 +85,8 @@ def prepare(folder: Path, teachers: int, instructions: int) -> None:
     student = StudentModel(StudentOptions(str(folder / "tiny")))
     store = Store(folder / "store")
     shelves = (
-        store.shelf("scores", LengthScorer().identity()),
-        store.shelf("scores", LikelihoodScorer(student).identity()),
+        store.scores(LengthScorer().identity()),
+        store.scores(LikelihoodScorer(student).identity()),
     )
     for teacher in range(teachers):
         rng = np.random.default_rng([SEED, teacher])

@@ -54,7 +54,7 @@ STEPS = {"append": append, "list_keys": list_keys, "look_up": look_up, "compact"
 
 
 def measure(step: str, root: str, rows: int, batch: int) -> dict[str, float | str]:
-    shelf = Store(root).shelf("scores", IDENTITY)
+    shelf = Store(root).scores(IDENTITY)
     start = time.perf_counter()
     STEPS[step](shelf, rows, batch)
     seconds = time.perf_counter() - start

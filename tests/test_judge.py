@@ -242,7 +242,7 @@ def test_a_judge_scores_notes_and_stores(tmp_path: Path):
     rows = responses("GOOD", "LONG", "ODD", "  ")
     with serving(otherwise=step) as told:
         judge = judge_at(told)
-        shelf = Store(tmp_path).shelf("scores", judge.identity())
+        shelf = Store(tmp_path).scores(judge.identity())
         for batch in judge.score(rows):
             shelf.append(batch)
     stored = shelf.columns([row.key for row in rows], judge.columns)

@@ -77,7 +77,7 @@ def step_of(folder: Path, scorer: LetterScorer, *, instructions: int = 10) -> St
 
 
 def shelf_of(folder: Path) -> Shelf:
-    return Store(folder / "store").shelf("scores", LetterScorer().identity())
+    return Store(folder / "store").scores(LetterScorer().identity())
 
 
 def test_each_text_is_asked_for_once_and_its_numbers_come_back_in_the_rows_order(tmp_path: Path):

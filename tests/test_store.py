@@ -36,7 +36,7 @@ def batch(number: int) -> list[Score]:
 
 def write(root: Path, first: int, end: int, log: Path) -> None:
     """Append batches, and log the number of each when append has returned."""
-    shelf = Store(root).shelf("scores", IDENTITY)
+    shelf = Store(root).scores(IDENTITY)
     with log.open("a") as handle:
         for number in range(first, end):
             shelf.append(batch(number))
@@ -44,7 +44,7 @@ def write(root: Path, first: int, end: int, log: Path) -> None:
 
 
 def compact_forever(root: Path) -> None:
-    shelf = Store(root).shelf("scores", IDENTITY)
+    shelf = Store(root).scores(IDENTITY)
     while True:
         shelf.compact()
         time.sleep(0.005)
@@ -52,7 +52,7 @@ def compact_forever(root: Path) -> None:
 
 def append_to_a_full_disk(root: Path, log: Path) -> None:
     """Append with a limit on the size of files, which fails like a full disk: in mid-write."""
-    shelf = Store(root).shelf("scores", IDENTITY)
+    shelf = Store(root).scores(IDENTITY)
     shelf.append(batch(0))
     with log.open("a") as handle:
         resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
@@ -86,7 +86,7 @@ def shards(shelf: Shelf, root: Path) -> list[Path]:
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
-    return Store(tmp_path).shelf("scores", IDENTITY)
+    return Store(tmp_path).scores(IDENTITY)
 
 
 def test_rows_come_back_aligned_with_the_keys_asked_for(shelf: Shelf) -> None:
@@ -120,10 +120,10 @@ def test_keys_that_look_like_text_or_zero_keep_all_their_bytes(shelf: Shelf) -> 
 
 def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "new")
-    shelf = store.shelf("responses", IDENTITY)
+    shelf = store.scores(IDENTITY)
     shelf.append([])
     shelf.compact()
-    assert len(shelf.keys()) == len(shelf.keys(having="nll")) == 0
+    assert len(shelf.keys()) == len(shelf.keys_having("nll")) == 0
     assert np.isnan(shelf.columns([key(1)], ["loss"])["loss"]).all()
     assert shelf.columns([], ["loss"])["loss"].shape == (0,)
     assert list(store.shelves()) == []
@@ -188,9 +188,9 @@ def test_keys_having_a_list_are_those_with_nothing_left_to_compute(shelf: Shelf)
     shelf.append([Score(key(3), {}, note="empty"), Score(key(4), {}, note="timed out")])
     shelf.append([Score(key(4), {"loss": 1.0, "token_ranks": [1.0]})])
     for _ in range(2):
-        assert set(shelf.keys(having="nll").tolist()) == {key(1), key(3)}
-        assert set(shelf.keys(having="token_ranks").tolist()) == {key(3), key(4)}
-        assert set(shelf.keys(having="entropies").tolist()) == {key(3)}
+        assert set(shelf.keys_having("nll").tolist()) == {key(1), key(3)}
+        assert set(shelf.keys_having("token_ranks").tolist()) == {key(3), key(4)}
+        assert set(shelf.keys_having("entropies").tolist()) == {key(3)}
         assert len(shelf.keys()) == 4
         shelf.compact()
 
@@ -243,7 +243,7 @@ def test_keys_asked_for_must_be_sixteen_bytes(shelf: Shelf) -> None:
 def test_a_killed_writer_loses_no_row_that_append_returned_for(
     tmp_path: Path, start: Callable[..., BaseProcess]
 ) -> None:
-    shelf = Store(tmp_path / "store").shelf("scores", IDENTITY)
+    shelf = Store(tmp_path / "store").scores(IDENTITY)
     log = tmp_path / "log"
     log.touch()
     for attempt, delay in enumerate(np.random.default_rng(7).uniform(0, 0.15, size=10)):
@@ -268,7 +268,7 @@ def test_concurrent_writers_readers_and_compactors_lose_and_double_nothing(
     tmp_path: Path, start: Callable[..., BaseProcess]
 ) -> None:
     root, log = tmp_path / "store", tmp_path / "log"
-    shelf = Store(root).shelf("scores", IDENTITY)
+    shelf = Store(root).scores(IDENTITY)
     compactors = [start(compact_forever, root) for _ in range(2)]
     # Neighbours write half of the same batches.
     writers = [start(write, root, first, first + 40, log) for first in (0, 20, 40, 60)]
@@ -308,7 +308,7 @@ class CompactingFiles(MemoryFileSystem):
         if type(self).compactions == 0:
             return before
         type(self).compactions -= 1
-        other = Store("memory://test_store/raced").shelf("scores", IDENTITY)
+        other = Store("memory://test_store/raced").scores(IDENTITY)
         other.append(batch(0))
         other.compact()
         after = super().ls(path, detail=detail, **options)
@@ -320,8 +320,8 @@ def test_a_reader_that_loses_shards_under_its_feet_looks_again(
     monkeypatch: pytest.MonkeyPatch, straddled: bool
 ) -> None:
     fsspec.register_implementation("compacting", CompactingFiles, clobber=True)
-    Store("memory://test_store/raced").shelf("scores", IDENTITY).append(batch(0) + batch(1))
-    shelf = Store("compacting://test_store/raced").shelf("scores", IDENTITY)
+    Store("memory://test_store/raced").scores(IDENTITY).append(batch(0) + batch(1))
+    shelf = Store("compacting://test_store/raced").scores(IDENTITY)
     monkeypatch.setattr(CompactingFiles, "straddled", straddled)
     # A listing that misses a shard and its successor twice running is beyond what a reader can see.
     monkeypatch.setattr(CompactingFiles, "compactions", 1 if straddled else 3)
@@ -393,7 +393,7 @@ def test_a_dangling_shard_does_not_hang_the_reader(shelf: Shelf, tmp_path: Path)
 
 def test_the_memory_file_system_serves_a_whole_store() -> None:
     store = Store("memory://test_store/whole")
-    shelf = store.shelf("scores", IDENTITY)
+    shelf = store.scores(IDENTITY)
     for number in range(4):
         shelf.append([*batch(number), Score(key(-1), {}, note="empty")])
     assert len(shelf.keys()) == 4 * BATCH + 1
@@ -406,9 +406,9 @@ def test_the_memory_file_system_serves_a_whole_store() -> None:
 
 def test_identity_json_says_what_made_the_rows(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    shelf = store.shelf("scores", IDENTITY, recorded={"torch": "2.8", "batch": 8})
+    shelf = store.scores(IDENTITY, recorded={"torch": "2.8", "batch": 8})
     shelf.append(batch(0))
-    store.shelf("scores", IDENTITY, recorded={"torch": "3.0"}).append(batch(1))
+    store.scores(IDENTITY, recorded={"torch": "3.0"}).append(batch(1))
     card = json.loads((tmp_path / "scores" / IDENTITY.digest / "identity.json").read_text())
     assert (card["kind"], card["identity"]) == ("scores", IDENTITY.digest)
     assert (card["spec"], card["recorded"]) == (IDENTITY.spec, {"torch": "2.8", "batch": 8})
@@ -418,18 +418,18 @@ def test_identity_json_says_what_made_the_rows(tmp_path: Path) -> None:
 
 def test_another_spec_under_the_same_digest_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.shelf("scores", IDENTITY).append(batch(0))
+    store.scores(IDENTITY).append(batch(0))
     path = tmp_path / "scores" / IDENTITY.digest / "identity.json"
     path.write_text(path.read_text().replace("float32", "float16"))
     with pytest.raises(StoreError, match=r"identity\.json holds another spec"):
-        store.shelf("scores", IDENTITY)
+        store.scores(IDENTITY)
 
 
 def test_a_damaged_identity_json_is_skipped_and_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(tmp_path)
-    shelf = store.shelf("scores", IDENTITY)
+    shelf = store.scores(IDENTITY)
     shelf.append(batch(0))
     path = tmp_path / "scores" / IDENTITY.digest / "identity.json"
     for broken in (b"", b'{"spec": ', b"[1]", b'{"spec": 3}', b"\xff\xfe"):
@@ -443,7 +443,7 @@ def test_a_damaged_identity_json_is_skipped_and_written_again(
 
 def test_strange_files_in_the_root_are_ignored(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.shelf("scores", IDENTITY).append(batch(0))
+    store.scores(IDENTITY).append(batch(0))
     (tmp_path / "scores" / ".DS_Store").write_bytes(b"x")
     (tmp_path / "scores" / ("0" * 32)).mkdir()
     (tmp_path / "notes").mkdir()
@@ -455,13 +455,13 @@ def test_a_root_that_is_a_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"is a file.*--store"):
         Store(tmp_path / "file")
     with pytest.raises(StoreError, match="--store"):
-        Store(tmp_path / "file" / "below").shelf("scores", IDENTITY).append(batch(0))
+        Store(tmp_path / "file" / "below").scores(IDENTITY).append(batch(0))
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux's unwritable /sys")
 def test_a_root_without_permission_says_what_to_do() -> None:
-    shelf = Store("/sys/kernel/preceptor").shelf("scores", IDENTITY)
+    shelf = Store("/sys/kernel/preceptor").scores(IDENTITY)
     assert len(shelf.keys()) == 0
     with pytest.raises(StoreError, match=r"Cannot write .*permissions.*--store"):
         shelf.append(batch(0))
@@ -473,7 +473,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(
     root, log = tmp_path / "store", tmp_path / "log"
     start(append_to_a_full_disk, root, log).join()
     assert "Cannot write" in log.read_text() and "Free space" in log.read_text()
-    shelf = Store(root).shelf("scores", IDENTITY)
+    shelf = Store(root).scores(IDENTITY)
     assert len(shelf.keys()) == BATCH
     (shard,) = shards(shelf, root)
     assert {path.name for path in shard.parent.iterdir()} == {"identity.json", shard.name}
@@ -485,14 +485,9 @@ def test_an_unknown_protocol_is_a_store_error(root: str) -> None:
         Store(root)
 
 
-def test_an_unknown_kind_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="Did you mean 'scores'"):
-        Store(tmp_path).shelf("score", IDENTITY)  # type: ignore[arg-type]
-
-
 def test_the_default_root_is_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Store().shelf("scores", IDENTITY).append(batch(0))
+    Store().scores(IDENTITY).append(batch(0))
     assert (tmp_path / ".preceptor" / "scores" / IDENTITY.digest).is_dir()

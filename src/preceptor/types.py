@@ -106,6 +106,35 @@ def response_key(instruction_id: bytes, text: str) -> bytes:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """What a teacher gave for one instruction and sample index, as it is stored.
+
+    `instruction` is the 16-byte id. `text` is None exactly when `note` says why there is none. `tokens`
+    counts the answer's tokens and `prompt_tokens` those it was asked with, by the teacher's tokenizer;
+    `seconds` is its share of the wall time.
+    """
+
+    instruction: bytes
+    sample: int
+    text: str | None
+    finish_reason: str | None = None
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+    seconds: float | None = None
+    note: str | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The 16-byte key it is stored under."""
+        return generation_key(self.instruction, self.sample)
+
+
+def generation_key(instruction_id: bytes, sample: int) -> bytes:
+    """Return the 16-byte key of a teacher's answer to the instruction with this id, by sample index."""
+    return _digest(instruction_id, f"sample {sample}")
+
+
+@dataclass(frozen=True)
 class Score:
     """What one scorer puts on one response: its numbers, or none and why.
 

@@ -165,7 +165,7 @@ def _steps(
     steps = []
     for scorer in planned.scorers:
         likelihood = isinstance(scorer, LikelihoodScorer)
-        shelf = store.shelf("scores", scorer.identity(), recorded=_recorded(machine))
+        shelf = store.scores(scorer.identity(), recorded=_recorded(machine))
         having = "token_nll" if likelihood and machine.keep_tokens else None
         steps.append(Step(scorer.name, scorer, shelf, opened.source, opened.choice, having))
     return planned, steps

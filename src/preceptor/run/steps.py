@@ -87,10 +87,14 @@ class Step:
         """Return the scorer's columns and the notes, one value for each row of the choice."""
         return self.shelf.columns(self.choice.keys, self.scorer.columns)
 
+    def finished(self) -> Keys:
+        """Return the stored keys for which nothing is left to compute."""
+        return self.shelf.keys_having(self.having) if self.having else self.shelf.keys()
+
     def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
         """Return the keys without a number or a note among what is stored."""
         if self.having is not None:
-            return self.choice.lacking(self.shelf.keys(having=self.having))
+            return self.choice.lacking(self.shelf.keys_having(self.having))
         absent = stored["note"] == None  # noqa: E711  (elementwise)
         for name in self.scorer.columns:
             absent &= np.isnan(stored[name])
@@ -226,7 +230,7 @@ class _Work:
         began = time.monotonic()
         if began < self._look_again:
             return
-        self._present = set(self._step.shelf.keys(having=self._step.having).tolist())
+        self._present = set(self._step.finished().tolist())
         now = time.monotonic()
         self._look_again = now + (now - began) / _LOOK_SHARE
 
