@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import preceptor
-from preceptor.study import Machine, Study, checked
+from preceptor.machine import Machine, checked
+from preceptor.study import Study
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "rich")

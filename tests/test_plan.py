@@ -10,7 +10,9 @@ from preceptor.errors import StudyError
 from preceptor.run import plan
 from preceptor.scorers.column import ColumnScorer
 from preceptor.scorers.verifier import Verifier
-from preceptor.study import Machine, ReferenceReward, Student, Study, checked
+from preceptor.machine import Machine, checked
+from preceptor.rewards import ReferenceReward
+from preceptor.study import Student, Study
 from small_study import preceptor, shards, shelf_sizes, write_teachers
 
 STUDENT = Student(model="a/b")

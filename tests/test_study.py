@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import StudyError
-from preceptor.study import Machine, Student, Study, StudyFile, checked
+from preceptor.machine import Machine, checked
+from preceptor.study import Student, Study, StudyFile
 
 DATA = {"data": {"responses": ["a.jsonl"]}}
 

@@ -10,8 +10,10 @@ from preceptor.layouts import ReadOptions
 from preceptor.metrics import Metric, metric_named
 from preceptor.results import Ranking
 from preceptor.run import runner
+from preceptor.run.outlook import Outlook, outlook
 from preceptor.run.steps import Progress
-from preceptor.study import Machine, Study, StudyFile, checked
+from preceptor.machine import Machine, checked
+from preceptor.study import Study, StudyFile
 
 __all__ = ["RankOptions", "plan", "rank", "rank_all", "run_study", "study_of"]
 
@@ -239,6 +241,6 @@ def run_study(path: str | Path, progress: Progress | None = None) -> list[Rankin
     return runner.run(file.study, file.machine, progress)
 
 
-def plan(study: Study, machine: Machine) -> tuple[list[runner.Opened], list[runner.StepOutlook]]:
-    """Return what the study would take, step by step, without computing anything."""
-    return runner.outlook(study, machine)
+def plan(study: Study, machine: Machine) -> Outlook:
+    """Return what the study would take, teacher by teacher and step by step, without paying for anything."""
+    return outlook(study, machine)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from preceptor.results import Ranking
-    from preceptor.run.runner import Opened
-    from preceptor.study import Machine, Study
+    from preceptor.machine import Machine
+    from preceptor.study import Study
 
 
 class _Group(click.Group):
@@ -52,8 +52,6 @@ def cli(verbose: bool) -> None:
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
     )
 
-
-_SHOWN_FILES = 12
 
 _COLUMN_FIELDS = (
     "layout",
@@ -111,25 +109,11 @@ def run(
 def plan(study_file: str) -> None:
     """Print what a study file would take, without computing anything."""
     from preceptor import api
-    from preceptor.report.terminal import print_lines
+    from preceptor.report.outlook import print_outlook
     from preceptor.study import StudyFile
 
     file = StudyFile.read(study_file)
-    console = _console()
-    data, steps = api.plan(file.study, file.machine)
-    print_lines(console, _described(data))
-    choice = data[0].choice
-    teachers, taken = len(choice.roster.teachers), len(choice.taken)
-    asked = len(choice.roster.instructions)
-    print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
-    for step in steps:
-        tokens = step.missing.characters / 4
-        console.print(
-            f"{step.student}, {step.step}: {step.stored:,} stored, {step.missing.responses:,} to compute "
-            f"(about {tokens:,.0f} tokens) under {step.identity}",
-            highlight=False,
-            markup=False,
-        )
+    print_outlook(_console(), api.plan(file.study, file.machine))
 
 
 @cli.command()
@@ -201,6 +185,7 @@ def _console() -> "Console":
 def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> None:
     from rich.console import Console
 
+    from preceptor.report.outlook import described
     from preceptor.report.terminal import (
         LiveProgress,
         PlainProgress,
@@ -208,16 +193,17 @@ def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> N
         print_orders,
         print_ranking,
     )
-    from preceptor.run import runner
+    from preceptor.run import opening, runner
 
     aside = Console(stderr=True)
     live = LiveProgress(aside) if aside.is_terminal else None
-    data = runner.open_data(study)
-    print_lines(aside, _described(data))
+    shown = live or PlainProgress(aside)
     rankings = []
     try:
         with live or nullcontext():
-            for ranking in runner.rank_opened(data, study, machine, live or PlainProgress(aside)):
+            data = opening.open_data(study, machine, shown)
+            print_lines(aside, described(data))
+            for ranking in runner.rank_opened(data, study, machine, shown):
                 rankings.append(ranking)
     finally:
         # Also when a later one fails: what is done was paid for.
@@ -227,14 +213,6 @@ def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> N
                 print_ranking(console, ranking)
             print_orders(console, rankings)
     _write(rankings, outputs)
-
-
-def _described(data: "Sequence[Opened]") -> list[str]:
-    """Return how each file was read; many files alike are told of once."""
-    lines = [file.describe() for file in data[0].source.files]
-    hidden = len(lines) - _SHOWN_FILES
-    shown = lines if hidden <= 1 else [*lines[:_SHOWN_FILES], f"... and {hidden} more files"]
-    return [*shown, *(f"reward: {opened.reward_name}" for opened in data)]
 
 
 def _write(rankings: "list[Ranking]", outputs: Sequence[str | None]) -> None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -41,6 +41,29 @@ _CHUNK = 128
 _WORK = "from preceptor.run.gather import work; work()"
 
 
+class Source(Protocol):
+    """Responses that can be gone through again and again, without being kept in memory."""
+
+    @property
+    def files(self) -> Sequence[SourceFile]:
+        """The files they are read from."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """The first things that the latest pass could not read."""
+        ...
+
+    @property
+    def problem_counts(self) -> Mapping[str, int]:
+        """How many problems the latest pass met in each file that has any."""
+        ...
+
+    def __iter__(self) -> Iterator[Response]:
+        """Yield every response, in the same order each time."""
+        ...
+
+
 @dataclass(frozen=True)
 class Gathered:
     """The roster, and what could not be read: how many rows of each file, and the first of them."""
@@ -59,7 +82,7 @@ class _Part:
     problems: Sequence[Problem]
 
 
-def gather(source: ResponseSource, scorer: Scorer | None) -> Gathered:
+def gather(source: Source, scorer: Scorer | None) -> Gathered:
     """Return the roster of all responses, with the measure of a scorer that costs nothing.
 
     Raises:
@@ -79,7 +102,7 @@ def gather(source: ResponseSource, scorer: Scorer | None) -> Gathered:
     return Gathered(columns.roster(), skipped, [p for part in parts for p in part.problems])
 
 
-def _read(source: ResponseSource, scorer: Scorer | None) -> _Part:
+def _read(source: Source, scorer: Scorer | None) -> _Part:
     columns = _Columns(scorer.measures if scorer else ())
     responses = iter(source)
     while chunk := list(islice(responses, _CHUNK)):
@@ -87,12 +110,12 @@ def _read(source: ResponseSource, scorer: Scorer | None) -> _Part:
     return _Part(columns, dict(source.problem_counts), source.problems)
 
 
-def _side_by_side(source: ResponseSource, scorer: Scorer | None) -> list[_Part] | None:
+def _side_by_side(source: Source, scorer: Scorer | None) -> list[_Part] | None:
     """Return the parts read by several processes; None where one should, or where one failed."""
     sizes = [Path(file.path).stat().st_size for file in source.files if Path(file.path).is_file()]
     groups = _groups(source.files)
     processes = min(len(groups), _cores(), _MOST_PROCESSES)
-    if processes < 2 or len(sizes) < len(source.files) or sum(sizes) < LARGE_BYTES:
+    if not isinstance(source, ResponseSource) or processes < 2 or len(sizes) < len(source.files) or sum(sizes) < LARGE_BYTES:
         return None
     found: dict[int, _Part] = {}
     with ExitStack() as stack:
@@ -188,7 +211,7 @@ class _Columns:
         self.values = {measure: array("d") for measure in measures}
         self.dropped: dict[str, Counter[str]] = {}
         self.lost: set[tuple[int, int]] = set()
-        self.cut: Counter[str] = Counter()
+        self.cut_off = array("b")
 
     def add(self, chunk: Sequence[Response], given: "_Given") -> None:
         """Add rows with their measures; those without output or measure are counted alone."""
@@ -207,8 +230,7 @@ class _Columns:
             self.instruction.append(instruction)
             self.sample.append(response.sample)
             self.keys += response.key
-            if response.finish_reason == "length":
-                self.cut[response.teacher] += 1
+            self.cut_off.append(response.finish_reason == "length")
         for measure, column in self.values.items():
             values = given.values[measure]
             column.extend([values[place] for place in places])
@@ -227,7 +249,7 @@ class _Columns:
         for name, reasons in other.dropped.items():
             self.dropped.setdefault(name, Counter()).update(reasons)
         self.lost |= {(teachers[one], instructions[two]) for one, two in other.lost}
-        self.cut += other.cut
+        self.cut_off += other.cut_off
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Yield teacher and instruction of every row, also of those that cannot be compared."""
@@ -261,8 +283,8 @@ class _Columns:
             sample=np.frombuffer(self.sample, dtype=np.int32),
             keys=np.frombuffer(self.keys, dtype=kind),
             values={name: np.frombuffer(column) for name, column in self.values.items()},
+            cut_off=np.frombuffer(self.cut_off, dtype=np.bool_),
             dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
-            cut={name: self.cut[name] for name in self.teachers},
         )
 
 

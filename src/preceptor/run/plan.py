@@ -16,17 +16,9 @@ from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.scorers.reward_model import RewardModel
 from preceptor.scorers.verifier import Verifier
-from preceptor.study import (
-    ColumnReward,
-    JudgeReward,
-    Machine,
-    ModelReward,
-    ReferenceReward,
-    Reward,
-    RuleReward,
-    Student,
-    Study,
-)
+from preceptor.machine import Machine
+from preceptor.rewards import ColumnReward, JudgeReward, ModelReward, ReferenceReward, Reward, RuleReward
+from preceptor.study import Student, Study
 
 CONDITIONAL = ("loss", "perplexity", "token_rank", "entropy", "tokens")
 """Measures of the pass that sees the instruction."""

@@ -5,7 +5,7 @@ something must be computed. What cannot be compared (no output, no reward) is co
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -29,8 +29,9 @@ class Roster:
     """Responses as columns of equal length, one row for each that can be compared.
 
     `teacher` and `instruction` index `teachers` and `instructions` (16-byte ids, (instructions,)); `keys`
-    are the responses' 16-byte keys; `values` holds the measures that came with the data. `dropped` counts
-    per teacher and reason what could not be compared, `cut` the responses their generator cut off.
+    are the responses' 16-byte keys; `values` holds the measures that came with the data; `cut_off` says
+    which responses their generator cut off. `dropped` counts per teacher and reason what could not be
+    compared.
     """
 
     teachers: tuple[str, ...]
@@ -40,8 +41,14 @@ class Roster:
     sample: NDArray[np.int32]
     keys: NDArray[np.void]
     values: Mapping[str, Array]
+    cut_off: NDArray[np.bool_]
     dropped: Mapping[str, Mapping[str, int]]
-    cut: Mapping[str, int]
+
+    @property
+    def cut(self) -> dict[str, int]:
+        """The responses that their generator cut off, per teacher."""
+        counts = np.bincount(self.teacher[self.cut_off], minlength=len(self.teachers))
+        return dict(zip(self.teachers, counts.tolist(), strict=True))
 
     def counts(self) -> NDArray[np.int32]:
         """Return the number of comparable responses, (teachers, instructions)."""
@@ -64,13 +71,13 @@ class Roster:
         total = len(self.instructions)
         if len(common) < 2 or len(common) < minimum_coverage * total:
             raise StudyError(self._refusal(len(common), minimum_coverage))
-        taken = common if limit is None else common[self._drawn(common, seed)][:limit]
+        taken = common if limit is None else common[drawn(self.instructions[common].tolist(), seed)][:limit]
         allowed = np.zeros(total, np.int32)
         allowed[taken] = fewest[taken]
-        rows = np.flatnonzero(self._order_within() < allowed[self.instruction])
+        rows = np.flatnonzero(self.order_within() < allowed[self.instruction])
         return Choice(self, rows, np.sort(taken), total if limit is None else len(taken))
 
-    def _order_within(self) -> NDArray[np.int64]:
+    def order_within(self) -> NDArray[np.int64]:
         """Return each row's place among the samples of its teacher and instruction."""
         order = np.lexsort((self.sample, self.teacher, self.instruction))
         same = (np.diff(self.teacher[order], prepend=-1) == 0) & (
@@ -82,12 +89,25 @@ class Roster:
         within[order] = np.arange(len(order)) - np.repeat(starts, lengths)
         return within
 
-    def _drawn(self, places: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-        salt = seed.to_bytes(8, "little", signed=True)
-        ids = self.instructions[places].tolist()
-        return np.array(
-            sorted(range(len(ids)), key=lambda place: blake2b(ids[place], salt=salt).digest()),
-            dtype=np.intp,
+    def with_teacher(
+        self, name: str, rows: NDArray[np.intp], dropped: Mapping[str, int]
+    ) -> "Roster":
+        """Return a roster in which these rows, one for each instruction at most, also are a teacher's.
+
+        `dropped` counts by reason for which instructions it has no response.
+        """
+        number = len(self.teachers)
+        taken = np.full(len(rows), number, np.int32)
+        return Roster(
+            teachers=(*self.teachers, name),
+            instructions=self.instructions,
+            teacher=np.concatenate([self.teacher, taken]),
+            instruction=np.concatenate([self.instruction, self.instruction[rows]]),
+            sample=np.concatenate([self.sample, np.zeros(len(rows), np.int32)]),
+            keys=np.concatenate([self.keys, self.keys[rows]]),
+            values={n: np.concatenate([v, v[rows]]) for n, v in self.values.items()},
+            cut_off=np.concatenate([self.cut_off, self.cut_off[rows]]),
+            dropped={**self.dropped, name: dict(dropped)},
         )
 
     def _refusal(self, common: int, minimum_coverage: float) -> str:
@@ -105,6 +125,13 @@ class Roster:
             + "\n".join(lines)
             + "\nLeave a teacher out, complete its responses, or lower --minimum-coverage."
         )
+
+
+def drawn(ids: Sequence[bytes], seed: int) -> NDArray[np.intp]:
+    """Return the places of instruction ids in the order the seed draws, whatever their own order."""
+    salt = seed.to_bytes(8, "little", signed=True)
+    order = sorted(range(len(ids)), key=lambda place: blake2b(ids[place], salt=salt).digest())
+    return np.array(order, dtype=np.intp)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from preceptor.engines.models import (
     locate,
 )
 from preceptor.engines.openai import Endpoint, OpenAIChat
-from preceptor.errors import ModelError, StudyError
+from preceptor.engines.watch import Watch
+from preceptor.errors import StudyError
 from preceptor.scorers.base import Array
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC, PROMPT_VERSION, judge_prompt
@@ -36,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 ALTERNATIVES = 20
 """Likeliest tokens asked for at each position: the most that OpenAI and vLLM give."""
-
-LOST_IN_A_ROW = 5
-"""So many requests in a row without an answer mean that the endpoint is down."""
 
 _PROBE = (Message("user", "How many legs has a cat?"),)
 
@@ -85,9 +83,11 @@ class Judge:
     def __init__(self, options: JudgeOptions, endpoint: Endpoint | None) -> None:
         self.options = options
         self.endpoint = endpoint
-        self._answered = 0
-        self._lost_in_a_row = 0
-        self._settings_work = False
+        self._watch = Watch(
+            f"The judge '{options.model}'",
+            endpoint,
+            lambda: self.chat.complete(self.request(_PROBE, "Four.")),
+        )
 
     @cached_property
     def chat(self) -> ChatModel:
@@ -187,49 +187,13 @@ class Judge:
 
     def _scored(self, key: bytes, outcome: Completion | Failure) -> Score | None:
         if isinstance(outcome, Completion):
-            self._settings_work = True
-            self._answered += 1
-            self._lost_in_a_row = 0
+            self._watch.answered()
             reading = read_answer(outcome, self.options.scale)
             if isinstance(reading, str):
                 return Score(key, {}, reading)
             return Score(key, reading.columns())
-        if outcome.of_request:
-            self._lost_in_a_row = 0
-            self._require_working_settings()
-            return Score(key, {}, f"{outcome.kind}: {outcome.detail}")
-        self._count_lost(outcome)
-        return None
-
-    def _require_working_settings(self) -> None:
-        """Make sure, once, that it is the row that is refused and not the way of asking.
-
-        Else every row would get a note, which is final, because of a misspelled model.
-        """
-        if self._settings_work:
-            return
-        answer = self.chat.complete(self.request(_PROBE, "Four."))
-        if isinstance(answer, Failure):
-            raise ModelError(
-                f"The judge '{self.options.model}' does not answer even a short request "
-                f"({answer.kind}: {answer.detail}). Check the model's name and the judge's options."
-            )
-        self._settings_work = True
-
-    def _count_lost(self, failure: Failure) -> None:
-        self._lost_in_a_row += 1
-        seen = f"{failure.kind}: {failure.detail}"
-        if failure.kind == "denied" and not self._settings_work:
-            raise ModelError(
-                f"The judge '{self.options.model}' cannot be asked at {self.endpoint!r} ({seen}). "
-                "Check the address, the model's name and the key."
-            )
-        if self._lost_in_a_row >= LOST_IN_A_ROW:
-            raise ModelError(
-                f"The judge '{self.options.model}' has not answered {self._lost_in_a_row} requests in "
-                f"a row at {self.endpoint!r}; the last: {seen}. {self._answered} answers of this run "
-                "are done and kept: run again, when it answers, to ask for the rest only."
-            )
+        note = self._watch.note(outcome)
+        return None if note is None else Score(key, {}, note)
 
 
 @dataclass(frozen=True)

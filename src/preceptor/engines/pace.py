@@ -1,0 +1,66 @@
+"""How fast a model could answer on this machine, before it is loaded: for plans, never for results.
+
+The one idea: writing a token for each conversation of a batch takes one product of every weight with the
+batch. So one product of known size, timed here and now, gives the pace that no model of so many parameters
+can beat, whether arithmetic or memory is the limit.
+"""
+
+import time
+from pathlib import Path
+
+from preceptor.engines.models import LocatedModel
+
+_WIDTH = 4096
+_REPEATS = 5
+
+
+def parameters_of(located: LocatedModel) -> int | None:
+    """Return how many parameters a model has by the headers of its weights; None where unknown."""
+    from math import prod
+
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(Path(located.source).glob("*.safetensors"))
+    if not files:
+        return _parameters_on_hub(located)
+    total = 0
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy") as weights:
+                total += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+        except (OSError, SafetensorError):
+            return None
+    return total
+
+
+def _parameters_on_hub(located: LocatedModel) -> int | None:
+    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
+
+    try:
+        found = get_safetensors_metadata(located.source, revision=located.revision)
+    except (HfHubHTTPError, NotASafetensorsRepoError, OSError, ValueError):
+        return None
+    return sum(found.parameter_count.values())
+
+
+def fastest_pace(parameters: int, *, batch: int, dtype: str, device: str) -> float:
+    """Return tokens a second of a whole batch that nothing of this size can beat here."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    weights = torch.ones(_WIDTH, _WIDTH, dtype=kind, device=device)
+    states = torch.ones(batch, _WIDTH, dtype=kind, device=device)
+    seconds = min(_timed(states, weights, device) for _ in range(_REPEATS))
+    return batch / (seconds * parameters / _WIDTH**2)
+
+
+def _timed(states: "torch.Tensor", weights: "torch.Tensor", device: str) -> float:  # noqa: F821
+    import torch
+
+    began = time.perf_counter()
+    product = states @ weights
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    float(product[0, 0])
+    return time.perf_counter() - began

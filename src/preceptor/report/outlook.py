@@ -1,0 +1,94 @@
+"""Print what a study would take, and what its data are: teachers, tokens, time, money."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from preceptor.report.terminal import print_lines, printable
+from preceptor.run.generated import GeneratedSource
+from preceptor.run.opening import Opened
+from preceptor.run.outlook import AskOutlook, Outlook
+
+_SHOWN_FILES = 12
+_CHARACTERS_PER_TOKEN = 4
+
+
+def described(data: Sequence[Opened]) -> list[str]:
+    """Return how each file was read and who was asked; many alike are told of once."""
+    source = data[0].source
+    lines = [file.describe() for file in source.files]
+    if isinstance(source, GeneratedSource):
+        lines += [
+            f"{inquiry.name}: {inquiry.responder.options.sampling.described()}, "
+            f"{len(inquiry.instructions):,} instructions, under {inquiry.shelf.identity.digest}"
+            for inquiry in source.inquiries
+        ]
+    hidden = len(lines) - _SHOWN_FILES
+    shown = lines if hidden <= 1 else [*lines[:_SHOWN_FILES], f"... and {hidden} more"]
+    return [*shown, *(f"reward: {opened.reward_name}" for opened in data)]
+
+
+def print_outlook(console: Console, outlook: Outlook) -> None:
+    """Print what a study would take."""
+    if outlook.data:
+        choice = outlook.data[0].choice
+        teachers, taken = len(choice.roster.teachers), len(choice.taken)
+        asked = len(choice.roster.instructions)
+        print_lines(console, described(outlook.data))
+        print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
+    if outlook.asks:
+        _print_asks(console, outlook.asks)
+    lines = [
+        f"{step.student}, {step.step}: {step.stored:,} stored, {step.missing.responses:,} to compute "
+        f"(about {step.missing.characters / _CHARACTERS_PER_TOKEN:,.0f} tokens) under {step.identity}"
+        for step in outlook.steps
+    ]
+    told = dict.fromkeys(sentence for opened in outlook.data for sentence in opened.told)
+    for line in [*lines, *told]:
+        console.print(printable(line), highlight=False, markup=False)
+    if outlook.later:
+        console.print(
+            f"Then, on the responses: {'; '.join(printable(step) for step in outlook.later)}. "
+            "Plan again when they are there.",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _print_asks(console: Console, asks: Sequence[AskOutlook]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("teacher", overflow="fold")
+    for heading in ("stored", "to ask", "prompt tokens", "tokens", "at most", "time", "money"):
+        table.add_column(heading, justify="right")
+    for ask in asks:
+        table.add_row(
+            f"{printable(ask.teacher)} ({ask.sampling})",
+            f"{ask.stored:,}",
+            f"{ask.missing:,}",
+            f"{ask.prompt_tokens:,}",
+            f"{ask.tokens:,}",
+            f"{ask.most_tokens:,}",
+            _time(ask.seconds),
+            _money(ask),
+        )
+    console.print(table)
+    for basis in dict.fromkeys(ask.basis for ask in asks if ask.basis):
+        names = ", ".join(printable(ask.teacher) for ask in asks if ask.basis == basis)
+        print_lines(console, [f"{names}: {basis}."])
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _money(ask: AskOutlook) -> str:
+    if ask.money is None or ask.most_money is None:
+        return "no price"
+    return f"{ask.money:.2f} (at most {ask.most_money:.2f})"

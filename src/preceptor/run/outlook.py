@@ -1,0 +1,201 @@
+"""What a study would take, found out without computing, asking or paying for anything.
+
+Expected tokens, time and money rest on what the store already holds, and say so; where it holds nothing, on
+this machine's speed and on a stated assumption.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from preceptor.engines.pace import fastest_pace, parameters_of
+from preceptor.machine import Machine
+from preceptor.responders import LocalTeacher, Responder, ServedTeacher
+from preceptor.run import plan
+from preceptor.run.generated import GeneratedSource
+from preceptor.run.opening import Opened, find_models, open_data, source_of
+from preceptor.run.respond import Ask, Inquiry
+from preceptor.run.runner import steps_of, students_of
+from preceptor.run.steps import Amount, Silent, amount_of
+from preceptor.store import Costs, ResponseShelf, Store
+from preceptor.study import Study
+
+ASSUMED_TOKENS = 500
+"""Tokens of a response where nothing is stored; a teacher's `max_tokens` bounds it."""
+
+_CHARACTERS_PER_TOKEN = 4
+_ENOUGH = 5
+
+
+@dataclass(frozen=True)
+class StepOutlook:
+    """What one step of scoring would take."""
+
+    student: str
+    step: str
+    identity: str
+    stored: int
+    missing: Amount
+
+
+@dataclass(frozen=True)
+class AskOutlook:
+    """What one teacher's missing responses would take.
+
+    `prompt_tokens` and `tokens` are expected totals, `most_tokens` the bound by `max_tokens`; `seconds` and
+    `money` (in the currency of the endpoint's prices) are None where unknown. `basis` says what the figures
+    rest on.
+    """
+
+    teacher: str
+    sampling: str
+    identity: str
+    stored: int
+    missing: int
+    prompt_tokens: int
+    tokens: int
+    most_tokens: int
+    seconds: float | None
+    money: float | None
+    most_money: float | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The whole: teachers to ask, and steps of scoring.
+
+    While responses are missing `data` is empty, and `later` names the steps that will follow on them.
+    """
+
+    data: Sequence[Opened]
+    asks: Sequence[AskOutlook]
+    steps: Sequence[StepOutlook]
+    later: Sequence[str]
+
+
+def outlook(study: Study, machine: Machine) -> Outlook:
+    """Return what running the study would take.
+
+    Raises:
+        PreceptorError: the study cannot be run as it stands.
+    """
+    source = source_of(study, machine)
+    asks: list[AskOutlook] = []
+    if isinstance(source, GeneratedSource):
+        asks = [_ask(inquiry, machine) for inquiry in source.inquiries]
+        references = bool(source.questions.references)
+        find_models(study, machine, references=references)
+        if any(ask.missing for ask in asks):
+            return Outlook((), asks, (), _later(study, machine, references=references))
+    data = open_data(study, machine, Silent(), source=source, paying=False)
+    return Outlook(data, asks, _steps(data, study, machine), ())
+
+
+def _later(study: Study, machine: Machine, *, references: bool) -> list[str]:
+    """Return the steps that follow once the responses are there."""
+    found: dict[str, None] = {}
+    rewards = plan.reward_sources(study, references=references)
+    for reward, student in product(rewards, students_of(study)):
+        planned = plan.for_student(study, machine, student, reward=reward)
+        found |= dict.fromkeys(f"{planned.name}, {scorer.name}" for scorer in planned.scorers)
+    return list(found)
+
+
+def _steps(data: Sequence[Opened], study: Study, machine: Machine) -> list[StepOutlook]:
+    found: dict[tuple[str, str], StepOutlook] = {}
+    for opened, student in product(data, students_of(study)):
+        planned, steps = steps_of(opened, study, machine, student)
+        for step in steps:
+            identity = step.shelf.identity.digest
+            if (planned.name, identity) in found:
+                continue
+            missing = step.missing(step.stored())
+            texts = next(step.texts(missing), [])
+            stored = len(opened.choice.distinct) - len(missing)
+            work = amount_of(texts, missing=len(missing))
+            found[planned.name, identity] = StepOutlook(
+                planned.name, step.name, identity, stored, work
+            )
+    return list(found.values())
+
+
+def _ask(inquiry: Inquiry, machine: Machine) -> AskOutlook:
+    responder, missing = inquiry.responder, inquiry.missing()
+    sampling = responder.options.sampling
+    own = inquiry.shelf.costs()
+    tokens, basis = _expected(own, machine, most=sampling.max_tokens)
+    prompts = _prompt_tokens(missing, own, responder)
+    pace, how = _pace(own, responder, machine) if missing else (None, "")
+    total = round(tokens * len(missing))
+    most = sampling.max_tokens * len(missing)
+    return AskOutlook(
+        teacher=inquiry.name,
+        sampling=sampling.described(),
+        identity=inquiry.shelf.identity.digest,
+        stored=len(inquiry.wanted()) - len(missing),
+        missing=len(missing),
+        prompt_tokens=prompts,
+        tokens=total,
+        most_tokens=most,
+        seconds=total / pace if pace else None,
+        money=_money(responder, prompts, total),
+        most_money=_money(responder, prompts, most),
+        basis="; ".join(part for part in (basis, how) if part and missing),
+    )
+
+
+def _expected(own: Costs, machine: Machine, *, most: int) -> tuple[float, str]:
+    """Return the tokens to expect of a response, and what that rests on."""
+    if own.responses >= _ENOUGH and math.isfinite(own.tokens):
+        return own.tokens, f"length by {own.responses:,} stored responses of this teacher"
+    costs = [
+        shelf.costs() for shelf in Store(machine.store).shelves() if isinstance(shelf, ResponseShelf)
+    ]
+    known = [one for one in costs if one.responses >= _ENOUGH and math.isfinite(one.tokens)]
+    if known:
+        mean = float(np.average([c.tokens for c in known], weights=[c.responses for c in known]))
+        return min(mean, most), "length by other teachers' stored responses"
+    return min(ASSUMED_TOKENS, most), f"length assumed: {min(ASSUMED_TOKENS, most)} tokens"
+
+
+def _prompt_tokens(missing: Sequence[Ask], own: Costs, responder: Responder) -> int:
+    options = responder.options
+    shared = options.sampling.samples_per_request
+    if own.responses >= _ENOUGH and math.isfinite(own.prompt_tokens):
+        return round(own.prompt_tokens * len(missing) / shared)
+    characters = sum(
+        len(options.system) + sum(len(message.content) for message in ask.instruction.messages)
+        for ask in missing
+    )
+    return round(characters / _CHARACTERS_PER_TOKEN / shared)
+
+
+def _pace(own: Costs, responder: Responder, machine: Machine) -> tuple[float | None, str]:
+    """Return tokens a second, and what that rests on."""
+    if own.responses >= _ENOUGH and math.isfinite(own.tokens_per_second):
+        return own.tokens_per_second, "time by their speed"
+    if not isinstance(responder, LocalTeacher) or responder.options.engine != "transformers":
+        return None, ""
+    parameters = parameters_of(responder.located)
+    if parameters is None:
+        return None, ""
+    pace = fastest_pace(
+        parameters,
+        batch=machine.batch,
+        dtype=responder.options.dtype,
+        device=responder.device,
+    )
+    return pace, "time at the machine's limit, so at least"
+
+
+def _money(responder: Responder, prompts: int, tokens: int) -> float | None:
+    if not isinstance(responder, ServedTeacher):
+        return None
+    price_in, price_out = responder.endpoint.price_in, responder.endpoint.price_out
+    if price_in is None or price_out is None:
+        return None
+    return (prompts * price_in + tokens * price_out) / 1e6
