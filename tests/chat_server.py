@@ -4,6 +4,7 @@ It is a real server: a test gives it a list of steps, one per request, and what 
 """
 
 import json
+import random
 import socket
 import struct
 import threading
@@ -22,6 +23,20 @@ def completion(content: str | None, *, logprobs: Any = None, reason: str = "stop
     choice = {"index": 0, "message": {"role": "assistant", "content": content}}
     body = {"choices": [{**choice, "finish_reason": reason, "logprobs": logprobs}]}
     return json.dumps({**body, "usage": {"completion_tokens": 1}}).encode()
+
+
+def several(*contents: str | None, reason: str = "stop", raw: bool = False) -> bytes:
+    """Return the body of several answers, or of several continuations where `raw`."""
+    choices = [
+        {"index": place, "finish_reason": reason, **said(content, raw=raw)}
+        for place, content in enumerate(contents)
+    ]
+    usage = {"completion_tokens": 3 * len(contents), "prompt_tokens": 11}
+    return json.dumps({"choices": choices, "usage": usage}).encode()
+
+
+def said(content: str | None, *, raw: bool) -> dict[str, Any]:
+    return {"text": content} if raw else {"message": {"role": "assistant", "content": content}}
 
 
 def ranked(*positions: tuple[str, dict[str, float]]) -> dict[str, Any]:
@@ -51,6 +66,27 @@ def reply(status: int, body: bytes = b"", **headers: str) -> Step:
 
 def refuse(status: int, message: str, **headers: str) -> Step:
     return reply(status, json.dumps({"error": {"message": message}}).encode(), **headers)
+
+
+def samples(*, seed: str = "honoured", count: str = "honoured") -> Step:
+    """Give random words as endpoints do that honour a seed and a count, ignore them, or give copies."""
+
+    def step(handler: "Handler", asked: dict[str, Any]) -> None:
+        told: Told = handler.server.told  # type: ignore[attr-defined]
+        with told.lock:
+            told.samples += 1
+            root = {"honoured": asked.get("seed"), "ignored": told.samples, "no effect": 0}[seed]
+        number = asked.get("n", 1) if count != "ignored" else 1
+        places = [place if count == "honoured" else 0 for place in range(number)]
+        texts = [words(f"{root} {place}", asked["max_tokens"]) for place in places]
+        handler.send(200, several(*texts, raw="prompt" in asked), {})
+
+    return step
+
+
+def words(seed: str, number: int) -> str:
+    chance = random.Random(seed)
+    return " ".join(chance.choice(("oak", "tin", "salt", "moth")) for _ in range(number))
 
 
 def truncated(handler: "Handler", _request: dict[str, Any]) -> None:
@@ -106,6 +142,7 @@ class Told:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    samples: int = 0
     busy: int = 0
     busiest: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -154,6 +191,7 @@ class Server(ThreadingHTTPServer):
     """A server that says nothing of connections that break, since the tests break them."""
 
     daemon_threads = True
+    request_queue_size = 256
 
     def handle_error(self, *_args: object) -> None:
         pass

@@ -1,8 +1,9 @@
 """Ask any chat endpoint that speaks OpenAI's protocol: hosted services, vLLM, llama.cpp, a colleague's GPU.
 
 The one idea: a request ends in an answer or in a typed failure, within a patience that outlasts a server's
-restart; trouble that may pass is retried, trouble with the request is not. What a server sends is untrusted
-text, and the key is cut out of it before anything else reads it.
+restart; trouble that may pass is retried, trouble with the request is not, and nothing is asked in other
+terms than it was meant. What a server sends is untrusted text, and the key is cut out of it before anything
+else reads it.
 
 httpx is used directly: the openai package has retries of its own to switch off, a client per model of its
 own types, and writes requests to its log.
@@ -11,10 +12,11 @@ own types, and writes requests to its log.
 import asyncio
 import json
 import logging
+import math
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -26,13 +28,16 @@ from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
 from preceptor.engines.wire import (
     BODY_LIMIT,
     Secrets,
+    denial_of,
     failure_of,
     pause_asked_for,
     payload_of,
     printable,
     read_completion,
+    refused_parameter,
 )
 from preceptor.errors import MissingPackage, ModelError, StudyError
+from preceptor.types import Message
 
 if TYPE_CHECKING:
     import httpx
@@ -45,6 +50,9 @@ RETRY_AFTER_LIMIT_S = 120.0
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
+_PAUSING_STATUSES = (429, 503)
+_LIMIT = "max_tokens"
+_NEWER_LIMIT = "max_completion_tokens"
 _PASSING = ("rate limited", "server error", "timed out", "unreachable", "unreadable answer")
 
 _asking: ContextVar[bool] = ContextVar("preceptor_asking", default=False)
@@ -58,7 +66,9 @@ class Endpoint:
     `url` is the base, for example `http://127.0.0.1:8080/v1`. The key is the value of the environment
     variable named `api_key_env`, on loopback only if it is set. None sends no key but to OpenAI itself,
     which gets that of `OPENAI_API_KEY`. `timeout_s` bounds
-    one attempt, `patience_s` all attempts at one request together.
+    one attempt, `patience_s` all attempts at one request together, with the pauses between them.
+    `requests_per_minute` spaces all attempts of a client evenly, and waiting for it takes no patience.
+    `price_in` and `price_out` are money for a million tokens of prompts and of answers, None where unknown.
     """
 
     url: str
@@ -66,6 +76,9 @@ class Endpoint:
     concurrency: int = 8
     timeout_s: float = 120.0
     patience_s: float = 600.0
+    requests_per_minute: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.concurrency >= 1 and self.timeout_s > 0 and self.patience_s > 0):
@@ -73,6 +86,18 @@ class Endpoint:
                 f"{self!r} has concurrency {self.concurrency}, timeout {self.timeout_s} s and patience "
                 f"{self.patience_s} s: expected at least one request at once and times above 0."
             )
+        pace = self.requests_per_minute
+        if pace is not None and not 0 < pace < math.inf:
+            raise StudyError(
+                f"{self!r} has {pace} requests per minute: expected a number above 0, or none for no limit."
+            )
+        for name in ("price_in", "price_out"):
+            price = getattr(self, name)
+            if price is not None and not 0 <= price < math.inf:
+                raise StudyError(
+                    f"{self!r} has {name} {price}: expected the money for a million tokens, 0 or more, or "
+                    "none where it is unknown."
+                )
 
     def __repr__(self) -> str:
         return f"Endpoint({Secrets.without(self.url)})"
@@ -82,10 +107,11 @@ _Queue: TypeAlias = "queue.SimpleQueue[Finished | BaseException | None]"
 
 
 class _Attempt(NamedTuple):
-    """What one attempt came to, and the seconds the server asked to wait, if it did."""
+    """What one attempt came to, the seconds the server asked to wait, the parameter it does not take."""
 
     outcome: Completion | Failure
     pause: float | None = None
+    refused: str | None = None
 
 
 class _QuietWhileAsking(logging.Filter):
@@ -98,17 +124,93 @@ class _QuietWhileAsking(logging.Filter):
 _quiet = _QuietWhileAsking()
 
 
+class _Gate:
+    """Lets a client's requests out at an even pace, and none during a pause that the server asked for.
+
+    One client may be used by several threads, each with a loop of its own: what they share is this.
+    """
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._spacing = 60.0 / per_minute if per_minute else 0.0
+        self._next = 0.0
+        self._opens = 0.0
+        self._why = Failure("rate limited", "")
+        self._lock = threading.Lock()
+        self._jitter = np.random.default_rng()  # unseeded: processes must not knock in step
+
+    def close(self, seconds: float, why: Failure) -> None:
+        """Let nothing out for so long, because of this failure."""
+        with self._lock:
+            opens = time.monotonic() + seconds
+            if opens > self._opens:
+                self._opens, self._why = opens, why
+
+    async def passage(self, end: float, line: asyncio.Lock) -> float | Failure:
+        """Wait until a request may go out; return how long it stood in line for the pace.
+
+        The failure that closed the gate where it stays closed beyond `end`.
+        """
+        stood = 0.0
+        while True:
+            closed = self._opens - time.monotonic()
+            if closed > 0:
+                if self._opens >= end + stood:
+                    return self._why
+                await asyncio.sleep(closed + float(self._jitter.uniform(0.0, _FIRST_DELAY_S)))
+                continue
+            if not self._spacing:
+                return stood
+            came = time.monotonic()
+            # Only the first in line has a time to go: whoever ends early leaves no gap behind.
+            async with line:
+                await asyncio.sleep(self._until_next())
+            stood += time.monotonic() - came
+            if time.monotonic() >= self._opens:
+                return stood
+
+    def _until_next(self) -> float:
+        """Take the next time to go, and return the seconds until then; none while it is closed."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._opens:
+                return 0.0
+            goes = max(now, self._next)
+            self._next = goes + self._spacing
+            return goes - now
+
+
+class _Line(NamedTuple):
+    """The connections of one run of requests, and the line in which they wait for the pace."""
+
+    client: "httpx.AsyncClient"
+    lock: asyncio.Lock
+
+
 class OpenAIChat:
     """The chat model that `endpoint` serves under the name `model`.
+
+    With `render`, which turns a conversation into the text to be continued, it is asked for raw completions:
+    for base models, and for templates that the endpoint does not have. The text goes without the token that
+    begins a sequence, which servers add themselves; such answers have no `positions`. A ModelError of
+    `render` is a refused request.
 
     ModelError where the address or the key cannot be used. Nothing is asked before the first request.
     """
 
-    def __init__(self, endpoint: Endpoint, model: str) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        model: str,
+        *,
+        render: Callable[[Sequence[Message]], str] | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.model = model
+        self.render = render
         self._secrets = Secrets.of(endpoint.url, endpoint.api_key_env)
-        self._gives_alternatives = True
+        self._gate = _Gate(endpoint.requests_per_minute)
+        self._gives_alternatives = render is None
+        self._limit = _LIMIT
         self._told = False
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_quiet)
@@ -123,32 +225,41 @@ class OpenAIChat:
     def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield every request's outcome once, as it finishes, `endpoint.concurrency` at a time.
 
-        Closing the generator early ends the requests under way.
+        Closing the generator early ends the requests under way. Where outcomes are taken slower than they
+        come, the asking waits.
         """
         finished: _Queue = queue.SimpleQueue()
+        # Places for outcomes, not a queue with an end: a full one would block the loop and time requests out.
+        places = asyncio.Semaphore(2 * self.endpoint.concurrency)
         loop = asyncio.new_event_loop()
-        work = loop.create_task(self._ask_all(requests, finished))
+        work = loop.create_task(self._ask_all(requests, finished, places))
         # In a thread of its own, because a notebook's thread has a running loop already.
         thread = threading.Thread(target=_drive, args=(work, finished), daemon=True)
         thread.start()
         try:
-            yield from _drain(finished)
+            for one in _drain(finished):
+                loop.call_soon_threadsafe(places.release)
+                yield one
         finally:
             loop.call_soon_threadsafe(work.cancel)
             thread.join()
             loop.close()
 
-    async def _ask_all(self, requests: Sequence[ChatRequest], finished: "_Queue") -> None:
+    async def _ask_all(
+        self, requests: Sequence[ChatRequest], finished: "_Queue", places: asyncio.Semaphore
+    ) -> None:
         _asking.set(True)
         source = iter(enumerate(requests))
 
-        async def work(client: "httpx.AsyncClient") -> None:
+        async def work(line: _Line) -> None:
             for index, request in source:
-                finished.put(Finished(index, await self._ask(client, request)))
+                await places.acquire()
+                finished.put(Finished(index, await self._ask(line, request)))
 
         async with self._client() as client, asyncio.TaskGroup() as group:
+            line = _Line(client, asyncio.Lock())
             for _ in range(min(self.endpoint.concurrency, len(requests))):
-                group.create_task(work(client))
+                group.create_task(work(line))
 
     def _client(self) -> "httpx.AsyncClient":
         try:
@@ -171,42 +282,60 @@ class OpenAIChat:
             trust_env=not self._secrets.loopback,
         )
 
-    async def _ask(self, client: "httpx.AsyncClient", request: ChatRequest) -> Completion | Failure:
+    async def _ask(self, line: _Line, request: ChatRequest) -> Completion | Failure:
         """Return the outcome of one request, asked without alternatives where they are refused."""
+        try:
+            prompt = None if self.render is None else self.render(request.messages)
+        except ModelError as error:
+            return Failure("refused request", printable(self._secrets.cut(str(error))))
+        plainly = self._payload(request, prompt=prompt)
         if not (request.alternatives and self._gives_alternatives):
-            return await self._ask_patiently(client, self._payload(request, alternatives=False))
-        outcome = await self._ask_patiently(client, self._payload(request, alternatives=True))
+            return await self._ask_patiently(line, plainly)
+        outcome = await self._ask_patiently(line, self._payload(request, alternatives=True))
         if not isinstance(outcome, Failure) or outcome.kind != "refused request":
             return outcome
-        plain = await self._ask_patiently(client, self._payload(request, alternatives=False))
+        plain = await self._ask_patiently(line, plainly)
         if isinstance(plain, Completion) and self._gives_alternatives:
             self._gives_alternatives = False
             logger.warning("%s gives no log-probabilities: %s", self.model, outcome.detail)
         return plain
 
-    async def _ask_patiently(
-        self, client: "httpx.AsyncClient", payload: dict[str, object]
-    ) -> Completion | Failure:
+    async def _ask_patiently(self, line: _Line, payload: dict[str, object]) -> Completion | Failure:
         end = time.monotonic() + self.endpoint.patience_s
         jitter = np.random.default_rng()  # unseeded: processes must not knock in step
         longest = _FIRST_DELAY_S
         while True:
-            attempt = await self._attempt(client, payload, end - time.monotonic())
+            stood = await self._gate.passage(end, line.lock)
+            if isinstance(stood, Failure):
+                return stood
+            end += stood
+            attempt = await self._attempt(line.client, payload, end - time.monotonic())
             outcome = attempt.outcome
-            if isinstance(outcome, Completion) or outcome.kind not in _PASSING:
+            if isinstance(outcome, Completion):
+                self._remember_limit(payload)
                 return outcome
-            wait = float(jitter.uniform(0.0, longest)) + min(
-                attempt.pause or 0.0, RETRY_AFTER_LIMIT_S
-            )
+            if attempt.refused == _LIMIT and "messages" in payload:
+                payload[_NEWER_LIMIT] = payload.pop(_LIMIT)
+                continue
+            wait = float(jitter.uniform(0.0, longest)) + (attempt.pause or 0.0)
             longest = min(2 * longest, _LONGEST_DELAY_S)
-            if time.monotonic() + wait >= end:
+            if outcome.kind not in _PASSING or time.monotonic() + wait >= end:
                 return outcome
-            level = logging.DEBUG if self._told else logging.WARNING
-            self._told = True
-            logger.log(
-                level, "%s: asking again in %.1f s, and so on", outcome.detail or outcome.kind, wait
-            )
+            self._tell_of_waiting(outcome, wait)
             await asyncio.sleep(wait)
+
+    def _remember_limit(self, payload: dict[str, object]) -> None:
+        """Use the newer name of the limit from now on, once an answer has come under it."""
+        if _NEWER_LIMIT in payload and self._limit != _NEWER_LIMIT:
+            self._limit = _NEWER_LIMIT
+            logger.warning("%s takes %s in place of %s", self.model, _NEWER_LIMIT, _LIMIT)
+
+    def _tell_of_waiting(self, failure: Failure, wait: float) -> None:
+        level = logging.DEBUG if self._told else logging.WARNING
+        self._told = True
+        logger.log(
+            level, "%s: asking again in %.1f s, and so on", failure.detail or failure.kind, wait
+        )
 
     async def _attempt(
         self, client: "httpx.AsyncClient", payload: dict[str, object], left: float
@@ -225,7 +354,7 @@ class OpenAIChat:
             return _Attempt(Failure("unreachable", printable(detail)))
 
     async def _exchange(self, client: "httpx.AsyncClient", payload: dict[str, object]) -> _Attempt:
-        url = self._secrets.address("chat/completions")
+        url = self._secrets.address("chat/completions" if "messages" in payload else "completions")
         # Not by the client's own json: half a surrogate pair in a text would end the run.
         content = json.dumps(payload).encode("ascii")
         async with client.stream("POST", url, content=content) as reply:
@@ -237,12 +366,33 @@ class OpenAIChat:
                     return _Attempt(Failure("unreadable answer", detail))
         text = body.decode("utf-8", "replace")
         if reply.status_code == 200:
-            return _Attempt(read_completion(text, self._secrets))
-        pause = pause_asked_for(reply.headers.get("retry-after"))
-        return _Attempt(failure_of(reply.status_code, text, self._secrets.cut), pause)
+            count = payload.get("n", 1)
+            assert isinstance(count, int)
+            return _Attempt(read_completion(text, self._secrets, count=count))
+        return self._refusal(reply, text, payload)
 
-    def _payload(self, request: ChatRequest, *, alternatives: bool) -> dict[str, object]:
-        return payload_of(request, model=self.model, alternatives=alternatives)
+    def _refusal(self, reply: "httpx.Response", body: str, payload: dict[str, object]) -> _Attempt:
+        """Return what a status other than 200 came to; a pause asked for is one for the whole client."""
+        failure = failure_of(reply.status_code, body, self._secrets.cut)
+        if reply.status_code == 400 and failure.kind == "refused request":
+            refused = refused_parameter(body, payload)
+            if refused is not None and refused != _LIMIT:
+                failure = denial_of(refused, failure.detail)
+            return _Attempt(failure, refused=refused)
+        pause = pause_asked_for(reply.headers.get("retry-after"))
+        if pause is None:
+            return _Attempt(failure)
+        pause = min(pause, RETRY_AFTER_LIMIT_S)
+        if reply.status_code in _PAUSING_STATUSES:
+            self._gate.close(pause, failure)
+        return _Attempt(failure, pause)
+
+    def _payload(
+        self, request: ChatRequest, *, prompt: str | None = None, alternatives: bool = False
+    ) -> dict[str, object]:
+        return payload_of(
+            request, model=self.model, prompt=prompt, alternatives=alternatives, limit=self._limit
+        )
 
 
 def _drive(work: "asyncio.Task[None]", finished: "_Queue") -> None:

@@ -13,8 +13,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
@@ -46,6 +46,16 @@ _OPENAI = "api.openai.com"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
 _DENIED_STATUSES = frozenset({401, 402, 403, 404, 405})
 _FILTER_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+_PARAMETERS = ("max_tokens", "temperature", "top_p", "seed")
+_REFUSING = re.compile(
+    r"support|recogni[sz]|unknown|unexpected|permitted|allowed|deprecated|invalid|instead"
+    r"|cannot|must be|between|range|only the default",
+    re.IGNORECASE,
+)
+_OF_SIZE = re.compile(
+    r"too (large|long|many)|exceed|context|maximum|at (most|least)|must be", re.IGNORECASE
+)
+_WORDS_READ = 2000
 
 
 @dataclass(frozen=True, repr=False)
@@ -178,19 +188,65 @@ def printable(text: str) -> str:
     return " ".join(line.split())[:DETAIL_LIMIT]
 
 
-def payload_of(request: ChatRequest, *, model: str, alternatives: bool) -> dict[str, object]:
-    """Return the body of a request, asking for log-probabilities or not."""
+def payload_of(
+    request: ChatRequest,
+    *,
+    model: str,
+    alternatives: bool = False,
+    prompt: str | None = None,
+    limit: str = "max_tokens",
+) -> dict[str, object]:
+    """Return the body of a request for an answer, or for the continuation of `prompt` if one is given.
+
+    `limit` is the endpoint's name for the largest number of tokens. What would say nothing is left out: a
+    `top_p` of 1, no seed, no stop texts, a count of 1. OpenAI itself takes at most four stop texts; the
+    caller sees to that.
+    """
     payload: dict[str, object] = {
         "model": model,
-        "messages": [message._asdict() for message in request.messages],
         "temperature": request.temperature,
-        "max_tokens": request.max_tokens,
+        limit: request.max_tokens,
     }
+    if prompt is None:
+        payload["messages"] = [message._asdict() for message in request.messages]
+    else:
+        payload["prompt"] = prompt
     if request.seed is not None:
         payload["seed"] = request.seed
+    if request.top_p != 1:
+        payload["top_p"] = request.top_p
+    if request.stop:
+        payload["stop"] = list(request.stop)
+    if request.count > 1:
+        payload["n"] = request.count
     if alternatives:
         payload |= {"logprobs": True, "top_logprobs": request.alternatives}
     return payload
+
+
+def refused_parameter(body: str, sent: Mapping[str, object]) -> str | None:
+    """Return which parameter of those `sent` the body of a 400 refuses to take, None where it is none.
+
+    It may be max_tokens, temperature, top_p or seed. A limit that is only too large is none: that is the
+    fault of one request.
+    """
+    words = _words_of(body)[:_WORDS_READ]
+    named = _object(_object(_parsed(body)).get("error")).get("param")
+    if not isinstance(named, str) or not named:
+        places = {name: re.search(rf"(?<!\w){name}(?!\w)", words) for name in _PARAMETERS}
+        found = {name: place.start() for name, place in places.items() if place and name in sent}
+        named = min(found, key=found.__getitem__, default=None)
+    if named not in _PARAMETERS or named not in sent or not _REFUSING.search(words):
+        return None
+    return None if named == "max_tokens" and _OF_SIZE.search(words) else named
+
+
+def denial_of(parameter: str, words: str) -> Failure:
+    """Return the failure of a request whose `parameter` the endpoint does not take.
+
+    It is never asked without: the answer would be one to another question.
+    """
+    return Failure("denied", printable(f"the endpoint does not take this {parameter}: {words}"))
 
 
 def failure_of(status: int, body: str, cut: Callable[[str], str]) -> Failure:
@@ -232,26 +288,56 @@ def pause_asked_for(header: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def read_completion(body: str, secrets: Secrets) -> Completion | Failure:
-    """Return the completion that the body of a 200 holds, or a failure that says what is wrong."""
+def read_completion(body: str, secrets: Secrets, *, count: int = 1) -> Completion | Failure:
+    """Return the completion that the body of a 200 holds, or a failure that says what is wrong.
+
+    Of its choices the first `count` by their index are read; those withheld or unreadable are left out, and
+    what remains is the answer and its `others`. The endpoint counts the tokens of all choices together, so
+    that of several none has a count of its own.
+    """
     parsed = _object(_parsed(body))
-    choices = parsed.get("choices")
-    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
-    message = choice.get("message")
-    if not isinstance(message, Mapping):
-        return _without_choices(parsed, body, secrets.cut)
-    content, reason = message.get("content"), choice.get("finish_reason")
+    choices = _in_order(parsed.get("choices"))
+    read = [_answer(choice, secrets) for choice in choices[:count]]
+    answers = [one for one in read if isinstance(one, Completion)]
+    if not answers:
+        withheld = [one for one in read if isinstance(one, Failure)]
+        return withheld[0] if withheld else _without_choices(parsed, body, secrets.cut)
+    usage = _object(parsed.get("usage"))
+    prompt_tokens = _counted(usage.get("prompt_tokens"))
+    tokens = _counted(usage.get("completion_tokens")) if len(choices) == 1 else None
+    first, *others = (replace(one, tokens=tokens, prompt_tokens=prompt_tokens) for one in answers)
+    return replace(first, others=tuple(others))
+
+
+def _in_order(choices: object) -> Sequence[Mapping[str, Any]]:
+    """Return the choices by their index; one without stands where it came."""
+    if not isinstance(choices, list):
+        return []
+    objects = [_object(choice) for choice in choices]
+    places = [_counted(choice.get("index")) for choice in objects]
+    order = [came if place is None else place for came, place in enumerate(places)]
+    return [objects[came] for came in sorted(range(len(objects)), key=order.__getitem__)]
+
+
+def _answer(choice: Mapping[str, Any], secrets: Secrets) -> Completion | Failure | None:
+    """Return the answer of one choice, a failure where it is withheld, None where it cannot be read."""
+    message, reason = choice.get("message"), choice.get("finish_reason")
+    if not isinstance(message, Mapping) and "text" not in choice:
+        return None
+    content = message.get("content") if isinstance(message, Mapping) else choice["text"]
     if reason == "content_filter" and not content:
         return Failure("content filter", "the answer was withheld")
     if content is not None and not isinstance(content, str):
-        return Failure("unreadable answer", "the content is no text")
-    tokens = _object(parsed.get("usage")).get("completion_tokens")
+        return None
     return Completion(
         secrets.cut_answer(content or ""),
         finish_reason=reason if isinstance(reason, str) else None,
         positions=_positions(_object(choice.get("logprobs")).get("content")),
-        tokens=tokens if isinstance(tokens, int) else None,
     )
+
+
+def _counted(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _without_choices(parsed: Mapping[str, Any], body: str, cut: Callable[[str], str]) -> Failure:
