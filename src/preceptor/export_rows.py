@@ -1,0 +1,209 @@
+"""The layouts of exported data: what a row looks like, and how training tools read it.
+
+The one idea: a layout is one short function from a conversation and a response to the columns that
+hold them; who wrote the response and what was measured of it stand beside them in every layout.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from preceptor.errors import DataError
+from preceptor.types import Instruction, Message
+
+Row = dict[str, Any]
+Shape = Callable[[Sequence[Message], str], Row]
+"""Gives a conversation and a response their columns, or raises `Unfit`."""
+
+_SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
+
+KINDS = {
+    "messages": "role_content",
+    "conversations": "from_value",
+    "instruction": "string",
+    "input": "string",
+    "output": "string",
+    "system": "string",
+    "history": "string_pairs",
+    "prompt": "role_content",
+    "chosen": "role_content",
+    "rejected": "role_content",
+    "teacher": "string",
+    "sample": "int64",
+    "chosen_teacher": "string",
+    "rejected_teacher": "string",
+}
+"""Every column a layout can have, in order, and its kind; those of numbers follow."""
+
+EMPTY_TEXT = "empty response"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One chosen response, and what was measured of it (reward, loss, car, tokens, ...)."""
+
+    instruction: Instruction
+    text: str
+    teacher: str
+    sample: int = 0
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A better and a worse response to one instruction, for preference tuning."""
+
+    instruction: Instruction
+    chosen: str
+    rejected: str
+    chosen_teacher: str
+    rejected_teacher: str
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+
+
+class Unfit(Exception):
+    """Why a layout cannot hold a conversation; counted, never a crash."""
+
+
+class Entry(NamedTuple):
+    """A row, and the teacher whose text it holds by what that counts under (rows, chosen, ...)."""
+
+    row: Row
+    teachers: Mapping[str, str]
+
+
+def example_entry(example: Example, shape: Shape) -> Entry | str:
+    """Return the row of an example, or why there is none.
+
+    Raises:
+        DataError: a number is named as a column of a layout.
+    """
+    if not example.text.strip():
+        return EMPTY_TEXT
+    try:
+        row = shape(example.instruction.messages, example.text)
+    except Unfit as reason:
+        return str(reason)
+    row |= {"teacher": example.teacher, "sample": int(example.sample), **_numbers(example.numbers)}
+    return Entry(row, {"rows": example.teacher})
+
+
+def pair_entry(pair: Pair) -> Entry | str:
+    """Return the row of a pair, or why there is none.
+
+    Raises:
+        DataError: a number is named as a column of a layout.
+    """
+    if not pair.chosen.strip() or not pair.rejected.strip():
+        return EMPTY_TEXT
+    if pair.chosen == pair.rejected:
+        return "same text twice"
+    row = {
+        "prompt": [turn._asdict() for turn in pair.instruction.messages],
+        "chosen": [{"role": "assistant", "content": pair.chosen}],
+        "rejected": [{"role": "assistant", "content": pair.rejected}],
+        "chosen_teacher": pair.chosen_teacher,
+        "rejected_teacher": pair.rejected_teacher,
+        **_numbers(pair.numbers),
+    }
+    return Entry(row, {"chosen": pair.chosen_teacher, "rejected": pair.rejected_teacher})
+
+
+def _numbers(numbers: Mapping[str, float | None]) -> dict[str, float | None]:
+    taken = [name for name in numbers if name in KINDS]
+    if taken:
+        raise DataError(f"A number is named '{taken[0]}', as a column of the data. Rename it.")
+    return {
+        name: None if value is None or not math.isfinite(value) else float(value)
+        for name, value in numbers.items()
+    }
+
+
+def _messages(turns: Sequence[Message], text: str) -> Row:
+    return {"messages": [turn._asdict() for turn in (*turns, Message("assistant", text))]}
+
+
+def _sharegpt(turns: Sequence[Message], text: str) -> Row:
+    said = (*turns, Message("assistant", text))
+    return {
+        "conversations": [
+            {"from": _SHAREGPT_ROLES[turn.role], "value": turn.content} for turn in said
+        ]
+    }
+
+
+def _alpaca(turns: Sequence[Message], text: str) -> Row:
+    """Return the row that LLaMA-Factory's data/README.md documents; earlier turns are `history`."""
+    system, turns = (turns[0].content, turns[1:]) if turns[0].role == "system" else ("", turns)
+    if [turn.role for turn in turns] != ["user", *["assistant", "user"] * (len(turns) // 2)]:
+        raise Unfit("turns that do not alternate")
+    row: Row = {"instruction": turns[-1].content, "input": "", "output": text}
+    if system.strip():
+        row["system"] = system
+    if len(turns) > 1:
+        said = [turn.content for turn in turns[:-1]]
+        row["history"] = [list(pair) for pair in zip(said[::2], said[1::2], strict=True)]
+    return row
+
+
+SHAPES: Mapping[str, Shape] = {
+    "messages": _messages,
+    "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
+}
+"""The layouts of single responses by name."""
+
+
+_LOAD = 'rows = load_dataset("path/of/this/folder", split="train")'
+_SFT_TURNS = "rows = rows.map(turns, remove_columns=rows.column_names)"
+_SFT = ("from datasets import load_dataset", "from trl import SFTTrainer", "", _LOAD)
+TRAINING: Mapping[str, tuple[str, ...]] = {
+    "messages": (
+        *_SFT,
+        'turns = lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}',
+        _SFT_TURNS,
+    ),
+    "sharegpt": (
+        *_SFT,
+        'roles = {"system": "system", "human": "user", "gpt": "assistant"}',
+        "def turns(row):",
+        '    said = [{"role": roles[t["from"]], "content": t["value"]} for t in row["conversations"]]',
+        '    return {"prompt": said[:-1], "completion": said[-1:]}',
+        _SFT_TURNS,
+    ),
+    "alpaca": (
+        *_SFT,
+        "def turns(row):",
+        '    said = [("system", row["system"])] if row.get("system") else []',
+        '    for user, assistant in row.get("history") or []:',
+        '        said += [("user", user), ("assistant", assistant)]',
+        '    said += [("user", row["instruction"]), ("assistant", row["output"])]',
+        '    said = [{"role": role, "content": text} for role, text in said]',
+        '    return {"prompt": said[:-1], "completion": said[-1:]}',
+        _SFT_TURNS,
+    ),
+    "pairs": (
+        "from datasets import load_dataset",
+        "from trl import DPOTrainer",
+        "",
+        _LOAD,
+        'rows = rows.select_columns(["prompt", "chosen", "rejected"])',
+    ),
+}
+"""Python that loads the rows of a layout for TRL, up to where the trainer is made."""
+
+# LLaMA-Factory: data/README.md ("OpenAI Format", "Sharegpt Format", "Alpaca Format"); Axolotl:
+# docs/dataset-formats/conversation.qmd ("chat_template") and inst_tune.qmd ("alpaca").
+OTHER_TOOLS: Mapping[str, str] = {
+    "messages": "Axolotl reads it with `type: chat_template`; LLaMA-Factory with `formatting: "
+    "sharegpt`, the column `messages` and the tags of its OpenAI format.",
+    "sharegpt": "Axolotl reads it with `type: chat_template`, `field_messages: conversations` and "
+    "`message_property_mappings` of `role: from` and `content: value`; LLaMA-Factory with "
+    "`formatting: sharegpt`.",
+    "alpaca": "LLaMA-Factory reads it with `formatting: alpaca` (name the columns `system` and "
+    "`history` in its `dataset_info.json` where they exist); Axolotl's `type: alpaca` reads "
+    "neither of the two.",
+    "pairs": "Prompt and answers are lists of messages: TRL's conversational preference format.",
+}
+"""How other tools read a layout, in Markdown."""
