@@ -8,8 +8,8 @@ import preceptor
 from preceptor import api
 from preceptor.errors import StudyError
 from preceptor.layouts import ReadOptions
-from preceptor.metrics import CompatibilityAdjustedReward
 from preceptor.machine import Machine
+from preceptor.metrics import CompatibilityAdjustedReward
 from small_study import ranked, write_rows, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")

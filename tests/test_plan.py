@@ -7,11 +7,11 @@ import pytest
 
 from preceptor import api
 from preceptor.errors import StudyError
+from preceptor.machine import Machine, checked
+from preceptor.rewards import ReferenceReward
 from preceptor.run import plan
 from preceptor.scorers.column import ColumnScorer
 from preceptor.scorers.verifier import Verifier
-from preceptor.machine import Machine, checked
-from preceptor.rewards import ReferenceReward
 from preceptor.study import Student, Study
 from small_study import preceptor, shards, shelf_sizes, write_teachers
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
         StudyError,
     )
     from preceptor.layouts import ReadOptions
+    from preceptor.machine import Machine
     from preceptor.results import Ranking
-    from preceptor.study import Machine, Study, StudyFile
+    from preceptor.study import Study, StudyFile
     from preceptor.types import Estimate, Instruction, Message, Response, Score
 
 __version__ = "0.1.0"
@@ -27,7 +28,7 @@ _HOMES = {
     "DataError": "errors",
     "Estimate": "types",
     "Instruction": "types",
-    "Machine": "study",
+    "Machine": "machine",
     "Message": "types",
     "MissingPackage": "errors",
     "ModelError": "errors",

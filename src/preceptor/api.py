@@ -7,12 +7,12 @@ from typing import TypedDict, Unpack
 
 from preceptor.errors import StudyError
 from preceptor.layouts import ReadOptions
+from preceptor.machine import Machine, checked
 from preceptor.metrics import Metric, metric_named
 from preceptor.results import Ranking
 from preceptor.run import runner
 from preceptor.run.outlook import Outlook, outlook
 from preceptor.run.steps import Progress
-from preceptor.machine import Machine, checked
 from preceptor.study import Study, StudyFile
 
 __all__ = ["RankOptions", "plan", "rank", "rank_all", "run_study", "study_of"]

@@ -22,8 +22,8 @@ from preceptor.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from preceptor.results import Ranking
     from preceptor.machine import Machine
+    from preceptor.results import Ranking
     from preceptor.study import Study
 
 

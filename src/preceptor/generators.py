@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from preceptor.machine import Machine, ModelTable, Table
+from preceptor.machine import ModelTable, Table
 from preceptor.responders import Sampling, TeacherOptions
 from preceptor.rewards import Reward
 from preceptor.templates import FAMILY_TEMPLATES
@@ -21,12 +21,13 @@ class Teacher(ModelTable):
     """A response generator and how it is sampled; greedy by default, as in the paper (3.2)."""
 
     model: str = Field(
-        description="Catalogue name (see `preceptor teachers`), Hub id, folder, GGUF, or name as served."
+        description="Catalogue name (see `preceptor teachers`), Hub id, folder, GGUF, or served name."
     )
-    name: str | None = Field(None, min_length=1, description="Label in tables.")
+    label: str | None = Field(None, min_length=1, description="What tables call it.")
     engine: Literal["transformers", "vllm", "openai", "fake"] = Field(
         "transformers",
-        description="Run here by transformers or vLLM, asked over HTTP (see [machine.endpoints]), or made up.",
+        description="Run here by transformers or vLLM, asked over HTTP (see [machine.endpoints]), or "
+        "made up.",
     )
     api: Literal["chat", "completions"] = Field(
         "chat", description="For openai: let the server render the template, or render it here."
@@ -80,16 +81,16 @@ class Teacher(ModelTable):
         return self
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         """The label of the whole grid."""
-        return self.name or super().name_of_model
+        return self.label or super().name
 
     def points(self) -> list[TeacherOptions]:
         """Return a teacher for each point of the grid, labelled by what varies; dtype still `auto`."""
         temperatures, nuclei = _listed(self.temperature), _listed(self.top_p)
         found = []
         for temperature, top_p in dict.fromkeys(product(temperatures, nuclei)):
-            label = self.label
+            label = self.name
             label += f" T={temperature:g}" if len(set(temperatures)) > 1 else ""
             label += f" p={top_p:g}" if len(set(nuclei)) > 1 else ""
             found.append(self._options(label, temperature, top_p))
@@ -126,8 +127,10 @@ class Derived(Table):
         description="The sample with the highest reward, the lowest, or any."
     )
     of: str = Field(description="Name of the teacher whose samples are chosen from.")
-    n: int | None = Field(None, ge=2, description="Choose from the first n samples; by default all.")
-    name: str | None = Field(None, min_length=1, description="Label in tables.")
+    n: int | None = Field(
+        None, ge=2, description="Choose from the first n samples; by default all."
+    )
+    label: str | None = Field(None, min_length=1, description="What tables call it.")
     reward: Reward | None = Field(
         None, description="What chooses; by default the reward that ranks."
     )
@@ -140,9 +143,9 @@ class Derived(Table):
         return self
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         """The label in tables."""
-        return self.name or f"{self.of} {self.kind}-of-{self.n or 'all'}"
+        return self.label or f"{self.of} {self.kind}-of-{self.n or 'all'}"
 
 
 def _listed(value: float | tuple[float, ...]) -> tuple[float, ...]:

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 Engine = Literal["transformers", "vllm", "openai", "fake"]
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
-_PROBE = (Message("system", "A"), Message("user", "B"), Message("assistant", "C"), Message("user", "D"))
+_PROBE = (
+    Message("system", "A"),
+    Message("user", "B"),
+    Message("assistant", "C"),
+    Message("user", "D"),
+)
 
 
 @dataclass(frozen=True)
@@ -215,9 +220,7 @@ class LocalTeacher:
     @cached_property
     def chat(self) -> ChatModel:
         """The loaded model."""
-        encoder = Encoder(
-            load_tokenizer(self.located), self._template, max_length=self._max_length
-        )
+        encoder = Encoder(load_tokenizer(self.located), self._template, max_length=self._max_length)
         if self.options.engine == "vllm":
             return self._served_here(encoder)
         from preceptor.engines.generation import TransformersChat

@@ -7,7 +7,6 @@ hour.
 
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -122,7 +121,7 @@ class Study(Table):
         if self.data.instructions and not self.teachers:
             raise ValueError("data.instructions are given but no [[teachers]] to ask them")
         names = [point.name for teacher in self.teachers for point in teacher.points()]
-        names += [derived.label for derived in self.derived]
+        names += [derived.name for derived in self.derived]
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"two teachers are named '{twice[0]}': give one another name")
         return self

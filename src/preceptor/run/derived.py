@@ -30,7 +30,9 @@ def with_derived(roster: Roster, derived: Derived, rewards: Rewards) -> Roster:
     """
     rows = _samples(roster, derived)
     values = (
-        np.zeros(len(rows)) if derived.kind == "random" else np.asarray(rewards(derived, roster, rows))
+        np.zeros(len(rows))
+        if derived.kind == "random"
+        else np.asarray(rewards(derived, roster, rows))
     )
     usable = np.isfinite(values)
     asked = np.unique(roster.instruction[rows])
@@ -45,7 +47,7 @@ def with_derived(roster: Roster, derived: Derived, rewards: Rewards) -> Roster:
     reason = f"fewer than {derived.n or 1} samples with a reward"
     missing = {"missing": len(roster.instructions) - len(asked), reason: lacking}
     dropped = {why: count for why, count in missing.items() if count}
-    return roster.with_teacher(derived.label, picked, dropped)
+    return roster.with_teacher(derived.name, picked, dropped)
 
 
 def _samples(roster: Roster, derived: Derived) -> NDArray[np.intp]:
@@ -53,18 +55,16 @@ def _samples(roster: Roster, derived: Derived) -> NDArray[np.intp]:
     if derived.of not in roster.teachers:
         known = ", ".join(f"'{name}'" for name in roster.teachers)
         raise StudyError(
-            f"'{derived.label}' is derived of '{derived.of}', which is no teacher here. Known: {known}."
+            f"'{derived.name}' is derived of '{derived.of}', which is no teacher here. Known: {known}."
             f"{nearest(derived.of, roster.teachers)}"
         )
-    if derived.label in roster.teachers:
-        raise StudyError(
-            f"A derived teacher is named '{derived.label}' like another: rename it."
-        )
+    if derived.name in roster.teachers:
+        raise StudyError(f"A derived teacher is named '{derived.name}' like another: rename it.")
     rows = np.flatnonzero(roster.teacher == roster.teachers.index(derived.of))
     order = roster.order_within()[rows]
     if not len(order) or order.max() == 0:
         raise StudyError(
-            f"'{derived.label}' is to choose among samples of '{derived.of}', which gave one response to "
+            f"'{derived.name}' is to choose among samples of '{derived.of}', which gave one response to "
             "each instruction. Give it samples = N and a temperature."
         )
     return rows if derived.n is None else rows[order < derived.n]
@@ -81,5 +81,7 @@ def _preference(
     salt = derived.seed.to_bytes(8, "little")
     ids = roster.instructions[roster.instruction[rows]].tolist()
     parts = zip(ids, roster.sample[rows].tolist(), strict=True)
-    drawn = [blake2b(one + sample.to_bytes(4, "little"), salt=salt).digest() for one, sample in parts]
+    drawn = [
+        blake2b(one + sample.to_bytes(4, "little"), salt=salt).digest() for one, sample in parts
+    ]
     return np.argsort(np.argsort(np.array(drawn)))

@@ -115,7 +115,12 @@ def _side_by_side(source: Source, scorer: Scorer | None) -> list[_Part] | None:
     sizes = [Path(file.path).stat().st_size for file in source.files if Path(file.path).is_file()]
     groups = _groups(source.files)
     processes = min(len(groups), _cores(), _MOST_PROCESSES)
-    if not isinstance(source, ResponseSource) or processes < 2 or len(sizes) < len(source.files) or sum(sizes) < LARGE_BYTES:
+    if (
+        not isinstance(source, ResponseSource)
+        or processes < 2
+        or len(sizes) < len(source.files)
+        or sum(sizes) < LARGE_BYTES
+    ):
         return None
     found: dict[int, _Part] = {}
     with ExitStack() as stack:

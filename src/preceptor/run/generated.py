@@ -82,7 +82,10 @@ class GeneratedSource:
     def specs(self) -> dict[str, object]:
         """Return each asked teacher's identity in full, by its label."""
         return {
-            inquiry.name: {"identity": inquiry.shelf.identity.digest, "spec": inquiry.shelf.identity.spec}
+            inquiry.name: {
+                "identity": inquiry.shelf.identity.digest,
+                "spec": inquiry.shelf.identity.spec,
+            }
             for inquiry in self.inquiries
         }
 
@@ -119,7 +122,9 @@ def questions_of(study: Study, read: ResponseSource | None) -> Questions:
         if row.reference is not None:
             references.setdefault(row.instruction.id, row.reference)
     if not asked:
-        raise DataError("The data hold no instructions to ask the teachers. Check data.instructions.")
+        raise DataError(
+            "The data hold no instructions to ask the teachers. Check data.instructions."
+        )
     ids = list(asked)
     instructions = [asked[ids[at]] for at in drawn(ids, study.ranking.seed)[: study.data.limit]]
     if source is read:

@@ -167,7 +167,9 @@ class _Opening:
             try:
                 roster = with_derived(roster, derived, _Rewards(self, reward))
             except _Unpaid as unpaid:
-                told.append(f"'{derived.label}' will be chosen when {unpaid} more rewards are there.")
+                told.append(
+                    f"'{derived.name}' will be chosen when {unpaid} more rewards are there."
+                )
                 continue
             told += _inflated(derived, reward)
         choice = roster.chosen(
@@ -175,9 +177,7 @@ class _Opening:
             seed=self.study.ranking.seed,
             minimum_coverage=self.study.ranking.minimum_coverage,
         )
-        return Opened(
-            self.source, choice, reward, name, gathered.skipped, gathered.problems, told
-        )
+        return Opened(self.source, choice, reward, name, gathered.skipped, gathered.problems, told)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class _Rewards:
         chosen_by = derived.reward or self.reward
         if chosen_by is None:
             raise StudyError(
-                f"'{derived.label}' needs a reward to choose by, and the study has none. Give it "
+                f"'{derived.name}' needs a reward to choose by, and the study has none. Give it "
                 "[derived.reward], or the study [reward]."
             )
         along = plan.read_along(chosen_by)
@@ -281,6 +281,6 @@ def _inflated(derived: Derived, reward: Reward | None) -> list[str]:
     if derived.kind == "random" or derived.reward not in (None, reward):
         return []
     return [
-        f"'{derived.label}' was chosen by the reward that ranks it, which overstates how much it differs "
+        f"'{derived.name}' was chosen by the reward that ranks it, which overstates how much it differs "
         "from what it was chosen from: choose by another reward ([derived.reward]), as the paper does."
     ]

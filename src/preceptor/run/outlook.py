@@ -153,7 +153,9 @@ def _expected(own: Costs, machine: Machine, *, most: int) -> tuple[float, str]:
     if own.responses >= _ENOUGH and math.isfinite(own.tokens):
         return own.tokens, f"length by {own.responses:,} stored responses of this teacher"
     costs = [
-        shelf.costs() for shelf in Store(machine.store).shelves() if isinstance(shelf, ResponseShelf)
+        shelf.costs()
+        for shelf in Store(machine.store).shelves()
+        if isinstance(shelf, ResponseShelf)
     ]
     known = [one for one in costs if one.responses >= _ENOUGH and math.isfinite(one.tokens)]
     if known:

@@ -7,8 +7,17 @@ pure: it names the scorers and measures, and refuses what cannot be answered.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from preceptor.machine import Machine
 from preceptor.measurements import require_measures
 from preceptor.metrics import METRICS, CompatibilityAdjustedReward, Metric
+from preceptor.rewards import (
+    ColumnReward,
+    JudgeReward,
+    ModelReward,
+    ReferenceReward,
+    Reward,
+    RuleReward,
+)
 from preceptor.scorers.base import Scorer, StoredScorer
 from preceptor.scorers.column import ColumnScorer
 from preceptor.scorers.judge import Judge, LocalJudge
@@ -16,8 +25,6 @@ from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.scorers.reward_model import RewardModel
 from preceptor.scorers.verifier import Verifier
-from preceptor.machine import Machine
-from preceptor.rewards import ColumnReward, JudgeReward, ModelReward, ReferenceReward, Reward, RuleReward
 from preceptor.study import Student, Study
 
 CONDITIONAL = ("loss", "perplexity", "token_rank", "entropy", "tokens")

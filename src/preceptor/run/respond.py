@@ -1,7 +1,7 @@
 """Ask a teacher for the responses the store lacks, and store each as it arrives.
 
-Two ways of asking: an endpoint's answers come one by one, in any order, and each is stored at once, because it
-was paid for. A model run in this process answers batches, whose composition is fixed by the instructions and
+Two ways of asking: an endpoint's answers come one by one, in any order, and each is stored at once, because
+it was paid for. A model run in this process answers batches, whose make-up follows from the instructions and
 not by what is missing, so that a run that was killed gives the same texts as one that was not.
 """
 
@@ -90,8 +90,8 @@ def respond(inquiry: Inquiry, progress: Progress) -> None:
     present = len(inquiry.instructions) * inquiry.responder.options.sampling.samples - len(missing)
     progress.begin(f"{inquiry.name} responds", present, Amount(len(missing), len(missing)))
     if missing:
-        _check(inquiry, missing)
-        work = _Work(inquiry, progress)
+        alone = _check(inquiry, missing)
+        work = _Work(inquiry, progress, alone=alone)
         try:
             work.ask(missing)
         finally:
@@ -102,12 +102,15 @@ def respond(inquiry: Inquiry, progress: Progress) -> None:
     progress.end()
 
 
-def _check(inquiry: Inquiry, missing: Sequence[Ask]) -> None:
-    """Find out whether a served model honours seeds, before many samples are paid for."""
+def _check(inquiry: Inquiry, missing: Sequence[Ask]) -> bool:
+    """Find out whether a served model honours seeds, before many samples are paid for.
+
+    Returns whether each sample needs a request of its own.
+    """
     responder = inquiry.responder
     sampling = responder.options.sampling
     if not isinstance(responder, ServedTeacher) or sampling.temperature == 0:
-        return
+        return sampling.samples_per_request == 1
     found = check_sampling(responder.chat, count=sampling.samples_per_request)
     told = [f"'{inquiry.name}': {sentence}" for sentence in found.told()]
     if found.seed == "no effect" and sampling.samples > 1:
@@ -117,12 +120,13 @@ def _check(inquiry: Inquiry, missing: Sequence[Ask]) -> None:
         )
     for sentence in told:
         logger.warning("%s", sentence)
+    return sampling.samples_per_request == 1 or found.count in ("ignored", "copies")
 
 
 class _Work:
     """An inquiry under way: what is answered and not yet stored, and what went wrong."""
 
-    def __init__(self, inquiry: Inquiry, progress: Progress) -> None:
+    def __init__(self, inquiry: Inquiry, progress: Progress, *, alone: bool) -> None:
         self._inquiry, self._progress = inquiry, progress
         self._responder = inquiry.responder
         self._watch = Watch(
@@ -134,7 +138,7 @@ class _Work:
         self._clock = time.monotonic()
         self._store_again = 0.0
         self._shards = self._lost = 0
-        self._alone = self._responder.options.sampling.samples_per_request == 1
+        self._alone = alone
 
     def ask(self, missing: Sequence[Ask]) -> None:
         """Ask for what is missing, part by part; other processes' answers are looked at in between."""
@@ -157,7 +161,7 @@ class _Work:
             lacking = {ask.key for ask in missing}
             fixed = _cut(self._inquiry.wanted(), batch)
             parts = [[ask for ask in part if ask.key in lacking] for part in fixed]
-        np.random.default_rng([os.getpid(), time.time_ns()]).shuffle(parts)  # type: ignore[arg-type]
+        np.random.default_rng([os.getpid(), time.time_ns()]).shuffle(parts)
         yield from (part for part in parts if part)
 
     def _round(self, todo: Sequence[Ask]) -> list[Ask]:
@@ -206,9 +210,7 @@ class _Work:
         answers = (outcome, *outcome.others)[: len(group)]
         share = (now - self._clock) / len(answers)
         self._clock = now
-        self._keep(
-            [_generation(ask, one, share) for ask, one in zip(group, answers, strict=False)]
-        )
+        self._keep([_generation(ask, one, share) for ask, one in zip(group, answers, strict=False)])
         return list(islice(group, len(answers), None))
 
     def _keep(self, rows: Sequence[Generation]) -> None:

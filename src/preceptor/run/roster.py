@@ -71,7 +71,11 @@ class Roster:
         total = len(self.instructions)
         if len(common) < 2 or len(common) < minimum_coverage * total:
             raise StudyError(self._refusal(len(common), minimum_coverage))
-        taken = common if limit is None else common[drawn(self.instructions[common].tolist(), seed)][:limit]
+        taken = (
+            common
+            if limit is None
+            else common[drawn(self.instructions[common].tolist(), seed)][:limit]
+        )
         allowed = np.zeros(total, np.int32)
         allowed[taken] = fewest[taken]
         rows = np.flatnonzero(self.order_within() < allowed[self.instruction])
