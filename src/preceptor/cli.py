@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.commands.teachers import teachers
 from preceptor.errors import PreceptorError
 from preceptor.options import (
     column_options,
@@ -253,6 +254,9 @@ def _csv(rankings: "list[Ranking]") -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+cli.add_command(teachers)
 
 
 def main() -> None:
