@@ -5,17 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from preceptor import exports
 from preceptor.errors import StudyError
+from preceptor.exports import Format, Layout, Written
 from preceptor.layouts import ReadOptions
 from preceptor.machine import Machine, checked
 from preceptor.metrics import Metric, metric_named
 from preceptor.results import Ranking
+from preceptor.run import export as exporting
 from preceptor.run import runner
+from preceptor.run.export import ExportOptions
 from preceptor.run.outlook import Outlook, outlook
-from preceptor.run.steps import Progress
+from preceptor.run.picking import Rule
+from preceptor.run.steps import Progress, Silent
 from preceptor.study import Study, StudyFile
 
-__all__ = ["RankOptions", "plan", "rank", "rank_all", "run_study", "study_of"]
+__all__ = ["RankOptions", "export", "plan", "push", "rank", "rank_all", "run_study", "study_of"]
 
 
 class RankOptions(TypedDict, total=False):
@@ -55,6 +60,21 @@ class RankOptions(TypedDict, total=False):
     device: str
     token_budget: int | None
     keep_tokens: bool
+
+
+class ExportArguments(TypedDict, total=False):
+    """What `export` writes; see `ExportOptions`, whose fields these are."""
+
+    layout: Layout
+    format: Format
+    teacher: str | None
+    each: Rule | None
+    pairs: bool
+    margin: float
+    student: str | None
+    reward: str | None
+    every_sample: bool
+    overwrite: bool
 
 
 _STUDENT = ("max_length", "template", "revision", "dtype")
@@ -239,6 +259,28 @@ def run_study(path: str | Path, progress: Progress | None = None) -> list[Rankin
     """Carry out the study file at `path`; return one ranking for each student."""
     file = StudyFile.read(path)
     return runner.run(file.study, file.machine, progress)
+
+
+def export(
+    study: str | Path,
+    output: str | Path,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[ExportArguments],
+) -> Written:
+    """Write the responses that a study file chooses as a data set; see `ExportArguments`.
+
+    Raises:
+        PreceptorError: bad input, in words that say what to do.
+    """
+    file = StudyFile.read(study)
+    chosen = ExportOptions(**options)
+    return exporting.export(file.study, file.machine, Path(output), chosen, progress or Silent())
+
+
+def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
+    """Upload an exported data set to the Hub with the token in HF_TOKEN; return its address."""
+    return exports.push(Path(folder), repository, private=private)
 
 
 def plan(study: Study, machine: Machine) -> Outlook:

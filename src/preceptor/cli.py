@@ -2,14 +2,12 @@
 
 import json
 import os
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.commands.export import export
 from preceptor.commands.teachers import teachers
 from preceptor.errors import PreceptorError
 from preceptor.options import (
@@ -19,10 +17,9 @@ from preceptor.options import (
     output_options,
     ranking_options,
 )
+from preceptor.outputs import console, progress_on, put
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from preceptor.machine import Machine
     from preceptor.results import Ranking
     from preceptor.study import Study
@@ -114,7 +111,7 @@ def plan(study_file: str) -> None:
     from preceptor.study import StudyFile
 
     file = StudyFile.read(study_file)
-    print_outlook(_console(), api.plan(file.study, file.machine))
+    print_outlook(console(), api.plan(file.study, file.machine))
 
 
 @cli.command()
@@ -146,7 +143,7 @@ def reward_models() -> None:
     from preceptor.report.terminal import print_reward_models
     from preceptor.scorers.reward_presets import PRESETS
 
-    print_reward_models(_console(), PRESETS)
+    print_reward_models(console(), PRESETS)
 
 
 @cli.command()
@@ -176,32 +173,17 @@ def _study(given: dict[str, Any]) -> "tuple[Study, Machine]":
     return api.study_of(given.pop("responses"), columns=ReadOptions(**columns), **given)
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
-    # A pipe or a file has no width of its own: long names should not be folded for nothing.
-    return Console() if sys.stdout.isatty() else Console(width=120)
-
-
 def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> None:
     from rich.console import Console
 
     from preceptor.report.outlook import described
-    from preceptor.report.terminal import (
-        LiveProgress,
-        PlainProgress,
-        print_lines,
-        print_orders,
-        print_ranking,
-    )
+    from preceptor.report.terminal import print_lines, print_orders, print_ranking
     from preceptor.run import opening, runner
 
     aside = Console(stderr=True)
-    live = LiveProgress(aside) if aside.is_terminal else None
-    shown = live or PlainProgress(aside)
     rankings = []
     try:
-        with live or nullcontext():
+        with progress_on(aside) as shown:
             data = opening.open_data(study, machine, shown)
             print_lines(aside, described(data))
             for ranking in runner.rank_opened(data, study, machine, shown):
@@ -209,10 +191,10 @@ def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> N
     finally:
         # Also when a later one fails: what is done was paid for.
         if outputs[0] != "-":
-            console = _console()
+            screen = console()
             for ranking in rankings:
-                print_ranking(console, ranking)
-            print_orders(console, rankings)
+                print_ranking(screen, ranking)
+            print_orders(screen, rankings)
     _write(rankings, outputs)
 
 
@@ -220,23 +202,13 @@ def _write(rankings: "list[Ranking]", outputs: Sequence[str | None]) -> None:
     json_path, csv_path, html_path = outputs
     if json_path:
         text = json.dumps([ranking.to_dict() for ranking in rankings], indent=2, allow_nan=False)
-        _put(json_path, text + "\n")
+        put(json_path, text + "\n")
     if csv_path:
-        _put(csv_path, _csv(rankings))
+        put(csv_path, _csv(rankings))
     if html_path:
         from preceptor.report.page import page
 
-        _put(html_path, page(rankings))
-
-
-def _put(path: str, text: str) -> None:
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"Cannot write '{path}': {error.strerror}.") from error
+        put(html_path, page(rankings))
 
 
 def _csv(rankings: "list[Ranking]") -> str:
@@ -256,6 +228,7 @@ def _csv(rankings: "list[Ranking]") -> str:
     return buffer.getvalue()
 
 
+cli.add_command(export)
 cli.add_command(teachers)
 
 

@@ -4,14 +4,16 @@ A teacher is a model and how it is sampled. Lists of temperatures and nucleus si
 3): each point is a teacher of its own. A derived teacher (paper, table 3) picks among another's samples.
 """
 
+import os
 from itertools import product
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from preceptor.machine import ModelTable, Table
-from preceptor.responders import Sampling, TeacherOptions
+from preceptor.responders.base import Sampling, TeacherOptions
 from preceptor.rewards import Reward
+from preceptor.teachers import find_teacher
 from preceptor.templates import FAMILY_TEMPLATES
 
 _MOST_STOPS = 4
@@ -65,6 +67,12 @@ class Teacher(ModelTable):
                     f"{self.samples} samples at temperature 0 are {self.samples} copies: raise the "
                     "temperature or take one sample"
                 )
+        entry = find_teacher(self.model)
+        if entry and entry.hosted and self.engine in ("transformers", "vllm"):
+            raise ValueError(
+                f"'{self.model}' is only served by its maker: set engine = 'openai' and give its url in "
+                "[machine.endpoints]"
+            )
         if self.samples_per_request > 1 and self.engine != "openai":
             raise ValueError(
                 f"samples_per_request is for engine = 'openai', not '{self.engine}': leave it out"
@@ -83,7 +91,16 @@ class Teacher(ModelTable):
     @property
     def name(self) -> str:
         """The label of the whole grid."""
-        return self.label or super().name
+        entry = None if os.path.exists(self.model) else find_teacher(self.model)
+        return self.label or (entry.name if entry else super().name)
+
+    @property
+    def located(self) -> str:
+        """What is loaded or asked for: the catalogue's Hub id, else the model as it was named."""
+        if self.engine in ("openai", "fake") or os.path.exists(self.model):
+            return self.model
+        entry = find_teacher(self.model)
+        return entry.model if entry else self.model
 
     def points(self) -> list[TeacherOptions]:
         """Return a teacher for each point of the grid, labelled by what varies; dtype still `auto`."""
@@ -108,7 +125,7 @@ class Teacher(ModelTable):
         )
         return TeacherOptions(
             name=label,
-            model=self.model,
+            model=self.located,
             engine=self.engine,
             sampling=sampling,
             revision=self.revision,

@@ -4,13 +4,13 @@ The one idea: relatives stand together, and what holds for all of a family shown
 the licence. A model's Hub id stands beside its name where the terminal is wide enough, else under it.
 """
 
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from preceptor.outputs import console, put
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +40,7 @@ def teachers(paper: bool, family: str | None, json_path: str | None) -> None:
     if family is not None:
         entries = _relatives(entries, family)
     if json_path != "-":
-        _print_entries(_console(), entries)
+        _print_entries(console(), entries)
     if json_path:
         _write(entries, json_path)
 
@@ -70,13 +70,6 @@ def _relatives(entries: Sequence["CatalogueEntry"], family: str) -> list["Catalo
 
 def _plain(name: str) -> str:
     return name.strip().casefold().replace(" ", "-")
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    # A pipe or a file has no width of its own.
-    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def _print_entries(console: "Console", entries: Sequence["CatalogueEntry"]) -> None:
@@ -173,11 +166,4 @@ def _write(entries: Sequence["CatalogueEntry"], path: str) -> None:
     import json
     from dataclasses import asdict
 
-    text = json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False) + "\n"
-    if path == "-":
-        click.echo(text, nl=False)
-        return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"Cannot write '{path}': {error.strerror}.") from error
+    put(path, json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False) + "\n")

@@ -12,7 +12,10 @@ from preceptor.errors import DataError, StudyError
 from preceptor.instructions import ResponseSource, SourceFile
 from preceptor.machine import Machine
 from preceptor.prompts import PromptSource
-from preceptor.responders import FakeTeacher, LocalTeacher, Responder, ServedTeacher, TeacherOptions
+from preceptor.responders.base import Responder, TeacherOptions
+from preceptor.responders.fake import FakeTeacher
+from preceptor.responders.local import LocalTeacher
+from preceptor.responders.served import ServedTeacher
 from preceptor.rows import Problem
 from preceptor.run.respond import Inquiry
 from preceptor.run.roster import drawn

@@ -16,7 +16,7 @@ from preceptor.errors import StudyError
 from preceptor.generators import Derived
 from preceptor.instructions import ResponseSource
 from preceptor.machine import Machine
-from preceptor.responders import ServedTeacher
+from preceptor.responders.served import ServedTeacher
 from preceptor.rewards import ColumnReward, Reward
 from preceptor.rows import Problem
 from preceptor.run import plan

@@ -11,13 +11,14 @@ from itertools import product
 
 import numpy as np
 
-from preceptor.engines.pace import fastest_pace, parameters_of
 from preceptor.machine import Machine
-from preceptor.responders import LocalTeacher, Responder, ServedTeacher
+from preceptor.responders.base import Ask, Responder
+from preceptor.responders.local import LocalTeacher
+from preceptor.responders.served import ServedTeacher
 from preceptor.run import plan
 from preceptor.run.generated import GeneratedSource
 from preceptor.run.opening import Opened, find_models, open_data, source_of
-from preceptor.run.respond import Ask, Inquiry
+from preceptor.run.respond import Inquiry
 from preceptor.run.runner import steps_of, students_of
 from preceptor.run.steps import Amount, Silent, amount_of
 from preceptor.store import Costs, ResponseShelf, Store
@@ -180,18 +181,8 @@ def _pace(own: Costs, responder: Responder, machine: Machine) -> tuple[float | N
     """Return tokens a second, and what that rests on."""
     if own.responses >= _ENOUGH and math.isfinite(own.tokens_per_second):
         return own.tokens_per_second, "time by their speed"
-    if not isinstance(responder, LocalTeacher) or responder.options.engine != "transformers":
-        return None, ""
-    parameters = parameters_of(responder.located)
-    if parameters is None:
-        return None, ""
-    pace = fastest_pace(
-        parameters,
-        batch=machine.batch,
-        dtype=responder.options.dtype,
-        device=responder.device,
-    )
-    return pace, "time at the machine's limit, so at least"
+    pace = responder.fastest_pace(machine.batch) if isinstance(responder, LocalTeacher) else None
+    return pace, "time at the machine's limit, so at least" if pace else ""
 
 
 def _money(responder: Responder, prompts: int, tokens: int) -> float | None:

@@ -93,7 +93,8 @@ class Scored:
         usable = np.flatnonzero(np.isfinite(self.score))
         rows = self.rows[usable]
         of, teacher, sample = (
-            column[rows] for column in (self.roster.instruction, self.roster.teacher, self.roster.sample)
+            column[rows]
+            for column in (self.roster.instruction, self.roster.teacher, self.roster.sample)
         )
         ends = []
         for key in (self.score[usable], -self.score[usable]):
@@ -142,7 +143,9 @@ def scored(
         columns = carry_out(step, progress)
         scorer.release()
         numbers |= scorer.derive({name: columns[name] for name in scorer.columns})
-    numbers = {name: numbers[name] for name in ("reward", "loss", "tokens", "length") if name in numbers}
+    numbers = {
+        name: numbers[name] for name in ("reward", "loss", "tokens", "length") if name in numbers
+    }
     score = _score(rule, metric, numbers, roster.instruction[rows], study.ranking.transform)
     return Scored(roster, rows, numbers | {rule: score}, score)
 

@@ -1,0 +1,37 @@
+"""A teacher that makes up deterministic texts at once, to try a whole study without any model."""
+
+from functools import cached_property
+
+from preceptor.digests import Identity
+from preceptor.engines.base import ChatModel
+from preceptor.engines.fake import FakeChat
+from preceptor.responders.base import TeacherOptions
+
+
+class FakeTeacher:
+    """A fake; each name gives texts of its own."""
+
+    batch = None
+    where = "this process"
+
+    def __init__(self, options: TeacherOptions) -> None:
+        self.options = options
+
+    @cached_property
+    def chat(self) -> ChatModel:
+        """The fake."""
+        return FakeChat(self.options.model)
+
+    def identity(self) -> Identity:
+        """Return the identity of the fake's name and sampling."""
+        return Identity.of(
+            {
+                "engine": "fake",
+                "model": self.options.model,
+                "system": self.options.system,
+                **self.options.sampling.spec(),
+            }
+        )
+
+    def release(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,220 @@
+"""Turn a study into a data set ready to train on: rank, pick, write, with a card that says how.
+
+A teacher's data set holds all its responses; a choice for each instruction covers those compared. Everything
+the choice rests on stands in the card.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preceptor.errors import StudyError, nearest
+from preceptor.exports import (
+    Card,
+    Format,
+    Layout,
+    TeacherUse,
+    Written,
+    write_examples,
+    write_pairs,
+)
+from preceptor.machine import Machine
+from preceptor.results import Ranking
+from preceptor.run import picking
+from preceptor.run.generated import GeneratedSource
+from preceptor.run.opening import Opened, open_data
+from preceptor.run.picking import Picked, Rule
+from preceptor.run.runner import rank_opened
+from preceptor.run.steps import Progress
+from preceptor.study import Student, Study
+from preceptor.teachers import find_teacher
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write.
+
+    `teacher` names whose responses to take; `each` instead picks by this rule for every instruction; without
+    either the best teacher of the ranking is taken. `pairs` writes the best and the worst response by `each`
+    (default reward) where their scores are more than `margin` apart. `student` and `reward` say which, where
+    the study has several. `every_sample` takes all samples of a teacher.
+    """
+
+    layout: Layout = "messages"
+    format: Format = "jsonl"
+    teacher: str | None = None
+    each: Rule | None = None
+    pairs: bool = False
+    margin: float = 0.0
+    student: str | None = None
+    reward: str | None = None
+    every_sample: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.teacher and (self.each or self.pairs):
+            raise StudyError(
+                f"The teacher '{self.teacher}' is named, and responses are to be picked for each "
+                "instruction: choose one of the two."
+            )
+        if self.margin and not self.pairs:
+            raise StudyError("A margin is given without pairs: ask for pairs, or leave it out.")
+
+
+def export(
+    study: Study, machine: Machine, folder: Path, options: ExportOptions, progress: Progress
+) -> Written:
+    """Write the data set that the options choose to `folder`; only what the store lacks is computed.
+
+    Raises:
+        PreceptorError: the study cannot be ranked as far as the choice needs, or the folder cannot be
+            written.
+    """
+    student = _student(study, options)
+    opened = _opened(open_data(study, machine, progress), options)
+    work = _Export(opened, study, machine, folder, options, student, progress)
+    return work.each() if options.each or options.pairs else work.teacher()
+
+
+def _student(study: Study, options: ExportOptions) -> Student | None:
+    names = [student.name for student in study.students]
+    if options.student is None and len(names) > 1:
+        raise StudyError(f"The study has the students {', '.join(names)}: say for which to choose.")
+    if options.student is not None and options.student not in names:
+        known = ", ".join(names) or "none"
+        raise StudyError(
+            f"No student '{options.student}' in the study. Known: {known}."
+            f"{nearest(options.student, names)}"
+        )
+    found = [s for s in study.students if options.student in (None, s.name)]
+    return found[0] if found else None
+
+
+def _opened(data: Sequence[Opened], options: ExportOptions) -> Opened:
+    names = [opened.reward_name for opened in data]
+    if options.reward is None and len(data) > 1:
+        raise StudyError(f"The study has the rewards {'; '.join(names)}: say by which to choose.")
+    if options.reward is not None and options.reward not in names:
+        raise StudyError(
+            f"No reward '{options.reward}' in the study. Known: {'; '.join(names)}."
+            f"{nearest(options.reward, names)}"
+        )
+    return next(o for o in data if options.reward in (None, o.reward_name))
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One export under way."""
+
+    opened: Opened
+    study: Study
+    machine: Machine
+    folder: Path
+    options: ExportOptions
+    student: Student | None
+    progress: Progress
+
+    def teacher(self) -> Written:
+        """Write one teacher's responses."""
+        ranking = None
+        teacher, how = self.options.teacher, f"All responses of {self.options.teacher}, as named."
+        if teacher is None:
+            ranking = self._ranking()
+            teacher = ranking.teachers[0].teacher
+            how = f"All responses of the best teacher. {ranking.verdict()}"
+        roster = self.opened.choice.roster
+        picked = picking.of_teacher(roster, teacher, every_sample=self.options.every_sample)
+        return self._write(picked, self._card(how, [picked], ranking))
+
+    def each(self) -> Written:
+        """Write the best response to each instruction, or the best and the worst."""
+        options, roster = self.options, self.opened.choice.roster
+        rule = options.each or "reward"
+        found = picking.scored(
+            self.opened,
+            self.study,
+            self.machine,
+            student=self.student,
+            rule=rule,
+            progress=self.progress,
+        )
+        whom = f", student {self.student.name}" if self.student and rule != "reward" else ""
+        by = f"by {rule} of single responses ({self.opened.reward_name}{whom})"
+        if not options.pairs:
+            picked = found.best()
+            how = f"For each instruction the best response of any teacher {by}."
+            return self._write(picked, self._card(how, [picked], None))
+        chosen, rejected = found.pairs(margin=options.margin)
+        apart = f", more than {options.margin:g} apart" if options.margin else ""
+        how = f"For each instruction the best and the worst response of any teacher {by}{apart}."
+        return write_pairs(
+            picking.pairs(self.opened.source, roster, chosen, rejected),
+            self.folder,
+            format=options.format,
+            card=self._card(how, [chosen, rejected], None),
+            overwrite=options.overwrite,
+        )
+
+    def _write(self, picked: Picked, card: Card) -> Written:
+        return write_examples(
+            picking.examples(self.opened.source, self.opened.choice.roster, picked),
+            self.folder,
+            layout=self.options.layout,
+            format=self.options.format,
+            card=card,
+            overwrite=self.options.overwrite,
+        )
+
+    def _ranking(self) -> Ranking:
+        alone = {"students": (self.student,) if self.student else ()}
+        study = self.study.model_copy(update=alone)
+        return next(rank_opened([self.opened], study, self.machine, self.progress))
+
+    def _card(self, how: str, picked: Sequence[Picked], ranking: Ranking | None) -> Card:
+        opened, student = self.opened, self.student
+        settings: dict[str, object] = {
+            "reward": opened.reward_name,
+            "layouts": [file.describe() for file in opened.source.files],
+            "skipped_rows": dict(opened.skipped),
+        }
+        if isinstance(opened.source, GeneratedSource):
+            settings["teachers"] = opened.source.specs()
+        told = opened.told
+        if ranking is not None:
+            settings |= ranking.settings
+            told = ranking.warnings
+        return Card(
+            title=f"Responses for {student.name}" if student else "Responses",
+            how_chosen=how,
+            student=student.name if student else None,
+            teachers=_uses(opened, picked),
+            settings=settings,
+            metrics=ranking.to_records() if ranking else [],
+            warnings=told,
+        )
+
+
+def _uses(opened: Opened, picked: Sequence[Picked]) -> list[TeacherUse]:
+    """Return the teachers whose responses were taken, most rows first."""
+    roster = opened.choice.roster
+    counts = Counter(
+        roster.teachers[place] for one in picked for place in roster.teacher[one.rows].tolist()
+    )
+    asked = {}
+    if isinstance(opened.source, GeneratedSource):
+        asked = {inquiry.name: inquiry.responder.options for inquiry in opened.source.inquiries}
+    uses = []
+    for name, rows in counts.most_common():
+        options = asked.get(name)
+        entry = find_teacher(options.model if options else name)
+        uses.append(
+            TeacherUse(
+                name=name,
+                model=options.model if options else (entry.model if entry else name),
+                licence=entry.licence if entry else None,
+                rows=rows,
+                sampling=options.sampling.described() if options else "as in the data",
+            )
+        )
+    return uses
