@@ -59,7 +59,7 @@ LAYOUTS = tuple(_LAYOUTS)
 
 # Of data without responses, in the order of preference.
 _UNANSWERED = ("messages", "conversations", "conversation")
-_ALONE = ("instruction", "prompt", "question", "text")
+_ALONE = (*_QUESTIONS, "text")
 
 # String columns that describe a row and so are never taken for a teacher's answers.
 _METADATA = re.compile(
@@ -147,6 +147,8 @@ def settle_instructions(
         if options.layout != "auto" or options.response_column or options.teacher_columns:
             raise
         return _settle_unanswered(rows, options, where=where, label=label)
+    if reading.layout == "teacher-columns" and not options.teacher_columns:
+        return _settle_unanswered(rows, options, where=where, label=label)  # only guessed at
     if reading.layout in _CONVERSATIONS:
         turns = [look_up(row, reading.columns[0]) for row in rows]
         if any(map(ends_with_answer, turns)):
