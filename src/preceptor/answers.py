@@ -73,11 +73,16 @@ def pair_answers(row: Row, report: Report, *, instruction: str, text: str) -> tu
 
 def alpaca_answers(row: Row, report: Report, *, instruction: str, text: str) -> tuple[Answer]:
     """Read an instruction whose input, where not blank, follows it after a blank line."""
+    return pair_answers(with_input(row, instruction), report, instruction=instruction, text=text)
+
+
+def with_input(row: Row, instruction: str) -> Row:
+    """Return the row with its input, where not blank, after the instruction and a blank line."""
     extra = _content(row.get("input"), "input")
     task = look_up(row, instruction)
     if extra and extra.strip() and isinstance(task, str) and task.strip():
-        row = {**row, instruction: f"{task}\n\n{extra}"}
-    return pair_answers(row, report, instruction=instruction, text=text)
+        return {**row, instruction: f"{task}\n\n{extra}"}
+    return row
 
 
 def conversation_answers(row: Row, report: Report, *, column: str) -> tuple[Answer]:
@@ -117,6 +122,43 @@ def teacher_answers(
             yield Answer(prompt, _content(look_up(row, teacher), teacher), row, teacher.strip())
         except Unreadable as problem:
             report(str(problem))
+
+
+def question_answers(
+    row: Row, report: Report, *, instruction: str, texts: Sequence[str], has_input: bool
+) -> tuple[Answer]:
+    """Read an instruction alone, leaving alone what answers it under `texts`.
+
+    Only the earlier turns of a completion that is a conversation belong to the instruction.
+    """
+    if has_input:
+        row = with_input(row, instruction)
+    turns = _prompt_turns(row, instruction, texts=texts)
+    completion = look_up(row, texts[0]) if len(texts) == 1 else None
+    if _is_conversation(completion):
+        turns = [*turns, *_turns(completion, texts[0])[:-1]]
+    return (Answer(_instruction(turns, instruction), None, row),)
+
+
+def unanswered_answers(
+    row: Row, report: Report, *, column: str, question: str | None
+) -> tuple[Answer]:
+    """Read a conversation up to its last user turn, else the text (and input) of `question`."""
+    value = look_up(row, column)
+    if question and not _is_conversation(value):
+        has_input = question != "input"
+        return question_answers(row, report, instruction=question, texts=(), has_input=has_input)
+    turns = _turns(value, column)
+    last = max((at for at, turn in enumerate(turns) if turn[0] == "user"), default=-1)
+    return (Answer(_instruction(turns[: last + 1], column), None, row),)
+
+
+def ends_with_answer(value: object) -> bool:
+    """Tell whether a conversation can be read and its last turn is the assistant's."""
+    try:
+        return _turns(value, "")[-1][0] == "assistant"
+    except (Unreadable, IndexError):
+        return False
 
 
 def _prompt_turns(row: Row, column: str, *, texts: Sequence[str]) -> list[_Turn]:

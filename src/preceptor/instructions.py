@@ -34,7 +34,7 @@ _Reader = Callable[[Journal, Columns], Iterator[object]]
 
 
 @dataclass(frozen=True)
-class _Input:
+class Input:
     """A file or data set to read, and the label of its teacher where the rows name none."""
 
     path: str
@@ -79,17 +79,38 @@ class _SampleCounter:
         return sample
 
 
-class ResponseSource:
+class FilesRead:
+    """Files that each iteration reads anew, and what the latest one could not read of them."""
+
+    def __init__(self, files: Sequence[SourceFile]) -> None:
+        self.files = tuple(files)
+        self._journals: list[Journal] = []
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the latest iteration could not read: at most the first 20 of each file."""
+        return tuple(problem for journal in self._journals for problem in journal.problems)
+
+    @property
+    def problem_counts(self) -> Mapping[str, int]:
+        """How many problems the latest iteration met in each file that has any."""
+        return {journal.path: journal.count for journal in self._journals if journal.count}
+
+    def _opened(self) -> Iterator[tuple[SourceFile, Journal]]:
+        """Begin an iteration: yield each file with the journal that it fills."""
+        journals = self._journals = []
+        for file in self.files:
+            journals.append(Journal(file.path))
+            yield file, journals[-1]
+
+
+class ResponseSource(FilesRead):
     """The responses in a set of files; each iteration reads the files anew.
 
     Samples are numbered by a `sample` or `sample_index` column of whole numbers, else by the order
     in which one iteration meets the same teacher and instruction. Rows that cannot be read are
     skipped and kept as `problems`.
     """
-
-    def __init__(self, files: Sequence[SourceFile]) -> None:
-        self.files = tuple(files)
-        self._journals: list[Journal] = []
 
     @classmethod
     def open(cls, paths: Sequence[str | Path], options: ReadOptions = _NO_OPTIONS) -> Self:
@@ -105,24 +126,10 @@ class ResponseSource:
             DataError: a file is missing, empty or unreadable, its layout is not recognised, or a
                 column named in the options is not there.
         """
-        given = [paths] if isinstance(paths, str | Path) else paths
-        inputs = _without_repeats(found for path in given for found in _find(path, options.split))
-        if not inputs:
-            raise DataError("No files of responses were given. Name at least one file or folder.")
-        source = cls([_sniff(found, options) for found in inputs])
+        source = cls([_sniff(found, options) for found in find_inputs(paths, options.split)])
         _check_numbers(source.files, options.number_columns)
         _warn_of_shared_names(source.files)
         return source
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """What the latest iteration could not read: at most the first 20 of each file."""
-        return tuple(problem for journal in self._journals for problem in journal.problems)
-
-    @property
-    def problem_counts(self) -> Mapping[str, int]:
-        """How many problems the latest iteration met in each file that has any."""
-        return {journal.path: journal.count for journal in self._journals if journal.count}
 
     def __iter__(self) -> Iterator[Response]:
         """Yield every response of every file in order.
@@ -130,11 +137,8 @@ class ResponseSource:
         Raises:
             DataError: a file breaks off, or none of its rows can be read.
         """
-        journals = self._journals = []
         number = _SampleCounter()
-        for file in self.files:
-            journal = Journal(file.path)
-            journals.append(journal)
+        for file, journal in self._opened():
             yield from _responses(file, number, journal)
 
 
@@ -144,19 +148,38 @@ def _responses(file: SourceFile, number: _SampleCounter, journal: Journal) -> It
         for response in reading.responses(row, number, report=journal.note):
             readable = True
             yield response
+    tell_problems(journal, readable=readable)
+
+
+def tell_problems(journal: Journal, *, readable: bool) -> None:
+    """Log what a file's journal holds at its end.
+
+    Raises:
+        DataError: there are problems and nothing was `readable`.
+    """
     if journal.count and not readable:
-        raise DataError(f"No row of {file.path} can be read. The first: {journal.problems[0]}.")
+        raise DataError(f"No row of {journal.path} can be read. The first: {journal.problems[0]}.")
     if journal.count:
         logger.warning("%d problems. The first: %s", journal.count, journal.problems[0])
 
 
-def _sniff(found: _Input, options: ReadOptions) -> SourceFile:
+def first_rows(found: Input) -> list[Row]:
+    """Return the objects among the first 100 rows, by which a layout is settled.
+
+    Raises:
+        DataError: there are none, or the file cannot be read.
+    """
     journal = Journal(found.path)
     sniffed = islice(found.reader(journal, None), _SNIFFED_ROWS)
     rows: list[Row] = [row for row in sniffed if isinstance(row, dict)]
     if not rows:
         first = f" The first: {journal.problems[0]}." if journal.problems else " It is empty."
         raise DataError(f"No row of {found.path} can be read.{first}")
+    return rows
+
+
+def _sniff(found: Input, options: ReadOptions) -> SourceFile:
+    rows = first_rows(found)
     reading = settle(rows, options, where=found.path, label=found.label)
     if reading.layout == "teacher-columns":
         teacher = "one teacher per column"
@@ -184,8 +207,21 @@ def _check_numbers(files: Sequence[SourceFile], numbers: Sequence[str]) -> None:
             )
 
 
-def _without_repeats(inputs: Iterable[_Input]) -> list[_Input]:
-    kept: dict[str, _Input] = {}
+def find_inputs(paths: Sequence[str | Path], split: str) -> list[Input]:
+    """Return the files and data sets that paths stand for, each once, in order.
+
+    Raises:
+        DataError: one does not exist or cannot be read, or there are none.
+    """
+    given = [paths] if isinstance(paths, str | Path) else paths
+    inputs = _without_repeats(found for path in given for found in _find(path, split))
+    if not inputs:
+        raise DataError("No files of responses were given. Name at least one file or folder.")
+    return inputs
+
+
+def _without_repeats(inputs: Iterable[Input]) -> list[Input]:
+    kept: dict[str, Input] = {}
     for found in inputs:
         key = found.path if _HUB_PREFIX.match(found.path) else str(Path(found.path).resolve())
         if key in kept:
@@ -201,7 +237,7 @@ def _warn_of_shared_names(files: Sequence[SourceFile]) -> None:
             logger.warning("%d files count as one teacher: %s", count, teacher)
 
 
-def _find(given: str | Path, split: str) -> list[_Input]:
+def _find(given: str | Path, split: str) -> list[Input]:
     """Return what a path stands for: a file, the files of a folder, or a data set."""
     path, text = Path(given), str(given)
     if _HUB_PREFIX.match(text) or (not path.exists() and _is_hub_name(text)):
@@ -209,7 +245,7 @@ def _find(given: str | Path, split: str) -> list[_Input]:
         if not _HUB_NAME.match(name):
             raise DataError(f"'{given}' names no Hub data set: expected hf://datasets/owner/name.")
         shown, label = f"hf://datasets/{name}", name.partition("/")[2]
-        return [_Input(shown, shown, label, "data set's name", partial(hub_rows, name, split))]
+        return [Input(shown, shown, label, "data set's name", partial(hub_rows, name, split))]
     if not path.exists():
         raise _missing(path)
     if not path.is_dir():
@@ -217,7 +253,7 @@ def _find(given: str | Path, split: str) -> list[_Input]:
     label = path.resolve().name
     if any((path / mark).exists() for mark in ("dataset_dict.json", "state.json")):
         reader = partial(saved_rows, path, split)
-        return [_Input(str(path), path.name, label, "folder name", reader)]
+        return [Input(str(path), path.name, label, "folder name", reader)]
     return [_file_input(file, label, "folder name") for file in _files_in(path, split)]
 
 
@@ -235,11 +271,11 @@ def _missing(path: Path) -> DataError:
     return DataError(f"{path} does not exist. {known}{nearest(path.name, siblings)}")
 
 
-def _file_input(path: Path, label: str, origin: str) -> _Input:
+def _file_input(path: Path, label: str, origin: str) -> Input:
     reader = READERS.get(_ending(path))
     if reader is None:
         raise DataError(f"{path} has no ending that can be read. Known: {', '.join(READERS)}.")
-    return _Input(str(path), path.name, label, origin, partial(reader, path))
+    return Input(str(path), path.name, label, origin, partial(reader, path))
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:

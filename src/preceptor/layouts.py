@@ -6,7 +6,7 @@ and becomes a `Reading`. No file is opened here; `instructions` does that.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,9 +18,12 @@ from preceptor.answers import (
     alpaca_answers,
     completion_answers,
     conversation_answers,
+    ends_with_answer,
     look_up,
     pair_answers,
+    question_answers,
     teacher_answers,
+    unanswered_answers,
 )
 from preceptor.errors import DataError, nearest
 from preceptor.readings import Reading
@@ -36,7 +39,7 @@ class _Layout(NamedTuple):
 
 _TEACHER_COLUMNS = ("generator", "model", "teacher", "output_generator")
 _MAGPIE_TEACHER = "gen_response_configs.output_generator"
-_CONVERSATIONS = ("magpie", "sharegpt", "messages")
+_CONVERSATIONS = ("magpie", "sharegpt", "messages", "conversation")
 _QUESTIONS = ("prompt", "instruction", "question")
 
 # In the order of recognition: the more a layout demands, the earlier it is tried.
@@ -48,10 +51,15 @@ _LAYOUTS: dict[str, _Layout] = {
     "alpaca-eval": _Layout(("instruction",), ("output",)),
     "alpaca": _Layout(("instruction",), ("output",)),
     "prompt-completion": _Layout(_QUESTIONS, ("completion", "response", "output")),
+    "conversation": _Layout(("conversation",), ()),
     "teacher-columns": _Layout(_QUESTIONS, ()),
 }
 LAYOUTS = tuple(_LAYOUTS)
 """The layout names that `ReadOptions.layout` takes besides `auto`."""
+
+# Of data without responses, in the order of preference.
+_UNANSWERED = ("messages", "conversations", "conversation")
+_ALONE = (*_QUESTIONS, "text")
 
 # String columns that describe a row and so are never taken for a teacher's answers.
 _METADATA = re.compile(
@@ -119,6 +127,66 @@ def settle(rows: Sequence[Row], options: ReadOptions, *, where: str, label: str)
         columns = (SYSTEM_COLUMN, *columns)
     numbers, reference = options.number_columns, options.reference_column
     return Reading(layout, columns, tuple(known), answers, label, teacher, numbers, reference)
+
+
+def settle_instructions(
+    rows: Sequence[Row], options: ReadOptions, *, where: str, label: str
+) -> Reading:
+    """Return how rows like these become instructions: `settle`, with the responses left alone.
+
+    Each row then gives one answer without a text. Beside the layouts of responses these are read:
+    conversations of which none (of these rows) ends with the assistant, up to their last user turn,
+    and a text column alone, with or without an `input`.
+
+    Raises:
+        DataError: as `settle`; where no column is known, the error lists those looked for.
+    """
+    try:
+        reading = settle(rows, options, where=where, label=label)
+    except DataError:
+        if options.layout != "auto" or options.response_column or options.teacher_columns:
+            raise
+        return _settle_unanswered(rows, options, where=where, label=label)
+    if reading.layout == "teacher-columns" and not options.teacher_columns:
+        return _settle_unanswered(rows, options, where=where, label=label)  # only guessed at
+    if reading.layout in _CONVERSATIONS:
+        turns = [look_up(row, reading.columns[0]) for row in rows]
+        if any(map(ends_with_answer, turns)):
+            return reading
+        return _settle_unanswered(rows, options, where=where, label=label)
+    column, *rest = (name for name in reading.columns if name != SYSTEM_COLUMN)
+    has_input = reading.layout == "alpaca" and "input" in rest
+    texts = tuple(name for name in rest if not (has_input and name == "input"))
+    answers = partial(question_answers, instruction=column, texts=texts, has_input=has_input)
+    return replace(reading, answers=answers)
+
+
+def _settle_unanswered(
+    rows: Sequence[Row], options: ReadOptions, *, where: str, label: str
+) -> Reading:
+    """Return the reading of a text column alone and of conversations that nobody answered."""
+    known = _column_names(rows)
+    named = (options.instruction_column, options.reference_column)
+    _require_columns(named, known, where=where)
+    question = options.instruction_column or _first_known(_ALONE, known)
+    turns = options.instruction_column or _first_known(_UNANSWERED, known)
+    if not question and not turns:
+        raise DataError(
+            f"{where} has the columns {', '.join(known) or '(none)'}; none of them is known to hold "
+            f"instructions: {', '.join((*_ALONE, *_UNANSWERED))}. Name it with instruction_column."
+        )
+    columns = dict.fromkeys(name for name in (SYSTEM_COLUMN, question, "input", turns) if name)
+    answers = partial(unanswered_answers, column=turns or _UNANSWERED[0], question=question or None)
+    return Reading(
+        layout="instructions",
+        columns=tuple(name for name in columns if name in known),
+        known=tuple(known),
+        answers=answers,
+        label=label,
+        teacher_column=None,
+        number_columns=(),
+        reference_column=options.reference_column,
+    )
 
 
 def _choose(

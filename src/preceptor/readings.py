@@ -69,7 +69,7 @@ class Reading:
             sample=number(teacher, answer.instruction, _stated_sample(extras)),
             finish_reason=reason if isinstance(reason, str) else None,
             columns=self._numbers(extras, report) if self.number_columns else {},
-            reference=self._reference(extras, report),
+            reference=self.reference(extras, report),
         )
 
     def _teacher(self, extras: Row) -> str:
@@ -87,7 +87,8 @@ class Reading:
                 report(f"'{name}' is {shown(value)}, expected a number: kept without it")
         return numbers
 
-    def _reference(self, extras: Row, report: Report) -> Mapping[str, object] | None:
+    def reference(self, extras: Row, report: Report) -> Mapping[str, object] | None:
+        """Return the checkable answer of a row; None where it has none or none that can be read."""
         named = self.reference_column
         value = look_up(extras, named or "reference")
         if value is None:
