@@ -6,7 +6,8 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +17,14 @@ import chat_server as chat
 from chat_server import Told, answer, completion, refuse, reply, serving
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.openai import Endpoint, OpenAIChat
-from preceptor.engines.wire import DETAIL_LIMIT, Secrets, pause_asked_for, printable
+from preceptor.engines.wire import (
+    DETAIL_LIMIT,
+    Secrets,
+    pause_asked_for,
+    printable,
+    read_completion,
+    refused_parameter,
+)
 from preceptor.errors import ModelError, StudyError
 from preceptor.types import Message
 
@@ -430,3 +438,337 @@ def test_a_key_that_goes_out_unencrypted_is_told_of(
     monkeypatch.setenv("SOME_KEY", KEY)
     Secrets.of("http://elsewhere.example.org/v1", "SOME_KEY")
     assert "unencrypted" in caplog.text and KEY not in caplog.text
+
+
+NO_SECRETS = Secrets.of("http://127.0.0.1:1/v1", None)
+TOO_LARGE = (
+    "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context length is "
+    "4096 tokens and your request has 100 input tokens."
+)
+
+
+def test_what_says_nothing_is_not_sent_and_what_says_something_is():
+    with serving() as told:
+        client(told).complete(request(top_p=1.0, stop=(), count=1, seed=None))
+        client(told).complete(request(top_p=0.9, stop=("END", "\n"), count=3, seed=0))
+    assert set(told.requests[0]) == {"model", "messages", "temperature", "max_tokens"}
+    said = {name: told.requests[1][name] for name in ("top_p", "stop", "n", "seed")}
+    assert said == {"top_p": 0.9, "stop": ["END", "\n"], "n": 3, "seed": 0}
+
+
+def test_several_answers_come_in_the_order_of_their_index():
+    body = json.loads(chat.several("a", "b", "c"))
+    body["choices"].reverse()
+    with serving(reply(200, json.dumps(body).encode())) as told:
+        outcome = client(told).complete(request(count=3))
+    assert isinstance(outcome, Completion)
+    assert [outcome.text, *(other.text for other in outcome.others)] == ["a", "b", "c"]
+    assert outcome.prompt_tokens == 11
+    assert outcome.tokens is None  # the endpoint counts all three together
+    assert all(not other.others for other in outcome.others)
+
+
+def test_one_answer_has_its_tokens():
+    with serving(reply(200, chat.several("a"))) as told:
+        outcome = client(told).complete(request(count=3))
+    assert outcome == Completion("a", "stop", tokens=3, prompt_tokens=11)
+
+
+def test_more_answers_than_asked_for_are_ignored():
+    with serving(otherwise=reply(200, chat.several("a", "b", "c"))) as told:
+        one, two = (client(told).complete(request(count=count)) for count in (1, 2))
+    assert isinstance(one, Completion) and isinstance(two, Completion)
+    assert (one.text, one.others, one.tokens) == ("a", (), None)
+    assert [other.text for other in two.others] == ["b"]
+
+
+def read(*choices: Any, count: int = 5, **usage: Any) -> Completion | Failure:
+    return read_completion(
+        json.dumps({"choices": choices, "usage": usage}), NO_SECRETS, count=count
+    )
+
+
+def test_withheld_and_unreadable_answers_are_left_out_of_several():
+    withheld = {"message": {"content": None}, "finish_reason": "content_filter"}
+    good = {"message": {"content": "good"}, "finish_reason": "stop"}
+    found = read(withheld, good, {"message": {"content": 7}}, None, {"message": {"content": None}})
+    assert isinstance(found, Completion)
+    assert [found.text, *(other.text for other in found.others)] == ["good", ""]
+    assert read(withheld, withheld) == Failure("content filter", "the answer was withheld")
+
+
+@pytest.mark.parametrize("odd", [True, -3, "7", 1.5, None, [1]])
+def test_a_count_of_tokens_that_is_none_is_no_data(odd: Any):
+    found = read({"text": "x"}, completion_tokens=odd, prompt_tokens=odd)
+    assert found == Completion("x", tokens=None, prompt_tokens=None)
+
+
+@pytest.mark.parametrize("odd", [True, -1, "0", None, [], 1e300])
+def test_an_index_that_is_none_leaves_an_answer_where_it_came(odd: Any):
+    found = read({"text": "first", "index": odd}, {"text": "second", "index": 1})
+    assert isinstance(found, Completion)
+    assert found.text == "first"
+
+
+def rendered(messages: Sequence[Message]) -> str:
+    if messages[-1].content == "no":
+        raise ModelError("The template takes no 'no'.")
+    return f"<{messages[-1].content}>"
+
+
+def test_a_rendered_conversation_is_asked_as_a_raw_completion():
+    with serving(otherwise=reply(200, chat.several("x", raw=True))) as told:
+        endpoint = Endpoint(told.url, concurrency=1)
+        asking = OpenAIChat(endpoint, "base", render=rendered)
+        finished = list(
+            asking.complete_all([request("a", alternatives=3), request("no"), request("b")])
+        )
+    outcomes = {one.index: one.outcome for one in finished}
+    assert outcomes[0] == outcomes[2] == Completion("x", "stop", tokens=3, prompt_tokens=11)
+    assert outcomes[1] == Failure("refused request", "The template takes no 'no'.")
+    assert told.paths == ["/v1/completions"] * 2
+    assert [asked["prompt"] for asked in told.requests] == ["<a>", "<b>"]
+    assert not {"messages", "logprobs"} & set(told.requests[0])
+
+
+def test_raw_completions_have_one_name_for_the_limit():
+    with serving(otherwise=refuse(400, "max_tokens is not supported")) as told:
+        outcome = OpenAIChat(Endpoint(told.url), "base", render=rendered).complete(request())
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "refused request"
+    assert len(told.requests) == 1
+
+
+def newer(handler: chat.Handler, asked: dict[str, Any]) -> None:
+    """Refuse as OpenAI's reasoning models do (the message they sent in 2025)."""
+    body = {
+        "message": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead.",
+        "type": "invalid_request_error",
+        "param": "max_tokens",
+        "code": "unsupported_parameter",
+    }
+    refusal = reply(400, json.dumps({"error": body}).encode())
+    (refusal if "max_tokens" in asked else answer("7"))(handler, asked)
+
+
+def test_the_newer_name_of_the_limit_is_used_where_the_older_is_refused(
+    caplog: pytest.LogCaptureFixture,
+):
+    with serving(otherwise=newer) as told:
+        asking = client(told, concurrency=1)
+        finished = list(asking.complete_all([request(alternatives=2)] * 4))
+    assert all(isinstance(one.outcome, Completion) for one in finished)
+    assert ["max_tokens" in asked for asked in told.requests] == [True] + [False] * 4
+    assert [asked["max_completion_tokens"] for asked in told.requests[1:]] == [4] * 4
+    assert all("logprobs" in asked for asked in told.requests)
+    assert caplog.text.count("max_completion_tokens in place of max_tokens") == 1
+
+
+def test_a_limit_that_is_too_large_is_the_fault_of_one_request():
+    with serving(refuse(400, TOO_LARGE)) as told:
+        asking = client(told)
+        outcomes = [asking.complete(request()) for _ in range(2)]
+    assert isinstance(outcomes[0], Failure)
+    assert outcomes[0].of_request
+    assert isinstance(outcomes[1], Completion)
+    assert all("max_tokens" in asked for asked in told.requests)
+
+
+@pytest.mark.parametrize("parameter", ["temperature", "top_p", "seed"])
+def test_a_parameter_that_is_refused_is_never_left_out(parameter: str):
+    message = f"Unsupported value: '{parameter}' does not support 0.5 with this model."
+    with serving(otherwise=refuse(400, message)) as told:
+        outcome = client(told).complete(request(temperature=0.5, top_p=0.5))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "denied"
+    assert f"does not take this {parameter}" in outcome.detail
+    assert len(told.requests) == 1
+
+
+SENT = {"max_tokens": 4, "temperature": 0.0, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("message", "named", "refused"),
+    [
+        ("`temperature` is deprecated for this model.", None, "temperature"),
+        ("Unrecognized request argument supplied: seed", None, "seed"),
+        ("seed is not supported, nor is temperature", None, "seed"),
+        ("Unsupported parameter", "temperature", "temperature"),
+        ("Unsupported content in 'what temperature?'", "messages", None),
+        ("'top_p' is not supported", None, None),  # it was not sent
+        ("the superseed is not supported", None, None),
+        ("the temperature rises, said the prompt", None, None),
+        (TOO_LARGE, None, None),
+        (TOO_LARGE, "max_tokens", None),
+        ("max_tokens must be at least 16", None, None),
+    ],
+)
+def test_a_refused_parameter_is_told_from_other_refusals(
+    message: str, named: str | None, refused: str | None
+):
+    body = json.dumps({"error": {"message": message, "param": named}})
+    assert refused_parameter(body, SENT) == refused
+
+
+def test_a_hostile_refusal_is_read_in_linear_time():
+    start = time.monotonic()
+    for unit in ("seed ", "must be", "only the defaul", "too  ", "max_tokens"):
+        refused_parameter(json.dumps({"error": unit * 100_000}), SENT)
+    assert time.monotonic() - start < 2
+
+
+def test_requests_are_paced_evenly():
+    with serving() as told:
+        asking = client(told, requests_per_minute=600, patience_s=0.15)
+        start = time.monotonic()
+        finished = list(asking.complete_all([request()] * 9))
+    # The pace is no trouble: nine requests at once with 0.15 s of patience each take 0.8 s.
+    assert all(isinstance(one.outcome, Completion) for one in finished)
+    gone = sorted(when - start for when in told.times)
+    for place, when in enumerate(gone):
+        assert when >= 0.1 * place - 0.01
+    assert gone[-1] < 3
+
+
+def test_two_runs_of_one_client_share_its_pace():
+    with serving() as told:
+        asking = client(told, requests_per_minute=600)
+        threads = [
+            threading.Thread(target=lambda: list(asking.complete_all([request()] * 3)))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    times = sorted(told.times)
+    assert len(times) == 6
+    assert times[-1] - times[0] >= 0.45
+
+
+def test_a_run_that_ends_early_leaves_no_gap_in_the_pace():
+    with serving() as told:
+        asking = client(told, requests_per_minute=120)
+        outcomes = asking.complete_all([request()] * 8)
+        next(outcomes)
+        outcomes.close()
+        start = time.monotonic()
+        asking.complete(request())
+    assert time.monotonic() - start < 1.9  # one time to go may be lost, not seven
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_pause_is_one_for_all_workers(status: int):
+    def slow(handler: chat.Handler, asked: dict[str, Any]) -> None:
+        time.sleep(0.1)
+        answer("7")(handler, asked)
+
+    with serving(refuse(status, "wait", Retry_After="1.0"), otherwise=slow) as told:
+        finished = list(client(told, concurrency=4).complete_all([request()] * 12))
+    assert len(finished) == 12
+    assert all(isinstance(one.outcome, Completion) for one in finished)
+    since = [when - told.times[0] for when in told.times]
+    assert not [when for when in since if 0.5 < when < 1.0]
+    assert sum(when <= 0.5 for when in since) < 12
+    assert len(told.times) == 13
+
+
+def test_a_pause_beyond_all_patience_ends_what_has_not_been_asked_with_its_reason():
+    with serving(otherwise=refuse(429, "tomorrow", Retry_After="86400")) as told:
+        finished = list(client(told, concurrency=2).complete_all([request()] * 6))
+    assert [one.outcome for one in finished] == [
+        Failure("rate limited", "status 429: tomorrow")
+    ] * 6
+    assert len(told.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"requests_per_minute": value} for value in (0, -1, float("nan"), float("inf"))]
+    + [{name: value} for name in ("price_in", "price_out") for value in (-0.1, float("nan"))],
+)
+def test_a_pace_or_a_price_that_is_none_is_refused(odd: dict[str, Any]):
+    with pytest.raises(StudyError, match=f"{next(iter(odd))}|requests per minute"):
+        Endpoint("http://127.0.0.1:1/v1", **odd)
+
+
+def test_a_price_may_be_nothing():
+    assert Endpoint("http://127.0.0.1:1/v1", price_in=0, price_out=0.0).price_in == 0
+
+
+class Touched(Sequence[ChatRequest]):
+    """Requests made when they are looked at; it remembers how far that went."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.furthest = -1
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, place: Any) -> Any:
+        if place >= self.number:
+            raise IndexError(place)
+        self.furthest = max(self.furthest, place)
+        return request(str(place))
+
+
+def test_a_slow_consumer_is_not_run_ahead_of():
+    requests = Touched(10_000)
+    with serving() as told:
+        outcomes = client(told, concurrency=3).complete_all(requests)
+        for taken in range(1, 4):
+            next(outcomes)
+            time.sleep(0.3)
+            assert len(told.requests) <= 2 * 3 + taken
+            assert requests.furthest < 3 * 3 + taken
+        outcomes.close()
+
+
+def faulty(chance: Any) -> chat.Step:
+    """Return a step that fails one request in five, in one of six ways."""
+    faults = [
+        refuse(500, "oops"),
+        refuse(429, "slow down"),
+        refuse(429, "slow down", Retry_After="0.3"),
+        chat.reset,
+        chat.truncated,
+        chat.hang,
+    ]
+
+    def step(handler: chat.Handler, asked: dict[str, Any]) -> None:
+        with handler.server.told.lock:  # type: ignore[attr-defined]
+            fault = chance.choice(faults) if chance.random() < 0.2 else None
+        (fault or answer(asked["messages"][0]["content"]))(handler, asked)
+
+    return step
+
+
+def test_two_hundred_at_once_end_in_one_outcome_each_whatever_fails():
+    import random
+
+    with serving(otherwise=faulty(random.Random(7))) as told:
+        asking = client(told, concurrency=200, timeout_s=1.0, patience_s=30.0)
+        finished = list(asking.complete_all([request(str(place)) for place in range(400)]))
+    assert Counter(one.index for one in finished) == Counter(range(400))
+    for one in finished:
+        assert isinstance(one.outcome, Completion), one.outcome
+        assert one.outcome.text == str(one.index)
+    assert told.busiest > 100
+    assert len(told.requests) > 440
+
+
+def test_a_request_without_patience_left_is_its_failure():
+    def step(handler: chat.Handler, asked: dict[str, Any]) -> None:
+        odd = int(asked["messages"][0]["content"]) % 2
+        (refuse(500, "odd") if odd else answer("even"))(handler, asked)
+
+    with serving(otherwise=step) as told:
+        asking = client(told, concurrency=20, patience_s=0.5)
+        finished = list(asking.complete_all([request(str(place)) for place in range(40)]))
+    assert Counter(one.index for one in finished) == Counter(range(40))
+    for one in finished:
+        failed = isinstance(one.outcome, Failure) and not one.outcome.of_request
+        assert failed == bool(one.index % 2)

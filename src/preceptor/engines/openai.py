@@ -40,6 +40,8 @@ from preceptor.errors import MissingPackage, ModelError, StudyError
 from preceptor.types import Message
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 logger = logging.getLogger(__name__)
@@ -180,7 +182,7 @@ class _Gate:
 
 
 class _Line(NamedTuple):
-    """The connections of one run of requests, and the line in which they wait for the pace."""
+    """The connection of one worker, and the line in which all of its run wait for the pace."""
 
     client: "httpx.AsyncClient"
     lock: asyncio.Lock
@@ -251,17 +253,23 @@ class OpenAIChat:
         _asking.set(True)
         source = iter(enumerate(requests))
 
-        async def work(line: _Line) -> None:
-            for index, request in source:
-                await places.acquire()
-                finished.put(Finished(index, await self._ask(line, request)))
+        lock, security = asyncio.Lock(), self._security()
 
-        async with self._client() as client, asyncio.TaskGroup() as group:
-            line = _Line(client, asyncio.Lock())
+        async def work() -> None:
+            # A client for each worker: one pool of 200 connections answers 30 requests a second, because it
+            # looks at every connection for every other one at each of its steps.
+            async with self._client(security) as client:
+                line = _Line(client, lock)
+                for index, request in source:
+                    await places.acquire()
+                    finished.put(Finished(index, await self._ask(line, request)))
+
+        async with asyncio.TaskGroup() as group:
             for _ in range(min(self.endpoint.concurrency, len(requests))):
-                group.create_task(work(line))
+                group.create_task(work())
 
-    def _client(self) -> "httpx.AsyncClient":
+    def _security(self) -> "ssl.SSLContext":
+        """Return what all connections of a run trust: it takes a while to read."""
         try:
             import httpx
         except ImportError as error:
@@ -270,6 +278,11 @@ class OpenAIChat:
             httpx.URL(self._secrets.address(""))
         except httpx.InvalidURL:
             raise ModelError(f"{self.endpoint!r} has no usable address. Check its url.") from None
+        return httpx.create_ssl_context()
+
+    def _client(self, security: "ssl.SSLContext") -> "httpx.AsyncClient":
+        import httpx
+
         return httpx.AsyncClient(
             headers={
                 "Accept-Encoding": "identity",
@@ -277,7 +290,8 @@ class OpenAIChat:
                 **self._secrets.headers(),
             },
             timeout=httpx.Timeout(self.endpoint.timeout_s, connect=_CONNECT_TIMEOUT_S, pool=None),
-            limits=httpx.Limits(max_connections=self.endpoint.concurrency),
+            limits=httpx.Limits(max_connections=1),
+            verify=security,
             # A proxy of the environment cannot reach this machine's own loopback.
             trust_env=not self._secrets.loopback,
         )
@@ -348,7 +362,7 @@ class OpenAIChat:
             async with asyncio.timeout(seconds):
                 return await self._exchange(client, payload)
         except (TimeoutError, httpx.TimeoutException):
-            return _Attempt(Failure("timed out", f"no answer within {seconds:.0f} s"))
+            return _Attempt(Failure("timed out", f"no answer within {seconds:.3g} s"))
         except httpx.RequestError as error:
             detail = self._secrets.cut(f"{type(error).__name__}: {error}")
             return _Attempt(Failure("unreachable", printable(detail)))
