@@ -129,7 +129,7 @@ def test_the_outlook_counts_distinct_texts_and_their_characters(tmp_path: Path):
     (tmp_path / "twin.jsonl").write_text(texts)
     files = [tmp_path / "alpha.jsonl", tmp_path / "twin.jsonl"]
     study, machine = api.study_of(files, store=str(tmp_path / "store"))
-    _, (step,) = api.plan(study, machine)
+    (step,) = api.plan(study, machine).steps
     assert (step.step, step.stored, step.missing.responses) == ("length", 0, 6)
     characters = sum(len(row["output"]) for row in map(json.loads, texts.splitlines()))
     assert step.missing.characters == characters

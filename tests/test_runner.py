@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preceptor import api
 from preceptor.results import Ranking
-from preceptor.run.steps import Amount
+from preceptor.run.opening import open_data
+from preceptor.run.steps import Amount, Silent
 from small_study import (
     Rows,
     by_teacher,
@@ -198,8 +199,8 @@ def test_a_larger_limit_only_adds_instructions_whatever_the_order_of_files(tmp_p
     files = write_teachers(tmp_path, instructions=20)
 
     def taken(limit: int, seed: int, given: Sequence[Path]) -> set[bytes]:
-        study, _ = api.study_of(given, limit=limit, seed=seed)
-        choice = api.runner.open_data(study)[0].choice
+        study, machine = api.study_of(given, limit=limit, seed=seed)
+        choice = open_data(study, machine, Silent())[0].choice
         return {bytes(one) for one in choice.roster.instructions[choice.taken].tolist()}
 
     four = taken(4, 0, files)

@@ -10,23 +10,27 @@ from preceptor.run.generated import GeneratedSource
 from preceptor.run.opening import Opened
 from preceptor.run.outlook import AskOutlook, Outlook
 
-_SHOWN_FILES = 12
+_SHOWN = 12
 _CHARACTERS_PER_TOKEN = 4
 
 
 def described(data: Sequence[Opened]) -> list[str]:
     """Return how each file was read and who was asked; many alike are told of once."""
     source = data[0].source
-    lines = [file.describe() for file in source.files]
+    lines = _few([file.describe() for file in source.files], "files")
     if isinstance(source, GeneratedSource):
-        lines += [
+        asked = [
             f"{inquiry.name}: {inquiry.responder.options.sampling.described()}, "
             f"{len(inquiry.instructions):,} instructions, under {inquiry.shelf.identity.digest}"
             for inquiry in source.inquiries
         ]
-    hidden = len(lines) - _SHOWN_FILES
-    shown = lines if hidden <= 1 else [*lines[:_SHOWN_FILES], f"... and {hidden} more"]
-    return [*shown, *(f"reward: {opened.reward_name}" for opened in data)]
+        lines += _few(asked, "teachers")
+    return [*lines, *(f"reward: {opened.reward_name}" for opened in data)]
+
+
+def _few(lines: list[str], what: str) -> list[str]:
+    hidden = len(lines) - _SHOWN
+    return lines if hidden <= 1 else [*lines[:_SHOWN], f"... and {hidden} more {what}"]
 
 
 def print_outlook(console: Console, outlook: Outlook) -> None:
@@ -62,15 +66,13 @@ def _print_asks(console: Console, asks: Sequence[AskOutlook]) -> None:
     for heading in ("stored", "to ask", "prompt tokens", "tokens", "at most", "time", "money"):
         table.add_column(heading, justify="right")
     for ask in asks:
+        amounts = [ask.prompt_tokens, ask.tokens, ask.most_tokens]
+        cells = [*(f"{amount:,}" for amount in amounts), _time(ask.seconds), _money(ask)]
         table.add_row(
             f"{printable(ask.teacher)} ({ask.sampling})",
             f"{ask.stored:,}",
             f"{ask.missing:,}",
-            f"{ask.prompt_tokens:,}",
-            f"{ask.tokens:,}",
-            f"{ask.most_tokens:,}",
-            _time(ask.seconds),
-            _money(ask),
+            *(cells if ask.missing else [""] * len(cells)),
         )
     console.print(table)
     for basis in dict.fromkeys(ask.basis for ask in asks if ask.basis):
