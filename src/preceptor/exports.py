@@ -7,6 +7,7 @@ whole data set exactly when it holds `preceptor.json`, which is put there last.
 
 import json
 import logging
+import math
 import os
 import re
 import uuid
@@ -114,12 +115,12 @@ def write_pairs(
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
     """Upload a written data set to the Hub as `owner/name` and return its address.
 
-    Only the files of the data set are sent. The token is that of `HF_TOKEN`, never a saved one. An
-    existing repository stays as private or public as it is.
+    Only the files of the data set are sent. The token is that of `HF_TOKEN`, never a saved one. A
+    repository that exists stays as it is, so `private` refuses one that is public.
 
     Raises:
         DataError: the folder is no whole data set, there is no token, the Hub refuses the name or
-            the token, or it cannot be reached.
+            the token or cannot be reached, or the repository is public against the wish.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -134,6 +135,10 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
     try:
         hub = HfApi(token=token)
         hub.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        if private and not hub.repo_info(repository, repo_type="dataset").private:
+            raise DataError(
+                f"'{repository}' is public. Ask for private=False, or use another name."
+            )
         hub.upload_folder(
             repo_id=repository,
             folder_path=folder,
@@ -180,7 +185,7 @@ class _Tally:
         self.taken: dict[str, Counter[str]] = {}
         self.skipped: Counter[str] = Counter()
         self.replaced = 0
-        self.tokens: float | None = None
+        self.tokens = 0.0
 
     def line(self, entry: Entry) -> bytes:
         """Return the entry's row as a line of JSON, and count it."""
@@ -198,9 +203,7 @@ class _Tally:
         self.rows += 1
         for role, teacher in entry.teachers.items():
             self.taken.setdefault(role, Counter())[teacher] += 1
-        tokens = row.get("tokens")
-        if tokens is not None:
-            self.tokens = (self.tokens or 0) + tokens
+        self.tokens += math.nan if row.get("tokens") is None else row["tokens"]
         return raw
 
     def columns(self) -> dict[str, str]:
@@ -231,7 +234,7 @@ def _write(entries: Iterator[Entry | str], target: _Target, card: Card) -> Writt
             taken=tally.taken,
             skipped=dict(tally.skipped),
             replaced_characters=tally.replaced,
-            tokens=None if tally.tokens is None else round(tally.tokens),
+            tokens=round(tally.tokens) if math.isfinite(tally.tokens) else None,
         )
         with _disk(folder):
             _put_in_place(draft, written, card)
