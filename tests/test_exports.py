@@ -1,6 +1,7 @@
 """Data sets for training: what is written is what was chosen, and no string breaks out of the card."""
 
 import json
+import math
 import re
 import threading
 import tracemalloc
@@ -225,7 +226,9 @@ def test_the_training_code_of_the_card_makes_prompts_and_completions(tmp_path, l
 
 @every_format
 def test_lone_surrogates_are_replaced_counted_and_told(tmp_path, format):
-    bad = Example(Instruction.from_text("A \ud800?"), "\udfff B \udfff", "s\ud83dy", 0, {})
+    bad = Example(
+        Instruction.from_text("A \ud800?"), "\udfff B \udfff", "s\ud83dy", 0, {"loss": math.nan}
+    )
     written = write(tmp_path / "data", [bad, EXAMPLES[0]], format=format)
     assert written.replaced_characters == 4
     first = next(iter(ResponseSource.open([written.folder])))
@@ -263,15 +266,15 @@ def test_tokens_are_summed_only_where_every_row_has_them(tmp_path):
 
 @every_format
 def test_memory_does_not_grow_with_the_number_of_examples(tmp_path, format):
-    examples = (Example(PLAIN, f"{at}" * 500, "sky", at, {"reward": at}) for at in range(20_000))
+    examples = (Example(PLAIN, f"{at}" * 500, "sky", at, {"reward": at}) for at in range(8_000))
     tracemalloc.start()
     try:
         written = write(tmp_path / "data", examples, format=format)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert written.rows == 20_000  # about 50 MB of text
-    assert peak < 12e6
+    assert written.rows == 8_000  # 16 MB of text
+    assert peak < 8e6
 
 
 def test_nothing_to_write_is_an_error_that_leaves_nothing_behind(tmp_path):
@@ -310,6 +313,16 @@ def test_a_folder_that_holds_something_is_replaced_only_when_asked(tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"notes.txt", *(path.name for path in written.files)}
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_whose_replacement_broke_off_does_not_pass_for_whole(tmp_path):
+    written = write(tmp_path / "data")
+    _, readme, mark = written.files
+    readme.unlink()
+    (readme / "in the way").mkdir(parents=True)
+    with pytest.raises(StoreError, match="Cannot write"):
+        write(tmp_path / "data", EXAMPLES[:1], overwrite=True)
+    assert not mark.exists()
 
 
 def test_a_disk_that_refuses_is_a_store_error(tmp_path):

@@ -305,12 +305,11 @@ def _quoted(text: str) -> str:
 
 
 def _fenced(language: str, code: str) -> str:
-    """Return a code block that nothing in the code can close."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    """Return a block of code or JSON, in neither of which a line can begin with a backtick."""
     shown = "".join(
         char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in code
     )
-    return f"{fence}{language}\n{shown}\n{fence}"
+    return f"```{language}\n{shown}\n```"
 
 
 def _json(value: object) -> str:
