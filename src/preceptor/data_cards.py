@@ -15,6 +15,14 @@ from pathlib import Path
 
 from preceptor.export_rows import OTHER_TOOLS, TRAINING
 
+_LAYOUT_WORDS = {
+    "messages": "a list of messages each",
+    "sharegpt": "a ShareGPT conversation each",
+    "alpaca": "instruction and output, with earlier turns under `history`",
+    "pairs": "a prompt with a chosen and a rejected response each",
+}
+_LOSS_WORDS = {"SFTTrainer": "; the loss is on the teacher's text alone", "DPOTrainer": ""}
+
 CARD_NAME = "README.md"
 FACTS_NAME = "preceptor.json"
 
@@ -81,7 +89,7 @@ class Written:
     `layout` is the examples' layout or `pairs`. `columns` maps each name to its kind. `taken` counts
     rows by teacher under "rows", or under "chosen" and "rejected" for pairs; `skipped` counts what
     was not written, by reason. `replaced_characters` were no valid Unicode. `tokens` sums the number
-    of that name, None where no row has one.
+    of that name, None where any row has none.
     """
 
     data: Path
@@ -127,7 +135,12 @@ def card_text(card: Card, written: Written) -> str:
 def facts(card: Card, written: Written) -> bytes:
     """Return the card and the counts as JSON; numbers that are not finite become null."""
     teachers = [
-        {"name": use.name, "model": use.model, "licence": use.licence, "sampling": use.sampling}
+        {
+            "name": use.name,
+            "model": use.model or None,
+            "licence": use.licence,
+            "sampling": use.sampling or None,
+        }
         | {name: counts.get(use.name, 0) for name, counts in written.taken.items()}
         for use in _teachers(card, written)
     ]
@@ -161,7 +174,7 @@ _TERMS = (
 def _teachers(card: Card, written: Written) -> list[TeacherUse]:
     named = {use.name for use in card.teachers}
     unnamed = dict.fromkeys(name for counts in written.taken.values() for name in counts)
-    more = [TeacherUse(name, name, None, 0, "") for name in unnamed if name not in named]
+    more = [TeacherUse(name, "", None, 0, "") for name in unnamed if name not in named]
     return [*card.teachers, *more]
 
 
@@ -200,18 +213,24 @@ def _size_category(rows: int) -> str:
 
 
 def _contents(card: Card, written: Written) -> str:
-    kind = "pairs of responses" if written.layout == "pairs" else "responses"
+    noun = "pair" if written.layout == "pairs" else "response"
+    count = f"{written.rows:,} {noun}{'s' if written.rows != 1 else ''}"
     student = f" for the student {_inline(card.student)}" if card.student else ""
-    tokens = "" if written.tokens is None else f" with {written.tokens:,} tokens"
-    said = [f"`{written.data.name}` holds {written.rows:,} {kind}{tokens}{student}."]
+    tokens = "" if written.tokens is None else f", {written.tokens:,} tokens,"
+    said = [
+        f"`{written.data.name}` holds {count}{tokens}{student} ({_LAYOUT_WORDS[written.layout]})."
+    ]
+    numbers = [_inline(name) for name, kind in written.columns.items() if kind == "float64"]
+    if numbers:
+        said.append(f"Measured of each row, null where it is not known: {', '.join(numbers)}.")
     if written.skipped:
         reasons = ", ".join(f"{count:,} ({why})" for why, count in written.skipped.items())
         said.append(f"Chosen but left out: {reasons}.")
     if written.replaced_characters:
-        said.append(
-            f"Characters that are no valid Unicode, replaced by U+FFFD: "
-            f"{written.replaced_characters:,}."
-        )
+        count = f"{written.replaced_characters:,}"
+        said.append(f"Characters that are no valid Unicode, replaced by U+FFFD: {count}.")
+    if card.licence:
+        said.append(f"Licence of the data set: {_inline(card.licence)}.")
     return "\n".join(said)
 
 
@@ -219,9 +238,8 @@ def _teacher_table(card: Card, written: Written) -> str:
     rows = []
     for use in _teachers(card, written):
         taken = [f"{counts.get(use.name, 0):,}" for counts in written.taken.values()]
-        licence = use.licence or "not known"
-        sampling = use.sampling or "not stated"
-        rows.append([use.name, use.model, *taken, licence, sampling])
+        known = [text or "not stated" for text in (use.model, use.licence, use.sampling)]
+        rows.append([use.name, known[0], *taken, *known[1:]])
     taken_heads = [name.capitalize() for name in written.taken]
     return _table(["Teacher", "Model", *taken_heads, "Licence", "Sampling"], rows)
 
@@ -258,10 +276,9 @@ def _training(card: Card, written: Written) -> str:
         [*TRAINING[written.layout], f"{trainer}({student}, train_dataset=rows).train()"]
     )
     return (
-        f"With [TRL](https://huggingface.co/docs/trl); the loss is on the teacher's text alone:\n\n"
+        f"With [TRL](https://huggingface.co/docs/trl){_LOSS_WORDS[trainer]}:\n\n"
         f"{_fenced('python', code)}\n\n"
-        "A student without a chat template needs one: "
-        f"`args={trainer.removesuffix('Trainer')}Config(chat_template_path=...)`.\n"
+        "A student whose tokenizer has no chat template needs one first.\n"
         f"{OTHER_TOOLS[written.layout]}"
     )
 
@@ -288,12 +305,11 @@ def _quoted(text: str) -> str:
 
 
 def _fenced(language: str, code: str) -> str:
-    """Return a code block that nothing in the code can close."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    """Return a block of code or JSON, in neither of which a line can begin with a backtick."""
     shown = "".join(
         char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in code
     )
-    return f"{fence}{language}\n{shown}\n{fence}"
+    return f"```{language}\n{shown}\n```"
 
 
 def _json(value: object) -> str:

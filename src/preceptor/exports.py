@@ -7,6 +7,7 @@ whole data set exactly when it holds `preceptor.json`, which is put there last.
 
 import json
 import logging
+import math
 import os
 import re
 import uuid
@@ -114,26 +115,25 @@ def write_pairs(
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
     """Upload a written data set to the Hub as `owner/name` and return its address.
 
-    Only the files of the data set are sent. The token is that of `HF_TOKEN`, never a saved one. An
-    existing repository stays as private or public as it is.
+    Only the files of the data set are sent. The token is that of `HF_TOKEN`, never a saved one. A
+    repository that exists stays as it is, so `private` refuses one that is public.
 
     Raises:
         DataError: the folder is no whole data set, there is no token, the Hub refuses the name or
-            the token, or it cannot be reached.
+            the token or cannot be reached, or the repository is public against the wish.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if not (Path(folder) / FACTS_NAME).is_file():
         raise DataError(f"{folder} holds no {FACTS_NAME}: expected a written data set. Write it.")
     token = os.environ.get("HF_TOKEN", "").strip()
     if not token:
         raise DataError("HF_TOKEN is not set. Make a token with the right to write, and set it.")
-    # The parent is that of the HTTP client's own errors, whichever client this version uses.
-    network: Any = HfHubHTTPError.__bases__[0]
-    try:
-        hub = HfApi(token=token)
+    hub = HfApi(token=token)
+    with _answers(repository):
         hub.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        if private and not hub.repo_info(repository, repo_type="dataset").private:
+            raise DataError(f"'{repository}' is public. Ask for private=False, or name another.")
         hub.upload_folder(
             repo_id=repository,
             folder_path=folder,
@@ -141,6 +141,18 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
             allow_patterns=[CARD_NAME, FACTS_NAME, *map(_data_name, _WRITERS)],
             commit_message="Add the data set",
         )
+    return f"{hub.endpoint}/datasets/{repository}"
+
+
+@contextmanager
+def _answers(repository: str) -> Iterator[None]:
+    """Turn what the Hub or the network says no to into an error that says what to do."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # The parent is that of the HTTP client's own errors, whichever client this version uses.
+    network: Any = HfHubHTTPError.__bases__[0]
+    try:
+        yield
     except HFValidationError as error:
         raise DataError(
             f"'{repository}' is no name of a data set: {error} Use owner/name."
@@ -152,7 +164,6 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
             f"The Hub cannot be reached ({type(error).__name__}: {error}). Check the network and "
             "HF_ENDPOINT, and push again: what is there already is not sent twice."
         ) from error
-    return f"{hub.endpoint}/datasets/{repository}"
 
 
 def _refusal(repository: str, error: Any) -> str:
@@ -180,7 +191,7 @@ class _Tally:
         self.taken: dict[str, Counter[str]] = {}
         self.skipped: Counter[str] = Counter()
         self.replaced = 0
-        self.tokens: float | None = None
+        self.tokens = 0.0
 
     def line(self, entry: Entry) -> bytes:
         """Return the entry's row as a line of JSON, and count it."""
@@ -198,15 +209,26 @@ class _Tally:
         self.rows += 1
         for role, teacher in entry.teachers.items():
             self.taken.setdefault(role, Counter())[teacher] += 1
-        tokens = row.get("tokens")
-        if tokens is not None:
-            self.tokens = (self.tokens or 0) + tokens
+        self.tokens += math.nan if row.get("tokens") is None else row["tokens"]
         return raw
 
     def columns(self) -> dict[str, str]:
         """Return every column's kind: those of the layout in their order, then the numbers."""
         columns = {name: kind for name, kind in KINDS.items() if name in self.names}
         return columns | {name: "float64" for name in self.names if name not in KINDS}
+
+    def written(self, target: _Target, columns: Mapping[str, str]) -> Written:
+        """Return the data set that these rows are."""
+        return Written(
+            data=target.folder / _data_name(target.format),
+            layout=target.layout,
+            columns=columns,
+            rows=self.rows,
+            taken=self.taken,
+            skipped=dict(self.skipped),
+            replaced_characters=self.replaced,
+            tokens=round(self.tokens) if math.isfinite(self.tokens) else None,
+        )
 
 
 def _write(entries: Iterator[Entry | str], target: _Target, card: Card) -> Written:
@@ -223,16 +245,7 @@ def _write(entries: Iterator[Entry | str], target: _Target, card: Card) -> Writt
                 spool.replace(draft)
             else:
                 writer(_rows(spool, columns), draft, columns)
-        written = Written(
-            data=folder / _data_name(target.format),
-            layout=target.layout,
-            columns=columns,
-            rows=tally.rows,
-            taken=tally.taken,
-            skipped=dict(tally.skipped),
-            replaced_characters=tally.replaced,
-            tokens=None if tally.tokens is None else round(tally.tokens),
-        )
+        written = tally.written(target, columns)
         with _disk(folder):
             _put_in_place(draft, written, card)
     _LOGGER.info("Wrote %d rows to %s", written.rows, written.data)
