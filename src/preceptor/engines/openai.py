@@ -67,9 +67,9 @@ class Endpoint:
 
     `url` is the base, for example `http://127.0.0.1:8080/v1`. The key is the value of the environment
     variable named `api_key_env`, on loopback only if it is set. None sends no key but to OpenAI itself,
-    which gets that of `OPENAI_API_KEY`. `timeout_s` bounds
-    one attempt, `patience_s` all attempts at one request together, with the pauses between them.
-    `requests_per_minute` spaces all attempts of a client evenly, and waiting for it takes no patience.
+    which gets that of `OPENAI_API_KEY`. `timeout_s` bounds one attempt, `patience_s` all attempts at one
+    request together with the pauses between them. `requests_per_minute` spaces all attempts of a client
+    evenly, and waiting for it takes no patience; None sets no limit.
     `price_in` and `price_out` are money for a million tokens of prompts and of answers, None where unknown.
     """
 
@@ -252,7 +252,6 @@ class OpenAIChat:
     ) -> None:
         _asking.set(True)
         source = iter(enumerate(requests))
-
         lock, security = asyncio.Lock(), self._security()
 
         async def work() -> None:
