@@ -67,9 +67,9 @@ class Endpoint:
 
     `url` is the base, for example `http://127.0.0.1:8080/v1`. The key is the value of the environment
     variable named `api_key_env`, on loopback only if it is set. None sends no key but to OpenAI itself,
-    which gets that of `OPENAI_API_KEY`. `timeout_s` bounds
-    one attempt, `patience_s` all attempts at one request together, with the pauses between them.
-    `requests_per_minute` spaces all attempts of a client evenly, and waiting for it takes no patience.
+    which gets that of `OPENAI_API_KEY`. `timeout_s` bounds one attempt, `patience_s` all attempts at one
+    request together with the pauses between them. `requests_per_minute` spaces all attempts of a client
+    evenly, and waiting for it takes no patience; None sets no limit.
     `price_in` and `price_out` are money for a million tokens of prompts and of answers, None where unknown.
     """
 
@@ -138,7 +138,6 @@ class _Gate:
         self._opens = 0.0
         self._why = Failure("rate limited", "")
         self._lock = threading.Lock()
-        self._jitter = np.random.default_rng()  # unseeded: processes must not knock in step
 
     def close(self, seconds: float, why: Failure) -> None:
         """Let nothing out for so long, because of this failure."""
@@ -158,7 +157,7 @@ class _Gate:
             if closed > 0:
                 if self._opens >= end + stood:
                     return self._why
-                await asyncio.sleep(closed + float(self._jitter.uniform(0.0, _FIRST_DELAY_S)))
+                await asyncio.sleep(closed + _jitter(_FIRST_DELAY_S))
                 continue
             if not self._spacing:
                 return stood
@@ -179,6 +178,11 @@ class _Gate:
             goes = max(now, self._next)
             self._next = goes + self._spacing
             return goes - now
+
+
+def _jitter(longest: float) -> float:
+    """Return seconds below `longest`, by chance without a seed: processes must not knock in step."""
+    return float(np.random.default_rng().uniform(0.0, longest))
 
 
 class _Line(NamedTuple):
@@ -252,7 +256,6 @@ class OpenAIChat:
     ) -> None:
         _asking.set(True)
         source = iter(enumerate(requests))
-
         lock, security = asyncio.Lock(), self._security()
 
         async def work() -> None:
@@ -316,7 +319,6 @@ class OpenAIChat:
 
     async def _ask_patiently(self, line: _Line, payload: dict[str, object]) -> Completion | Failure:
         end = time.monotonic() + self.endpoint.patience_s
-        jitter = np.random.default_rng()  # unseeded: processes must not knock in step
         longest = _FIRST_DELAY_S
         while True:
             stood = await self._gate.passage(end, line.lock)
@@ -331,7 +333,7 @@ class OpenAIChat:
             if attempt.refused == _LIMIT and "messages" in payload:
                 payload[_NEWER_LIMIT] = payload.pop(_LIMIT)
                 continue
-            wait = float(jitter.uniform(0.0, longest)) + (attempt.pause or 0.0)
+            wait = _jitter(longest) + (attempt.pause or 0.0)
             longest = min(2 * longest, _LONGEST_DELAY_S)
             if outcome.kind not in _PASSING or time.monotonic() + wait >= end:
                 return outcome
