@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.commands.instructions import instructions
 from preceptor.errors import PreceptorError
 from preceptor.options import (
     column_options,
@@ -275,6 +276,9 @@ def _csv(rankings: "list[Ranking]") -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+cli.add_command(instructions)
 
 
 def main() -> None:
