@@ -8,7 +8,7 @@ import pytest
 from preceptor.prompts import PromptSource
 from small_study import preceptor, write_rows
 from test_house import HEAVY, loaded_after
-from test_prompts import LMSYS, MAGPIE_AIR, WILDCHAT
+from test_prompts import LMSYS, MAGPIE_QWEN, WILDCHAT
 
 TOPICS = ("the sea", "salt", "a lighthouse", "prime numbers", "bread", "old maps", "glass", "rain")
 
@@ -19,7 +19,7 @@ def sources(tmp_path: Path) -> list[Path]:
     questions = [f"Explain {topic} to a child in three sentences." for topic in TOPICS]
     magpie = [
         {
-            **MAGPIE_AIR,
+            **MAGPIE_QWEN,
             "instruction": text,
             "conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "Yes."}],
             "input_quality": "poor" if place < 3 else "good",

@@ -23,9 +23,26 @@ from test_layouts import (
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
 
-# Columns of the data set cards on the Hub, shortened: Magpie-Align/Magpie-Air-3M (as the card of
-# Magpie-Qwen2-Pro-1M lists them), allenai/WildChat-1M, lmsys/lmsys-chat-1m, vicgalle/alpaca-gpt4.
+# Columns of the data set cards on the Hub, shortened: Magpie-Align/Llama-3-Magpie-Air-3M-v0.1 and
+# Magpie-Qwen2-Pro-1M-v0.1, allenai/WildChat-1M, lmsys/lmsys-chat-1m, vicgalle/alpaca-gpt4.
 MAGPIE_AIR = {
+    "uuid": "u1",
+    "model": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "gen_input_config": {"temperature": 1.0, "top_p": 0.99},
+    "input": "What is 2+2?",
+    "output": "4.",
+    "conversations": [
+        {"from": "human", "value": "What is 2+2?"},
+        {"from": "gpt", "value": "4."},
+    ],
+    "task_category": "Math",
+    "difficulty": "very easy",
+    "input_quality": "good",
+    "base_reward": None,
+    "min_neighbor_distance": 0.2,
+    "input_length": 12,
+}
+MAGPIE_QWEN = {
     "uuid": "u1",
     "model": "meta-llama/Meta-Llama-3-8B-Instruct",
     "gen_input_configs": {"temperature": 1.0, "seed": None},
@@ -129,6 +146,11 @@ def test_turns_first_keeps_the_system_turn_and_the_first_question(read):
         (
             MAGPIE_AIR,
             "What is 2+2?",
+            {"task_category": "Math", "difficulty": "very easy", "gen_input_config.top_p": 0.99},
+        ),
+        (
+            MAGPIE_QWEN,
+            "What is 2+2?",
             {"task_category": "Math", "input_quality": "good", "gen_input_configs.temperature": 1},
         ),
         (WILDCHAT, "Name a prime.", {"language": "English", "toxic": False, "turn": 2}),
@@ -136,7 +158,7 @@ def test_turns_first_keeps_the_system_turn_and_the_first_question(read):
         (ULTRAFEEDBACK, "Name a prime.", {"source": "evol_instruct"}),
         (ALPACA_GPT4, f"{ALPACA['instruction']}\n\n{ALPACA['input']}", {}),
     ],
-    ids=["magpie-air", "wildchat", "lmsys", "ultrafeedback", "alpaca-gpt-4"],
+    ids=["magpie-air", "magpie-qwen", "wildchat", "lmsys", "ultrafeedback", "alpaca-gpt-4"],
 )
 def test_rows_of_the_papers_instruction_sets_are_read(read, row, text, fields):
     (prompt,) = read(row)
@@ -152,6 +174,7 @@ def test_rows_of_the_papers_instruction_sets_are_read(read, row, text, fields):
         [ALPACA, {**ALPACA, "input": ""}],
         [MAGPIE],
         [MAGPIE_AIR],
+        [MAGPIE_QWEN],
         [ULTRAFEEDBACK],
         [MESSAGES, {"messages": [*MESSAGES["messages"], {"role": "user", "content": "Why?"}]}],
         [PROMPT_COMPLETION],
