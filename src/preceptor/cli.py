@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preceptor.commands.export import export
+from preceptor.commands.instructions import instructions
 from preceptor.commands.teachers import teachers
 from preceptor.errors import PreceptorError
 from preceptor.options import (
@@ -230,6 +231,7 @@ def _csv(rankings: "list[Ranking]") -> str:
 
 cli.add_command(export)
 cli.add_command(teachers)
+cli.add_command(instructions)
 
 
 def main() -> None:

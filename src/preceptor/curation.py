@@ -134,7 +134,7 @@ class _Survey:
                 continue
             for where in options.where:
                 if where.column_in(prompt) is None:
-                    tally.without_column[where.columns[0]] += 1
+                    tally.without_column[where.name] += 1
             survey.ids += prompt.instruction.id
             survey.draws += blake2b(prompt.instruction.id, salt=salt, digest_size=8).digest()
             survey.sources.append(survey.names.setdefault(prompt.source, len(survey.names)))
@@ -254,9 +254,9 @@ def signature(prompt: Prompt) -> Any:
         for message in prompt.instruction.messages
         for word in _WORD.findall(message.content.casefold())
     ]
-    last = max(1, len(words) - NGRAM_WORDS + 1)
+    shifted = [words[start:] for start in range(min(NGRAM_WORDS, len(words)))]
     found = _rensa().RMinHash(_SIGNATURE, 42)
-    found.update([" ".join(words[at : at + NGRAM_WORDS]) for at in range(last)])
+    found.update(list(map(" ".join, zip(*shifted, strict=False))))
     return found
 
 

@@ -44,7 +44,12 @@ class Where:
     @property
     def reason(self) -> str:
         """What the report says of the rows it drops."""
-        return f"other {self.columns[0]}"
+        return f"other {self.columns[-1]}"
+
+    @property
+    def name(self) -> str:
+        """The columns in words."""
+        return " or ".join(self.columns)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class CurationOptions:
 class SourceTally:
     """What became of one source's instructions: `read` is the sum of `dropped` and `kept`.
 
-    `without_column` counts, by the first column of each filter, the rows that passed it because
+    `without_column` counts, by the name of each filter, the rows that passed it because
     they lack the column.
     """
 

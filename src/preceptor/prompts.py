@@ -5,9 +5,11 @@ it, so that both know it by the same id; responses are left alone and need not b
 """
 
 import json
+import logging
 import math
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from preceptor.layouts import ReadOptions, settle_instructions
 from preceptor.readings import Reading
 from preceptor.rows import Columns, Journal
 from preceptor.types import Instruction
+
+logger = logging.getLogger(__name__)
 
 Turns = Literal["first", "last"]
 """Which turn of the user a conversation asks to answer: its first, or its last with all before."""
@@ -134,6 +138,9 @@ class PromptSource(FilesRead):
         if turns not in ("first", "last"):
             raise StudyError(f"turns is '{turns}': expected first or last.")
         inputs = find_inputs(paths, options.split)
+        for label, count in Counter(found.label for found in inputs).items():
+            if count > 1:
+                logger.info("%d files count as one source: %s", count, label)
         return cls([_sniff(found, options) for found in inputs], turns)
 
     def __iter__(self) -> Iterator[Prompt]:
@@ -194,14 +201,16 @@ def _plain_fields(row: Row, left_out: frozenset[str] = frozenset()) -> dict[str,
     for name, value in row.items():
         if name in left_out:
             continue
-        if isinstance(value, dict):
+        if isinstance(value, str) or value is None:
+            fields[name] = value
+        elif isinstance(value, float):
+            fields[name] = value if math.isfinite(value) else None
+        elif isinstance(value, int):
+            fields[name] = value
+        elif isinstance(value, dict):
             for inner, part in _plain_fields(value).items():
                 if (dotted := f"{name}.{inner}") not in left_out:
                     fields[dotted] = part
-        elif isinstance(value, float):
-            fields[name] = value if math.isfinite(value) else None
-        elif value is None or isinstance(value, str | int):
-            fields[name] = value
     return fields
 
 
