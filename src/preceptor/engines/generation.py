@@ -70,7 +70,7 @@ class TransformersChat:
         self.tokenizer: Any = encoder.tokenizer
         self.batch = batch
         self.device = next(model.parameters()).device
-        self.ends = _ending_tokens(model, encoder)
+        self.ends = ending_tokens(model.generation_config.eos_token_id, encoder)
         self._most_rows = batch
         model.set_attn_implementation(_plain_attention(model))
 
@@ -217,9 +217,9 @@ class TransformersChat:
             return False
         # A token writes a byte at least; the first character of the tail can be a fragment of four.
         reach = max(len(stop.encode("utf-8", "replace")) for stop in stops) + 4
-        if _first_stop(self._text(row.written[-reach:]), stops) is None:
+        if first_stop(self._text(row.written[-reach:]), stops) is None:
             return False
-        return _first_stop(self._text(row.written), stops) is not None
+        return first_stop(self._text(row.written), stops) is not None
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(
@@ -246,7 +246,7 @@ class TransformersChat:
 
     def _answer(self, row: _Row) -> Completion:
         text = self._text(row.written)
-        stop = _first_stop(text, row.request.stop)
+        stop = first_stop(text, row.request.stop)
         reason = row.ending if stop is None else "stop"
         return Completion(
             text[:stop], reason, tokens=len(row.written), prompt_tokens=len(row.prompt)
@@ -343,16 +343,25 @@ def _nucleus(chances: "torch.Tensor", top_p: "torch.Tensor") -> "torch.Tensor":
 
 
 def _stream(request: ChatRequest, number: int) -> np.random.Generator:
-    """Return the random numbers of one answer to a request."""
+    return np.random.default_rng(stream_seed(request, number))
+
+
+def stream_seed(request: ChatRequest, number: int) -> tuple[int, int, int] | None:
+    """Return what seeds the random numbers of one answer to a request; None where each time is fresh.
+
+    The conversation belongs to it: under the same numbers, the answers of a study would vary together.
+    """
     if request.seed is None:
-        return np.random.default_rng()
+        return None
     digest = int.from_bytes(Instruction(request.messages).id[:8], "little")
-    return np.random.default_rng((request.seed % 2**64, digest, number))
+    return request.seed % 2**64, digest, number
 
 
-def _ending_tokens(model: Any, encoder: Encoder) -> frozenset[int]:
-    """Return every token that ends an answer: the model's, the tokenizer's and the template's."""
-    own = getattr(model.generation_config, "eos_token_id", None)
+def ending_tokens(own: object, encoder: Encoder) -> frozenset[int]:
+    """Return every token that ends an answer: the model's own, the tokenizer's and the template's.
+
+    `own` is an `eos_token_id` as configs have it: an id, a list of ids, or None.
+    """
     ends = set(own if isinstance(own, list | tuple) else [own])
     tokenizer: Any = encoder.tokenizer
     ends.add(tokenizer.eos_token_id)
@@ -360,9 +369,9 @@ def _ending_tokens(model: Any, encoder: Encoder) -> frozenset[int]:
     # Only a token of its own: where the turn's end is spelled with words, they can occur in an answer.
     if len(turn) == 1 and turn[0] in tokenizer.get_added_vocab().values():
         ends.add(turn[0])
-    return frozenset(int(end) for end in ends if end is not None)
+    return frozenset(int(end) for end in ends if isinstance(end, int))
 
 
-def _first_stop(text: str, stops: Sequence[str]) -> int | None:
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
     """Return where the first of the stop texts begins, or None where there is none."""
     return min((text.find(stop) for stop in stops if stop and stop in text), default=None)
