@@ -50,7 +50,7 @@ class LocalTeacher:
         from preceptor.engines.vllm import VllmChat
 
         return VllmChat(
-            self.located, encoder=encoder, dtype=self.options.dtype, max_length=self._max_length
+            self.located, encoder=encoder, dtype=self.options.dtype
         )
 
     @cached_property
