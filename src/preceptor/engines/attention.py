@@ -227,3 +227,9 @@ def _weigh_by_hand(
         scores = torch.cat((scores, sinks.to(scores.dtype)), dim=-1)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
     return torch.matmul(weights[..., : key.shape[2]], value)
+
+
+def plain_attention(model: Any) -> str:
+    """Return the implementation that computes what the architecture means (Gemma 2: no SDPA)."""
+    capped = getattr(model.config, "attn_logit_softcapping", None)
+    return "sdpa" if getattr(model, "_supports_sdpa", False) and not capped else "eager"

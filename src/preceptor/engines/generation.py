@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from preceptor.engines.attention import plain_attention
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
-from preceptor.engines.packed import _is_out_of_memory, _plain_attention, _release_memory
+from preceptor.engines.memory import is_out_of_memory, release_memory
 from preceptor.errors import ModelError, StudyError
 from preceptor.templates import Encoder
 from preceptor.types import Instruction
@@ -72,7 +73,7 @@ class TransformersChat:
         self.device = next(model.parameters()).device
         self.ends = ending_tokens(model.generation_config.eos_token_id, encoder)
         self._most_rows = batch
-        model.set_attn_implementation(_plain_attention(model))
+        model.set_attn_implementation(plain_attention(model))
 
     def complete(self, request: ChatRequest) -> Completion | Failure:
         """Return the answer to one request, or why there is none."""
@@ -164,10 +165,10 @@ class TransformersChat:
                 )
             return True
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Only here, after the error and the tensors that its traceback holds are gone.
-        _release_memory(self.device.type)
+        release_memory(self.device.type)
         return False
 
     @contextmanager

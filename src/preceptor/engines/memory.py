@@ -83,3 +83,23 @@ def _activated(activation: Any, values: "torch.Tensor") -> "torch.Tensor":
     else:
         values = activation(values)
     return values
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell an error for want of memory, on any device, from others."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def release_memory(device: str) -> None:
+    """Give what is cached and not used back to the device, `cuda` or `mps`."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from preceptor.engines import attention
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.memory import gate_in_place, keep_freed_memory
+from preceptor.engines.memory import (
+    gate_in_place,
+    is_out_of_memory,
+    keep_freed_memory,
+    release_memory,
+)
 from preceptor.engines.packing import Group, Pack, plan
 from preceptor.engines.workers import side_by_side
 
@@ -76,7 +81,7 @@ class PackedEngine(Generic[Found]):
             gate_in_place(model)
         attention.register()
         self.packed = self.options.packed and self._reproduces_itself()
-        self._use_attention(attention.NAME if self.packed else _plain_attention(model))
+        self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
         if self.options.packed and not self.packed:
             logger.warning(
                 "%s cannot be packed: its responses are scored one by one, which is slower",
@@ -114,7 +119,7 @@ class PackedEngine(Generic[Found]):
                 self._shrink(error, waiting)
 
     def _shrink(self, error: _OutOfMemory, waiting: dict[int, None]) -> None:
-        _release_memory(self.device.type)
+        release_memory(self.device.type)
         if len(error.indices) > 1 and self.budget > 1:
             self.budget = max(1, min(self.budget, error.tokens) // 2)
             logger.warning("out of memory: going on with %d tokens per batch", self.budget)
@@ -244,36 +249,12 @@ def _tokens_of(chain: Sequence[Pack]) -> int:
     return sum(len(pack.ids) for pack in chain)
 
 
-def _plain_attention(model: Any) -> str:
-    """Return the implementation that computes what the architecture means (Gemma 2: no SDPA)."""
-    capped = getattr(model.config, "attn_logit_softcapping", None)
-    return "sdpa" if getattr(model, "_supports_sdpa", False) and not capped else "eager"
-
-
 @contextmanager
 def _naming_rows(indices: list[int], tokens: int) -> Iterator[None]:
     """Turn a memory error into one that says which pairs met it."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise _OutOfMemory(indices, tokens) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
-
-
-def _release_memory(device: str) -> None:
-    import torch
-
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    elif device == "mps":
-        torch.mps.empty_cache()

@@ -49,9 +49,7 @@ class LocalTeacher:
     def _served_here(self, encoder: Encoder) -> "VllmChat":
         from preceptor.engines.vllm import VllmChat
 
-        return VllmChat(
-            self.located, encoder=encoder, dtype=self.options.dtype
-        )
+        return VllmChat(self.located, encoder=encoder, dtype=self.options.dtype)
 
     @cached_property
     def _template(self) -> ChatTemplate:
@@ -84,4 +82,6 @@ class LocalTeacher:
 
     def release(self) -> None:
         """Free the model's memory; it is loaded again where it is needed again."""
-        self.__dict__.pop("chat", None)
+        chat = self.__dict__.pop("chat", None)
+        if self.options.engine == "vllm" and chat is not None:
+            chat.release()
