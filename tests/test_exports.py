@@ -81,8 +81,7 @@ def fenced(readme, language):
 @every_format
 @every_layout
 def test_what_is_written_is_read_back_by_our_own_reader(tmp_path, layout, format):
-    # Our reader knows no `history`, where alpaca keeps earlier turns.
-    examples = [*EXAMPLES, Example(TURNS, "4", "sky")] if layout != "alpaca" else EXAMPLES
+    examples = [*EXAMPLES, Example(TURNS, "4", "sky")]
     written = write(tmp_path / "data", examples, layout=layout, format=format)
     source = ResponseSource.open([written.folder])
     assert source.files[0].layout == layout

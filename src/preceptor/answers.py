@@ -15,6 +15,9 @@ Report = Callable[[str], None]
 SYSTEM_COLUMN = "system"
 """The column whose text, beside a prompt, is the system turn before it."""
 
+HISTORY_COLUMN = "history"
+"""Alpaca's column of the turns before the instruction."""
+
 _ROLES = {"system": "system", "human": "user", "user": "user"} | dict.fromkeys(
     ("gpt", "assistant", "model"), "assistant"
 )
@@ -72,17 +75,37 @@ def pair_answers(row: Row, report: Report, *, instruction: str, text: str) -> tu
 
 
 def alpaca_answers(row: Row, report: Report, *, instruction: str, text: str) -> tuple[Answer]:
-    """Read an instruction whose input, where not blank, follows it after a blank line."""
-    return pair_answers(with_input(row, instruction), report, instruction=instruction, text=text)
+    """Read an instruction with its input and the turns before it; see `whole_instruction`."""
+    whole = whole_instruction(row, instruction)
+    return pair_answers(whole, report, instruction=instruction, text=text)
 
 
-def with_input(row: Row, instruction: str) -> Row:
-    """Return the row with its input, where not blank, after the instruction and a blank line."""
-    extra = _content(row.get("input"), "input")
+def whole_instruction(row: Row, instruction: str) -> Row:
+    """Return an alpaca row with all of its instruction under that column.
+
+    An input that is not blank follows the task after a blank line. `history`, pairs of what the user said
+    and what was answered (LLaMA-Factory's column), goes before it.
+    """
     task = look_up(row, instruction)
+    extra = _content(row.get("input"), "input")
     if extra and extra.strip() and isinstance(task, str) and task.strip():
-        return {**row, instruction: f"{task}\n\n{extra}"}
-    return row
+        task = f"{task}\n\n{extra}"
+        row = {**row, instruction: task}
+    history = row.get(HISTORY_COLUMN)
+    if not history or not isinstance(task, str):
+        return row
+    if not isinstance(history, list) or not all(_is_exchange(pair) for pair in history):
+        raise Unreadable(f"'{HISTORY_COLUMN}' is {shown(history)}, expected pairs of two strings")
+    turns = [
+        {"role": role, "content": text}
+        for pair in history
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return {**row, instruction: [*turns, {"role": "user", "content": task}]}
+
+
+def _is_exchange(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(one, str) for one in pair)
 
 
 def conversation_answers(row: Row, report: Report, *, column: str) -> tuple[Answer]:
@@ -132,7 +155,7 @@ def question_answers(
     Only the earlier turns of a completion that is a conversation belong to the instruction.
     """
     if has_input:
-        row = with_input(row, instruction)
+        row = whole_instruction(row, instruction)
     turns = _prompt_turns(row, instruction, texts=texts)
     completion = look_up(row, texts[0]) if len(texts) == 1 else None
     if _is_conversation(completion):

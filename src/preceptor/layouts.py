@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from preceptor.answers import (
+    HISTORY_COLUMN,
     SYSTEM_COLUMN,
     Answer,
     Answers,
@@ -40,6 +41,9 @@ class _Layout(NamedTuple):
 _TEACHER_COLUMNS = ("generator", "model", "teacher", "output_generator")
 _MAGPIE_TEACHER = "gen_response_configs.output_generator"
 _CONVERSATIONS = ("magpie", "sharegpt", "messages", "conversation")
+ALPACA_COLUMNS = ("input", HISTORY_COLUMN)
+"""The columns that belong to the instruction in the alpaca layout."""
+
 _QUESTIONS = ("prompt", "instruction", "question")
 
 # In the order of recognition: the more a layout demands, the earlier it is tried.
@@ -155,8 +159,8 @@ def settle_instructions(
             return reading
         return _settle_unanswered(rows, options, where=where, label=label)
     column, *rest = (name for name in reading.columns if name != SYSTEM_COLUMN)
-    has_input = reading.layout == "alpaca" and "input" in rest
-    texts = tuple(name for name in rest if not (has_input and name == "input"))
+    has_input = reading.layout == "alpaca" and not set(rest).isdisjoint(ALPACA_COLUMNS)
+    texts = tuple(name for name in rest if not (has_input and name in ALPACA_COLUMNS))
     answers = partial(question_answers, instruction=column, texts=texts, has_input=has_input)
     return replace(reading, answers=answers)
 
@@ -272,8 +276,8 @@ def _row_function(
     read: Callable[..., Iterable[Answer]] = pair_answers
     if layout == "ultrafeedback":
         read = completion_answers
-    elif layout == "alpaca" and "input" in known:
-        read, columns = alpaca_answers, (instruction, "input", text)
+    elif layout == "alpaca" and (more := [name for name in ALPACA_COLUMNS if name in known]):
+        read, columns = alpaca_answers, (instruction, *more, text)
     return columns, partial(read, instruction=instruction, text=text)
 
 
