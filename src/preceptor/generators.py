@@ -36,6 +36,9 @@ class Teacher(ModelTable):
     )
     max_length: int = Field(8192, ge=2, description="Tokens of prompt and response together.")
     system: str = Field("", description="Text that goes before the conversation as the system's.")
+    thoughts: Literal["drop", "keep"] = Field(
+        "drop", description="What to do with thoughts before `</think>`; the store has them."
+    )
     temperature: float | tuple[float, ...] = Field(
         0.0, description="0 is greedy. A list makes a grid."
     )
@@ -134,6 +137,7 @@ class Teacher(ModelTable):
             max_length=self.max_length,
             dtype=self.dtype,
             system=self.system.strip(),
+            thoughts=self.thoughts,
         )
 
 

@@ -12,6 +12,8 @@ from preceptor.digests import Identity
 from preceptor.engines.base import ChatModel, ChatRequest
 from preceptor.types import Instruction, Message, generation_key
 
+_THOUGHTS, _THOUGHTS_END = "<think>", "</think>"
+
 Engine = Literal["transformers", "vllm", "openai", "fake"]
 
 
@@ -35,7 +37,7 @@ class Sampling:
         spec = asdict(self)
         del spec["samples"]
         if self.temperature == 0:
-            spec |= {"top_p": 1.0, "seed": None}
+            spec |= {"top_p": 1.0, "seed": None, "samples_per_request": 1}
         return spec
 
     def described(self) -> str:
@@ -52,7 +54,8 @@ class TeacherOptions:
     """A teacher: its label, its model and how it answers.
 
     `api` is for served models, `template`, `max_length` (tokens of prompt and response) and `dtype` for
-    those rendered or run here. `system` goes before every conversation.
+    those rendered or run here. `system` goes before every conversation. `thoughts` says whether what a
+    model thought aloud is part of its response; it is kept in the store either way.
     """
 
     name: str
@@ -65,6 +68,7 @@ class TeacherOptions:
     max_length: int = 8192
     dtype: str = "float32"
     system: str = ""
+    thoughts: Literal["drop", "keep"] = "drop"
 
 
 class Ask(NamedTuple):
@@ -109,6 +113,19 @@ class Responder(Protocol):
     def release(self) -> None:
         """Free what was loaded; it is loaded again where it is needed again."""
         ...
+
+
+def without_thoughts(text: str) -> str:
+    """Return the response without what was thought aloud before it, up to `</think>`.
+
+    A template may open the thoughts itself, so that only their end stands in the text. Thoughts that never
+    end leave nothing.
+    """
+    opened = text.lstrip().startswith(_THOUGHTS)
+    before, end, after = text.partition(_THOUGHTS_END)
+    if end and (opened or _THOUGHTS not in before):
+        return after.lstrip()
+    return "" if opened else text
 
 
 def request_of(options: TeacherOptions, instruction: Instruction, sample: int) -> ChatRequest:

@@ -12,7 +12,7 @@ from preceptor.errors import DataError, StudyError
 from preceptor.instructions import ResponseSource, SourceFile
 from preceptor.machine import Machine
 from preceptor.prompts import PromptSource
-from preceptor.responders.base import Responder, TeacherOptions
+from preceptor.responders.base import Responder, TeacherOptions, without_thoughts
 from preceptor.responders.fake import FakeTeacher
 from preceptor.responders.local import LocalTeacher
 from preceptor.responders.served import ServedTeacher
@@ -94,11 +94,12 @@ class GeneratedSource:
 
     def _answers(self, inquiry: Inquiry) -> Iterator[Response]:
         by_id = {instruction.id: instruction for instruction in inquiry.instructions}
+        dropping = inquiry.responder.options.thoughts == "drop"
         for given in inquiry.generations():
             yield Response(
                 teacher=inquiry.name,
                 instruction=by_id[given.instruction],
-                text=given.text,
+                text=without_thoughts(given.text) if dropping and given.text else given.text,
                 sample=given.sample,
                 finish_reason=given.finish_reason,
                 reference=self.questions.references.get(given.instruction),

@@ -1,0 +1,72 @@
+"""What a teacher is asked, what makes it another teacher, and what of its text is the response."""
+
+import dataclasses
+
+import pytest
+
+from preceptor.engines.openai import Endpoint
+from preceptor.responders.base import Sampling, TeacherOptions, request_of, without_thoughts
+from preceptor.responders.fake import FakeTeacher
+from preceptor.responders.served import ServedTeacher
+from preceptor.types import Instruction, Message
+
+ASKED = Instruction.from_text("Why is the sky blue?")
+OPTIONS = TeacherOptions("sky", "sky-1", "openai", Sampling())
+
+
+@pytest.mark.parametrize(
+    ("text", "response"),
+    [
+        ("<think>\nblue?\n</think>\n\nIt scatters.", "It scatters."),
+        ("blue?\n</think>\n\nIt scatters.", "It scatters."),  # the template opened the thoughts
+        ("\n<think>cut off before the en", ""),
+        ("It scatters.", "It scatters."),
+        ("", ""),
+        ("Write <think> before and </think> after.", "Write <think> before and </think> after."),
+        ("<think></think>\n\nOne </think> two", "One </think> two"),
+    ],
+)
+def test_thoughts_are_no_part_of_the_response(text: str, response: str):
+    assert without_thoughts(text) == response
+
+
+def test_each_sample_has_a_seed_of_its_own_and_greedy_has_none():
+    warm = dataclasses.replace(OPTIONS, sampling=Sampling(temperature=0.8, seed=7, samples=3))
+    assert [request_of(warm, ASKED, sample).seed for sample in range(3)] == [7, 8, 9]
+    assert request_of(OPTIONS, ASKED, 0).seed is None
+
+
+def test_a_system_text_goes_before_the_conversations_own():
+    options = dataclasses.replace(OPTIONS, system="Be brief.")
+    own = Instruction((Message("system", "Be kind."), Message("user", "Hello")))
+    assert request_of(options, ASKED, 0).messages[0] == Message("system", "Be brief.")
+    assert request_of(options, own, 0).messages == (
+        Message("system", "Be brief.\n\nBe kind."),
+        Message("user", "Hello"),
+    )
+
+
+def test_what_changes_no_text_makes_no_other_teacher():
+    def served(url: str = "http://127.0.0.1:1/v1", **changes: object) -> str:
+        options = dataclasses.replace(OPTIONS, **changes)  # type: ignore[arg-type]
+        return ServedTeacher(options, Endpoint(url)).identity().digest
+
+    same = served()
+    assert served(url="http://127.0.0.1:2/v1") == same
+    assert served(name="another label") == same
+    assert served(thoughts="keep") == same
+    assert served(sampling=Sampling(samples=5, seed=3, top_p=0.5)) == same  # greedy knows neither
+    for changes in (
+        {"model": "sky-2"},
+        {"system": "Be brief."},
+        {"revision": "2024-06"},
+        {"sampling": Sampling(max_tokens=10)},
+        {"sampling": Sampling(stop=("\n",))},
+        {"sampling": Sampling(temperature=0.8)},
+    ):
+        assert served(**changes) != same
+    warm = served(sampling=Sampling(temperature=0.8))
+    assert served(sampling=Sampling(temperature=0.8, samples=4)) == warm
+    assert served(sampling=Sampling(temperature=0.8, seed=1)) != warm
+    assert served(sampling=Sampling(temperature=0.8, top_p=0.9)) != warm
+    assert FakeTeacher(OPTIONS).identity().digest != same
