@@ -13,14 +13,24 @@ from preceptor.machine import Machine, checked
 from preceptor.metrics import Metric, metric_named
 from preceptor.results import Ranking
 from preceptor.run import export as exporting
-from preceptor.run import runner
+from preceptor.run import opening, runner
 from preceptor.run.export import ExportOptions
 from preceptor.run.outlook import Outlook, outlook
 from preceptor.run.picking import Rule
 from preceptor.run.steps import Progress, Silent
 from preceptor.study import Study, StudyFile
 
-__all__ = ["RankOptions", "export", "plan", "push", "rank", "rank_all", "run_study", "study_of"]
+__all__ = [
+    "RankOptions",
+    "export",
+    "plan",
+    "push",
+    "rank",
+    "rank_all",
+    "respond",
+    "run_study",
+    "study_of",
+]
 
 
 class RankOptions(TypedDict, total=False):
@@ -276,6 +286,81 @@ def export(
     file = StudyFile.read(study)
     chosen = ExportOptions(**options)
     return exporting.export(file.study, file.machine, Path(output), chosen, progress or Silent())
+
+
+class TeacherArguments(TypedDict, total=False):
+    """How `respond` asks; as the fields of `[[teachers]]` and `[machine]`.
+
+    `url`, `key_env` and `concurrency` are those of an endpoint, which is asked in place of `engine`.
+    """
+
+    url: str | None
+    key_env: str | None
+    concurrency: int
+    engine: str
+    template: str
+    system: str
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: Sequence[str]
+    samples: int
+    seed: int
+    limit: int | None
+    store: str
+    device: str
+
+
+_TEACHER = (
+    "engine",
+    "template",
+    "system",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "stop",
+    "samples",
+    "seed",
+)
+
+
+def respond(
+    instructions: Sequence[str | Path],
+    *,
+    model: str,
+    output: str | Path,
+    progress: Progress | None = None,
+    **options: Unpack[TeacherArguments],
+) -> int:
+    """Ask one teacher for what the store lacks, write all its responses as JSONL, and return how many.
+
+    Raises:
+        PreceptorError: bad input, in words that say what to do.
+    """
+    given = dict(options)
+    teacher = {"model": model, **{name: given[name] for name in _TEACHER if name in given}}
+    machine: dict[str, object] = {
+        name: given[name] for name in ("store", "device") if name in given
+    }
+    if url := options.get("url"):
+        teacher |= {"engine": "openai"}
+        concurrency = options.get("concurrency", 8)
+        endpoint = {
+            "url": url,
+            "api_key_env": options.get("key_env"),
+            "concurrency": concurrency,
+        }
+        machine |= {"endpoints": {model: endpoint}}
+    tables = {
+        "data": {
+            "instructions": [str(path) for path in instructions],
+            "limit": options.get("limit"),
+        },
+        "teachers": [teacher],
+    }
+    study = checked(Study, tables, where="options")
+    where = checked(Machine, machine, where="options")
+    return opening.respond_to_file(study, where, Path(output), progress or Silent())
 
 
 def push(folder: str | Path, repository: str, *, private: bool = True) -> str:

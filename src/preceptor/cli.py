@@ -9,6 +9,7 @@ import click
 
 from preceptor.commands.export import export
 from preceptor.commands.instructions import instructions
+from preceptor.commands.respond import respond
 from preceptor.commands.teachers import teachers
 from preceptor.errors import PreceptorError
 from preceptor.options import (
@@ -33,7 +34,11 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except PreceptorError as error:
-            raise click.ClickException(str(error)) from error
+            from preceptor.report.terminal import printable
+
+            # Errors quote names of files, columns and models, which may hold anything.
+            lines = map(printable, str(error).split("\n"))
+            raise click.ClickException("\n".join(lines)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException(
                 "interrupted; what was computed is stored. Run the same command to go on."
@@ -230,6 +235,7 @@ def _csv(rankings: "list[Ranking]") -> str:
 
 
 cli.add_command(export)
+cli.add_command(respond)
 cli.add_command(teachers)
 cli.add_command(instructions)
 

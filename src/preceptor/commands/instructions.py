@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.errors import DataError, PreceptorError, StudyError
+from preceptor.errors import DataError, StudyError
 from preceptor.options import group
 
 if TYPE_CHECKING:
@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 _SHOWN_FILES = 12
 _CATEGORY = ("task_category", "category")
 _QUALITY = ("input_quality", "quality")
-
-
-class _Command(click.Command):
-    """Shows errors with the control characters of data made visible."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except PreceptorError as error:
-            from preceptor.report.terminal import printable
-
-            lines = map(printable, str(error).split("\n"))
-            raise click.ClickException("\n".join(lines)) from error
 
 
 _choice_options = group(
@@ -82,7 +69,7 @@ _reading_options = group(
 )
 
 
-@click.command(cls=_Command)
+@click.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--output", required=True, metavar="FILE", help="Where to write: .jsonl or .parquet.")
 @_choice_options

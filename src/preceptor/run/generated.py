@@ -4,9 +4,13 @@ The one idea: once asked, a teacher is a source of responses like a file. Instru
 because they are the prompts; responses are streamed from the store, in every pass anew.
 """
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
+from pathlib import Path
+
+import orjson
 
 from preceptor.errors import DataError, StudyError
 from preceptor.instructions import ResponseSource, SourceFile
@@ -163,6 +167,44 @@ def _responder(options: TeacherOptions, machine: Machine) -> Responder:
         return ServedTeacher(options, machine.endpoint(options.model))
     resolved = replace(options, dtype=machine.resolved_dtype(options.dtype))
     return LocalTeacher(resolved, device=machine.resolved_device(), batch=machine.batch)
+
+
+def write_responses(source: GeneratedSource, path: Path) -> int:
+    """Write the responses of the teachers that are asked as JSON Lines; return how many.
+
+    A row has `prompt` (a text, or messages), `completion`, `model` (the teacher's label), `sample`, and
+    `finish_reason` and `reference` where there are any. The file appears whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    temporary = path.with_name(f"tmp-{uuid.uuid4().hex}")
+    count = 0
+    try:
+        with temporary.open("xb") as file:
+            for response in source:
+                file.write(orjson.dumps(_row(response)) + b"\n")
+                count += 1
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"Cannot write '{path}': {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _row(response: Response) -> dict[str, object]:
+    messages = response.instruction.messages
+    alone = len(messages) == 1 and messages[0].role == "user"
+    row = {
+        "prompt": messages[0].content if alone else [m._asdict() for m in messages],
+        "completion": response.text,
+        "model": response.teacher,
+        "sample": response.sample,
+        "finish_reason": response.finish_reason,
+        "reference": response.reference,
+    }
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def expanded(paths: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,13 @@ from preceptor.rows import Problem
 from preceptor.run import plan
 from preceptor.run.derived import with_derived
 from preceptor.run.gather import Source, gather
-from preceptor.run.generated import GeneratedSource, expanded, inquiries_of, questions_of
+from preceptor.run.generated import (
+    GeneratedSource,
+    expanded,
+    inquiries_of,
+    questions_of,
+    write_responses,
+)
 from preceptor.run.respond import Inquiry, notes_of, respond
 from preceptor.run.roster import Choice, Roster
 from preceptor.run.steps import Progress, Step, carry_out
@@ -105,6 +112,14 @@ def ask_teachers(inquiries: Sequence[Inquiry], progress: Progress) -> None:
             respond(inquiry, progress)
         finally:
             inquiry.responder.release()
+
+
+def respond_to_file(study: Study, machine: Machine, path: Path, progress: Progress) -> int:
+    """Ask the study's teachers, write their responses to `path`, and return how many."""
+    source = source_of(study, machine)
+    assert isinstance(source, GeneratedSource)
+    ask_teachers(source.inquiries, progress)
+    return write_responses(source, path)
 
 
 def open_data(
