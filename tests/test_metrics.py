@@ -107,7 +107,7 @@ def test_metrics_broadcast_over_draws():
 def test_metrics_are_listed_by_their_kind():
     assert list(METRICS) == [
         "car", "reward", "loss", "perplexity", "ifd", "length", "rsr", "likelihood",
-        "ppl_gpt2", "ifd_gpt2", "persyn",
+        "information", "ppl_gpt2", "ifd_gpt2", "persyn",
     ]  # fmt: skip
     assert all(metric().kind == kind for kind, metric in METRICS.items())
 

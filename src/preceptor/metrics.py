@@ -163,6 +163,23 @@ class AverageLikelihood:
 
 
 @dataclass(frozen=True)
+class Information:
+    """Nats the student would have to learn from one response: the mean over responses of -log p(y|x).
+
+    Higher is better, as declared after a pilot on the paper's own teachers in open chat; exploratory. A
+    response cut at the maximum length counts only as far as it was read.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("information",)
+    higher_is_better: ClassVar[bool] = True
+    kind: Literal["information"] = "information"
+
+    def __call__(self, information: Array) -> Array:
+        """Return `information`."""
+        return information
+
+
+@dataclass(frozen=True)
 class ReferencePerplexity:
     """PPL-GPT2: the mean perplexity under a reference model that is not the student (paper 4.2).
 
@@ -226,6 +243,7 @@ Metric = (
     | AverageLength
     | RankSurprisalRatio
     | AverageLikelihood
+    | Information
     | ReferencePerplexity
     | ReferenceDifficulty
     | PersonalisedSynthesis

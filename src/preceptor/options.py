@@ -16,6 +16,7 @@ METRIC_NAMES = (
     "length",
     "rsr",
     "likelihood",
+    "information",
     "ppl_gpt2",
     "ifd_gpt2",
     "persyn",
@@ -77,7 +78,7 @@ ranking_options = group(
     click.option(
         "--by",
         metavar="NAME",
-        help="The metric that orders. Default: car, else reward, else likelihood.",
+        help="The metric that orders. Default: car, else reward, else information.",
     ),
     click.option(
         "--beta", type=float, default=3.0, show_default=True, help="CAR's beta (paper, eq. 3)."

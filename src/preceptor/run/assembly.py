@@ -107,6 +107,8 @@ class Assembly:
     def _formed(self, rows: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the rows' measures under the study's reading of the loss, and denominators."""
         _form_difficulty(rows, REFERENCE)
+        if "nll" in rows:
+            rows["information"] = rows["nll"]
         unconditional, sums = _form_difficulty(rows, "")
         if self.reading.conditioning == "unconditional" and unconditional is not None:
             rows["loss"] = unconditional

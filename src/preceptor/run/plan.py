@@ -27,7 +27,7 @@ from preceptor.scorers.reward_model import RewardModel
 from preceptor.scorers.verifier import Verifier
 from preceptor.study import Student, Study
 
-CONDITIONAL = ("loss", "perplexity", "token_rank", "entropy", "tokens")
+CONDITIONAL = ("loss", "perplexity", "token_rank", "entropy", "tokens", "information")
 """Measures of the pass that sees the instruction."""
 
 UNREQUESTED = frozenset({"ifd", "ppl_gpt2", "ifd_gpt2", "persyn"})
