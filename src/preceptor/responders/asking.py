@@ -6,7 +6,7 @@ what failed for a reason that may pass is left out, and asked again by the next 
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ class Asking:
             logger.warning("%s", sentence)
         self._alone |= found.count in ("ignored", "copies")
 
-    def answers(self, asks: Sequence[Ask]) -> Iterator[list[Generation]]:
+    def answers(self, asks: Sequence[Ask]) -> Generator[list[Generation], None, None]:
         """Yield rows as they come, for each of the asks once or, where it was lost, never.
 
         Raises:

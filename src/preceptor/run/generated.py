@@ -70,14 +70,17 @@ class GeneratedSource:
         return {**(self.read.problem_counts if self.read else {}), **self.questions.skipped}
 
     def __iter__(self) -> Iterator[Response]:
-        """Yield every response.
+        """Yield every response to the instructions that are asked.
 
         Raises:
             StudyError: a file has a teacher of the same name as one that is asked.
         """
-        asked = {inquiry.name for inquiry in self.inquiries}
+        names = {inquiry.name for inquiry in self.inquiries}
+        asked = {instruction.id for instruction in self.questions.instructions}
         for response in self.read or ():
-            if response.teacher in asked:
+            if response.instruction.id not in asked:
+                continue
+            if response.teacher in names:
                 raise StudyError(
                     f"The files hold responses of '{response.teacher}', and [[teachers]] asks one of that "
                     "name: its texts would pass for samples of the other. Give it another name."

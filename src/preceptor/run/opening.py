@@ -30,7 +30,7 @@ from preceptor.run.generated import (
     questions_of,
     write_responses,
 )
-from preceptor.run.respond import Inquiry, notes_of, respond
+from preceptor.run.respond import Inquiry, respond
 from preceptor.run.roster import Choice, Roster
 from preceptor.run.steps import Progress, Step, carry_out
 from preceptor.scorers.base import Array, Scorer, StoredScorer
@@ -269,7 +269,7 @@ def _never_answered(source: Source) -> list[str]:
     return [
         f"'{inquiry.name}' gave no response to {count:,} requests: {note}."
         for inquiry in inquiries
-        for note, count in notes_of(inquiry).items()
+        for note, count in inquiry.notes().items()
     ]
 
 

@@ -8,7 +8,9 @@ missing, so that a run that was killed gives the same texts as one that was not.
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,7 @@ from preceptor.responders.asking import Asking
 from preceptor.responders.base import Ask, Responder
 from preceptor.run.steps import Amount, Progress
 from preceptor.store import ResponseShelf
-from preceptor.types import Generation, Instruction
+from preceptor.types import Generation, Instruction, generation_key
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,16 @@ class Inquiry:
 
     def generations(self) -> Iterator[Generation]:
         """Yield what the store has of it."""
-        return self.shelf.each({ask.key for ask in self.wanted()})
+        return self.shelf.each(self._keys())
+
+    def notes(self) -> Mapping[str, int]:
+        """Return how many responses will never come, by why."""
+        noted, wanted = self.shelf.notes(), self._keys()
+        return Counter(note for key, note in noted.items() if key in wanted)
+
+    def _keys(self) -> set[bytes]:
+        samples = range(self.responder.options.sampling.samples)
+        return {generation_key(one.id, sample) for one in self.instructions for sample in samples}
 
 
 def _length(instruction: Instruction) -> int:
@@ -102,16 +113,21 @@ class _Work:
                 todo = [ask for ask in part if ask.key not in present]
                 done = len(part) - len(todo)
                 self._progress.advance(Amount(done, done))
-                for rows in self._asking.answers(todo) if todo else ():
-                    self._buffer += rows
-                    if self._batch is None and time.monotonic() >= self._store_again:
-                        self._store()
-                self._store()
+                if todo:
+                    self._answer(todo)
         except BaseException:
             # Also when interrupted, what endpoints answered is kept; of a batch it is all or nothing.
             if self._batch is None:
                 self._store()
             raise
+
+    def _answer(self, part: Sequence[Ask]) -> None:
+        with closing(self._asking.answers(part)) as answers:
+            for rows in answers:
+                self._buffer += rows
+                if self._batch is None and time.monotonic() >= self._store_again:
+                    self._store()
+        self._store()
 
     def _parts(self, missing: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
         """Yield parts of what is missing, in an order that differs between processes."""
@@ -145,13 +161,3 @@ class _Work:
 
 def _cut(asks: Sequence[Ask], size: int) -> list[Sequence[Ask]]:
     return [asks[start : start + size] for start in range(0, len(asks), size)]
-
-
-def notes_of(inquiry: Inquiry) -> Mapping[str, int]:
-    """Return how many responses will never come, by why."""
-    wanted = {ask.key for ask in inquiry.wanted()}
-    counts: dict[str, int] = {}
-    for key, note in inquiry.shelf.notes().items():
-        if key in wanted:
-            counts[note] = counts.get(note, 0) + 1
-    return counts
