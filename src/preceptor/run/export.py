@@ -5,7 +5,7 @@ the choice rests on stands in the card.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,14 +188,14 @@ class _Export:
             title=f"Responses for {student.name}" if student else "Responses",
             how_chosen=how,
             student=student.name if student else None,
-            teachers=_uses(opened, picked),
+            teachers=_uses(opened, self.study, picked),
             settings=settings,
-            metrics=ranking.to_records() if ranking else [],
+            metrics=_known(ranking.to_records()) if ranking else [],
             warnings=told,
         )
 
 
-def _uses(opened: Opened, picked: Sequence[Picked]) -> list[TeacherUse]:
+def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[TeacherUse]:
     """Return the teachers whose responses were taken, most rows first."""
     roster = opened.choice.roster
     counts = Counter(
@@ -204,17 +204,28 @@ def _uses(opened: Opened, picked: Sequence[Picked]) -> list[TeacherUse]:
     asked = {}
     if isinstance(opened.source, GeneratedSource):
         asked = {inquiry.name: inquiry.responder.options for inquiry in opened.source.inquiries}
+    derived = {one.name: one for one in study.derived}
     uses = []
     for name, rows in counts.most_common():
-        options = asked.get(name)
-        entry = find_teacher(options.model if options else name)
+        of = derived[name].of if name in derived else name
+        options = asked.get(of)
+        entry = find_teacher(options.model if options else of)
+        sampling = options.sampling.described() if options else "as in the data"
+        if name in derived:
+            sampling = f"{derived[name].kind} of {derived[name].n or 'all'} samples, {sampling}"
         uses.append(
             TeacherUse(
                 name=name,
-                model=options.model if options else (entry.model if entry else name),
+                model=options.model if options else (entry.model if entry else of),
                 licence=entry.licence if entry else None,
                 rows=rows,
-                sampling=options.sampling.described() if options else "as in the data",
+                sampling=sampling,
             )
         )
     return uses
+
+
+def _known(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return the records without the fields of which nothing is known."""
+    names = [name for name in records[0] if any(r[name] not in (None, {}, 0) for r in records)]
+    return [{name: record[name] for name in names} for record in records]

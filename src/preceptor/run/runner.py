@@ -154,6 +154,8 @@ def _settings(opened: Opened, study: Study, planned: plan.StudentPlan) -> dict[s
     }
     if isinstance(opened.source, GeneratedSource):
         settings["teachers"] = opened.source.specs()
+    if study.derived:
+        settings["derived"] = [derived.model_dump(mode="json") for derived in study.derived]
     if planned.student is not None:
         settings["student"] = planned.student.spec()
     if any(kind.endswith(plan.REFERENCE) for kind in (m.kind for m in planned.metrics)):
