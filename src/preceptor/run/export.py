@@ -188,15 +188,18 @@ class _Export:
             title=f"Responses for {student.name}" if student else "Responses",
             how_chosen=how,
             student=student.name if student else None,
-            teachers=_uses(opened, picked),
+            teachers=_uses(opened, picked, self.study),
             settings=settings,
             metrics=ranking.to_records() if ranking else [],
             warnings=told,
         )
 
 
-def _uses(opened: Opened, picked: Sequence[Picked]) -> list[TeacherUse]:
-    """Return the teachers whose responses were taken, most rows first."""
+def _uses(opened: Opened, picked: Sequence[Picked], study: Study) -> list[TeacherUse]:
+    """Return the teachers whose responses were taken, most rows first.
+
+    A derived teacher's texts are another's, by whose model and licence they are.
+    """
     roster = opened.choice.roster
     counts = Counter(
         roster.teachers[place] for one in picked for place in roster.teacher[one.rows].tolist()
@@ -204,14 +207,16 @@ def _uses(opened: Opened, picked: Sequence[Picked]) -> list[TeacherUse]:
     asked = {}
     if isinstance(opened.source, GeneratedSource):
         asked = {inquiry.name: inquiry.responder.options for inquiry in opened.source.inquiries}
+    origins = {derived.name: derived.of for derived in study.derived}
     uses = []
     for name, rows in counts.most_common():
-        options = asked.get(name)
-        entry = find_teacher(options.model if options else name)
+        origin = origins.get(name, name)
+        options = asked.get(origin)
+        entry = find_teacher(options.model if options else origin)
         uses.append(
             TeacherUse(
                 name=name,
-                model=options.model if options else (entry.model if entry else name),
+                model=options.model if options else (entry.model if entry else origin),
                 licence=entry.licence if entry else None,
                 rows=rows,
                 sampling=options.sampling.described() if options else "as in the data",
