@@ -59,6 +59,8 @@ class Teacher(ModelTable):
 
     @model_validator(mode="after")
     def _sensible(self) -> "Teacher":
+        if () in (self.temperature, self.top_p):
+            raise ValueError("the list of temperature or top_p is empty: a grid needs a point")
         for point in self.points():
             sampling = point.sampling
             if not 0 <= sampling.temperature <= 5:

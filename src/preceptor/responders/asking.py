@@ -61,7 +61,8 @@ class Asking:
             )
         for sentence in told:
             logger.warning("%s", sentence)
-        self._alone |= found.count in ("ignored", "copies")
+        # A count that is refused would be refused with every request, and each refusal noted for good.
+        self._alone |= found.count in ("ignored", "copies", "unknown")
 
     def answers(self, asks: Sequence[Ask]) -> Generator[list[Generation], None, None]:
         """Yield rows as they come, for each of the asks once or, where it was lost, never.

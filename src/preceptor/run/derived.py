@@ -4,7 +4,7 @@ The one idea: a derived teacher is rows of the roster under another name. Its te
 already scored under their content, so it costs no generation and no second score.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -14,6 +14,7 @@ from preceptor.errors import StudyError, nearest
 from preceptor.generators import Derived
 from preceptor.run.roster import Roster
 from preceptor.scorers.base import Array
+from preceptor.study import Study
 
 Rewards = Callable[[Derived, Roster, NDArray[np.intp]], Array]
 """Gives the rewards (rows,) of these rows of a roster, NaN where there is none."""
@@ -50,23 +51,50 @@ def with_derived(roster: Roster, derived: Derived, rewards: Rewards) -> Roster:
     return roster.with_teacher(derived.name, picked, dropped)
 
 
-def _samples(roster: Roster, derived: Derived) -> NDArray[np.intp]:
-    """Return the rows to choose from."""
-    if derived.of not in roster.teachers:
-        known = ", ".join(f"'{name}'" for name in roster.teachers)
+def require_derivable(study: Study) -> None:
+    """Refuse, before its teachers are asked, what cannot be derived of them.
+
+    Where files hold responses too, their teachers are known only once they are read.
+
+    Raises:
+        StudyError: there is no such teacher, or it is asked for one response to each instruction.
+    """
+    if study.data.responses:
+        return
+    points = [point for teacher in study.teachers for point in teacher.points()]
+    samples = {point.name: point.sampling.samples for point in points}
+    for derived in study.derived:
+        _require_known(derived, tuple(samples))
+        if samples[derived.of] == 1:
+            raise _one_sample(derived)
+        samples[derived.name] = 1
+
+
+def _require_known(derived: Derived, teachers: Sequence[str]) -> None:
+    if derived.of not in teachers:
+        known = ", ".join(f"'{name}'" for name in teachers)
         raise StudyError(
             f"'{derived.name}' is derived of '{derived.of}', which is no teacher here. Known: {known}."
-            f"{nearest(derived.of, roster.teachers)}"
+            f"{nearest(derived.of, teachers)}"
         )
+
+
+def _one_sample(derived: Derived) -> StudyError:
+    return StudyError(
+        f"'{derived.name}' is to choose among samples of '{derived.of}', which gave one response to "
+        "each instruction. Give it samples = N and a temperature."
+    )
+
+
+def _samples(roster: Roster, derived: Derived) -> NDArray[np.intp]:
+    """Return the rows to choose from."""
+    _require_known(derived, roster.teachers)
     if derived.name in roster.teachers:
         raise StudyError(f"A derived teacher is named '{derived.name}' like another: rename it.")
     rows = np.flatnonzero(roster.teacher == roster.teachers.index(derived.of))
     order = roster.order_within()[rows]
     if not len(order) or order.max() == 0:
-        raise StudyError(
-            f"'{derived.name}' is to choose among samples of '{derived.of}', which gave one response to "
-            "each instruction. Give it samples = N and a temperature."
-        )
+        raise _one_sample(derived)
     return rows if derived.n is None else rows[order < derived.n]
 
 

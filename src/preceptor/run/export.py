@@ -196,7 +196,10 @@ class _Export:
 
 
 def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[TeacherUse]:
-    """Return the teachers whose responses were taken, most rows first."""
+    """Return the teachers whose responses were taken, most rows first.
+
+    A derived teacher's texts are another's, by whose model and licence they are.
+    """
     roster = opened.choice.roster
     counts = Counter(
         roster.teachers[place] for one in picked for place in roster.teacher[one.rows].tolist()

@@ -21,7 +21,7 @@ from preceptor.responders.served import ServedTeacher
 from preceptor.rewards import ColumnReward, Reward
 from preceptor.rows import Problem
 from preceptor.run import plan
-from preceptor.run.derived import with_derived
+from preceptor.run.derived import require_derivable, with_derived
 from preceptor.run.gather import Source, gather
 from preceptor.run.generated import (
     GeneratedSource,
@@ -69,7 +69,8 @@ def source_of(study: Study, machine: Machine) -> ResponseSource | GeneratedSourc
         ModelError: a teacher's model is not found.
     """
     columns = study.data.columns
-    named = [reward.column for reward in study.reward if isinstance(reward, ColumnReward)]
+    rewards = [*study.reward, *(derived.reward for derived in study.derived)]
+    named = [reward.column for reward in rewards if isinstance(reward, ColumnReward)]
     numbers = tuple(dict.fromkeys((*columns.number_columns, *named)))
     read = None
     if study.data.responses:
@@ -87,18 +88,20 @@ def find_models(study: Study, machine: Machine, *, references: bool) -> None:
     """Find every model that scores will need, and look at the judges' endpoints and keys.
 
     Raises:
-        ModelError: one is not found; StudyError: a metric needs what nothing gives.
+        ModelError: one is not found; StudyError: a metric needs what nothing gives, or a teacher cannot be
+            derived.
     """
+    require_derivable(study)
     rewards = plan.reward_sources(study, references=references)
+    scorers: list[StoredScorer] = []
     for reward, student in product(rewards, study.students or (None,)):
-        scorers = plan.for_student(study, machine, student, reward=reward).scorers
-        for scorer in scorers:
-            scorer.identity()
-            if isinstance(scorer, Judge):
-                scorer.require_address()
+        scorers += plan.for_student(study, machine, student, reward=reward).scorers
     for derived in study.derived:
-        for scorer in plan.reward_scorers(derived.reward, machine):
-            scorer.identity()
+        scorers += plan.reward_scorers(derived.reward, machine)
+    for scorer in scorers:
+        scorer.identity()
+        if isinstance(scorer, Judge):
+            scorer.require_address()
 
 
 def ask_teachers(inquiries: Sequence[Inquiry], progress: Progress) -> None:

@@ -168,13 +168,15 @@ def _expected(own: Costs, machine: Machine, *, most: int) -> tuple[float, str]:
 def _prompt_tokens(missing: Sequence[Ask], own: Costs, responder: Responder) -> int:
     options = responder.options
     shared = options.sampling.samples_per_request
+    # One of the samples of each request: they share its prompt.
+    asked = {(ask.instruction.id, ask.sample // shared): ask.instruction for ask in missing}
     if own.responses >= _ENOUGH and math.isfinite(own.prompt_tokens):
-        return round(own.prompt_tokens * len(missing) / shared)
+        return round(own.prompt_tokens * len(asked))
     characters = sum(
-        len(options.system) + sum(len(message.content) for message in ask.instruction.messages)
-        for ask in missing
+        len(options.system) + sum(len(message.content) for message in instruction.messages)
+        for instruction in asked.values()
     )
-    return round(characters / _CHARACTERS_PER_TOKEN / shared)
+    return round(characters / _CHARACTERS_PER_TOKEN)
 
 
 def _pace(own: Costs, responder: Responder, machine: Machine) -> tuple[float | None, str]:

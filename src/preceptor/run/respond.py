@@ -7,14 +7,16 @@ missing, so that a run that was killed gives the same texts as one that was not.
 
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from preceptor.errors import StoreError
 from preceptor.responders.asking import Asking
 from preceptor.responders.base import Ask, Responder
 from preceptor.run.steps import Amount, Progress
@@ -104,6 +106,8 @@ class _Work:
         self._buffer: list[Generation] = []
         self._store_again = 0.0
         self._shards = 0
+        self._lock = threading.Lock()
+        self._later: threading.Timer | None = None
 
     def ask(self, missing: Sequence[Ask]) -> None:
         """Ask for what is missing, part by part; other processes' answers are looked at in between."""
@@ -124,9 +128,10 @@ class _Work:
     def _answer(self, part: Sequence[Ask]) -> None:
         with closing(self._asking.answers(part)) as answers:
             for rows in answers:
-                self._buffer += rows
-                if self._batch is None and time.monotonic() >= self._store_again:
-                    self._store()
+                with self._lock:
+                    self._buffer += rows
+                if self._batch is None:
+                    self._store_soon()
         self._store()
 
     def _parts(self, missing: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
@@ -140,23 +145,40 @@ class _Work:
         order = np.random.default_rng([os.getpid(), time.time_ns()]).permutation(len(parts))
         yield from (parts[place] for place in order if parts[place])
 
-    def _store(self) -> None:
-        """Put what was answered into the store.
+    def _store_soon(self) -> None:
+        """Store what was answered, or where storing takes much of the time let it wait for company.
 
-        Answers that come while storing takes much of the time wait for company, for a moment at most.
+        It waits for a moment at most, also where nothing more comes.
         """
-        rows, self._buffer = self._buffer, []
-        if not rows:
-            return
-        began = time.monotonic()
-        self._inquiry.shelf.append(rows)
-        now = time.monotonic()
-        self._store_again = now + min(_LONGEST_HELD_S, (now - began) / _STORE_SHARE)
-        self._shards += 1
-        tokens = sum(row.tokens or 0 for row in rows)
-        self._progress.advance(Amount(len(rows), len(rows), tokens))
-        if self._shards % _MANY_SHARDS == 0:
-            self._inquiry.shelf.compact()
+        wait = self._store_again - time.monotonic()
+        if wait <= 0:
+            self._store()
+        elif self._later is None:
+            self._later = threading.Timer(wait, self._store_now)
+            self._later.daemon = True
+            self._later.start()
+
+    def _store_now(self) -> None:
+        """Store from a thread of its own; what the disk refuses is left for the other, which tells."""
+        self._later = None
+        with suppress(StoreError):
+            self._store()
+
+    def _store(self) -> None:
+        """Put what was answered into the store."""
+        with self._lock:
+            if not self._buffer:
+                return
+            began = time.monotonic()
+            self._inquiry.shelf.append(self._buffer)
+            rows, self._buffer = self._buffer, []
+            now = time.monotonic()
+            self._store_again = now + min(_LONGEST_HELD_S, (now - began) / _STORE_SHARE)
+            self._shards += 1
+            tokens = sum(row.tokens or 0 for row in rows)
+            self._progress.advance(Amount(len(rows), len(rows), tokens))
+            if self._shards % _MANY_SHARDS == 0:
+                self._inquiry.shelf.compact()
 
 
 def _cut(asks: Sequence[Ask], size: int) -> list[Sequence[Ask]]:

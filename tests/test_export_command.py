@@ -1,0 +1,273 @@
+"""`preceptor export`, end to end: what is written, and how wrong inputs are answered."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_study import preceptor, rows_of, write_rows, write_teachers
+from small_teachers import THRESHOLDS, generations, graded, texts_in, write_questions
+
+pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return write_teachers(tmp_path / "data", 2, 6)
+
+
+def study_file(tmp_path: Path, *tables: str, reward: str = "reward") -> Path:
+    """Write a study of the files of alpha and beta, with further tables."""
+    file = tmp_path / "study.toml"
+    named = f'reward = {{ kind = "column", column = "{reward}" }}' if reward else ""
+    file.write_text(
+        f"""
+        {named}
+        data.responses = ["{tmp_path}/data/*.jsonl"]
+        """
+        + "\n".join(tables)
+        + f"""
+        [machine]
+        store = "{tmp_path / "store"}"
+        device = "cpu"
+        """
+    )
+    return file
+
+
+def asking_file(tmp_path: Path, *tables: str) -> Path:
+    """Write a study that asks a fake teacher for samples; the number of words is the reward."""
+    limits = ", ".join(f'{{ name = "words", at_least = {number} }}' for number in THRESHOLDS)
+    file = tmp_path / "study.toml"
+    file.write_text(
+        f"""
+        data.instructions = ["{write_questions(tmp_path)}"]
+        [[reward]]
+        kind = "rule"
+        rule = {{ kind = "constraints", partial = true, constraints = [{limits}] }}
+        [[teachers]]
+        model = "one"
+        engine = "fake"
+        temperature = 0.8
+        samples = 3
+        """
+        + "\n".join(tables)
+        + f"""
+        [machine]
+        store = "{tmp_path / "store"}"
+        device = "cpu"
+        """
+    )
+    return file
+
+
+def student(folder: Path, label: str = "") -> str:
+    return f'\n[[students]]\nmodel = "{folder}"\ntemplate = "plain"\n{label}'
+
+
+def exported(file: Path, folder: Path, *options: object) -> list[dict[str, Any]]:
+    """Run the command and return the rows that it wrote, by their instructions."""
+    result = preceptor("export", file, "--output", folder, *options)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert f"{len(rows):,} rows in {folder / 'train.jsonl'}" in " ".join(result.output.split())
+    return sorted(rows, key=lambda row: json.dumps(row.get("prompt", row.get("messages"))))
+
+
+def refused(file: Path, folder: Path, *options: object) -> str:
+    result = preceptor("export", file, "--output", folder, *options)
+    assert result.exit_code != 0
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+def test_the_best_teachers_responses_are_written_as_they_stand(tmp_path: Path, files: list[Path]):
+    rows = exported(study_file(tmp_path), tmp_path / "out")
+    means = [sum(row["reward"] for row in rows_of(n)) / 6 for n in (0, 1)]
+    best = means.index(max(means))
+    assert [
+        (
+            row["messages"][0]["content"],
+            row["messages"][1]["content"],
+            row["reward"],
+            row["teacher"],
+        )
+        for row in rows
+    ] == [
+        (row["instruction"], row["output"], row["reward"], ("alpha", "beta")[best])
+        for row in rows_of(best)
+    ]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "All responses of the best teacher." in card
+
+
+def test_a_named_teachers_responses_are_written_whoever_is_best(tmp_path: Path, files: list[Path]):
+    for place, teacher in enumerate(("alpha", "beta")):
+        rows = exported(study_file(tmp_path), tmp_path / teacher, "--teacher", teacher)
+        assert [row["messages"][1]["content"] for row in rows] == [
+            row["output"] for row in rows_of(place)
+        ]
+        assert {row["teacher"] for row in rows} == {teacher}
+
+
+def test_texts_are_unchanged_to_the_last_space(tmp_path: Path):
+    texts = ["  two\tspaces \n\n", "\u00e9\u0301 \U0001f600\u200b", "<b>&amp;</b>\\n", "a\r\nb "]
+    rows = [
+        {"instruction": f"Question {n}?", "output": text, "reward": 1}
+        for n, text in enumerate(texts)
+    ]
+    for name in ("alpha", "beta"):
+        write_rows(tmp_path / "data" / f"{name}.jsonl", rows)
+    found = exported(study_file(tmp_path), tmp_path / "out", "--teacher", "beta")
+    assert [row["messages"][1]["content"] for row in found] == texts
+
+
+def test_each_by_reward_and_pairs_are_those_picked_by_hand(tmp_path: Path, files: list[Path]):
+    alpha, beta = rows_of(0), rows_of(1)
+    rows = exported(study_file(tmp_path), tmp_path / "each", "--each", "reward")
+    for row, one, two in zip(rows, alpha, beta, strict=True):
+        better = max(one, two, key=lambda given: given["reward"])
+        assert row["messages"][1]["content"] == better["output"]
+        assert row["reward"] == better["reward"]
+    apart = [abs(one["reward"] - two["reward"]) for one, two in zip(alpha, beta, strict=True)]
+    margin = sorted(apart)[3]
+    pairs = exported(study_file(tmp_path), tmp_path / "pairs", "--pairs", "--margin", margin)
+    kept = [n for n, gap in enumerate(apart) if gap > margin]
+    assert len(kept) == 2
+    for row, place in zip(pairs, kept, strict=True):
+        order = sorted((alpha[place], beta[place]), key=lambda given: -given["reward"])
+        assert row["chosen"][0]["content"] == order[0]["output"]
+        assert row["rejected"][0]["content"] == order[1]["output"]
+        assert row["chosen_reward"] - row["rejected_reward"] == pytest.approx(apart[place])
+
+
+def test_each_by_car_and_persyn_writes_the_numbers_it_was_picked_by(
+    tmp_path: Path, files: list[Path], model_folder: Path
+):
+    file = study_file(tmp_path, student(model_folder))
+    for rule in ("car", "persyn"):
+        rows = exported(file, tmp_path / rule, "--each", rule)
+        assert len(rows) == 6
+        assert all({"reward", "loss", "tokens", "length", rule} <= row.keys() for row in rows)
+        if rule == "car":
+            for row in rows:
+                assert row["car"] == pytest.approx(row["reward"] / (1 + 3 * row["loss"]))
+
+
+def test_asked_and_derived_teachers_are_exported_with_how_they_sampled(tmp_path: Path):
+    derived = '\n[[derived]]\nkind = "best"\nof = "one"\nlabel = "chosen"\n'
+    rows = exported(asking_file(tmp_path, derived), tmp_path / "out", "--teacher", "chosen")
+    samples: dict[bytes, list[str]] = {}
+    for _, one in sorted(generations(tmp_path / "store"), key=lambda given: given[1].sample):
+        samples.setdefault(one.instruction, []).append(one.text or "")
+    best = {max(texts, key=graded) for texts in samples.values()}
+    assert {row["messages"][1]["content"] for row in rows} == best
+    assert [row["reward"] for row in rows] == [
+        pytest.approx(graded(row["messages"][1]["content"])) for row in rows
+    ]
+    every = exported(
+        asking_file(tmp_path, derived), tmp_path / "all", "--teacher", "one", "--every-sample"
+    )
+    assert sorted(row["messages"][1]["content"] for row in every) == sorted(
+        str(text) for text in texts_in(tmp_path / "store").values()
+    )
+    assert "temperature 0.8, 3 samples, seed 0" in (tmp_path / "all" / "README.md").read_text()
+
+
+def test_the_card_of_a_derived_teacher_names_the_model_that_wrote_its_texts(tmp_path: Path):
+    derived = '\n[[derived]]\nkind = "random"\nof = "one"\nlabel = "chosen"\n'
+    exported(asking_file(tmp_path, derived), tmp_path / "out", "--teacher", "chosen")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "temperature 0.8, 3 samples, seed 0" in card
+
+
+def test_several_students_or_rewards_need_naming(
+    tmp_path: Path, files: list[Path], model_folder: Path, make_model: Any, tokenizer: Any
+):
+    other = tmp_path / "other-llama"
+    make_model("llama").save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    two = study_file(tmp_path, student(model_folder), student(other))
+    said = refused(two, tmp_path / "out", "--each", "car")
+    assert "The study has the students tiny-llama, other-llama: say for which to choose." in said
+    said = refused(two, tmp_path / "out", "--each", "car", "--student", "tiny-lama")
+    assert "Known: tiny-llama, other-llama. Did you mean 'tiny-llama'?" in said
+    assert len(exported(two, tmp_path / "out", "--each", "car", "--student", "other-llama")) == 6
+
+    rule = '[[reward]]\nkind = "rule"\nrule = { kind = "contains", answer = "sea" }\n'
+    column = '[[reward]]\nkind = "column"\ncolumn = "reward"\n'
+    both = study_file(tmp_path, column, rule, reward="")
+    said = refused(both, tmp_path / "second", "--each", "reward")
+    assert "The study has the rewards column 'reward'; rule {" in said
+    said = refused(both, tmp_path / "second", "--each", "reward", "--reward", "column 'rewards'")
+    assert "Did you mean 'column 'reward''?" in said
+    rows = exported(both, tmp_path / "second", "--each", "reward", "--reward", "column 'reward'")
+    assert len(rows) == 6
+
+
+def test_car_of_negative_rewards_is_refused(tmp_path: Path, files: list[Path], model_folder: Path):
+    rows = [{**row, "reward": -row["reward"]} for row in rows_of(0)]
+    write_rows(files[0], rows)
+    file = study_file(tmp_path, student(model_folder))
+    assert "meaningless where rewards are negative" in refused(
+        file, tmp_path / "out", "--each", "car"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--teacher", "alhpa"),
+            "No teacher 'alhpa'. Known: 'alpha', 'beta'. Did you mean 'alpha'?",
+        ),
+        (("--teacher", "alpha", "--each", "reward"), "choose one of the two"),
+        (("--teacher", "alpha", "--pairs"), "choose one of the two"),
+        (("--margin", "0.5"), "A margin is given without pairs"),
+        (("--each", "car"), "without a student: name one"),
+        (("--student", "nobody"), "No student 'nobody' in the study. Known: none."),
+        (("--reward", "column"), "No reward 'column' in the study. Known: column 'reward'."),
+        (("--each", "best"), "'best' is not one of"),
+        (("--layout", "chat"), "'chat' is not one of"),
+        (("--public",), "--public is given without --push"),
+    ],
+)
+def test_wrong_options_are_answered_in_words_and_leave_nothing(
+    tmp_path: Path, files: list[Path], options: tuple[str, ...], said: str
+):
+    assert said in refused(study_file(tmp_path), tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_without_a_reward_cannot_pick(tmp_path: Path, files: list[Path]):
+    file = study_file(tmp_path, reward="")
+    assert "give the study a [reward]" in refused(file, tmp_path / "out", "--each", "reward")
+    assert len(exported(file, tmp_path / "out", "--teacher", "alpha")) == 6
+
+
+def test_a_folder_that_holds_something_is_replaced_only_when_asked_to(
+    tmp_path: Path, files: list[Path]
+):
+    file, folder = study_file(tmp_path), tmp_path / "out"
+    exported(file, folder, "--teacher", "alpha")
+    before = (folder / "train.jsonl").read_bytes()
+    assert "expected an empty folder" in refused(file, folder, "--teacher", "beta")
+    assert (folder / "train.jsonl").read_bytes() == before
+    exported(file, folder, "--teacher", "beta", "--overwrite")
+    assert (folder / "train.jsonl").read_bytes() != before
+
+
+def test_parquet_and_other_layouts_hold_the_same(tmp_path: Path, files: list[Path]):
+    import pyarrow.parquet as pq
+
+    file = study_file(tmp_path)
+    result = preceptor(
+        "export", file, "--output", tmp_path / "out", "--teacher", "alpha",
+        "--format", "parquet", "--layout", "alpaca",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    found = {row["instruction"]: row["output"] for row in rows}
+    assert found == {row["instruction"]: row["output"] for row in rows_of(0)}

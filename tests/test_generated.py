@@ -1,0 +1,308 @@
+"""The responses of asked teachers: what is asked of whom, what is shared, and what raising a number costs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_server import serving
+from preceptor.errors import DataError, ModelError, StudyError
+from preceptor.run.opening import source_of
+from preceptor.types import Response
+from small_study import preceptor, write_rows
+from small_teachers import (
+    GRADED,
+    asked_in,
+    drawn,
+    fake,
+    inquiries,
+    inquiry,
+    machine_at,
+    responder,
+    served,
+    shelves,
+    study_with,
+    texts_in,
+    write_questions,
+)
+
+pytestmark = pytest.mark.usefixtures("private_cache")
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    return write_questions(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def test_a_study_that_ran_asks_nothing_again(questions: Path, store: Path):
+    study = study_with(questions, drawn(), fake("two"))
+    assert asked_in(study, machine_at(store)) == {"one": 18, "two": 6}
+    assert asked_in(study, machine_at(store)) == {"one": 0, "two": 0}
+
+
+def test_a_renamed_teacher_costs_nothing(questions: Path, store: Path):
+    asked_in(study_with(questions, drawn()), machine_at(store))
+    renamed = study_with(questions, drawn(label="another"))
+    assert asked_in(renamed, machine_at(store)) == {"another": 0}
+
+
+def test_more_samples_cost_only_the_further_ones(questions: Path, store: Path):
+    asked_in(study_with(questions, drawn(samples=2)), machine_at(store))
+    before = texts_in(store)
+    assert asked_in(study_with(questions, drawn(samples=5)), machine_at(store)) == {"one": 18}
+    assert before.items() <= texts_in(store).items()
+    assert asked_in(study_with(questions, drawn(samples=3)), machine_at(store)) == {"one": 0}
+
+
+def test_a_larger_limit_costs_only_the_further_instructions(tmp_path: Path, store: Path):
+    questions = write_questions(tmp_path, 20)
+    few = study_with(questions, drawn(), data={"limit": 4})
+    many = study_with(questions, drawn(), data={"limit": 10})
+    assert asked_in(few, machine_at(store)) == {"one": 12}
+    assert asked_in(many, machine_at(store)) == {"one": 18}
+    assert asked_in(few, machine_at(store)) == {"one": 0}
+
+
+def test_more_instructions_in_the_file_cost_only_the_further_ones(tmp_path: Path, store: Path):
+    asked_in(study_with(write_questions(tmp_path, 6), drawn()), machine_at(store))
+    study = study_with(write_questions(tmp_path, 8), drawn())
+    assert asked_in(study, machine_at(store)) == {"one": 6}
+
+
+def test_another_machine_costs_nothing(questions: Path, store: Path):
+    study = study_with(questions, served())
+    with serving() as told:
+        assert asked_in(study, machine_at(store, told)) == {"served": 6}
+    with serving() as told:
+        other = machine_at(
+            store,
+            told,
+            concurrency=2,
+            timeout_s=9,
+            requests_per_minute=600,
+            price_in=1,
+            price_out=2,
+        )
+        assert asked_in(study, other.model_copy(update={"batch": 3})) == {"served": 0}
+    assert told.requests == []
+
+
+def test_where_and_how_fast_a_local_teacher_runs_changes_no_identity(
+    questions: Path, store: Path, model_folder: Path
+):
+    study = study_with(questions, {"model": str(model_folder), "dtype": "float32"})
+    machine = machine_at(store)
+    other = machine.model_copy(update={"batch": 3, "device": "cuda", "token_budget": 5})
+    assert responder(study, machine).identity() == responder(study, other).identity()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0.7},
+        {"top_p": 0.9},
+        {"seed": 1},
+        {"max_tokens": 12},
+        {"stop": ["."]},
+        {"system": "Be brief."},
+        {"model": "two"},
+    ],
+)
+def test_what_bears_on_a_sampled_text_is_another_identity(
+    questions: Path, store: Path, change: dict[str, Any]
+):
+    machine = machine_at(store)
+    one = responder(study_with(questions, drawn()), machine).identity()
+    assert responder(study_with(questions, drawn(**change)), machine).identity() != one
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "m2"},
+        {"revision": "2"},
+        {"api": "completions", "template": "chatml"},
+        {"system": "s"},
+    ],
+)
+def test_what_bears_on_a_served_text_is_another_identity(
+    questions: Path, store: Path, change: dict[str, Any]
+):
+    with serving() as told:
+        machine = machine_at(store, told)
+    machine.endpoints["m2"] = machine.endpoints["served"]
+    one = responder(study_with(questions, served()), machine).identity()
+    assert responder(study_with(questions, served(**change)), machine).identity() != one
+    assert "127.0.0.1" not in one.canonical
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"top_p": 0.5}, {"label": "greedy"}])
+def test_greedy_texts_are_shared_whatever_the_seed_or_top_p(
+    questions: Path, store: Path, change: dict[str, Any]
+):
+    asked_in(study_with(questions, fake()), machine_at(store))
+    (again,) = asked_in(study_with(questions, fake(**change)), machine_at(store)).values()
+    assert again == 0
+
+
+def test_a_grid_asks_for_each_point_and_points_of_one_identity_share_the_store(
+    questions: Path, store: Path
+):
+    grid = study_with(questions, fake(temperature=[0.0, 0.8], top_p=[0.9, 1.0]))
+    asked = asked_in(grid, machine_at(store))
+    # Greedy, the second nucleus is the first: six texts that are there already.
+    assert asked == {"one T=0 p=0.9": 6, "one T=0 p=1": 0, "one T=0.8 p=0.9": 6, "one T=0.8 p=1": 6}
+    assert len(shelves(store)) == 3
+
+
+def test_the_answers_come_with_instruction_sample_and_reference(tmp_path: Path, store: Path):
+    rows = [
+        {"instruction": "What is two plus two?", "reference": {"kind": "numeric", "answer": 4}},
+        {"instruction": "What is two plus three?", "reference": {"kind": "numeric", "answer": 5}},
+    ]
+    study = study_with(write_rows(tmp_path / "questions.jsonl", rows), drawn(label="first"))
+    asked_in(study, machine_at(store))
+    source = source_of(study, machine_at(store))
+    answers: list[Response] = list(source)
+    assert {(one.teacher, one.sample) for one in answers} == {("first", n) for n in range(3)}
+    assert len(answers) == 6
+    given = {one.instruction.text: one.reference for one in answers}
+    assert given == {row["instruction"]: row["reference"] for row in rows}
+    texts = {
+        (one.instruction, one.sample): one.text
+        for one in inquiry(study, machine_at(store)).generations()
+    }
+    assert {(one.instruction.id, one.sample): one.text for one in answers} == texts
+
+
+def test_an_instruction_that_stands_twice_is_asked_once(tmp_path: Path, store: Path):
+    rows = [{"instruction": text} for text in ("One?", "Two?", "One?")]
+    study = study_with(write_rows(tmp_path / "questions.jsonl", rows), drawn())
+    assert asked_in(study, machine_at(store)) == {"one": 6}
+
+
+def test_teachers_in_files_and_asked_ones_are_compared_on_the_instructions_of_the_files(
+    tmp_path: Path, store: Path
+):
+    rows = [{"instruction": f"What is number {n} good for?", "output": "A " * 9} for n in range(6)]
+    file = write_rows(tmp_path / "alpha.jsonl", rows)
+    study = study_with(file, drawn(), data={"instructions": [], "responses": [str(file)]})
+    assert asked_in(study, machine_at(store)) == {"one": 18}
+    found = {one.teacher for one in source_of(study, machine_at(store))}
+    assert found == {"alpha", "one"}
+
+
+def test_a_file_with_a_teacher_of_the_same_name_is_refused(tmp_path: Path, store: Path):
+    rows = [{"instruction": f"What is number {n} good for?", "output": "A " * 9} for n in range(6)]
+    file = write_rows(tmp_path / "one.jsonl", rows)
+    study = study_with(file, drawn(), data={"instructions": [], "responses": [str(file)]})
+    with pytest.raises(StudyError, match=r"responses of 'one'.*Give it another name"):
+        asked_in(study, machine_at(store))
+
+
+def test_data_without_instructions_are_refused(tmp_path: Path, store: Path):
+    file = write_rows(tmp_path / "questions.jsonl", [])
+    with pytest.raises(DataError):
+        asked_in(study_with(file, drawn()), machine_at(store))
+
+
+def test_a_model_that_nothing_says_where_to_ask_is_refused(questions: Path, store: Path):
+    study = study_with(questions, served())
+    with pytest.raises(StudyError, match="Nothing says where 'served' is served"):
+        inquiries(study, machine_at(store))
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"students": [{"model": "./no-such-student"}]}, "no-such-student"),
+        ({"reward": {"kind": "model", "model": "./no-such-reward"}}, "no-such-reward"),
+        ({"reward": {"kind": "judge", "model": "nobody"}}, "Nothing says where 'nobody' is served"),
+        ({"metrics": [{"kind": "car"}]}, "loss"),
+    ],
+)
+def test_what_cannot_be_scored_is_told_of_before_any_teacher_is_asked(
+    questions: Path, store: Path, tables: dict[str, Any], said: str
+):
+    study = study_with(questions, served(), **{"reward": GRADED, **tables})
+    with serving() as told, pytest.raises((ModelError, StudyError)) as error:
+        asked_in(study, machine_at(store, told))
+    assert said in str(error.value)
+    assert told.requests == []
+
+
+def test_a_judge_without_its_key_is_told_of_before_any_teacher_is_asked(
+    questions: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    judge = {"kind": "judge", "model": "far"}
+    derived = {"kind": "best", "of": "one"}
+    far = {"url": "https://far.invalid/v1", "api_key_env": "NO_SUCH_KEY"}
+    for tables in (
+        {"reward": judge},
+        {"reward": GRADED, "derived": [{**derived, "reward": judge}]},
+    ):
+        study = study_with(questions, drawn(), **tables)
+        machine = machine_at(store)
+        machine.endpoints["far"] = (
+            type(machine).model_validate({"endpoints": {"far": far}}).endpoints["far"]
+        )
+        with pytest.raises(ModelError, match="NO_SUCH_KEY is not set"):
+            asked_in(study, machine)
+        assert texts_in(store) == {}
+
+
+@pytest.mark.parametrize(
+    ("derived", "said"),
+    [
+        ({"kind": "best", "of": "oen"}, "Did you mean 'one'?"),
+        ({"kind": "best", "of": "two"}, "one response to each instruction"),
+    ],
+)
+def test_a_derived_teacher_that_cannot_be_is_told_of_before_any_teacher_is_asked(
+    questions: Path, store: Path, derived: dict[str, Any], said: str
+):
+    study = study_with(questions, drawn(), fake("two"), reward=GRADED, derived=[derived])
+    with pytest.raises(StudyError) as error:
+        asked_in(study, machine_at(store))
+    assert said in str(error.value)
+    assert texts_in(store) == {}
+
+
+def test_the_settings_say_who_was_asked_and_how_many_answers_were_cut(tmp_path: Path, store: Path):
+    file = tmp_path / "study.toml"
+    file.write_text(f"""
+        data.instructions = ["{write_questions(tmp_path)}"]
+        reward = {{ kind = "rule", rule = {{ kind = "contains", answer = "step" }} }}
+        [[teachers]]
+        model = "one"
+        engine = "fake"
+        max_tokens = 6
+        [[teachers]]
+        model = "two"
+        engine = "fake"
+        [machine]
+        store = "{store}"
+        device = "cpu"
+    """)
+    result = preceptor("run", file, "--json", tmp_path / "got.json")
+    assert result.exit_code == 0, result.output
+    import json
+
+    ((ranking),) = json.loads((tmp_path / "got.json").read_text())
+    teachers = ranking["settings"]["teachers"]
+    assert {name: one["spec"]["model"] for name, one in teachers.items()} == {
+        "one": "one",
+        "two": "two",
+    }
+    assert {one["identity"] for one in teachers.values()} == {
+        s.identity.digest for s in shelves(store)
+    }
+    cut = sum(len((text or "").split()) == 6 for text in texts_in(store).values())
+    assert cut >= 5
+    assert ranking["settings"]["cut_by_generator"] == {"one": cut}
