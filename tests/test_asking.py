@@ -10,7 +10,7 @@ import pytest
 import chat_server as chat
 from chat_server import Step, answer, refuse, serving
 from preceptor.errors import ModelError
-from preceptor.run.respond import notes_of, respond
+from preceptor.run.respond import respond
 from preceptor.run.steps import Silent
 from small_teachers import (
     Asked,
@@ -190,7 +190,7 @@ def test_what_is_withheld_is_a_note_and_never_asked_again(tmp_path: Path):
         one = inquiry(study, machine)
         respond(one, Silent())
         assert len(texts_in(tmp_path / "store")) == 2
-        assert sorted(notes_of(one)) == [
+        assert sorted(one.notes()) == [
             "content filter: the answer was withheld",
             "refused request: status 400: no",
         ]
