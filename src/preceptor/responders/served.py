@@ -14,6 +14,8 @@ from preceptor.templates import ChatTemplate, choose_template
 from preceptor.types import Message
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
+_BARRED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
+_COMMON_MARKS = ("<s>", "</s>", "<bos>", "<eos>")  # of models whose own tokens are not known here
 _PROBE = (
     Message("system", "A"),
     Message("user", "B"),
@@ -44,8 +46,9 @@ class ServedTeacher:
         A server tokenises the whole, so that what spells a turn's end in the data would end the turn.
         """
         assert self._template is not None
-        marks = set(_MARK.findall(self._template.render(_PROBE, generation=True)))
-        spelled = [mark for mark in marks if any(mark in m.content for m in messages)]
+        marks = {*_MARK.findall(self._template.render(_PROBE, generation=True)), *_COMMON_MARKS}
+        marks |= {mark for message in messages for mark in _BARRED.findall(message.content)}
+        spelled = [mark for mark in sorted(marks) if any(mark in m.content for m in messages)]
         if spelled:
             raise ModelError(f"the conversation spells {spelled[0]}, which ends or begins a turn")
         return self._template.render(messages)

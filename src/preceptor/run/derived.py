@@ -67,6 +67,11 @@ def require_derivable(study: Study) -> None:
         _require_known(derived, tuple(samples))
         if samples[derived.of] == 1:
             raise _one_sample(derived)
+        if derived.n and derived.n > samples[derived.of]:
+            raise StudyError(
+                f"'{derived.name}' is to choose among {derived.n} samples of '{derived.of}', which is asked "
+                f"for {samples[derived.of]}. Raise its samples, or lower n."
+            )
         samples[derived.name] = 1
 
 

@@ -72,6 +72,7 @@ def export(
             written.
     """
     student = _student(study, options)
+    _require_teacher(study, options.teacher)
     opened = _opened(open_data(study, machine, progress), options)
     work = _Export(opened, study, machine, folder, options, student, progress)
     return work.each() if options.each or options.pairs else work.teacher()
@@ -89,6 +90,15 @@ def _student(study: Study, options: ExportOptions) -> Student | None:
         )
     found = [s for s in study.students if options.student in (None, s.name)]
     return found[0] if found else None
+
+
+def _require_teacher(study: Study, teacher: str | None) -> None:
+    """Refuse a misspelled teacher before any is asked; those in files are known only when they are read."""
+    names = [point.name for one in study.teachers for point in one.points()]
+    names += [derived.name for derived in study.derived]
+    if teacher is not None and not study.data.responses and teacher not in names:
+        known = ", ".join(f"'{name}'" for name in names)
+        raise StudyError(f"No teacher '{teacher}'. Known: {known}.{nearest(teacher, names)}")
 
 
 def _opened(data: Sequence[Opened], options: ExportOptions) -> Opened:

@@ -93,6 +93,9 @@ def find_models(study: Study, machine: Machine, *, references: bool) -> None:
     """
     require_derivable(study)
     rewards = plan.reward_sources(study, references=references)
+    for derived in study.derived:
+        if derived.kind != "random" and derived.reward is None and None in rewards:
+            raise _without_reward(derived)
     scorers: list[StoredScorer] = []
     for reward, student in product(rewards, study.students or (None,)):
         scorers += plan.for_student(study, machine, student, reward=reward).scorers
@@ -208,10 +211,7 @@ class _Rewards:
     def __call__(self, derived: Derived, roster: Roster, rows: NDArray[np.intp]) -> Array:
         chosen_by = derived.reward or self.reward
         if chosen_by is None:
-            raise StudyError(
-                f"'{derived.name}' needs a reward to choose by, and the study has none. Give it "
-                "[derived.reward], or the study [reward]."
-            )
+            raise _without_reward(derived)
         along = plan.read_along(chosen_by)
         if along is not None and derived.reward is None:
             return roster.values["reward"][rows]
@@ -231,6 +231,13 @@ class _Rewards:
         other = gather(self.opening.source, scorer).roster
         known = dict(zip(other.keys.tolist(), other.values["reward"].tolist(), strict=True))
         return np.array([known.get(key, np.nan) for key in roster.keys[rows].tolist()])
+
+
+def _without_reward(derived: Derived) -> StudyError:
+    return StudyError(
+        f"'{derived.name}' needs a reward to choose by, and the study has none. Give it [derived.reward], "
+        "or the study [reward]."
+    )
 
 
 def _all_of(roster: Roster, rows: NDArray[np.intp]) -> Choice:

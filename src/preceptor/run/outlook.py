@@ -6,7 +6,7 @@ this machine's speed and on a stated assumption.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -87,7 +87,7 @@ def outlook(study: Study, machine: Machine) -> Outlook:
     source = source_of(study, machine)
     asks: list[AskOutlook] = []
     if isinstance(source, GeneratedSource):
-        asks = [_ask(inquiry, machine) for inquiry in source.inquiries]
+        asks = _asks(source.inquiries, machine)
         references = bool(source.questions.references)
         find_models(study, machine, references=references)
         if any(ask.missing for ask in asks):
@@ -122,6 +122,32 @@ def _steps(data: Sequence[Opened], study: Study, machine: Machine) -> list[StepO
                 planned.name, step.name, identity, stored, work
             )
     return list(found.values())
+
+
+def _asks(inquiries: Sequence[Inquiry], machine: Machine) -> list[AskOutlook]:
+    """Return what each teacher would take; what two labels share is asked for under the first."""
+    found: dict[str, AskOutlook] = {}
+    asks = []
+    for inquiry in inquiries:
+        ask = _ask(inquiry, machine)
+        first = found.setdefault(ask.identity, ask)
+        asks.append(ask if first is ask else _shared(ask, first))
+    return asks
+
+
+def _shared(ask: AskOutlook, first: AskOutlook) -> AskOutlook:
+    further = max(0, ask.missing - first.missing) / max(1, ask.missing)
+    return replace(
+        ask,
+        missing=round(ask.missing * further),
+        prompt_tokens=round(ask.prompt_tokens * further),
+        tokens=round(ask.tokens * further),
+        most_tokens=round(ask.most_tokens * further),
+        seconds=None if ask.seconds is None else ask.seconds * further,
+        money=None if ask.money is None else ask.money * further,
+        most_money=None if ask.most_money is None else ask.most_money * further,
+        basis=f"the same as {first.teacher}, which is asked once",
+    )
 
 
 def _ask(inquiry: Inquiry, machine: Machine) -> AskOutlook:
