@@ -9,6 +9,7 @@ import click
 
 from preceptor.commands.export import export
 from preceptor.commands.instructions import instructions
+from preceptor.commands.published import published
 from preceptor.commands.teachers import teachers
 from preceptor.errors import PreceptorError
 from preceptor.options import (
@@ -232,6 +233,7 @@ def _csv(rankings: "list[Ranking]") -> str:
 cli.add_command(export)
 cli.add_command(teachers)
 cli.add_command(instructions)
+cli.add_command(published)
 
 
 def main() -> None:
