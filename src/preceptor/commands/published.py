@@ -31,7 +31,7 @@ _SHORT = {
     "Qwen2-1.5B": "Qwen2\n1.5B",
     "Gemma 2-2B": "Gemma 2\n2B",
     "Qwen2.5-3B": "Qwen2.5\n3B",
-    "Llama-3.2-3B": "Llama-3.2\n3B",
+    "Llama-3.2-3B": "Llama\n3.2-3B",
     "Llama-3.1-Minitron-4B": "Minitron\n4B",
 }
 """Students as headings of narrow columns."""
@@ -52,8 +52,8 @@ def published(number: int | None, check: bool, json_path: str | None) -> None:
     checks = [one for one in paper.checks() if number in (None, one.table)]
     errata = [one for one in paper.ERRATA if number in (None, one.table)]
     findings = [one for one in paper.findings() if number is None or number in one.tables]
+    screen = console()
     if json_path != "-":
-        screen = console()
         if number is not None and not check:
             _print_table(screen, number)
         if not check:
@@ -68,6 +68,8 @@ def published(number: int | None, check: bool, json_path: str | None) -> None:
     wrong = paper.faults(checks, errata)
     if wrong:
         raise click.ClickException("\n".join(("The tables and errata disagree:", *wrong)))
+    if check and json_path != "-":
+        _show(screen, "Passed: what is not equal is an erratum, and every erratum is still there.")
 
 
 def _show(
@@ -146,7 +148,7 @@ def _print_scores(console: "Console", rows: Sequence["BenchmarkRow"]) -> None:
     if rows[0].table == 8:
         for summary in (TABLE_8_MEAN, TABLE_8_DEVIATION):
             lines.append(_scores(summary, summary.label, again[8, summary.label]))
-    _grid(console, ("row", *_SCORES.values(), "AP", "recomputed"), lines)
+    _grid(console, ("row", *_SCORES.values(), "AP", "exactly"), lines)
 
 
 def _scores(row: "BenchmarkRow | Summary", name: str, again: str) -> tuple[str, ...]:
@@ -216,10 +218,8 @@ def _print_checks(console: "Console", checks: Sequence["Check"]) -> None:
     halves = sum(count[Agreement.HALF] for count in counts.values())
     if halves:
         fits = rounding_rules(checks)
-        told = ", ".join(f"rounding {rule} {fit}" for rule, fit in fits.items())
-        _show(console, f"Half digits: of {halves}, {told} as printed.", style="dim")
-    if len(checks) > sum(count[Agreement.EQUAL] for count in counts.values()):
-        _show(console, "All that are not equal are told of as errata.", style="dim")
+        told = ", ".join(f"{fit} as rounding {rule} gives" for rule, fit in fits.items())
+        _show(console, f"Of {halves} half digits are printed: {told}.", style="dim")
 
 
 def _print_errata(console: "Console", errata: Sequence["Erratum"]) -> None:

@@ -12,9 +12,9 @@ from preceptor.published.findings import (
     NOT_CHECKABLE,
     family_performance,
     findings,
-    mean_correlations,
 )
 from preceptor.published.paradox import SizeComparison, size_comparisons
+from preceptor.published.predictions import mean_correlations
 from preceptor.published.tables import (
     STUDENTS,
     TABLE_1,

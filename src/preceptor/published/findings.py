@@ -10,17 +10,16 @@ from decimal import Decimal
 from preceptor.published.checks import deviation
 from preceptor.published.claims import Case, Finding, ordinal, place, signed
 from preceptor.published.paradox import paradox_findings
+from preceptor.published.predictions import prediction_findings
 from preceptor.published.tables import (
     STUDENTS,
     TABLE_2,
     TABLE_3,
-    TABLE_4,
     TABLE_6,
     TABLE_8,
     TABLE_8_DEVIATION,
     TABLE_8_MEAN,
     TABLE_8_VARIATION,
-    TABLE_9,
     defined_average,
     exact_performance,
     families,
@@ -66,16 +65,6 @@ def family_performance() -> Mapping[str, Mapping[str, Decimal]]:
     }
 
 
-def mean_correlations() -> Mapping[str, Decimal]:
-    """Return each metric's mean rho over the five students of table 4, recomputed, best first."""
-    metrics = dict.fromkeys(cell.metric for cell in TABLE_4)
-    means = {
-        metric: mean([cell.rho for cell in TABLE_4 if cell.metric == metric and cell.student])
-        for metric in metrics
-    }
-    return dict(sorted(means.items(), key=lambda item: -item[1]))
-
-
 def findings() -> tuple[Finding, ...]:
     """Return every finding that the printed tables can show, in the paper's order."""
     return (
@@ -87,9 +76,7 @@ def findings() -> tuple[Finding, ...]:
         _open_against_closed(),
         _sampling(),
         _best_of_n(),
-        _car_is_best(),
-        _self_over_gpt2(),
-        _car_over_reward(),
+        *prediction_findings(),
         _robustness(),
     )
 
@@ -245,73 +232,6 @@ def _best_of_n() -> Finding:
         "The best of five responses teach slightly better than one sample; the worst, worse.",
         (*_compared("Best-of-N", "Sampling"), *_compared("Sampling", "Worst-of-N")),
         "The choice matters more downwards: the worst cost 1.6 to 1.7 AP, the best gain 0.2 to 0.7.",
-    )
-
-
-def _car_is_best() -> Finding:
-    cases = []
-    for student in STUDENTS:
-        values = {cell.metric: cell.rho for cell in TABLE_4 if cell.student == student}
-        best = max((name for name in values if name != "car"), key=lambda name: values[name])
-        told = f"car {values['car']}, {best} {values[best]}"
-        cases.append(Case(student, place(values, "car") == 1, told))
-    means = ", ".join(f"{metric} {value:.4f}" for metric, value in mean_correlations().items())
-    return Finding(
-        "CAR predicts best",
-        "table 4's caption and section 4.5",
-        (4,),
-        "CAR has the highest rho.",
-        tuple(cases),
-        f"Mean over students: {means}.",
-    )
-
-
-def _self_over_gpt2() -> Finding:
-    values = {(cell.student, cell.metric): cell.rho for cell in TABLE_4}
-    cases = tuple(
-        Case(
-            f"{own}, {student}",
-            values[student, own] > values[student, reference],
-            f"{values[student, own]} against {values[student, reference]}",
-        )
-        for own, reference in (("perplexity", "ppl_gpt2"), ("ifd", "ifd_gpt2"))
-        for student in STUDENTS
-    )
-    return Finding(
-        "The student's own likelihoods against GPT-2's",
-        "appendix B.4",
-        (4,),
-        "PPL-Self and IFD-Self have a higher rho than PPL-GPT2 and IFD-GPT2.",
-        cases,
-        "The appendix calls both low; the mean rho of ifd (0.8374) is above that of the 8B reward (0.8039).",
-    )
-
-
-def _car_over_reward() -> Finding:
-    values = {(cell.student, cell.metric): cell.rho for cell in TABLE_9}
-    cases = tuple(
-        Case(
-            f"{size}, {student}",
-            values[student, car] > values[student, reward],
-            f"CAR {values[student, car]}, reward {values[student, reward]}",
-        )
-        for size, car, reward in (
-            ("8B", "car_skywork_8b", "reward_skywork_8b"),
-            ("27B", "car", "reward_skywork_27b"),
-        )
-        for student in STUDENTS
-    )
-    gains = [
-        mean([values[student, car] - values[student, reward] for student in STUDENTS])
-        for car, reward in (("car_skywork_8b", "reward_skywork_8b"), ("car", "reward_skywork_27b"))
-    ]
-    return Finding(
-        "CAR against its reward alone",
-        "table 9's caption and appendix B.5",
-        (9,),
-        "CAR has a higher rho than the reward it is made of.",
-        cases,
-        f"Mean gain: {gains[0]:+.4f} with the 8B reward model, {gains[1]:+.4f} with the 27B.",
     )
 
 
