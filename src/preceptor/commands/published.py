@@ -23,7 +23,7 @@ _SCORES = {"alpaca_lc": "AE2 LC", "alpaca_wr": "AE2 WR", "arena_hard": "AH"}
 _KINDS = {
     "inconsistent": "Numbers that contradict others",
     "definition": "Numbers that are not what the text calls them",
-    "wording": "Words that the numbers contradict",
+    "wording": "Words and names that the numbers contradict",
     "rounded inputs": "Numbers whose inputs were rounded",
     "half digit": "Numbers that lie between two last digits",
 }
