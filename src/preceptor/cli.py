@@ -9,6 +9,7 @@ import click
 
 from preceptor.commands.export import export
 from preceptor.commands.instructions import instructions
+from preceptor.commands.published import published
 from preceptor.commands.respond import respond
 from preceptor.commands.teachers import teachers
 from preceptor.errors import PreceptorError
@@ -238,6 +239,7 @@ cli.add_command(export)
 cli.add_command(respond)
 cli.add_command(teachers)
 cli.add_command(instructions)
+cli.add_command(published)
 
 
 def main() -> None:

@@ -1,0 +1,139 @@
+"""`preceptor published`: readable at both widths, every table, JSON, and a failure where a number is off."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from preceptor.cli import cli
+from preceptor.commands import published as command
+from preceptor.published import checks, findings
+
+ROOT = Path(__file__).parents[1]
+
+
+def shown(*options: str) -> str:
+    result = CliRunner().invoke(cli, ["published", *options])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def printed(width: int, number: int) -> list[str]:
+    screen = Console(file=io.StringIO(), width=width)
+    command._print_table(screen, number)
+    command._print_findings(screen, findings())
+    command._print_checks(screen, checks())
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("number", range(1, 10))
+def test_no_line_is_wider_than_the_terminal_and_no_name_is_cut(width: int, number: int):
+    lines = printed(width, number)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    names = {3: "Llama-3.1-Minitron-4B, Worst-of-N", 4: "reward_skywork_27b", 9: "car_skywork_8b"}
+    assert names.get(number, "") in text
+    if number in (2, 6):
+        assert "Qwen2.5-72B-Instruct" in text
+
+
+def test_the_whole_says_the_findings_the_checks_and_the_errata():
+    text = shown()
+    for said in (
+        "Figure 2: AP",
+        "42 of 115",
+        "Holds in 22 of 25.",
+        "138 printed numbers",
+        "in fact n = 19",
+        "cannot show",
+    ):
+        assert said in text
+
+
+def test_the_best_teacher_of_each_student_is_marked_in_figure_2():
+    figure = shown("--table", "7").partition("Figure 2")[2].partition("* the best")[0]
+    lines = [line.split() for line in figure.splitlines()]
+    marked = {words[0]: [word for word in words if word.endswith("*")] for words in lines if words}
+    # Table 7: (5.60 + 5.2) / 2, (10.60 + 10.9) / 2; (12.93 + 12.9) / 2; and so on.
+    assert marked["Gemma-2-9b-it"] == ["5.400*", "10.750*"]
+    assert marked["Gemma-2-2b-it"] == ["12.915*"]
+    assert marked["Qwen2.5-3B-Instruct"] == ["19.795*"]
+    assert marked["Qwen2.5-72B-Instruct"] == ["14.985*"]
+
+
+def test_a_table_shows_only_what_concerns_it():
+    text = shown("--table", "9")
+    assert "Table 9:" in text and "35 printed numbers" in text
+    assert "Table 4" not in text and "Figure 2" not in text
+    assert "CAR against its reward alone" in text and "Paradox" not in text
+
+
+def test_a_printed_number_keeps_its_digits():
+    row = next(line for line in shown("--table", "2").splitlines() if "Gemma-2-9b-it" in line)
+    assert row.split()[1:] == ["16.09", "13.70", "13.7", "14.90", "14.895"]
+
+
+def test_a_check_says_that_it_passed():
+    text = shown("--check")
+    assert "Passed" in text and "Figure 2" not in text
+
+
+def test_there_is_no_tenth_table():
+    result = CliRunner().invoke(cli, ["published", "--table", "10"])
+    assert result.exit_code == 2
+    assert "1<=x<=9" in result.output
+
+
+def test_json_holds_every_table_check_erratum_and_finding(tmp_path: Path):
+    target = tmp_path / "paper.json"
+    shown("--json", str(target))
+    content = json.loads(target.read_text(encoding="utf-8"))
+    assert sorted(content["tables"]) == [str(number) for number in range(1, 10)]
+    assert len(content["tables"]["7"]) == 95
+    assert len(content["checks"]) == 138
+    assert {one["kind"] for one in content["errata"]} >= {"half digit", "definition"}
+    assert all(one["cases"] for one in content["findings"])
+    # Table 2, first row.
+    assert content["tables"]["2"][0]["alpaca_lc"] == 16.09
+
+
+def test_json_of_one_table_on_standard_output_is_nothing_else():
+    content = json.loads(shown("--table", "8", "--json", "-"))
+    assert list(content["tables"]) == ["8"]
+    assert {one["table"] for one in content["checks"]} == {8}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("16.15]", "16.16]", "Table 2, Qwen2.5-72B-Instruct, AP"),
+        ("0.5877, 0.9053]", "0.5877, 0.9054]", "Table 4, Llama 3.2-3B, CAR"),
+        ("25.00]", "25.03]", "An erratum tells of what is not there. Table 6, Gemma-2-27b-it"),
+    ],
+)
+def test_a_check_fails_where_a_number_is_off(tmp_path: Path, before: str, after: str, said: str):
+    package = tmp_path / "preceptor"
+    shutil.copytree(ROOT / "src" / "preceptor", package, ignore=shutil.ignore_patterns("*.pyc"))
+    data = package / "published" / "tables.toml"
+    text = data.read_text(encoding="utf-8")
+    assert before in text
+    data.write_text(text.replace(before, after), encoding="utf-8")
+    script = "from preceptor.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "published", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Passed" not in done.stdout
