@@ -150,13 +150,11 @@ def test_greedy_texts_are_shared_whatever_the_seed_or_top_p(
     assert again == 0
 
 
-def test_a_grid_asks_for_each_point_and_points_of_one_identity_share_the_store(
-    questions: Path, store: Path
-):
+def test_a_grid_asks_for_each_point_and_greedy_ones_are_one(questions: Path, store: Path):
     grid = study_with(questions, fake(temperature=[0.0, 0.8], top_p=[0.9, 1.0]))
     asked = asked_in(grid, machine_at(store))
-    # Greedy, the second nucleus is the first: six texts that are there already.
-    assert asked == {"one T=0 p=0.9": 6, "one T=0 p=1": 0, "one T=0.8 p=0.9": 6, "one T=0.8 p=1": 6}
+    # Greedy texts know no nucleus: one point.
+    assert asked == {"one T=0": 6, "one T=0.8 p=0.9": 6, "one T=0.8 p=1": 6}
     assert len(shelves(store)) == 3
 
 

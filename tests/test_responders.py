@@ -24,15 +24,30 @@ OPTIONS = TeacherOptions("sky", "sky-1", "openai", Sampling())
         ("", ""),
         ("Write <think> before and </think> after.", "Write <think> before and </think> after."),
         ("<think></think>\n\nOne </think> two", "One </think> two"),
+        ("The `</think>` tag closes a thought.", "The `</think>` tag closes a thought."),
     ],
 )
 def test_thoughts_are_no_part_of_the_response(text: str, response: str):
     assert without_thoughts(text) == response
 
 
+def test_what_a_template_opened_and_nothing_closed_is_all_thought():
+    assert without_thoughts("cut off before the en", opened=True) == ""
+    assert without_thoughts("blue? </think> It scatters.", opened=True) == "It scatters."
+
+
 def test_each_sample_has_a_seed_of_its_own_and_greedy_has_none():
-    warm = dataclasses.replace(OPTIONS, sampling=Sampling(temperature=0.8, seed=7, samples=3))
-    assert [request_of(warm, ASKED, sample).seed for sample in range(3)] == [7, 8, 9]
+    other = Instruction.from_text("Why is the sea blue?")
+    seeds = [
+        request_of(dataclasses.replace(OPTIONS, sampling=warm), instruction, sample).seed
+        for warm in (Sampling(temperature=0.8, seed=seed) for seed in (0, 1))
+        for instruction in (ASKED, other)
+        for sample in range(3)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert all(seed is not None and 0 <= seed < 2**31 for seed in seeds)
+    warm = dataclasses.replace(OPTIONS, sampling=Sampling(temperature=0.8))
+    assert request_of(warm, ASKED, 0).seed == seeds[0]
     assert request_of(OPTIONS, ASKED, 0).seed is None
 
 

@@ -363,6 +363,11 @@ def respond(
     return opening.respond_to_file(study, where, Path(output), progress or Silent())
 
 
+def require_token() -> None:
+    """Check that there is a token to push with; DataError where HF_TOKEN is not set."""
+    exports.require_token()
+
+
 def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
     """Upload an exported data set to the Hub with the token in HF_TOKEN; return its address."""
     return exports.push(Path(folder), repository, private=private)

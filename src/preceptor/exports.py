@@ -112,6 +112,30 @@ def write_pairs(
     return _write(entries, _Target(Path(folder), "pairs", format, overwrite), card)
 
 
+def require_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless it may be overwritten.
+
+    Raises:
+        DataError: it holds something. StoreError: it cannot be read.
+    """
+    with _disk(folder):
+        names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    held = [name for name in names if not name.startswith("tmp-")]  # of a writer that was killed
+    if held and not overwrite:
+        raise DataError(
+            f"{folder} holds {', '.join(held[:5])}{' and more' if len(held) > 5 else ''}: expected "
+            "an empty folder. Choose another, or ask to overwrite."
+        )
+
+
+def require_token() -> str:
+    """Return the token of `HF_TOKEN`; DataError where it is not set."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        raise DataError("HF_TOKEN is not set. Make a token with the right to write, and set it.")
+    return token
+
+
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
     """Upload a written data set to the Hub as `owner/name` and return its address.
 
@@ -126,9 +150,7 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
 
     if not (Path(folder) / FACTS_NAME).is_file():
         raise DataError(f"{folder} holds no {FACTS_NAME}: expected a written data set. Write it.")
-    token = os.environ.get("HF_TOKEN", "").strip()
-    if not token:
-        raise DataError("HF_TOKEN is not set. Make a token with the right to write, and set it.")
+    token = require_token()
     hub = HfApi(token=token)
     with _answers(repository):
         hub.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
@@ -356,16 +378,10 @@ def _disk(folder: Path) -> Iterator[None]:
 @contextmanager
 def _workplace(folder: Path, *, overwrite: bool) -> Iterator[tuple[Path, Path]]:
     """Give two temporary paths in the folder; what was made is gone again if the writing fails."""
+    require_free(folder, overwrite=overwrite)
     with _disk(folder):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        names = sorted(entry.name for entry in folder.iterdir())
-    held = [name for name in names if not name.startswith("tmp-")]  # of a writer that was killed
-    if held and not overwrite:
-        raise DataError(
-            f"{folder} holds {', '.join(held[:5])}{' and more' if len(held) > 5 else ''}: expected "
-            "an empty folder. Choose another, or ask to overwrite."
-        )
     mark = uuid.uuid4().hex
     spool, draft = folder / f"tmp-{mark}-rows", folder / f"tmp-{mark}-data"
     try:

@@ -8,7 +8,7 @@ import os
 from itertools import product
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from preceptor.machine import ModelTable, Table
 from preceptor.responders.base import Sampling, TeacherOptions
@@ -57,17 +57,23 @@ class Teacher(ModelTable):
         0, ge=0, lt=2**31, description="Seed of the first sample; the next ones count up."
     )
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _sensible(self) -> "Teacher":
         if () in (self.temperature, self.top_p):
             raise ValueError("the list of temperature or top_p is empty: a grid needs a point")
-        for point in self.points():
-            sampling = point.sampling
-            if not 0 <= sampling.temperature <= 5:
-                raise ValueError(f"temperature = {sampling.temperature}: expected 0 to 5")
-            if not 0 < sampling.top_p <= 1:
-                raise ValueError(f"top_p = {sampling.top_p}: expected above 0, at most 1")
-            if self.samples > 1 and sampling.temperature == 0:
+        for temperature in _listed(self.temperature):
+            if not 0 <= temperature <= 5:
+                raise ValueError(f"temperature = {temperature}: expected 0 to 5")
+        for top_p in _listed(self.top_p):
+            if not 0 < top_p <= 1:
+                raise ValueError(f"top_p = {top_p}: expected above 0, at most 1")
+        for temperature in _listed(self.temperature):
+            if self.samples > 1 and temperature == 0:
                 raise ValueError(
                     f"{self.samples} samples at temperature 0 are {self.samples} copies: raise the "
                     "temperature or take one sample"
@@ -88,6 +94,11 @@ class Teacher(ModelTable):
             raise ValueError(
                 "api = 'completions' renders the template here: name one of "
                 f"{', '.join(FAMILY_TEMPLATES)}, or a .jinja file"
+            )
+        if self.engine == "openai" and self.api == "chat" and self.template != "auto":
+            raise ValueError(
+                f"template = '{self.template}': a chat endpoint renders its own. Set api = 'completions' to "
+                "render it here, or leave it out"
             )
         if any(not text for text in self.stop):
             raise ValueError("a stop text is empty")
@@ -111,10 +122,14 @@ class Teacher(ModelTable):
         """Return a teacher for each point of the grid, labelled by what varies; dtype still `auto`."""
         temperatures, nuclei = _listed(self.temperature), _listed(self.top_p)
         found = []
-        for temperature, top_p in dict.fromkeys(product(temperatures, nuclei)):
+        # Greedy texts know no nucleus: a greedy row of a grid is one point.
+        pairs = [
+            (heat, 1.0 if heat == 0 else top_p) for heat, top_p in product(temperatures, nuclei)
+        ]
+        for temperature, top_p in dict.fromkeys(pairs):
             label = self.name
             label += f" T={temperature:g}" if len(set(temperatures)) > 1 else ""
-            label += f" p={top_p:g}" if len(set(nuclei)) > 1 else ""
+            label += f" p={top_p:g}" if len(set(nuclei)) > 1 and temperature > 0 else ""
             found.append(self._options(label, temperature, top_p))
         return found
 

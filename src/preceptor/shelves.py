@@ -54,10 +54,15 @@ class Shards:
         self.recorded = recorded
         self._folder = folder
 
+    @staticmethod
+    def _one_each(table: pa.Table) -> pa.Table:
+        """Return one row per key of these rows."""
+        return merged(table)
+
     def _append(self, table: pa.Table) -> None:
         if read_card(self._folder) is None:
             self._write_card()
-        self._put(merged(table), stamp=f"{time.time_ns():020d}")
+        self._put(self._one_each(table), stamp=f"{time.time_ns():020d}")
 
     def keys(self) -> NDArray[np.void]:
         """Return the distinct stored keys as a `V16` array; its `tolist()` gives `bytes`."""
@@ -93,7 +98,7 @@ class Shards:
             return
         # The first source's stamp keeps its rows first among equals, so that no number changes.
         stamp = min(tables).removesuffix(".parquet").split("-")[1]
-        self._put(merged(concatenated(list(tables.values()))), stamp=stamp)
+        self._put(self._one_each(concatenated(list(tables.values()))), stamp=stamp)
         for name in tables:
             self._folder.delete(name)
 
@@ -200,6 +205,19 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
             f"Shards of one identity disagree on a column: {error}. A measure is a number or a "
             "list, never both: rename it in the scorer and move this shelf away."
         ) from error
+
+
+def first_of_each(table: pa.Table) -> pa.Table:
+    """Return one whole row per key, in the order of first appearance: the first without a note, if any."""
+    groups = whole(table["key"]).dictionary_encode()
+    count = len(groups.dictionary)
+    if count == len(table):
+        return table
+    # Worst row first: where a place is assigned twice, the last assignment stays.
+    order = np.argsort(valid(table["note"]), kind="stable")[::-1]
+    best = np.empty(count, np.int64)
+    best[groups.indices.to_numpy()[order]] = order
+    return table.take(pa.array(best))
 
 
 def merged(table: pa.Table) -> pa.Table:

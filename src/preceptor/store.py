@@ -32,6 +32,7 @@ from preceptor.shelves import (
     as_numpy,
     as_words,
     concatenated,
+    first_of_each,
     marked,
     merged,
     read_rows,
@@ -189,7 +190,15 @@ class Costs(NamedTuple):
 
 
 class ResponseShelf(Shards):
-    """All responses that one teacher, sampled one way, gave. Get one from `Store.responses`."""
+    """All responses that one teacher, sampled one way, gave. Get one from `Store.responses`.
+
+    Of several rows with one key the first with a text is read, whole.
+    """
+
+    @staticmethod
+    def _one_each(table: pa.Table) -> pa.Table:
+        """Return one row per key; unlike a score, a response is never put together from several."""
+        return first_of_each(table)
 
     def append(self, rows: Sequence[Generation]) -> None:
         """Store the rows as one new shard; when this returns they survive a crash.
@@ -222,7 +231,7 @@ class ResponseShelf(Shards):
     def notes(self) -> dict[bytes, str]:
         """Return why a key has no text and will not be asked again."""
         tables = self._collect(lambda file: read_rows(file, ()))
-        rows = merged(concatenated(tables))
+        rows = first_of_each(concatenated(tables))
         noted = rows.filter(rows["note"].is_valid())
         return dict(zip(noted["key"].to_pylist(), noted["note"].to_pylist(), strict=True))
 
@@ -230,7 +239,7 @@ class ResponseShelf(Shards):
         """Return what the responses so far took."""
         names = ("tokens", "prompt_tokens", "seconds")
         tables = self._collect(lambda file: read_rows(file, names))
-        rows = merged(concatenated(tables))
+        rows = first_of_each(concatenated(tables))
         rows = rows.filter(rows["note"].is_null())
         if not len(rows):
             return Costs(0, math.nan, math.nan, math.nan)

@@ -55,6 +55,8 @@ def export(study_file: str, output: str, push: str | None, public: bool, **given
 
     if public and not push:
         raise click.UsageError("--public is given without --push: there is nothing to upload.")
+    if push:
+        api.require_token()
     with progress_on() as progress:
         written = api.export(study_file, output, progress=progress, **given)
     _tell(written)

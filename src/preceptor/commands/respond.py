@@ -57,6 +57,10 @@ def respond(output: str, overwrite: bool, **given: Any) -> None:
     """Ask a teacher for responses to INSTRUCTIONS and write them as JSONL, fit for `rank`."""
     from preceptor import api
 
+    if given["url"] and given["engine"] != "transformers":
+        raise click.UsageError(
+            "--engine runs the teacher here, --url asks elsewhere: give one of them."
+        )
     if Path(output).exists() and not overwrite:
         raise click.ClickException(f"'{output}' exists: choose another file, or pass --overwrite.")
     with progress_on() as progress:

@@ -52,6 +52,9 @@ RETRY_AFTER_LIMIT_S = 120.0
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
+_FIRST_PATIENCE_S = (
+    60.0  # a server that was never reached is more likely misspelled than restarting
+)
 _PAUSING_STATUSES = (429, 503)
 _LIMIT = "max_tokens"
 _NEWER_LIMIT = "max_completion_tokens"
@@ -76,8 +79,8 @@ class Endpoint:
     url: str
     api_key_env: str | None = None
     concurrency: int = 8
-    timeout_s: float = 120.0
-    patience_s: float = 600.0
+    timeout_s: float = 600.0
+    patience_s: float = 1200.0
     requests_per_minute: float | None = None
     price_in: float | None = None
     price_out: float | None = None
@@ -218,6 +221,7 @@ class OpenAIChat:
         self._gives_alternatives = render is None
         self._limit = _LIMIT
         self._told = False
+        self._reached = False
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_quiet)
 
@@ -319,6 +323,7 @@ class OpenAIChat:
 
     async def _ask_patiently(self, line: _Line, payload: dict[str, object]) -> Completion | Failure:
         end = time.monotonic() + self.endpoint.patience_s
+        first_end = time.monotonic() + _FIRST_PATIENCE_S
         longest = _FIRST_DELAY_S
         while True:
             stood = await self._gate.passage(end, line.lock)
@@ -335,6 +340,8 @@ class OpenAIChat:
                 continue
             wait = _jitter(longest) + (attempt.pause or 0.0)
             longest = min(2 * longest, _LONGEST_DELAY_S)
+            if outcome.kind == "unreachable" and not self._reached:
+                end = min(end, first_end)
             if outcome.kind not in _PASSING or time.monotonic() + wait >= end:
                 return outcome
             self._tell_of_waiting(outcome, wait)
@@ -350,7 +357,12 @@ class OpenAIChat:
         level = logging.DEBUG if self._told else logging.WARNING
         self._told = True
         logger.log(
-            level, "%s: asking again in %.1f s, and so on", failure.detail or failure.kind, wait
+            level,
+            "%s at %r: %s; asking again in %.1f s, and so on",
+            self.model,
+            self.endpoint,
+            failure.detail or failure.kind,
+            wait,
         )
 
     async def _attempt(
@@ -374,6 +386,7 @@ class OpenAIChat:
         # Not by the client's own json: half a surrogate pair in a text would end the run.
         content = json.dumps(payload).encode("ascii")
         async with client.stream("POST", url, content=content) as reply:
+            self._reached = True
             body = bytearray()
             async for piece in reply.aiter_raw():
                 body += piece

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
@@ -138,13 +139,18 @@ class LiveProgress:
     def begin(self, step: str, stored: int, missing: Amount) -> None:
         """Show a new bar, or one line where everything is stored."""
         if not missing.responses:
-            self._bars.console.print(Text(f"{step}: all {stored:,} stored", style="dim"))
+            line = f"{printable(step)}: all {stored:,} stored"
+            self._bars.console.print(Text(line, style="dim"))
             return
         note = f" ({stored:,} stored)" if stored else ""
         self._done = Amount()
         # The bar counts characters, because rows differ in length by a factor of a thousand.
         self._task = self._bars.add_task(
-            step + note, total=missing.characters, rows=0, all=missing.responses, tokens=0
+            escape(printable(step)) + note,
+            total=missing.characters,
+            rows=0,
+            all=missing.responses,
+            tokens=0,
         )
 
     def advance(self, done: Amount) -> None:
@@ -181,10 +187,11 @@ class PlainProgress:
         """Say what is stored and what is missing."""
         import time
 
-        self._step, self._total, self._all = step, missing.responses, missing.characters
+        self._step = printable(step)
+        self._total, self._all = missing.responses, missing.characters
         self._done = self._tokens = self._characters = 0
         self._began = self._told = time.monotonic()
-        self._say(f"{step}: {stored:,} stored, {missing.responses:,} to compute")
+        self._say(f"{self._step}: {stored:,} stored, {missing.responses:,} to compute")
 
     def advance(self, done: Amount) -> None:
         """Say how far it is, at most once in a while."""

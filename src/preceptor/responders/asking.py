@@ -70,14 +70,19 @@ class Asking:
         Raises:
             ModelError: the endpoint is down, or refuses key, address, model or settings.
         """
+        chat = self._responder.chat  # loading it is no part of the time that answers take
         self._clock = time.monotonic()
         todo = list(asks)
         while todo:
             requests, groups = self._requests(todo)
             todo = []
-            with closing(self._responder.chat.complete_all(requests)) as outcomes:
+            with closing(chat.complete_all(requests)) as outcomes:
                 for finished in outcomes:
                     group = groups[finished.index]
+                    if len(group) > 1 and _refused(finished.outcome):
+                        # It may be the count that is refused: a note would be final.
+                        todo += group
+                        continue
                     rows = self._rows(group, finished.outcome)
                     if rows:
                         yield rows
@@ -124,6 +129,10 @@ class Asking:
         share = (now - self._clock) / len(answers)
         self._clock = now
         return [_row(ask, one, share) for ask, one in zip(group, answers, strict=False)]
+
+
+def _refused(outcome: Completion | Failure) -> bool:
+    return isinstance(outcome, Failure) and outcome.kind == "refused request"
 
 
 def _row(ask: Ask, answer: Completion, seconds: float) -> Generation:

@@ -5,7 +5,9 @@ an engine that is loaded or contacted only when something is missing. Labels, ad
 never enter the identity, so a renamed teacher or another server pays for nothing twice.
 """
 
+import re
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from typing import Literal, NamedTuple, Protocol
 
 from preceptor.digests import Identity
@@ -13,6 +15,7 @@ from preceptor.engines.base import ChatModel, ChatRequest
 from preceptor.types import Instruction, Message, generation_key
 
 _THOUGHTS, _THOUGHTS_END = "<think>", "</think>"
+_LONE_END = re.compile(r"^[ \t]*</think>[ \t]*$", re.MULTILINE)
 
 Engine = Literal["transformers", "vllm", "openai", "fake"]
 
@@ -21,7 +24,8 @@ Engine = Literal["transformers", "vllm", "openai", "fake"]
 class Sampling:
     """How responses are drawn from a teacher; temperature 0 is greedy.
 
-    Sample i has the seed `seed + i`. `samples_per_request` of them share a request, and then its seed.
+    Every sample of every instruction has a seed of its own, made of `seed`, the instruction and the sample's
+    index. `samples_per_request` of them may share a request, and then its seed; that is no part of `spec`.
     """
 
     temperature: float = 0.0
@@ -35,9 +39,9 @@ class Sampling:
     def spec(self) -> dict[str, object]:
         """Return what bears on a sample's text; greedy texts know neither seed nor nucleus."""
         spec = asdict(self)
-        del spec["samples"]
+        del spec["samples"], spec["samples_per_request"]
         if self.temperature == 0:
-            spec |= {"top_p": 1.0, "seed": None, "samples_per_request": 1}
+            spec |= {"top_p": 1.0, "seed": None}
         return spec
 
     def described(self) -> str:
@@ -83,6 +87,11 @@ class Ask(NamedTuple):
         return generation_key(self.instruction.id, self.sample)
 
 
+def begins_thoughts(prompt: str) -> bool:
+    """Tell whether a rendered prompt ends with the beginning of thoughts."""
+    return prompt.rstrip().endswith(_THOUGHTS)
+
+
 class Responder(Protocol):
     """One teacher that can be asked."""
 
@@ -102,6 +111,16 @@ class Responder(Protocol):
         ...
 
     @property
+    def part(self) -> int:
+        """Requests to hand over at once, so that none waits for the slowest of a few."""
+        ...
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether its prompts are known to end with the beginning of thoughts."""
+        ...
+
+    @property
     def where(self) -> object:
         """Where it is asked, for messages."""
         ...
@@ -115,17 +134,17 @@ class Responder(Protocol):
         ...
 
 
-def without_thoughts(text: str) -> str:
+def without_thoughts(text: str, *, opened: bool = False) -> str:
     """Return the response without what was thought aloud before it, up to `</think>`.
 
-    A template may open the thoughts itself, so that only their end stands in the text. Thoughts that never
-    end leave nothing.
+    `opened` says that the template opens the thoughts itself. Where that is not known, an end of thoughts
+    on a line of its own, before any beginning, counts too. Thoughts that never end leave nothing.
     """
-    opened = text.lstrip().startswith(_THOUGHTS)
-    before, end, after = text.partition(_THOUGHTS_END)
-    if end and (opened or _THOUGHTS not in before):
-        return after.lstrip()
-    return "" if opened else text
+    thinking = opened or text.lstrip().startswith(_THOUGHTS)
+    if thinking:
+        return text.partition(_THOUGHTS_END)[2].lstrip()
+    end = _LONE_END.search(text)
+    return text[end.end() :].lstrip() if end and _THOUGHTS not in text[: end.start()] else text
 
 
 def request_of(options: TeacherOptions, instruction: Instruction, sample: int) -> ChatRequest:
@@ -137,8 +156,18 @@ def request_of(options: TeacherOptions, instruction: Instruction, sample: int) -
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         stop=sampling.stop,
-        seed=None if sampling.temperature == 0 else sampling.seed + sample,
+        seed=None if sampling.temperature == 0 else _seed(sampling.seed, instruction, sample),
     )
+
+
+def _seed(seed: int, instruction: Instruction, sample: int) -> int:
+    """Return a seed of 31 bits, which every endpoint takes.
+
+    With one seed for all instructions, a server with a generator for each request would draw all of them
+    with the same noise, and errors of sampling would not average out.
+    """
+    text = f"{seed} {instruction.id.hex()} {sample}"
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) >> 1
 
 
 def _with_system(messages: tuple[Message, ...], system: str) -> tuple[Message, ...]:

@@ -12,6 +12,8 @@ class FakeTeacher:
     """A fake; each name gives texts of its own."""
 
     batch = None
+    part = 4096
+    opens_thoughts = False
     where = "this process"
 
     def __init__(self, options: TeacherOptions) -> None:

@@ -13,8 +13,12 @@ from preceptor.engines.models import (
     locate,
 )
 from preceptor.engines.pace import fastest_pace, parameters_of
-from preceptor.responders.base import TeacherOptions
+from preceptor.responders.base import TeacherOptions, begins_thoughts
 from preceptor.templates import ChatTemplate, Encoder, choose_template
+from preceptor.types import Message
+
+_PART = 2048
+"""Requests given to vLLM at once."""
 
 if TYPE_CHECKING:
     from preceptor.engines.vllm import VllmChat
@@ -29,11 +33,17 @@ class LocalTeacher:
         self.options = options
         self.device = device
         self.batch = batch if options.engine == "transformers" else None
+        self.part = batch if options.engine == "transformers" else _PART
 
     @cached_property
     def located(self) -> LocatedModel:
         """Where the model lies, and its identity."""
         return locate(self.options.model, revision=self.options.revision)
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether the template ends with the beginning of thoughts."""
+        return begins_thoughts(self._template.render((Message("user", "A"),)))
 
     @cached_property
     def chat(self) -> ChatModel:

@@ -9,13 +9,21 @@ from preceptor.digests import Identity
 from preceptor.engines.base import ChatModel
 from preceptor.engines.openai import Endpoint, OpenAIChat
 from preceptor.errors import ModelError
-from preceptor.responders.base import TeacherOptions
+from preceptor.responders.base import TeacherOptions, begins_thoughts
 from preceptor.templates import ChatTemplate, choose_template
 from preceptor.types import Message
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
 _BARRED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
-_COMMON_MARKS = ("<s>", "</s>", "<bos>", "<eos>")  # of models whose own tokens are not known here
+_LEAST_PART, _ROUNDS = 64, 16
+_COMMON_MARKS = (
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<eos>",
+    "[INST]",
+    "[/INST]",
+)  # of models whose own tokens are not known here
 _PROBE = (
     Message("system", "A"),
     Message("user", "B"),
@@ -33,6 +41,12 @@ class ServedTeacher:
         self.options = options
         self.endpoint = endpoint
         self.where = endpoint
+        self.part = max(_LEAST_PART, _ROUNDS * endpoint.concurrency)
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether the template rendered here ends with the beginning of thoughts; else not known."""
+        return self._template is not None and begins_thoughts(self._template.render(_PROBE))
 
     @cached_property
     def chat(self) -> ChatModel:

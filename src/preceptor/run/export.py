@@ -4,6 +4,7 @@ A teacher's data set holds all its responses; a choice for each instruction cove
 the choice rests on stands in the card.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,15 @@ from preceptor.exports import (
     Layout,
     TeacherUse,
     Written,
+    require_free,
     write_examples,
     write_pairs,
 )
 from preceptor.machine import Machine
 from preceptor.results import Ranking
-from preceptor.run import picking
+from preceptor.run import picking, plan
 from preceptor.run.generated import GeneratedSource
-from preceptor.run.opening import Opened, open_data
+from preceptor.run.opening import Opened, open_data, source_of
 from preceptor.run.picking import Picked, Rule
 from preceptor.run.runner import rank_opened
 from preceptor.run.steps import Progress
@@ -60,6 +62,8 @@ class ExportOptions:
             )
         if self.margin and not self.pairs:
             raise StudyError("A margin is given without pairs: ask for pairs, or leave it out.")
+        if not self.margin >= 0:
+            raise StudyError(f"margin = {self.margin}: expected 0 or more, in units of the score.")
 
 
 def export(
@@ -72,8 +76,13 @@ def export(
             written.
     """
     student = _student(study, options)
+    # All that can be refused is, before anything is paid for.
+    require_free(folder, overwrite=options.overwrite)
     _require_teacher(study, options.teacher)
-    opened = _opened(open_data(study, machine, progress), options)
+    source = source_of(study, machine)
+    if isinstance(source, GeneratedSource) and (options.each or options.pairs):
+        _require_reward(study, references=bool(source.questions.references))
+    opened = _opened(open_data(study, machine, progress, source=source), options)
     work = _Export(opened, study, machine, folder, options, student, progress)
     return work.each() if options.each or options.pairs else work.teacher()
 
@@ -99,6 +108,14 @@ def _require_teacher(study: Study, teacher: str | None) -> None:
     if teacher is not None and not study.data.responses and teacher not in names:
         known = ", ".join(f"'{name}'" for name in names)
         raise StudyError(f"No teacher '{teacher}'. Known: {known}.{nearest(teacher, names)}")
+
+
+def _require_reward(study: Study, *, references: bool) -> None:
+    if None in plan.reward_sources(study, references=references):
+        raise StudyError(
+            "Responses to each instruction are picked by their rewards, and the study has none: give it a "
+            "[reward], or take one teacher's."
+        )
 
 
 def _opened(data: Sequence[Opened], options: ExportOptions) -> Opened:
@@ -193,6 +210,9 @@ class _Export:
         told = opened.told
         if ranking is not None:
             settings |= ranking.settings
+            data = self.study.data
+            settings["responses"] = [Path(path).name for path in data.responses]
+            settings["instructions"] = [Path(path).name for path in data.instructions]
             told = ranking.warnings
         return Card(
             title=f"Responses for {student.name}" if student else "Responses",
@@ -229,13 +249,18 @@ def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[Teache
         uses.append(
             TeacherUse(
                 name=name,
-                model=options.model if options else (entry.model if entry else of),
+                model=_public(options.model) if options else (entry.model if entry else of),
                 licence=entry.licence if entry else None,
                 rows=rows,
                 sampling=sampling,
             )
         )
     return uses
+
+
+def _public(model: str) -> str:
+    """Return the model as a card may name it: of a path on this machine the last part."""
+    return Path(model).name if os.path.exists(model) else model
 
 
 def _known(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

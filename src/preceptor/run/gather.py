@@ -82,8 +82,10 @@ class _Part:
     problems: Sequence[Problem]
 
 
-def gather(source: Source, scorer: Scorer | None) -> Gathered:
+def gather(source: Source, scorer: Scorer | None, *, asked: Sequence[bytes] = ()) -> Gathered:
     """Return the roster of all responses, with the measure of a scorer that costs nothing.
+
+    `asked` are ids of instructions that belong to the comparison even if nobody answered them.
 
     Raises:
         DataError: a file breaks off, none of its rows can be read, or there are no responses at all.
@@ -98,6 +100,8 @@ def gather(source: Source, scorer: Scorer | None) -> Gathered:
         raise DataError(
             "The data hold no responses. Check the paths and the layout that was recognised."
         )
+    for identity in asked:
+        columns.instructions.setdefault(identity, len(columns.instructions))
     skipped = {path: count for part in parts for path, count in part.skipped.items()}
     return Gathered(columns.roster(), skipped, [p for part in parts for p in part.problems])
 

@@ -4,13 +4,12 @@ The one idea: once asked, a teacher is a source of responses like a file. Instru
 because they are the prompts; responses are streamed from the store, in every pass anew.
 """
 
+import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
-
-import orjson
 
 from preceptor.errors import DataError, StudyError
 from preceptor.instructions import ResponseSource, SourceFile
@@ -102,11 +101,12 @@ class GeneratedSource:
     def _answers(self, inquiry: Inquiry) -> Iterator[Response]:
         by_id = {instruction.id: instruction for instruction in inquiry.instructions}
         dropping = inquiry.responder.options.thoughts == "drop"
+        opened = dropping and inquiry.responder.opens_thoughts
         for given in inquiry.generations():
             yield Response(
                 teacher=inquiry.name,
                 instruction=by_id[given.instruction],
-                text=without_thoughts(given.text) if dropping and given.text else given.text,
+                text=without_thoughts(given.text or "", opened=opened) if dropping else given.text,
                 sample=given.sample,
                 finish_reason=given.finish_reason,
                 reference=self.questions.references.get(given.instruction),
@@ -186,7 +186,8 @@ def write_responses(source: GeneratedSource, path: Path) -> int:
     try:
         with temporary.open("xb") as file:
             for response in source:
-                file.write(orjson.dumps(_row(response)) + b"\n")
+                line = json.dumps(_row(response), ensure_ascii=False, default=str)
+                file.write(line.encode("utf-8", "replace") + b"\n")
                 count += 1
         temporary.replace(path)
     except OSError as error:

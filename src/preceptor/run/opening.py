@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.errors import StudyError
+from preceptor.errors import DataError, StudyError
 from preceptor.generators import Derived
 from preceptor.instructions import ResponseSource
 from preceptor.machine import Machine
@@ -22,7 +22,7 @@ from preceptor.rewards import ColumnReward, Reward
 from preceptor.rows import Problem
 from preceptor.run import plan
 from preceptor.run.derived import require_derivable, with_derived
-from preceptor.run.gather import Source, gather
+from preceptor.run.gather import Gathered, Source, gather
 from preceptor.run.generated import (
     GeneratedSource,
     expanded,
@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _PEEKED = 20
 _MANY_COPIES = 0.2
+_MANY_CUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,24 @@ def find_models(study: Study, machine: Machine, *, references: bool) -> None:
 
 def ask_teachers(inquiries: Sequence[Inquiry], progress: Progress) -> None:
     """Get the responses that the store lacks, a teacher at a time; a model is freed after its last use."""
-    waiting = [inquiry for inquiry in inquiries if inquiry.missing()]
-    for inquiry in waiting:
-        if isinstance(inquiry.responder, ServedTeacher):
+    missing = [inquiry.missing() for inquiry in inquiries]
+    for inquiry, lacking in zip(inquiries, missing, strict=True):
+        if lacking and isinstance(inquiry.responder, ServedTeacher):
             inquiry.responder.chat  # noqa: B018  (looks at address and key before anything is paid)
-    for inquiry in inquiries:
+    seen: set[str] = set()
+    for inquiry, lacking in zip(inquiries, missing, strict=True):
+        shared = inquiry.shelf.identity.digest in seen
+        seen.add(inquiry.shelf.identity.digest)
         try:
-            respond(inquiry, progress)
+            respond(inquiry, progress, None if shared else lacking)
         finally:
             inquiry.responder.release()
 
 
 def respond_to_file(study: Study, machine: Machine, path: Path, progress: Progress) -> int:
     """Ask the study's teachers, write their responses to `path`, and return how many."""
+    if not path.parent.is_dir():
+        raise DataError(f"There is no folder {path.parent} to write {path.name} to: make it first.")
     source = source_of(study, machine)
     assert isinstance(source, GeneratedSource)
     ask_teachers(source.inquiries, progress)
@@ -181,9 +187,9 @@ class _Opening:
     paying: bool
 
     def opened(self, scorer: Scorer | None, reward: Reward | None, name: str) -> Opened:
-        gathered = gather(self.source, scorer)
+        gathered = self._gathered(scorer)
         roster = gathered.roster
-        told = [*_never_answered(self.source), *_copies(roster)]
+        told = [*_never_answered(self.source), *_copies(roster), *_cut_off(self.source, roster)]
         for derived in self.study.derived:
             try:
                 roster = with_derived(roster, derived, _Rewards(self, reward))
@@ -199,6 +205,17 @@ class _Opening:
             minimum_coverage=self.study.ranking.minimum_coverage,
         )
         return Opened(self.source, choice, reward, name, gathered.skipped, gathered.problems, told)
+
+    def _gathered(self, scorer: Scorer | None) -> Gathered:
+        if not isinstance(self.source, GeneratedSource):
+            return gather(self.source, scorer)
+        asked = [instruction.id for instruction in self.source.questions.instructions]
+        try:
+            return gather(self.source, scorer, asked=asked)
+        except DataError as error:
+            if told := _never_answered(self.source):
+                raise DataError(f"{error} {' '.join(told)}") from error
+            raise
 
 
 @dataclass(frozen=True)
@@ -274,12 +291,32 @@ def recorded(machine: Machine) -> dict[str, object]:
 
 
 def _never_answered(source: Source) -> list[str]:
-    """Return a sentence for each teacher that will never answer something."""
+    """Return a sentence for each teacher and kind of refusal, with one example."""
     inquiries: Sequence[Inquiry] = source.inquiries if isinstance(source, GeneratedSource) else ()
+    told = []
+    for inquiry in inquiries:
+        kinds: dict[str, list[tuple[str, int]]] = {}
+        for note, count in inquiry.notes().items():
+            kinds.setdefault(note.partition(":")[0], []).append((note, count))
+        for notes in kinds.values():
+            total = sum(count for _, count in notes)
+            such = ", such as" if len(notes) > 1 else ""
+            told.append(
+                f"'{inquiry.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
+            )
+    return told
+
+
+def _cut_off(source: Source, roster: Roster) -> list[str]:
+    """Return a sentence for each asked teacher of which `max_tokens` cut off many responses."""
+    inquiries: Sequence[Inquiry] = source.inquiries if isinstance(source, GeneratedSource) else ()
+    rows = np.bincount(roster.teacher, minlength=len(roster.teachers))
+    all_of = dict(zip(roster.teachers, rows.tolist(), strict=True))
     return [
-        f"'{inquiry.name}' gave no response to {count:,} requests: {note}."
+        f"{roster.cut[inquiry.name]:,} of {all_of[inquiry.name]:,} responses of '{inquiry.name}' were cut "
+        f"off at {inquiry.responder.options.sampling.max_tokens:,} tokens (max_tokens)."
         for inquiry in inquiries
-        for note, count in inquiry.notes().items()
+        if inquiry.name in all_of and roster.cut[inquiry.name] > _MANY_CUT * all_of[inquiry.name]
     ]
 
 

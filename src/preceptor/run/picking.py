@@ -32,7 +32,6 @@ from preceptor.study import Student, Study
 from preceptor.types import Response
 
 Rule = Literal["reward", "car", "persyn"]
-RULES: tuple[Rule, ...] = ("reward", "car", "persyn")
 
 
 @dataclass(frozen=True)

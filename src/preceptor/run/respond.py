@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 
@@ -28,7 +30,6 @@ logger = logging.getLogger(__name__)
 _LONGEST_HELD_S = 0.2
 _STORE_SHARE = 0.2
 _MANY_SHARDS = 200
-_LEAST_PART, _MOST_PART = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,31 @@ class Inquiry:
         return self.responder.options.name
 
     def wanted(self) -> list[Ask]:
-        """Return every response to get, the shortest instructions first: batches then waste little."""
+        """Return every response to get, the shortest instructions first: batches then waste little.
+
+        Samples of one instruction stand together, so that they can share a request.
+        """
         samples = range(self.responder.options.sampling.samples)
-        asks = [Ask(one, sample) for one in self.instructions for sample in samples]
-        return sorted(asks, key=lambda ask: (_length(ask.instruction), ask.key))
+        ordered = sorted(self.instructions, key=lambda one: (_length(one), one.id))
+        return [Ask(one, sample) for one in ordered for sample in samples]
 
     def missing(self) -> list[Ask]:
         """Return what the store lacks."""
         present = set(self.shelf.keys().tolist())
+        if present.issuperset(self._keys):
+            return []
         return [ask for ask in self.wanted() if ask.key not in present]
 
     def generations(self) -> Iterator[Generation]:
         """Yield what the store has of it."""
-        return self.shelf.each(self._keys())
+        return self.shelf.each(self._keys)
 
     def notes(self) -> Mapping[str, int]:
         """Return how many responses will never come, by why."""
-        noted, wanted = self.shelf.notes(), self._keys()
+        noted, wanted = self.shelf.notes(), self._keys
         return Counter(note for key, note in noted.items() if key in wanted)
 
+    @cached_property
     def _keys(self) -> set[bytes]:
         samples = range(self.responder.options.sampling.samples)
         return {generation_key(one.id, sample) for one in self.instructions for sample in samples}
@@ -73,14 +80,14 @@ def _length(instruction: Instruction) -> int:
     return sum(len(message.content) for message in instruction.messages)
 
 
-def respond(inquiry: Inquiry, progress: Progress) -> None:
-    """Get and store everything the inquiry lacks.
+def respond(inquiry: Inquiry, progress: Progress, missing: Sequence[Ask] | None = None) -> None:
+    """Get and store everything the inquiry lacks; `missing` is what it was found to lack just now.
 
     Raises:
         ModelError: the model cannot be asked at all, or its samples would all be copies; what was answered
             before that is stored.
     """
-    missing = inquiry.missing()
+    missing = inquiry.missing() if missing is None else missing
     present = len(inquiry.instructions) * inquiry.responder.options.sampling.samples - len(missing)
     progress.begin(f"{inquiry.name} responds", present, Amount(len(missing), len(missing)))
     if missing:
@@ -137,7 +144,7 @@ class _Work:
     def _parts(self, missing: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
         """Yield parts of what is missing, in an order that differs between processes."""
         if self._batch is None:
-            parts = _cut(missing, max(_LEAST_PART, min(_MOST_PART, len(missing) // 16)))
+            parts = _whole_instructions(missing, self._inquiry.responder.part)
         else:
             lacking = {ask.key for ask in missing}
             fixed = _cut(self._inquiry.wanted(), self._batch)
@@ -179,6 +186,16 @@ class _Work:
             self._progress.advance(Amount(len(rows), len(rows), tokens))
             if self._shards % _MANY_SHARDS == 0:
                 self._inquiry.shelf.compact()
+
+
+def _whole_instructions(asks: Sequence[Ask], size: int) -> list[Sequence[Ask]]:
+    """Cut into parts of about this size, all samples of an instruction in one."""
+    parts: list[list[Ask]] = [[]]
+    for _, group in groupby(asks, key=lambda ask: ask.instruction.id):
+        if len(parts[-1]) >= size:
+            parts.append([])
+        parts[-1] += group
+    return list(parts)
 
 
 def _cut(asks: Sequence[Ask], size: int) -> list[Sequence[Ask]]:

@@ -79,7 +79,7 @@ class Roster:
         allowed = np.zeros(total, np.int32)
         allowed[taken] = fewest[taken]
         rows = np.flatnonzero(self.order_within() < allowed[self.instruction])
-        return Choice(self, rows, np.sort(taken), total if limit is None else len(taken))
+        return Choice(self, rows, np.sort(taken), total if limit is None else min(limit, total))
 
     def order_within(self) -> NDArray[np.int64]:
         """Return each row's place among the samples of its teacher and instruction."""
@@ -107,7 +107,7 @@ class Roster:
             instructions=self.instructions,
             teacher=np.concatenate([self.teacher, taken]),
             instruction=np.concatenate([self.instruction, self.instruction[rows]]),
-            sample=np.concatenate([self.sample, np.zeros(len(rows), np.int32)]),
+            sample=np.concatenate([self.sample, self.sample[rows]]),
             keys=np.concatenate([self.keys, self.keys[rows]]),
             values={n: np.concatenate([v, v[rows]]) for n, v in self.values.items()},
             cut_off=np.concatenate([self.cut_off, self.cut_off[rows]]),

@@ -153,6 +153,7 @@ def _settings(opened: Opened, study: Study, planned: plan.StudentPlan) -> dict[s
         "cut_by_generator": {k: v for k, v in opened.choice.roster.cut.items() if v},
     }
     if isinstance(opened.source, GeneratedSource):
+        settings["instructions"] = list(study.data.instructions)
         settings["teachers"] = opened.source.specs()
     if study.derived:
         settings["derived"] = [derived.model_dump(mode="json") for derived in study.derived]
