@@ -1,7 +1,7 @@
 """Ask small real teachers, score, rank and export; once more with a server; once more under kills.
 
 The one idea: everything goes through the command line, as a user's study would, and what is told is read back
-from the store and from what the commands wrote. Told as JSON, in three parts:
+from the store and from what the commands wrote. Told as JSON, the first two parts also as they end:
 
 * `in process`: an instruct model and a base model at two temperatures, run here, answer the demo's questions;
   rewards come from checking, losses from the student;
@@ -63,7 +63,11 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     parts = ["in process", "served"] if given.url else ["in process"]
     for part, store in product(parts, ("whole", "killed")):
         write_study(given, file_of(folder, part, store), served=part == "served")
-    found: dict[str, Any] = {part: carried_out(folder, part) for part in parts}
+    found: dict[str, Any] = {}
+    for part in parts:
+        found[part] = carried_out(folder, part)
+        # A whole run takes long: what is there must not be lost with what is still to come.
+        print(json.dumps({part: found[part]}), file=sys.stderr, flush=True)
     if given.url:
         found["greedy texts in process and served"] = agreement(folder)
     seconds = sum(found[part]["seconds"]["run"] for part in parts)
@@ -134,10 +138,9 @@ def served_tables(given: argparse.Namespace) -> str:
 
 def start(folder: Path, *words: object) -> "subprocess.Popen[bytes]":
     """Start the command; what it says goes to a file."""
+    command = [sys.executable, "-m", "preceptor", *map(str, words)]
     with (folder / "said").open("wb") as said:
-        return subprocess.Popen(
-            [sys.executable, "-m", "preceptor", *map(str, words)], stdout=said, stderr=said
-        )
+        return subprocess.Popen(command, stdout=said, stderr=said)
 
 
 def timed(folder: Path, *words: object) -> float:
