@@ -3,12 +3,10 @@
 The one idea: everything goes through the command line, as a user's study would, and what is told is read back
 from the store and from what the commands wrote. Told as JSON, the first two parts also as they end:
 
-* `in process`: an instruct model and a base model at two temperatures, run here, answer the demo's questions;
-  rewards come from checking, losses from the student;
-* `served` (where --url is given): the same weights as the instruct model's behind an OpenAI-compatible server
-  join them in the same store, greedy and sampled, with the best of the samples as a derived teacher;
-* `killed`: the whole study in another store, ended by SIGKILL at random moments, each time resumed, compared
-  with the undisturbed one.
+* `in process`: an instruct model and a base model at two temperatures answer the demo's checkable questions;
+* `served` (where --url is given): the instruct model behind an OpenAI-compatible server joins them in the
+  same store, greedy and sampled, with the best of the samples as a derived teacher;
+* `killed`: the larger study in another store, ended by SIGKILL at random moments, resumed and compared.
 
     python bench/teachers_study.py --instruct MODEL.gguf --base FOLDER --student FOLDER \
         --url http://127.0.0.1:8080/v1 --served-name NAME
@@ -129,6 +127,7 @@ def served_tables(given: argparse.Namespace) -> str:
         max_tokens = {given.max_tokens}
         temperature = {TEMPERATURE}
         samples = {SAMPLES}
+
         [[derived]]
         kind = "best"
         of = "served sampled"
@@ -163,7 +162,7 @@ def carried_out(folder: Path, part: str) -> dict[str, Any]:
     for what, options in EXPORTS.items():
         output = folder / part / what
         seconds[f"export {what}"] = timed(folder, "export", path, "--output", output, *options)
-        exported[what] = len((output / "train.jsonl").read_text(encoding="utf-8").splitlines())
+        exported[what] = (output / "train.jsonl").read_bytes().count(b"\n")
     ranking = read(result)
     return {
         "seconds": seconds,
@@ -293,11 +292,10 @@ def compared(folder: Path, part: str) -> dict[str, object]:
 
 def largest_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
     """Return it over the numbers of two records; None where a number stands beside none."""
-    numbers = {name: value for name, value in one.items() if isinstance(value, int | float)}
-    beside = {name: other[name] for name in numbers}
-    if not all(isinstance(value, int | float) for value in beside.values()):
+    pairs = [(value, other[name]) for name, value in one.items() if isinstance(value, int | float)]
+    if not all(isinstance(beside, int | float) for _, beside in pairs):
         return None
-    return max(abs(value - beside[name]) for name, value in numbers.items())
+    return max(abs(value - beside) for value, beside in pairs)
 
 
 if __name__ == "__main__":
