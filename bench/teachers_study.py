@@ -35,7 +35,6 @@ from preceptor.store import ResponseShelf, Store
 EXPORTS = {"best teacher": (), "best response to each": ("--each", "reward"), "pairs": ("--pairs",)}
 SHOWN = ("teacher", "rank", "n", "reward", "loss", "car", "car_low", "car_high", "p_best")
 TEMPERATURE, SAMPLES, CONCURRENCY = 0.8, 3, 2
-KINDS = ("responses", "scores")
 
 
 def main() -> None:
@@ -69,7 +68,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     if given.url:
         found["greedy texts in process and served"] = agreement(folder)
     seconds = sum(found[part]["seconds"]["run"] for part in parts)
-    found["killed"] = under_kills(given, folder, parts=parts, longest=seconds / given.kills)
+    found["killed"] = under_kills(given, folder, parts=parts, longest=seconds / max(1, given.kills))
     found["killed and whole"] = {part: compared(folder, part) for part in parts}
     settings = {"limit": given.limit, "max_tokens": given.max_tokens, "seed": given.seed}
     return {"settings": settings, "seconds": round(time.perf_counter() - began, 1), **found}
@@ -218,7 +217,7 @@ def texts(shelf: ResponseShelf) -> dict[bytes, str | None]:
 
 
 def rows(root: Path) -> dict[str, int]:
-    """Return how many distinct rows a store holds by kind, and how many lie there more than once."""
+    """Return how many distinct rows a store holds by kind, and how many lie there once more."""
     lying = sum(pq.read_metadata(shard).num_rows for shard in root.rglob("part-*.parquet"))
     found = counted(root)
     return {**found, "more_than_once": lying - found.total()}
@@ -234,9 +233,10 @@ def under_kills(
     killed, after = 0, []
     for number in range(given.kills):
         process = start(folder, "run", path)
-        # Chance would seldom meet the scores, which are quick: the last kill waits for them.
+        # Chance would seldom meet the student's scores, which are quick: the last kill waits for them.
         scoring = number == given.kills - 1
-        wait_for_more(process, store_of(path), kinds=KINDS[1:] if scoring else KINDS)
+        kinds = ("likelihood",) if scoring else ("responses", "likelihood")
+        wait_for_more(process, store_of(path), kinds=kinds)
         time.sleep(float(moments.uniform(0.0, 2.0 if scoring else longest)))
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -261,10 +261,10 @@ def wait_for_more(process: "subprocess.Popen[bytes]", root: Path, *, kinds: Sequ
 
 
 def counted(root: Path) -> Counter[str]:
-    """Return how many distinct rows a store holds by kind."""
-    found = Counter(dict.fromkeys(KINDS, 0))
+    """Return how many distinct rows a store holds: responses, and scores by their scorer."""
+    found: Counter[str] = Counter()
     for shelf in Store(root).shelves():
-        found[shelf.kind] += len(shelf.keys())
+        found[str(shelf.identity.spec.get("scorer", shelf.kind))] += len(shelf.keys())
     return found
 
 
