@@ -7,6 +7,7 @@ and a number that is missing is None, never 0.
 """
 
 import csv
+import io
 import json
 import math
 import re
@@ -205,7 +206,7 @@ def _of_ranking(ranking: Mapping[str, object], path: str) -> Prediction:
 
 def _rows(path: str, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line and row of a CSV file, its headings stripped and those of `needs` in lower case."""
-    reader = csv.reader(_text(path).splitlines(keepends=True))
+    reader = csv.reader(io.StringIO(_text(path), newline=""))
     try:
         headings = [heading.strip() for heading in next(reader, [])]
         names = {"teacher", "student", *needs}

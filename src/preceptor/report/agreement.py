@@ -54,7 +54,7 @@ _LEGEND = (
     "better: the direction as declared before any outcome; a negative rho says that the other one agrees. "
     "p: two-sided, by permutation. tau: Kendall's tau-b. regret: observed points lost by taking the metric's "
     "favourite, and their share of the best. top 3: the share of its three favourites that are among the "
-    "observed three. Baselines: size is the teacher's parameters, prior its mean rank over the other students."
+    "observed three. Baselines: size, a teacher's parameters; prior, its mean rank over the other students."
 )
 
 
