@@ -5,7 +5,7 @@ for any other student is a proxy and is judged on all of them. Every column then
 teachers, so differences are paired; whatever that leaves out is told of, never dropped silently.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -293,11 +293,17 @@ def _title(key: _Key, keys: Sequence[_Key]) -> str:
     """Return the metric's name, with what sets it apart from its other columns."""
     alike = [other for other in keys if other[0] == key[0]]
     details = [
-        Path(part).name if place == 3 else part
+        _short(part, {other[place] for other in alike})
         for place, part in enumerate(key)
         if place and part and any(other[place] != part for other in alike)
     ]
     return f"{key[0]} ({', '.join(details)})" if details else key[0]
+
+
+def _short(name: str, among: Collection[str]) -> str:
+    """Return the last part of a path or Hub id, where that still tells it from the others."""
+    last = {other: other.rpartition("/")[2] for other in among}
+    return last[name] if len(set(last.values())) == len(among) else name
 
 
 def _table(observed: Observed, rows: Sequence[str], teachers: Sequence[str]) -> Array:
