@@ -200,6 +200,11 @@ def test_no_number_is_cut_or_folded_at_any_width(tmp_path: Path, observed: Path,
     assert [column.title for column in found.columns][:3] == ["car", "reward", "loss"]
     screen = Console(width=width, file=io.StringIO())
     print_agreement(screen, table, source="a file")
+    lines = screen.file.getvalue().splitlines()
+    headings = [line.split() for line in lines if line.startswith("student ")]
+    assert [name for names in headings for name in names[1:]] == [c.title for c in found.columns]
+    for student in AP:
+        assert sum(line.startswith(f"{student} ") for line in lines) == len(headings)
     print_differences(screen, table, table.differences("car"))
     print_families(screen, table.by_family())
     print_calibration(screen, table.calibration())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from preceptor.agreement_draws import permutation_test
 from preceptor.agreement_table import AgreementTable
 from preceptor.comparison import Comparison, compare
 from preceptor.errors import StudyError
@@ -181,6 +182,13 @@ def test_every_cell_is_scipys_number(table: AgreementTable):
             assert cell.tau == pytest.approx(scipy.stats.kendalltau(predicted, observed).statistic)
             assert cell.ends.low < cell.rho < cell.ends.high
             assert cell.fisher.low < cell.rho < cell.fisher.high
+            shuffled = permutation_test(
+                predicted[None],
+                np.array([observed]),
+                draws=400,
+                rng=np.random.default_rng([1, 1]),
+            )
+            assert cell.permutation == shuffled
 
 
 def test_the_mean_row_is_the_mean_of_the_cells_and_surer_than_one(table: AgreementTable):

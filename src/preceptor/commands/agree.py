@@ -123,6 +123,8 @@ def _observed(source: str) -> "Observed":
     try:
         outcomes: Observed = import_module("preceptor.published").average_performance()
     except ModuleNotFoundError as error:
+        if error.name != "preceptor.published":
+            raise
         raise StudyError(
             "The published outcomes are not part of this installation. Give --observed a CSV file: "
             "teacher, student, AP."
