@@ -5,7 +5,6 @@ metric against every student with its interval, is always shown; options only ad
 """
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -115,21 +114,13 @@ def agree(json_path: str | None, csv_path: str | None, **given: Any) -> None:
 
 
 def _observed(source: str) -> "Observed":
-    from preceptor.errors import StudyError
     from preceptor.orders import read_observed
 
     if source != PUBLISHED:
         return read_observed(source)
-    try:
-        outcomes: Observed = import_module("preceptor.published").average_performance()
-    except ModuleNotFoundError as error:
-        if error.name != "preceptor.published":
-            raise
-        raise StudyError(
-            "The published outcomes are not part of this installation. Give --observed a CSV file: "
-            "teacher, student, AP."
-        ) from error
-    return outcomes
+    from preceptor.published import average_performance
+
+    return average_performance()
 
 
 def _directions(higher: Sequence[str], lower: Sequence[str]) -> dict[str, bool]:
