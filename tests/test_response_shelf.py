@@ -95,3 +95,23 @@ def test_the_store_lists_responses_beside_scores(tmp_path: Path) -> None:
         TEACHER,
         {"device": "cpu"},
     )
+
+
+def test_notes_can_be_forgotten_and_nothing_else_is(shelf: ResponseShelf) -> None:
+    shelf.append([given(0), given(1, None, note="refused")])
+    shelf.append([given(2, None, note="refused")])
+    shelf.append([given(3)])
+    assert shelf.forget_notes() == 2
+    assert shelf.notes() == {}
+    assert {bytes(key) for key in shelf.keys().tolist()} == {given(0).key, given(3).key}
+    assert [row.instruction for row in shelf.each()] == [ASKED[0], ASKED[3]]
+    assert shelf.forget_notes() == 0
+
+
+def test_a_response_is_never_put_together_from_two(shelf: ResponseShelf) -> None:
+    shelf.append([given(0, "first")])
+    shelf.append([given(0, "second", finish_reason="length", tokens=2048)])
+    assert list(shelf.each()) == [given(0, "first")]
+    shelf.compact()
+    assert list(shelf.each()) == [given(0, "first")]
+    assert shelf.costs().responses == 1

@@ -145,6 +145,25 @@ def show(identity: str | None, store: str) -> None:
             click.echo(json.dumps(spec, indent=2, ensure_ascii=True))
 
 
+@cli.command()
+@click.argument("identity")
+@click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
+def forget(identity: str, store: str) -> None:
+    """Forget why rows of IDENTITY have no result (see `show`), so that they are tried again.
+
+    For example after a server was restarted with a longer context. Results stay.
+    """
+    from preceptor.store import Store
+
+    found = [s for s in Store(store).shelves() if s.identity.digest.startswith(identity)]
+    if len(found) != 1:
+        raise click.ClickException(
+            f"{len(found)} identities in '{store}' start with '{identity}': expected one. "
+            "`preceptor show` lists them."
+        )
+    click.echo(f"forgot {found[0].forget_notes():,} notes of {found[0].identity.digest}")
+
+
 @cli.command("reward-models")
 def reward_models() -> None:
     """List the reward models that --reward-model knows by short names."""

@@ -69,6 +69,25 @@ class Shards:
         tables = self._collect(lambda file: file.read(columns=["key"]))
         return as_numpy(concatenated(tables)["key"].unique())
 
+    def forget_notes(self) -> int:
+        """Remove the rows that only say why there is nothing, and return how many.
+
+        What they stand for is asked for again. The others are durable before their old shard goes.
+        """
+        forgotten = 0
+        for name in self._shards():
+            with self._folder.explained("read", name), suppress(FileNotFoundError):
+                table = self._load(name, read_rows)
+                noted = 0 if table is None else int(valid(table["note"]).sum())
+                if table is None or not noted:
+                    continue
+                if noted < len(table):
+                    stamp = name.removesuffix(".parquet").split("-")[1]
+                    self._put(table.filter(table["note"].is_null()), stamp=stamp)
+                self._folder.delete(name)
+                forgotten += noted
+        return forgotten
+
     def compact(self) -> None:
         """Merge small shards, one row per key, and remove what killed writers left behind.
 
