@@ -100,7 +100,8 @@ def judged_preference(instruction: str, logprobs: Mapping[str, float]) -> float 
 def was_switched(instruction: str) -> bool:
     """Return whether the model's answer, not the baseline's, was shown to the judge first."""
     # Another generator would give another order: this one is part of the published benchmark.
-    draw = random.Random(f"is_switched_outputs{instruction}0")
+    seed = f"is_switched_outputs{instruction}0".encode("utf-8", "surrogatepass")
+    draw = random.Random(seed)
     return draw.choices([False, True])[0]
 
 
