@@ -7,6 +7,7 @@ coordinate at a time; a line search keeps every step downhill (proximal Newton, 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ def sigmoid(logits: Array) -> Array:
 
 def log_losses(logits: Array, targets: Array) -> Array:
     """Return each row's cross-entropy in nats; lower is better, and a target is a share in 0..1."""
-    losses: Array = np.logaddexp(0, logits) - targets * logits
+    small = np.exp(-np.abs(logits))
+    losses: Array = np.maximum(logits, 0) + np.log1p(small) - targets * logits
     return losses
 
 
@@ -65,22 +67,57 @@ def fit_logistic(
             "The regression got features or targets that are NaN or infinite: expected finite "
             "numbers. Drop rows without data first."
         )
-    scaled = strength * weights
+    problem = _Problem(features, targets, strength * weights)
     found = np.zeros(features.shape[1]) if start is None else start
+    value = problem.objective(found)
     for _ in range(_STEPS):
-        chances = sigmoid(features @ found)
-        gradient = features.T @ (scaled * (chances - targets))
-        curvature = features.T @ ((scaled * chances * (1 - chances))[:, None] * features)
-        # Rows that are all but certain have no curvature left; the floor keeps the model bounded.
-        curvature[np.diag_indices(len(found))] += 1e-12 * (1 + np.trace(curvature))
+        gradient, curvature = problem.slopes(found)
         aim = _penalised_minimum(curvature, gradient - curvature @ found, guess=found)
         if np.max(np.abs(aim - found)) <= _TOLERANCE * (1 + np.max(np.abs(found))):
             return aim
-        found = _downhill(features, targets, weights=scaled, path=(found, aim), slope=gradient)
+        found, value = problem.step(found, aim, gradient=gradient, value=value)
     raise StudyError(
         f"The regression over {len(targets)} rows did not settle in {_STEPS} steps. "
         "Check the lengths and preferences for extreme values."
     )
+
+
+class _Problem(NamedTuple):
+    """What is minimised: `sum |b| + sum(weights * log loss)`."""
+
+    features: Array
+    targets: Array
+    weights: Array
+
+    def objective(self, point: Array) -> float:
+        losses = log_losses(self.features @ point, self.targets)
+        return float(np.abs(point).sum() + self.weights @ losses)
+
+    def slopes(self, point: Array) -> tuple[Array, Array]:
+        """Return the gradient and the curvature of the loss, without the penalty."""
+        chances = sigmoid(self.features @ point)
+        gradient: Array = self.features.T @ (self.weights * (chances - self.targets))
+        bends = self.weights * chances * (1 - chances)
+        curvature: Array = (self.features * bends[:, None]).T @ self.features
+        # Rows that are all but certain have no curvature left; the floor keeps the model bounded.
+        curvature.flat[:: len(point) + 1] += 1e-12 * (1 + curvature.trace())
+        return gradient, curvature
+
+    def step(
+        self, here: Array, there: Array, *, gradient: Array, value: float
+    ) -> tuple[Array, float]:
+        """Return the first point of ever shorter steps that lowers the objective, and its value."""
+        move = there - here
+        promised = float(gradient @ move + np.abs(there).sum() - np.abs(here).sum())
+        share = 1.0
+        for _ in range(_HALVINGS):
+            point = here + share * move
+            now = self.objective(point)
+            # Close to the optimum the promise drowns in rounding, which must not stop the last step.
+            if now <= value + 1e-4 * share * promised + 1e-13 * abs(value):
+                break
+            share /= 2
+        return point, now
 
 
 def _penalised_minimum(curvature: Array, linear: Array, *, guess: Array) -> Array:
@@ -90,8 +127,8 @@ def _penalised_minimum(curvature: Array, linear: Array, *, guess: Array) -> Arra
     """
     signs = np.sign(guess)
     active = signs != 0
-    tried = np.zeros_like(guess)
-    tried[active] = np.linalg.solve(curvature[np.ix_(active, active)], -(linear + signs)[active])
+    tried = np.zeros(len(guess))
+    tried[active] = np.linalg.solve(curvature[active][:, active], -(linear + signs)[active])
     pull = np.abs(curvature @ tried + linear)
     if np.array_equal(np.sign(tried), signs) and np.all(pull[~active] <= 1):
         return tried
@@ -113,28 +150,6 @@ def _by_coordinates(
         if moved <= 1e-14 * (1 + max(map(abs, values))):
             break
     return np.array(values)
-
-
-def _downhill(
-    features: Array, targets: Array, *, weights: Array, path: tuple[Array, Array], slope: Array
-) -> Array:
-    """Return the first point of the halved steps from here to there that lowers the objective."""
-    here, there = path
-
-    def objective(point: Array) -> float:
-        losses = log_losses(features @ point, targets)
-        return float(np.abs(point).sum() + weights @ losses)
-
-    now = objective(here)
-    promised = float(slope @ (there - here) + np.abs(there).sum() - np.abs(here).sum())
-    share = 1.0
-    for _ in range(_HALVINGS):
-        point = here + share * (there - here)
-        # Close to the optimum the promise drowns in rounding, which must not stop the last step.
-        if objective(point) <= now + 1e-4 * share * promised + 1e-13 * abs(now):
-            return point
-        share /= 2
-    return there
 
 
 def choose_strength(
