@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.commands.evaluate import evaluate
 from preceptor.commands.export import export
 from preceptor.commands.instructions import instructions
 from preceptor.commands.respond import respond
@@ -234,6 +235,7 @@ def _csv(rankings: "list[Ranking]") -> str:
     return buffer.getvalue()
 
 
+cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(respond)
 cli.add_command(teachers)
