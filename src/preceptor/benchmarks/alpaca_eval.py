@@ -228,10 +228,7 @@ def _cautions(judged: Preferences, control: LengthControl | None) -> list[str]:
     said = []
     n = len(judged.wins)
     if n != INSTRUCTIONS:
-        said.append(
-            f"{n} of {INSTRUCTIONS} instructions of AlpacaEval 2 have a verdict: rates over other "
-            "instructions do not compare with published ones."
-        )
+        said.append(f"{n} of AlpacaEval 2's {INSTRUCTIONS} instructions have a verdict.")
     if judged.dropped:
         counted = ", ".join(f"{count} {why}" for why, count in judged.dropped.items())
         said.append(f"Left out of AlpacaEval 2: {counted}.")

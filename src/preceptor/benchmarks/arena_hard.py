@@ -225,8 +225,7 @@ def _cautions(battles: PromptBattles) -> list[str]:
     said = []
     if len(battles.prompts) != PROMPTS:
         said.append(
-            f"{len(battles.prompts)} of {PROMPTS} prompts of Arena-Hard v0.1 have a verdict: scores "
-            "over other prompts do not compare with published ones."
+            f"{len(battles.prompts)} of Arena-Hard v0.1's {PROMPTS} prompts have a verdict."
         )
     if battles.dropped:
         counted = ", ".join(f"{count} {why}" for why, count in battles.dropped.items())

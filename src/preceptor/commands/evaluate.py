@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _Record = dict[str, object]
 
-_COLUMNS = ("student", "AP [95% interval]", "LC [95% interval]", "WR", "AH [95% interval]")
+_NONE = "-"
 
 _file_options = group(
     click.option(
@@ -146,57 +146,62 @@ def _record(result: "StudentResult", student: str | None, names: dict[str, str])
     return placed | result.to_record()
 
 
+_LEGEND = (
+    "In percent, higher is better. LC and WR: AlpacaEval 2 with and without length control; AH: Arena-Hard "
+    "v0.1; AP: the mean of LC and AH. Intervals resample prompts. Rates over fewer prompts than the "
+    "benchmark has do not compare with published ones."
+)
+
+
 def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence[str]) -> None:
-    """Print the table and, below it, what must be known of each student and of all."""
+    """Print the table and, below it, what must be known of each model and of all."""
     from rich.padding import Padding
     from rich.text import Text
 
     from preceptor.report.terminal import printable
 
+    def show(text: str, style: str) -> None:
+        screen.print(Padding(Text(printable(text), style=style), (0, 0, 0, 1)))
+
     screen.print(_table(results))
     for result in results:
         for caution in result.cautions:
-            line = f"{printable(result.name)}: {printable(caution)}"
-            screen.print(Padding(Text(line, style="dim"), (0, 0, 0, 1)))
+            show(f"{result.name}: {caution}", "yellow")
     for caution in said:
-        screen.print(Padding(Text(f"Warning: {printable(caution)}", style="yellow"), (0, 0, 0, 1)))
-    screen.print(Text(f" {_LEGEND}", style="dim"), soft_wrap=False)
-
-
-_LEGEND = (
-    "In percent. LC and WR: AlpacaEval 2, with and without length control; AH: Arena-Hard v0.1; AP: the mean "
-    "of LC and AH. Intervals resample prompts."
-)
+        show(f"Warning: {caution}", "yellow")
+    show(_LEGEND, "dim")
 
 
 def _table(results: "Sequence[StudentResult]") -> "Table":
+    """Return the table, without the columns that are empty for every model."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from preceptor.report.terminal import printable
 
+    alpaca = [result.alpaca_eval for result in results]
+    arena = [result.arena_hard for result in results]
+    columns = {
+        "AP [95% interval]": [_cell(result.average) for result in results],
+        "LC [95% interval]": [_cell(one.length_controlled if one else None) for one in alpaca],
+        "WR": [f"{one.win_rate.value:.2f}" if one else _NONE for one in alpaca],
+        "AH [95% interval]": [_cell(one.score if one else None) for one in arena],
+    }
+    shown = {heading: cells for heading, cells in columns.items() if set(cells) != {_NONE}}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, heading in enumerate(_COLUMNS):
-        table.add_column(
-            Text(heading), justify="right" if place else "left", overflow="fold", no_wrap=False
-        )
-    for result in results:
-        alpaca, arena = result.alpaca_eval, result.arena_hard
-        cells = (
-            printable(result.name),
-            _cell(result.average),
-            _cell(alpaca.length_controlled if alpaca else None),
-            "-" if alpaca is None else f"{alpaca.win_rate.value:.2f}",
-            _cell(arena.score if arena else None),
-        )
-        table.add_row(*map(Text, cells))
+    table.add_column("model", overflow="fold")
+    for heading in shown:
+        # Text, because a heading in brackets would be read as markup.
+        table.add_column(Text(heading), justify="right")
+    for result, *cells in zip(results, *shown.values(), strict=True):
+        table.add_row(*map(Text, (printable(result.name), *cells)))
     return table
 
 
 def _cell(estimate: "Estimate | None") -> str:
     if estimate is None:
-        return "-"
+        return _NONE
     return f"{estimate.value:.2f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
