@@ -213,6 +213,19 @@ def test_without_a_calibration_there_is_no_controlled_rate():
     assert result.missing == pytest.approx(1 - 20 / 805)
 
 
+def test_another_baseline_is_told_of():
+    preferences, calibration = made(20)
+    other = replace(preferences, baseline="text_davinci_003")
+    assert any(
+        "here it is text_davinci_003" in said
+        for said in evaluate_alpaca_eval(other, calibration, draws=2).cautions
+    )
+    usual = replace(preferences, baseline="gpt4_1106_preview")
+    assert not any(
+        "baseline" in said for said in evaluate_alpaca_eval(usual, calibration, draws=2).cautions
+    )
+
+
 def test_instructions_of_another_set_are_refused():
     preferences, calibration = made(20)
     strange = Preferences("m", ("other?", *preferences.instructions[1:]), *[preferences.wins] * 3)

@@ -49,7 +49,8 @@ def test_annotations_are_read_and_what_is_no_verdict_is_counted(tmp_path):
         annotation("h", math.nan),
     ]
     (ours,) = read_judgements([saved(tmp_path / "annotations.json", rows)]).alpaca_eval
-    assert (ours.model, ours.judge, ours.instructions) == ("ours", "judge", ("a", "b"))
+    assert (ours.model, ours.judge, ours.baseline) == ("ours", "judge", "base")
+    assert ours.instructions == ("a", "b")
     assert ours.wins.tolist() == [0.25, 0.5]
     assert (ours.lengths[0], ours.baseline_lengths[0]) == (5, 22)
     assert ours.dropped == {

@@ -30,6 +30,9 @@ Array = NDArray[np.float64]
 INSTRUCTIONS = 805
 """How many instructions the benchmark has."""
 
+BASELINE = "gpt4_1106_preview"
+"""The baseline of AlpacaEval 2; difficulties and gamed rows are of verdicts against it."""
+
 DRAWS = 1000
 """Resamples behind each interval."""
 
@@ -44,7 +47,7 @@ class Preferences:
     `instructions` are texts, or positions in the benchmark's list where a file gives only these.
     `wins` has shape (instructions,), each in 0..1 with 1 for the model. `lengths` and
     `baseline_lengths` are the answers' characters. `dropped` counts by reason the rows without a
-    usable verdict. `judge` is None where the file does not say.
+    usable verdict. `judge` and `baseline` are None where the file does not say.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Preferences:
     lengths: Array
     baseline_lengths: Array
     judge: str | None = None
+    baseline: str | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -229,6 +233,11 @@ def _cautions(judged: Preferences, control: LengthControl | None) -> list[str]:
     n = len(judged.wins)
     if n != INSTRUCTIONS:
         said.append(f"{n} of AlpacaEval 2's {INSTRUCTIONS} instructions have a verdict.")
+    if judged.baseline not in (None, BASELINE):
+        said.append(
+            f"The baseline of AlpacaEval 2 is {BASELINE}, here it is {judged.baseline}: nothing "
+            "compares with published rates, and length control is calibrated for another."
+        )
     if judged.dropped:
         counted = ", ".join(f"{count} {why}" for why, count in judged.dropped.items())
         said.append(f"Left out of AlpacaEval 2: {counted}.")

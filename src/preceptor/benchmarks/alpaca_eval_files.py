@@ -28,7 +28,7 @@ class _Verdicts:
     judges: set[str | None] = field(default_factory=set)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def finished(self, where: str) -> Preferences:
+    def finished(self, where: str, baseline: str | None = None) -> Preferences:
         if len(self.judges) > 1:
             listed = ", ".join(sorted(str(judge) for judge in self.judges))
             raise DataError(
@@ -41,8 +41,9 @@ class _Verdicts:
             np.array(list(self.wins.values()), dtype=np.float64),
             np.array(self.lengths, dtype=np.float64),
             np.array(self.baseline_lengths, dtype=np.float64),
-            next(iter(self.judges), None),
-            dict(self.dropped),
+            judge=next(iter(self.judges), None),
+            baseline=baseline,
+            dropped=dict(self.dropped),
         )
 
     def add(
@@ -70,11 +71,11 @@ def annotated_preferences(rows: Sequence[Row], path: str) -> list[Preferences]:
             or baselines are mixed.
     """
     found: dict[str, _Verdicts] = {}
-    baselines: set[object] = set()
+    baselines: set[str | None] = set()
     for place, row in enumerate(rows, start=1):
         where = f"'{path}', row {place}"
         model, instruction = text_of(row, "generator_2", where), text_of(row, "instruction", where)
-        baselines.add(str(row.get("generator_1")))
+        baselines.add(row.get("generator_1") and str(row["generator_1"]))
         verdicts = found.setdefault(model, _Verdicts(model))
         verdicts.judges.add(row.get("annotator") and str(row["annotator"]))
         answers = row.get("output_2"), row.get("output_1")
@@ -91,7 +92,8 @@ def annotated_preferences(rows: Sequence[Row], path: str) -> list[Preferences]:
             f"'{path}' mixes the baselines {', '.join(sorted(map(str, baselines)))} (generator_1): "
             "expected one."
         )
-    return [verdicts.finished(f"'{path}'") for verdicts in found.values()]
+    (baseline,) = baselines
+    return [verdicts.finished(f"'{path}'", baseline) for verdicts in found.values()]
 
 
 def _win(row: Row, instruction: str) -> tuple[float | None, str]:
