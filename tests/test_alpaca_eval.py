@@ -213,6 +213,13 @@ def test_without_a_calibration_there_is_no_controlled_rate():
     assert result.missing == pytest.approx(1 - 20 / 805)
 
 
+def test_length_control_needs_twenty_verdicts():
+    preferences, calibration = made(19)
+    result = evaluate_alpaca_eval(preferences, calibration, draws=3)
+    assert result.length_controlled is None
+    assert "No length control: it needs at least 20 verdicts, there are 19." in result.cautions
+
+
 def test_another_baseline_is_told_of():
     preferences, calibration = made(20)
     other = replace(preferences, baseline="text_davinci_003")

@@ -51,7 +51,11 @@ def test_the_interval_of_ap_is_that_of_the_mean_of_independent_draws():
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [
-        (replace(alpaca(), length_controlled=None), arena(), "needs length control"),
+        (
+            replace(alpaca(), length_controlled=None),
+            arena(),
+            "there is no length-controlled win rate",
+        ),
         (replace(alpaca(), missing=0.02), arena(), "2.0% of AlpacaEval 2's verdicts"),
         (alpaca(), replace(arena(), missing=0.012), "1.2% of Arena-Hard's verdicts"),
     ],

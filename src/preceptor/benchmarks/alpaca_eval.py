@@ -36,6 +36,9 @@ BASELINE = "gpt4_1106_preview"
 DRAWS = 1000
 """Resamples behind each interval."""
 
+MINIMUM = 20
+"""Verdicts from which on length control is fitted: resamples of fewer can lack any spread of lengths."""
+
 _OWN_CONTROL = LengthControl(50.0, LengthWeights(0.0, 0.0, 0.0), math.nan)
 _FAR = 10
 
@@ -65,7 +68,7 @@ class AlpacaEvalResult:
     """One model's AlpacaEval 2, rates in percent, higher is better.
 
     Both estimates carry 95% bootstrap intervals over instructions. `length_controlled`, `weights` and
-    `controlled_draws` are None where there was no calibration. `standard_error` is that of the win
+    `controlled_draws` are None where there was no calibration or there are fewer than 20 verdicts. `standard_error` is that of the win
     rate, as the leaderboard gives it. `missing` is the share of the benchmark without a verdict.
     Both kinds of draws have shape (draws,) and are paired. `cautions` say what a reader must know.
     """
@@ -144,7 +147,7 @@ def evaluate_alpaca_eval(
 
     Args:
         preferences: the verdicts, at least one.
-        calibration: None leaves length control out.
+        calibration: None leaves length control out, as do fewer than 20 verdicts.
         draws: resamples of the instructions.
         seed: of the resampling.
 
@@ -156,7 +159,7 @@ def evaluate_alpaca_eval(
     n = len(judged.wins)
     wins = 100 * bootstrap_means(judged.wins[None], draws=draws, rng=np.random.default_rng(seed))
     control, controlled = None, None
-    if calibration is not None:
+    if calibration is not None and n >= MINIMUM:
         control, controlled = _controlled(judged, calibration, draws=draws, seed=seed)
     return AlpacaEvalResult(
         model=judged.model,
@@ -233,6 +236,8 @@ def _cautions(judged: Preferences, control: LengthControl | None) -> list[str]:
     n = len(judged.wins)
     if n != INSTRUCTIONS:
         said.append(f"{n} of AlpacaEval 2's {INSTRUCTIONS} instructions have a verdict.")
+    if n < MINIMUM:
+        said.append(f"No length control: it needs at least {MINIMUM} verdicts, there are {n}.")
     if judged.baseline not in (None, BASELINE):
         said.append(
             f"The baseline of AlpacaEval 2 is {BASELINE}, here it is {judged.baseline}: nothing "

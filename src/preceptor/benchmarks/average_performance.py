@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from preceptor.benchmarks.alpaca_eval import AlpacaEvalResult
 from preceptor.benchmarks.arena_hard import ArenaHardResult
-from preceptor.errors import StudyError
+from preceptor.errors import StudyError, nearest
 from preceptor.stats import percentile_interval
 from preceptor.types import Estimate
 
@@ -90,7 +90,7 @@ def why_no_average(
     if arena_hard is None:
         return "No AP: there are no Arena-Hard verdicts."
     if alpaca_eval.length_controlled is None:
-        return "No AP: it needs length control, which needs the calibration of AlpacaEval 2."
+        return "No AP: there is no length-controlled win rate."
     for benchmark, result in (("AlpacaEval 2", alpaca_eval), ("Arena-Hard", arena_hard)):
         if result.missing > TOLERATED:
             return (
@@ -131,7 +131,7 @@ def student_results(
     if unknown:
         raise StudyError(
             f"No judgement is of the model '{unknown[0]}'. There are: "
-            f"{', '.join(dict.fromkeys(known))}."
+            f"{', '.join(dict.fromkeys(known))}.{nearest(unknown[0], known)}"
         )
     by_alpaca, by_arena = _by_name(alpaca_eval, names), _by_name(arena_hard, names)
     results = [

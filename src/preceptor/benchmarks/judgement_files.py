@@ -76,7 +76,7 @@ def _read(path: Path, baseline: str) -> Sequence[Preferences] | Sequence[PromptB
     kinds = "; ".join(", ".join(needed) for needed in readers)
     raise DataError(
         f"'{path}' holds no judgements known here: its first row has the fields "
-        f"{', '.join(map(str, fields)) or 'none'}. Expected one of: {kinds}."
+        f"{', '.join(list(fields)[:12]) or 'none'}. Expected one of: {kinds}."
     )
 
 

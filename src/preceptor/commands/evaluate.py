@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -72,29 +72,22 @@ _name_options = group(
 @click.option(
     "--csv", "csv_path", metavar="FILE", help="Write the results as CSV; - for standard output."
 )
-def evaluate(  # noqa: PLR0913 - one parameter for each option.
-    files: tuple[Path, ...],
-    instructions: Path | None,
-    gamed: Path | None,
-    baseline: str,
-    student: str | None,
-    teachers: tuple[str, ...],
-    seed: int,
-    json_path: str | None,
-    csv_path: str | None,
+def evaluate(
+    files: tuple[Path, ...], json_path: str | None, csv_path: str | None, **given: Any
 ) -> None:
-    """Score tuned students from FILES of judgements: AlpacaEval 2, Arena-Hard v0.1 and their mean, AP.
+    """Score tuned students from FILES of judgements.
 
-    FILES are AlpacaEval annotations and Arena-Hard judgements or battles, JSON or JSON lines. With
-    --student, --csv writes what `preceptor agree --observed` reads.
+    FILES are AlpacaEval 2 annotations and Arena-Hard v0.1 judgements or battles, JSON or JSON lines; AP is
+    the mean of both. With --student, --csv writes what `preceptor agree --observed` reads.
     """
     from preceptor.benchmarks.arena_hard import evaluate_arena_hard
     from preceptor.benchmarks.average_performance import judge_cautions, student_results
     from preceptor.benchmarks.judgement_files import read_judgements
 
-    names = _names(teachers)
-    judged = read_judgements(files, baseline=baseline)
-    alpaca, said = _alpaca_eval(judged.alpaca_eval, (instructions, gamed), seed=seed)
+    names, seed, student = _names(given["teachers"]), given["seed"], given["student"]
+    judged = read_judgements(files, baseline=given["baseline"])
+    calibration = given["instructions"], given["gamed"]
+    alpaca, said = _alpaca_eval(judged.alpaca_eval, calibration, seed=seed)
     arena = [evaluate_arena_hard(battles, seed=seed) for battles in judged.arena_hard]
     results = student_results(alpaca, arena, names)
     said += judge_cautions(results)
@@ -235,4 +228,5 @@ def _put_csv(path: str, records: Sequence[_Record], *, observed: bool) -> None:
     put(path, buffer.getvalue())
     if len(kept) < len(records):
         left_out = len(records) - len(kept)
-        click.echo(f"{left_out} without an AP are not in the CSV of observed outcomes.", err=True)
+        verb = "is" if left_out == 1 else "are"
+        click.echo(f"{left_out} without an AP {verb} not in the CSV: nothing observed.", err=True)
