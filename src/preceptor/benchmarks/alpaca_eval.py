@@ -68,9 +68,10 @@ class AlpacaEvalResult:
     """One model's AlpacaEval 2, rates in percent, higher is better.
 
     Both estimates carry 95% bootstrap intervals over instructions. `length_controlled`, `weights` and
-    `controlled_draws` are None where there was no calibration or there are fewer than 20 verdicts. `standard_error` is that of the win
-    rate, as the leaderboard gives it. `missing` is the share of the benchmark without a verdict.
-    Both kinds of draws have shape (draws,) and are paired. `cautions` say what a reader must know.
+    `controlled_draws` are None without a calibration or with fewer than 20 verdicts.
+    `standard_error` is that of the win rate, as the leaderboard gives it. `missing` is the share of the
+    benchmark without a verdict. Both kinds of draws have shape (draws,) and are paired. `cautions` say
+    what a reader must know.
     """
 
     model: str
