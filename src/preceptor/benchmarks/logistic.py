@@ -19,7 +19,9 @@ Array = NDArray[np.float64]
 _STEPS = 200
 _SWEEPS = 20_000
 _HALVINGS = 50
-_TOLERANCE = 1e-10
+
+_TOLERANCE = 1e-6
+"""Steps shorter than this share of the coefficients are the last; Newton's error is then its square."""
 
 
 def sigmoid(logits: Array) -> Array:

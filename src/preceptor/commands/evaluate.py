@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _Record = dict[str, object]
 
 _NONE = "-"
+_GAP = 3
+_NAME = 16
 
 _file_options = group(
     click.option(
@@ -156,7 +158,7 @@ def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence
     def show(text: str, style: str) -> None:
         screen.print(Padding(Text(printable(text), style=style), (0, 0, 0, 1)))
 
-    screen.print(_table(results))
+    screen.print(_table(results, screen.width))
     for result in results:
         for caution in result.cautions:
             show(f"{result.name}: {caution}", "yellow")
@@ -165,8 +167,8 @@ def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence
     show(_LEGEND, "dim")
 
 
-def _table(results: "Sequence[StudentResult]") -> "Table":
-    """Return the table, without the columns that are empty for every model."""
+def _table(results: "Sequence[StudentResult]", width: int) -> "Table":
+    """Return the table, without columns that are empty for every model or have no room."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -178,15 +180,20 @@ def _table(results: "Sequence[StudentResult]") -> "Table":
     columns = {
         "AP [95% interval]": [_cell(result.average) for result in results],
         "LC [95% interval]": [_cell(one.length_controlled if one else None) for one in alpaca],
-        "WR": [f"{one.win_rate.value:.2f}" if one else _NONE for one in alpaca],
         "AH [95% interval]": [_cell(one.score if one else None) for one in arena],
+        "WR": [f"{one.win_rate.value:.2f}" if one else _NONE for one in alpaca],
     }
-    shown = {heading: cells for heading, cells in columns.items() if set(cells) != {_NONE}}
+    left = width - min(_NAME, max(len(printable(result.name)) for result in results))
+    shown = {}
+    for heading, cells in columns.items():
+        left -= _GAP + max(map(len, cells))
+        if set(cells) != {_NONE} and (left >= 0 or heading != "WR"):
+            shown[heading] = cells
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", overflow="fold")
     for heading in shown:
         # Text, because a heading in brackets would be read as markup.
-        table.add_column(Text(heading), justify="right")
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for result, *cells in zip(results, *shown.values(), strict=True):
         table.add_row(*map(Text, (printable(result.name), *cells)))
     return table
