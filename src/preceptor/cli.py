@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preceptor.commands.agree import agree
+from preceptor.commands.evaluate import evaluate
 from preceptor.commands.export import export
 from preceptor.commands.instructions import instructions
 from preceptor.commands.published import published
@@ -256,6 +257,7 @@ def _csv(rankings: "list[Ranking]") -> str:
 
 
 cli.add_command(agree)
+cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(respond)
 cli.add_command(teachers)

@@ -1,0 +1,1 @@
+"""Benchmarks of tuned students, scored from judgements that are already there."""
