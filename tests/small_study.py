@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,9 @@ def command(*arguments: object) -> list[str]:
 
 def start(*arguments: object, **settings: Any) -> "subprocess.Popen[str]":
     """Start preceptor in a process of its own, with one thread and its words kept apart."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is in jobs that a shell put into the background, and children would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command(*arguments), **{**pipes, "env": environment, **settings})
