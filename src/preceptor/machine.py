@@ -8,12 +8,15 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from preceptor.engines.openai import Endpoint
-from preceptor.errors import StudyError
+from preceptor.errors import StudyError, nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -112,7 +115,19 @@ def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:
         return kind.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in problem['loc']) or 'study'}: {problem['msg']}"
+            f"  {'.'.join(str(part) for part in problem['loc']) or 'study'}: {_said(problem)}"
             for problem in error.errors()
         ]
         raise StudyError(f"{where}: {len(lines)} wrong field(s)\n" + "\n".join(lines)) from error
+
+
+def _said(problem: "ErrorDetails") -> str:
+    """Return what is wrong with a field; an unknown one gets the nearest name of any table."""
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    return f"unknown field.{nearest(str(problem['loc'][-1]), _field_names(Table))}"
+
+
+def _field_names(table: type[BaseModel]) -> set[str]:
+    names = set(table.model_fields)
+    return names.union(*(_field_names(below) for below in table.__subclasses__()))
