@@ -204,16 +204,19 @@ def _study(given: dict[str, Any]) -> "tuple[Study, Machine]":
 def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> None:
     from rich.console import Console
 
-    from preceptor.report.outlook import described
+    from preceptor.report.outlook import described, rewards_of
     from preceptor.report.terminal import print_lines, print_orders, print_ranking
     from preceptor.run import opening, runner
 
     aside = Console(stderr=True)
+    source = opening.source_of(study, machine)
+    # Before anything is paid for: a file may be read otherwise than was meant.
+    print_lines(aside, described(source))
     rankings = []
     try:
         with progress_on(aside) as shown:
-            data = opening.open_data(study, machine, shown)
-            print_lines(aside, described(data))
+            data = opening.open_data(study, machine, shown, source=source)
+            print_lines(aside, rewards_of(data))
             for ranking in runner.rank_opened(data, study, machine, shown):
                 rankings.append(ranking)
     finally:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from preceptor.report.terminal import print_lines, printable
+from preceptor.run.gather import Source
 from preceptor.run.generated import GeneratedSource
 from preceptor.run.opening import Opened
 from preceptor.run.outlook import AskOutlook, Outlook
@@ -14,9 +15,8 @@ _SHOWN = 12
 _CHARACTERS_PER_TOKEN = 4
 
 
-def described(data: Sequence[Opened]) -> list[str]:
-    """Return how each file was read and who was asked; many alike are told of once."""
-    source = data[0].source
+def described(source: Source) -> list[str]:
+    """Return how each file is read and who is asked; many alike are told of once."""
     lines = _few([file.describe() for file in source.files], "files")
     if isinstance(source, GeneratedSource):
         asked = [
@@ -25,7 +25,12 @@ def described(data: Sequence[Opened]) -> list[str]:
             for inquiry in source.inquiries
         ]
         lines += _few(asked, "teachers")
-    return [*lines, *(f"reward: {opened.reward_name}" for opened in data)]
+    return lines
+
+
+def rewards_of(data: Sequence[Opened]) -> list[str]:
+    """Return where rewards come from."""
+    return [f"reward: {opened.reward_name}" for opened in data]
 
 
 def _few(lines: list[str], what: str) -> list[str]:
@@ -35,11 +40,12 @@ def _few(lines: list[str], what: str) -> list[str]:
 
 def print_outlook(console: Console, outlook: Outlook) -> None:
     """Print what a study would take."""
+    print_lines(console, described(outlook.source))
     if outlook.data:
         choice = outlook.data[0].choice
         teachers, taken = len(choice.roster.teachers), len(choice.taken)
         asked = len(choice.roster.instructions)
-        print_lines(console, described(outlook.data))
+        print_lines(console, rewards_of(outlook.data))
         print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
     if outlook.asks:
         _print_asks(console, outlook.asks)

@@ -16,6 +16,7 @@ from preceptor.responders.base import Ask, Responder
 from preceptor.responders.local import LocalTeacher
 from preceptor.responders.served import ServedTeacher
 from preceptor.run import plan
+from preceptor.run.gather import Source
 from preceptor.run.generated import GeneratedSource
 from preceptor.run.opening import Opened, find_models, open_data, source_of
 from preceptor.run.respond import Inquiry
@@ -72,6 +73,7 @@ class Outlook:
     While responses are missing `data` is empty, and `later` names the steps that will follow on them.
     """
 
+    source: Source
     data: Sequence[Opened]
     asks: Sequence[AskOutlook]
     steps: Sequence[StepOutlook]
@@ -91,9 +93,9 @@ def outlook(study: Study, machine: Machine) -> Outlook:
         references = bool(source.questions.references)
         find_models(study, machine, references=references)
         if any(ask.missing for ask in asks):
-            return Outlook((), asks, (), _later(study, machine, references=references))
+            return Outlook(source, (), asks, (), _later(study, machine, references=references))
     data = open_data(study, machine, Silent(), source=source, paying=False)
-    return Outlook(data, asks, _steps(data, study, machine), ())
+    return Outlook(source, data, asks, _steps(data, study, machine), ())
 
 
 def _later(study: Study, machine: Machine, *, references: bool) -> list[str]:
