@@ -265,5 +265,5 @@ def _public(model: str) -> str:
 
 def _known(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     """Return the records without the fields of which nothing is known."""
-    names = [name for name in records[0] if any(r[name] not in (None, {}, 0) for r in records)]
+    names = [name for name in records[0] if any(r[name] not in (None, {}) for r in records)]
     return [{name: record[name] for name in names} for record in records]
