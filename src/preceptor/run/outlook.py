@@ -6,7 +6,7 @@ this machine's speed and on a stated assumption.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -128,35 +128,26 @@ def _steps(data: Sequence[Opened], study: Study, machine: Machine) -> list[StepO
 
 def _asks(inquiries: Sequence[Inquiry], machine: Machine) -> list[AskOutlook]:
     """Return what each teacher would take; what two labels share is asked for under the first."""
-    found: dict[str, AskOutlook] = {}
+    others = _mean_tokens(machine)
+    claimed: dict[str, set[bytes]] = {}
     asks = []
     for inquiry in inquiries:
-        ask = _ask(inquiry, machine)
-        first = found.setdefault(ask.identity, ask)
-        asks.append(ask if first is ask else _shared(ask, first))
+        lacking = inquiry.missing()
+        taken = claimed.setdefault(inquiry.shelf.identity.digest, set())
+        missing = [ask for ask in lacking if ask.key not in taken]
+        taken.update(ask.key for ask in missing)
+        stored = len(inquiry.wanted()) - len(lacking)
+        asks.append(_ask(inquiry, missing, machine, stored=stored, others=others))
     return asks
 
 
-def _shared(ask: AskOutlook, first: AskOutlook) -> AskOutlook:
-    further = max(0, ask.missing - first.missing) / max(1, ask.missing)
-    return replace(
-        ask,
-        missing=round(ask.missing * further),
-        prompt_tokens=round(ask.prompt_tokens * further),
-        tokens=round(ask.tokens * further),
-        most_tokens=round(ask.most_tokens * further),
-        seconds=None if ask.seconds is None else ask.seconds * further,
-        money=None if ask.money is None else ask.money * further,
-        most_money=None if ask.most_money is None else ask.most_money * further,
-        basis=f"the same as {first.teacher}, which is asked once",
-    )
-
-
-def _ask(inquiry: Inquiry, machine: Machine) -> AskOutlook:
-    responder, missing = inquiry.responder, inquiry.missing()
+def _ask(
+    inquiry: Inquiry, missing: Sequence[Ask], machine: Machine, *, stored: int, others: float
+) -> AskOutlook:
+    responder = inquiry.responder
     sampling = responder.options.sampling
     own = inquiry.shelf.costs()
-    tokens, basis = _expected(own, machine, most=sampling.max_tokens)
+    tokens, basis = _expected(own, others, most=sampling.max_tokens)
     prompts = _prompt_tokens(missing, own, responder)
     pace, how = _pace(own, responder, machine) if missing else (None, "")
     total = round(tokens * len(missing))
@@ -165,7 +156,7 @@ def _ask(inquiry: Inquiry, machine: Machine) -> AskOutlook:
         teacher=inquiry.name,
         sampling=sampling.described(),
         identity=inquiry.shelf.identity.digest,
-        stored=len(inquiry.wanted()) - len(missing),
+        stored=stored,
         missing=len(missing),
         prompt_tokens=prompts,
         tokens=total,
@@ -177,20 +168,23 @@ def _ask(inquiry: Inquiry, machine: Machine) -> AskOutlook:
     )
 
 
-def _expected(own: Costs, machine: Machine, *, most: int) -> tuple[float, str]:
+def _expected(own: Costs, others: float, *, most: int) -> tuple[float, str]:
     """Return the tokens to expect of a response, and what that rests on."""
     if own.responses >= _ENOUGH and math.isfinite(own.tokens):
         return own.tokens, f"length by {own.responses:,} stored responses of this teacher"
-    costs = [
-        shelf.costs()
-        for shelf in Store(machine.store).shelves()
-        if isinstance(shelf, ResponseShelf)
-    ]
-    known = [one for one in costs if one.responses >= _ENOUGH and math.isfinite(one.tokens)]
-    if known:
-        mean = float(np.average([c.tokens for c in known], weights=[c.responses for c in known]))
-        return min(mean, most), "length by other teachers' stored responses"
+    if math.isfinite(others):
+        return min(others, most), "length by other teachers' stored responses"
     return min(ASSUMED_TOKENS, most), f"length assumed: {min(ASSUMED_TOKENS, most)} tokens"
+
+
+def _mean_tokens(machine: Machine) -> float:
+    """Return the mean length of all responses in the store; NaN where there are too few."""
+    shelves = Store(machine.store).shelves()
+    costs = [shelf.costs() for shelf in shelves if isinstance(shelf, ResponseShelf)]
+    known = [one for one in costs if one.responses >= _ENOUGH and math.isfinite(one.tokens)]
+    if not known:
+        return math.nan
+    return float(np.average([c.tokens for c in known], weights=[c.responses for c in known]))
 
 
 def _prompt_tokens(missing: Sequence[Ask], own: Costs, responder: Responder) -> int:
