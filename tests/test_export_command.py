@@ -175,6 +175,19 @@ def test_asked_and_derived_teachers_are_exported_with_how_they_sampled(tmp_path:
     assert "temperature 0.8, 3 samples, seed 0" in (tmp_path / "all" / "README.md").read_text()
 
 
+def test_a_reward_of_zero_stands_in_the_card_as_what_was_measured(
+    tmp_path: Path, files: list[Path]
+):
+    for file in files:
+        rows = [json.loads(line) | {"reward": 0} for line in file.read_text().splitlines()]
+        file.write_text("\n".join(map(json.dumps, rows)))
+    exported(study_file(tmp_path), tmp_path / "out")
+    table = (tmp_path / "out" / "README.md").read_text().partition("## Ranking")[2].splitlines()
+    heading = next(line for line in table if line.startswith("| teacher"))
+    assert "| reward |" in heading
+    assert "| loss |" not in heading  # no student: nothing is known of it
+
+
 def test_the_card_of_a_derived_teacher_names_the_model_that_wrote_its_texts(tmp_path: Path):
     derived = '\n[[derived]]\nkind = "random"\nof = "one"\nlabel = "chosen"\n'
     exported(asking_file(tmp_path, derived), tmp_path / "out", "--teacher", "chosen")
