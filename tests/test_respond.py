@@ -243,7 +243,9 @@ def test_a_local_teacher_killed_at_random_places_writes_what_an_undisturbed_one_
 ):
     write_questions(tmp_path, 40)
     store, undisturbed = tmp_path / "store", tmp_path / "undisturbed"
+    began = time.monotonic()
     answer_in_this_process(str(tmp_path), str(model_folder), str(undisturbed))
+    took = time.monotonic() - began
     expected = texts_in(undisturbed)
     assert len(expected) == 120
     assert len(set(expected.values())) > 100
@@ -263,14 +265,14 @@ def test_a_local_teacher_killed_at_random_places_writes_what_an_undisturbed_one_
         while kill and process.is_alive() and len(texts_in(store)) == sizes[-1]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        time.sleep(rng.uniform(0.0, 0.3))
+        time.sleep(rng.uniform(0.0, took / (2 * KILLS)))
         process.kill()
         process.join()
         process.close()
         assert stored_twice(store) == []
         sizes.append(len(texts_in(store)))
         assert texts_in(store).items() <= expected.items()
-    assert 0 < sizes[-1] < len(expected), sizes
+    assert any(0 < size < len(expected) for size in sizes), sizes
     answer_in_this_process(str(tmp_path), str(model_folder), str(store))
     assert texts_in(store) == expected
     assert stored_twice(store) == []
