@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from preceptor.engines.base import RANK_LIMIT
+from preceptor.engines.kernels import fits, kernels
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     rows: int = 1024
-    columns: int = 768
+    columns: int = 1024
 
     def statistics(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
         """Return the statistics of the `targets` (n,) predicted from `hidden` (n, width)."""
@@ -82,7 +83,7 @@ class Head:
 
         count, vocabulary = hidden.shape[0], self.weight.shape[0]
         columns = min(self.columns, vocabulary)
-        fold = _Fold(targets, self._target_logits(hidden, targets), columns=columns)
+        fold = _fold_for(targets, self._target_logits(hidden, targets), columns=columns)
         memory = hidden.new_empty(count * columns)
         scratch = torch.empty_like(memory, dtype=torch.float32)
         for first in range(0, vocabulary, columns):
@@ -90,6 +91,45 @@ class Head:
             out = memory[: count * size].view(count, size)
             fold.add(self.logits(hidden, first, out), first, scratch[: count * size].view_as(out))
         return fold.result()
+
+
+def _fold_for(
+    targets: "torch.Tensor", target_logits: "torch.Tensor", *, columns: int
+) -> "_CompiledFold | _Fold":
+    if kernels() is not None and fits(target_logits):
+        return _CompiledFold(targets, target_logits)
+    return _Fold(targets, target_logits, columns=columns)
+
+
+class _CompiledFold:
+    """What `_Fold` does, in one walk over each tile."""
+
+    def __init__(self, targets: "torch.Tensor", target_logits: "torch.Tensor") -> None:
+        import torch
+
+        found = kernels()
+        assert found is not None
+        self._fold = found.fold
+        self.targets = targets.contiguous()
+        self.threshold = target_logits
+        self.target = target_logits.clone()
+        self.top = torch.full_like(target_logits, -torch.inf)
+        self.total = torch.zeros_like(target_logits, dtype=torch.float64)
+        self.weighted = torch.zeros_like(self.total)
+        self.above = torch.zeros_like(target_logits)
+
+    def add(self, logits: "torch.Tensor", first: int, scratch: "torch.Tensor") -> None:
+        """Fold in the tile `logits` (tokens, columns), whose first column is entry `first`."""
+        statistics = (self.top, self.total, self.weighted, self.above)
+        self._fold(logits, first, self.targets, self.threshold, self.target, *statistics)
+
+    def result(self) -> TokenTensors:
+        """Return the statistics over all tiles."""
+        shift = self.total.log()
+        nll = (self.top.double() - self.target) + shift
+        entropy = shift - self.weighted / self.total
+        rank = (self.above + 1).clamp(max=RANK_LIMIT)
+        return TokenTensors(nll.float(), rank, entropy.float())
 
 
 class _Fold:

@@ -11,6 +11,8 @@ import sys
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from preceptor.engines.kernels import GELU_TANH, SILU, fits, kernels
+
 if TYPE_CHECKING:
     import torch
 
@@ -64,25 +66,79 @@ def gate_in_place(model: Any) -> int:
     return changed
 
 
+def normalise_at_once(model: Any) -> int:
+    """Make the root-mean-square norms of a float32 `model` walk over their input once; return how many do.
+
+    Without compiled steps (`kernels`) nothing is changed. A norm is recognised by its parts, and changed only
+    if it then gives the same output: some architectures multiply by the weight, some by one more.
+    """
+    if kernels() is None:
+        return 0
+    return sum(map(_normalises_at_once, model.modules()))
+
+
+def _normalises_at_once(module: Any) -> bool:
+    import torch
+
+    weight = getattr(module, "weight", None)
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not type(module).__name__.endswith("RMSNorm") or not isinstance(epsilon, float):
+        return False
+    if not isinstance(weight, torch.Tensor) or not fits(weight) or weight.dim() != 1:
+        return False
+    probe = torch.linspace(-1, 2, 2 * len(weight)).view(1, 2, -1)
+    with torch.inference_mode():
+        expected = module(probe)
+        for offset in (0.0, 1.0):
+            module.forward = MethodType(_normalised(epsilon, offset), module)
+            if torch.allclose(module(probe), expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+                return True
+    del module.forward
+    return False
+
+
+def _normalised(epsilon: float, offset: float) -> Any:
+    """Return the forward method of a norm, (..., width) to the same shape."""
+    found = kernels()
+    assert found is not None
+
+    def forward(self: Any, hidden: "torch.Tensor") -> "torch.Tensor":
+        # Heads are normed after they were moved before the tokens, which their memory does not know.
+        turned = hidden.dim() == 4 and not hidden.is_contiguous()
+        values = hidden.transpose(1, 2) if turned else hidden
+        if not fits(values):
+            plain: torch.Tensor = type(self).forward(self, hidden)
+            return plain
+        out = found.root_mean_square(values, self.weight, epsilon=epsilon, offset=offset)
+        return out.transpose(1, 2) if turned else out
+
+    return forward
+
+
 def _gated(self: Any, hidden: "torch.Tensor") -> "torch.Tensor":
-    inner = _activated(self.act_fn, self.gate_proj(hidden))
-    inner.mul_(self.up_proj(hidden))
-    out: torch.Tensor = self.down_proj(inner)
+    gate, up = self.gate_proj(hidden), self.up_proj(hidden)
+    out: torch.Tensor = self.down_proj(_activated_and_multiplied(self.act_fn, gate, up))
     return out
 
 
-def _activated(activation: Any, values: "torch.Tensor") -> "torch.Tensor":
-    """Return the activation of `values`, in their own memory where PyTorch can."""
+def _activated_and_multiplied(
+    activation: Any, gate: "torch.Tensor", up: "torch.Tensor"
+) -> "torch.Tensor":
+    """Return the activation of `gate` times `up`, in the memory of `gate` where that can be."""
     import torch
 
-    name = type(activation).__name__
+    known = {"SiLU": SILU, "SiLUActivation": SILU, "GELUTanh": GELU_TANH}
+    name, compiled = type(activation).__name__, kernels()
+    if name in known and compiled is not None and fits(gate, up):
+        slope, cube = known[name]
+        return compiled.gate(gate, up, slope=slope, cube=cube)
     if name in ("SiLU", "SiLUActivation"):
-        values = torch.nn.functional.silu(values, inplace=True)
-    elif name == "GELUTanh":
-        values = torch.ops.aten.gelu_(values, approximate="tanh")
-    else:
-        values = activation(values)
-    return values
+        return torch.nn.functional.silu(gate, inplace=True).mul_(up)
+    if name == "GELUTanh":
+        out: torch.Tensor = torch.ops.aten.gelu_(gate, approximate="tanh").mul_(up)
+        return out
+    changed: torch.Tensor = activation(gate).mul_(up)
+    return changed
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from preceptor.engines.memory import (
     gate_in_place,
     is_out_of_memory,
     keep_freed_memory,
+    normalise_at_once,
     release_memory,
 )
 from preceptor.engines.packing import Group, Pack, plan
@@ -79,6 +80,7 @@ class PackedEngine(Generic[Found]):
         if self.device.type == "cpu":
             keep_freed_memory()
             gate_in_place(model)
+            normalise_at_once(model)
         attention.register()
         self.packed = self.options.packed and self._reproduces_itself()
         self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))

@@ -95,7 +95,7 @@ def _head_of(model: Any, device: str) -> Head | None:
     config = model.config
     multiplier = getattr(config, "logit_scale", None) or 1.0
     divisor = getattr(config, "logits_scaling", None) or 1.0
-    rows, columns = (1024, 768) if device == "cpu" else (4096, 16384)
+    rows, columns = (1024, 1024) if device == "cpu" else (4096, 16384)
     return Head(
         weight.detach(),
         bias=getattr(layer, "bias", None),

@@ -1,0 +1,149 @@
+"""Compiled steps for a CPU: built once from `kernels.c` by the machine's own C compiler, where there is one.
+
+Between multiplications PyTorch walks over the same memory once for every elementwise operation; the
+compiled steps walk over it once. They change numbers by rounding alone, and whoever uses them keeps a way
+without: no compiler, another kind of number or another device means that way. The environment variable
+PRECEPTOR_KERNELS=off does too.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+SWITCH = "PRECEPTOR_KERNELS"
+"""Environment variable; `off` keeps to PyTorch's own operations."""
+
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fPIC",
+    "-shared",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+)
+_COMPILERS = ("cc", "gcc", "clang")
+_SECONDS = 60
+_SOURCE = Path(__file__).with_name("kernels.c")
+
+SILU = (1.0, 0.0)
+GELU_TANH = (2 * (2 / 3.141592653589793) ** 0.5, 0.044715)
+"""Slope and cube of the activation `g / (1 + exp(-slope * (g + cube * g**3)))`."""
+
+
+class Kernels:
+    """The compiled steps; every tensor must be contiguous float32 on the CPU (`fits`)."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        whole, real, at = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+        library.preceptor_fold.argtypes = [at, whole, whole, whole, *[at] * 7]
+        library.preceptor_root_mean_square.argtypes = [at, at, at, whole, whole, real, real]
+        library.preceptor_gate.argtypes = [at, at, whole, real, real]
+        for name in ("preceptor_fold", "preceptor_root_mean_square", "preceptor_gate"):
+            getattr(library, name).restype = None
+
+    def fold(self, logits: "torch.Tensor", first: int, *state: "torch.Tensor") -> None:
+        """Fold a tile (rows, columns) of logits, from vocabulary entry `first` on, into `state`.
+
+        `state` is, each of shape (rows,): targets (int64), thresholds, found, top (float32), total,
+        weighted (float64), above (float32); see `kernels.c`.
+        """
+        pointers = [tensor.data_ptr() for tensor in state]
+        self._library.preceptor_fold(logits.data_ptr(), *logits.shape, first, *pointers)
+
+    def root_mean_square(
+        self, values: "torch.Tensor", weight: "torch.Tensor", *, epsilon: float, offset: float
+    ) -> "torch.Tensor":
+        """Return `values` (..., width) over their root mean square, times `weight + offset`."""
+        import torch
+
+        out, width = torch.empty_like(values), values.shape[-1]
+        self._library.preceptor_root_mean_square(
+            values.data_ptr(),
+            out.data_ptr(),
+            weight.data_ptr(),
+            values.numel() // width,
+            width,
+            epsilon,
+            offset,
+        )
+        return out
+
+    def gate(
+        self, gate: "torch.Tensor", up: "torch.Tensor", *, slope: float, cube: float
+    ) -> "torch.Tensor":
+        """Return `activation(gate) * up` in the memory of `gate`."""
+        self._library.preceptor_gate(gate.data_ptr(), up.data_ptr(), gate.numel(), slope, cube)
+        return gate
+
+
+def fits(*tensors: "torch.Tensor") -> bool:
+    """Whether the compiled steps can work on these tensors."""
+    import torch
+
+    return all(
+        one.dtype == torch.float32 and one.device.type == "cpu" and one.is_contiguous()
+        for one in tensors
+    )
+
+
+@cache
+def kernels() -> Kernels | None:
+    """Return the compiled steps, built at first use; None where they cannot be had, or are switched off."""
+    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no"):
+        return None
+    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+    if compiler is None or not _SOURCE.is_file():
+        logger.info("no C compiler is here: elementwise steps run in PyTorch, which is slower")
+        return None
+    try:
+        return Kernels(ctypes.CDLL(str(_built(compiler))))
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        logger.info("the compiled steps could not be built (%s): PyTorch does without", error)
+        return None
+
+
+def _built(compiler: str) -> Path:
+    """Return the library, compiled unless this machine's cache has it."""
+    from platformdirs import user_cache_path
+
+    parts = (_SOURCE.read_bytes(), repr((compiler, _FLAGS, _processor())).encode())
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    folder = user_cache_path("preceptor") / "kernels"
+    library = folder / f"{digest}.so"
+    if library.is_file():
+        return library
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / library.name
+        subprocess.run(
+            [compiler, *_FLAGS, "-o", str(made), str(_SOURCE), "-lm"],
+            check=True,
+            capture_output=True,
+            timeout=_SECONDS,
+        )
+        made.replace(library)
+    return library
+
+
+def _processor() -> Any:
+    """Return what `-march=native` depends on: a cache may be shared by machines that differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine(), platform.processor()
+    return sorted({one for one in lines if one.startswith(("flags", "Features", "model name"))})

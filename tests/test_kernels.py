@@ -1,0 +1,173 @@
+"""The compiled steps give what PyTorch's own operations give, to rounding, and can be done without."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from preceptor.engines import kernels as module
+from preceptor.engines.head import _CompiledFold, _Fold
+from preceptor.engines.kernels import GELU_TANH, SILU, SWITCH, Kernels, fits, kernels
+from preceptor.engines.memory import normalise_at_once
+
+SPECIAL = [torch.nan, torch.inf]
+
+
+@pytest.fixture
+def compiled() -> Kernels:
+    found = kernels()
+    if found is None:
+        pytest.skip("no C compiler is here")
+    return found
+
+
+@pytest.fixture
+def afresh() -> Iterator[None]:
+    """Forget the compiled steps before and after the test."""
+    kernels.cache_clear()
+    yield
+    kernels.cache_clear()
+
+
+def folded(logits: torch.Tensor, targets: torch.Tensor, columns: int) -> list[list[torch.Tensor]]:
+    """Return the statistics by the compiled fold and by PyTorch's, from the same tiles."""
+    thresholds = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    found: list[_CompiledFold | _Fold] = [
+        _CompiledFold(targets, thresholds),
+        _Fold(targets, thresholds, columns=columns),
+    ]
+    for fold in found:
+        for first in range(0, logits.shape[1], columns):
+            tile = logits[:, first : first + columns].clone()
+            fold.add(tile, first, torch.empty_like(tile))
+    return [list(fold.result()) for fold in found]
+
+
+@pytest.mark.parametrize("columns", [1, 15, 16, 100, 1024])
+@pytest.mark.parametrize("size", [0.1, 4.0, 30.0])
+def test_a_fold_does_not_depend_on_who_does_it(compiled: Kernels, columns: int, size: float):
+    source = torch.Generator().manual_seed(3)
+    logits = torch.randn(40, 515, generator=source) * size - 100 * (size > 20)
+    targets = torch.randint(515, (40,), generator=source)
+    one, other = folded(logits, targets, columns)
+    for mine, theirs in zip(one, other, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-6, atol=2e-5)
+
+
+def test_a_rising_maximum_does_not_spoil_what_was_folded_before(compiled: Kernels):
+    logits = torch.linspace(-300, 300, 96).repeat(3, 1)
+    targets = torch.tensor([0, 50, 95])
+    one, _ = folded(logits, targets, 16)
+    expected = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+    torch.testing.assert_close(one[0].double(), expected, rtol=1e-6, atol=1e-5)
+    assert one[1].tolist() == [96.0, 46.0, 1.0]
+
+
+def test_an_entry_that_cannot_be_taken_weighs_nothing(compiled: Kernels):
+    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(1))
+    logits[:, 7] = -torch.inf
+    one, _ = folded(logits, torch.tensor([1, 2, 3, 39]), 16)
+    logs = logits.double().log_softmax(-1)
+    entropy = -torch.special.xlogy(logs.exp(), logs.exp()).sum(-1)
+    torch.testing.assert_close(one[2].double(), entropy, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+@pytest.mark.parametrize("place", [3, 39])
+def test_what_is_not_finite_spoils_its_own_row_alone(compiled: Kernels, special: float, place: int):
+    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(1))
+    logits[2, place] = special
+    one, _ = folded(logits, torch.tensor([1, 2, 5, 38]), 16)
+    assert torch.isfinite(one[0]).tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize("count", [1, 16, 1000])
+def test_gates_are_those_of_pytorch(compiled: Kernels, count: int):
+    source = torch.Generator().manual_seed(5)
+    gate, up = (torch.randn(count, generator=source) * 8 for _ in range(2))
+    gate[0] = 200.0
+    silu = torch.nn.functional.silu(gate) * up
+    gelu = torch.nn.functional.gelu(gate, approximate="tanh") * up
+    for (slope, cube), expected in ((SILU, silu), (GELU_TANH, gelu)):
+        found = compiled.gate(gate.clone(), up, slope=slope, cube=cube)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert compiled.gate(torch.tensor([torch.nan]), up[:1], slope=1.0, cube=0.0).isnan().all()
+    negative = compiled.gate(torch.tensor([-300.0]), torch.ones(1), slope=1.0, cube=0.0)
+    assert abs(float(negative)) < 1e-30
+
+
+@pytest.mark.parametrize("width", [1, 16, 50, 640])
+def test_norms_are_those_of_the_definition(compiled: Kernels, width: int):
+    source = torch.Generator().manual_seed(5)
+    values, weight = torch.randn(3, 2, width, generator=source), torch.rand(width, generator=source)
+    found = compiled.root_mean_square(values, weight, epsilon=1e-6, offset=1.0)
+    expected = values * (values.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * (1 + weight)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class OddRMSNorm(torch.nn.Module):
+    """A norm that multiplies by twice its weight, which no compiled step does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.rand(width) + 0.5)
+        self.eps = 1e-6
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        scaled = hidden * (hidden.pow(2).mean(-1, keepdim=True) + self.eps).rsqrt()
+        return 2 * self.weight * scaled
+
+
+def test_a_norm_that_means_something_else_is_left_as_it_is(compiled: Kernels):
+    odd = OddRMSNorm(8)
+    hidden = torch.rand(1, 3, 8)
+    expected = odd(hidden)
+    assert normalise_at_once(odd) == 0
+    assert "forward" not in vars(odd)
+    assert torch.equal(odd(hidden), expected)
+
+
+def test_only_whole_rows_of_float32_on_the_cpu_fit():
+    whole = torch.zeros(4, 6)
+    assert fits(whole)
+    assert not fits(whole.t())
+    assert not fits(whole, whole.half())
+    assert not fits(whole.to("meta"))
+
+
+def test_the_switch_turns_them_off(afresh: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(SWITCH, "off")
+    assert kernels() is None
+
+
+def test_without_a_compiler_there_are_none(
+    afresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert kernels() is None
+
+
+def test_a_compiler_that_fails_is_done_without(
+    afresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert kernels() is None
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+def test_they_are_built_once(
+    compiled: Kernels, afresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels() is not None
+    (library,) = tmp_path.rglob("*.so")
+    built = library.stat().st_mtime_ns
+    kernels.cache_clear()
+    assert kernels() is not None
+    assert [one.stat().st_mtime_ns for one in tmp_path.rglob("*.so")] == [built]
+    assert module._SOURCE.is_file()
