@@ -7,8 +7,17 @@ import pytest
 import torch
 
 from preceptor.engines import kernels as module
+from preceptor.engines.attention import _attend, _Scoring
 from preceptor.engines.head import _CompiledFold, _Fold
-from preceptor.engines.kernels import GELU_TANH, SILU, SWITCH, Kernels, fits, kernels
+from preceptor.engines.kernels import (
+    GELU_TANH,
+    SILU,
+    SWITCH,
+    Kernels,
+    attends,
+    fits,
+    kernels,
+)
 from preceptor.engines.memory import normalise_at_once
 
 SPECIAL = [torch.nan, torch.inf]
@@ -104,6 +113,57 @@ def test_norms_are_those_of_the_definition(compiled: Kernels, width: int):
     found = compiled.root_mean_square(values, weight, epsilon=1e-6, offset=1.0)
     expected = values * (values.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * (1 + weight)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [(9, 3, 64, 64), (4, 1, 128, 128), (2, 2, 32, 96)])
+@pytest.mark.parametrize(("shared", "own"), [(0, 1), (0, 33), (7, 100), (64, 31), (40, 64)])
+@pytest.mark.parametrize("window", [None, 1, 5, 40, 64, 1000])
+def test_attention_is_that_of_pytorch(
+    compiled: Kernels,
+    heads: tuple[int, int, int, int],
+    shared: int,
+    own: int,
+    window: int | None,
+):
+    count, key_heads, width, value_width = heads
+    source = torch.Generator().manual_seed(11)
+
+    def states(tokens: int, many: int, size: int) -> torch.Tensor:
+        return torch.randn(1, tokens, many, size, generator=source).transpose(1, 2)
+
+    query = states(own, count, width)
+    keys, values = (
+        states(shared + own, key_heads, width),
+        states(shared + own, key_heads, value_width),
+    )
+    scoring = _Scoring(0.2, window, None, None, 128, {})
+    expected = _attend(query.double(), keys.double(), values.double(), scoring)[0].float()
+    found = compiled.attend(
+        query[0],
+        (keys[0, :, :shared], values[0, :, :shared]),
+        (keys[0, :, shared:].clone(), values[0, :, shared:]),
+        scale=0.2,
+        window=window,
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_spoiled_key_spoils_only_those_who_see_it(compiled: Kernels):
+    source = torch.Generator().manual_seed(2)
+    query, keys, values = (torch.randn(2, 50, 32, generator=source) for _ in range(3))
+    keys[:, 20] = torch.nan
+    nothing = (keys[:, :0], values[:, :0])
+    out = compiled.attend(query, nothing, (keys, values), scale=0.2, window=10)
+    spoiled = out.isnan().any(-1).any(-1)
+    assert spoiled.nonzero().squeeze(-1).tolist() == list(range(20, 30))
+
+
+def test_attention_leaves_odd_widths_and_other_numbers_alone():
+    assert attends(torch.zeros(1, 2, 5, 64))
+    assert attends(torch.zeros(1, 5, 2, 64).transpose(1, 2))
+    assert not attends(torch.zeros(1, 2, 5, 80))
+    assert not attends(torch.zeros(1, 2, 64, 64).transpose(2, 3))
+    assert not attends(torch.zeros(1, 2, 5, 64, dtype=torch.bfloat16))
 
 
 class OddRMSNorm(torch.nn.Module):

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from preceptor.engines.kernels import attends, kernels
 from preceptor.engines.packing import Group, Pack
 
 if TYPE_CHECKING:
@@ -102,16 +103,17 @@ def packed_attention(
     layer = int(getattr(module, "layer_idx", 0) or 0)
     for group in context.pack.groups:
         prompt_key, prompt_value = _prompt_states(context, group, layer, (key, value))
+        prompt = (prompt_key, prompt_value)
         if not group.resumed:
+            nothing = (prompt_key[:, :, :0], prompt_value[:, :, :0])
             span = slice(group.start, group.stop)
-            output[:, span] = _attend(query[:, :, span], prompt_key, prompt_value, scoring)
+            output[:, span] = _attend_after(nothing, query[:, :, span], prompt, scoring)
         for branch in group.branches:
             if branch.start == branch.stop:
                 continue
             span = slice(branch.start, branch.stop)
-            keys = _joined(prompt_key, key[:, :, span])
-            values = _joined(prompt_value, value[:, :, span])
-            output[:, span] = _attend(query[:, :, span], keys, values, scoring)
+            own = (key[:, :, span], value[:, :, span])
+            output[:, span] = _attend_after(prompt, query[:, :, span], own, scoring)
     if context.kept is not None:
         context.kept.layers[layer] = (prompt_key.clone(), prompt_value.clone())
     return output, None
@@ -131,7 +133,24 @@ def _prompt_states(
 def _joined(prompt: "torch.Tensor", own: "torch.Tensor") -> "torch.Tensor":
     import torch
 
-    return torch.cat((prompt, own), dim=2)
+    return torch.cat((prompt, own), dim=2) if prompt.shape[2] else own
+
+
+def _attend_after(
+    prompt: "tuple[torch.Tensor, torch.Tensor]",
+    query: "torch.Tensor",
+    own: "tuple[torch.Tensor, torch.Tensor]",
+    scoring: _Scoring,
+) -> "torch.Tensor":
+    """Attend causally to the keys and values of the prompt, then to one's own; (1, tokens, heads, width)."""
+    compiled = kernels()
+    plain = scoring.softcap is None and scoring.sinks is None
+    if compiled is not None and plain and attends(query, *prompt, *own):
+        scale = scoring.scale if scoring.scale is not None else query.shape[-1] ** -0.5
+        shared, latter = (prompt[0][0], prompt[1][0]), (own[0][0], own[1][0])
+        return compiled.attend(query[0], shared, latter, scale=scale, window=scoring.window)[None]
+    keys, values = (_joined(*pair) for pair in zip(prompt, own, strict=True))
+    return _attend(query, keys, values, scoring)
 
 
 def _attend(

@@ -1,6 +1,6 @@
 /* The elementwise steps of a forward pass on a CPU, each in one walk over its memory.
  *
- * Sixteen lanes at a time by the vector extensions of GCC and Clang, which become AVX-512, AVX2 or NEON.
+ * Some lanes at a time by the vector extensions of GCC and Clang, which become AVX-512, AVX2 or NEON.
  * Threads are the caller's: every function works on its own rows alone. NaN goes in and comes out.
  */
 
@@ -8,7 +8,17 @@
 #include <stdint.h>
 #include <string.h>
 
+/* As many lanes as a register has, or two registers; sums of QUERIES by two of them stay in registers. */
+#ifdef __AVX512F__
 #define LANES 16
+#define QUERIES 8
+#else
+#define LANES 8
+#define QUERIES 4
+#endif
+
+#define KEYS (2 * LANES) /* keys of a block */
+#define TILE 32          /* queries that go through a block while it is in the cache */
 
 typedef float reals __attribute__((vector_size(4 * LANES)));
 typedef int32_t whole __attribute__((vector_size(4 * LANES)));
@@ -169,5 +179,143 @@ void preceptor_gate(float *gate, const float *up, int64_t count, float slope, fl
         reals power = bounded((g + cube * g * g * g) * -slope, -87, 87);
         reals values = g / (1.0f + exponential(power)) * u;
         memcpy(gate + at, &values, (size_t)here * sizeof(float));
+    }
+}
+
+/* sums[query][0, 1] += rows[query][step] * columns[step][0, 1] over `steps`; columns are KEYS apart or
+ * `column_stride`. What both products of attention come down to. */
+static inline void product(reals sums[QUERIES][2], const float *rows, int64_t row_stride,
+                           const float *columns, int64_t column_stride, int64_t steps)
+{
+    for (int64_t step = 0; step < steps; step++) {
+        const reals one = loaded(columns + step * column_stride);
+        const reals other = loaded(columns + step * column_stride + LANES);
+#pragma GCC unroll 8
+        for (int query = 0; query < QUERIES; query++) {
+            const float factor = rows[query * row_stride + step];
+            sums[query][0] += factor * one;
+            sums[query][1] += factor * other;
+        }
+    }
+}
+
+/* Blocks of KEYS keys, each transposed to (width, KEYS), zero where the last one is not full. */
+static void turn_keys(float *blocks, const float *keys, int64_t token_stride, int64_t from,
+                      int64_t count, int64_t width)
+{
+    for (int64_t key = 0; key < count; key++) {
+        float *block = blocks + (from + key) / KEYS * KEYS * width + (from + key) % KEYS;
+        for (int64_t at = 0; at < width; at++) block[at * KEYS] = keys[key * token_stride + at];
+    }
+}
+
+/* Floats that preceptor_attend needs as scratch. */
+int64_t preceptor_attend_scratch(int64_t keys, int64_t width, int64_t value_width)
+{
+    const int64_t padded = (keys + KEYS - 1) / KEYS * KEYS;
+    return padded * (width + value_width + TILE) + TILE * (width + value_width);
+}
+
+/* Attend causally: `queries` queries are the last positions of `shared + own` keys, and each sees the
+ * `window` keys that end with its own, all before it where `window` is 0.
+ *
+ * Queries are (heads, queries, width), keys and values (key_heads, tokens, width or value_width), each given
+ * by the strides of head and token; `out` is (queries, heads, value_width), contiguous. `shared` keys come
+ * first and lie apart from the `own` ones. Widths must be multiples of KEYS.
+ */
+void preceptor_attend(const float *query, int64_t query_head, int64_t query_token, int64_t queries,
+                      int64_t heads, const float *shared_key, const float *shared_value,
+                      const int64_t *shared_strides, int64_t shared, const float *own_key,
+                      const float *own_value, const int64_t *own_strides, int64_t own,
+                      int64_t key_heads, int64_t width, int64_t value_width, float scale,
+                      int64_t window, float *out, float *scratch)
+{
+    const int64_t keys = shared + own, padded = (keys + KEYS - 1) / KEYS * KEYS;
+    float *turned = scratch, *values = turned + padded * width;
+    float *weights = values + padded * value_width, *rows = weights + TILE * padded;
+    float *mixed = rows + TILE * width;
+    for (int64_t group = 0; group < key_heads; group++) {
+        memset(turned + (padded - KEYS) * width, 0, (size_t)(KEYS * width) * sizeof(float));
+        memset(values + (padded - KEYS) * value_width, 0, (size_t)(KEYS * value_width) * sizeof(float));
+        turn_keys(turned, shared_key + group * shared_strides[0], shared_strides[1], 0, shared, width);
+        turn_keys(turned, own_key + group * own_strides[0], own_strides[1], shared, own, width);
+        for (int64_t key = 0; key < keys; key++) {
+            const float *from = key < shared
+                                    ? shared_value + group * shared_strides[2] + key * shared_strides[3]
+                                    : own_value + group * own_strides[2] + (key - shared) * own_strides[3];
+            memcpy(values + key * value_width, from, (size_t)value_width * sizeof(float));
+        }
+        for (int64_t head = group * (heads / key_heads); head < (group + 1) * (heads / key_heads); head++)
+            for (int64_t first = 0; first < queries; first += TILE) {
+                const int64_t count = queries - first < TILE ? queries - first : TILE;
+                const int64_t position = keys - queries + first; /* of the tile's first query */
+                int64_t from = window && position - window + 1 > 0 ? position - window + 1 : 0;
+                from -= from % KEYS;
+                const int64_t to = (position + count + KEYS - 1) / KEYS * KEYS;
+                for (int64_t row = 0; row < TILE; row++) {
+                    const int64_t taken = first + (row < count ? row : count - 1);
+                    const float *at = query + head * query_head + taken * query_token;
+                    for (int64_t place = 0; place < width; place++) rows[row * width + place] = at[place] * scale;
+                }
+                for (int64_t key = from; key < to; key += KEYS)
+                    for (int64_t row = 0; row < count; row += QUERIES) {
+                        reals sums[QUERIES][2] = {0};
+                        product(sums, rows + row * width, width, turned + key * width, KEYS, width);
+#pragma GCC unroll 8
+                        for (int query = 0; query < QUERIES; query++) {
+                            stored(weights + (row + query) * padded + key, sums[query][0]);
+                            stored(weights + (row + query) * padded + key + LANES, sums[query][1]);
+                        }
+                    }
+                float totals[TILE];
+                for (int64_t row = 0; row < count + QUERIES - 1 - (count + QUERIES - 1) % QUERIES; row++) {
+                    float *own_weights = weights + row * padded;
+                    const int64_t at = position + (row < count ? row : count - 1);
+                    const int64_t low = window && at - window + 1 > from ? at - window + 1 : from;
+                    for (int64_t key = from; key < low; key++) own_weights[key] = -INFINITY;
+                    for (int64_t key = at + 1; key < to; key++) own_weights[key] = -INFINITY;
+                    reals largest = all(-INFINITY);
+                    for (int64_t key = from; key < to; key += LANES) {
+                        const reals here = loaded(own_weights + key);
+                        largest = chosen(here > largest, here, largest);
+                    }
+                    float highest = -INFINITY;
+                    for (int lane = 0; lane < LANES; lane++)
+                        if (largest[lane] > highest) highest = largest[lane];
+                    reals sums = all(0);
+                    for (int64_t key = from; key < to; key += LANES) {
+                        const reals lower = loaded(own_weights + key) - highest;
+                        const whole far = lower < all(-87);
+                        const reals weight = chosen(far, all(0), exponential(chosen(far, all(-87), lower)));
+                        stored(own_weights + key, weight);
+                        sums += weight;
+                    }
+                    totals[row] = sum(sums);
+                }
+                memset(mixed, 0, (size_t)(TILE * value_width) * sizeof(float));
+                for (int64_t key = from; key < to; key += KEYS)
+                    for (int64_t row = 0; row < count; row += QUERIES)
+                        for (int64_t place = 0; place < value_width; place += KEYS) {
+                            float *sums_at = mixed + row * value_width + place;
+                            reals sums[QUERIES][2];
+#pragma GCC unroll 8
+                            for (int query = 0; query < QUERIES; query++) {
+                                sums[query][0] = loaded(sums_at + query * value_width);
+                                sums[query][1] = loaded(sums_at + query * value_width + LANES);
+                            }
+                            product(sums, weights + row * padded + key, padded,
+                                    values + key * value_width + place, value_width, KEYS);
+#pragma GCC unroll 8
+                            for (int query = 0; query < QUERIES; query++) {
+                                stored(sums_at + query * value_width, sums[query][0]);
+                                stored(sums_at + query * value_width + LANES, sums[query][1]);
+                            }
+                        }
+                for (int64_t row = 0; row < count; row++) {
+                    float *to_row = out + ((first + row) * heads + head) * value_width;
+                    for (int64_t place = 0; place < value_width; place++)
+                        to_row[place] = mixed[row * value_width + place] / totals[row];
+                }
+            }
     }
 }

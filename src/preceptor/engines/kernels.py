@@ -48,13 +48,21 @@ class Kernels:
     """The compiled steps; every tensor must be contiguous float32 on the CPU (`fits`)."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+        functions: Any = library
         whole, real, at = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-        library.preceptor_fold.argtypes = [at, whole, whole, whole, *[at] * 7]
-        library.preceptor_root_mean_square.argtypes = [at, at, at, whole, whole, real, real]
-        library.preceptor_gate.argtypes = [at, at, whole, real, real]
-        for name in ("preceptor_fold", "preceptor_root_mean_square", "preceptor_gate"):
-            getattr(library, name).restype = None
+        functions.preceptor_fold.argtypes = [at, whole, whole, whole, *[at] * 7]
+        functions.preceptor_root_mean_square.argtypes = [at, at, at, whole, whole, real, real]
+        functions.preceptor_gate.argtypes = [at, at, whole, real, real]
+        states, sizes = [at, at, at, whole], [whole, whole, whole]
+        functions.preceptor_attend.argtypes = [
+            *(at, whole, whole, whole, whole, *states, *states),
+            *(*sizes, real, whole, at, at),
+        ]
+        for name in ("fold", "root_mean_square", "gate", "attend"):
+            getattr(functions, f"preceptor_{name}").restype = None
+        functions.preceptor_attend_scratch.argtypes = sizes
+        functions.preceptor_attend_scratch.restype = whole
+        self._library = functions
 
     def fold(self, logits: "torch.Tensor", first: int, *state: "torch.Tensor") -> None:
         """Fold a tile (rows, columns) of logits, from vocabulary entry `first` on, into `state`.
@@ -90,6 +98,45 @@ class Kernels:
         self._library.preceptor_gate(gate.data_ptr(), up.data_ptr(), gate.numel(), slope, cube)
         return gate
 
+    def attend(
+        self,
+        query: "torch.Tensor",
+        shared: "tuple[torch.Tensor, torch.Tensor]",
+        own: "tuple[torch.Tensor, torch.Tensor]",
+        *,
+        scale: float,
+        window: int | None,
+    ) -> "torch.Tensor":
+        """Attend causally; `query` (heads, queries, width) are the last positions of the keys.
+
+        `shared` and `own` are keys and values (key heads, tokens, width) that follow each other; each query
+        sees the `window` keys that end with its own, all of them where it is None. See `attends`.
+        Returns (queries, heads, value width).
+        """
+        heads, queries, width = query.shape
+        value_width, keys = own[1].shape[-1], shared[0].shape[1] + own[0].shape[1]
+        out = query.new_empty((queries, heads, value_width))
+        scratch = query.new_empty(self._library.preceptor_attend_scratch(keys, width, value_width))
+        parts: list[Any] = []
+        for key, value in (shared, own):
+            strides = (ctypes.c_int64 * 4)(*key.stride()[:2], *value.stride()[:2])
+            parts += [key.data_ptr(), value.data_ptr(), strides, key.shape[1]]
+        self._library.preceptor_attend(
+            query.data_ptr(),
+            *query.stride()[:2],
+            queries,
+            heads,
+            *parts,
+            own[0].shape[0],
+            width,
+            value_width,
+            scale,
+            window or 0,
+            out.data_ptr(),
+            scratch.data_ptr(),
+        )
+        return out
+
 
 def fits(*tensors: "torch.Tensor") -> bool:
     """Whether the compiled steps can work on these tensors."""
@@ -98,6 +145,23 @@ def fits(*tensors: "torch.Tensor") -> bool:
     return all(
         one.dtype == torch.float32 and one.device.type == "cpu" and one.is_contiguous()
         for one in tensors
+    )
+
+
+_ATTENDED = 32
+"""Widths that the compiled attention takes are multiples of this."""
+
+
+def attends(*heads: "torch.Tensor") -> bool:
+    """Whether the compiled attention can work on these (1, key heads, tokens, width), strided or not."""
+    import torch
+
+    return all(
+        one.dtype == torch.float32
+        and one.device.type == "cpu"
+        and one.stride(-1) == 1
+        and one.shape[-1] % _ATTENDED == 0
+        for one in heads
     )
 
 
