@@ -40,15 +40,12 @@ class Box(NamedTuple):
 
 
 class Offset(NamedTuple):
-    """A label's place: pixels from its mark to the middle of its `side` edge, as Vega's align.
+    """A label's place: pixels from its mark to the middle of its `side` edge, as Vega's align."""
 
-    `free` is False where every place covers another label, so that only something short fits.
-    """
-
+    text: str
     dx: float
     dy: float
     side: str
-    free: bool
 
 
 _CHOICES: tuple[tuple[float, float, str], ...] = tuple(
@@ -64,32 +61,53 @@ _CHOICES: tuple[tuple[float, float, str], ...] = tuple(
 
 def place_labels(
     points: Sequence[tuple[float, float]],
-    texts: Sequence[str],
+    texts: Sequence[tuple[str, str]],
     *,
     width: float,
     height: float,
     lines: Sequence[Box] = (),
 ) -> list[Offset]:
-    """Return an offset for each text beside its point (x, y), in pixels from the plot's top left.
+    """Return a label for each point (x, y), in pixels from the plot's top left.
 
-    Among the places that cover the least of other labels, of marks, and of `lines`, the nearest is taken.
+    Each text is given twice: in full, and short for where every place would cover another label. Among the
+    places that cover the least of labels, of marks, and of `lines`, the nearest is taken.
     """
     plot = Box(0.0, 0.0, width, height)
     marks = [Box(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in points]
     taken: list[Box] = []
     found = []
-    for point, text in zip(points, texts, strict=True):
-        costs = []
-        for order, choice in enumerate(_CHOICES):
-            box = _box(point, choice, len(text) * CHARACTER)
-            labels = sum(box.overlap(other) for other in taken)
-            outside = box.area - box.overlap(plot)
-            covered = sum(box.overlap(mark) for mark in (*marks, *lines))
-            costs.append((10 * labels + 3 * outside + 2 * covered + 5 * order, order, labels, box))
-        _, order, labels, box = min(costs)
-        found.append(Offset(*_CHOICES[order], free=labels == 0))
-        taken.append(box if labels == 0 else _box(point, _CHOICES[0], 2 * CHARACTER))
+    for point, (text, short) in zip(points, texts, strict=True):
+        best = _cheapest(point, text, taken, (*marks, *lines), plot)
+        if best.covered:
+            best = _cheapest(point, short, taken, (*marks, *lines), plot)
+        found.append(Offset(best.text, *_CHOICES[best.order]))
+        taken.append(best.box)
     return found
+
+
+class _Candidate(NamedTuple):
+    cost: float
+    order: int
+    covered: float
+    box: Box
+    text: str
+
+
+def _cheapest(
+    point: tuple[float, float],
+    text: str,
+    taken: Sequence[Box],
+    obstacles: Sequence[Box],
+    plot: Box,
+) -> _Candidate:
+    found = []
+    for order, choice in enumerate(_CHOICES):
+        box = _box(point, choice, len(text) * CHARACTER)
+        covered = sum(box.overlap(other) for other in taken)
+        outside = box.area - box.overlap(plot)
+        cost = 10 * covered + 3 * outside + 2 * sum(map(box.overlap, obstacles)) + 5 * order
+        found.append(_Candidate(cost, order, covered, box, text))
+    return min(found)
 
 
 def _box(point: tuple[float, float], choice: tuple[float, float, str], length: float) -> Box:

@@ -189,15 +189,14 @@ def name_rows(
     `points` and `lines` are in pixels of the nominal plot. A name for which there is no room gives way to
     its number.
     """
-    names = [str(row["label"]) for row in rows]
-    numbers = [str(row["number"]) for row in rows]
-    wide = place_labels(points, names, width=NOMINAL_WIDTH, height=height, lines=lines)
+    texts = [(str(row["label"]), str(row["number"])) for row in rows]
+    wide = place_labels(points, texts, width=NOMINAL_WIDTH, height=height, lines=lines)
     share = PHONE_WIDTH / NOMINAL_WIDTH
     close = [(x * share, y) for x, y in points]
+    numbers = [(short, short) for _, short in texts]
     narrow = place_labels(close, numbers, width=PHONE_WIDTH, height=height)
     for row, far, near in zip(rows, wide, narrow, strict=True):
-        row["name"] = row["label"] if far.free else row["number"]
-        row |= {"dx": far.dx, "dy": far.dy, "side": far.side}
+        row |= {"name": far.text, "dx": far.dx, "dy": far.dy, "side": far.side}
         row |= {"near_dx": near.dx, "near_dy": near.dy, "near_side": near.side}
 
 

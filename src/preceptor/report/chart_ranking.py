@@ -32,6 +32,9 @@ from preceptor.report.chart_parts import (
 )
 
 HEIGHT = 360
+SIZE_MARGIN = 1.3
+"""How far the axis of sizes goes beyond the smallest and the largest."""
+
 ROW = 30
 """Pixels for a teacher's line where its name may have to stand above its mark."""
 
@@ -102,7 +105,7 @@ def size_and_score(evidence: Evidence, families: Families, *, place: int) -> Cha
     if len({row["size"] for row in rows}) < 2:
         return None
     name = label(evidence.ranking.by)
-    _label(rows)
+    name_rows(rows, size_places(rows, height=HEIGHT), height=HEIGHT)
     base = alt.Chart(alt.Data(values=rows))
     x = size_axis([row["size"] for row in rows])
     y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False))
@@ -137,31 +140,31 @@ def size_and_score(evidence: Evidence, families: Families, *, place: int) -> Cha
     )
 
 
-def _label(rows: Sequence[Row]) -> None:
-    """Place the labels in a plot that is close to the one Vega will draw."""
+def size_places(rows: Sequence[Row], *, height: float) -> list[tuple[float, float]]:
+    """Return about where rows stand by `size` and `value`, in pixels of the nominal plot."""
     across = [math.log(row["size"]) for row in rows]
-    ends = [row[name] for row in rows for name in ("value_low", "value_high", "value")]
+    ends = [row.get(name) for row in rows for name in ("value_low", "value_high", "value")]
     up = [end for end in ends if end is not None]
-    left, wide = min(across) - 0.26, max(across) - min(across) + 0.52
+    margin = math.log(SIZE_MARGIN)
+    left, wide = min(across) - margin, max(across) - min(across) + 2 * margin
     high = (max(up) - min(up)) or 1.0
-    points = [
-        (NOMINAL_WIDTH * (x - left) / wide, HEIGHT * (max(up) - row["value"]) / high)
+    return [
+        (NOMINAL_WIDTH * (x - left) / wide, height * (max(up) - row["value"]) / high)
         for x, row in zip(across, rows, strict=True)
     ]
-    name_rows(rows, points, height=HEIGHT)
 
 
 def size_axis(sizes: Sequence[float]) -> object:
     """Return the channel x by the field `size`, in billions of parameters, logarithmic."""
     alt = altair()
     steps = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
-    low, high = min(sizes) / 1.3, max(sizes) * 1.3
+    low, high = min(sizes) / SIZE_MARGIN, max(sizes) * SIZE_MARGIN
     return alt.X(
         "size:Q",
         title="billions of parameters (log)",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(
-            format="~g", grid=False, values=[step for step in steps if low <= step <= high]
+            format="~r", grid=False, values=[step for step in steps if low <= step <= high]
         ),
     )
 

@@ -59,7 +59,7 @@ def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Ch
     rows = _rows(evidence, upright)
     window = _Window(_range(rows, "x"), _range(rows, "y"))
     _label(rows, window)
-    beta = _beta(evidence) if upright == "reward" else None
+    beta = chosen_beta(evidence) if upright == "reward" else None
     guides = list(_guides(beta, window)) if beta is not None else []
     axes = _axes(window, upright)
     layers = [*_guide_layers(guides, axes), *_relatives(rows, axes, families)]
@@ -128,7 +128,7 @@ def _label(rows: Sequence[Row], window: _Window) -> None:
     name_rows(rows, points, height=HEIGHT, lines=lines)
 
 
-def _beta(evidence: Evidence) -> float | None:
+def chosen_beta(evidence: Evidence) -> float | None:
     """Return CAR's beta of this ranking, None where CAR was not formed."""
     metrics = evidence.ranking.settings.get("metrics")
     car = metrics.get("car") if isinstance(metrics, Mapping) else None

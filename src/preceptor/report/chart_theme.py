@@ -88,7 +88,6 @@ def _styles(tones: Mapping[str, object]) -> Mapping[str, object]:
     return {
         "name": {"color": tones["ink"], "fontSize": 11},
         "quiet": {"color": tones["quiet"], "fontSize": 11},
-        "guide": {"stroke": tones["line"], "strokeWidth": 1},
-        "strong": {"stroke": tones["ink"], "fill": tones["ink"]},
-        "plain": {"stroke": tones["line"], "fill": tones["line"]},
+        "guide": {"color": tones["line"], "strokeWidth": 1},
+        "strong": {"color": tones["ink"]},
     }
