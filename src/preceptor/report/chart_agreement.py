@@ -11,7 +11,7 @@ import numpy as np
 from preceptor.agreement_table import Agreement, AgreementTable
 from preceptor.comparison import Column
 from preceptor.evidence import Report
-from preceptor.report.chart_dots import Dot, dot_chart, dot_rows, dots_height
+from preceptor.report.chart_dots import Dot, dot_chart, dot_rows, dots_data, dots_height
 from preceptor.report.chart_parts import NOMINAL_WIDTH as WIDTH
 from preceptor.report.chart_parts import (
     WHOLE,
@@ -25,6 +25,7 @@ from preceptor.report.chart_parts import (
     labels,
     name_layer,
     name_rows,
+    named,
     number,
     shown,
     tips,
@@ -64,7 +65,9 @@ def _rhos(table: AgreementTable) -> Chart:
             "chance; best first. Overlapping intervals do not tell metrics apart."
         ),
         alternative=alternative,
-        spec=whole_spec(chart, height=dots_height(rows), alternative=alternative),
+        spec=whole_spec(
+            chart, height=dots_height(rows), alternative=alternative, **dots_data(rows)
+        ),
     )
 
 
@@ -103,7 +106,7 @@ def _scatter(
     rows = _scatter_rows(table, column, line)
     families = Families(tuple(sorted({str(row["family"]) for row in rows})))
     name, student = label(column.title), label(table.comparison.students[line])
-    base = alt.Chart(alt.Data(values=rows))
+    base = named()
     place = {
         "x": alt.X(
             "x:Q", title=f"predicted: {name}", scale=alt.Scale(zero=False, nice=False, padding=12)
@@ -127,7 +130,9 @@ def _scatter(
             "numbers are places in the observed order."
         ),
         alternative=alternative,
-        spec=whole_spec(point + name_layer(base, **place), height=HEIGHT, alternative=alternative),
+        spec=whole_spec(
+            point + name_layer(base, **place), height=HEIGHT, alternative=alternative, rows=rows
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from preceptor.report.chart_parts import (
     altair,
     counted,
     listed,
+    named,
     number,
     shown,
     teacher_rows,
@@ -169,7 +170,7 @@ def _spec(
     across = alt.Scale(type="symlog", domain=[betas[0], betas[-1]], nice=False)
     x = alt.X("beta:Q", title="beta", scale=across, axis=axis)
     y = alt.Y("y:Q", title=title, scale=scale, axis=alt.Axis(tickMinStep=_step(title)))
-    base = alt.Chart(alt.Data(values=list(rows)))
+    base = named()
     look = families.encodings(row["family"] for row in rows)
     line = base.mark_line(strokeWidth=1.6, opacity=0.75)
     line = line.encode(x=x, y=y, color=look["color"], detail="key:N")
@@ -177,22 +178,29 @@ def _spec(
         whole="teacher", beta="beta", car="CAR [95% interval]", rank="rank", p_best="P(best)"
     )
     point = base.mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, tooltip=tip, **look)
-    layers = [line, point, _names(rows, x, y, scale=scale, height=height)]
+    layers = [line, point, _names(x, y)]
     if chosen:
-        mark = alt.Chart(alt.Data(values=list(chosen)))
+        mark = named("chosen")
         layers.insert(0, mark.mark_rule(style="guide", strokeDash=[5, 3]).encode(x=x))
         text = mark.mark_text(style="quiet", baseline="bottom", dy=-4)
         layers.append(text.encode(x=x, y=alt.value(0), text="told:N"))
-    return whole_spec(alt.layer(*layers), height=height, alternative=words)
+    ends = _ends(rows, scale, height=height)
+    return whole_spec(
+        alt.layer(*layers),
+        height=height,
+        alternative=words,
+        rows=rows,
+        ends=ends,
+        chosen=chosen,
+    )
 
 
 def _step(title: str) -> float:
     return 1.0 if title == "rank" else 0.0
 
 
-def _names(rows: Sequence[Row], x: Any, y: Any, *, scale: Any, height: float) -> Any:
-    """Return the names at the largest beta, moved apart where lines end close together."""
-    alt = altair()
+def _ends(rows: Sequence[Row], scale: Any, *, height: float) -> list[Row]:
+    """Return the rows of the largest beta, their labels moved apart where lines end close together."""
     last = max(row["beta"] for row in rows)
     ends = [row | {} for row in rows if row["beta"] == last and row["y"] is not None]
     low, high = scale.domain
@@ -200,7 +208,13 @@ def _names(rows: Sequence[Row], x: Any, y: Any, *, scale: Any, height: float) ->
     pixels = [height * (share if scale.reverse is True else 1 - share) for share in up]
     for row, pixel, moved in zip(ends, pixels, spread_out(pixels, gap=LINE), strict=True):
         row["dy"] = moved - pixel
-    text = alt.Chart(alt.Data(values=ends)).mark_text(
+    return ends
+
+
+def _names(x: Any, y: Any) -> Any:
+    """Return the names at the right end."""
+    alt = altair()
+    text = named("ends").mark_text(
         style="name",
         align="left",
         baseline="middle",

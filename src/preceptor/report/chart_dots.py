@@ -14,6 +14,7 @@ from preceptor.report.chart_parts import (
     altair,
     cut,
     labels,
+    named,
     number,
     shown,
     tips,
@@ -38,7 +39,12 @@ def dot_rows(dots: Iterable[Dot]) -> list[Row]:
         low, high = ends or (None, None)
         told = shown(value) if ends is None else f"{shown(value)} [{shown(low)}, {shown(high)}]"
         rows.append(
-            {"line": lines[line], "group": groups[group], "value": number(value)}
+            {
+                "line": lines[line],
+                "group": groups[group],
+                "family": groups[group],
+                "value": number(value),
+            }
             | {"low": number(low), "high": number(high), "told": told}
             | {"whole": cut(line, WHOLE), "whole_group": cut(group, WHOLE)}
         )
@@ -55,9 +61,8 @@ def dot_chart(rows: Sequence[Row], *, title: str, what: str, groups: str) -> Any
     alt = altair()
     names = list(dict.fromkeys(str(row["line"]) for row in rows))
     kinds = list(dict.fromkeys(str(row["group"]) for row in rows))
-    drawn = [row | {"family": row["group"]} for row in rows]
     look = Families(tuple(kinds)).encodings(kinds)
-    base = alt.Chart(alt.Data(values=drawn))
+    base = named()
     scale = alt.Scale(domain=names, paddingInner=0.3, paddingOuter=0.15)
     axis = alt.Axis(
         title=None, ticks=False, domain=False, labelExpr="narrow ? '' : datum.label", labelPadding=6
@@ -66,18 +71,27 @@ def dot_chart(rows: Sequence[Row], *, title: str, what: str, groups: str) -> Any
     aside = alt.YOffset("group:N", scale=alt.Scale(domain=kinds), sort=None)
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False))
     tip = tips(whole=what, whole_group=groups, told=title)
+    point = base.mark_point(filled=True, size=60, opacity=1)
+    layers = [point.encode(x=x, y=y, yOffset=aside, tooltip=tip, **look)]
     bar = base.mark_rule(strokeWidth=1.5, opacity=0.8).encode(
         x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=aside, color=look["color"]
     )
-    point = base.mark_point(filled=True, size=60, opacity=1)
-    point = point.encode(x=x, y=y, yOffset=aside, tooltip=tip, **look)
-    return bar + point + _line_names(names, y, step=line_height(rows))
+    # Without an interval Vega would warn of an empty scale.
+    if any(row["low"] is not None for row in rows):
+        layers.insert(0, bar)
+    return alt.layer(*layers, _line_names(y, step=line_height(rows)))
 
 
-def _line_names(names: Sequence[str], y: Any, *, step: float) -> Any:
+def dots_data(rows: Sequence[Row]) -> dict[str, Sequence[Row]]:
+    """Return the data that `dot_chart` names."""
+    lines = [{"line": name} for name in dict.fromkeys(row["line"] for row in rows)]
+    return {"rows": rows, "lines": lines}
+
+
+def _line_names(y: Any, *, step: float) -> Any:
     """Return the names above their lines, seen on a narrow page alone."""
     alt = altair()
-    text = alt.Chart(alt.Data(values=[{"line": name} for name in names])).mark_text(
+    text = named("lines").mark_text(
         style="name", align="left", dy=6 - step / 2, opacity=alt.ExprRef("narrow ? 1 : 0")
     )
     return text.encode(x=alt.value(0), y=y, text="line:N")

@@ -212,14 +212,29 @@ def name_layer(base: Any, **place: Any) -> Any:
     return base.mark_text(style="name", baseline="middle", **beside).encode(**place)
 
 
-def whole_spec(chart: Any, *, height: float, alternative: str) -> Mapping[str, object]:
-    """Return the spec as plain JSON, as wide as its container, without schema address and config."""
+def named(name: str = "rows") -> Any:
+    """Return a chart over the data of this name, which `whole_spec` puts in.
+
+    Data stay outside until then, because altair copies and checks what it holds again and again.
+    """
+    alt = altair()
+    return alt.Chart(alt.NamedData(name))
+
+
+def whole_spec(
+    chart: Any, *, height: float, alternative: str, **data: Sequence[Row]
+) -> Mapping[str, object]:
+    """Return the spec as plain JSON with its `data` by name, as wide as its container.
+
+    It has neither a schema address nor a config.
+    """
     alt = altair()
     # Naming `width` makes the expression run again when the window changes.
     narrow = alt.param(name="narrow", expr=f"width > -1 && containerSize()[0] < {NARROW}")
     sized = chart.properties(width="container", height=height, description=alternative)
-    spec: dict[str, object] = sized.add_params(narrow).to_dict()
-    return {name: part for name, part in spec.items() if name not in ("$schema", "config")}
+    spec: dict[str, object] = sized.add_params(narrow).to_dict(validate=False)
+    plain = {name: part for name, part in spec.items() if name not in ("$schema", "config")}
+    return plain | {"datasets": {name: list(rows) for name, rows in data.items()}}
 
 
 def key_axis(rows: Sequence[Row], *, names: str | None = None) -> Any:

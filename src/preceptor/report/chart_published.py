@@ -23,7 +23,7 @@ from preceptor.published import (
     mean_correlations,
     size_comparisons,
 )
-from preceptor.report.chart_dots import Dot, dot_chart, dot_rows, dots_height, ends_told
+from preceptor.report.chart_dots import Dot, dot_chart, dot_rows, dots_data, dots_height, ends_told
 from preceptor.report.chart_parts import (
     Chart,
     Families,
@@ -31,6 +31,7 @@ from preceptor.report.chart_parts import (
     altair,
     name_layer,
     name_rows,
+    named,
     shown,
     tips,
     whole_spec,
@@ -82,7 +83,9 @@ def _chart(
         title=title,
         caption=caption,
         alternative=alternative,
-        spec=whole_spec(chart, height=dots_height(rows), alternative=alternative),
+        spec=whole_spec(
+            chart, height=dots_height(rows), alternative=alternative, **dots_data(rows)
+        ),
     )
 
 
@@ -120,7 +123,7 @@ def _sizes(name: str, *, title: str, source: str, performance: Mapping[str, floa
     rows = _size_rows(performance)
     name_rows(rows, size_places(rows, height=HEIGHT), height=HEIGHT)
     kinds = Families(tuple(families()))
-    base = alt.Chart(alt.Data(values=rows))
+    base = named()
     place: dict[str, Any] = {
         "x": size_axis([row["size"] for row in rows]),
         "y": alt.Y("value:Q", title="AP (%)", scale=alt.Scale(zero=False, nice=False, padding=12)),
@@ -144,7 +147,10 @@ def _sizes(name: str, *, title: str, source: str, performance: Mapping[str, floa
         ),
         alternative=alternative,
         spec=whole_spec(
-            line + point + name_layer(base, **place), height=HEIGHT, alternative=alternative
+            line + point + name_layer(base, **place),
+            height=HEIGHT,
+            alternative=alternative,
+            rows=rows,
         ),
     )
 
@@ -218,9 +224,9 @@ def _sampling() -> Chart:
         ),
         title="The paper: best of N, sampling and greedy decoding",
         caption=(
-            "Table 3: AP of two students by how Gemma-2-9b-it's responses were chosen: best and worst of N = 5 "
-            "at temperature 0.8 by a reward model, one sample at 0.8, and greedy. n = 1 run each, no interval "
-            "printed."
+            "Table 3: AP of two students by how Gemma-2-9b-it's responses were chosen: best and worst of "
+            "N = 5 at temperature 0.8 by a reward model, one sample at 0.8, and greedy. n = 1 run each, no "
+            "interval printed."
         ),
         axes=("AP (%)", "method", "student"),
     )

@@ -24,6 +24,7 @@ from preceptor.report.chart_parts import (
     labels,
     name_layer,
     name_rows,
+    named,
     shown,
     teacher_rows,
     tips,
@@ -54,7 +55,7 @@ def leaderboard(evidence: Evidence, families: Families, *, place: int) -> Chart:
     alt = altair()
     rows = ranking_rows(evidence)
     name = label(evidence.ranking.by)
-    base = alt.Chart(alt.Data(values=rows))
+    base = named()
     # On a narrow page the name moves above its mark, where it has the whole width.
     y = key_axis(rows, names="narrow ? '' : datum.label")
     colour = families.encodings(row["family"] for row in rows)
@@ -85,7 +86,9 @@ def leaderboard(evidence: Evidence, families: Families, *, place: int) -> Chart:
             "first; where bars overlap, the order of two teachers is not certain."
         ),
         alternative=alternative,
-        spec=whole_spec(bar + point + above, height=ROW * len(rows), alternative=alternative),
+        spec=whole_spec(
+            bar + point + above, height=ROW * len(rows), alternative=alternative, rows=rows
+        ),
     )
 
 
@@ -106,7 +109,7 @@ def size_and_score(evidence: Evidence, families: Families, *, place: int) -> Cha
         return None
     name = label(evidence.ranking.by)
     name_rows(rows, size_places(rows, height=HEIGHT), height=HEIGHT)
-    base = alt.Chart(alt.Data(values=rows))
+    base = named()
     x = size_axis([row["size"] for row in rows])
     y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False))
     colour = families.encodings(row["family"] for row in rows)
@@ -136,7 +139,9 @@ def size_and_score(evidence: Evidence, families: Families, *, place: int) -> Cha
             "no room. Teachers of unknown size are left out."
         ),
         alternative=alternative,
-        spec=whole_spec(line + bar + point + mark, height=HEIGHT, alternative=alternative),
+        spec=whole_spec(
+            line + bar + point + mark, height=HEIGHT, alternative=alternative, rows=rows
+        ),
     )
 
 
@@ -196,7 +201,7 @@ def by_category(evidence: Evidence, *, place: int) -> Chart | None:
         return None
     rows = _category_rows(evidence, measure)
     name, columns = label(measure), list(dict.fromkeys(row["category"] for row in rows))
-    base = alt.Chart(alt.Data(values=rows))
+    base = named()
     x = alt.X(
         "category:N",
         title=None,
@@ -226,7 +231,10 @@ def by_category(evidence: Evidence, *, place: int) -> Chart | None:
         ),
         alternative=alternative,
         spec=whole_spec(
-            cell + text, height=24 * len(evidence.ranking.teachers), alternative=alternative
+            cell + text,
+            height=24 * len(evidence.ranking.teachers),
+            alternative=alternative,
+            rows=rows,
         ),
     )
 

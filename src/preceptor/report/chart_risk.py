@@ -22,6 +22,7 @@ from preceptor.report.chart_parts import (
     estimate_fields,
     name_layer,
     name_rows,
+    named,
     shown,
     teacher_rows,
     tips,
@@ -62,8 +63,10 @@ def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Ch
     beta = chosen_beta(evidence) if upright == "reward" else None
     guides = list(_guides(beta, window)) if beta is not None else []
     axes = _axes(window, upright)
-    layers = [*_guide_layers(guides, axes), *_relatives(rows, axes, families)]
-    layers += _points(rows, axes, families, upright=upright)
+    look = families.encodings(row["family"] for row in rows)
+    pieces = _pieces(rows)
+    layers = [*_guide_layers(guides, axes), *_relatives(pieces, axes, look)]
+    layers += _points(axes, look, upright=upright)
     alternative = _in_words(rows, upright)
     lines = f"; straight lines join equal CAR at beta = {beta:g}" if guides else ""
     return Chart(
@@ -78,7 +81,14 @@ def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Ch
             "smallest of a family to its largest. On a narrow page numbers are places in the ranking."
         ),
         alternative=alternative,
-        spec=whole_spec(altair().layer(*layers), height=HEIGHT, alternative=alternative),
+        spec=whole_spec(
+            altair().layer(*layers),
+            height=HEIGHT,
+            alternative=alternative,
+            rows=rows,
+            guides=guides,
+            pieces=pieces,
+        ),
     )
 
 
@@ -186,7 +196,7 @@ def _guide_layers(guides: Sequence[Row], axes: Mapping[str, Any]) -> list[Any]:
     if not guides:
         return []
     alt = altair()
-    base = alt.Chart(alt.Data(values=guides))
+    base = named("guides")
     line = base.mark_rule(style="guide", strokeDash=[2, 4]).encode(**axes, x2="x2:Q", y2="y2:Q")
     beside = {
         "align": alt.ExprRef("datum.top ? 'center' : 'left'"),
@@ -197,22 +207,28 @@ def _guide_layers(guides: Sequence[Row], axes: Mapping[str, Any]) -> list[Any]:
     return [line, text.encode(x=alt.X("x2:Q"), y=alt.Y("y2:Q"), text="told:N")]
 
 
-def _relatives(rows: Sequence[Row], axes: Mapping[str, Any], families: Families) -> list[Any]:
-    """Return the paths through families by size, with an arrow amid each piece."""
+def _pieces(rows: Sequence[Row]) -> list[Row]:
+    """Return the pieces of the paths that lead through families by size."""
     grouped: dict[str, list[Row]] = {}
     for row in sorted((row for row in rows if row["size"]), key=lambda row: row["size"]):
         grouped.setdefault(row["family"], []).append(row)
-    pieces = [
+    return [
         {"family": family, "x": a["x"], "y": a["y"], "x2": b["x"], "y2": b["y"]}
         | {"middle_x": (a["x"] + b["x"]) / 2, "middle_y": (a["y"] + b["y"]) / 2}
         for family, members in grouped.items()
         for a, b in pairwise(members)
     ]
+
+
+def _relatives(
+    pieces: Sequence[Row], axes: Mapping[str, Any], look: Mapping[str, Any]
+) -> list[Any]:
+    """Return the paths through families, with an arrow amid each piece."""
     if not pieces:
         return []
     alt = altair()
-    base = alt.Chart(alt.Data(values=pieces))
-    colour = families.encodings((row["family"] for row in rows), shape=False)
+    base = named("pieces")
+    colour = {"color": look["color"]}
     line = base.mark_rule(opacity=0.55).encode(**axes, x2="x2:Q", y2="y2:Q", **colour)
     # The angle depends on the shape of the plot, which is known only where it is drawn.
     turn = (
@@ -225,12 +241,9 @@ def _relatives(rows: Sequence[Row], axes: Mapping[str, Any], families: Families)
     return [line, arrow]
 
 
-def _points(
-    rows: Sequence[Row], axes: Mapping[str, Any], families: Families, *, upright: str
-) -> list[Any]:
+def _points(axes: Mapping[str, Any], look: Mapping[str, Any], *, upright: str) -> list[Any]:
     alt = altair()
-    base = alt.Chart(alt.Data(values=rows))
-    look = families.encodings(row["family"] for row in rows)
+    base = named()
     bars = [
         base.mark_rule(opacity=0.5).encode(
             x=alt.X("x_low:Q"), x2="x_high:Q", y=axes["y"], color=look["color"]

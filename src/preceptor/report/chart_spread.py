@@ -15,6 +15,7 @@ from preceptor.report.chart_parts import (
     altair,
     key_axis,
     label,
+    named,
     number,
     shown,
     teacher_rows,
@@ -49,9 +50,9 @@ def _chart(evidence: Evidence, spread: Spread, *, place: int) -> Chart:
         legend=alt.Legend(format=".0%", tickCount=4),
     )
     x = alt.X("left:Q", title=name, scale=scale, axis=alt.Axis(grid=False))
-    strip = alt.Chart(alt.Data(values=strips)).mark_rect(height={"band": 0.9})
+    strip = named("strips").mark_rect(height={"band": 0.9})
     strip = strip.encode(x=x, x2="right:Q", y=y, color=shade, tooltip=tips(**_STRIP_TIPS))
-    base = alt.Chart(alt.Data(values=bars))
+    base = named("bars")
     tip = tips(whole="teacher", **{f"{q}_told": title for q, title in _TITLES.items()})
     thin = base.mark_rule(style="strong").encode(y=y, x=alt.X("q5:Q"), x2="q95:Q", tooltip=tip)
     thick = base.mark_bar(style="strong", height=6).encode(
@@ -73,7 +74,11 @@ def _chart(evidence: Evidence, spread: Spread, *, place: int) -> Chart:
         ),
         alternative=alternative,
         spec=whole_spec(
-            strip + thin + thick + middle, height=ROW * len(bars), alternative=alternative
+            strip + thin + thick + middle,
+            height=ROW * len(bars),
+            alternative=alternative,
+            bars=bars,
+            strips=strips,
         ),
     )
 
