@@ -1,6 +1,5 @@
 """Charts hold the evidence's numbers, are valid Vega-Lite, and draw under a strict policy whatever names say.
 
-
 The one idea: what is drawn is checked in the spec, and that it is drawn in a real browser.
 """
 

@@ -23,7 +23,7 @@ from preceptor.report.chart_parts import (
 NAME_ROOM = 14
 """Pixels of a line that are left to its name, which stands there on a narrow page."""
 
-DOT = 9
+DOT = 7
 """Pixels of a line for each group."""
 
 Dot = tuple[str, str, float, tuple[float, float] | None]
@@ -71,7 +71,7 @@ def dot_chart(rows: Sequence[Row], *, title: str, what: str, groups: str) -> Any
     aside = alt.YOffset("group:N", scale=alt.Scale(domain=kinds), sort=None)
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False))
     tip = tips(whole=what, whole_group=groups, told=title)
-    point = base.mark_point(filled=True, size=60, opacity=1)
+    point = base.mark_point(filled=True, size=50, opacity=1)
     layers = [point.encode(x=x, y=y, yOffset=aside, tooltip=tip, **look)]
     bar = base.mark_rule(strokeWidth=1.5, opacity=0.8).encode(
         x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=aside, color=look["color"]
