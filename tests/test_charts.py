@@ -223,8 +223,11 @@ def test_what_is_not_a_number_is_null():
     counts[1] = 0
     last = evidence.ranking.teachers[-1]
     broken = replace(last.estimates["reward"], value=math.nan)
+    first, second = evidence.ranking.teachers[:2]
+    open_ended = replace(second.estimates["loss"], low=math.nan, high=math.nan)
     teachers = (
-        *evidence.ranking.teachers[:-1],
+        first,
+        replace(second, estimates={**second.estimates, "loss": open_ended}),
         replace(last, estimates={**last.estimates, "reward": broken}),
     )
     found = of_one(

@@ -19,6 +19,10 @@ MARK = 7.0
 """Pixels around the middle of a mark that labels keep off."""
 
 
+REACH = 40.0
+"""Pixels above and below a mark within which all places for its label lie."""
+
+
 class Box(NamedTuple):
     """A rectangle in pixels, y downwards."""
 
@@ -100,9 +104,13 @@ def _cheapest(
     obstacles: Sequence[Box],
     plot: Box,
 ) -> _Candidate:
+    (x, y), length = point, len(text) * CHARACTER
+    reach = Box(x - length - LINE, y - REACH, x + length + LINE, y + REACH)
+    taken = [box for box in taken if reach.overlap(box)]
+    obstacles = [box for box in obstacles if reach.overlap(box)]
     found = []
     for order, choice in enumerate(_CHOICES):
-        box = _box(point, choice, len(text) * CHARACTER)
+        box = _box(point, choice, length)
         covered = sum(box.overlap(other) for other in taken)
         outside = box.area - box.overlap(plot)
         cost = 10 * covered + 3 * outside + 2 * sum(map(box.overlap, obstacles)) + 5 * order

@@ -132,9 +132,11 @@ def _label(rows: Sequence[Row], window: _Window) -> None:
     points = [window.pixels(row["x"], row["y"]) for row in rows]
     lines = []
     for row, (x, y) in zip(rows, points, strict=True):
-        left, top = window.pixels(row["x_low"], row["y_high"])
-        right, bottom = window.pixels(row["x_high"], row["y_low"])
-        lines += [Box(left, y - 1, right, y + 1), Box(x - 1, top, x + 1, bottom)]
+        ends = [row[f"{axis}_{end}"] for axis in "xy" for end in ("low", "high")]
+        if None not in ends:
+            left, bottom = window.pixels(ends[0], ends[2])
+            right, top = window.pixels(ends[1], ends[3])
+            lines += [Box(left, y - 1, right, y + 1), Box(x - 1, top, x + 1, bottom)]
     name_rows(rows, points, height=HEIGHT, lines=lines)
 
 
