@@ -1,0 +1,386 @@
+"""Charts hold the evidence's numbers, are valid Vega-Lite, and draw under a strict policy whatever names say.
+
+The one idea: what is drawn is checked in the spec, and that it is drawn in a real browser.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preceptor.evidence import Evidence, Report
+from preceptor.published import STUDENTS, average_performance
+from preceptor.report.chart_beta import beside_best
+from preceptor.report.charts import (
+    EMBED_OPTIONS,
+    Chart,
+    charts_of,
+    published_charts,
+    save_charts,
+    script_bundle,
+    theme,
+)
+from small_evidence import small_evidence, small_report
+
+pytest.importorskip("altair", reason="charts need the extra 'report'")
+pytest.importorskip("vl_convert", reason="charts need the extra 'report'")
+
+HOSTILE = (
+    '<img src=x onerror="alert(1)">',
+    'a"]; alert(2); datum["x',
+    "line\nbreak\u202eright to left\u200f and \ud800",
+    "http://example.org/</script><script>alert(3)</script>",
+    "n" * 80,
+    "n" * 79 + "m",
+)
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def of_one(evidence: Evidence) -> dict[str, Chart]:
+    report = Report((evidence,), title="t", command="c")
+    return {chart.name: chart for chart in charts_of(report)}
+
+
+@pytest.fixture(scope="module")
+def charts() -> dict[str, Chart]:
+    report = small_report(6, students=("One student", "Another"))
+    return {chart.name: chart for chart in charts_of(report)}
+
+
+@pytest.fixture(scope="module")
+def hostile() -> dict[str, Chart]:
+    evidence = small_evidence(8, names=HOSTILE, student=HOSTILE[0])
+    families = dict(evidence.families) | {HOSTILE[0]: HOSTILE[1], HOSTILE[1]: HOSTILE[3]}
+    categories = (replace(evidence.categories[0], name=HOSTILE[0]), *evidence.categories[1:])
+    spreads = (replace(evidence.spreads[0], measure=HOSTILE[3]),)
+    return of_one(replace(evidence, families=families, categories=categories, spreads=spreads))
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[Chart, ...]:
+    return published_charts()
+
+
+def rows(chart: Chart, name: str = "rows") -> list[dict[str, Any]]:
+    datasets: Any = chart.spec["datasets"]
+    return list(datasets[name])
+
+
+def texts(value: object) -> Iterator[str]:
+    """Yield every text of a spec outside its data: keys and values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            if key not in ("datasets", "domain", "values", "description", "title"):
+                yield str(key)
+                yield from texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts(part)
+
+
+def test_names_are_unique_and_the_second_ranking_has_a_suffix(charts: dict[str, Chart]):
+    assert {"leaderboard", "leaderboard-2", "risk-and-return-2", "beta-rank-2"} <= set(charts)
+    assert charts["leaderboard"].ranking == 0
+    assert charts["leaderboard-2"].ranking == 1
+    assert charts["agreement"].ranking is None
+    found = charts_of(small_report(6, students=("One student", "Another")))
+    assert len({chart.name for chart in found}) == len(found) == len(charts)
+
+
+def test_every_section_is_drawn(charts: dict[str, Chart]):
+    sections = {chart.section for chart in charts.values()}
+    assert sections == {
+        "leaderboard", "risk", "beta", "size", "spread", "category", "agreement",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["charts", "published", "hostile"])
+def test_specs_are_valid_and_name_no_address_or_colour(which: str, request: pytest.FixtureRequest):
+    import altair
+
+    found = request.getfixturevalue(which)
+    for chart in found.values() if isinstance(found, dict) else found:
+        json.dumps(chart.spec, allow_nan=False)
+        altair.Chart.from_dict(dict(chart.spec), validate=True)
+        assert chart.spec["width"] == "container"
+        said = list(texts(chart.spec))
+        assert not {"url", "href", "$schema", "config"} & set(said), chart.name
+        assert not [one for one in said if "://" in one or one.startswith("#")], chart.name
+        assert chart.title and chart.caption and chart.alternative
+
+
+def test_the_leaderboard_holds_the_rankings_estimates(charts: dict[str, Chart]):
+    ranking = small_report(6, students=("One student", "Another")).evidence[1].ranking
+    drawn = rows(charts["leaderboard-2"])
+    assert [row["whole"] for row in drawn] == [result.teacher for result in ranking.teachers]
+    for row, result in zip(drawn, ranking.teachers, strict=True):
+        estimate = result.estimates[ranking.by]
+        assert (row["value"], row["value_low"], row["value_high"]) == (
+            estimate.value,
+            estimate.low,
+            estimate.high,
+        )
+    assert ranking.teachers[0].teacher in charts["leaderboard-2"].alternative
+
+
+def test_risk_and_return_holds_the_means_and_lines_of_equal_car(charts: dict[str, Chart]):
+    chart = charts["risk-and-return"]
+    ranking = small_report(6, students=("One student",)).evidence[0].ranking
+    for row, result in zip(rows(chart), ranking.teachers, strict=True):
+        assert row["x"] == result.estimates["loss"].value
+        assert row["y"] == result.estimates["reward"].value
+    guides = rows(chart, "guides")
+    assert len(guides) >= 2
+    for guide in guides:
+        car = float(guide["told"].removeprefix("CAR "))
+        # Equation 3 with the paper's beta of 3.
+        assert guide["y"] / (1 + 3 * guide["x"]) == pytest.approx(car)
+        assert guide["y2"] / (1 + 3 * guide["x2"]) == pytest.approx(car)
+
+
+def test_paths_lead_from_the_smaller_relative_to_the_larger(charts: dict[str, Chart]):
+    chart = charts["risk-and-return"]
+    places = {row["whole"]: (row["x"], row["y"]) for row in rows(chart)}
+    pieces = {row["family"]: row for row in rows(chart, "pieces")}
+    gemma = pieces["Gemma 2"]
+    assert (gemma["x"], gemma["y"]) == places["Gemma-2-9b-it"]
+    assert (gemma["x2"], gemma["y2"]) == places["Gemma-2-27b-it"]
+
+
+def test_without_rewards_length_stands_against_loss_and_no_beta_is_swept():
+    found = of_one(small_evidence(5, reward=False))
+    assert "length-and-loss" in found
+    assert rows(found["length-and-loss"], "guides") == []
+    assert not [name for name in found if name.startswith(("beta", "risk"))]
+
+
+def test_beta_charts_hold_the_sweep(charts: dict[str, Chart]):
+    sweep = small_evidence(6).sweep
+    assert sweep is not None
+    drawn = rows(charts["beta-rank"])
+    assert [row["y"] for row in drawn] == sweep.ranks.T.ravel().tolist()
+    values = rows(charts["beta-value"])
+    assert [row["y"] for row in values] == beside_best(sweep.values).T.ravel().tolist()
+    assert rows(charts["beta-rank"], "chosen") == [{"beta": 3.0, "told": "beta = 3"}]
+
+
+def test_a_share_of_a_best_car_that_is_not_positive_is_no_number():
+    shares = beside_best(np.array([[4.0, 2.0, np.nan], [-1.0, -2.0, -3.0]]))
+    assert shares[0, :2].tolist() == [1.0, 0.5]
+    assert np.isnan(shares[0, 2])
+    assert np.isnan(shares[1]).all()
+
+
+def test_spreads_and_categories_hold_counts_quantiles_and_n(charts: dict[str, Chart]):
+    evidence = small_evidence(6)
+    spread = evidence.spreads[0]
+    bars, strips = (rows(charts["spread-reward"], name) for name in ("bars", "strips"))
+    assert [row["q50"] for row in bars] == spread.quantiles[:, 2].tolist()
+    assert sum(row["count"] for row in strips) == spread.counts.sum()
+    best = evidence.ranking.teachers[0].teacher
+    cell = rows(charts["by-category"])[0]
+    assert cell["value"] == evidence.categories[0].means[best]["reward"].value
+    assert cell["category"] == f"Information seeking (n {evidence.categories[0].n})"
+
+
+def test_agreement_holds_rho_and_its_interval(charts: dict[str, Chart]):
+    table = small_report(6).agreement
+    assert table is not None
+    drawn = {(row["line"], row["group"]): row for row in rows(charts["agreement"])}
+    cell = table.cells[2][1]
+    row = drawn[cell.column, str(cell.student)]
+    assert (row["value"], row["low"], row["high"]) == (cell.rho, cell.ends.low, cell.ends.high)
+    assert drawn["car", "mean over students"]["value"] == table.means[0].rho
+    assert len([name for name in charts if name.startswith("predicted-and-observed")]) == 5
+
+
+def test_published_charts_hold_table_seven(published: tuple[Chart, ...]):
+    chart = next(chart for chart in published if chart.name == "paper-average-performance")
+    drawn = {(row["group"], row["line"]): row["value"] for row in rows(chart)}
+    assert len(drawn) == 95
+    for student in STUDENTS:
+        for teacher, value in average_performance()[student].items():
+            assert drawn[student, teacher] == value
+    assert {chart.section for chart in published} == {"paper"}
+
+
+def test_what_is_not_a_number_is_null():
+    evidence = small_evidence(3)
+    spread = evidence.spreads[0]
+    quantiles = spread.quantiles.copy()
+    quantiles[1] = np.nan
+    counts = spread.counts.copy()
+    counts[1] = 0
+    last = evidence.ranking.teachers[-1]
+    broken = replace(last.estimates["reward"], value=math.nan)
+    first, second = evidence.ranking.teachers[:2]
+    open_ended = replace(second.estimates["loss"], low=math.nan, high=math.nan)
+    teachers = (
+        first,
+        replace(second, estimates={**second.estimates, "loss": open_ended}),
+        replace(last, estimates={**last.estimates, "reward": broken}),
+    )
+    found = of_one(
+        replace(
+            evidence,
+            spreads=(replace(spread, quantiles=quantiles, counts=counts),),
+            ranking=replace(evidence.ranking, teachers=teachers),
+        )
+    )
+    bars = rows(found["spread-reward"], "bars")
+    assert bars[1]["q50"] is None
+    assert bars[1]["q50_told"] == "no data"
+    assert len(rows(found["risk-and-return"])) == 2
+    json.dumps([chart.spec for chart in found.values()], allow_nan=False)
+
+
+def test_one_teacher_alone_is_drawn(tmp_path: Path):
+    found = of_one(small_evidence(1))
+    assert "leaderboard" in found
+    assert "size-and-score" not in found
+    save_charts([found["leaderboard"], found["risk-and-return"]], tmp_path)
+
+
+def test_hostile_names_stay_data(hostile: dict[str, Chart]):
+    for chart in hostile.values():
+        for text in texts(chart.spec):
+            assert "alert" not in text, chart.name
+            assert "nnnn" not in text, chart.name
+    keys = [row["key"] for row in rows(hostile["leaderboard"])]
+    assert len(set(keys)) == 8
+    assert all(key.isprintable() and len(key) <= 43 for key in keys)
+    assert "n" * 80 in [row["whole"] for row in rows(hostile["leaderboard"])]
+
+
+def test_pictures_are_of_sensible_size_and_hold_no_script(
+    tmp_path: Path, hostile: dict[str, Chart]
+):
+    folder = tmp_path / "new" / "folder"
+    paths = save_charts([hostile["leaderboard"], hostile["risk-and-return"]], folder)
+    assert [path.name for path in paths] == [
+        "leaderboard.svg", "leaderboard.png", "risk-and-return.svg", "risk-and-return.png",
+    ]  # fmt: skip
+    for path in paths:
+        if path.suffix == ".svg":
+            text = path.read_text(encoding="utf-8")
+            assert text.startswith("<svg")
+            assert "<script" not in text and "<img" not in text
+        else:
+            width, height = struct.unpack(">II", path.read_bytes()[16:24])
+            assert 1500 < width < 2600
+            assert 300 < height < 2600
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of #rrggbb by WCAG 2."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(("dark", "page"), [(False, "#ffffff"), (True, "#161b22")])
+def test_texts_have_a_contrast_of_four_and_a_half_and_marks_of_three(dark: bool, page: str):
+    config: Any = theme(dark=dark)
+    ink, quiet = config["axis"]["labelColor"], config["axis"]["titleColor"]
+    for background in (page, *config["range"]["heatmap"]):
+        assert contrast(ink, background) >= 4.5
+    assert contrast(quiet, page) >= 4.5
+    for colour in config["range"]["category"]:
+        assert contrast(colour, page) >= 3
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _page(charts: list[Chart], *, dark: bool) -> str:
+    specs = json.dumps([chart.spec for chart in charts]).replace("<", "\\u003c")
+    options = json.dumps({**EMBED_OPTIONS, "config": theme(dark=dark)})
+    main = (
+        f"const specs = {specs}; window.done = 0; window.failed = [];"
+        "specs.forEach((spec, place) => { const box = document.createElement('div');"
+        "box.id = 'chart' + place; box.style.width = '100%'; document.body.append(box);"
+        f"vegaEmbed(box, spec, {options}).then(() => window.done++,"
+        "error => { window.failed.push(place + ': ' + error); window.done++; }); });"
+    )
+    library = script_bundle()
+    policy = (
+        f"default-src 'none'; script-src {_hash(library)} {_hash(main)}; style-src 'unsafe-inline'"
+    )
+    return (
+        f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
+        f'content="{policy}"><body><script>{library}</script><script>{main}</script></body>'
+    )
+
+
+@pytest.mark.parametrize(("width", "dark"), [(900, False), (360, True)])
+def test_every_chart_draws_in_a_browser_without_eval_network_or_complaint(
+    tmp_path: Path,
+    charts: dict[str, Chart],
+    hostile: dict[str, Chart],
+    published: tuple[Chart, ...],
+    width: int,
+    dark: bool,
+):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    drawn = [*hostile.values(), *charts.values(), *published]
+    page_file = tmp_path / "page.html"
+    page_file.write_text(_page(drawn, dark=dark), encoding="utf-8")
+    said: list[str] = []
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(f"{error}"))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: None if request.url == page_file.as_uri() else said.append(request.url),
+        )
+        page.goto(page_file.as_uri())
+        for _ in range(600):
+            if page.evaluate("window.done") == len(drawn):
+                break
+            page.wait_for_timeout(100)
+        failed = page.evaluate("window.failed")
+        pictures = page.locator("svg.marks").count()
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        tooltip = _tooltip(page)
+        browser.close()
+    assert failed == []
+    assert pictures == len(drawn)
+    assert wide <= width
+    assert said == []
+    assert "&lt;img" in tooltip
+    assert "<img" not in tooltip
+
+
+def _tooltip(page: Any) -> str:
+    """Return the HTML of the tooltip over the hostile teacher's mark on the first leaderboard."""
+    marks = page.locator("#chart0 g.mark-symbol.role-mark path")
+    for place in range(marks.count()):
+        marks.nth(place).hover()
+        page.wait_for_timeout(150)
+        html = str(page.locator("#vg-tooltip-element").inner_html())
+        if "onerror" in html:
+            return html
+    return ""
