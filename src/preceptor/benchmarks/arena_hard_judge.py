@@ -1,8 +1,8 @@
 """Arena-Hard v0.1 with any judge: games with a written judgement, or a choice between two letters.
 
 The one idea: the protocol asks for two games a prompt, the order swapped, in which the judge works out its
-own answer and ends in one of five verdicts. A judge too small for that, or a reward model, is asked only which
-answer is better; its games count by probability, and the result says so.
+own answer and ends in one of five verdicts. A judge too small for that, or a reward model, is asked only
+which answer is better; its games count by probability, and the result says so.
 """
 
 from collections import Counter
