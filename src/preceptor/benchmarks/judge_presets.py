@@ -1,8 +1,8 @@
 """Judges that anyone can run, by short names: open pairwise judges and small instruction-tuned models.
 
-Facts are from the models' public cards (2026-11). No weights were at hand where this was written: what a judge
-is worth on your data is what `preceptor evaluate --judge-agreement` measures. Reward models, which judge pairs
-too, stand in `scorers.reward_presets`.
+Facts are from the models' public cards (2026-11). No weights were at hand where this was written: what a
+judge is worth on your data is what `preceptor evaluate --judge-agreement` measures. Reward models, which
+judge pairs too, stand in `scorers.reward_presets`.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ PRESETS: Mapping[str, JudgePreset] = MappingProxyType(
             "AtlaAI/Selene-1-Mini-Llama-3.1-8B",
             "general judge",
             8.0,
-            f"see its card; {_LLAMA}",
+            f"{_APACHE}; base model under the {_LLAMA}",
             "scores, classes and pairs (arXiv 2501.17195)",
         ),
         "compass-judger-2-7b": JudgePreset(
