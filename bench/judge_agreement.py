@@ -45,28 +45,46 @@ def main() -> None:
     models, baseline = read_zoo(Path(given.data))
     rng = np.random.default_rng(given.seed)
     prompts = sorted(set.intersection(*(set(rows) for rows in models.values())) & set(baseline))
-    drawn = [prompts[place] for place in rng.permutation(len(prompts))[: given.prompts]]
+    rng.shuffle(prompts)
     judge, store = judge_of(given), Store(given.store)
-    names = sorted(models)
-    direct, derived = [], []
-    for prompt in drawn:
-        # One model, or one pair of models, for each prompt: the interval is over prompts.
-        for name in rng.permutation(names)[: given.models]:
-            output, win = models[name][prompt]
-            direct.append((Contest(name, prompt, prompt, output, baseline[prompt]), win))
-        one, other = rng.permutation(names)[:2]
-        (first, win), (second, lose) = models[one][prompt], models[other][prompt]
-        if abs(win - lose) > given.margin:
-            derived.append((Contest(one, prompt, prompt, first, second), 0.5 + (win - lose) / 2))
+    direct, derived = drawn(prompts, models, baseline, given=given, rng=rng)
     found = {
         "judge": judge.name,
-        "prompts": len(drawn),
+        "longest": given.longest,
         "margin": given.margin,
         "against the baseline": told(direct, judge, store),
         "between models (derived)": told(derived, judge, store),
     }
     found["seconds"] = round(time.monotonic() - began, 1)
     json.dump(found, sys.stdout, indent=2)
+
+
+Asked = tuple[Contest, float]
+
+
+def drawn(
+    prompts: Sequence[str],
+    models: Mapping[str, Mapping[str, tuple[str, float]]],
+    baseline: Mapping[str, str],
+    *,
+    given: argparse.Namespace,
+    rng: np.random.Generator,
+) -> tuple[list[Asked], list[Asked]]:
+    """Return the pairs against the baseline and those between models, one for each prompt."""
+    names = sorted(models)
+    direct: list[Asked] = []
+    derived: list[Asked] = []
+    for prompt in prompts:
+        one, other = rng.permutation(names)[:2]
+        (first, win), (second, lose) = models[one][prompt], models[other][prompt]
+        contest = Contest(one, prompt, prompt, first, baseline[prompt])
+        if len(direct) < given.prompts and sum(map(len, contest[2:])) <= given.longest:
+            direct.append((contest, win))
+        contest = Contest(one, prompt, prompt, first, second)
+        fits = sum(map(len, contest[2:])) <= given.longest and abs(win - lose) > given.margin
+        if len(derived) < given.prompts and fits:
+            derived.append((contest, 0.5 + (win - lose) / 2))
+    return direct, derived
 
 
 def parsed() -> argparse.Namespace:
@@ -78,7 +96,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--prompts", type=int, default=60)
-    parser.add_argument("--models", type=int, default=1, help="Models for each prompt.")
+    parser.add_argument(
+        "--longest", type=int, default=100_000, help="Characters of question and both answers."
+    )
     parser.add_argument("--margin", type=float, default=0.2, help="Least difference of wins.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", default=".preceptor")
