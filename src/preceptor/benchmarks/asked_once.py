@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 Told = Callable[[int, int], None]
 """Called with how many requests are done, and of how many."""
 
+NO_LOG_PROBABILITIES = Failure("unreadable answer", "it tells no log-probabilities")
+"""What an answer without the log-probabilities that were asked for is: it is not the answer, so not kept."""
+
 _MANY_SHARDS = 200
 _PATIENCE_S = 2.0
 
@@ -145,6 +148,9 @@ class AskedOnce:
                         continue
                     watch.answered()
                     answer = _answer(outcome)
+                    if requests[finished.index].alternatives and not answer.likely:
+                        yield key, NO_LOG_PROBABILITIES
+                        continue
                     keeper.keep(_generation(key, answer))
                     yield key, answer
         finally:

@@ -12,7 +12,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from preceptor.benchmarks.asked_once import Answer, AskedOnce, Cost, Told
+from preceptor.benchmarks.asked_once import (
+    NO_LOG_PROBABILITIES,
+    Answer,
+    AskedOnce,
+    Cost,
+    Told,
+)
 from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, LABELS, Pair, PairPrompt
 from preceptor.digests import Identity
 from preceptor.engines.base import ChatRequest, Failure
@@ -131,13 +137,13 @@ class ChoiceJudge:
         """
         (answer,) = self._asked.ask([self.request(_PROBE)], store)
         who = f"The judge '{self.model.options.model}'"
-        if isinstance(answer, Failure):
-            raise ModelError(f"{who} gave no answer ({answer.kind}: {answer.detail}). Try again.")
-        if not self.written and not answer.likely:
+        if answer is NO_LOG_PROBABILITIES:
             raise ModelError(
                 f"{who} tells no log-probabilities. Ask an endpoint that does, or take the letter "
                 "it writes with --written-verdict."
             )
+        if isinstance(answer, Failure):
+            raise ModelError(f"{who} gave no answer ({answer.kind}: {answer.detail}). Try again.")
         if _share(answer, written=self.written).share is None:
             seen = ", ".join(repr(text) for text, _ in answer.likely) or repr(answer.text[:40])
             raise ModelError(
