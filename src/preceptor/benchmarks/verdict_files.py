@@ -64,7 +64,7 @@ def file_name(name: str) -> str:
     Names come from files of others: none may leave the folder or be hidden.
     """
     plain = "".join(letter if letter in _PLAIN else "_" for letter in name)[:80]
-    if plain == name and not plain.startswith("."):
+    if plain and plain == name and not plain.startswith("."):
         return plain
     digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
     return f"{plain.lstrip('.') or 'model'}-{digest}"
