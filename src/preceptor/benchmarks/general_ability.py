@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from preceptor.errors import MissingPackage, ModelError, StudyError
+from preceptor.errors import MissingPackage, ModelError, StudyError, nearest
 from preceptor.stats import bootstrap_means, percentile_interval
 from preceptor.types import Estimate
 
@@ -48,8 +48,9 @@ class Ability:
 class AbilityChange:
     """What tuning did to one metric: `difference` is tuned less base.
 
-    A tax is a negative one where higher is better. `paired` says whether the 95% interval is of a bootstrap over documents that both models answered; else
-    it is formed from both standard errors, as if they were independent.
+    A tax is a negative one where higher is better. `paired` says whether the 95% interval is of a bootstrap
+    over documents that both models answered; else it is formed from both standard errors, as if they were
+    independent.
     """
 
     task: str
@@ -120,8 +121,6 @@ def measure_ability(
 
 
 def _require_known(tasks: Sequence[str], known: Sequence[str]) -> None:
-    from preceptor.errors import nearest
-
     if not tasks:
         raise StudyError(
             "No task is named: expected some of the harness's, such as ifeval or gsm8k."
