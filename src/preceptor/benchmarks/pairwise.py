@@ -99,8 +99,10 @@ class ChoiceJudge:
 
     @property
     def name(self) -> str:
-        """The model, and that its prompt is not the benchmark's."""
-        return f"{self.model.options.model} ({self.prompt.name}{', written' * self.written})"
+        """The model, and whose prompt it is asked by."""
+        model = self.model
+        label = model.located.name if isinstance(model, LocalJudge) else model.options.model
+        return f"{label} ({self.prompt.name}{', written' * self.written})"
 
     def identity(self) -> Identity:
         """Return the identity of the model, the whole prompt and how its answer is read."""
@@ -226,7 +228,7 @@ class RewardJudge:
     @property
     def name(self) -> str:
         """The model, and that it is no chat model."""
-        return f"{self.scorer.options.model} (reward model)"
+        return f"{self.scorer.located.name} (reward model)"
 
     def identity(self) -> Identity:
         """Return the identity of the model and of the reading of its rewards."""
@@ -284,18 +286,22 @@ def _by_rewards(first: float, second: float) -> Compared:
     return Compared(float(1 / (1 + np.exp(-np.clip(difference, -700, 700)))))
 
 
-def require_independent(judge: PairJudge, made_by: Sequence[Identity]) -> None:
+def require_independent(judge: PairJudge, made_by: Sequence[Identity | str]) -> None:
     """Make sure that the judge is not what made the prediction it is to check.
 
     Args:
         judge: who judges.
-        made_by: the identities of the scorers behind the prediction.
+        made_by: the scorers behind the prediction: identities, or where only a ranking is at hand the
+            names in its settings (`Ranking.reward_source`).
 
     Raises:
         StudyError: the judge's reward model is among them.
     """
-    if isinstance(judge, RewardJudge) and judge.scorer.identity() in made_by:
+    if not isinstance(judge, RewardJudge):
+        return
+    scorer = judge.scorer
+    if scorer.identity() in made_by or scorer.located.name in made_by:
         raise StudyError(
-            f"The reward model '{judge.scorer.options.model}' made the prediction that it would "
+            f"The reward model '{scorer.located.name}' made the prediction that it would "
             "check: it would agree with itself. Judge with another model."
         )

@@ -140,7 +140,13 @@ def pair_judge(given: Given) -> "PairJudge":
     """
     from preceptor.benchmarks.judge_presets import judge_repository
     from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, read_prompt
-    from preceptor.benchmarks.pairwise import ChoiceJudge, RewardJudge, local_model, served_model
+    from preceptor.benchmarks.pairwise import (
+        ChoiceJudge,
+        RewardJudge,
+        local_model,
+        require_independent,
+        served_model,
+    )
     from preceptor.machine import Machine
     from preceptor.scorers.judge import LocalModel
     from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
@@ -151,7 +157,10 @@ def pair_judge(given: Given) -> "PairJudge":
     device, dtype = machine.resolved_device(), machine.resolved_dtype("auto")
     if given["judge_reward_model"]:
         options = RewardModelOptions(given["judge_reward_model"], dtype=dtype)
-        return RewardJudge(RewardModel(options, device=device))
+        judge = RewardJudge(RewardModel(options, device=device))
+        if given["predicted"]:
+            require_independent(judge, _reward_sources(given["predicted"]))
+        return judge
     prompt = read_prompt(given["judge_prompt"]) if given["judge_prompt"] else CHOICE_PROMPT
     written, endpoint = given["written_verdict"], _endpoint(given)
     if endpoint is not None:
@@ -160,6 +169,20 @@ def pair_judge(given: Given) -> "PairJudge":
         run = LocalModel(dtype=dtype, device=device)
         model = local_model(judge_repository(given["judge"]), run)
     return ChoiceJudge(model, prompt, written=written)
+
+
+def _reward_sources(path: Path) -> list[str]:
+    """Return where the rewards of the rankings in a file came from."""
+    from preceptor.benchmarks.answer_files import listed
+    from preceptor.benchmarks.judgement_rows import read_rows
+
+    rows = listed(read_rows(path))
+    settings: list[Any] = [row.get("settings") for row in rows]
+    if not all(isinstance(one, Mapping) for one in settings):
+        raise DataError(
+            f"'{path}' holds no rankings with settings: expected what `rank --json` wrote."
+        )
+    return [str(one["reward"]) for one in settings if one.get("reward") is not None]
 
 
 def _endpoint(given: Given) -> "Endpoint | None":
