@@ -29,10 +29,10 @@ from preceptor.benchmarks.judge_agreement import (
 from preceptor.benchmarks.pairwise import (
     ChoiceJudge,
     PairJudge,
-    RewardJudge,
     local_model,
     served_model,
 )
+from preceptor.benchmarks.reward_judge import RewardJudge
 from preceptor.engines.openai import Endpoint
 from preceptor.scorers.judge import LocalModel
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions

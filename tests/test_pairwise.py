@@ -18,13 +18,12 @@ from preceptor.benchmarks.contests import both_orders
 from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, GAME_PROMPT, Pair, PairPrompt
 from preceptor.benchmarks.pairwise import (
     ChoiceJudge,
-    RewardJudge,
     first_share,
     local_model,
-    require_independent,
     served_model,
 )
 from preceptor.benchmarks.questions import QuestionSet
+from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
 from preceptor.engines.openai import Endpoint
 from preceptor.errors import ModelError, StudyError
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
