@@ -90,7 +90,7 @@ def read_conversations(sources: Sequence[str | Path]) -> Conversations:
         DataError: a file cannot be read, or nothing is left.
     """
     reading = _Reading()
-    for path in (file for source in sources for file in _files(Path(source))):
+    for path in data_files(sources):
         journal = Journal(str(path))
         for row in READERS[_ending(path)](path, journal, frozenset({"messages"})):
             where = f"{path}, {journal.unit} {journal.line}"
@@ -98,6 +98,16 @@ def read_conversations(sources: Sequence[str | Path]) -> Conversations:
         reading.left_out["no valid JSON"] += journal.count
         reading.problems += [str(problem) for problem in journal.problems]
     return reading.done(", ".join(map(str, sources)))
+
+
+def data_files(sources: Iterable[str | Path]) -> Iterator[Path]:
+    """Yield the files that the sources name.
+
+    Raises:
+        DataError: there is none, or its ending is unknown.
+    """
+    for source in sources:
+        yield from _files(Path(source))
 
 
 def conversations_of(rows: Iterable[Sequence[Message | Mapping[str, str]]]) -> Conversations:

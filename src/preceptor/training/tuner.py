@@ -7,6 +7,8 @@ what it does well: batches, accumulation averaged over the tokens of a whole ste
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -162,11 +164,13 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
         folder.begin(prepared.identity)
         folder.remove_torn()
     begun = time.perf_counter()
-    with _between_libraries():
-        trainer = _trainer(prepared, folder, watch)
+    with _between_libraries(), _interrupts() as stop:
+        trainer = _trainer(prepared, folder, [_follow(folder, watch), _stopper(stop)])
         try:
             checkpoint = folder.newest_checkpoint()
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if stop.is_set():
+                raise KeyboardInterrupt
             _save(trainer, prepared, folder)
         except OSError as error:
             raise disk_error(folder.output, error) from error
@@ -194,6 +198,30 @@ def _between_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
         yield
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Let the first interrupt end the training after the step at hand; the second ends it at once.
+
+    Processes that train together could see it at different steps, so for them it ends at once.
+    """
+    stop = threading.Event()
+    if devices() > 1 or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(_signal: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+        logger.warning("interrupted: stopping after this step, whose checkpoint is kept")
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _LOGGED = ("step", "loss", "learning_rate", "grad_norm")
@@ -241,10 +269,10 @@ def _require_devices(prepared: Prepared) -> None:
         )
 
 
-def _trainer(prepared: Prepared, folder: TrainingFolder, watch: Watch | None) -> Any:
-    """Return TRL's trainer over the prepared rows, silent but for `watch`."""
+def _trainer(prepared: Prepared, folder: TrainingFolder, callbacks: list[Any]) -> Any:
+    """Return TRL's trainer over the prepared rows, silent but for the callbacks."""
     from transformers import PrinterCallback
-    from trl import SFTTrainer
+    from trl.trainer.sft_trainer import SFTTrainer
 
     # Before the weights: a sharded launch must know of itself when they are loaded.
     settings = sft_settings(prepared, folder.checkpoints)
@@ -254,7 +282,7 @@ def _trainer(prepared: Prepared, folder: TrainingFolder, watch: Watch | None) ->
         train_dataset=dataset_of(prepared.rows.rows),
         processing_class=load_tokenizer(prepared.student),
         peft_config=adapters(prepared.recipe),
-        callbacks=[_callback(folder, watch)],
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     # TRL's loss always divides by the tokens of the whole step, whatever the model's own loss does.
@@ -264,11 +292,12 @@ def _trainer(prepared: Prepared, folder: TrainingFolder, watch: Watch | None) ->
 
 def sft_settings(prepared: Prepared, folder: Path) -> Any:
     """Return TRL's settings for a recipe; checkpoints go to `folder`."""
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     recipe, steps = prepared.recipe, prepared.steps
     on_cpu = prepared.machine.resolved_device() == "cpu"
     share = recipe.warmup_share
+    checkpointing: Any = {_checkpointing_name(SFTConfig): recipe.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(folder),
         learning_rate=recipe.learning_rate,
@@ -294,7 +323,7 @@ def sft_settings(prepared: Prepared, folder: Path) -> Any:
         disable_tqdm=True,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
-        **{_checkpointing_name(SFTConfig): recipe.gradient_checkpointing},
+        **checkpointing,
     )
 
 
@@ -319,11 +348,11 @@ def dataset_of(rows: tuple[Labelled, ...]) -> "datasets.Dataset":
     return datasets.Dataset(InMemoryTable(pa.table(arrays, names=list(columns))))
 
 
-def _callback(folder: TrainingFolder, watch: Watch | None) -> Any:
+def _follow(folder: TrainingFolder, watch: Watch | None) -> Any:
     """Return what marks whole checkpoints and passes on what every step logs."""
     from transformers import TrainerCallback
 
-    class Follow(TrainerCallback):  # type: ignore[misc]
+    class Follow(TrainerCallback):
         """Follows a training."""
 
         def on_save(self, args: Any, state: Any, control: Any, **_rest: Any) -> None:
@@ -345,6 +374,20 @@ def _callback(folder: TrainingFolder, watch: Watch | None) -> Any:
                 watch(Moment(state.global_step, state.max_steps, float(loss), rate))
 
     return Follow()
+
+
+def _stopper(stop: threading.Event) -> Any:
+    """Return what ends a training after a step, with a checkpoint, once it is asked to."""
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        """Ends a training on request."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_rest: Any) -> None:
+            if stop.is_set() and state.global_step < state.max_steps:
+                control.should_save = control.should_training_stop = True
+
+    return Stop()
 
 
 def _save(trainer: Any, prepared: Prepared, folder: TrainingFolder) -> None:

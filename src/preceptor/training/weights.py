@@ -7,15 +7,17 @@ was trained under, begins with the beginning token it saw, and stops at the toke
 import json
 import logging
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from preceptor.engines.models import LocatedModel, load_tokenizer, quieten_loading
 from preceptor.errors import MissingPackage, ModelError, StudyError
-from preceptor.templates import ChatTemplate, Message
+from preceptor.templates import ChatTemplate
 from preceptor.training.labels import end_token
 from preceptor.training.recipe import Recipe
 from preceptor.training.record import disk_error
+from preceptor.types import Message
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +76,13 @@ def require_quantization() -> None:
         StudyError: there is no CUDA device. MissingPackage: bitsandbytes is not installed.
     """
     import torch
-    from transformers.utils import is_bitsandbytes_available
 
     if not torch.cuda.is_available():
         raise StudyError(
             f"quantized = true needs a CUDA device, and this PyTorch ({torch.__version__}) has none. "
             "Leave it out and train with lora alone, or run on a machine with an NVIDIA GPU."
         )
-    if not is_bitsandbytes_available():
+    if find_spec("bitsandbytes") is None:
         raise MissingPackage("bitsandbytes", purpose="Training beside 4-bit weights", extra="train")
 
 
@@ -92,7 +93,7 @@ def _quantized() -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
-    settings = BitsAndBytesConfig(
+    settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -116,7 +117,7 @@ def size_of(located: LocatedModel, recipe: Recipe) -> Size:
     try:
         config = AutoConfig.from_pretrained(located.folder, trust_remote_code=False)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config)
+            model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"The config of '{located.name}' cannot be used: {error}") from error
     own = config.get_text_config()
@@ -136,7 +137,7 @@ def _adapter_parameters(model: Any, recipe: Recipe) -> int:
     found = 0
     for name, module in model.named_modules():
         chosen = not recipe.lora.targets or name.rpartition(".")[2] in recipe.lora.targets
-        shape = getattr(getattr(module, "weight", None), "shape", ())
+        shape: Any = getattr(getattr(module, "weight", None), "shape", ())
         is_linear = type(module).__name__ in ("Linear", "Conv1D")
         if chosen and is_linear and module is not head and len(shape) == 2:
             found += recipe.lora.rank * (shape[0] + shape[1])
