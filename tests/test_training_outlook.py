@@ -45,6 +45,8 @@ def test_checkpointing_and_shorter_rows_save_activations():
     assert memory_of(BFLOAT, EIGHT, longest=512)["activations"] < long
 
 
+# What PEFT and transformers have to say to each other about a renamed setting.
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("lora", [None, Lora(), Lora(rank=3, targets=("q_proj", "down_proj"))])
 def test_the_parameters_are_those_that_are_trained(
     lora: Lora | None, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any

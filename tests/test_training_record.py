@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from preceptor.engines.models import locate
 from preceptor.errors import StoreError, StudyError
 from preceptor.training.record import TrainingFolder, tuned_identity
+from small_study import start
 from small_training import QUICK, uneven, write_data
 
 pytestmark = pytest.mark.usefixtures("private_cache")
@@ -75,8 +75,7 @@ class Runs:
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, output: Path) -> "subprocess.Popen[str]":
-        words = [sys.executable, "-m", "preceptor", *self.words, "--output", str(output)]
-        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        process = start(*self.words, "--output", output)
         self.processes.append(process)
         return process
 
@@ -95,10 +94,15 @@ def runs(tmp_path: Path, model_folder: Path, request: pytest.FixtureRequest) -> 
         process.communicate()
 
 
-def stop_at(process: "subprocess.Popen[str]", output: Path, sent: signal.Signals) -> None:
-    """Send a signal once a checkpoint is whole."""
-    deadline = time.monotonic() + PATIENCE
-    while TrainingFolder(output).newest_checkpoint() is None:
+def newest_name(output: Path) -> str | None:
+    newest = TrainingFolder(output).newest_checkpoint()
+    return newest and newest.name
+
+
+def stop(process: "subprocess.Popen[str]", output: Path, sent: signal.Signals) -> None:
+    """Send a signal once a new checkpoint is whole."""
+    deadline, before = time.monotonic() + PATIENCE, newest_name(output)
+    while newest_name(output) == before:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(sent)
@@ -107,16 +111,16 @@ def stop_at(process: "subprocess.Popen[str]", output: Path, sent: signal.Signals
 def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, runs: Runs):
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     killed = runs.start(rough)
-    stop_at(killed, rough, signal.SIGKILL)
+    stop(killed, rough, signal.SIGKILL)
     killed.communicate()
+    assert newest_name(rough) is not None
     assert not (rough / "config.json").exists()
 
     interrupted = runs.start(rough)
-    newest = TrainingFolder(rough).newest_checkpoint()
-    assert newest is not None
-    stop_at(interrupted, rough, signal.SIGINT)
+    stop(interrupted, rough, signal.SIGINT)
     _, said = interrupted.communicate(timeout=PATIENCE)
-    assert "Run the same command" in said or interrupted.returncode == 0, said
+    assert interrupted.returncode != 0
+    assert "stopping after this step" in said and "Run the same command" in said
 
     for output in (rough, calm):
         process = runs.start(output)

@@ -65,45 +65,56 @@ def test_accumulated_rows_train_as_rows_side_by_side_do(
         assert left == pytest.approx(right, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "padding", "lora"),
-    [
-        ("gemma3", "<pad>", None),
-        ("llama", "<eos>", None),
-        ("llama", "<pad>", Lora(rank=32, alpha=64)),
-    ],
-)
+def answer_in_chat(folder: Path, question: str) -> tuple[str, int]:
+    """Return what the model in the folder answers by transformers' own means, and the last token."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    written = model.generate(**asked, max_new_tokens=40)[0, asked["input_ids"].shape[1] :].tolist()
+    assert tokenizer.eos_token_id in model.generation_config.eos_token_id
+    return tokenizer.decode(written[:-1]), written[-1]
+
+
+@pytest.mark.parametrize(("name", "padding"), [("gemma3", "<pad>"), ("llama", "<eos>")])
 def test_a_tuned_model_answers_in_chat_and_stops(
     name: str,
     padding: str,
-    lora: Lora | None,
     *,
     tmp_path: Path,
     make_model: Callable[..., Any],
     make_tokenizer: Callable[..., Any],
 ):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    before = make_tokenizer(bos_token="<bos>", eos_token="<eos>", pad_token=padding)
-    located = student(tmp_path / "student", name, make_model, before)
+    tokenizer = make_tokenizer(bos_token="<bos>", eos_token="<eos>", pad_token=padding)
+    located = student(tmp_path / "student", name, make_model, tokenizer)
     rows = conversations_of([conversation("What is the sea?", ANSWER)] * 2)
-    recipe = LEARN_BY_HEART.model_copy(update={"lora": lora, "epochs": 120 if lora else 40})
-    result = tuned(located, rows, recipe, output=tmp_path / "out")
+    result = tuned(located, rows, LEARN_BY_HEART, output=tmp_path / "out")
     assert result.last_loss < 0.1 < result.first_loss
-
-    tokenizer = AutoTokenizer.from_pretrained(result.folder)
-    model = AutoModelForCausalLM.from_pretrained(result.folder)
-    turn = [{"role": "user", "content": "What is the sea?"}]
-    asked = tokenizer.apply_chat_template(
-        turn, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    answer = model.generate(**asked, max_new_tokens=40)[0, asked["input_ids"].shape[1] :].tolist()
-    ends = model.generation_config.eos_token_id
-    assert answer[-1] == ends[0]
-    assert tokenizer.decode(answer[:-1]) == ANSWER
-    assert tokenizer.eos_token_id in ends
-    assert (tmp_path / "out" / "training" / "adapter").is_dir() == (lora is not None)
+    end = "<end_of_turn>" if name == "gemma3" else "<|im_end|>"
+    ending = tokenizer.convert_tokens_to_ids(end)
+    assert answer_in_chat(result.folder, "What is the sea?") == (ANSWER, ending)
     assert locate(str(result.folder)).identity != located.identity
+
+
+def test_adapters_are_merged_into_a_model_that_answers_as_they_learnt(
+    tmp_path: Path, model_folder: Path
+):
+    rows = [conversations_of([conversation("Sea?", text)] * 2) for text in (ANSWER, "The cat.")]
+    # A tiny random head that stays frozen can be sure of nothing: all weights learn first.
+    first = tuned(locate(str(model_folder)), rows[0], LEARN_BY_HEART, output=tmp_path / "one")
+    adapted = LEARN_BY_HEART.model_copy(update={"lora": Lora(alpha=64), "epochs": 60})
+    second = tuned(locate(str(first.folder)), rows[1], adapted, output=tmp_path / "two")
+    assert second.last_loss < 0.1
+    assert answer_in_chat(second.folder, "Sea?")[0] == "The cat."
+    names = {path.name for path in (second.folder / "training" / "adapter").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    assert not (first.folder / "training" / "adapter").exists()
 
 
 @pytest.mark.parametrize("template", ["chatml", "gemma", "plain"])
