@@ -147,6 +147,8 @@ def tune(
         StoreError: the disk refuses. MissingPackage: TRL is not installed.
     """
     prepared = prepare(student, conversations, recipe, machine=machine, devices=devices())
+    if caution := warmup_caution(prepared.steps):
+        logger.warning(caution)
     return carry_out(prepared, output, watch=watch)
 
 
@@ -158,8 +160,6 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
         return _tuned(prepared, folder, done, stored=True)
     _require_trl()
     _require_devices(prepared)
-    if caution := warmup_caution(prepared.steps):
-        logger.warning(caution)
     if is_main_process():
         folder.begin(prepared.identity)
         folder.remove_torn()
@@ -169,7 +169,7 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
         try:
             checkpoint = folder.newest_checkpoint()
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            if stop.is_set():
+            if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
                 raise KeyboardInterrupt
             _save(trainer, prepared, folder)
         except OSError as error:
