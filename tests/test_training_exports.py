@@ -22,8 +22,9 @@ from preceptor.training.exports import (
     write_llama_factory,
     yaml,
 )
+from preceptor.training.prepared import prepare
 from preceptor.training.recipe import Lora, Recipe
-from preceptor.training.tuner import prepare, sft_settings
+from preceptor.training.trainer import sft_settings
 from small_training import student, uneven
 
 pytestmark = pytest.mark.usefixtures("private_cache")

@@ -20,7 +20,7 @@ from preceptor.training.labels import (
     Labelled,
     Labeller,
 )
-from preceptor.training.tuner import dataset_of
+from preceptor.training.trainer import dataset_of
 from preceptor.types import Message
 from small_training import conversation, uneven
 

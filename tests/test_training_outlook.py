@@ -11,8 +11,8 @@ from preceptor.engines.models import load_model, locate
 from preceptor.errors import StudyError
 from preceptor.training import outlook
 from preceptor.training.outlook import disk_of, memory_of, outlook_of, require_room
+from preceptor.training.prepared import prepare
 from preceptor.training.recipe import Lora, Recipe, steps_of
-from preceptor.training.tuner import prepare
 from preceptor.training.weights import Size, adapters, size_of
 from small_training import CPU, QUICK, student, uneven
 

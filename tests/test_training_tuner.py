@@ -14,8 +14,10 @@ from preceptor.machine import Machine
 from preceptor.templates import Encoder, choose_template
 from preceptor.training.conversations import conversations_of
 from preceptor.training.labels import IGNORED
+from preceptor.training.prepared import prepare
 from preceptor.training.recipe import Lora
-from preceptor.training.tuner import Moment, prepare, tune
+from preceptor.training.trainer import Moment
+from preceptor.training.tuner import tune
 from preceptor.types import Message
 from small_training import CPU, QUICK, conversation, log_of, student, tuned, uneven
 
@@ -102,19 +104,30 @@ def test_a_tuned_model_answers_in_chat_and_stops(
     assert locate(str(result.folder)).identity != located.identity
 
 
-def test_adapters_are_merged_into_a_model_that_answers_as_they_learnt(
+# What PEFT and transformers have to say to each other about a renamed setting.
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+def test_adapters_are_merged_into_the_weights_and_kept_beside_them(
     tmp_path: Path, model_folder: Path
 ):
-    rows = [conversations_of([conversation("Sea?", text)] * 2) for text in (ANSWER, "The cat.")]
-    # A tiny random head that stays frozen can be sure of nothing: all weights learn first.
-    first = tuned(locate(str(model_folder)), rows[0], LEARN_BY_HEART, output=tmp_path / "one")
-    adapted = LEARN_BY_HEART.model_copy(update={"lora": Lora(alpha=64), "epochs": 60})
-    second = tuned(locate(str(first.folder)), rows[1], adapted, output=tmp_path / "two")
-    assert second.last_loss < 0.1
-    assert answer_in_chat(second.folder, "Sea?")[0] == "The cat."
-    names = {path.name for path in (second.folder / "training" / "adapter").iterdir()}
+    import torch
+    from peft import PeftModel
+
+    located = locate(str(model_folder))
+    recipe = QUICK.model_copy(update={"lora": Lora(), "learning_rate": 1e-2, "epochs": 4})
+    result = tuned(located, uneven(8), recipe, output=tmp_path / "out")
+    assert result.last_loss < result.first_loss
+    adapter = result.folder / "training" / "adapter"
+    names = {path.name for path in adapter.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
-    assert not (first.folder / "training" / "adapter").exists()
+    ids = torch.arange(20, 60)[None]
+    with torch.inference_mode():
+        base = load_model(located, dtype="float32", device="cpu")
+        before = base(input_ids=ids).logits
+        beside = PeftModel.from_pretrained(base, str(adapter)).eval()(input_ids=ids).logits
+        merged = load_model(locate(str(result.folder)), dtype="float32", device="cpu")
+        after = merged(input_ids=ids).logits
+    torch.testing.assert_close(after, beside, rtol=1e-4, atol=1e-4)
+    assert (after - before).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("template", ["chatml", "gemma", "plain"])
