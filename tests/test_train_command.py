@@ -39,7 +39,7 @@ def test_the_options_are_the_recipe_and_its_defaults():
     for name, field in Lora.model_fields.items():
         if name != "targets":
             assert given[f"lora_{name}"] == field.default, name
-    assert Recipe().lora is None and given["lora"] is False
+    assert Recipe().lora is None and not given["lora"]
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path: Path, words: list[object]):
