@@ -15,6 +15,7 @@ from preceptor.commands.instructions import instructions
 from preceptor.commands.published import published
 from preceptor.commands.respond import respond
 from preceptor.commands.teachers import teachers
+from preceptor.commands.train import train
 from preceptor.errors import PreceptorError
 from preceptor.options import (
     column_options,
@@ -268,6 +269,7 @@ cli.add_command(respond)
 cli.add_command(teachers)
 cli.add_command(instructions)
 cli.add_command(published)
+cli.add_command(train)
 
 
 def main() -> None:
