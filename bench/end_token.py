@@ -1,0 +1,112 @@
+"""Whether a tuned base model ends its answers: the share of held-out prompts on which it stops by itself.
+
+A base model without a chat template is tuned on whole short answers, then asked what it was not tuned on.
+The untuned model under the same template stands beside it.
+
+    python bench/end_token.py --model FOLDER --rows ../shared/data/zoo_judged/alpaca-7b.json --output DIR
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from preceptor.engines.base import ChatRequest, Completion
+from preceptor.engines.generation import TransformersChat
+from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
+from preceptor.instructions import ResponseSource
+from preceptor.machine import Machine
+from preceptor.templates import Encoder, choose_template
+from preceptor.training.conversations import conversations_of
+from preceptor.training.recipe import Lora, Recipe
+from preceptor.training.tuner import tune
+from preceptor.types import Message
+
+Row = tuple[Message, Message]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--rows", required=True, help="one teacher's responses, any known layout")
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--longest", type=int, default=96, help="tokens of prompt and answer")
+    parser.add_argument("--train", type=int, default=256)
+    parser.add_argument("--held-out", type=int, default=40)
+    parser.add_argument("--max-tokens", type=int, default=160)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lora", action="store_true")
+    given = parser.parse_args()
+    student = locate(given.model)
+    rows = short_rows(student, given)
+    tuned_on, held_out = rows[: given.train], rows[given.train :][: given.held_out]
+    recipe = Recipe(
+        learning_rate=given.learning_rate,
+        epochs=given.epochs,
+        batch=given.batch,
+        device_batch=given.batch,
+        max_length=2 * given.longest,
+        warmup_share=0.1,
+        gradient_checkpointing=False,
+        lora=Lora() if given.lora else None,
+    )
+    began = time.monotonic()
+    tuned = tune(
+        student,
+        conversations_of(tuned_on),
+        recipe,
+        output=given.output,
+        machine=Machine(device="cpu"),
+    )
+    seconds = time.monotonic() - began
+    found = {
+        "model": given.model,
+        "rows": len(tuned_on),
+        "held_out": len(held_out),
+        "max_tokens": given.max_tokens,
+        "steps": tuned.steps,
+        "training_seconds": round(seconds, 1),
+        "first_loss": tuned.first_loss,
+        "last_loss": tuned.last_loss,
+        "untuned": stopped(student, held_out, given.max_tokens),
+        "tuned": stopped(locate(str(given.output)), held_out, given.max_tokens),
+    }
+    print(json.dumps(found, indent=2))
+
+
+def short_rows(student: LocatedModel, given: argparse.Namespace) -> list[Row]:
+    """Return the rows whose prompt and whole answer are short, in the order of the file."""
+    tokenizer: Any = load_tokenizer(student)
+    rows = []
+    for response in ResponseSource.open([given.rows]):
+        text = response.text or ""
+        tokens = len(tokenizer(response.instruction.text + text)["input_ids"])
+        if text.strip() and tokens <= given.longest:
+            rows.append((response.instruction.messages[-1], Message("assistant", text)))
+    return rows
+
+
+def stopped(model: LocatedModel, rows: list[Row], max_tokens: int) -> dict[str, object]:
+    """Return the share of greedy answers that ended by the end token, and the first of them."""
+    encoder = Encoder(load_tokenizer(model), choose_template("auto", model.folder), max_length=2048)
+    chat = TransformersChat(load_model(model, dtype="float32", device="cpu"), encoder, batch=20)
+    requests = [
+        ChatRequest((prompt,), temperature=0.0, max_tokens=max_tokens) for prompt, _ in rows
+    ]
+    answers = {one.index: one.outcome for one in chat.complete_all(requests)}
+    ended = [
+        isinstance(one, Completion) and one.finish_reason == "stop" for one in answers.values()
+    ]
+    first = answers[0]
+    return {
+        "stopped": sum(ended),
+        "share": sum(ended) / len(rows),
+        "first_answer": first.text[:200] if isinstance(first, Completion) else str(first),
+    }
+
+
+if __name__ == "__main__":
+    main()
