@@ -309,7 +309,7 @@ def _stability(
 
 
 def point_mean(common: Common, name: str) -> Array:
-    """Return a measure's mean over the instructions for each teacher, by its denominators where it has any."""
+    """Return a measure's mean for each teacher, over the sum of its denominators where it has any."""
     mean: Array = common.values[name].mean(axis=1)
     return mean / common.denominators[name].mean(axis=1) if name in common.denominators else mean
 

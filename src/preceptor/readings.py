@@ -16,7 +16,7 @@ from preceptor.answers import Answer, Answers, Report, Row, Unreadable, look_up,
 from preceptor.types import Instruction, Response
 
 CATEGORY_COLUMNS = ("category", "task_category")
-"""The columns that say of what kind an instruction is, the first with a text counts; Magpie has the latter."""
+"""Columns that say of what kind an instruction is; the first with a text counts. Magpie has the latter."""
 
 _LONGEST_CATEGORY = 60
 

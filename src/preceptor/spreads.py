@@ -88,7 +88,7 @@ def by_category(
     """Return the means within each category, the largest first; none where there is one category alone.
 
     What has no category, is alone in its own, or comes after the largest twelve is `OTHER`, which comes
-    last. Means are of reward, loss and length and of what the metric needs, and the metric of them where it is
+    last. Means are of reward, loss, length and what the metric needs, and the metric of them where it is
     finite. An interval is that of a ranking on these instructions, NaN where there is one alone.
 
     Args:
