@@ -4,6 +4,7 @@ The one idea: everything is read from what is stored; where something is missing
 what it would take, rather than paid for.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from preceptor.agreement_table import AgreementTable
@@ -20,6 +21,8 @@ from preceptor.run.runner import Outcome, outcomes
 from preceptor.store import Store
 from preceptor.study import Study
 from preceptor.study_text import study_text
+
+logger = logging.getLogger(__name__)
 
 
 def stored_outcomes(study: Study, machine: Machine) -> list[Outcome]:
@@ -82,11 +85,20 @@ def report_of(
         evidence=evidence_of(found),
         title=f"Teachers for {' and '.join(dict.fromkeys(one.student for one in rankings))}",
         command=command,
-        study_file=study_text(study),
+        study_file=_study_file(study),
         versions=_versions(found, machine),
         agreement=None if observed is None else agreement_of(rankings, observed),
         outcome=outcome,
     )
+
+
+def _study_file(study: Study) -> str | None:
+    """Return the study as TOML; None for the rare one that TOML cannot say."""
+    try:
+        return study_text(study)
+    except StudyError as error:
+        logger.info("The report shows no study file: %s", error)
+        return None
 
 
 def agreement_of(rankings: Sequence[Ranking], observed: Observed) -> AgreementTable:
