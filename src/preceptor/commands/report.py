@@ -61,7 +61,7 @@ def report(
         return
     load_numpy()
     from preceptor import api
-    from preceptor.report.charts import save_charts
+    from preceptor.report.charts import charts_of, save_charts
     from preceptor.report.markdown import markdown
     from preceptor.report.page import page
 
@@ -71,8 +71,8 @@ def report(
     if markdown_path:
         _put(markdown_path, markdown(found))
     if charts_folder:
-        files = save_charts(found, Path(charts_folder))
-        click.echo(f"wrote {len(files)} charts to {charts_folder}", err=True)
+        files = save_charts(charts_of(found), Path(charts_folder))
+        click.echo(f"wrote {len(files)} files to {charts_folder}", err=True)
 
 
 def _of_the_paper(html_path: str, published: bool, *, alone: bool) -> None:

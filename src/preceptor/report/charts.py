@@ -5,8 +5,16 @@ from pathlib import Path
 
 from preceptor.evidence import Report
 
+Chart = object
+"""A chart."""
 
-def save_charts(report: Report, folder: Path) -> Sequence[Path]:
+
+def charts_of(report: Report) -> Sequence[Chart]:
+    """Return no charts yet."""
+    return ()
+
+
+def save_charts(charts: Sequence[Chart], folder: Path) -> tuple[Path, ...]:
     """Make the folder; there are no charts yet."""
     folder.mkdir(parents=True, exist_ok=True)
     return ()
