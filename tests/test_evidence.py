@@ -1,7 +1,7 @@
 """What stands behind a ranking covers just what was ranked, and costs nothing to gather again."""
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +246,21 @@ def test_asked_teachers_show_their_texts_too(tmp_path: Path, store: Path):
     found = evidence(outcomes_of(study, machine_at(store)))
     assert len(found.examples) == 6
     assert all(answer.text for example in found.examples for answer in example.answers)
+
+
+def test_the_data_are_read_once_for_the_texts_of_all_rankings(tmp_path: Path, store: Path):
+    rule = {"kind": "contains", "answer": "the"}
+    files = write_teachers(tmp_path, teachers=2, instructions=8)
+    outcomes = scored(files, store, reward_column="reward", rule=rule)
+    passes = []
+
+    class Counted:
+        def __iter__(self) -> Any:
+            passes.append(1)
+            return iter(outcomes[0].opened.source)
+
+    counted = Counted()
+    opened = [replace(outcome.opened, source=counted) for outcome in outcomes]
+    given = [replace(one, opened=data) for one, data in zip(outcomes, opened, strict=True)]
+    assert plain(evidence_of(given)) == plain(evidence_of(outcomes))
+    assert len(passes) == 1

@@ -17,9 +17,9 @@ from preceptor.run.examples import (
     GONE,
     LONGEST_TEXT,
     MOST_EXAMPLES,
+    Chosen,
     conversation,
     disagreements,
-    examples_of,
     surprises,
 )
 from preceptor.run.runner import Outcome
@@ -33,6 +33,12 @@ pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
+
+
+def examples_of(compared: Compared) -> tuple[Example, ...]:
+    """Return the examples of one ranking."""
+    (found,) = module.examples_of([Chosen.of(compared)], compared.outcome.opened.source)
+    return found
 
 
 def ranked(files: Sequence[Path], store: Path, folder: Path, **options: Any) -> Outcome:

@@ -5,6 +5,7 @@ order, and summed up as plain data. Nothing is computed by a model and nothing i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from preceptor.generators import Teacher
 from preceptor.orders import family_of, size_of
 from preceptor.results import Ranking
 from preceptor.run.compared import Compared
-from preceptor.run.examples import examples_of
+from preceptor.run.examples import Chosen, examples_of
 from preceptor.run.roster import drawn
 from preceptor.run.runner import Outcome
 from preceptor.spreads import by_category, spreads
@@ -25,15 +26,23 @@ from preceptor.teachers import find_teacher
 
 
 def evidence_of(outcomes: Sequence[Outcome]) -> tuple[Evidence, ...]:
-    """Return each ranking with what stands behind it, one at a time so that memory holds one.
+    """Return each ranking of one run with what stands behind it.
+
+    The measures of one ranking are in memory at a time, and the data are read once for all texts.
 
     Raises:
         PreceptorError: scores or data can no longer be read.
     """
-    return tuple(_evidence(outcome, outcomes) for outcome in outcomes)
+    drafts = [_without_examples(outcome, outcomes) for outcome in outcomes]
+    chosen = [one for _, one in drafts]
+    found = examples_of(chosen, outcomes[0].opened.source)
+    return tuple(
+        replace(evidence, examples=examples)
+        for (evidence, _), examples in zip(drafts, found, strict=True)
+    )
 
 
-def _evidence(outcome: Outcome, outcomes: Sequence[Outcome]) -> Evidence:
+def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Evidence, Chosen]:
     compared, ranking = Compared.of(outcome), outcome.ranking
     options, models = outcome.study.ranking, models_of(outcome.study)
     names = outcome.opened.choice.roster.category_of(compared.instructions)
@@ -41,7 +50,7 @@ def _evidence(outcome: Outcome, outcomes: Sequence[Outcome]) -> Evidence:
     _try_settings(changes, compared)
     _try_fewer(changes, compared)
     _try_rewards(changes, outcome, outcomes)
-    return Evidence(
+    evidence = Evidence(
         ranking=ranking,
         families={teacher: family_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
         sizes={teacher: size_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
@@ -56,7 +65,6 @@ def _evidence(outcome: Outcome, outcomes: Sequence[Outcome]) -> Evidence:
         ),
         changes=tuple(changes.found),
         tried=tuple(changes.tried),
-        examples=examples_of(compared),
         examples_of=compared.raw.n,
         tokens={
             result.teacher: result.estimates["tokens"].value
@@ -64,6 +72,7 @@ def _evidence(outcome: Outcome, outcomes: Sequence[Outcome]) -> Evidence:
             if "tokens" in result.estimates
         },
     )
+    return evidence, Chosen.of(compared)
 
 
 def models_of(study: Study) -> dict[str, str]:

@@ -52,31 +52,15 @@ def disagreements(compared: Compared) -> Array:
     return apart / overall if overall > 0 else np.zeros_like(apart)
 
 
-def examples_of(compared: Compared) -> tuple[Example, ...]:
-    """Return at most 60 instructions, the most disagreed upon first, with each teacher's first sample.
+def examples_of(
+    chosen: Sequence["Chosen"], source: Iterable[Response]
+) -> list[tuple[Example, ...]]:
+    """Return the examples of each choice, of which all texts are read in one pass over the source.
 
-    Scores are those of the sample shown, the reward before any transform, and its CAR where CAR was formed.
+    An answer whose text is no longer there has none, and says so.
     """
-    apart = disagreements(compared)
-    # Equal ones in the order of their ids, which is that of the roster.
-    order = np.argsort(-apart, kind="stable")[:MOST_EXAMPLES]
-    shown = compared.instructions[order]
-    choice = first_samples(compared.outcome.opened.choice, shown)
-    found = _Found.of(compared, choice)
-    names = choice.roster.category_of(shown)
-    return tuple(
-        Example(
-            instruction=text[:LONGEST_TEXT],
-            category=category,
-            disagreement=distance,
-            answers=tuple(found.answer(teacher, column) for teacher in compared.teachers),
-            left_out=max(0, len(text) - LONGEST_TEXT),
-        )
-        for column, category, distance in zip(
-            np.searchsorted(choice.taken, shown).tolist(), names, apart[order].tolist(), strict=True
-        )
-        for text in [found.instruction(column)]
-    )
+    texts = _texts(source, [one.choice for one in chosen])
+    return [one.examples(texts) for one in chosen]
 
 
 def first_samples(choice: Choice, instructions: NDArray[np.intp]) -> Choice:
@@ -91,40 +75,65 @@ def first_samples(choice: Choice, instructions: NDArray[np.intp]) -> Choice:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """The texts and numbers of the answers shown.
+class Chosen:
+    """The instructions to show for one ranking, with all that is told of them but the texts.
 
-    `keys` are of shape (instructions, teachers), the latter in the roster's order, as are the `scores`.
+    At most 60, the most disagreed upon first, with each teacher's first sample; `order` is that of the
+    ranking. `choice` holds their rows, by instruction and by teacher as in the roster; so are the `scores`
+    (teachers, instructions). Those are of the sample shown, the reward before any transform, and its CAR
+    where CAR was formed.
     """
 
-    teachers: tuple[str, ...]
-    keys: Sequence[Sequence[bytes]]
-    texts: Mapping[bytes, Response]
+    order: tuple[str, ...]
+    instructions: NDArray[np.intp]
+    disagreement: Array
+    choice: Choice
     scores: Mapping[str, Array]
-    cut: _Cut
+    cut: "_Cut"
 
     @classmethod
-    def of(cls, compared: Compared, choice: Choice) -> "_Found":
-        outcome, teachers = compared.outcome, choice.roster.teachers
-        flat: list[bytes] = choice.keys.tolist()
-        keys = [flat[at : at + len(teachers)] for at in range(0, len(flat), len(teachers))]
-        texts = _texts(outcome.opened.source, choice)
+    def of(cls, compared: Compared) -> "Chosen":
+        """Choose by the numbers compared, and read those of the responses to show."""
+        apart, outcome = disagreements(compared), compared.outcome
+        # Equal ones in the order of their ids, which is that of the roster.
+        places = np.argsort(-apart, kind="stable")[:MOST_EXAMPLES]
+        shown = compared.instructions[places]
+        choice = first_samples(outcome.opened.choice, shown)
         scores = _scores(outcome, choice)
         if compared.car is not None:
             scores["car"] = compared.car(scores["reward"], scores["loss"])
-        return cls(teachers, keys, texts, scores, _cutter(outcome, choice))
+        return cls(
+            compared.teachers, shown, apart[places], choice, scores, _cutter(outcome, choice)
+        )
 
-    def instruction(self, column: int) -> str:
-        """Return the conversation of an instruction; roles are named where it is more than one turn."""
-        responses = (self.texts[key] for key in self.keys[column] if key in self.texts)
-        response = next(responses, None)
-        return GONE if response is None else conversation(response.instruction)
+    def examples(self, texts: Mapping[bytes, Response]) -> tuple[Example, ...]:
+        """Return the examples, given the responses by their keys."""
+        columns = np.searchsorted(self.choice.taken, self.instructions).tolist()
+        names = self.choice.roster.category_of(self.instructions)
+        described = zip(columns, names, self.disagreement.tolist(), strict=True)
+        return tuple(self._example(*one, texts=texts) for one in described)
 
-    def answer(self, teacher: str, column: int) -> Answer:
-        """Return what a teacher answered to an instruction."""
-        row = self.teachers.index(teacher)
+    def _example(
+        self, column: int, category: str | None, apart: float, *, texts: Mapping[bytes, Response]
+    ) -> Example:
+        teachers, keys = self.choice.roster.teachers, self.choice.keys
+        rows = range(column * len(teachers), (column + 1) * len(teachers))
+        found = {
+            name: texts.get(keys[row].tobytes()) for name, row in zip(teachers, rows, strict=True)
+        }
+        response = next((one for one in found.values() if one is not None), None)
+        instruction = GONE if response is None else conversation(response.instruction)
+        return Example(
+            instruction=instruction[:LONGEST_TEXT],
+            category=category,
+            disagreement=apart,
+            answers=tuple(self._answer(name, column, found[name]) for name in self.order),
+            left_out=max(0, len(instruction) - LONGEST_TEXT),
+        )
+
+    def _answer(self, teacher: str, column: int, response: Response | None) -> Answer:
+        row = self.choice.roster.teachers.index(teacher)
         scores = {name: _number(values[row, column]) for name, values in self.scores.items()}
-        response = self.texts.get(self.keys[column][row])
         if response is None or response.text is None:
             return Answer(teacher, None, scores, note=GONE)
         text = response.text[:LONGEST_TEXT]
@@ -139,10 +148,12 @@ def conversation(instruction: Instruction) -> str:
     return "\n\n".join(f"{message.role}: {message.content}" for message in instruction.messages)
 
 
-def _texts(source: Iterable[Response], choice: Choice) -> dict[bytes, Response]:
-    """Return the responses of the choice by key; what two teachers said alike is one."""
-    instructions = set(choice.roster.instructions[choice.taken].tolist())
-    waiting = set(choice.keys.tolist())
+def _texts(source: Iterable[Response], choices: Sequence[Choice]) -> dict[bytes, Response]:
+    """Return the responses of these choices by key; what two teachers said alike is one."""
+    instructions = {
+        one for choice in choices for one in choice.roster.instructions[choice.taken].tolist()
+    }
+    waiting = {key for choice in choices for key in choice.keys.tolist()}
     found: dict[bytes, Response] = {}
     for response in source:
         if response.instruction.id in instructions and response.key in waiting:
