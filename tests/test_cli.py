@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli import _load_numpy
 from preceptor.metrics import METRICS
 from preceptor.options import METRIC_NAMES
+from preceptor.threads import load_numpy
 from small_study import preceptor, ranked, shards, start, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
@@ -138,8 +138,8 @@ def test_matrix_products_of_the_command_use_one_thread_and_tell_no_one(
 ):
     assert "numpy" in sys.modules
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    _load_numpy()
+    load_numpy()
     assert "OPENBLAS_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    _load_numpy()
+    load_numpy()
     assert os.environ["OPENBLAS_NUM_THREADS"] == "3"

@@ -15,6 +15,7 @@ from preceptor.run.gather import Gathered, gather
 from preceptor.run.roster import Roster
 from preceptor.scorers.column import ColumnScorer
 from preceptor.scorers.verifier import Verifier
+from preceptor.types import Instruction
 from small_study import Rows, rows_of, write_rows
 
 REWARDS = ReadOptions(number_columns=("reward",))
@@ -135,3 +136,33 @@ def test_no_responses_at_all_are_refused(tmp_path: Path):
     path.write_text("")
     with pytest.raises(DataError, match="The data hold no responses"):
         gather(source, None)
+
+
+def categorised(names: dict[int, object], place: int) -> Rows:
+    rows = rows_of(place, 6)
+    return [{**row, "category": names.get(at)} for at, row in enumerate(rows)]
+
+
+def category_by_text(roster: Roster, texts: Rows) -> list[str | None]:
+    ids = [Instruction.from_text(str(row["instruction"])).id for row in texts]
+    known = roster.instructions.tolist()
+    return roster.category_of(np.array([known.index(one) for one in ids]))
+
+
+def test_an_instruction_has_the_category_that_any_row_of_it_states(tmp_path: Path, both: Both):
+    # Where rows disagree the order of files must not matter: the first by alphabet is taken.
+    given = ({0: "sums", 1: " word\nplay ", 2: 7, 3: ""}, {0: "letters", 4: "x" * 99})
+    files = [
+        write_rows(tmp_path / f"{name}.jsonl", categorised(names, place))
+        for place, (name, names) in enumerate(zip(("alpha", "beta"), given, strict=True))
+    ]
+    for found in both(files):
+        seen = category_by_text(found.roster, rows_of(0, 6))
+        assert seen == ["letters", "word play", None, None, "x" * 60, None]
+
+
+def test_without_the_column_no_instruction_has_a_category(tmp_path: Path, both: Both):
+    files = [write_rows(tmp_path / f"{name}.jsonl", rows_of(0, 4)) for name in ("one", "two")]
+    for found in both(files):
+        assert found.roster.categories == ()
+        assert category_by_text(found.roster, rows_of(0, 4)) == [None] * 4

@@ -304,3 +304,15 @@ def test_the_settings_say_who_was_asked_and_how_many_answers_were_cut(tmp_path: 
     cut = sum(len((text or "").split()) == 6 for text in texts_in(store).values())
     assert cut >= 5
     assert ranking["settings"]["cut_by_generator"] == {"one": cut}
+
+
+def test_the_categories_of_the_instructions_reach_the_asked_teachers_responses(
+    tmp_path: Path, store: Path
+):
+    names = ["sums", "letters", None]
+    rows = [{"instruction": f"Question {n}?", "category": name} for n, name in enumerate(names)]
+    study = study_with(write_rows(tmp_path / "questions.jsonl", rows), fake(), fake("two"))
+    asked_in(study, machine_at(store))
+    source = source_of(study, machine_at(store))
+    seen = {(one.instruction.text, one.category) for one in source}
+    assert seen == {(row["instruction"], row["category"]) for row in rows}

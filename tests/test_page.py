@@ -5,8 +5,15 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from preceptor.report.page import page
+from preceptor.evidence import Evidence, Report
+from preceptor.report import page as module
+from preceptor.results import Ranking
 from small_study import ranking_of
+
+
+def page(rankings: list[Ranking]) -> str:
+    found = tuple(Evidence(ranking, {}, {}) for ranking in rankings)
+    return module.page(Report(found, "Teachers", "preceptor"))
 
 
 class Tags(HTMLParser):

@@ -363,3 +363,23 @@ def test_templates_that_differ_only_in_the_last_turn_have_different_identities()
     first, second = (ChatTemplate("own", text, SPECIAL) for text in (source, other))
     assert first.identity()["rendered"] == second.identity()["rendered"]
     assert first.identity() != second.identity()
+
+
+@pytest.mark.parametrize("name", FAMILY_TEMPLATES)
+@pytest.mark.parametrize(
+    "text", ["Two plus two is four.", " four ", "\n\nprint", "四 🐈 é", f"a {CONTROL[0]} b", ""]
+)
+def test_pieces_join_to_the_response_one_for_each_of_its_tokens(
+    name: str, text: str, tokenizer: Any
+) -> None:
+    encoder = encoder_of(tokenizer, name)
+    pieces = encoder.pieces(ONE_TURN, text)
+    assert "".join(pieces) == text
+    assert len(pieces) == len(encoder.encode(ONE_TURN, text).response)
+
+
+def test_pieces_know_no_ending_and_no_cut(tokenizer: Any) -> None:
+    text = "The cat sat on the mat, and the dog lay beside the other cat."
+    whole = encoder_of(tokenizer, "gemma").pieces(ONE_TURN, text)
+    ending = encoder_of(tokenizer, "gemma", end_of_turn=True).pieces(ONE_TURN, text)
+    assert whole == ending == encoder_of(tokenizer, "gemma", max_length=20).pieces(ONE_TURN, text)

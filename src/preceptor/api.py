@@ -1,22 +1,26 @@
 """What the command line and scripts share: rank responses, run a study, look before paying."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from preceptor import exports
 from preceptor.errors import StudyError
+from preceptor.evidence import Report
 from preceptor.exports import Format, Layout, Written
 from preceptor.layouts import ReadOptions
 from preceptor.machine import Machine, checked
 from preceptor.metrics import Metric, metric_named
+from preceptor.orders import Observed
 from preceptor.results import Ranking
 from preceptor.run import export as exporting
 from preceptor.run import opening, runner
 from preceptor.run.export import ExportOptions
 from preceptor.run.outlook import Outlook, outlook
 from preceptor.run.picking import Rule
+from preceptor.run.reporting import report_of, stored_outcomes
 from preceptor.run.steps import Progress, Silent
 from preceptor.study import Study, StudyFile
 
@@ -30,6 +34,7 @@ __all__ = [
     "respond",
     "run_study",
     "study_of",
+    "study_report",
 ]
 
 
@@ -269,6 +274,35 @@ def run_study(path: str | Path, progress: Progress | None = None) -> list[Rankin
     """Carry out the study file at `path`; return one ranking for each student."""
     file = StudyFile.read(path)
     return runner.run(file.study, file.machine, progress)
+
+
+def study_report(
+    path: str | Path,
+    *,
+    observed: Observed | None = None,
+    outcome: str | None = None,
+    command: str | None = None,
+) -> Report:
+    """Return what a page shows of the study file at `path`, from what is stored; nothing is paid for.
+
+    Args:
+        path: of the study file.
+        observed: student -> teacher -> what was observed after tuning, higher is better.
+        outcome: where that is from, in words.
+        command: the command line to show; by default the one that makes this report.
+
+    Raises:
+        StudyError: responses or scores are missing; the message says which.
+        PreceptorError: the study cannot be ranked as it stands.
+    """
+    file = StudyFile.read(path)
+    return report_of(
+        stored_outcomes(file.study, file.machine),
+        file.machine,
+        command=command or shlex.join(["preceptor", "report", str(path)]),
+        observed=observed,
+        outcome=outcome,
+    )
 
 
 def export(

@@ -1,7 +1,6 @@
 """The command line: parse, one call, print. Everything it does can be done with `preceptor.api`."""
 
 import json
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from preceptor.commands.evaluate import evaluate
 from preceptor.commands.export import export
 from preceptor.commands.instructions import instructions
 from preceptor.commands.published import published
+from preceptor.commands.report import report
 from preceptor.commands.respond import respond
 from preceptor.commands.teachers import teachers
 from preceptor.commands.train import train
@@ -24,16 +24,22 @@ from preceptor.options import (
     output_options,
     ranking_options,
 )
-from preceptor.outputs import console, progress_on, put
+from preceptor.outputs import console, keep_command, progress_on, put, typed_command
+from preceptor.threads import load_numpy
 
 if TYPE_CHECKING:
     from preceptor.machine import Machine
     from preceptor.results import Ranking
+    from preceptor.run.runner import Outcome
     from preceptor.study import Study
 
 
 class _Group(click.Group):
     """Prints the package's own errors without a traceback, and keeps interrupts short."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        keep_command(context, args)
+        return super().parse_args(context, args)
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -72,21 +78,6 @@ _COLUMN_FIELDS = (
 )
 
 
-def _load_numpy() -> None:
-    """Load NumPy with its matrix products on one thread.
-
-    Threads that wait for each other on busy cores made a large ranking ten times slower, and gain a second
-    or two on idle ones. The variable is read when NumPy is loaded, and must not reach PyTorch.
-    """
-    named = "OPENBLAS_NUM_THREADS"
-    given = os.environ.get(named)
-    os.environ[named] = given or "1"
-    import numpy  # noqa: F401
-
-    if given is None:
-        del os.environ[named]
-
-
 @cli.command()
 @ranking_options
 @endpoint_options
@@ -106,7 +97,7 @@ def run(
     study_file: str, json_path: str | None, csv_path: str | None, html_path: str | None
 ) -> None:
     """Carry out a study file."""
-    _load_numpy()
+    load_numpy()
     from preceptor.study import StudyFile
 
     file = StudyFile.read(study_file)
@@ -181,7 +172,7 @@ def reward_models() -> None:
 @output_options
 def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
     """Rank six small teachers for gemma-3-270m, with everything real and nothing downloaded."""
-    _load_numpy()
+    load_numpy()
     from preceptor import api
     from preceptor.demo import GEMMA_NOTICE, demo_files, gemma_gguf
 
@@ -192,7 +183,7 @@ def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **g
 
 
 def _study(given: dict[str, Any]) -> "tuple[Study, Machine]":
-    _load_numpy()
+    load_numpy()
     from preceptor import api
     from preceptor.layouts import ReadOptions
 
@@ -214,24 +205,21 @@ def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> N
     source = opening.source_of(study, machine)
     # Before anything is paid for: a file may be read otherwise than was meant.
     print_lines(aside, described(source))
-    rankings = []
+    found: list[Outcome] = []
     try:
         with progress_on(aside) as shown:
             data = opening.open_data(study, machine, shown, source=source)
             print_lines(aside, rewards_of(data))
-            for ranking in runner.rank_opened(data, study, machine, shown):
-                rankings.append(ranking)
+            for outcome in runner.outcomes(data, study, machine, shown):
+                found.append(outcome)
     finally:
         # Also when a later one fails: what is done was paid for.
+        rankings = [outcome.ranking for outcome in found]
         if outputs[0] != "-":
             screen = console()
             for ranking in rankings:
                 print_ranking(screen, ranking)
             print_orders(screen, rankings)
-    _write(rankings, outputs)
-
-
-def _write(rankings: "list[Ranking]", outputs: Sequence[str | None]) -> None:
     json_path, csv_path, html_path = outputs
     if json_path:
         text = json.dumps([ranking.to_dict() for ranking in rankings], indent=2, allow_nan=False)
@@ -240,8 +228,9 @@ def _write(rankings: "list[Ranking]", outputs: Sequence[str | None]) -> None:
         put(csv_path, _csv(rankings))
     if html_path:
         from preceptor.report.page import page
+        from preceptor.run.reporting import report_of
 
-        put(html_path, page(rankings))
+        put(html_path, page(report_of(found, machine, command=typed_command())))
 
 
 def _csv(rankings: "list[Ranking]") -> str:
@@ -270,6 +259,7 @@ cli.add_command(teachers)
 cli.add_command(instructions)
 cli.add_command(published)
 cli.add_command(train)
+cli.add_command(report)
 
 
 def main() -> None:

@@ -78,13 +78,16 @@ class Answer:
 class Example:
     """One instruction with all teachers' answers side by side.
 
-    `disagreement` is how far the teachers are apart on it, for sorting, larger is further.
+    `disagreement` is how far the teachers are apart on it, for sorting, larger is further: the standard
+    deviation over teachers of their responses' own CAR (of the loss, where CAR was not formed) in units of
+    that over all teachers and instructions. `left_out` counts characters cut from the instruction's end.
     """
 
     instruction: str
     category: str | None
     disagreement: float
     answers: tuple[Answer, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

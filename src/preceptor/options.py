@@ -295,6 +295,9 @@ output_options = group(
     ),
     click.option("--csv", "csv_path", metavar="FILE", help="Write the rankings as CSV."),
     click.option(
-        "--html", "html_path", metavar="FILE", help="Write the rankings as one HTML page."
+        "--html",
+        "html_path",
+        metavar="FILE",
+        help="Write a report with charts and examples as one HTML page.",
     ),
 )

@@ -1,7 +1,9 @@
 """Where commands write: the terminal, files, and progress beside them."""
 
+import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,24 @@ def put(path: str, text: str) -> None:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"Cannot write '{path}': {error.strerror}.") from error
+
+
+_COMMAND = "preceptor.command"
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def keep_command(context: click.Context, words: Sequence[str]) -> None:
+    """Remember the words after `preceptor` for `typed_command`."""
+    context.meta[_COMMAND] = shlex.join(["preceptor", *words])
+
+
+def typed_command() -> str:
+    """Return the command line as it was typed, quoted for a shell.
+
+    No option takes a secret; names and passwords that stand in an address are left out all the same.
+    """
+    command = str(click.get_current_context().meta[_COMMAND])
+    return _USER_IN_ADDRESS.sub("...@", command)
 
 
 @contextmanager

@@ -37,11 +37,16 @@ __all__ = [
     "ORDER_BY",
     "Measurements",
     "OrderVariant",
+    "Quantity",
     "Ranking",
     "RankingOptions",
     "Stability",
     "TeacherResult",
+    "formed",
+    "point_mean",
     "rank",
+    "resampled",
+    "transformed",
 ]
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
@@ -87,7 +92,7 @@ class RankingOptions:
 
 
 @dataclass(frozen=True)
-class _Quantity:
+class Quantity:
     """A measure's mean or a metric: point values (teachers,) and draws (draws, teachers)."""
 
     point: Array
@@ -132,9 +137,9 @@ def rank(
     ordering = _ordering_metric(chosen, by)
     needed = list(dict.fromkeys(name for metric in chosen for name in metric.needs))
     common = common_instructions(measurements, needed, minimum_coverage=options.minimum_coverage)
-    used = _transformed(common, options.transform)
-    measured = _resampled(used, options)
-    quantities = measured | {m.kind: _formed(m, measured) for m in chosen}
+    used = transformed(common, options.transform)
+    measured = resampled(used, options)
+    quantities = measured | {m.kind: formed(m, measured) for m in chosen}
     told = cautions(used, chosen, teachers=measurements.teachers, by=ordering.kind)
     return Ranking(
         student=student,
@@ -184,7 +189,7 @@ def _parameters(metrics: Sequence[PlainMetric]) -> dict[str, dict[str, object]]:
     return found
 
 
-def _transformed(common: Common, transform: str) -> Common:
+def transformed(common: Common, transform: str) -> Common:
     """Return the common instructions with their rewards transformed, the pool being just these."""
     if "reward" not in common.values:
         return common
@@ -192,8 +197,11 @@ def _transformed(common: Common, transform: str) -> Common:
     return replace(common, values={**common.values, "reward": rewards})
 
 
-def _resampled(common: Common, options: RankingOptions) -> dict[str, _Quantity]:
-    """Return the mean of every measure, all from the same draws."""
+def resampled(common: Common, options: RankingOptions) -> dict[str, Quantity]:
+    """Return the mean of every measure, all from the same draws.
+
+    One seed and number of instructions give a measure the same draws whatever measures stand beside it.
+    """
     names = [*common.values, *common.denominators]
     blocks = [*common.values.values(), *common.denominators.values()]
     matrix = np.concatenate(blocks, dtype=np.float64)
@@ -203,24 +211,24 @@ def _resampled(common: Common, options: RankingOptions) -> dict[str, _Quantity]:
     point = matrix.mean(axis=1).reshape(len(names), -1)
     quantities = {}
     for place, name in enumerate(common.values):
-        quantity = _Quantity(point[place], draws[:, place])
+        quantity = Quantity(point[place], draws[:, place])
         if name in common.denominators:
             below = len(common.values) + list(common.denominators).index(name)
-            quantity = _divided(quantity, _Quantity(point[below], draws[:, below]), name)
+            quantity = _divided(quantity, Quantity(point[below], draws[:, below]), name)
         quantities[name] = quantity
     return quantities
 
 
-def _divided(numerator: _Quantity, denominator: _Quantity, name: str) -> _Quantity:
+def _divided(numerator: Quantity, denominator: Quantity, name: str) -> Quantity:
     if not (denominator.draws.min() > 0 and denominator.point.min() > 0):
         raise StudyError(
             f"The denominators of '{name}' do not sum to a positive number in every draw: expected "
             "positive counts. Drop responses without tokens before ranking."
         )
-    return _Quantity(numerator.point / denominator.point, numerator.draws / denominator.draws)
+    return Quantity(numerator.point / denominator.point, numerator.draws / denominator.draws)
 
 
-def _formed(metric: PlainMetric, measured: Mapping[str, _Quantity]) -> _Quantity:
+def formed(metric: PlainMetric, measured: Mapping[str, Quantity]) -> Quantity:
     """Return the metric of the means, by value and by draw."""
     inputs = [measured[name] for name in metric.needs]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -237,13 +245,13 @@ def _formed(metric: PlainMetric, measured: Mapping[str, _Quantity]) -> _Quantity
             f"Metric '{metric.kind}' is NaN or infinite for some teacher: expected finite numbers. "
             f"Look at the means of {', '.join(metric.needs)}, or leave the metric out."
         )
-    return _Quantity(point, draws)
+    return Quantity(point, draws)
 
 
 def _results(
     measurements: Measurements,
     common: Common,
-    quantities: Mapping[str, _Quantity],
+    quantities: Mapping[str, Quantity],
     *,
     ordering: PlainMetric,
 ) -> tuple[TeacherResult, ...]:
@@ -269,11 +277,11 @@ def _results(
     )
 
 
-def _upward(quantity: _Quantity, metric: PlainMetric) -> _Quantity:
+def _upward(quantity: Quantity, metric: PlainMetric) -> Quantity:
     """Return the quantity so that higher is better, by the metric's declared direction."""
     if metric.higher_is_better:
         return quantity
-    return _Quantity(-quantity.point, -quantity.draws)
+    return Quantity(-quantity.point, -quantity.draws)
 
 
 def _stability(
@@ -287,7 +295,7 @@ def _stability(
     car = next((m for m in metrics if isinstance(m, CompatibilityAdjustedReward)), None)
     if car is None:
         return None
-    loss = _point_mean(common, "loss")
+    loss = point_mean(common, "loss")
     pools = {name: change(common.values["reward"]) for name, change in TRANSFORMS.items()}
     rewards = {name: pool.mean(axis=1) for name, pool in pools.items()}
     chosen = rewards[options.transform]
@@ -300,7 +308,8 @@ def _stability(
     )
 
 
-def _point_mean(common: Common, name: str) -> Array:
+def point_mean(common: Common, name: str) -> Array:
+    """Return a measure's mean for each teacher, over the sum of its denominators where it has any."""
     mean: Array = common.values[name].mean(axis=1)
     return mean / common.denominators[name].mean(axis=1) if name in common.denominators else mean
 

@@ -5,6 +5,7 @@ text (teacher, numbers, reference, sample); `layouts` settles it, and then no ro
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,11 @@ import orjson
 
 from preceptor.answers import Answer, Answers, Report, Row, Unreadable, look_up, shown
 from preceptor.types import Instruction, Response
+
+CATEGORY_COLUMNS = ("category", "task_category")
+"""Columns that say of what kind an instruction is; the first with a text counts. Magpie has the latter."""
+
+_LONGEST_CATEGORY = 60
 
 NumberSample = Callable[[str, Instruction, int | None], int]
 """Gives a sample its index from the teacher, the instruction and the index the row states."""
@@ -39,7 +45,7 @@ class Reading:
     def top_columns(self) -> frozenset[str]:
         """The top-level columns this reading looks at: all that must be fetched."""
         names = {*self.columns, *self.number_columns, self.teacher_column or ""}
-        names |= {"finish_reason", "stop_reason", "sample", "sample_index"}
+        names |= {"finish_reason", "stop_reason", "sample", "sample_index", *CATEGORY_COLUMNS}
         names.add(self.reference_column or "reference")
         return frozenset(names | {name.partition(".")[0] for name in names})
 
@@ -70,6 +76,7 @@ class Reading:
             finish_reason=reason if isinstance(reason, str) else None,
             columns=self._numbers(extras, report) if self.number_columns else {},
             reference=self.reference(extras, report),
+            category=category_of(extras),
         )
 
     def _teacher(self, extras: Row) -> str:
@@ -104,6 +111,16 @@ class Reading:
             return {"kind": "exact", "answer": str(value)}
         report(f"'{named}' is {shown(value)}, expected an object or a string: kept without it")
         return None
+
+
+def category_of(row: Row) -> str | None:
+    """Return the kind of instruction a row states, on one line and cut at 60 characters; None for none."""
+    for name in CATEGORY_COLUMNS:
+        value = row.get(name)
+        # One object for each name, however many rows repeat it.
+        if isinstance(value, str) and (words := " ".join(value.split())):
+            return sys.intern(words[:_LONGEST_CATEGORY])
+    return None
 
 
 def _number(value: object) -> float | None:

@@ -42,6 +42,7 @@ from preceptor.shelves import (
 from preceptor.types import KEY_BYTES, Generation, Score
 
 _LOGGER = logging.getLogger(__name__)
+_LIST_ROWS = 1024
 _RESPONSE_SCHEMA = pa.schema(
     {
         "key": KEY_TYPE,
@@ -175,6 +176,36 @@ class Shelf(Shards):
         nothing = pa.nulls(len(wanted), pa.float64())
         values = {name: found.get(name, nothing).to_numpy(zero_copy_only=False) for name in names}
         return values | {"note": as_words(whole(rows["note"]).take(index))}
+
+    def lists(
+        self, keys: NDArray[np.void] | Sequence[bytes], name: str
+    ) -> dict[bytes, NDArray[np.float32]]:
+        """Return a list column for those of these keys that have it.
+
+        Unlike `columns`, memory grows with the keys and not with the shelf: fit for a few of many.
+        """
+        _check_name(name)
+        wanted = as_arrow(keys)
+
+        def found(file: pq.ParquetFile) -> pa.Table:
+            nothing = file.schema_arrow.empty_table()
+            if name not in nothing.column_names:
+                return nothing
+            batches = file.iter_batches(_LIST_ROWS, columns=["key", name])
+            kept = [
+                pa.Table.from_batches([batch]).filter(
+                    pc.and_(pc.is_in(batch["key"], value_set=wanted), batch[name].is_valid())
+                )
+                for batch in batches
+            ]
+            return pa.concat_tables([nothing.select(["key", name]), *kept])
+
+        values: dict[bytes, NDArray[np.float32]] = {}
+        for table in self._collect(found):
+            if name in table.column_names:
+                for key, numbers in zip(table["key"].to_pylist(), table[name], strict=True):
+                    values.setdefault(key, np.asarray(numbers.values, np.float32))
+        return values
 
 
 class Costs(NamedTuple):

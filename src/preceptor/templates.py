@@ -279,16 +279,33 @@ class Encoder:
         if self._spells_special(messages, text):
             prompt, response = self._encode_guarded(messages), self._plain_ids(text)
         else:
-            prompt = self._ids(prompt_text)
-            whole = self._ids(prompt_text + text)
-            shared = _common_prefix(prompt, whole)
-            if shared < len(prompt):
-                shared = self._tokens_within(prompt_text, text, least=shared)
+            whole, shared = self._joined(prompt_text, text)
             prompt, response = whole[:shared], whole[shared:]
         prompt = self._with_one_beginning(prompt)
         response += self._ending
         room = max(0, self.max_length - len(prompt))
         return EncodedPair(prompt, response[:room], truncated=len(response) > room)
+
+    def pieces(self, messages: Sequence[Message], text: str) -> tuple[str, ...]:
+        """Return the response's text as its tokens cut it: one piece for each of its ids in `encode`.
+
+        Those that end the turn, and the cut at `max_length`, are left out of account. The pieces join to the
+        text; a token that is only the rest of a character has an empty one. Nothing where the tokenizer
+        cannot say what its tokens stand for.
+        """
+        if not self.tokenizer.is_fast:
+            return ()
+        if self._spells_special(messages, text):
+            pieces = [
+                piece
+                for start, stop in itertools.pairwise(self._plain_edges(text))
+                for piece in _tiles(text[start:stop], self._stops(text[start:stop]))
+            ]
+        else:
+            prompt = self.template.render(messages)
+            _, shared = self._joined(prompt, text)
+            pieces = _tiles(prompt + text, self._stops(prompt + text)[shared:], start=len(prompt))
+        return tuple(pieces) if "".join(pieces) == text else ()
 
     def encode_conversation(self, messages: Sequence[Message], text: str) -> EncodedPair:
         """Return the ids of the conversation with the response as its finished last turn.
@@ -319,6 +336,19 @@ class Encoder:
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def _joined(self, prompt: str, text: str) -> tuple[tuple[int, ...], int]:
+        """Return the ids of both texts together, and how many of them are the prompt's."""
+        alone, whole = self._ids(prompt), self._ids(prompt + text)
+        shared = _common_prefix(alone, whole)
+        if shared < len(alone):
+            shared = self._tokens_within(prompt, text, least=shared)
+        return whole, shared
+
+    def _stops(self, text: str) -> list[int]:
+        """Return where in the text each of its tokens ends; only fast tokenizers know."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [stop for _, stop in encoded["offset_mapping"]]
+
     def _tokens_within(self, prompt: str, text: str, *, least: int) -> int:
         """Return how many tokens of both texts together end within the prompt, at least `least`.
 
@@ -326,25 +356,24 @@ class Encoder:
         """
         if not self.tokenizer.is_fast:
             return least
-        encoded = self.tokenizer(
-            prompt + text, add_special_tokens=False, return_offsets_mapping=True
-        )
-        stops: list[int] = [stop for _, stop in encoded["offset_mapping"]]
-        return max(least, sum(stop <= len(prompt) for stop in stops))
+        return max(least, sum(stop <= len(prompt) for stop in self._stops(prompt + text)))
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
         """Tokenise text that spells control tokens so that none of them arises: cut each in two."""
-        if not text:
-            return ()
+        return tuple(
+            id_
+            for start, stop in itertools.pairwise(self._plain_edges(text))
+            for id_ in self._ids(text[start:stop])
+        )
+
+    def _plain_edges(self, text: str) -> list[int]:
+        """Return where a text begins and ends, and between them where control tokens are cut."""
         cuts = {
             found.start() + 1
             for token in self._control
             for found in re.finditer(re.escape(token), text)
         }
-        edges = [0, *sorted(cuts), len(text)]
-        return tuple(
-            id_ for start, stop in itertools.pairwise(edges) for id_ in self._ids(text[start:stop])
-        )
+        return [0, *sorted(cuts), len(text)] if text else []
 
     def _with_one_beginning(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         if self.begin is None:
@@ -394,6 +423,19 @@ def _control_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[str, 
     return tuple(
         sorted(token for token in tokens if len(token.strip()) > 1 and not reserved.search(token))
     )
+
+
+def _tiles(text: str, stops: Sequence[int], *, start: int = 0) -> list[str]:
+    """Return the text from `start` on, cut at these places.
+
+    Space that a tokenizer counts to no token goes with the next one, a character cut in two with its first.
+    """
+    pieces = []
+    for stop in stops:
+        stop = max(start, stop)
+        pieces.append(text[start:stop])
+        start = stop
+    return pieces
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

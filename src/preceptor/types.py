@@ -83,7 +83,8 @@ class Response:
     """One teacher's text for one instruction and sample index.
 
     `text` is None where the data has a row but no output. `columns` holds numbers the data already carries
-    (for example a reward); None marks a null. `reference` is the checkable answer, for verifiers.
+    (for example a reward); None marks a null. `reference` is the checkable answer, for verifiers. `category`
+    is what the data call the instruction's kind.
     """
 
     teacher: str
@@ -93,6 +94,7 @@ class Response:
     finish_reason: str | None = None
     columns: Mapping[str, float | None] = field(default_factory=dict)
     reference: Mapping[str, object] | None = None
+    category: str | None = None
 
     @_ComputedOnce
     def key(self) -> bytes:

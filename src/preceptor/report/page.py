@@ -1,8 +1,6 @@
 """Rankings as one self-contained HTML page that opens offline and runs no script."""
 
-from collections.abc import Sequence
-
-from preceptor.results import Ranking
+from preceptor.evidence import Report
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -20,7 +18,13 @@ section { margin-bottom: 3rem; overflow-x: auto }
 """
 
 
-def page(rankings: Sequence[Ranking]) -> str:
+def page(report: Report) -> str:
     """Return the page; every text from data is escaped by `Ranking._repr_html_`."""
+    rankings = (one.ranking for one in report.evidence)
     body = "\n".join(f"<section>{ranking._repr_html_()}</section>" for ranking in rankings)
     return f"{_HEAD}{body}\n</body>\n</html>\n"
+
+
+def published_page() -> str:
+    """Return the paper's own study as a page."""
+    return f"{_HEAD}</body>\n</html>\n"

@@ -221,6 +221,7 @@ class _Columns:
         self.dropped: dict[str, Counter[str]] = {}
         self.lost: set[tuple[int, int]] = set()
         self.cut_off = array("b")
+        self.categories: dict[int, str] = {}
 
     def add(self, chunk: Sequence[Response], given: "_Given") -> None:
         """Add rows with their measures; those without output or measure are counted alone."""
@@ -229,6 +230,8 @@ class _Columns:
         for place, (response, note) in enumerate(zip(chunk, given.notes, strict=True)):
             teacher = teachers.setdefault(response.teacher, len(teachers))
             instruction = instructions.setdefault(response.instruction.id, len(instructions))
+            if response.category is not None:
+                self._categorise(instruction, response.category)
             reason = _absent(response.text) or note
             if reason is not None:
                 self.dropped.setdefault(response.teacher, Counter())[reason] += 1
@@ -243,6 +246,12 @@ class _Columns:
         for measure, column in self.values.items():
             values = given.values[measure]
             column.extend([values[place] for place in places])
+
+    def _categorise(self, instruction: int, category: str) -> None:
+        """Note an instruction's category; of several the first by alphabet, in whatever order they come."""
+        known = self.categories.setdefault(instruction, category)
+        if category < known:
+            self.categories[instruction] = category
 
     def extend(self, other: "_Columns") -> None:
         """Add the rows of another part behind these."""
@@ -259,6 +268,8 @@ class _Columns:
             self.dropped.setdefault(name, Counter()).update(reasons)
         self.lost |= {(teachers[one], instructions[two]) for one, two in other.lost}
         self.cut_off += other.cut_off
+        for place, category in other.categories.items():
+            self._categorise(instructions[place], category)
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Yield teacher and instruction of every row, also of those that cannot be compared."""
@@ -284,6 +295,11 @@ class _Columns:
         ids = sorted(self.instructions)
         place = np.empty(len(ids), np.int32)
         place[[self.instructions[identity] for identity in ids]] = np.arange(len(ids))
+        names = sorted(set(self.categories.values()))
+        code = {name: number for number, name in enumerate(names)}
+        category = np.full(len(ids), -1, np.int32)
+        for instruction, name in self.categories.items():
+            category[place[instruction]] = code[name]
         return Roster(
             teachers=tuple(self.teachers),
             instructions=np.frombuffer(b"".join(ids), dtype=kind),
@@ -294,6 +310,8 @@ class _Columns:
             values={name: np.frombuffer(column) for name, column in self.values.items()},
             cut_off=np.frombuffer(self.cut_off, dtype=np.bool_),
             dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
+            categories=tuple(names),
+            category=category,
         )
 
 

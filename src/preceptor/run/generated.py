@@ -7,7 +7,7 @@ because they are the prompts; responses are streamed from the store, in every pa
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from preceptor.errors import DataError, StudyError
 from preceptor.instructions import ResponseSource, SourceFile
 from preceptor.machine import Machine
 from preceptor.prompts import PromptSource
+from preceptor.readings import category_of
 from preceptor.responders.base import Responder, TeacherOptions, without_thoughts
 from preceptor.responders.fake import FakeTeacher
 from preceptor.responders.local import LocalTeacher
@@ -31,7 +32,7 @@ Reference = Mapping[str, object] | None
 
 @dataclass(frozen=True)
 class Questions:
-    """What the teachers are asked, with the checkable answers where the data have them.
+    """What the teachers are asked, with the checkable answers and categories where the data have them.
 
     `skipped` counts rows of each file that could not be read.
     """
@@ -41,6 +42,7 @@ class Questions:
     files: Sequence[SourceFile]
     problems: Sequence[Problem]
     skipped: Mapping[str, int]
+    categories: Mapping[bytes, str] = field(default_factory=dict)
 
 
 class GeneratedSource:
@@ -110,6 +112,7 @@ class GeneratedSource:
                 sample=given.sample,
                 finish_reason=given.finish_reason,
                 reference=self.questions.references.get(given.instruction),
+                category=self.questions.categories.get(given.instruction),
             )
 
 
@@ -128,10 +131,14 @@ def questions_of(study: Study, read: ResponseSource | None) -> Questions:
         source = read
     asked: dict[bytes, Instruction] = {}
     references: dict[bytes, Reference] = {}
+    categories: dict[bytes, str] = {}
     for row in source:
         asked.setdefault(row.instruction.id, row.instruction)
         if row.reference is not None:
             references.setdefault(row.instruction.id, row.reference)
+        category = row.category if isinstance(row, Response) else category_of(row.fields)
+        if category is not None:
+            categories.setdefault(row.instruction.id, category)
     if not asked:
         raise DataError(
             "The data hold no instructions to ask the teachers. Check data.instructions."
@@ -139,9 +146,9 @@ def questions_of(study: Study, read: ResponseSource | None) -> Questions:
     ids = list(asked)
     instructions = [asked[ids[at]] for at in drawn(ids, study.ranking.seed)[: study.data.limit]]
     if source is read:
-        return Questions(instructions, references, (), (), {})
+        return Questions(instructions, references, (), (), {}, categories)
     problems, counts = tuple(source.problems), dict(source.problem_counts)
-    return Questions(instructions, references, source.files, problems, counts)
+    return Questions(instructions, references, source.files, problems, counts, categories)
 
 
 def inquiries_of(
@@ -176,7 +183,7 @@ def write_responses(source: GeneratedSource, path: Path) -> int:
     """Write the responses of the teachers that are asked as JSON Lines; return how many.
 
     A row has `prompt` (a text, or messages), `completion`, `model` (the teacher's label), `sample`, and
-    `finish_reason` and `reference` where there are any. The file appears whole or not at all.
+    `finish_reason`, `reference` and `category` where there are any. The file appears whole or not at all.
 
     Raises:
         DataError: the file cannot be written.
@@ -207,6 +214,7 @@ def _row(response: Response) -> dict[str, object]:
         "sample": response.sample,
         "finish_reason": response.finish_reason,
         "reference": response.reference,
+        "category": response.category,
     }
     return {name: value for name, value in row.items() if value is not None}
 

@@ -6,7 +6,7 @@ something must be computed. What cannot be compared (no output, no reward) is co
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -31,7 +31,7 @@ class Roster:
     `teacher` and `instruction` index `teachers` and `instructions` (16-byte ids, (instructions,)); `keys`
     are the responses' 16-byte keys; `values` holds the measures that came with the data; `cut_off` says
     which responses their generator cut off. `dropped` counts per teacher and reason what could not be
-    compared.
+    compared. `category` (instructions,) indexes `categories`, -1 for none; None where the data have none.
     """
 
     teachers: tuple[str, ...]
@@ -43,6 +43,15 @@ class Roster:
     values: Mapping[str, Array]
     cut_off: NDArray[np.bool_]
     dropped: Mapping[str, Mapping[str, int]]
+    categories: tuple[str, ...] = ()
+    category: NDArray[np.int32] | None = None
+
+    def category_of(self, instructions: NDArray[np.intp]) -> list[str | None]:
+        """Return the category of each of these instructions, by their places; None for none."""
+        if self.category is None:
+            return [None] * len(instructions)
+        codes = self.category[instructions].tolist()
+        return [self.categories[code] if code >= 0 else None for code in codes]
 
     @property
     def cut(self) -> dict[str, int]:
@@ -102,9 +111,9 @@ class Roster:
         """
         number = len(self.teachers)
         taken = np.full(len(rows), number, np.int32)
-        return Roster(
+        return replace(
+            self,
             teachers=(*self.teachers, name),
-            instructions=self.instructions,
             teacher=np.concatenate([self.teacher, taken]),
             instruction=np.concatenate([self.instruction, self.instruction[rows]]),
             sample=np.concatenate([self.sample, self.sample[rows]]),

@@ -6,13 +6,15 @@ here knows how a score is made.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
+from operator import attrgetter
 from typing import Any
 
 from numpy.typing import NDArray
 
 from preceptor.machine import Machine
+from preceptor.measurements import Measurements
 from preceptor.ranking import rank
 from preceptor.results import Ranking
 from preceptor.run import plan
@@ -24,6 +26,29 @@ from preceptor.scorers.likelihood import LikelihoodScorer
 from preceptor.study import Student, Study
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A ranking, and where what it rests on can be read again: no measures and no texts are kept here."""
+
+    ranking: Ranking
+    opened: Opened
+    study: Study
+    planned: plan.StudentPlan
+    steps: Sequence[Step]
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers, best first."""
+        return tuple(result.teacher for result in self.ranking.teachers)
+
+    def measurements(self) -> Measurements:
+        """Return what was ranked, read from the store once more."""
+        assembly = _assembly(self.opened, self.study, self.planned)
+        return assembly.measurements(
+            [step.scorer for step in self.steps], [step.stored() for step in self.steps]
+        )
 
 
 def run(study: Study, machine: Machine, progress: Progress | None = None) -> list[Ranking]:
@@ -40,7 +65,15 @@ def run(study: Study, machine: Machine, progress: Progress | None = None) -> lis
 def rank_opened(
     data: Sequence[Opened], study: Study, machine: Machine, progress: Progress | None = None
 ) -> Iterator[Ranking]:
-    """Yield one ranking for each student and opened data, as each is done; see `run`.
+    """Yield one ranking for each student and opened data, as each is done; see `run`."""
+    # Not a loop, which would hold on to one while the next is computed.
+    return map(attrgetter("ranking"), outcomes(data, study, machine, progress))
+
+
+def outcomes(
+    data: Sequence[Opened], study: Study, machine: Machine, progress: Progress | None = None
+) -> Iterator[Outcome]:
+    """Yield one outcome for each student and opened data, as each is done; see `run`.
 
     All models are found, and endpoints' keys looked at, before the first is loaded.
     """
@@ -48,7 +81,8 @@ def rank_opened(
     plans = [steps_of(opened, study, machine, student) for student, opened in pairs]
     require_addresses([step for _, steps in plans for step in steps])
     for (_, opened), (planned, steps) in zip(pairs, plans, strict=True):
-        yield _ranking(opened, study, planned, steps, progress or Silent())
+        ranking = _ranking(opened, study, planned, steps, progress or Silent())
+        yield Outcome(ranking, opened, study, planned, steps)
 
 
 def students_of(study: Study) -> Sequence[Student | None]:
@@ -79,6 +113,10 @@ def _model_of(step: Step) -> object:
     return step.scorer.student if isinstance(step.scorer, LikelihoodScorer) else step.scorer
 
 
+def _assembly(opened: Opened, study: Study, planned: plan.StudentPlan) -> Assembly:
+    return Assembly(opened.choice, study, [metric.kind for metric in planned.metrics])
+
+
 def _ranking(
     opened: Opened,
     study: Study,
@@ -87,7 +125,7 @@ def _ranking(
     progress: Progress,
 ) -> Ranking:
     columns = _carried_out(steps, progress)
-    assembly = Assembly(opened.choice, study, [metric.kind for metric in planned.metrics])
+    assembly = _assembly(opened, study, planned)
     measurements = assembly.measurements([step.scorer for step in steps], columns)
     settings = _settings(opened, study, planned) | {
         "scorers": {step.name: _described(step) for step in steps}

@@ -1,0 +1,23 @@
+"""Outcomes of small studies: scored once, so that what a report gathers of them costs nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from preceptor import api
+from preceptor.machine import Machine
+from preceptor.run.opening import open_data
+from preceptor.run.runner import Outcome, outcomes
+from preceptor.run.steps import Silent
+from preceptor.study import Study
+
+
+def outcomes_of(study: Study, machine: Machine) -> list[Outcome]:
+    """Carry a study out and return its outcomes."""
+    return list(outcomes(open_data(study, machine, Silent()), study, machine))
+
+
+def scored(files: Sequence[Path], store: Path, **options: Any) -> list[Outcome]:
+    """Rank files as `api.rank_all` does, with few draws, and return the outcomes."""
+    given = {"device": "cpu", "draws": 200, "store": str(store), **options}
+    return outcomes_of(*api.study_of(files, **given))

@@ -1,0 +1,180 @@
+"""A report says how to make it again, refuses what is not stored, and holds itself against outcomes."""
+
+import importlib.util
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor import api
+from preceptor.errors import StudyError
+from preceptor.machine import Machine, checked
+from preceptor.run.reporting import agreement_of, report_of, stored_outcomes
+from preceptor.run.runner import run
+from preceptor.study_text import study_text
+from small_outcomes import scored
+from small_study import shards, write_teachers
+from small_teachers import GRADED, drawn, fake, machine_at, study_with, write_questions
+
+pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def test_a_report_names_the_students_the_study_and_the_packages(
+    tmp_path: Path, store: Path, model_folder: Path
+):
+    files = write_teachers(tmp_path)
+    study, machine = api.study_of(
+        files, students=[str(model_folder)], reward_column="reward", store=str(store), device="cpu"
+    )
+    run(study, machine)
+    found = report_of(stored_outcomes(study, machine), machine, command="preceptor rank")
+    assert found.title == "Teachers for tiny-llama"
+    assert found.command == "preceptor rank"
+    assert found.study_file == study_text(study)
+    assert {"preceptor", "torch", "transformers", "tokenizers"} == set(found.versions)
+    assert (found.agreement, found.outcome) == (None, None)
+    assert len(found.evidence) == 1
+
+
+def test_versions_are_those_beside_the_scores_not_those_of_today(tmp_path: Path, store: Path):
+    outcomes = scored(write_teachers(tmp_path), store, reward_column="reward")
+    (card,) = store.rglob("identity.json")
+    text = card.read_text(encoding="utf-8")
+    assert '"preceptor": "0.1.0"' in text
+    card.write_text(text.replace('"preceptor": "0.1.0"', '"preceptor": "0.0.9"'), encoding="utf-8")
+    (_, machine) = api.study_of(write_teachers(tmp_path), store=str(store))
+    found = report_of(outcomes, machine, command="")
+    assert found.versions["preceptor"] == "0.0.9"
+
+
+def files_study(files: list[Path], store: Path, folder: Path, **options: Any) -> Any:
+    given = {"students": [str(folder)], "reward_column": "reward", "device": "cpu", **options}
+    return api.study_of(files, store=str(store), **given)
+
+
+def test_missing_scores_are_listed_and_nothing_is_computed(
+    tmp_path: Path, store: Path, model_folder: Path
+):
+    files = write_teachers(tmp_path, teachers=2, instructions=6)
+    study, machine = files_study(files, store, model_folder)
+    with pytest.raises(StudyError) as refused:
+        stored_outcomes(study, machine)
+    told = str(refused.value)
+    assert "12 scores: length, for tiny-llama" in told
+    assert "12 scores: likelihood, for tiny-llama" in told
+    assert "preceptor run" in told
+    assert not shards(store)
+    run(study, machine)
+    more = write_teachers(tmp_path, teachers=3, instructions=6)
+    with pytest.raises(StudyError, match="6 scores: likelihood"):
+        stored_outcomes(*files_study(more, store, model_folder))
+    (outcome,) = stored_outcomes(study, machine)
+    assert outcome.ranking == run(study, machine)[0]
+
+
+def test_tokens_that_are_wanted_and_not_stored_are_missing(
+    tmp_path: Path, store: Path, model_folder: Path
+):
+    files = write_teachers(tmp_path)
+    study, machine = files_study(files, store, model_folder)
+    run(study, machine)
+    with pytest.raises(StudyError, match="12 scores: likelihood"):
+        stored_outcomes(study, machine.model_copy(update={"keep_tokens": True}))
+
+
+def test_missing_responses_are_listed_and_nobody_is_asked(tmp_path: Path, store: Path):
+    study = study_with(write_questions(tmp_path), fake(), fake("two"), reward=GRADED)
+    with pytest.raises(StudyError, match="6 responses of one\n  6 responses of two"):
+        stored_outcomes(study, machine_at(store))
+    assert not shards(store)
+    run(study, machine_at(store))
+    assert len(stored_outcomes(study, machine_at(store))) == 1
+
+
+def test_a_derived_teacher_without_the_rewards_that_choose_it_is_missing(
+    tmp_path: Path, store: Path
+):
+    questions = write_questions(tmp_path)
+    asked = (drawn(), fake("two"))
+    run(study_with(questions, *asked, reward=GRADED), machine_at(store))
+    best = {"kind": "best", "of": "one", "reward": {"kind": "judge", "model": "judge"}}
+    study = study_with(questions, *asked, reward=GRADED, derived=[best])
+    # Nobody answers there, and nobody is asked.
+    endpoints = {"judge": {"url": "http://127.0.0.1:9/v1"}}
+    given = {"store": str(store), "device": "cpu", "endpoints": endpoints}
+    with pytest.raises(StudyError, match="the rewards by which one best-of-all is chosen"):
+        stored_outcomes(study, checked(Machine, given, where="here"))
+
+
+OBSERVED = {"tiny-llama": {"alpha": 3.0, "beta": 2.0, "gamma": 1.0}}
+
+
+def test_observed_orders_are_held_against_every_metric(
+    tmp_path: Path, store: Path, model_folder: Path
+):
+    files = write_teachers(tmp_path, teachers=3, instructions=8)
+    study, machine = files_study(files, store, model_folder, draws=50)
+    run(study, machine)
+    found = report_of(
+        stored_outcomes(study, machine), machine, command="", observed=OBSERVED, outcome="a.csv"
+    )
+    assert found.outcome == "a.csv"
+    assert found.agreement is not None
+    comparison = found.agreement.comparison
+    assert comparison.students == ("tiny-llama",)
+    assert sorted(comparison.teachers) == ["alpha", "beta", "gamma"]
+    assert {"car", "reward", "loss", "length"} <= {one.metric for one in comparison.columns}
+    values = dict(zip(comparison.teachers, comparison.column("car").values[0], strict=True))
+    for result in found.evidence[0].ranking.teachers:
+        assert values[result.teacher] == result.estimates["car"].value
+
+
+def test_too_few_observed_teachers_are_refused(tmp_path: Path, store: Path, model_folder: Path):
+    files = write_teachers(tmp_path, teachers=2)
+    study, machine = files_study(files, store, model_folder)
+    rankings = run(study, machine)
+    with pytest.raises(StudyError, match="3 are needed"):
+        agreement_of(rankings, OBSERVED)
+
+
+def test_two_teachers_of_one_label_cannot_be_compared_with_outcomes(tmp_path: Path, store: Path):
+    files = write_teachers(tmp_path, teachers=2)
+    for file, name in zip(files, ("gemma-2-9b-it", "Gemma-2-9b-it"), strict=True):
+        file.rename(tmp_path / f"{name}.jsonl")
+    named = sorted(tmp_path.glob("*.jsonl"))
+    (outcome,) = scored(named, store, reward_column="reward")
+    with pytest.raises(StudyError, match="label of its own"):
+        agreement_of([outcome.ranking], OBSERVED)
+
+
+def load_bench() -> Any:
+    """Return the measurement script that fills a store without a model."""
+    path = Path(__file__).parents[1] / "bench" / "ranking_from_store.py"
+    spec = importlib.util.spec_from_file_location("ranking_from_store", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_twenty_teachers_on_a_thousand_instructions_are_gathered_in_little_memory(tmp_path: Path):
+    load_bench().prepare(tmp_path, 20, 1000)
+    files = sorted(tmp_path.glob("teacher-*.jsonl"))
+    study, machine = files_study(files, tmp_path / "store", tmp_path / "tiny")
+    (outcome,) = stored_outcomes(study, machine)
+    tracemalloc.start()
+    try:
+        found = report_of([outcome], machine, command="")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.evidence[0].examples_of == 1000
+    assert len(found.evidence[0].examples) == 60
+    # Ten measures of 20,000 responses, read, averaged and put in order, are 5 MB; draws are 40 MB at a time.
+    assert peak < 150e6
