@@ -1,4 +1,4 @@
-"""The page is one file that fetches nothing, whose policy allows its own scripts, and that shows texts as text."""
+"""The page is one file that fetches nothing and allows its own scripts alone; texts stay texts."""
 
 import base64
 import json
@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_headings_follow_one_another_without_a_gap(plain_page: str):
     levels = [int(tag[1]) for tag in parsed(plain_page).tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(below - above <= 1 for above, below in zip(levels[:-1], levels[1:], strict=True))
+    assert all(below - above <= 1 for above, below in pairwise(levels))
 
 
 def test_ids_are_unique_and_every_link_and_label_has_its_target():
