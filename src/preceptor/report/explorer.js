@@ -63,7 +63,7 @@
       block.textContent = texts[answer.text];
       return [block];
     }
-    const readout = made("p", "readout", "Point at a token, or walk over them with the arrow keys.");
+    const readout = made("p", "readout");
     readout.setAttribute("aria-live", "polite");
     shade(block, answer, readout);
     return [block, readout];

@@ -1,8 +1,8 @@
 """One self-contained HTML page: which teacher, how sure, why, at what cost, and everything behind it.
 
-The one idea: what models and data wrote never becomes markup or code. Texts pass the template engine's escaping,
-data lie in JSON blocks that the page's own scripts put in as text, and a content security policy names
-those scripts by their hashes, so that nothing else runs and nothing is fetched.
+The one idea: what models and data wrote never becomes markup or code. Texts pass the template engine's
+escaping, data lie in JSON blocks that the page's own scripts put in as text, and a content security policy
+names those scripts by their hashes, so that nothing else runs and nothing is fetched.
 """
 
 import base64
@@ -101,7 +101,7 @@ def _charts(report: Report) -> tuple[Chart, ...] | None:
     from preceptor.errors import MissingPackage
 
     try:
-        script_bundle()
+        _chart_script()
         return charts_of(report)
     except MissingPackage as error:
         logger.info("The page has no charts: %s", error)
@@ -137,7 +137,7 @@ def _rendered(template: str, values: Mapping[str, object], *, with_charts: bool)
     names = (*_SCRIPTS, _CHART_SCRIPT) if with_charts else _SCRIPTS
     scripts = [_resource(name) for name in names]
     if with_charts:
-        scripts.insert(len(_SCRIPTS), _closed(script_bundle()))
+        scripts.insert(len(_SCRIPTS), _chart_script())
     style = _resource("page.css")
     themes = {"light": theme(False), "dark": theme(True)} if with_charts else {}
     frame = {
@@ -171,6 +171,12 @@ def _showable(value: object) -> object:
 @cache
 def _resource(name: str) -> str:
     return files("preceptor.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _chart_script() -> str:
+    # Bundling takes seconds and always gives the same.
+    return _closed(script_bundle())
 
 
 def _closed(script: str) -> str:
