@@ -1,7 +1,7 @@
 """A report as Markdown for a model card: verdict, table, warnings, settings, how to make it again.
 
-The one idea: names, warnings and settings come from models and data and are untrusted, so each passes `inline`
-or stands in a fenced block that it cannot end.
+The one idea: names, warnings and settings come from models and data and are untrusted, so each passes
+`inline` or stands in a fenced block that it cannot end.
 """
 
 import json

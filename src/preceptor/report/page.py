@@ -16,6 +16,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from preceptor.errors import MissingPackage
 from preceptor.evidence import Evidence, Report
 from preceptor.report import leaderboard, sections
 from preceptor.report.charts import Chart, charts_of, published_charts, script_bundle, theme
@@ -98,8 +99,6 @@ def published_page() -> str:
 
 def _charts(report: Report) -> tuple[Chart, ...] | None:
     """Return the report's charts, None where the packages that draw them are missing."""
-    from preceptor.errors import MissingPackage
-
     try:
         _chart_script()
         return charts_of(report)
@@ -153,15 +152,13 @@ def _rendered(template: str, values: Mapping[str, object], *, with_charts: bool)
 @cache
 def _environment() -> Environment:
     """Return the templates' environment: every text is made showable, then escaped."""
-    made = Environment(
+    return Environment(
         loader=PackageLoader("preceptor", "report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_showable,
     )
-    made.globals["named"] = sections.named
-    return made
 
 
 def _showable(value: object) -> object:

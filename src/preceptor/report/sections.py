@@ -122,7 +122,8 @@ def _hopes(ranking: Ranking) -> tuple[Hope, ...]:
 def _beats(ranking: Ranking) -> str:
     if len(ranking.teachers) < 2:
         return ""
-    return f"The leader is better than the runner-up with probability {chance(ranking.teachers[1].p_leader_beats)}."
+    probability = chance(ranking.teachers[1].p_leader_beats)
+    return f"The leader is better than the runner-up with probability {probability}."
 
 
 def _why(ranking: Ranking) -> tuple[str, ...]:
