@@ -57,7 +57,7 @@ def watched(started: Any, path: Path, **context: Any) -> Iterator[Watched]:
     """Open a file in a fresh context and watch it; keywords are those of playwright's contexts."""
     fresh = started.new_context(**({"viewport": {"width": 1280, "height": 900}} | context))
     fresh.add_init_script(WATCH)
-    fresh.set_default_timeout(10_000)
+    fresh.set_default_timeout(20_000)
     tab = fresh.new_page()
     seen = Watched(tab)
     tab.on("request", lambda request: seen.requests.append(request.url))
@@ -85,7 +85,8 @@ def seen_whole(tab: Any) -> None:
         """async () => {
           for (let y = 0; y < document.documentElement.scrollHeight; y += 500) {
             scrollTo({ top: y, behavior: "instant" });
-            await new Promise((done) => setTimeout(done, 40));
+            // What is in view is told of once a frame: two frames must pass, however slow they are.
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
           }
         }"""
     )
