@@ -174,8 +174,9 @@
 
     parts(one) {
       const about = made("p", "muted");
-      const difference = one.disagreement === null ? "" : `teachers differ by ${number(one.disagreement)}`;
-      about.textContent = [one.category, difference].filter(Boolean).join(" · ");
+      const difference = one.disagreement === null ? "" : `disagreement ${number(one.disagreement)}`;
+      const cut = one.left_out ? `${one.left_out.toLocaleString("en")} more characters are left out here` : "";
+      about.textContent = [one.category, difference, cut].filter(Boolean).join(" · ");
       const asked = made("blockquote", "asked", texts[one.instruction]);
       asked.dir = "auto";
       asked.tabIndex = 0;

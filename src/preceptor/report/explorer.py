@@ -101,6 +101,8 @@ def _record(
         "instruction": texts.place(example.instruction),
         "category": example.category,
         "disagreement": _rounded(example.disagreement),
+        # Evidence that cuts instructions too says how much; without that field none was cut.
+        "left_out": getattr(example, "left_out", 0),
         "answers": [
             _answer(answer, texts, teachers.index(answer.teacher), measures)
             for answer in example.answers
