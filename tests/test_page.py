@@ -157,7 +157,16 @@ def test_no_data_is_a_dash_and_sorts_as_nothing():
         "reward": Estimate(float("nan"), float("nan"), float("nan"), 0),
     }
     ranking = replace(evidence.ranking, teachers=(replace(result, estimates=estimates),))
-    bare = replace(evidence, ranking=ranking, tokens={}, sizes={}, families={})
+    bare = replace(
+        evidence,
+        ranking=ranking,
+        tokens={},
+        sizes={},
+        families={},
+        sweep=None,
+        spreads=(),
+        categories=(),
+    )
     board = leaderboard(bare)
     cells = dict(zip((h.title for h in board.headings), board.rows[0].cells, strict=True))
     for name in ("reward", "tokens", "size", "family", "leader better"):
