@@ -65,7 +65,8 @@ def page(report: Report) -> str:
     """Return the report as one HTML file that opens offline and fetches nothing.
 
     Its examples take at most six megabytes, so that a page of one ranking of twenty teachers stays under
-    eight; where they do not fit fewer are shown, and the page says how many. Without the chart packages it has no charts and says how to get them.
+    eight; where they do not fit fewer are shown, and the page says how many. Without the chart packages it
+    has no charts and says how to get them.
     """
     charts = _charts(report)
     found, texts = explorers(report.evidence)
