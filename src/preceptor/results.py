@@ -198,27 +198,46 @@ class Ranking:
         return pandas.DataFrame(self.to_records())
 
     def _repr_html_(self) -> str:
-        """Return the verdict and a table for notebooks; every text is escaped."""
-        cell = '<td style="padding:2px 10px;text-align:{}">{}</td>'
+        """Return the verdict and a table for notebooks; every text is escaped.
+
+        It takes the notebook's own colours, light or dark.
+        """
+        cell = f'<td style="{_CELL};text-align:{{}}">{{}}</td>'
         rows = []
         for result in self.teachers:
             texts = [str(result.rank), result.teacher, _percent(result.p_best), str(result.n)]
-            texts += [
-                f"{e.value:.4g} [{e.low:.4g}, {e.high:.4g}]"
-                for e in (result.estimates[name] for name in self.metrics)
-            ]
+            texts += [_interval(result.estimates[name]) for name in self.metrics]
             sides = ("left" if place == 1 else "right" for place in range(len(texts)))
             cells = (cell.format(s, html.escape(t)) for s, t in zip(sides, texts, strict=True))
-            rows.append(f"<tr>{''.join(cells)}</tr>")
+            weight = "bold" if result is self.teachers[0] else "normal"
+            rows.append(f'<tr style="background:none;font-weight:{weight}">{"".join(cells)}</tr>')
         titles = ("rank", "teacher", "P(best)", "n", *self.metrics)
-        head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+        head = "".join(
+            f'<th style="{_CELL};text-align:{"left" if title == "teacher" else "right"}">'
+            f"{html.escape(title)}</th>"
+            for title in titles
+        )
         notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
         source = f"<p>Rewards: {html.escape(self.reward_source)}.</p>" if self.reward_source else ""
         return (
-            f'<div style="font-family:sans-serif"><p><b>{html.escape(self.verdict())}</b></p>{source}'
-            f'<table style="border-collapse:collapse"><tr>{head}</tr>{"".join(rows)}</table>'
-            f"<ul>{notes}</ul></div>"
+            f'<div style="font-family:system-ui,sans-serif;overflow-x:auto">'
+            f'<p style="font-size:1.15em"><b>{html.escape(self.verdict())}</b></p>{source}'
+            f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
+            f"<tr>{head}</tr>{''.join(rows)}</table>"
+            f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
         )
+
+
+_CELL = (
+    "padding:3px 12px;color:inherit;background:none;border-bottom:1px solid rgba(128,128,128,.35)"
+)
+
+
+def _interval(estimate: Estimate) -> str:
+    """Return a value with its interval, a dash where there is no data."""
+    if not math.isfinite(estimate.value):
+        return "–"  # noqa: RUF001
+    return f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"
 
 
 def _percent(probability: float) -> str:

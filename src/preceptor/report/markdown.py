@@ -1,9 +1,110 @@
-"""A report as Markdown."""
+"""A report as Markdown for a model card: verdict, table, warnings, settings, how to make it again.
 
-from preceptor.evidence import Report
+The one idea: names, warnings and settings come from models and data and are untrusted, so each passes
+`inline` or stands in a fenced block that it cannot end.
+"""
+
+import json
+import re
+
+from preceptor.evidence import Evidence, Report
+from preceptor.report.leaderboard import better
+from preceptor.report.wording import chance, number, plain, visible
+from preceptor.results import Ranking, TeacherResult
+
+_MEANINGFUL = re.compile(
+    r"[\\`*\[\]{}<>#|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.|^[-+]"
+)
+_NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
+_ENTITIES = "<>&|$@:"
+_SPACES = re.compile(r"\s+")
+_TICKS = re.compile("`+")
+_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def markdown(report: Report) -> str:
-    """Return the title and each ranking's verdict."""
-    verdicts = (one.ranking.verdict() for one in report.evidence)
-    return "\n\n".join([f"# {report.title}", *verdicts]) + "\n"
+    """Return the report as Markdown that a model card can hold; every name in it is escaped.
+
+    Headings begin at the second level. Marks that change the direction of writing are left out of
+    names, because Markdown cannot isolate them.
+    """
+    parts = [f"## {inline(report.title)}"]
+    for evidence in report.evidence:
+        parts += _ranking(evidence)
+    parts += ["### Make it again", _fenced(report.command, "")]
+    if report.study_file:
+        parts.append(_fenced(report.study_file, "toml"))
+    if report.versions:
+        named = (f"{inline(name)} {inline(version)}" for name, version in report.versions.items())
+        parts.append(f"Versions: {', '.join(named)}.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def inline(text: str) -> str:
+    """Return text that Markdown and HTML within it show as it is, on one line, in a table too."""
+    flat = _SPACES.sub(" ", _MARKS.sub("", visible(text))).strip()
+    return _NUMBERED.sub(r"\1\\\2", _MEANINGFUL.sub(_escaped, flat))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    # A table ends its cell at an escaped bar too in some renderers, and links are made before escapes.
+    return f"&#{ord(match[0])};" if match[0] in _ENTITIES else f"\\{match[0]}"
+
+
+def _fenced(text: str, language: str) -> str:
+    """Return the text in a block of code whose fence is longer than any in the text."""
+    shown = visible(text).rstrip("\n")
+    longest = max((len(ticks) for ticks in _TICKS.findall(shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{shown}\n{fence}"
+
+
+def _ranking(evidence: Evidence) -> list[str]:
+    ranking = evidence.ranking
+    warnings = [f"* {inline(warning)}" for warning in ranking.warnings]
+    changes = [
+        f"* {inline(change.condition)}: {inline(change.winner)} wins" for change in evidence.changes
+    ]
+    settings = json.dumps(plain(ranking.settings), ensure_ascii=False, indent=1)
+    return [
+        f"### Teachers for {inline(ranking.student)}",
+        f"**{inline(ranking.verdict())}**",
+        f"Rewards: {inline(ranking.reward_source or 'none, so the order is exploratory')}.",
+        _table(evidence),
+        "Intervals are 95% bootstrap intervals over instructions.",
+        "What would change the answer:\n\n" + "\n".join(changes) if changes else "",
+        inline(ranking.stability.describe()) if ranking.stability else "",
+        "Warnings:\n\n" + "\n".join(warnings) if warnings else "",
+        "<details><summary>Settings</summary>\n\n" + _fenced(settings, "json") + "\n\n</details>",
+    ]
+
+
+def _table(evidence: Evidence) -> str:
+    ranking = evidence.ranking
+    names = [ranking.by, *_further(ranking)]
+    titles = ["rank", "teacher", *(_titled(name) for name in names), "P(best)", "n", "tokens"]
+    lines = [titles, ["--:", ":--", *("--:" for _ in titles[2:])]]
+    lines += [_row(evidence, result, names) for result in ranking.teachers]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _titled(name: str) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓"}.get(better(name), "")
+    return f"{inline(name)}{arrow}"
+
+
+def _further(ranking: Ranking) -> list[str]:
+    """Return the metrics besides the one that orders, and the measures they are made of."""
+    present = ranking.teachers[0].estimates
+    names = [*(name for name in ("reward", "loss") if name in present), *ranking.metrics]
+    return [name for name in dict.fromkeys(names) if name not in {ranking.by, "likelihood"}]
+
+
+def _row(evidence: Evidence, result: TeacherResult, names: list[str]) -> list[str]:
+    cells = [str(result.rank), inline(result.teacher)]
+    for name in names:
+        estimate = result.estimates[name]
+        ends = f"[{number(estimate.low)}, {number(estimate.high)}]"
+        cells.append(f"{number(estimate.value)} {ends}")
+    tokens = evidence.tokens.get(result.teacher)
+    return [*cells, chance(result.p_best), f"{result.n:,}", number(tokens)]

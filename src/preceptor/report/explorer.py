@@ -1,0 +1,140 @@
+"""The examples of a page as compact JSON, within a budget of bytes.
+
+The one idea: a text is written once per page, however many rankings show it, and answers point to it by its
+place. The page's script puts one example at a time into the document, as text and never as markup.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from preceptor.evidence import Answer, Evidence, Example
+from preceptor.report.wording import island
+
+BUDGET = 6_000_000
+"""Bytes that all examples of a page may take: with its charts a ranking then stays under eight megabytes."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What one ranking's explorer needs. `data` is JSON of `shown` examples of `of` instructions."""
+
+    data: str
+    shown: int
+    of: int
+    categories: tuple[str, ...]
+
+
+class Texts:
+    """Texts by place, each kept once."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str | None) -> int | None:
+        """Return the place of a text, None for none."""
+        return None if text is None else self._places.setdefault(text, len(self._places))
+
+    def holds(self, text: str | None) -> bool:
+        """Return whether the text is there already, or is none."""
+        return text is None or text in self._places
+
+    def data(self) -> str:
+        """Return all texts as a JSON list."""
+        return island(list(self._places))
+
+
+def explorers(
+    evidence: Sequence[Evidence], *, budget: int = BUDGET
+) -> tuple[tuple[Examples, ...], Texts]:
+    """Return each ranking's examples, most disagreed upon first, and the texts that they point to.
+
+    Rankings share the budget equally; where it is spent, further examples are left out, and `shown` tells.
+    """
+    texts = Texts()
+    share = budget // max(1, len(evidence))
+    return tuple(_examples(one, texts, share) for one in evidence), texts
+
+
+def _examples(evidence: Evidence, texts: Texts, budget: int) -> Examples:
+    teachers = [result.teacher for result in evidence.ranking.teachers]
+    measures = _measures(evidence)
+    kept: list[object] = []
+    left = budget
+    for example in evidence.examples:
+        left -= _new_bytes(example, texts)
+        if left < 0 and kept:
+            break
+        kept.append(_record(example, texts, teachers, measures))
+    found = [example.category for example in evidence.examples[: len(kept)]]
+    data = {"teachers": teachers, "measures": measures, "examples": kept}
+    return Examples(
+        data=island(data),
+        shown=len(kept),
+        of=max(evidence.examples_of, len(evidence.examples)),
+        categories=tuple(sorted({name for name in found if name})),
+    )
+
+
+def _measures(evidence: Evidence) -> list[str]:
+    names = [
+        name
+        for example in evidence.examples
+        for answer in example.answers
+        for name in answer.scores
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _new_bytes(example: Example, texts: Texts) -> int:
+    """Return about how many bytes the example adds: its new texts, and five a token."""
+    new = [example.instruction, *(answer.text for answer in example.answers)]
+    fresh = {text for text in new if text is not None and not texts.holds(text)}
+    tokens = sum(len(answer.tokens) for answer in example.answers)
+    return sum(len(island(text).encode()) for text in fresh) + 5 * tokens
+
+
+def _record(
+    example: Example, texts: Texts, teachers: Sequence[str], measures: Sequence[str]
+) -> dict[str, object]:
+    return {
+        "instruction": texts.place(example.instruction),
+        "category": example.category,
+        "disagreement": _rounded(example.disagreement),
+        # Evidence that cuts instructions too says how much; without that field none was cut.
+        "left_out": example.left_out,
+        "answers": [
+            _answer(answer, texts, teachers.index(answer.teacher), measures)
+            for answer in example.answers
+            if answer.teacher in teachers
+        ],
+    }
+
+
+def _answer(
+    answer: Answer, texts: Texts, teacher: int, measures: Sequence[str]
+) -> dict[str, object]:
+    """Return an answer's record: token lengths in UTF-16 units, which scripts count in; tenths of nats."""
+    record: dict[str, object] = {
+        "teacher": teacher,
+        "text": texts.place(answer.text),
+        "scores": [_rounded(answer.scores.get(name)) for name in measures],
+    }
+    if answer.note:
+        record["note"] = answer.note
+    if answer.left_out:
+        record["left_out"] = answer.left_out
+    if answer.tokens and answer.text is not None:
+        record["lengths"] = [_units(piece) for piece, _ in answer.tokens]
+        record["surprise"] = [
+            round(10 * nats) if math.isfinite(nats) else None for _, nats in answer.tokens
+        ]
+    return record
+
+
+def _units(piece: str) -> int:
+    return len(piece) + sum(character > "\uffff" for character in piece)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

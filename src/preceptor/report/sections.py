@@ -1,0 +1,209 @@
+"""What the sections of a page say: the verdict in brief, the overview, how the result was made.
+
+The one idea: everything here turns evidence into short sentences and rows; the templates only place them.
+Names are kept apart from the words around them, because they are untrusted.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from preceptor.agreement_table import AgreementTable
+from preceptor.evidence import Change, Evidence, Report
+from preceptor.metrics import METRICS
+from preceptor.report.leaderboard import better
+from preceptor.report.wording import Piece, chance, named, number, ordinal, plain
+from preceptor.results import Ranking, TeacherResult
+
+_UNITS = {"loss": " nats per token", "length": " tokens", "information": " nats"}
+_MEANINGS = {"reward": "Mean reward", "loss": "The student's loss", "length": "Mean length"}
+
+
+@dataclass(frozen=True)
+class Hope:
+    """One teacher's probability of being best, in words and as a share of a bar."""
+
+    teacher: str
+    role: str
+    words: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Brief:
+    """The verdict and the four answers below it; `changes` and `why` are read as a list."""
+
+    verdict: tuple[Piece, ...]
+    hopes: tuple[Hope, ...]
+    beats: str
+    why: tuple[str, ...]
+    changes: tuple[Change, ...]
+    unchanged: str
+    stability: str
+    cost: str
+    cost_notes: tuple[str, ...]
+    reward: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A ranking's line in the overview."""
+
+    student: str
+    reward: str
+    winner: str
+    p_best: str
+    runner_up: str
+    sure: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting by name; `block` says that its value is several lines of JSON."""
+
+    name: str
+    text: str
+    block: bool
+
+
+@dataclass(frozen=True)
+class AgreementLine:
+    """How well one metric agrees with the observed order, over all students."""
+
+    metric: str
+    better: str
+    rho: str
+    interval: str
+    regret: str
+
+
+def brief(evidence: Evidence) -> Brief:
+    """Return a ranking's verdict, and how sure, why, what would change it, and at what cost."""
+    ranking = evidence.ranking
+    names = [ranking.student, *(result.teacher for result in ranking.teachers)]
+    return Brief(
+        verdict=named(ranking.verdict(), names),
+        hopes=_hopes(ranking),
+        beats=_beats(ranking),
+        why=_why(ranking),
+        changes=evidence.changes,
+        unchanged=_unchanged(evidence),
+        stability=ranking.stability.describe() if ranking.stability else "",
+        cost=_cost(evidence),
+        cost_notes=_cost_notes(evidence),
+        reward=ranking.reward_source or "none: the order is exploratory",
+    )
+
+
+def overview(report: Report) -> tuple[Line, ...]:
+    """Return a line for every ranking."""
+    return tuple(_line(one.ranking) for one in report.evidence)
+
+
+def _line(ranking: Ranking) -> Line:
+    best = ranking.teachers[0]
+    return Line(
+        student=ranking.student,
+        reward=ranking.reward_source or "none",
+        winner=best.teacher,
+        p_best=chance(best.p_best),
+        runner_up=ranking.teachers[1].teacher if len(ranking.teachers) > 1 else "",
+        sure=best.p_best >= 0.8,
+    )
+
+
+def _hopes(ranking: Ranking) -> tuple[Hope, ...]:
+    roles = ("leads", "runner-up")
+    pairs = zip(ranking.teachers, roles, strict=False)
+    return tuple(Hope(r.teacher, role, chance(r.p_best), r.p_best) for r, role in pairs)
+
+
+def _beats(ranking: Ranking) -> str:
+    if len(ranking.teachers) < 2:
+        return ""
+    probability = chance(ranking.teachers[1].p_leader_beats)
+    return f"The leader is better than the runner-up with probability {probability}."
+
+
+def _why(ranking: Ranking) -> tuple[str, ...]:
+    """Return the leader's measures that its metric is made of, each with its place among all teachers."""
+    metric = METRICS.get(ranking.by)
+    needs = metric.needs if metric else ()
+    return tuple(_placed(ranking, name) for name in needs if name in ranking.teachers[0].estimates)
+
+
+def _placed(ranking: Ranking, name: str) -> str:
+    values = [_value(result, name) for result in ranking.teachers]
+    mine, direction = values[0], better(name)
+    known = [value for value in values if math.isfinite(value)]
+    ahead = sum(value > mine if direction == "higher" else value < mine for value in known)
+    end = {"higher": " highest", "lower": " lowest"}.get(direction, "")
+    place = "" if not end else f"{'' if ahead == 0 else ordinal(ahead + 1)}{end}".strip()
+    words = f", {place} of {len(known)}" if place else ""
+    title = _MEANINGS.get(name, name)
+    return f"{title} {number(mine)}{_UNITS.get(name, '')}{words}"
+
+
+def _value(result: TeacherResult, name: str) -> float:
+    estimate = result.estimates.get(name)
+    return math.nan if estimate is None else estimate.value
+
+
+def _unchanged(evidence: Evidence) -> str:
+    if evidence.changes:
+        rest = len(evidence.tried) - len(evidence.changes)
+        return f"{rest} other settings that were tried keep the winner." if rest > 0 else ""
+    if not evidence.tried:
+        return "No other settings were tried."
+    return f"Nothing that was tried: the same teacher wins under {', '.join(evidence.tried)}."
+
+
+def _cost(evidence: Evidence) -> str:
+    tokens = evidence.tokens.get(evidence.ranking.teachers[0].teacher)
+    return "Not known" if tokens is None else f"{tokens:,.0f} tokens per response"
+
+
+def _cost_notes(evidence: Evidence) -> tuple[str, ...]:
+    if not evidence.tokens:
+        return ("No token counts were kept.",)
+    teachers = [result.teacher for result in evidence.ranking.teachers]
+    notes = []
+    if len(teachers) > 1 and teachers[1] in evidence.tokens:
+        notes.append(f"Runner-up {evidence.tokens[teachers[1]]:,.0f}")
+    known = [tokens for name in teachers if (tokens := evidence.tokens.get(name)) is not None]
+    if len(known) > 2:
+        notes.append(f"all teachers {sum(known) / len(known):,.0f} on average")
+    return (f"{', '.join(notes)}." if notes else "", "By the student's tokenizer.")
+
+
+def settings_of(settings: Mapping[str, object]) -> tuple[Setting, ...]:
+    """Return settings one by one, what is nested as indented JSON; what is unset is left out."""
+    found = []
+    for name, raw in settings.items():
+        value = plain(raw)
+        if value is None or value == [] or value == {}:
+            continue
+        if isinstance(value, Mapping) or (
+            isinstance(value, Sequence) and not isinstance(value, str)
+        ):
+            text = json.dumps(value, ensure_ascii=False, indent=1)
+            found.append(Setting(name, text, True))
+        else:
+            found.append(Setting(name, str(value), False))
+    return tuple(found)
+
+
+def agreement_lines(table: AgreementTable) -> tuple[AgreementLine, ...]:
+    """Return every metric's mean agreement over the students, in the table's order."""
+    columns = table.comparison.columns
+    return tuple(
+        AgreementLine(
+            metric=mean.column,
+            better="higher" if column.higher_is_better else "lower",
+            rho=number(mean.rho),
+            interval=f"{number(mean.ends.low)} to {number(mean.ends.high)}",
+            regret=number(mean.regret),
+        )
+        for mean, column in zip(table.means, columns, strict=True)
+    )

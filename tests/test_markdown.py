@@ -1,0 +1,84 @@
+"""A report in Markdown says what the page says, and no name in it becomes markup."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from preceptor.report.markdown import inline, markdown
+from small_evidence import small_evidence, small_report
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "[click](https://example.com)",
+    "![image](https://example.com/x.png)",
+    "**bold** _cursive_ `code`",
+    "| another | column |",
+    "# heading",
+    "- item",
+    "1. item",
+    "https://example.com and www.example.com",
+    "name@example.com",
+    "$x^2$",
+    "line\nbreak",
+    "\u202eright to left",
+    "\x00\ud800",
+)
+
+
+def test_it_has_verdict_table_settings_warnings_and_command():
+    report = small_report(teachers=4)
+    ranking = report.evidence[0].ranking
+    text = markdown(report)
+    assert f"**{ranking.verdict()}**" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4
+    assert len({row.count("|") for row in rows}) == 1
+    best = ranking.teachers[0]
+    estimate = best.estimates["car"]
+    assert best.teacher in rows[2]
+    assert f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" in rows[2]
+    assert "Rewards: skywork-27b." in text
+    assert '"draws": 500' in text
+    assert "3." in text.split("Warnings:")[1].split("\n\n")[1]
+    assert report.command in text
+    assert "```toml\n[data]" in text
+
+
+def test_every_ranking_has_its_part():
+    text = markdown(small_report(students=("one", "two")))
+    assert [line for line in text.splitlines() if line.startswith("### Teachers")] == [
+        "### Teachers for one",
+        "### Teachers for two",
+    ]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_name_stays_text(name: str):
+    evidence = small_evidence(names=(name,))
+    report = replace(small_report(agreement=False), evidence=(evidence,), title=name)
+    text = markdown(report)
+    outside = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert not re.search(r"<(?!/?(details|summary)>)", outside)
+    assert not re.search(r"https?://|(?i:www)\.|\w@\w", outside)
+    assert not re.search(r"(?<!\\)\[\w+\]\(|(?<!\\)`|(?<!\\)\$", outside)
+    rows = [line for line in outside.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+    assert "\u202e" not in outside
+    text.encode()
+
+
+def test_escapes_leave_ordinary_names_readable():
+    name = "Qwen2.5-72B-Instruct_v1.0 (greedy)"
+    assert inline(name) == name
+
+
+def test_a_block_of_code_outlasts_every_fence_in_it():
+    hostile = "```\n# out\n````"
+    text = markdown(replace(small_report(), command=hostile))
+    assert "`````\n```\n# out\n````\n`````" in text
+
+
+def test_a_report_without_reward_says_that_it_is_exploratory():
+    text = markdown(small_report(reward=False, agreement=False))
+    assert "exploratory" in text
