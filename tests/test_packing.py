@@ -137,5 +137,14 @@ def test_a_long_prompt_is_computed_once_for_all_its_responses(budget: int) -> No
     assert all(pack.groups[0].resumed for pack in packs[1:])
 
 
+def test_a_short_prompt_leaves_its_packs_independent_and_even() -> None:
+    pairs = [TokenizedPair((1, 2), (3,) * 11) for _ in range(40)]
+    packs = packs_of(pairs, budget=128)
+    assert sorted(branches_of(packs)) == list(range(40))
+    assert [pack.kept for pack in packs] == [False] * 4
+    assert all(pack.ids[:2] == (1, 2) and not pack.groups[0].resumed for pack in packs)
+    assert {len(pack.ids) for pack in packs} == {102}
+
+
 def test_no_pairs_make_no_packs() -> None:
     assert packs_of([], budget=8) == []

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from preceptor.engines.base import TokenizedPair
 
+_WORTH_KEEPING = 64
+"""A prompt below this part of the budget is computed again in every pack that needs it."""
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -80,7 +83,8 @@ def plan(pairs: Sequence[TokenizedPair], indices: Sequence[int], *, budget: int)
     """Yield packs of about `budget` tokens that hold every pair named by `indices` exactly once.
 
     A prompt is split over packs only where it exceeds the budget with its responses; such packs are of
-    about one size and follow each other. A pack exceeds the budget only when a single response (with its
+    about one size and follow each other, unless the prompt is so short that each computes it anew, which
+    leaves them free to run side by side. A pack exceeds the budget only when a single response (with its
     prompt) does.
     """
     row = _Row()
@@ -89,7 +93,8 @@ def plan(pairs: Sequence[TokenizedPair], indices: Sequence[int], *, budget: int)
         if row.groups and len(row.ids) + tokens > budget:
             yield row.close(kept=False)
             row = _Row()
-        size = -(-tokens // -(-tokens // budget)) if tokens else budget
+        anew = len(prompt) * _WORTH_KEEPING <= budget
+        size = _even(tokens, budget=budget, repeated=len(prompt) if anew else 0)
         waiting = list(members)
         start, stop = row.append(prompt, 0)
         while True:
@@ -98,13 +103,20 @@ def plan(pairs: Sequence[TokenizedPair], indices: Sequence[int], *, budget: int)
             row.groups.append(Group(start, stop, len(prompt), branches))
             if not waiting:
                 break
-            yield row.close(kept=True)
-            row, start, stop = _Row(), -1, -1
+            yield row.close(kept=not anew)
+            row = _Row()
+            start, stop = row.append(prompt, 0) if anew else (-1, -1)
         if tokens > budget:
             yield row.close(kept=False)
             row = _Row()
     if row.groups:
         yield row.close(kept=False)
+
+
+def _even(tokens: int, *, budget: int, repeated: int) -> int:
+    """Return the size of packs that share out `tokens` evenly, `repeated` of them standing in each."""
+    own = tokens - repeated
+    return repeated + -(-own // -(-own // (budget - repeated))) if own else budget
 
 
 def _by_prompt(
