@@ -4,6 +4,7 @@ Their texts are the help; their names are scripted by others and stay.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -210,6 +211,72 @@ endpoint_options = group(
         default=8,
         show_default=True,
         help="Requests to the endpoint at a time.",
+    ),
+)
+
+pair_judge_options = group(
+    click.option(
+        "--judge",
+        metavar="MODEL",
+        help="Judge the answers among FILES with this model: served at --judge-url, or else run here.",
+    ),
+    click.option(
+        "--judge-reward-model",
+        metavar="ID",
+        help="Judge by a reward model instead: P(A over B) = sigmoid(rA - rB).",
+    ),
+    click.option(
+        "--judge-prompt",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Prompt with {instruction}, {output_1} and {output_2}, e.g. the benchmark's own.",
+    ),
+    click.option(
+        "--written-verdict",
+        is_flag=True,
+        help="Take the letter that the judge writes; for endpoints without log-probabilities.",
+    ),
+    click.option(
+        "--both-orders",
+        is_flag=True,
+        help="Show each pair in both orders; a judge run here is always asked so.",
+    ),
+    click.option(
+        "--choice",
+        is_flag=True,
+        help="Judge Arena-Hard by a choice of letters, without written judgements.",
+    ),
+    click.option(
+        "--baseline-answers",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Answers to be beaten, or annotations that hold them. Default: each benchmark's own, fetched.",
+    ),
+    click.option(
+        "--arena-questions",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Arena-Hard's question.jsonl. Default: from the answers' files, or fetched.",
+    ),
+    click.option("--limit", type=int, metavar="N", help="Judge N questions, drawn by content."),
+    click.option(
+        "--price",
+        type=(float, float),
+        metavar="IN OUT",
+        help="Money for a million tokens of prompts and of answers, for the estimate.",
+    ),
+    click.option("--estimate", is_flag=True, help="Only say what judging would take."),
+    click.option(
+        "--judge-agreement",
+        is_flag=True,
+        help="Measure the judge: FILES are annotations by a trusted one, which it decides anew.",
+    ),
+    click.option(
+        "--write-files",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Write answers and verdicts as the benchmarks' own tools do.",
     ),
 )
 

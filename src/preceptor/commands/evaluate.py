@@ -1,7 +1,7 @@
-"""`preceptor evaluate`: benchmark results of tuned students from judgements that are already there.
+"""`preceptor evaluate`: benchmark results of tuned students from judgements, or from answers and a judge.
 
 The one idea: files in, one table out. Which benchmark a file belongs to shows in its rows; a student's two
-benchmarks meet under one name, and AP is their mean. No judge is called.
+benchmarks meet under one name, and AP is their mean. A judge is called only where one is named.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preceptor.errors import DataError, StudyError
-from preceptor.options import group
+from preceptor.options import endpoint_options, group, pair_judge_options
 from preceptor.outputs import console, put
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ _name_options = group(
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_file_options
 @_name_options
+@pair_judge_options
+@endpoint_options
+@click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the resampling.")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the results as JSON; - for standard output."
@@ -77,21 +81,33 @@ _name_options = group(
 def evaluate(
     files: tuple[Path, ...], json_path: str | None, csv_path: str | None, **given: Any
 ) -> None:
-    """Score tuned students from FILES of judgements.
+    """Score tuned students from FILES of judgements, or of answers that a judge is named for.
 
     FILES are AlpacaEval 2 annotations and Arena-Hard v0.1 judgements or battles, JSON or JSON lines; AP is
-    the mean of both. With --student, --csv writes what `preceptor agree --observed` reads.
+    the mean of both. Files of answers are judged by --judge. With --student, --csv writes what
+    `preceptor agree --observed` reads.
     """
     from preceptor.benchmarks.arena_hard import evaluate_arena_hard
     from preceptor.benchmarks.average_performance import judge_cautions, student_results
     from preceptor.benchmarks.judgement_files import read_judgements
+    from preceptor.commands.judge import judge_files, measure_judge, split_files
 
+    if given["judge_agreement"]:
+        measure_judge(files, given, json_path)
+        return
     names, seed, student = _names(given["teachers"]), given["seed"], given["student"]
-    judged = read_judgements(files, baseline=given["baseline"])
+    ready, answers = split_files(files, given)
+    ready_judged = read_judgements(ready, baseline=given["baseline"])
+    judged = judge_files(answers, given) if answers else []
+    if given["estimate"]:
+        return
     calibration = given["instructions"], given["gamed"]
-    alpaca, said = _alpaca_eval(judged.alpaca_eval, calibration, seed=seed)
-    arena = [evaluate_arena_hard(battles, seed=seed) for battles in judged.arena_hard]
+    preferences = [*ready_judged.alpaca_eval, *(p for one in judged for p in one.preferences)]
+    battles = [*ready_judged.arena_hard, *(b for one in judged for b in one.battles)]
+    alpaca, said = _alpaca_eval(preferences, calibration, seed=seed)
+    arena = [evaluate_arena_hard(one, seed=seed) for one in battles]
     results = student_results(alpaca, arena, names)
+    said += [caution for one in judged for caution in one.cautions()]
     said += judge_cautions(results)
     if "-" not in (json_path, csv_path):
         _print(console(), results, said)
@@ -118,18 +134,27 @@ def _alpaca_eval(
     judged: "Sequence[Preferences]", files: tuple[Path | None, Path | None], *, seed: int
 ) -> "tuple[list[AlpacaEvalResult], list[str]]":
     """Return the results, and why there is no length control if there is none."""
-    from preceptor.benchmarks.alpaca_eval import evaluate_alpaca_eval
+    from preceptor.benchmarks.alpaca_eval import BASELINE, evaluate_alpaca_eval
     from preceptor.benchmarks.calibration_files import read_calibration
 
     calibration, said = None, []
-    if judged:
+    others = {one.baseline for one in judged} - {None, BASELINE}
+    if others:
+        listed = ", ".join(sorted(map(str, others)))
+        said.append(f"No length control against {listed}: it is calibrated for {BASELINE} alone.")
+    if any(one.baseline in (None, BASELINE) for one in judged):
         try:
             calibration = read_calibration(*files)
         except DataError as error:
             if all(files):
                 raise
             said.append(f"No length control: {error}")
-    return [evaluate_alpaca_eval(one, calibration, seed=seed) for one in judged], said
+    return [
+        evaluate_alpaca_eval(
+            one, calibration if one.baseline in (None, BASELINE) else None, seed=seed
+        )
+        for one in judged
+    ], said
 
 
 def _record(result: "StudentResult", student: str | None, names: dict[str, str]) -> _Record:

@@ -1,0 +1,301 @@
+"""Judges of two answers: a chat model that names the better one, or a reward model that scores both.
+
+The one idea: a comparison is a share from 0 to 1, how far the judge prefers the answer shown first. A chat
+model gives it as the probability of its label, a reward model as `sigmoid(r_first - r_second)`, the
+Bradley-Terry probability it was trained with. What gives no share says why, and is never half a win.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from preceptor.benchmarks.asked_once import (
+    NO_LOG_PROBABILITIES,
+    Answer,
+    AskedOnce,
+    Cost,
+    Told,
+)
+from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, LABELS, Pair, PairPrompt
+from preceptor.digests import Identity
+from preceptor.engines.base import ChatRequest, Failure
+from preceptor.engines.openai import Endpoint
+from preceptor.errors import ModelError, StudyError
+from preceptor.scorers.judge import Judge, JudgeOptions, LocalJudge, LocalModel
+from preceptor.scorers.reward_model import RewardModel
+from preceptor.store import Store
+from preceptor.types import Instruction, Response
+
+logger = logging.getLogger(__name__)
+
+ALTERNATIVES = 5
+"""Likeliest tokens asked for, as in AlpacaEval 2: a label beyond them counts as never said."""
+
+NO_LABEL = "without a label in the judge's answer"
+"""Why an answer gives no share."""
+
+_PROBE = Pair("What is the capital of France?", "Paris.", "A banana is a fruit.")
+
+
+class Compared(NamedTuple):
+    """How far the answer shown first is preferred, 0..1, or None and why; and what the judge said."""
+
+    share: float | None
+    why: str | None = None
+    answer: Answer | None = None
+
+
+class PairJudge(Protocol):
+    """Whatever can compare two answers."""
+
+    @property
+    def name(self) -> str:
+        """The label in tables and files."""
+        ...
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the order of the answers cannot matter, so that one order is enough."""
+        ...
+
+    def identity(self) -> Identity:
+        """Return what bears on the verdicts: model, prompt, reading."""
+        ...
+
+    def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
+        """Return what comparing these would take; what is stored costs nothing."""
+        ...
+
+    def compare(
+        self, pairs: Sequence[Pair], store: Store, told: Told | None = None
+    ) -> list[Compared]:
+        """Return a comparison for each pair, in order."""
+        ...
+
+
+class ChoiceJudge:
+    """A chat model that names the better of the answers m (shown first) and M with one token.
+
+    Source: AlpacaEval 2's protocol (arXiv 2404.04475). The share is `P(m) / (P(m) + P(M))`. With `written`
+    it is 1 or 0 by the letter written, for endpoints that tell no log-probabilities.
+    """
+
+    symmetric = False
+
+    def __init__(
+        self, model: Judge, prompt: PairPrompt = CHOICE_PROMPT, *, written: bool = False
+    ) -> None:
+        self.model, self.prompt, self.written = model, prompt, written
+        self._asked = AskedOnce(
+            lambda: model.chat,
+            self.identity(),
+            who=f"The judge '{model.options.model}'",
+            where=model.endpoint or "this process",
+            at_once=model.endpoint is not None,
+        )
+
+    @property
+    def name(self) -> str:
+        """The model, and that its prompt is not the benchmark's."""
+        return f"{self.model.options.model} ({self.prompt.name}{', written' * self.written})"
+
+    def identity(self) -> Identity:
+        """Return the identity of the model, the whole prompt and how its answer is read."""
+        return Identity.of(
+            {
+                "judge": "choice",
+                "prompt": self.prompt.text,
+                "prompt_by": "preceptor" if self.prompt == CHOICE_PROMPT else "the user",
+                "labels": list(LABELS),
+                "alternatives": 0 if self.written else ALTERNATIVES,
+                **self.model.model_spec(),
+            }
+        )
+
+    def request(self, pair: Pair) -> ChatRequest:
+        """Return what the judge is asked about one pair."""
+        return ChatRequest(
+            self.prompt.messages(pair),
+            max_tokens=self.model.options.max_tokens,
+            seed=self.model.options.seed,
+            alternatives=0 if self.written else ALTERNATIVES,
+            choices=LABELS,
+        )
+
+    def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
+        """Return what comparing these would take, the probe not counted."""
+        return self._asked.cost(list(map(self.request, pairs)), store, _prices(self.model))
+
+    def probe(self, store: Store) -> None:
+        """Ask about one easy pair, once ever, and see that the answer can be read.
+
+        Raises:
+            ModelError: the judge cannot be asked, tells no log-probabilities, or names neither label.
+        """
+        (answer,) = self._asked.ask([self.request(_PROBE)], store)
+        who = f"The judge '{self.model.options.model}'"
+        if answer is NO_LOG_PROBABILITIES:
+            raise ModelError(
+                f"{who} tells no log-probabilities. Ask an endpoint that does, or take the letter "
+                "it writes with --written-verdict."
+            )
+        if isinstance(answer, Failure):
+            raise ModelError(f"{who} gave no answer ({answer.kind}: {answer.detail}). Try again.")
+        if _share(answer, written=self.written).share is None:
+            seen = ", ".join(repr(text) for text, _ in answer.likely) or repr(answer.text[:40])
+            raise ModelError(
+                f"{who} answers neither m nor M to an easy question; it says {seen}. A model that "
+                "thinks aloud, or another prompt, needs another kind of judge."
+            )
+        if not self.written and {"m", "M"} - {text for text, _ in answer.likely}:
+            logger.warning(
+                "%s: only one label is among the %d likeliest tokens", who, len(answer.likely)
+            )
+
+    def compare(
+        self, pairs: Sequence[Pair], store: Store, told: Told | None = None
+    ) -> list[Compared]:
+        """Return a comparison for each pair, in order, asking for what is not stored.
+
+        Raises:
+            ModelError: as `probe`, or the endpoint is down; what was answered is stored.
+        """
+        requests = list(map(self.request, pairs))
+        if len(self._asked.stored(requests, store)) < len(set(pairs)):
+            self.probe(store)
+        outcomes = self._asked.ask(requests, store, told)
+        return [
+            Compared(None, f"unanswered: {outcome.kind}")
+            if isinstance(outcome, Failure)
+            else _share(outcome, written=self.written)
+            for outcome in outcomes
+        ]
+
+
+def _share(answer: Answer, *, written: bool) -> Compared:
+    if written:
+        letter = answer.text.strip()
+        share = {LABELS[0]: 1.0, LABELS[1]: 0.0}.get(letter)
+    else:
+        share = first_share(dict(answer.likely))
+    return Compared(share, NO_LABEL if share is None else None, answer)
+
+
+def first_share(likely: Mapping[str, float]) -> float | None:
+    """Return `P(m) / (P(m) + P(M))` from log-probabilities; a label that is absent has none.
+
+    None where both are absent.
+    """
+    first, second = (math.exp(likely[label]) if label in likely else 0.0 for label in LABELS)
+    return first / (first + second) if first + second else None
+
+
+def _prices(model: Judge) -> tuple[float | None, float | None]:
+    at = model.endpoint
+    return (None, None) if at is None else (at.price_in, at.price_out)
+
+
+def served_model(
+    model: str, endpoint: Endpoint, *, max_tokens: int = 1, log_probabilities: bool = True
+) -> Judge:
+    """Return the chat model served there, fit for a `ChoiceJudge` or a judge of games."""
+    options = JudgeOptions(model, max_tokens=max_tokens, log_probabilities=log_probabilities)
+    return Judge(options, endpoint)
+
+
+def local_model(model: str, run: LocalModel | None = None) -> LocalJudge:
+    """Return a model run in this process, fit for a `ChoiceJudge`."""
+    return LocalJudge(JudgeOptions(model, max_tokens=1), run)
+
+
+class RewardJudge:
+    """A reward model as a judge of pairs: `P(first) = sigmoid(r_first - r_second)`; order cannot matter.
+
+    Its rewards are those of `rank --reward-model`, and are shared with it in the store. Such a judge says
+    nothing about a prediction that its own rewards made: see `require_independent`.
+    """
+
+    symmetric = True
+
+    def __init__(self, scorer: RewardModel) -> None:
+        self.scorer = scorer
+
+    @property
+    def name(self) -> str:
+        """The model, and that it is no chat model."""
+        return f"{self.scorer.options.model} (reward model)"
+
+    def identity(self) -> Identity:
+        """Return the identity of the model and of the reading of its rewards."""
+        spec = self.scorer.identity().spec
+        return Identity.of({"judge": "reward model", "share": "sigmoid", "scorer": spec})
+
+    def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
+        """Return how many rewards are missing; nothing is paid for."""
+        texts = _responses(pairs)
+        known = set(store.scores(self.scorer.identity()).keys().tolist())
+        missing = sum(key not in known for key in texts)
+        return Cost(missing, len(texts) - missing, 0, 0, None)
+
+    def compare(
+        self, pairs: Sequence[Pair], store: Store, told: Told | None = None
+    ) -> list[Compared]:
+        """Return a comparison for each pair, scoring what is not stored."""
+        texts = _responses(pairs)
+        shelf = store.scores(self.scorer.identity())
+        known = set(shelf.keys().tolist())
+        lacking = [response for key, response in texts.items() if key not in known]
+        done = len(texts) - len(lacking)
+        for batch in self.scorer.score(lacking) if lacking else ():
+            shelf.append(batch)
+            done += len(batch)
+            if told is not None:
+                told(done, len(texts))
+        if lacking:
+            shelf.compact()
+        columns = shelf.columns(list(texts), ["score"])
+        rewards = dict(zip(texts, columns["score"].tolist(), strict=True))
+        return [_by_rewards(*(rewards[key] for key in _keys(pair))) for pair in pairs]
+
+
+def _keys(pair: Pair) -> tuple[bytes, bytes]:
+    question = Instruction.from_text(pair.question)
+    return Response("", question, pair.first).key, Response("", question, pair.second).key
+
+
+def _responses(pairs: Sequence[Pair]) -> dict[bytes, Response]:
+    """Return every different answer by its key."""
+    found: dict[bytes, Response] = {}
+    for pair in pairs:
+        question = Instruction.from_text(pair.question)
+        for text in (pair.first, pair.second):
+            response = Response("", question, text)
+            found.setdefault(response.key, response)
+    return found
+
+
+def _by_rewards(first: float, second: float) -> Compared:
+    difference = first - second
+    if math.isnan(difference):
+        return Compared(None, "without a reward")
+    return Compared(float(1 / (1 + np.exp(-np.clip(difference, -700, 700)))))
+
+
+def require_independent(judge: PairJudge, made_by: Sequence[Identity]) -> None:
+    """Make sure that the judge is not what made the prediction it is to check.
+
+    Args:
+        judge: who judges.
+        made_by: the identities of the scorers behind the prediction.
+
+    Raises:
+        StudyError: the judge's reward model is among them.
+    """
+    if isinstance(judge, RewardJudge) and judge.scorer.identity() in made_by:
+        raise StudyError(
+            f"The reward model '{judge.scorer.options.model}' made the prediction that it would "
+            "check: it would agree with itself. Judge with another model."
+        )
