@@ -174,7 +174,7 @@ def _export(
     recipe: "Recipe",
     place: dict[str, Any],
 ) -> None:
-    from preceptor.training.conversations import data_files
+    from preceptor.training.conversations import data_files, read_conversations
     from preceptor.training.exports import Job, write_axolotl, write_llama_factory
     from preceptor.training.recipe import PAPER_DEVICES
 
@@ -182,6 +182,7 @@ def _export(
     job = Job(
         model=place["student"],
         data=tuple(data_files(data)),
+        rows=len(read_conversations(data).rows),
         output=folder / "model",
         devices=place["devices"] or PAPER_DEVICES,
     )

@@ -30,10 +30,13 @@ _DATA_NAME = "preceptor"
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained: the student as it was named, the data files, the folder of the model."""
+    """What is to be trained: the student as it was named, the data files and their rows together, and
+    the folder of the model.
+    """
 
     model: str
     data: tuple[Path, ...]
+    rows: int
     output: Path
     devices: int = PAPER_DEVICES
 
@@ -76,10 +79,9 @@ def axolotl_config(
     job: Job, recipe: Recipe, template: ChatTemplate, *, folder: Path
 ) -> dict[str, Any]:
     """Return Axolotl's configuration as plain values."""
-    steps = steps_of(recipe, 1, devices=job.devices)
+    steps = steps_of(recipe, job.rows, devices=job.devices)
     own = template.name == "own"
     held = {} if own else {"chat_template_jinja": str(folder.absolute() / "chat_template.jinja")}
-    share = recipe.warmup_share
     return {
         "base_model": job.model,
         "chat_template": "tokenizer_default" if own else "jinja",
@@ -98,7 +100,7 @@ def axolotl_config(
         "optimizer": OPTIMIZER,
         "lr_scheduler": SCHEDULE,
         "learning_rate": recipe.learning_rate,
-        **({"warmup_steps": recipe.warmup_steps} if share is None else {"warmup_ratio": share}),
+        "warmup_steps": steps.warmup,
         "weight_decay": recipe.weight_decay,
         **_axolotl_adapter(recipe),
         "bf16": recipe.dtype != "float32",
@@ -157,8 +159,7 @@ def llama_factory_config(
             f"{', '.join(_FACTORY_TEMPLATES)}, or train with `preceptor train` or Axolotl."
         )
     named = _FACTORY_TEMPLATES[template.name]
-    steps = steps_of(recipe, 1, devices=job.devices)
-    share = recipe.warmup_share
+    steps = steps_of(recipe, job.rows, devices=job.devices)
     return {
         "model_name_or_path": job.model,
         "trust_remote_code": False,
@@ -178,7 +179,7 @@ def llama_factory_config(
         "optim": OPTIMIZER,
         "lr_scheduler_type": SCHEDULE,
         "learning_rate": recipe.learning_rate,
-        "warmup_steps": recipe.warmup_steps if share is None else share,
+        "warmup_steps": steps.warmup,
         "weight_decay": recipe.weight_decay,
         "bf16": recipe.dtype != "float32",
         "disable_gradient_checkpointing": not recipe.gradient_checkpointing,

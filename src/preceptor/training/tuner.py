@@ -319,6 +319,7 @@ def sft_settings(prepared: Prepared, folder: Path) -> Any:
         save_steps=recipe.save_steps,
         save_total_limit=2,  # the newest may be torn by a kill
         logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen, not averaged away
         report_to=[],
         disable_tqdm=True,
         use_cpu=on_cpu,

@@ -1,0 +1,77 @@
+"""The recipe: the paper's numbers, one step on any number of devices, and what names a tuning."""
+
+import pytest
+
+from preceptor.errors import StudyError
+from preceptor.machine import Machine, checked
+from preceptor.training.recipe import Lora, Recipe, steps_of, warmup_caution
+
+
+def test_the_defaults_are_the_papers():
+    # Xu et al. 2025, table 5; two epochs and 2e-5 also in section 3.2.
+    recipe = Recipe()
+    assert (recipe.learning_rate, recipe.epochs, recipe.batch) == (2e-5, 2, 32)
+    assert (recipe.device_batch, recipe.warmup_steps, recipe.max_length) == (1, 100, 4096)
+    assert steps_of(recipe, 100_000, devices=4).accumulation == 8
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_a_step_has_as_many_rows_on_any_number_of_devices(devices: int):
+    steps = steps_of(Recipe(), 1000, devices=devices)
+    assert steps.accumulation * devices == 32
+    assert (steps.per_epoch, steps.total) == (32, 64)
+
+
+def test_rows_that_cannot_be_shared_out_are_refused_with_what_fits():
+    with pytest.raises(StudyError, match=r"3 device\(s\).*1, 2, 4, 8, 16, 32"):
+        steps_of(Recipe(), 1000, devices=3)
+
+
+def test_a_warm_up_longer_than_the_training_is_told_of_and_a_share_is_not():
+    caution = warmup_caution(steps_of(Recipe(), 320))
+    assert caution is not None and "100 steps and the training has 20" in caution
+    short = steps_of(Recipe(warmup_share=0.1), 320)
+    assert short.warmup == 2
+    assert warmup_caution(short) is None
+    assert warmup_caution(steps_of(Recipe(), 100_000)) is None
+
+
+def test_what_only_changes_speed_does_not_enter_the_identity():
+    recipe = Recipe(dtype="float32")
+    how = {"device_batch": 4, "gradient_checkpointing": False, "save_steps": 5, "attention": "sdpa"}
+    assert recipe.model_copy(update=how).identity() == recipe.identity()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"learning_rate": 1e-5}, {"batch": 16}, {"seed": 1}, {"lora": Lora()}, {"dtype": "bfloat16"}],
+)
+def test_what_changes_the_weights_enters_the_identity(change: dict[str, object]):
+    recipe = Recipe(dtype="float32")
+    assert recipe.model_copy(update=change).identity() != recipe.identity()
+
+
+def test_every_field_enters_the_identity_or_is_known_not_to():
+    outside = {"attention", "device_batch", "gradient_checkpointing", "save_steps", "template"}
+    assert Recipe.model_fields.keys() - Recipe(dtype="float32").identity().keys() == outside
+
+
+def test_an_unresolved_data_type_has_no_identity():
+    with pytest.raises(StudyError, match="auto"):
+        Recipe().identity()
+    assert Recipe().on(Machine(device="cpu")).dtype == "float32"
+    assert Recipe().on(Machine(device="cuda")).dtype == "bfloat16"
+
+
+def test_quantized_weights_need_adapters_and_wrong_fields_are_named():
+    with pytest.raises(StudyError, match="set lora too"):
+        checked(Recipe, {"quantized": True}, where="train")
+    with pytest.raises(StudyError, match="learning_rate"):
+        checked(Recipe, {"learning_rates": 1}, where="train")
+    with pytest.raises(StudyError, match="no multiple"):
+        checked(Recipe, {"batch": 32, "device_batch": 3}, where="train")
+
+
+def test_every_field_is_described():
+    for table in (Recipe, Lora):
+        assert all(field.description for field in table.model_fields.values())

@@ -1,0 +1,224 @@
+"""Tuning tiny real models: what the loss is taken over, what is written, and that it answers and stops."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preceptor.engines.models import load_model, load_tokenizer, locate
+from preceptor.errors import ModelError, StudyError
+from preceptor.machine import Machine
+from preceptor.templates import Encoder, choose_template
+from preceptor.training.conversations import conversations_of
+from preceptor.training.labels import IGNORED
+from preceptor.training.recipe import Lora
+from preceptor.training.tuner import Moment, prepare, tune
+from preceptor.types import Message
+from small_training import CPU, QUICK, conversation, log_of, student, tuned, uneven
+
+pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
+
+LEARN_BY_HEART = QUICK.model_copy(update={"epochs": 40, "batch": 2, "learning_rate": 1e-2})
+ANSWER = "The sea is wide."
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3", "neox"])
+def test_the_loss_is_the_mean_over_all_trained_tokens_of_a_step(
+    name: str, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
+):
+    import torch
+
+    located = student(tmp_path / "student", name, make_model, tokenizer)
+    rows = uneven(8)
+    prepared = prepare(located, rows, QUICK, machine=CPU)
+    model = load_model(located, dtype="float32", device="cpu")
+    total, trained = 0.0, 0
+    for row in prepared.rows.rows:
+        ids = torch.from_numpy(row.ids.astype(np.int64))[None]
+        labels = torch.from_numpy(row.labels.astype(np.int64))[1:]
+        with torch.inference_mode():
+            likelihoods = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        kept = labels != IGNORED
+        total -= float(likelihoods[kept].gather(1, labels[kept, None]).sum())
+        trained += int(kept.sum())
+    tuned(located, rows, QUICK, output=tmp_path / "out")
+    assert log_of(tmp_path / "out")[0]["loss"] == pytest.approx(total / trained, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "neox"])
+def test_accumulated_rows_train_as_rows_side_by_side_do(
+    name: str, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
+):
+    located = student(tmp_path / "student", name, make_model, tokenizer)
+    logs = []
+    for at_once in (1, 8):
+        recipe = QUICK.model_copy(update={"device_batch": at_once})
+        tuned(located, uneven(24), recipe, output=tmp_path / str(at_once))
+        logs.append(log_of(tmp_path / str(at_once)))
+    one, eight = logs
+    assert len(one) == len(eight) == 3
+    for name in ("loss", "grad_norm"):
+        left, right = ([step[name] for step in log] for log in (one, eight))
+        assert left == pytest.approx(right, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "padding", "lora"),
+    [
+        ("gemma3", "<pad>", None),
+        ("llama", "<eos>", None),
+        ("llama", "<pad>", Lora(rank=32, alpha=64)),
+    ],
+)
+def test_a_tuned_model_answers_in_chat_and_stops(
+    name: str,
+    padding: str,
+    lora: Lora | None,
+    *,
+    tmp_path: Path,
+    make_model: Callable[..., Any],
+    make_tokenizer: Callable[..., Any],
+):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    before = make_tokenizer(bos_token="<bos>", eos_token="<eos>", pad_token=padding)
+    located = student(tmp_path / "student", name, make_model, before)
+    rows = conversations_of([conversation("What is the sea?", ANSWER)] * 2)
+    recipe = LEARN_BY_HEART.model_copy(update={"lora": lora, "epochs": 120 if lora else 40})
+    result = tuned(located, rows, recipe, output=tmp_path / "out")
+    assert result.last_loss < 0.1 < result.first_loss
+
+    tokenizer = AutoTokenizer.from_pretrained(result.folder)
+    model = AutoModelForCausalLM.from_pretrained(result.folder)
+    turn = [{"role": "user", "content": "What is the sea?"}]
+    asked = tokenizer.apply_chat_template(
+        turn, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    answer = model.generate(**asked, max_new_tokens=40)[0, asked["input_ids"].shape[1] :].tolist()
+    ends = model.generation_config.eos_token_id
+    assert answer[-1] == ends[0]
+    assert tokenizer.decode(answer[:-1]) == ANSWER
+    assert tokenizer.eos_token_id in ends
+    assert (tmp_path / "out" / "training" / "adapter").is_dir() == (lora is not None)
+    assert locate(str(result.folder)).identity != located.identity
+
+
+@pytest.mark.parametrize("template", ["chatml", "gemma", "plain"])
+def test_a_written_template_gives_the_tokens_that_were_trained(
+    template: str, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
+):
+    from transformers import AutoTokenizer
+
+    located = student(tmp_path / "student", "llama", make_model, tokenizer)
+    recipe = QUICK.model_copy(update={"template": template})
+    turns = [Message("user", "What is the sea?")]
+    result = tuned(located, uneven(2), recipe, output=tmp_path / "out")
+    written = AutoTokenizer.from_pretrained(result.folder)
+    asked = written.apply_chat_template(
+        [turn._asdict() for turn in turns], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    before = Encoder(tokenizer, choose_template(template, located.folder), max_length=100)
+    assert tuple(asked) == before.encode(turns, "").prompt
+    after = Encoder(written, choose_template("own", result.folder), max_length=100)
+    assert after.encode(turns, "").prompt == tuple(asked)
+
+
+def test_the_folder_holds_a_model_and_how_it_came_to_be(
+    tmp_path: Path, model_folder: Path, caplog: pytest.LogCaptureFixture
+):
+    seen: list[Moment] = []
+    late = QUICK.model_copy(update={"warmup_steps": 100})
+    result = tuned(
+        locate(str(model_folder)), uneven(16), late, output=tmp_path / "out", watch=seen.append
+    )
+    assert [moment.step for moment in seen] == [1, 2]
+    assert seen[0].total == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training",
+    }
+    record = json.loads((tmp_path / "out" / "training" / "identity.json").read_text())
+    assert record["spec"] == result.identity.spec
+    assert record["recorded"].keys() >= {"torch", "transformers", "trl"}
+    assert "The warm-up takes 100 steps and the training has 2" in caplog.text
+
+
+def test_what_was_tuned_is_not_tuned_again_and_another_is_not_mixed_in(
+    tmp_path: Path, model_folder: Path
+):
+    located, output = locate(str(model_folder)), tmp_path / "out"
+    first = tuned(located, uneven(8), QUICK, output=output)
+    weights = (output / "model.safetensors").stat().st_mtime_ns
+    again = tuned(located, uneven(8), QUICK, output=output, watch=lambda _moment: pytest.fail())
+    assert (first.stored, again.stored) == (False, True)
+    assert again.last_loss == first.last_loss
+    assert (output / "model.safetensors").stat().st_mtime_ns == weights
+    other = QUICK.model_copy(update={"learning_rate": 2e-3})
+    with pytest.raises(StudyError, match=r"another tuning, which differs in recipe\.learning_rate"):
+        tuned(located, uneven(8), other, output=output)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, model_folder: Path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(StudyError, match=r"thesis\.txt"):
+        tuned(locate(str(model_folder)), uneven(2), QUICK, output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["thesis.txt"]
+
+
+def test_the_weights_depend_on_the_seed_and_not_on_the_order_of_rows(
+    tmp_path: Path, model_folder: Path
+):
+    located, rows = locate(str(model_folder)), uneven(16)
+    turned = conversations_of(reversed(rows.rows))
+    runs = {
+        "one": (rows, QUICK),
+        "turned": (turned, QUICK),
+        "seed": (rows, QUICK.model_copy(update={"seed": 1})),
+    }
+    for name, (given, recipe) in runs.items():
+        tuned(located, given, recipe, output=tmp_path / name)
+    held = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in runs}
+    assert held["one"] == held["turned"]
+    assert held["one"] != held["seed"]
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, model_folder: Path):
+    wild = QUICK.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0, "epochs": 4})
+    with pytest.raises(ModelError, match=r"run away.*Lower learning_rate"):
+        tuned(locate(str(model_folder)), uneven(16), wild, output=tmp_path / "out")
+
+
+def test_bfloat16_weights_are_written_where_it_was_computed_in(tmp_path: Path, model_folder: Path):
+    import torch
+
+    recipe = QUICK.model_copy(update={"dtype": "bfloat16"})
+    result = tuned(locate(str(model_folder)), uneven(8), recipe, output=tmp_path / "out")
+    from safetensors.torch import load_file
+
+    kept = load_file(result.folder / "model.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.bfloat16}
+    assert load_model(locate(str(result.folder)), dtype="bfloat16", device="cpu") is not None
+    assert load_tokenizer(locate(str(result.folder))).chat_template
+
+
+def test_what_cannot_run_here_is_said_before_weights_are_loaded(tmp_path: Path, model_folder: Path):
+    import torch
+
+    located = locate(str(model_folder))
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    quantized = QUICK.model_copy(update={"quantized": True, "lora": Lora()})
+    with pytest.raises(StudyError, match="needs a CUDA device"):
+        tuned(located, uneven(2), quantized, output=tmp_path / "out")
+    machine = Machine(device="cuda:1")
+    with pytest.raises(ModelError, match="cannot use the device"):
+        tune(located, uneven(2), QUICK, output=tmp_path / "out", machine=machine)
+    assert not (tmp_path / "out").exists()
