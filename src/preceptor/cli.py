@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.commands.ability import ability
 from preceptor.commands.agree import agree
 from preceptor.commands.evaluate import evaluate
 from preceptor.commands.export import export
@@ -260,6 +261,7 @@ def _csv(rankings: "list[Ranking]") -> str:
     return buffer.getvalue()
 
 
+cli.add_command(ability)
 cli.add_command(agree)
 cli.add_command(evaluate)
 cli.add_command(export)

@@ -33,10 +33,13 @@ class Answers:
     questions: Mapping[str, str] = field(default_factory=dict)
 
 
-def is_answers(rows: object) -> bool:
+def listed(rows: list[Row] | Row) -> list[Row]:
+    """Return a file's rows as a list: a file of one line holds a single object."""
+    return rows if isinstance(rows, list) else [rows]
+
+
+def is_answers(rows: Sequence[Row]) -> bool:
     """Tell whether rows of a file are answers; judgements have other fields."""
-    if not isinstance(rows, list) or not rows:
-        return False
     fields = rows[0].keys()
     return "winner" not in fields and (
         any(fields >= set(needed) for needed in _ARENA) or fields >= set(_ALPACA)
@@ -52,9 +55,9 @@ def read_answers(path: str | Path) -> list[Answers]:
     Raises:
         DataError: the file cannot be read or recognised, or a model answers a question twice.
     """
-    rows = read_rows(Path(path))
-    if not isinstance(rows, list) or not is_answers(rows):
-        fields = list(rows[0] if isinstance(rows, list) else rows)[:12]
+    rows = listed(read_rows(Path(path)))
+    if not is_answers(rows):
+        fields = list(rows[0])[:12]
         raise DataError(
             f"'{path}' holds no answers known here: its first row has the fields {', '.join(fields)}. "
             "Expected instruction, output and generator, or Arena-Hard's model answers."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from preceptor.benchmarks.answer_files import Answers, Benchmark, answers_of, read_answers
+from preceptor.benchmarks.answer_files import Answers, Benchmark, answers_of, listed, read_answers
 from preceptor.benchmarks.arena_hard import BASELINE as ARENA_BASELINE
 from preceptor.benchmarks.judgement_rows import read_rows, text_of
 from preceptor.errors import DataError, StudyError
@@ -99,9 +99,8 @@ def arena_questions(
 
 def _questions_in(path: Path) -> dict[str, str]:
     """Return the texts by id from question.jsonl; older ones have `question_id` and `turns`."""
-    rows = read_rows(path)
     found = {}
-    for place, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+    for place, row in enumerate(listed(read_rows(path)), start=1):
         where = f"'{path}', row {place}"
         name = text_of(row, "uid" if "uid" in row else "question_id", where)
         turns = row.get("turns")
@@ -128,8 +127,8 @@ def read_baseline(path: str | Path) -> Answers:
     Raises:
         DataError: the file cannot be read, or holds several models' answers.
     """
-    rows = read_rows(Path(path))
-    if isinstance(rows, list) and "output_1" in rows[0]:
+    rows = listed(read_rows(Path(path)))
+    if "output_1" in rows[0]:
         shown = [
             {
                 "instruction": row.get("instruction"),

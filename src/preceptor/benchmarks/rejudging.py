@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preceptor.benchmarks.alpaca_eval import win_of
+from preceptor.benchmarks.answer_files import listed
 from preceptor.benchmarks.asked_once import Told
 from preceptor.benchmarks.contests import Contest, both_orders, first_place_share, held
 from preceptor.benchmarks.judge_agreement import (
@@ -47,8 +48,7 @@ def read_decided(paths: Sequence[str | Path]) -> list[Decided]:
     """
     found: list[Decided] = []
     for path in map(Path, paths):
-        rows = read_rows(path)
-        for place, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+        for place, row in enumerate(listed(read_rows(path)), start=1):
             answer, baseline = row.get("output_2"), row.get("output_1")
             preference = row.get("preference")
             if not (isinstance(answer, str) and isinstance(baseline, str)):

@@ -36,14 +36,14 @@ def split_files(files: Sequence[Path], given: Given) -> "tuple[list[Path], list[
     Raises:
         StudyError: there are answers and no judge, or a judge and nothing to judge.
     """
-    from preceptor.benchmarks.answer_files import answers_of, is_answers
+    from preceptor.benchmarks.answer_files import answers_of, is_answers, listed
     from preceptor.benchmarks.judgement_rows import read_rows
 
     ready: list[Path] = []
     answers: list[Answers] = []
     for path in files:
-        rows = read_rows(path)
-        if isinstance(rows, list) and is_answers(rows):
+        rows = listed(read_rows(path))
+        if is_answers(rows):
             answers += answers_of(rows, str(path))
         else:
             ready.append(path)

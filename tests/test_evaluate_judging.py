@@ -1,0 +1,205 @@
+"""`evaluate` with a judge: answers in, a table out; files for the projects' tools; what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_server import answer, serving
+from preceptor.benchmarks.answer_files import read_answers
+from preceptor.benchmarks.questions import arena_questions, read_baseline
+from preceptor.errors import DataError
+from small_study import preceptor
+from test_pairwise import prefers
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
+COUNT = 24
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.02)
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def outputs(model: str) -> list[dict[str, Any]]:
+    return [
+        {"instruction": f"Question {n}?", "output": f"{model} on {n}", "generator": model}
+        for n in range(COUNT)
+    ]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    return {
+        "good": written(tmp_path / "good.jsonl", outputs("good")),
+        "poor": written(tmp_path / "poor.jsonl", outputs("poor")),
+        "base": written(tmp_path / "base.jsonl", outputs("base")),
+        "store": tmp_path / "store",
+        "written": tmp_path / "written",
+    }
+
+
+def judged(files: dict[str, Path], told: Any, *more: object) -> Any:
+    return preceptor(
+        "evaluate",
+        *[files["good"], files["poor"], "--baseline-answers", files["base"]],
+        *["--judge", "served", "--judge-url", told.url, "--store", files["store"], *more],
+    )
+
+
+def test_answers_are_judged_scored_and_never_paid_for_twice(files):
+    with serving(otherwise=prefers("good on", 0.9)) as told:
+        result = judged(files, told, "--json", "-")
+        assert result.exit_code == 0, result.output
+        asked = len(told.requests)
+        again = judged(files, told, "--json", "-")
+        assert len(told.requests) == asked == 2 * COUNT + 1
+    assert json.loads(again.stdout) == json.loads(result.stdout)
+    found = json.loads(result.stdout)
+    better, worse = found["results"]
+    assert (better["model"], worse["model"]) == ("good", "poor")
+    assert better["WR"] == pytest.approx(90)
+    assert worse["LC"] is None
+    said = " ".join(found["warnings"])
+    assert "calibrated for gpt4_1106_preview alone" in said
+    assert "not by the benchmark's own judge and prompt" in said
+    assert f"{2 * COUNT} requests, 0 are stored" in result.stderr
+
+
+def test_an_estimate_asks_nothing(files):
+    with serving() as told:
+        result = judged(files, told, "--estimate", "--price", "10", "30")
+        assert told.requests == []
+    assert result.exit_code == 0
+    assert "48 requests" in result.stderr and "of money" in result.stderr
+    assert result.stdout == ""
+
+
+def test_written_files_are_read_back_to_the_same_numbers(files):
+    with serving(otherwise=prefers("good on", 0.8)) as told:
+        result = judged(files, told, "--json", "-", "--write-files", files["written"])
+    annotations = sorted(files["written"].glob("alpaca_eval/*/annotations.json"))
+    assert [path.parent.name for path in annotations] == ["good", "poor"]
+    again = preceptor("evaluate", *annotations, "--json", "-")
+    rates = [
+        {row["model"]: row["WR"] for row in json.loads(one.stdout)["results"]}
+        for one in (result, again)
+    ]
+    assert rates[0] == pytest.approx(rates[1], abs=1e-9)
+    (answers,) = read_answers(files["written"] / "alpaca_eval" / "good" / "model_outputs.json")
+    assert (answers.model, len(answers.texts)) == ("good", COUNT)
+
+
+def test_a_limit_draws_the_same_questions_whatever_the_order_of_the_file(files, tmp_path):
+    with serving(otherwise=prefers("good on", 0.8)) as told:
+        judged(files, told, "--limit", "5")
+        asked = len(told.requests)
+        rows = outputs("base")[::-1]
+        turned = {**files, "base": written(tmp_path / "turned.jsonl", rows)}
+        judged(turned, told, "--limit", "5")
+        assert len(told.requests) == asked == 11
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "name a judge with --judge MODEL"),
+        (["--judge", "no-such"], "No judge is called 'no-such'"),
+        (["--judge", "qwen3-4", "--judge-reward-model", "x"], "Name one judge"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(files, given, said):
+    result = preceptor(
+        "evaluate",
+        files["good"],
+        "--baseline-answers",
+        files["base"],
+        "--store",
+        files["store"],
+        *given,
+    )
+    assert result.exit_code == 1
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_judge_is_measured_against_ready_annotations(files, tmp_path):
+    rows = [
+        {
+            "instruction": f"Question {n}?",
+            "output_1": f"base on {n}",
+            "generator_1": "base",
+            "output_2": f"good on {n}{' and on' * (n % 2)}",
+            "generator_2": "good",
+            "preference": 1.9 if n % 3 else 1.1,
+        }
+        for n in range(COUNT)
+    ]
+    path = written(tmp_path / "annotations.jsonl", rows)
+    with serving(otherwise=prefers("good on", 0.8)) as told:
+        given = ["--judge", "served", "--judge-url", told.url, "--store", files["store"]]
+        result = preceptor("evaluate", path, "--judge-agreement", *given, "--json", "-")
+        shown = preceptor("evaluate", path, "--judge-agreement", *given)
+    found = json.loads(result.stdout)
+    # The judge always prefers the model: right on two of three, and no better than chance.
+    assert found["agreement"]["accuracy"][0] == pytest.approx(2 / 3)
+    assert found["agreement"]["kappa"][0] == pytest.approx(0)
+    assert found["agreement"]["words"] == "slight"
+    assert found["first_place"] == pytest.approx(0.5)
+    assert found["longer_wins"]["contests"] == COUNT
+    assert "the longer answer wins" in shown.stdout and "Landis & Koch" in shown.stdout
+
+
+def test_both_ages_of_arena_hards_answers_are_read(tmp_path):
+    old = {"question_id": "a", "model_id": "m", "choices": [{"turns": [{"content": "x"}]}]}
+    new = {
+        "uid": "a",
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": {"answer": "x"}},
+        ],
+    }
+    plain = {"question_id": "a", "instruction": "q", "output": "x", "generator": "m"}
+    for place, row in enumerate((old, new, plain)):
+        (found,) = read_answers(written(tmp_path / f"{place}.jsonl", [row]))
+        assert (found.benchmark, found.model, dict(found.texts)) == ("arena_hard", "m", {"a": "x"})
+    empty = written(tmp_path / "none.jsonl", [{**plain, "output": None}])
+    assert not read_answers(empty)[0].texts
+    twice = written(tmp_path / "twice.jsonl", [plain, plain])
+    with pytest.raises(DataError, match="answers 'a' twice"):
+        read_answers(twice)
+
+
+def test_arena_hard_is_judged_by_games_and_needs_no_questions_where_answers_hold_them(tmp_path):
+    rows = [
+        {"question_id": f"q{n}", "instruction": f"P{n}", "output": f"m {n}", "generator": "m"}
+        for n in range(4)
+    ]
+    base = [{**row, "output": f"b {n}", "generator": "base"} for n, row in enumerate(rows)]
+    given = [written(tmp_path / "m.jsonl", rows)]
+    given += ["--baseline-answers", written(tmp_path / "b.jsonl", base)]
+    with serving(otherwise=answer("[[A>B]]")) as told:
+        given += ["--judge", "served", "--judge-url", told.url, "--store", tmp_path / "store"]
+        result = preceptor("evaluate", *given, "--json", "-")
+        assert len(told.requests) == 8
+    (row,) = json.loads(result.stdout)["results"]
+    assert (row["AH"], row["arena_hard_judge"]) == (50.0, "served (preceptor game 1)")
+
+
+@needs_data
+def test_the_shared_files_are_read_as_answers_baselines_and_questions():
+    (answers,) = read_answers(DATA / "zoo" / "Gemma-2-2b-it.jsonl")
+    assert len(answers.texts) == 250
+    found = arena_questions([answers], answers, DATA / "arena_hard" / "question.jsonl")
+    assert len(found.questions) == 250
+    baseline = read_baseline(DATA / "alpaca_eval2" / "annotations_claude-2.1.json")
+    assert (baseline.model, len(baseline.texts)) == ("gpt4_1106_preview", 805)
+    (judged_before,) = read_answers(DATA / "zoo_judged" / "claude-2.1.json")
+    assert set(judged_before.texts) <= set(baseline.texts)
