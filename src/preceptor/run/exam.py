@@ -34,6 +34,7 @@ from preceptor.run import plan
 from preceptor.run.generated import expanded
 from preceptor.scorers.judge import LocalModel
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
+from preceptor.store import Store
 from preceptor.study import Study
 from preceptor.types import Instruction
 
@@ -220,6 +221,18 @@ def _require_usable(judge: AnyJudge, study: Study, machine: Machine) -> None:
         return
     made = [s.identity() for reward in study.reward for s in plan.reward_scorers(reward, machine)]
     require_independent(judge, made)
+
+
+def try_out(judges: Iterable[AnyJudge], store: Store) -> None:
+    """Ask judges that choose one easy question, once ever: better now than after the training.
+
+    Raises:
+        ModelError: one cannot be asked, or its answer cannot be read.
+    """
+    for judge in judges:
+        if isinstance(judge, ChoiceJudge):
+            judge.probe(store)
+            judge.model.release()
 
 
 def release(judges: Iterable[AnyJudge]) -> None:

@@ -21,7 +21,7 @@ from preceptor.proof import Evaluate, Train
 from preceptor.responders.base import without_thoughts
 from preceptor.responders.local import LocalTeacher
 from preceptor.results import Ranking
-from preceptor.run.exam import Exam, Paper, exam_of, release
+from preceptor.run.exam import Exam, Paper, exam_of, release, try_out
 from preceptor.run.lessons import Lessons, lessons_of
 from preceptor.run.loop_result import AnswerFigures, LoopResult, TunedFigures, agreement_of
 from preceptor.run.observed import calibration_of, observed_order
@@ -85,6 +85,7 @@ class Loop:
             PreceptorError: a stage fails; what was done before it is stored.
         """
         lessons = self.lessons(data[0])
+        try_out([paper.judge for paper in self.exam.papers], Store(self.machine.store))
         proofs = [self._observed(student, lessons) for student in self.study.students]
         observed = tuple(proof.ranking for proof in proofs)
         options = self.study.ranking
