@@ -142,6 +142,10 @@ class Evaluate(Table):
                 "AP is made of both benchmarks against their own baselines: leave baseline out, or "
                 "name one benchmark"
             )
+        if len(self.benchmarks) > 1 and self.limit is not None:
+            raise ValueError(
+                "AP over parts of the benchmarks is withheld: leave limit out, or name one benchmark"
+            )
         return self
 
     @property

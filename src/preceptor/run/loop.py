@@ -167,7 +167,8 @@ class Loop:
     ) -> Judged:
         questions = paper.against(paper.answers_of(base.options.name, untuned))
         answers: list[Answers] = [paper.answers_of(name, held) for name, held in texts.items()]
-        with _told(f"judge {questions.benchmark}", self.progress) as told:
+        of = questions.benchmark if self.evaluate.benchmarks else "questions"
+        with _told(f"judge answers to {of}", self.progress) as told:
             store = Store(self.machine.store)
             return judge_answers(
                 answers, questions, paper.judge, store, orders=paper.orders, told=told

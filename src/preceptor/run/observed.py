@@ -5,6 +5,7 @@ number); else it is the win rate. Either way teachers are compared on the same q
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,13 +68,12 @@ def observed_order(
             student_results(alpaca, arena), student=student, settings=_settings(judged, seed)
         )
     (paper,) = judged
-    ranking = observed_ranking(
-        paper.preferences or paper.battles,
-        student=student,
-        settings={"questions": list(evaluate.questions)} if evaluate.questions else None,
-        options=options,
-    )
-    return ranking
+    ranking = observed_ranking(paper.preferences or paper.battles, student=student, options=options)
+    if not evaluate.questions:
+        return ranking
+    # They are put and read as AlpacaEval's are, and are not its own.
+    own = {"benchmark": "questions of the study", "questions": list(evaluate.questions)}
+    return replace(ranking, settings={**ranking.settings, **own})
 
 
 def _settings(judged: Sequence[Judged], seed: int) -> dict[str, object]:

@@ -1,0 +1,78 @@
+"""The part of `preceptor run` and `preceptor plan` that puts a prediction to the proof.
+
+The one idea: the predicted order is printed before the first student is tuned, for it is what was wanted to
+know, and the proof can take days.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from preceptor.outputs import console, progress_on, put
+
+if TYPE_CHECKING:
+    from preceptor.machine import Machine
+    from preceptor.run.loop_result import LoopResult
+    from preceptor.run.outlook import Outlook
+    from preceptor.study import Study
+
+
+def run_loop(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> None:
+    """Go through the loop, and print and write what it finds."""
+    from rich.console import Console
+
+    from preceptor.report.loop import print_loop
+    from preceptor.report.outlook import described, rewards_of
+    from preceptor.report.terminal import print_lines, print_orders, print_ranking
+    from preceptor.run import opening, runner
+    from preceptor.run.loop import Loop
+
+    aside = Console(stderr=True)
+    screen = Console(stderr=True) if "-" in outputs else console()
+    with progress_on(aside) as shown:
+        loop = Loop.open(study, machine, shown)
+        source = opening.source_of(study, machine)
+        print_lines(aside, described(source))
+        data = opening.open_data(study, machine, shown, source=source)
+        print_lines(aside, rewards_of(data))
+        predicted = list(runner.rank_opened(data, study, machine, shown))
+        for ranking in predicted:
+            print_ranking(screen, ranking)
+        print_orders(screen, predicted)
+        result = loop.proven(data, predicted)
+    print_loop(screen, result)
+    _write(result, outputs)
+
+
+def _write(result: "LoopResult", outputs: Sequence[str | None]) -> None:
+    json_path, csv_path, html_path = outputs
+    if json_path:
+        put(json_path, json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+    if csv_path:
+        put(csv_path, observed_csv(result))
+    if html_path:
+        from preceptor.report.page import page
+
+        put(html_path, page([*result.predicted, *result.observed]))
+
+
+def observed_csv(result: "LoopResult") -> str:
+    """Return the observed orders as `preceptor agree --observed` reads them."""
+    import csv
+    import io
+
+    rows = result.observed_records()
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def plan_loop(study: "Study", machine: "Machine", outlook: "Outlook") -> None:
+    """Print what the proof would take, after what the prediction would."""
+    from preceptor.report.loop import print_loop_outlook
+    from preceptor.run.loop import Loop
+    from preceptor.run.loop_outlook import loop_outlook
+
+    print_loop_outlook(console(), loop_outlook(Loop.open(study, machine), outlook.data))
