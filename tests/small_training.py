@@ -9,7 +9,8 @@ from preceptor.engines.models import LocatedModel, locate
 from preceptor.machine import Machine
 from preceptor.training.conversations import Conversations, conversations_of
 from preceptor.training.recipe import Recipe
-from preceptor.training.tuner import Tuned, Watch, tune
+from preceptor.training.trainer import Watch
+from preceptor.training.tuner import Tuned, tune
 from preceptor.types import Message
 
 CPU = Machine(device="cpu")

@@ -20,7 +20,7 @@ from preceptor.training.labels import (
     Labelled,
     Labeller,
 )
-from preceptor.training.tuner import dataset_of
+from preceptor.training.trainer import dataset_of
 from preceptor.types import Message
 from small_training import conversation, uneven
 
@@ -155,5 +155,5 @@ def test_a_conversation_that_the_template_refuses_is_counted(tokenizer: Any):
 
 
 def test_a_template_whose_end_is_no_token_is_refused(tokenizer: Any):
-    with pytest.raises(ModelError, match="eot_id.*control token"):
+    with pytest.raises(ModelError, match=r"eot_id.*control token"):
         Labeller(tokenizer, template("llama3", tokenizer), max_length=LONG)

@@ -11,8 +11,8 @@ from preceptor.engines.models import load_model, locate
 from preceptor.errors import StudyError
 from preceptor.training import outlook
 from preceptor.training.outlook import disk_of, memory_of, outlook_of, require_room
+from preceptor.training.prepared import prepare
 from preceptor.training.recipe import Lora, Recipe, steps_of
-from preceptor.training.tuner import prepare
 from preceptor.training.weights import Size, adapters, size_of
 from small_training import CPU, QUICK, student, uneven
 
@@ -45,6 +45,8 @@ def test_checkpointing_and_shorter_rows_save_activations():
     assert memory_of(BFLOAT, EIGHT, longest=512)["activations"] < long
 
 
+# What PEFT and transformers have to say to each other about a renamed setting.
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("lora", [None, Lora(), Lora(rank=3, targets=("q_proj", "down_proj"))])
 def test_the_parameters_are_those_that_are_trained(
     lora: Lora | None, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any

@@ -1,21 +1,20 @@
 """What a tuning is known by, and that a killed one goes on to the same weights."""
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from preceptor.engines.models import locate
 from preceptor.errors import StoreError, StudyError
+from preceptor.training.recipe import Lora
 from preceptor.training.record import TrainingFolder, tuned_identity
-from small_training import QUICK, uneven, write_data
+from preceptor.training.trainer import Moment
+from small_study import preceptor, start
+from small_training import QUICK, log_of, tuned, uneven, write_data
 
-pytestmark = pytest.mark.usefixtures("private_cache")
+pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
 PATIENCE = 240.0
 RECIPE = QUICK.model_copy(update={"dtype": "float32"})
@@ -67,66 +66,60 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, model_folder: Path):
         folder.begin(tuned_identity(locate(str(model_folder)), "0", RECIPE))
 
 
-class Runs:
-    """The same tuning in processes of its own; all end with the test."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def start(self, output: Path) -> "subprocess.Popen[str]":
-        words = [sys.executable, "-m", "preceptor", *self.words, "--output", str(output)]
-        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        self.processes.append(process)
-        return process
-
-
 @pytest.fixture
-def runs(tmp_path: Path, model_folder: Path, request: pytest.FixtureRequest) -> Any:
-    data = write_data(tmp_path / "rows.jsonl", uneven(48))
-    # Dropout draws in every step, so that lost random states would show.
-    words = ["train", str(data), "--student", str(model_folder), "--device", "cpu"]
-    words += ["--batch", "4", "--epochs", "2", "--save-steps", "3", "--warmup-steps", "2"]
-    words += ["--learning-rate", "1e-3", "--lora", "--lora-dropout", "0.2"]
-    runs = Runs(words)
-    yield runs
-    for process in runs.processes:
-        process.kill()
-        process.communicate()
+def words(tmp_path: Path, model_folder: Path) -> list[object]:
+    """A tuning of twelve steps; dropout draws in each, so that lost random states would show."""
+    data = write_data(tmp_path / "rows.jsonl", uneven(16))
+    words: list[object] = ["train", data, "--student", model_folder, "--device", "cpu"]
+    words += ["--batch", "4", "--epochs", "3", "--save-steps", "2", "--warmup-steps", "2"]
+    return [*words, "--learning-rate", "1e-3", "--lora", "--lora-dropout", "0.2"]
 
 
-def stop_at(process: "subprocess.Popen[str]", output: Path, sent: signal.Signals) -> None:
-    """Send a signal once a checkpoint is whole."""
+def kill_after_a_checkpoint(output: Path, words: list[object]) -> None:
+    """Begin in a process of its own and kill it once a checkpoint is whole."""
     deadline = time.monotonic() + PATIENCE
-    while TrainingFolder(output).newest_checkpoint() is None:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(sent)
+    with start(*words, "--output", output) as process:
+        try:
+            while TrainingFolder(output).newest_checkpoint() is None:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.005)
+        finally:
+            process.kill()
 
 
-def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, runs: Runs):
+def same_model(one: Path, other: Path) -> bool:
+    names = ("model.safetensors", "training/adapter/adapter_model.safetensors")
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, words: list[object]):
     calm, rough = tmp_path / "calm", tmp_path / "rough"
-    killed = runs.start(rough)
-    stop_at(killed, rough, signal.SIGKILL)
-    killed.communicate()
+    kill_after_a_checkpoint(rough, words)
     assert not (rough / "config.json").exists()
-
-    interrupted = runs.start(rough)
-    newest = TrainingFolder(rough).newest_checkpoint()
-    assert newest is not None
-    stop_at(interrupted, rough, signal.SIGINT)
-    _, said = interrupted.communicate(timeout=PATIENCE)
-    assert "Run the same command" in said or interrupted.returncode == 0, said
-
     for output in (rough, calm):
-        process = runs.start(output)
-        _, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, said
-    logs = [
-        json.loads((output / "training" / "finished.json").read_text()) for output in (calm, rough)
-    ]
-    assert [entry["step"] for entry in logs[1]["log"]] == list(range(1, 25))
-    assert logs[0]["log"] == logs[1]["log"]
-    for name in ("model.safetensors", "training/adapter/adapter_model.safetensors"):
-        assert (calm / name).read_bytes() == (rough / name).read_bytes()
+        result = preceptor(*words, "--output", output)
+        assert result.exit_code == 0, result.output
+    assert [step["step"] for step in log_of(rough)] == list(range(1, 13))
+    assert log_of(calm) == log_of(rough)
+    assert same_model(calm, rough)
     assert not (rough / "training" / "checkpoints").exists()
+
+
+def test_an_interrupted_tuning_keeps_its_step_and_goes_on(tmp_path: Path, model_folder: Path):
+    def interrupt(moment: Moment) -> None:
+        if moment.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    located, output = locate(str(model_folder)), tmp_path / "out"
+    recipe = QUICK.model_copy(update={"batch": 2, "lora": Lora(dropout=0.2)})
+    with pytest.raises(KeyboardInterrupt):
+        tuned(located, uneven(10), recipe, output=output, watch=interrupt)
+    newest = TrainingFolder(output).newest_checkpoint()
+    assert newest is not None and newest.name == "checkpoint-3"
+    steps: list[int] = []
+    tuned(
+        located, uneven(10), recipe, output=output, watch=lambda moment: steps.append(moment.step)
+    )
+    assert steps == [4, 5]
+    tuned(located, uneven(10), recipe, output=tmp_path / "calm")
+    assert same_model(output, tmp_path / "calm")

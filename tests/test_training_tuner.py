@@ -14,8 +14,10 @@ from preceptor.machine import Machine
 from preceptor.templates import Encoder, choose_template
 from preceptor.training.conversations import conversations_of
 from preceptor.training.labels import IGNORED
+from preceptor.training.prepared import prepare
 from preceptor.training.recipe import Lora
-from preceptor.training.tuner import Moment, prepare, tune
+from preceptor.training.trainer import Moment
+from preceptor.training.tuner import tune
 from preceptor.types import Message
 from small_training import CPU, QUICK, conversation, log_of, student, tuned, uneven
 
@@ -65,45 +67,67 @@ def test_accumulated_rows_train_as_rows_side_by_side_do(
         assert left == pytest.approx(right, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "padding", "lora"),
-    [
-        ("gemma3", "<pad>", None),
-        ("llama", "<eos>", None),
-        ("llama", "<pad>", Lora(rank=32, alpha=64)),
-    ],
-)
+def answer_in_chat(folder: Path, question: str) -> tuple[str, int]:
+    """Return what the model in the folder answers by transformers' own means, and the last token."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    written = model.generate(**asked, max_new_tokens=40)[0, asked["input_ids"].shape[1] :].tolist()
+    assert tokenizer.eos_token_id in model.generation_config.eos_token_id
+    return tokenizer.decode(written[:-1]), written[-1]
+
+
+@pytest.mark.parametrize(("name", "padding"), [("gemma3", "<pad>"), ("llama", "<eos>")])
 def test_a_tuned_model_answers_in_chat_and_stops(
     name: str,
     padding: str,
-    lora: Lora | None,
     *,
     tmp_path: Path,
     make_model: Callable[..., Any],
     make_tokenizer: Callable[..., Any],
 ):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    before = make_tokenizer(bos_token="<bos>", eos_token="<eos>", pad_token=padding)
-    located = student(tmp_path / "student", name, make_model, before)
+    tokenizer = make_tokenizer(bos_token="<bos>", eos_token="<eos>", pad_token=padding)
+    located = student(tmp_path / "student", name, make_model, tokenizer)
     rows = conversations_of([conversation("What is the sea?", ANSWER)] * 2)
-    recipe = LEARN_BY_HEART.model_copy(update={"lora": lora, "epochs": 120 if lora else 40})
-    result = tuned(located, rows, recipe, output=tmp_path / "out")
+    result = tuned(located, rows, LEARN_BY_HEART, output=tmp_path / "out")
     assert result.last_loss < 0.1 < result.first_loss
-
-    tokenizer = AutoTokenizer.from_pretrained(result.folder)
-    model = AutoModelForCausalLM.from_pretrained(result.folder)
-    turn = [{"role": "user", "content": "What is the sea?"}]
-    asked = tokenizer.apply_chat_template(
-        turn, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    answer = model.generate(**asked, max_new_tokens=40)[0, asked["input_ids"].shape[1] :].tolist()
-    ends = model.generation_config.eos_token_id
-    assert answer[-1] == ends[0]
-    assert tokenizer.decode(answer[:-1]) == ANSWER
-    assert tokenizer.eos_token_id in ends
-    assert (tmp_path / "out" / "training" / "adapter").is_dir() == (lora is not None)
+    end = "<end_of_turn>" if name == "gemma3" else "<|im_end|>"
+    ending = tokenizer.convert_tokens_to_ids(end)
+    assert answer_in_chat(result.folder, "What is the sea?") == (ANSWER, ending)
     assert locate(str(result.folder)).identity != located.identity
+
+
+# What PEFT and transformers have to say to each other about a renamed setting.
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+def test_adapters_are_merged_into_the_weights_and_kept_beside_them(
+    tmp_path: Path, model_folder: Path
+):
+    import torch
+    from peft import PeftModel
+
+    located = locate(str(model_folder))
+    recipe = QUICK.model_copy(update={"lora": Lora(), "learning_rate": 1e-2, "epochs": 4})
+    result = tuned(located, uneven(8), recipe, output=tmp_path / "out")
+    assert result.last_loss < result.first_loss
+    adapter = result.folder / "training" / "adapter"
+    names = {path.name for path in adapter.iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    ids = torch.arange(20, 60)[None]
+    with torch.inference_mode():
+        base = load_model(located, dtype="float32", device="cpu")
+        before = base(input_ids=ids).logits
+        beside = PeftModel.from_pretrained(base, str(adapter)).eval()(input_ids=ids).logits
+        merged = load_model(locate(str(result.folder)), dtype="float32", device="cpu")
+        after = merged(input_ids=ids).logits
+    torch.testing.assert_close(after, beside, rtol=1e-4, atol=1e-4)
+    assert (after - before).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("template", ["chatml", "gemma", "plain"])

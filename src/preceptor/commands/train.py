@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from preceptor.engines.models import LocatedModel
     from preceptor.machine import Machine
     from preceptor.training.recipe import Recipe
-    from preceptor.training.tuner import Moment, Watch
+    from preceptor.training.trainer import Moment, Watch
 
 TOOLS = ("axolotl", "llama-factory")
 
@@ -202,26 +202,27 @@ def _train(
     from rich.console import Console
 
     from preceptor.report.terminal import print_lines
-    from preceptor.training import tuner
     from preceptor.training.conversations import read_conversations
     from preceptor.training.outlook import outlook_of, require_room
+    from preceptor.training.prepared import devices, is_main_process, prepare
     from preceptor.training.record import TrainingFolder
+    from preceptor.training.tuner import carry_out
 
     output = Path(place["output"])
-    devices = place["devices"] or tuner.devices()
-    aside = Console(stderr=True, quiet=not tuner.is_main_process())
+    together = place["devices"] or devices()
+    aside = Console(stderr=True, quiet=not is_main_process())
     conversations = read_conversations(data)
     print_lines(aside, conversations.problems)
-    prepared = tuner.prepare(located, conversations, recipe, machine=machine, devices=devices)
-    outlook = outlook_of(prepared, conversations.left_out, devices=devices)
+    prepared = prepare(located, conversations, recipe, machine=machine, devices=together)
+    outlook = outlook_of(prepared, conversations.left_out, devices=together)
     print_lines(aside, outlook.lines())
     if place["dry_run"]:
         return
     if TrainingFolder(output).finished(prepared.identity) is None:
         require_room(outlook, output)
     with _watching(aside, outlook.steps.total) as watch:
-        tuned = tuner.carry_out(prepared, output, watch=watch)
-    if tuner.is_main_process():
+        tuned = carry_out(prepared, output, watch=watch)
+    if is_main_process():
         how = "was tuned before; nothing to do" if tuned.stored else f"took {tuned.seconds:,.0f} s"
         click.echo(
             f"{tuned.folder}: loss {tuned.first_loss:.4f} in the first step, {tuned.last_loss:.4f} in "

@@ -30,8 +30,9 @@ _DATA_NAME = "preceptor"
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained: the student as it was named, the data files and their rows together, and
-    the folder of the model.
+    """What is to be trained: the student as it was named, the data, and the folder of the model.
+
+    `rows` counts the rows of all files together.
     """
 
     model: str

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor.errors import StudyError
+from preceptor.training.prepared import Prepared
 from preceptor.training.recipe import Recipe, Steps, warmup_caution
-from preceptor.training.tuner import Prepared
 from preceptor.training.weights import Size, size_of
 
 _GIB = 1024**3

@@ -5,61 +5,31 @@ what it does well: batches, accumulation averaged over the tokens of a whole ste
 """
 
 import logging
-import os
 import shutil
-import signal
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from preceptor.digests import Identity
-from preceptor.engines.models import LocatedModel, load_tokenizer, require_device
-from preceptor.errors import MissingPackage, ModelError, StudyError
+from preceptor.engines.models import LocatedModel, require_device
+from preceptor.errors import MissingPackage, StudyError
 from preceptor.machine import Machine
-from preceptor.templates import ChatTemplate, choose_template
 from preceptor.training.conversations import Conversations
-from preceptor.training.labels import Labelled, Labeller, TrainingRows
-from preceptor.training.recipe import (
-    OPTIMIZER,
-    SCHEDULE,
-    Recipe,
-    Steps,
-    steps_of,
-    warmup_caution,
+from preceptor.training.prepared import Prepared, devices, is_main_process, prepare
+from preceptor.training.recipe import Recipe, warmup_caution
+from preceptor.training.record import TrainingFolder, disk_error
+from preceptor.training.trainer import (
+    Watch,
+    between_libraries,
+    follow,
+    interrupts,
+    stopper,
+    trainer_of,
 )
-from preceptor.training.record import TrainingFolder, disk_error, tuned_identity
-from preceptor.training.weights import (
-    adapters,
-    dress,
-    load_student,
-    merge_adapter,
-    require_quantization,
-)
-
-if TYPE_CHECKING:
-    import datasets
+from preceptor.training.weights import dress, merge_adapter, require_quantization
 
 logger = logging.getLogger(__name__)
-
-
-class Moment(NamedTuple):
-    """One finished step: its mean loss per trained token, the rate it was taken with, and the total."""
-
-    step: int
-    total: int
-    loss: float
-    learning_rate: float
-
-
-Watch = Callable[[Moment], None]
-"""Told of every step."""
 
 
 @dataclass(frozen=True)
@@ -77,53 +47,6 @@ class Tuned:
     last_loss: float
     seconds: float
     stored: bool
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that is known before a weight is loaded."""
-
-    student: LocatedModel
-    recipe: Recipe
-    machine: Machine
-    template: ChatTemplate
-    rows: TrainingRows
-    steps: Steps
-    identity: Identity
-
-
-def devices() -> int:
-    """Return how many processes train together, as the launcher says; 1 without one."""
-    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
-
-
-def is_main_process() -> bool:
-    """Tell whether this process speaks for all that train together."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def prepare(
-    student: LocatedModel,
-    conversations: Conversations,
-    recipe: Recipe,
-    *,
-    machine: Machine,
-    devices: int = 1,
-) -> Prepared:
-    """Return the rows, steps and identity of a tuning, without loading any weights.
-
-    Raises:
-        StudyError: the recipe does not fit the devices, or there is no such template.
-        ModelError: the tokenizer cannot be used, or no token ends a turn.
-        DataError: nothing is left to train on.
-    """
-    recipe = recipe.on(machine)
-    template = choose_template(recipe.template, student.folder)
-    identity = tuned_identity(student, conversations.digest, recipe)
-    labeller = Labeller(load_tokenizer(student), template, max_length=recipe.max_length)
-    rows = labeller.label(conversations.rows)
-    steps = steps_of(recipe, len(rows.rows), devices=devices)
-    return Prepared(student, recipe, machine, template, rows, steps, identity)
 
 
 def tune(
@@ -147,6 +70,8 @@ def tune(
         StoreError: the disk refuses. MissingPackage: TRL is not installed.
     """
     prepared = prepare(student, conversations, recipe, machine=machine, devices=devices())
+    if caution := warmup_caution(prepared.steps):
+        logger.warning(caution)
     return carry_out(prepared, output, watch=watch)
 
 
@@ -158,18 +83,16 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
         return _tuned(prepared, folder, done, stored=True)
     _require_trl()
     _require_devices(prepared)
-    if caution := warmup_caution(prepared.steps):
-        logger.warning(caution)
     if is_main_process():
         folder.begin(prepared.identity)
         folder.remove_torn()
     begun = time.perf_counter()
-    with _between_libraries(), _interrupts() as stop:
-        trainer = _trainer(prepared, folder, [_follow(folder, watch), _stopper(stop)])
+    with between_libraries(), interrupts() as stop:
+        trainer = trainer_of(prepared, folder, [follow(folder, watch), stopper(stop)])
         try:
             checkpoint = folder.newest_checkpoint()
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            if stop.is_set():
+            if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
                 raise KeyboardInterrupt
             _save(trainer, prepared, folder)
         except OSError as error:
@@ -190,38 +113,6 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
     if is_main_process():
         folder.finish(result)
     return _tuned(prepared, folder, result, stored=False)
-
-
-@contextmanager
-def _between_libraries() -> Iterator[None]:
-    """Hide what PEFT and transformers have to say to each other about a renamed setting."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
-        yield
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Let the first interrupt end the training after the step at hand; the second ends it at once.
-
-    Processes that train together could see it at different steps, so for them it ends at once.
-    """
-    stop = threading.Event()
-    if devices() > 1 or threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(_signal: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-        logger.warning("interrupted: stopping after this step, whose checkpoint is kept")
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 _LOGGED = ("step", "loss", "learning_rate", "grad_norm")
@@ -267,128 +158,6 @@ def _require_devices(prepared: Prepared) -> None:
             "--config_file FILE -m preceptor train ...` to train on all of them, or set "
             "CUDA_VISIBLE_DEVICES=0 to train on one."
         )
-
-
-def _trainer(prepared: Prepared, folder: TrainingFolder, callbacks: list[Any]) -> Any:
-    """Return TRL's trainer over the prepared rows, silent but for the callbacks."""
-    from transformers import PrinterCallback
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    # Before the weights: a sharded launch must know of itself when they are loaded.
-    settings = sft_settings(prepared, folder.checkpoints)
-    trainer: Any = SFTTrainer(
-        model=load_student(prepared.student, prepared.recipe),
-        args=settings,
-        train_dataset=dataset_of(prepared.rows.rows),
-        processing_class=load_tokenizer(prepared.student),
-        peft_config=adapters(prepared.recipe),
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    # TRL's loss always divides by the tokens of the whole step, whatever the model's own loss does.
-    trainer.model_accepts_loss_kwargs = True
-    return trainer
-
-
-def sft_settings(prepared: Prepared, folder: Path) -> Any:
-    """Return TRL's settings for a recipe; checkpoints go to `folder`."""
-    from trl.trainer.sft_config import SFTConfig
-
-    recipe, steps = prepared.recipe, prepared.steps
-    on_cpu = prepared.machine.resolved_device() == "cpu"
-    share = recipe.warmup_share
-    checkpointing: Any = {_checkpointing_name(SFTConfig): recipe.gradient_checkpointing}
-    return SFTConfig(
-        output_dir=str(folder),
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=SCHEDULE,
-        optim=OPTIMIZER,
-        weight_decay=recipe.weight_decay,
-        num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.device_batch,
-        gradient_accumulation_steps=steps.accumulation,
-        warmup_steps=recipe.warmup_steps if share is None else steps.warmup,
-        bf16=recipe.dtype == "bfloat16",
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        # The rows are cut and labelled already.
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        packing=False,
-        save_strategy="steps",
-        save_steps=recipe.save_steps,
-        save_total_limit=2,  # the newest may be torn by a kill
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a loss that is no number must be seen, not averaged away
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        **checkpointing,
-    )
-
-
-def _checkpointing_name(settings: Any) -> str:
-    """Return what this version of transformers calls gradient checkpointing."""
-    new = "activation_checkpointing"
-    return new if new in settings.__dataclass_fields__ else "gradient_checkpointing"
-
-
-def dataset_of(rows: tuple[Labelled, ...]) -> "datasets.Dataset":
-    """Return the rows as TRL takes ready ones: `input_ids` and `labels`, lists of int32."""
-    import datasets
-    import pyarrow as pa
-    from datasets.table import InMemoryTable
-
-    offsets = np.cumsum([0, *(len(row.ids) for row in rows)], dtype=np.int64)
-    columns = {
-        "input_ids": np.concatenate([row.ids for row in rows]),
-        "labels": np.concatenate([row.labels for row in rows]),
-    }
-    arrays = [pa.LargeListArray.from_arrays(offsets, values) for values in columns.values()]
-    return datasets.Dataset(InMemoryTable(pa.table(arrays, names=list(columns))))
-
-
-def _follow(folder: TrainingFolder, watch: Watch | None) -> Any:
-    """Return what marks whole checkpoints and passes on what every step logs."""
-    from transformers import TrainerCallback
-
-    class Follow(TrainerCallback):
-        """Follows a training."""
-
-        def on_save(self, args: Any, state: Any, control: Any, **_rest: Any) -> None:
-            if state.is_world_process_zero:
-                folder.mark_whole(state.global_step)
-
-        def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            logs = rest.get("logs") or {}
-            loss = logs.get("loss")
-            if loss is None:
-                return
-            if not np.isfinite(loss):
-                raise ModelError(
-                    f"The loss of step {state.global_step} is {loss}: the training has run away. Lower "
-                    "learning_rate, or train in float32."
-                )
-            if watch is not None and state.is_world_process_zero:
-                rate = float(logs.get("learning_rate", 0.0))
-                watch(Moment(state.global_step, state.max_steps, float(loss), rate))
-
-    return Follow()
-
-
-def _stopper(stop: threading.Event) -> Any:
-    """Return what ends a training after a step, with a checkpoint, once it is asked to."""
-    from transformers import TrainerCallback
-
-    class Stop(TrainerCallback):
-        """Ends a training on request."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_rest: Any) -> None:
-            if stop.is_set() and state.global_step < state.max_steps:
-                control.should_save = control.should_training_stop = True
-
-    return Stop()
 
 
 def _save(trainer: Any, prepared: Prepared, folder: TrainingFolder) -> None:

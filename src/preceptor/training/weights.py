@@ -42,8 +42,7 @@ def load_student(located: LocatedModel, recipe: Recipe) -> Any:
     beside adapters are in the recipe's dtype, or in 4 bits.
 
     Raises:
-        ModelError: the weights cannot be used. StudyError: there is no CUDA device to quantize on.
-        MissingPackage: bitsandbytes is not installed.
+        ModelError: the weights cannot be used.
     """
     import torch
     from safetensors import SafetensorError
@@ -73,7 +72,7 @@ def require_quantization() -> None:
     """Check that 4-bit weights can be used here.
 
     Raises:
-        StudyError: there is no CUDA device. MissingPackage: bitsandbytes is not installed.
+        StudyError: there is no CUDA device, or no bitsandbytes.
     """
     import torch
 
@@ -83,7 +82,10 @@ def require_quantization() -> None:
             "Leave it out and train with lora alone, or run on a machine with an NVIDIA GPU."
         )
     if find_spec("bitsandbytes") is None:
-        raise MissingPackage("bitsandbytes", purpose="Training beside 4-bit weights", extra="train")
+        raise StudyError(
+            "quantized = true needs the package 'bitsandbytes', which is not installed. Install it with: "
+            "pip install bitsandbytes"
+        )
 
 
 def _quantized() -> dict[str, Any]:
