@@ -29,10 +29,10 @@ from preceptor.benchmarks.judge_agreement import (
 from preceptor.benchmarks.pairwise import (
     ChoiceJudge,
     PairJudge,
-    RewardJudge,
     local_model,
     served_model,
 )
+from preceptor.benchmarks.reward_judge import RewardJudge
 from preceptor.engines.openai import Endpoint
 from preceptor.scorers.judge import LocalModel
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
@@ -82,7 +82,7 @@ def drawn(
             direct.append((contest, win))
         contest = Contest(one, prompt, prompt, first, second)
         fits = sum(map(len, contest[2:])) <= given.longest and abs(win - lose) > given.margin
-        if len(derived) < given.prompts and fits:
+        if len(derived) < given.derived and fits:
             derived.append((contest, 0.5 + (win - lose) / 2))
     return direct, derived
 
@@ -95,7 +95,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--data", default="../shared/data")
-    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--prompts", type=int, default=60, help="Pairs against the baseline.")
+    parser.add_argument("--derived", type=int, default=60, help="Pairs between models.")
     parser.add_argument(
         "--longest", type=int, default=100_000, help="Characters of question and both answers."
     )

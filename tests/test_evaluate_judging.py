@@ -1,6 +1,7 @@
 """`evaluate` with a judge: answers in, a table out; files for the projects' tools; what is refused."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from chat_server import answer, serving
 from preceptor.benchmarks.answer_files import read_answers
 from preceptor.benchmarks.questions import arena_questions, read_baseline
 from preceptor.errors import DataError
-from small_study import preceptor
+from small_study import preceptor, start
 from test_pairwise import prefers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -129,6 +130,24 @@ def test_what_cannot_be_judged_is_said(files, given, said):
     assert said in " ".join(result.stderr.split())
 
 
+def test_the_reward_model_behind_a_prediction_may_not_check_it(
+    files, tmp_path, make_model, tokenizer
+):
+    folder = tmp_path / "tiny-reward"
+    make_model("llama", labels=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    predicted = tmp_path / "rankings.json"
+    predicted.write_text(json.dumps([{"student": "s", "settings": {"reward": "tiny-reward"}}]))
+    given = ["--baseline-answers", files["base"], "--store", files["store"], "--estimate"]
+    given = ["evaluate", files["good"], *given, "--judge-reward-model", folder]
+    refused = preceptor(*given, "--predicted", predicted)
+    assert refused.exit_code == 1
+    assert "it would agree with itself" in " ".join(refused.stderr.split())
+    allowed = preceptor(*given)
+    assert allowed.exit_code == 0, allowed.output
+    assert f"by tiny-reward (reward model): {2 * COUNT} requests" in allowed.stderr
+
+
 def test_a_judge_is_measured_against_ready_annotations(files, tmp_path):
     rows = [
         {
@@ -203,3 +222,29 @@ def test_the_shared_files_are_read_as_answers_baselines_and_questions():
     assert (baseline.model, len(baseline.texts)) == ("gpt4_1106_preview", 805)
     (judged_before,) = read_answers(DATA / "zoo_judged" / "claude-2.1.json")
     assert set(judged_before.texts) <= set(baseline.texts)
+
+
+def test_a_killed_run_goes_on_where_it_was(files):
+    def slowly(handler: Any, request: dict[str, Any]) -> None:
+        time.sleep(0.05)
+        prefers("good on", 0.9)(handler, request)
+
+    with serving(otherwise=slowly) as told:
+        given = ["evaluate", files["good"], "--baseline-answers", files["base"]]
+        given += ["--judge", "served", "--judge-url", told.url, "--store", files["store"]]
+        given += ["--judge-concurrency", "1", "--json", "-"]
+        running = start(*given)
+        while len(told.requests) < 10:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.01)
+        running.kill()
+        running.communicate()
+        before = [json.dumps(request["messages"]) for request in told.requests]
+        result = preceptor(*given)
+        assert result.exit_code == 0, result.output
+        asked = [json.dumps(request["messages"]) for request in told.requests]
+    # Only what was under way when the process died can be asked a second time.
+    assert len(set(asked)) == COUNT + 1
+    assert len(asked) - len(set(asked)) <= 2
+    assert len(asked) > len(before) >= 10
+    assert json.loads(result.stdout)["results"][0]["WR"] == pytest.approx(90)

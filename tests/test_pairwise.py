@@ -18,13 +18,12 @@ from preceptor.benchmarks.contests import both_orders
 from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, GAME_PROMPT, Pair, PairPrompt
 from preceptor.benchmarks.pairwise import (
     ChoiceJudge,
-    RewardJudge,
     first_share,
     local_model,
-    require_independent,
     served_model,
 )
 from preceptor.benchmarks.questions import QuestionSet
+from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
 from preceptor.engines.openai import Endpoint
 from preceptor.errors import ModelError, StudyError
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
@@ -233,6 +232,22 @@ def test_failures_are_never_stored_nor_scored_and_only_they_are_asked_again(tmp_
     assert len(judged.preferences[0].wins) == 10
 
 
+def test_stored_verdicts_do_not_pass_for_the_length_of_responses(tmp_path):
+    store = Store(tmp_path)
+    with serving(otherwise=prefers("mine", 0.7)) as told:
+        judge = judge_at(told)
+        judge_alpaca_eval([answers_of("m", 3)], questions(3), judge, store)
+    costs = store.responses(judge.identity()).costs()
+    assert costs.responses == 4 and math.isnan(costs.tokens)
+    (answer_again,) = judge.compare([Pair("Question 0?", *_shown("Question 0?"))], store)
+    assert answer_again.answer is not None and answer_again.answer.tokens == 1
+
+
+def _shown(question: str) -> tuple[str, str]:
+    mine, base = f"mine {question}", f"base {question}"
+    return (mine, base) if was_switched(question) else (base, mine)
+
+
 def test_an_endpoint_that_dies_keeps_what_was_answered(tmp_path):
     store, fine = Store(tmp_path), prefers("mine", 0.7)
     with serving(*[fine] * 5, otherwise=refuse(500, "down")) as told:
@@ -374,4 +389,6 @@ def test_a_reward_model_may_not_judge_its_own_prediction(reward_folder):
     scorer = RewardModel(RewardModelOptions(str(reward_folder), template="gemma"))
     with pytest.raises(StudyError, match="would agree with itself"):
         require_independent(RewardJudge(scorer), [scorer.identity()])
+    with pytest.raises(StudyError, match="would agree with itself"):
+        require_independent(RewardJudge(scorer), [scorer.located.name])
     require_independent(RewardJudge(scorer), [])

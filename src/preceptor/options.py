@@ -259,6 +259,12 @@ pair_judge_options = group(
         metavar="FILE",
         help="Arena-Hard's question.jsonl. Default: from the answers' files, or fetched.",
     ),
+    click.option(
+        "--predicted",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="JSON of `rank` that is to be checked: its own reward model is refused as the judge.",
+    ),
     click.option("--limit", type=int, metavar="N", help="Judge N questions, drawn by content."),
     click.option(
         "--price",

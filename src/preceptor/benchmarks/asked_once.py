@@ -214,18 +214,20 @@ def _answer(completion: Completion) -> Answer:
 
 
 def _generation(key: bytes, answer: Answer) -> Generation:
-    held = {"text": answer.text, "likely": answer.likely}
-    return Generation(
-        key,
-        0,
-        json.dumps(held),
-        answer.finish_reason,
-        tokens=answer.tokens,
-        prompt_tokens=answer.prompt_tokens,
-    )
+    # The token counts stand in the text, because what a judge writes says nothing of how long teachers'
+    # responses are, which is estimated from the counts of all responses in a store.
+    held = {
+        "text": answer.text,
+        "likely": answer.likely,
+        "tokens": answer.tokens,
+        "prompt_tokens": answer.prompt_tokens,
+    }
+    return Generation(key, 0, json.dumps(held), answer.finish_reason)
 
 
 def _read(kept: Generation) -> Answer:
     held = json.loads(kept.text or "{}")
     likely = tuple((str(text), float(share)) for text, share in held["likely"])
-    return Answer(held["text"], kept.finish_reason, likely, kept.tokens, kept.prompt_tokens)
+    return Answer(
+        held["text"], kept.finish_reason, likely, held.get("tokens"), held.get("prompt_tokens")
+    )

@@ -1,16 +1,13 @@
-"""Judges of two answers: a chat model that names the better one, or a reward model that scores both.
+"""Judges of two answers, and the first of them: a chat model that names the better one.
 
-The one idea: a comparison is a share from 0 to 1, how far the judge prefers the answer shown first. A chat
-model gives it as the probability of its label, a reward model as `sigmoid(r_first - r_second)`, the
-Bradley-Terry probability it was trained with. What gives no share says why, and is never half a win.
+The one idea: a comparison is a share from 0 to 1, how far the judge prefers the answer shown first; a chat
+model gives it as the probability of its label. What gives no share says why, and is never half a win.
 """
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
-
-import numpy as np
 
 from preceptor.benchmarks.asked_once import (
     NO_LOG_PROBABILITIES,
@@ -23,11 +20,9 @@ from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, LABELS, Pair, PairP
 from preceptor.digests import Identity
 from preceptor.engines.base import ChatRequest, Failure
 from preceptor.engines.openai import Endpoint
-from preceptor.errors import ModelError, StudyError
+from preceptor.errors import ModelError
 from preceptor.scorers.judge import Judge, JudgeOptions, LocalJudge, LocalModel
-from preceptor.scorers.reward_model import RewardModel
 from preceptor.store import Store
-from preceptor.types import Instruction, Response
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +94,10 @@ class ChoiceJudge:
 
     @property
     def name(self) -> str:
-        """The model, and that its prompt is not the benchmark's."""
-        return f"{self.model.options.model} ({self.prompt.name}{', written' * self.written})"
+        """The model, and whose prompt it is asked by."""
+        model = self.model
+        label = model.located.name if isinstance(model, LocalJudge) else model.options.model
+        return f"{label} ({self.prompt.name}{', written' * self.written})"
 
     def identity(self) -> Identity:
         """Return the identity of the model, the whole prompt and how its answer is read."""
@@ -209,93 +206,3 @@ def served_model(
 def local_model(model: str, run: LocalModel | None = None) -> LocalJudge:
     """Return a model run in this process, fit for a `ChoiceJudge`."""
     return LocalJudge(JudgeOptions(model, max_tokens=1), run)
-
-
-class RewardJudge:
-    """A reward model as a judge of pairs: `P(first) = sigmoid(r_first - r_second)`; order cannot matter.
-
-    Its rewards are those of `rank --reward-model`, and are shared with it in the store. Such a judge says
-    nothing about a prediction that its own rewards made: see `require_independent`.
-    """
-
-    symmetric = True
-
-    def __init__(self, scorer: RewardModel) -> None:
-        self.scorer = scorer
-
-    @property
-    def name(self) -> str:
-        """The model, and that it is no chat model."""
-        return f"{self.scorer.options.model} (reward model)"
-
-    def identity(self) -> Identity:
-        """Return the identity of the model and of the reading of its rewards."""
-        spec = self.scorer.identity().spec
-        return Identity.of({"judge": "reward model", "share": "sigmoid", "scorer": spec})
-
-    def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
-        """Return how many rewards are missing; nothing is paid for."""
-        texts = _responses(pairs)
-        known = set(store.scores(self.scorer.identity()).keys().tolist())
-        missing = sum(key not in known for key in texts)
-        return Cost(missing, len(texts) - missing, 0, 0, None)
-
-    def compare(
-        self, pairs: Sequence[Pair], store: Store, told: Told | None = None
-    ) -> list[Compared]:
-        """Return a comparison for each pair, scoring what is not stored."""
-        texts = _responses(pairs)
-        shelf = store.scores(self.scorer.identity())
-        known = set(shelf.keys().tolist())
-        lacking = [response for key, response in texts.items() if key not in known]
-        done = len(texts) - len(lacking)
-        for batch in self.scorer.score(lacking) if lacking else ():
-            shelf.append(batch)
-            done += len(batch)
-            if told is not None:
-                told(done, len(texts))
-        if lacking:
-            shelf.compact()
-        columns = shelf.columns(list(texts), ["score"])
-        rewards = dict(zip(texts, columns["score"].tolist(), strict=True))
-        return [_by_rewards(*(rewards[key] for key in _keys(pair))) for pair in pairs]
-
-
-def _keys(pair: Pair) -> tuple[bytes, bytes]:
-    question = Instruction.from_text(pair.question)
-    return Response("", question, pair.first).key, Response("", question, pair.second).key
-
-
-def _responses(pairs: Sequence[Pair]) -> dict[bytes, Response]:
-    """Return every different answer by its key."""
-    found: dict[bytes, Response] = {}
-    for pair in pairs:
-        question = Instruction.from_text(pair.question)
-        for text in (pair.first, pair.second):
-            response = Response("", question, text)
-            found.setdefault(response.key, response)
-    return found
-
-
-def _by_rewards(first: float, second: float) -> Compared:
-    difference = first - second
-    if math.isnan(difference):
-        return Compared(None, "without a reward")
-    return Compared(float(1 / (1 + np.exp(-np.clip(difference, -700, 700)))))
-
-
-def require_independent(judge: PairJudge, made_by: Sequence[Identity]) -> None:
-    """Make sure that the judge is not what made the prediction it is to check.
-
-    Args:
-        judge: who judges.
-        made_by: the identities of the scorers behind the prediction.
-
-    Raises:
-        StudyError: the judge's reward model is among them.
-    """
-    if isinstance(judge, RewardJudge) and judge.scorer.identity() in made_by:
-        raise StudyError(
-            f"The reward model '{judge.scorer.options.model}' made the prediction that it would "
-            "check: it would agree with itself. Judge with another model."
-        )

@@ -90,7 +90,8 @@ def evaluate(
     from preceptor.benchmarks.arena_hard import evaluate_arena_hard
     from preceptor.benchmarks.average_performance import judge_cautions, student_results
     from preceptor.benchmarks.judgement_files import read_judgements
-    from preceptor.commands.judge import judge_files, measure_judge, split_files
+    from preceptor.commands.judge import judge_files, split_files
+    from preceptor.commands.judge_agreement import measure_judge
 
     if given["judge_agreement"]:
         measure_judge(files, given, json_path)

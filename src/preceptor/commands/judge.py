@@ -3,7 +3,6 @@
 The one idea: what it would take is said before anything is asked, and what was answered is never asked again.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preceptor.errors import DataError, StudyError
-from preceptor.outputs import console, progress_on, put
+from preceptor.outputs import progress_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from preceptor.benchmarks.answer_files import Answers
     from preceptor.benchmarks.asked_once import Cost, Told
-    from preceptor.benchmarks.judge_agreement import JudgeAgreement
     from preceptor.benchmarks.judged import Judged
     from preceptor.benchmarks.judging import AnyJudge
     from preceptor.benchmarks.pairwise import PairJudge
     from preceptor.benchmarks.questions import QuestionSet
     from preceptor.engines.openai import Endpoint
-    from preceptor.types import Estimate
 
 Given = Mapping[str, Any]
 
@@ -76,10 +73,10 @@ def judge_files(answers: "Sequence[Answers]", given: Given) -> "list[Judged]":
         judge = _judge(given, arena=questions.benchmark == "arena_hard")
         orders = _orders(given)
         cost = judging_cost(own, questions, judge, store, orders=orders)
-        click.echo(_worded(questions.benchmark, judge.name, cost), err=True)
+        click.echo(worded(questions.benchmark, judge.name, cost), err=True)
         if given["estimate"]:
             continue
-        with _told(f"judge {questions.benchmark}") as told:
+        with told_of(f"judge {questions.benchmark}") as told:
             judged = judge_answers(own, questions, judge, store, orders=orders, told=told)
         found.append(judged)
         if given["write_files"]:
@@ -140,7 +137,12 @@ def pair_judge(given: Given) -> "PairJudge":
     """
     from preceptor.benchmarks.judge_presets import judge_repository
     from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, read_prompt
-    from preceptor.benchmarks.pairwise import ChoiceJudge, RewardJudge, local_model, served_model
+    from preceptor.benchmarks.pairwise import (
+        ChoiceJudge,
+        local_model,
+        served_model,
+    )
+    from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
     from preceptor.machine import Machine
     from preceptor.scorers.judge import LocalModel
     from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
@@ -151,7 +153,10 @@ def pair_judge(given: Given) -> "PairJudge":
     device, dtype = machine.resolved_device(), machine.resolved_dtype("auto")
     if given["judge_reward_model"]:
         options = RewardModelOptions(given["judge_reward_model"], dtype=dtype)
-        return RewardJudge(RewardModel(options, device=device))
+        judge = RewardJudge(RewardModel(options, device=device))
+        if given["predicted"]:
+            require_independent(judge, _reward_sources(given["predicted"]))
+        return judge
     prompt = read_prompt(given["judge_prompt"]) if given["judge_prompt"] else CHOICE_PROMPT
     written, endpoint = given["written_verdict"], _endpoint(given)
     if endpoint is not None:
@@ -160,6 +165,20 @@ def pair_judge(given: Given) -> "PairJudge":
         run = LocalModel(dtype=dtype, device=device)
         model = local_model(judge_repository(given["judge"]), run)
     return ChoiceJudge(model, prompt, written=written)
+
+
+def _reward_sources(path: Path) -> list[str]:
+    """Return where the rewards of the rankings in a file came from."""
+    from preceptor.benchmarks.answer_files import listed
+    from preceptor.benchmarks.judgement_rows import read_rows
+
+    rows = listed(read_rows(path))
+    settings: list[Any] = [row.get("settings") for row in rows]
+    if not all(isinstance(one, Mapping) for one in settings):
+        raise DataError(
+            f"'{path}' holds no rankings with settings: expected what `rank --json` wrote."
+        )
+    return [str(one["reward"]) for one in settings if one.get("reward") is not None]
 
 
 def _endpoint(given: Given) -> "Endpoint | None":
@@ -185,7 +204,8 @@ def _orders(given: Given) -> Any:
     return both_orders if given["both_orders"] else None
 
 
-def _worded(what: str, judge: str, cost: "Cost") -> str:
+def worded(what: str, judge: str, cost: "Cost") -> str:
+    """Return what judging would take, in one line."""
     from preceptor.report.terminal import printable
 
     text = f"{what} by {printable(judge)}: {cost.requests:,} requests, {cost.stored:,} are stored"
@@ -195,7 +215,7 @@ def _worded(what: str, judge: str, cost: "Cost") -> str:
 
 
 @contextmanager
-def _told(step: str) -> "Iterator[Told]":
+def told_of(step: str) -> "Iterator[Told]":
     """Show the progress of a judge's requests on standard error."""
     from preceptor.run.steps import Amount
 
@@ -212,90 +232,3 @@ def _told(step: str) -> "Iterator[Told]":
         yield told
         if begun:
             progress.end()
-
-
-def measure_judge(files: Sequence[Path], given: Given, json_path: str | None) -> None:
-    """Print, or write as JSON, how the named judge agrees with the one behind the annotations."""
-    from preceptor.benchmarks.answer_files import Answers
-    from preceptor.benchmarks.contests import Contest, both_orders, pairs_of
-    from preceptor.benchmarks.questions import QuestionSet
-    from preceptor.benchmarks.rejudging import read_decided, rejudge
-    from preceptor.store import Store
-
-    decided = read_decided(files)
-    texts = {contest.question: contest.question for contest, _ in decided}
-    drawn = QuestionSet("alpaca_eval", texts, Answers("alpaca_eval", "", {})).drawn(given["limit"])
-    decided = [one for one in decided if one[0].question in drawn.questions]
-    judge, store = pair_judge(given), Store(given["store"])
-    asked: list[Contest] = [contest for contest, _ in decided]
-    cost = judge.cost(pairs_of(asked, judge, both_orders), store)
-    click.echo(_worded("judge agreement", judge.name, cost), err=True)
-    if given["estimate"]:
-        return
-    with _told("judge agreement") as told:
-        found = rejudge(decided, judge, store, seed=given["seed"], told=told)
-    record = {
-        "judge": judge.name,
-        "identity": judge.identity().digest,
-        "undecided": found.undecided,
-        "first_place": found.first_place,
-        "agreement": _record(found.judge),
-        "longer_wins": _record(found.longer),
-    }
-    if json_path:
-        put(json_path, json.dumps(record, indent=2) + "\n")
-    if json_path != "-":
-        _print(judge.name, found.judge, found.longer, found.first_place)
-
-
-def _record(found: "JudgeAgreement") -> dict[str, object]:
-    return {
-        "contests": found.n,
-        "questions": found.questions,
-        "models": found.models,
-        "words": found.words,
-        "accuracy": _ends(found.accuracy),
-        "kappa": _ends(found.kappa),
-        "spearman": _ends(found.spearman),
-    }
-
-
-def _ends(estimate: "Estimate | None") -> list[float | None] | None:
-    if estimate is None:
-        return None
-    ends = (estimate.value, estimate.low, estimate.high)
-    return [None if end != end else end for end in ends]
-
-
-def _print(
-    name: str, judge: "JudgeAgreement", longer: "JudgeAgreement", first: float | None
-) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from preceptor.report.terminal import printable
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("who decides", "contests", "accuracy", "kappa", "in words", "rho of models"):
-        table.add_column(heading, overflow="fold")
-    for label, found in ((printable(name), judge), ("the longer answer wins", longer)):
-        cells = map(_cell, (found.accuracy, found.kappa))
-        row = (label, str(found.n), *cells, found.words, _cell(found.spearman))
-        table.add_row(*map(Text, row))
-    screen = console()
-    screen.print(table)
-    if first is not None:
-        screen.print(
-            f"Whatever stands first is preferred with a share of {first:.1%} (50% is no bias)."
-        )
-    screen.print(
-        "Intervals resample questions. Words for kappa: Landis & Koch 1977. A judge that is not clearly "
-        "above the length is of no use."
-    )
-
-
-def _cell(estimate: "Estimate | None") -> str:
-    if estimate is None or estimate.value != estimate.value:
-        return "-"
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
