@@ -13,19 +13,14 @@ from preceptor.benchmarks.contests import Orders, both_orders
 from preceptor.benchmarks.judge_presets import judge_repository
 from preceptor.benchmarks.judging import AnyJudge
 from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, GAME_PROMPT, read_prompt
-from preceptor.benchmarks.pairwise import (
-    ChoiceJudge,
-    RewardJudge,
-    local_model,
-    require_independent,
-    served_model,
-)
+from preceptor.benchmarks.pairwise import ChoiceJudge, local_model, served_model
 from preceptor.benchmarks.questions import (
     QuestionSet,
     alpaca_questions,
     arena_questions,
     read_baseline,
 )
+from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
 from preceptor.errors import DataError, StudyError
 from preceptor.machine import Machine
 from preceptor.prompts import PromptSource

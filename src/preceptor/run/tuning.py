@@ -26,9 +26,11 @@ from preceptor.run.steps import Amount, Progress
 from preceptor.study import Student
 from preceptor.training.conversations import Conversations
 from preceptor.training.outlook import outlook_of, require_room
+from preceptor.training.prepared import Prepared, prepare
 from preceptor.training.recipe import Recipe
 from preceptor.training.record import TrainingFolder, tuned_identity
-from preceptor.training.tuner import Moment, Prepared, carry_out, prepare
+from preceptor.training.trainer import Moment
+from preceptor.training.tuner import carry_out
 from preceptor.training.whole import which_are_whole
 
 CUT = "a response would be cut at max_length"
