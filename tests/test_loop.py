@@ -1,5 +1,6 @@
 """The whole loop over tiny real models: it closes, is never paid for twice, and survives kills anywhere."""
 
+import fcntl
 import json
 import shutil
 import signal
@@ -12,10 +13,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from preceptor.errors import StudyError
+from preceptor.machine import Machine
 from preceptor.orders import read_observed
+from preceptor.run.loop import Loop
 from preceptor.run.loop_result import LoopResult
 from preceptor.store import Store
-from small_loop import TRAIN, gone_through, tables, write_study
+from small_loop import TRAIN, gone_through, study_of, tables, write_study
 from small_study import preceptor, start, write_rows
 
 PATIENCE = 300.0
@@ -145,6 +149,28 @@ def test_instructions_that_are_among_the_questions_are_not_trained_on(
     assert result.sentences() == [
         "2 teachers have no order to agree on: tune on 3 or more to hold a prediction against."
     ]
+
+
+def test_two_processes_never_train_the_same_model_at_once(done: Done, tmp_path: Path):
+    store = tmp_path / "store"
+    (store / "models").mkdir(parents=True)
+    with (store / "models" / f"{done.result.tuned[0].model}.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StudyError, match="Another process is tuning"):
+            gone_through(done.tables, store)
+    assert not list((store / "models").glob("*/training/checkpoints"))
+
+
+def test_a_store_that_is_not_on_this_machine_is_refused_before_anything(done: Done):
+    machine = Machine(store="memory://far", device="cpu")
+    with pytest.raises(StudyError, match=r"memory://far.*is not on this machine"):
+        Loop.open(study_of(done.tables), machine)
+
+
+def test_a_study_without_the_tables_has_nothing_to_prove(done: Done):
+    study = study_of({**done.tables, "train": None, "evaluate": None})
+    with pytest.raises(StudyError, match=r"no \[train\] and \[evaluate\]"):
+        Loop.open(study, Machine())
 
 
 def assert_same(found: Any, expected: Any, at: str = "result") -> None:

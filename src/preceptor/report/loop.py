@@ -99,11 +99,11 @@ def print_loop_outlook(console: Console, outlook: LoopOutlook) -> None:
         _print_tunings(console, outlook.tunings)
         unknown = any(one.seconds is None and not one.done for one in outlook.tunings)
         lines += ["No training of this student is stored: its speed is unknown."] if unknown else []
-    lines += [
-        f"{ask.teacher}: {ask.stored:,} answers stored, {ask.missing:,} to write "
-        f"({worded_time(ask.seconds)})"
-        for ask in outlook.untuned
-    ]
+    for ask in outlook.untuned:
+        took = f" ({worded_time(ask.seconds)})" if ask.missing else ""
+        lines.append(
+            f"{ask.teacher}: {ask.stored:,} answers stored, {ask.missing:,} to write{took}"
+        )
     lines += [_worded(name, cost) for name, cost in outlook.verdicts]
     if outlook.disk is None:
         lines.append(

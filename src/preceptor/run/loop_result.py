@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from preceptor.agreement_table import Agreement, AgreementTable
 from preceptor.comparison import FEWEST, compare
-from preceptor.orders import Prediction
+from preceptor.orders import Observed, Prediction
 from preceptor.results import Ranking
 
 SIGNIFICANT = 0.05
@@ -119,6 +119,11 @@ class LoopResult:
             "verdict": self.sentences(),
         }
 
+    @property
+    def outcomes(self) -> Observed:
+        """Student -> teacher -> what the observed order rests on; higher is better."""
+        return outcomes_of(self.observed)
+
     def observed_records(self) -> list[dict[str, object]]:
         """Return a row for each student and teacher, as `preceptor agree --observed` reads it.
 
@@ -166,6 +171,16 @@ def conclusion(cell: Agreement, teachers: int) -> str:
     return f"{basis}: this neither confirms nor refutes the prediction."
 
 
+def outcomes_of(observed: Sequence[Ranking]) -> Observed:
+    """Return what observed orders rest on, by student and teacher."""
+    return {
+        ranking.student: {
+            result.teacher: result.estimates[ranking.by].value for result in ranking.teachers
+        }
+        for ranking in observed
+    }
+
+
 def agreement_of(
     predicted: Sequence[Ranking], observed: Sequence[Ranking], *, draws: int, seed: int
 ) -> AgreementTable | None:
@@ -175,13 +190,8 @@ def agreement_of(
     """
     if min(len(ranking.teachers) for ranking in observed) < FEWEST:
         return None
-    outcomes = {
-        ranking.student: {
-            result.teacher: result.estimates[ranking.by].value for result in ranking.teachers
-        }
-        for ranking in observed
-    }
-    comparison = compare([_prediction(ranking) for ranking in predicted], outcomes)
+    predictions = [_prediction(ranking) for ranking in predicted]
+    comparison = compare(predictions, outcomes_of(observed))
     return AgreementTable(comparison, draws=max(_LEAST_DRAWS, draws), seed=seed)
 
 

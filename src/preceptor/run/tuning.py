@@ -43,16 +43,15 @@ def models_folder(machine: Machine) -> Path:
     Raises:
         StudyError: the store is not on this machine.
     """
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.core import split_protocol
 
-    files, path = fsspec.core.url_to_fs(machine.store)
-    if not isinstance(files, LocalFileSystem):
+    protocol, path = split_protocol(machine.store)
+    if protocol not in (None, "file", "local"):
         raise StudyError(
             f"The store '{machine.store}' is not on this machine, and models are trained on a disk. Give "
             "machine.store a local folder."
         )
-    return Path(path) / "models"
+    return Path(path).expanduser() / "models"
 
 
 def require_trainer() -> None:
