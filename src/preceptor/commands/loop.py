@@ -6,6 +6,7 @@ know, and the proof can take days.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from preceptor.outputs import console, progress_on, put
@@ -29,17 +30,18 @@ def run_loop(study: "Study", machine: "Machine", outputs: Sequence[str | None]) 
 
     aside = Console(stderr=True)
     screen = Console(stderr=True) if "-" in outputs else console()
+    loop = Loop.open(study, machine)
+    source = opening.source_of(study, machine)
+    print_lines(aside, described(source))
     with progress_on(aside) as shown:
-        loop = Loop.open(study, machine, shown)
-        source = opening.source_of(study, machine)
-        print_lines(aside, described(source))
         data = opening.open_data(study, machine, shown, source=source)
         print_lines(aside, rewards_of(data))
         predicted = list(runner.rank_opened(data, study, machine, shown))
-        for ranking in predicted:
-            print_ranking(screen, ranking)
-        print_orders(screen, predicted)
-        result = loop.proven(data, predicted)
+    for ranking in predicted:
+        print_ranking(screen, ranking)
+    print_orders(screen, predicted)
+    with progress_on(aside) as shown:
+        result = replace(loop, progress=shown).proven(data, predicted)
     print_loop(screen, result)
     _write(result, outputs)
 

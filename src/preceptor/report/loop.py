@@ -30,13 +30,17 @@ def print_loop(console: Console, result: LoopResult) -> None:
         figures = {t.teacher: t.answered for t in result.tuned if t.student == ranking.student}
         _print_observed(console, ranking, figures, result.untuned.get(ranking.student))
     if result.agreement is not None:
-        source = "; ".join(dict.fromkeys(_source(ranking) for ranking in result.observed))
-        print_agreement(console, result.agreement, source=source)
+        print_agreement(console, result.agreement, source=source_of_observed(result))
         comparison = result.agreement.comparison
         print_notes(console, comparison.remarks, result.agreement.warnings())
     for sentence in result.sentences():
         console.print(Text(printable(sentence), style="bold"))
     console.print()
+
+
+def source_of_observed(result: LoopResult) -> str:
+    """Return in words what the observed orders rest on."""
+    return "; ".join(dict.fromkeys(_source(ranking) for ranking in result.observed))
 
 
 def _source(ranking: Ranking) -> str:
