@@ -18,6 +18,8 @@ from preceptor.results import Ranking
 from preceptor.run import export as exporting
 from preceptor.run import opening, runner
 from preceptor.run.export import ExportOptions
+from preceptor.run.loop import loop
+from preceptor.run.loop_result import LoopResult
 from preceptor.run.outlook import Outlook, outlook
 from preceptor.run.picking import Rule
 from preceptor.run.reporting import report_of, stored_outcomes
@@ -32,6 +34,7 @@ __all__ = [
     "rank",
     "rank_all",
     "respond",
+    "run_loop",
     "run_study",
     "study_of",
     "study_report",
@@ -271,7 +274,10 @@ def _metric(name: str, beta: float) -> Metric:
 
 
 def run_study(path: str | Path, progress: Progress | None = None) -> list[Ranking]:
-    """Carry out the study file at `path`; return one ranking for each student."""
+    """Carry out the study file at `path` as far as the prediction; return one ranking for each student.
+
+    What `[train]` and `[evaluate]` ask for is `run_loop`'s.
+    """
     file = StudyFile.read(path)
     return runner.run(file.study, file.machine, progress)
 
@@ -303,6 +309,17 @@ def study_report(
         observed=observed,
         outcome=outcome,
     )
+
+
+def run_loop(path: str | Path, progress: Progress | None = None) -> LoopResult:
+    """Carry out the study file at `path` from its teachers to the proof of its prediction.
+
+    Raises:
+        PreceptorError: the file has no `[train]` and `[evaluate]`, or a stage cannot be gone through; what
+            was done before is stored.
+    """
+    file = StudyFile.read(path)
+    return loop(file.study, file.machine, progress)
 
 
 def export(

@@ -11,6 +11,7 @@ from preceptor.commands.agree import agree
 from preceptor.commands.evaluate import evaluate
 from preceptor.commands.export import export
 from preceptor.commands.instructions import instructions
+from preceptor.commands.loop import plan_loop, run_loop
 from preceptor.commands.published import published
 from preceptor.commands.report import report
 from preceptor.commands.respond import respond
@@ -96,11 +97,19 @@ def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **g
 def run(
     study_file: str, json_path: str | None, csv_path: str | None, html_path: str | None
 ) -> None:
-    """Carry out a study file."""
+    """Carry out a study file.
+
+    With [train] and [evaluate] the prediction is then put to the proof: every student is tuned on every
+    teacher's responses, the answers are judged, and both orders compared. --json then holds all of it, and
+    --csv what was observed, for `preceptor agree --observed`.
+    """
     load_numpy()
     from preceptor.study import StudyFile
 
     file = StudyFile.read(study_file)
+    if file.study.train is not None:
+        run_loop(file.study, file.machine, (json_path, csv_path, html_path))
+        return
     _run(file.study, file.machine, (json_path, csv_path, html_path))
 
 
@@ -113,7 +122,10 @@ def plan(study_file: str) -> None:
     from preceptor.study import StudyFile
 
     file = StudyFile.read(study_file)
-    print_outlook(console(), api.plan(file.study, file.machine))
+    outlook = api.plan(file.study, file.machine)
+    print_outlook(console(), outlook)
+    if file.study.train is not None:
+        plan_loop(file.study, file.machine, outlook)
 
 
 @cli.command()

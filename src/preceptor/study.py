@@ -17,8 +17,9 @@ from preceptor.generators import Derived, Teacher
 from preceptor.layouts import ReadOptions
 from preceptor.machine import Machine, ModelTable, Table, checked
 from preceptor.metrics import Metric
+from preceptor.proof import Evaluate, RewardJudge, Train
 from preceptor.ranking import RankingOptions
-from preceptor.rewards import Reward
+from preceptor.rewards import ModelReward, Reward
 from preceptor.scorers.likelihood import StudentOptions
 
 
@@ -106,6 +107,12 @@ class Study(Table):
     ranking: RankingOptions = Field(
         RankingOptions(), description="Bootstrap draws, seed, reward transform, minimum coverage."
     )
+    train: Train | None = Field(
+        None, description="Tune every student on every teacher's responses; needs evaluate."
+    )
+    evaluate: Evaluate | None = Field(
+        None, description="Judge the tuned students and hold the prediction against them."
+    )
 
     @field_validator("reward", mode="before")
     @classmethod
@@ -143,6 +150,33 @@ class Study(Table):
         names = [student.name for student in self.students]
         if len(set(names)) < len(names):
             raise ValueError(f"a student is named twice: {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _provable(self) -> "Study":
+        if self.train is None and self.evaluate is None:
+            return self
+        if self.train is None or self.evaluate is None:
+            given, lacking = ("train", "evaluate") if self.train else ("evaluate", "train")
+            raise ValueError(
+                f"[{given}] is given without [{lacking}]: a prediction is proved with both. To tune "
+                "alone, use `preceptor export` and `preceptor train`"
+            )
+        if not self.students:
+            raise ValueError("[train] is given without [[students]]: name what is to be tuned")
+        chosen_by_rank = [d.name for d in self.derived if d.kind != "random" and d.reward is None]
+        if len(self.reward) > 1 and chosen_by_rank:
+            raise ValueError(
+                f"'{chosen_by_rank[0]}' is another teacher under each reward: give it [derived.reward], so "
+                "that there is one to tune on"
+            )
+        judge, rewards = self.evaluate.judge, self.reward
+        made = [one.model for one in rewards if isinstance(one, ModelReward)]
+        if isinstance(judge, RewardJudge) and judge.located in made:
+            raise ValueError(
+                f"the judge '{judge.model}' made the rewards of the prediction that it would check: it would "
+                "agree with itself. Judge with another model"
+            )
         return self
 
 

@@ -73,7 +73,7 @@ def _print_asks(console: Console, asks: Sequence[AskOutlook]) -> None:
         table.add_column(heading, justify="right")
     for ask in asks:
         amounts = [ask.prompt_tokens, ask.tokens, ask.most_tokens]
-        cells = [*(f"{amount:,}" for amount in amounts), _time(ask.seconds), _money(ask)]
+        cells = [*(f"{amount:,}" for amount in amounts), worded_time(ask.seconds), _money(ask)]
         table.add_row(
             f"{printable(ask.teacher)} ({ask.sampling})",
             f"{ask.stored:,}",
@@ -86,7 +86,8 @@ def _print_asks(console: Console, asks: Sequence[AskOutlook]) -> None:
         print_lines(console, [f"{names}: {basis}."])
 
 
-def _time(seconds: float | None) -> str:
+def worded_time(seconds: float | None) -> str:
+    """Return seconds in words; unknown for None."""
     if seconds is None:
         return "unknown"
     if seconds < 90:

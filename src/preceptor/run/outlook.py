@@ -89,7 +89,7 @@ def outlook(study: Study, machine: Machine) -> Outlook:
     source = source_of(study, machine)
     asks: list[AskOutlook] = []
     if isinstance(source, GeneratedSource):
-        asks = _asks(source.inquiries, machine)
+        asks = asks_of(source.inquiries, machine)
         references = bool(source.questions.references)
         find_models(study, machine, references=references)
         if any(ask.missing for ask in asks):
@@ -126,7 +126,7 @@ def _steps(data: Sequence[Opened], study: Study, machine: Machine) -> list[StepO
     return list(found.values())
 
 
-def _asks(inquiries: Sequence[Inquiry], machine: Machine) -> list[AskOutlook]:
+def asks_of(inquiries: Sequence[Inquiry], machine: Machine) -> list[AskOutlook]:
     """Return what each teacher would take; what two labels share is asked for under the first."""
     others = _mean_tokens(machine)
     claimed: dict[str, set[bytes]] = {}

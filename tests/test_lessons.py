@@ -1,0 +1,100 @@
+"""What students are tuned on: the same instructions for every teacher, nested, whole where asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor.errors import StudyError
+from preceptor.run.lessons import Lessons, lessons_of
+from preceptor.run.opening import open_data
+from preceptor.run.steps import Silent
+from preceptor.run.tuning import Pupil, pupil_of
+from preceptor.study import Study
+from small_loop import TRAIN, machine_at, study_of, tables
+from small_study import rows_of, write_rows
+
+pytestmark = pytest.mark.usefixtures("private_cache")
+
+
+@pytest.fixture
+def given(tmp_path: Path, model_folder: Path) -> dict[str, Any]:
+    return tables(tmp_path, model_folder)
+
+
+def lessons(study: Study, store: Path, questions: tuple[str, ...] = ()) -> Lessons:
+    assert study.train is not None
+    data = open_data(study, machine_at(store), Silent())
+    return lessons_of(data[0], study.train, questions, seed=study.ranking.seed)
+
+
+def pupil(study: Study, store: Path) -> Pupil:
+    assert study.train is not None and study.evaluate is not None
+    return pupil_of(study.students[0], study.train, study.evaluate, machine=machine_at(store))
+
+
+def test_all_teachers_train_on_the_same_instructions_each_with_its_own_texts(given, tmp_path: Path):
+    found = lessons(study_of(given), tmp_path).first(5)
+    texts = {teacher: found.texts(teacher) for teacher in found.teachers}
+    assert {frozenset(one) for one in texts.values()} == {frozenset(found.instructions)}
+    written = {row["instruction"]: row["output"] for row in rows_of(1, 12)}
+    for question, answer in texts["beta"].values():
+        assert written[question.content] == answer.content
+
+
+def test_more_rows_only_add(given, tmp_path: Path):
+    found = lessons(study_of(given), tmp_path)
+    few, more = found.first(3).instructions, found.first(7).instructions
+    assert more[:3] == few
+    assert found.first(None).instructions == found.instructions
+
+
+def test_what_is_compared_under_a_limit_is_trained_on_first(given, tmp_path: Path):
+    given["data"]["limit"] = 4
+    study = study_of(given)
+    data = open_data(study, machine_at(tmp_path), Silent())
+    assert study.train is not None
+    found = lessons_of(data[0], study.train, (), seed=study.ranking.seed)
+    assert len(found.instructions) == 12
+    assert sorted(found.first(4).instructions) == data[0].choice.taken.tolist()
+
+
+def test_an_instruction_that_one_teacher_has_not_answered_is_left_to_none(given, tmp_path: Path):
+    (tmp_path / "teachers" / "gamma.jsonl").unlink()
+    write_rows(tmp_path / "teachers" / "gamma.jsonl", rows_of(2, 12)[:9])
+    assert len(lessons(study_of(given), tmp_path).instructions) == 9
+    given["train"] = {**TRAIN, "teachers": ["beta", "alpha"]}
+    found = lessons(study_of(given), tmp_path)
+    assert (found.teachers, len(found.instructions)) == (("beta", "alpha"), 12)
+
+
+def test_a_misspelled_teacher_is_told_of(given, tmp_path: Path):
+    given["train"] = {**TRAIN, "teachers": ["beta", "alhpa"]}
+    with pytest.raises(StudyError, match=r"names the teacher 'alhpa'.*Did you mean 'alpha'"):
+        lessons(study_of(given), tmp_path)
+
+
+def test_questions_that_leave_nothing_are_refused(given, tmp_path: Path):
+    asked = tuple(f"what is number {number} good for?" for number in range(12))
+    with pytest.raises(StudyError, match="Nothing is left to train on once the 12 questions"):
+        lessons(study_of(given), tmp_path, asked)
+    assert len(lessons(study_of(given), tmp_path, asked[1:]).instructions) == 1
+
+
+def test_whole_only_leaves_out_for_all_what_would_be_cut_for_one(given, tmp_path: Path):
+    long = rows_of(2, 12)
+    for row in long[:7]:
+        row["output"] = "the sea is wide and deep " * 30
+    write_rows(tmp_path / "teachers" / "gamma.jsonl", long)
+    cut = {row["instruction"] for row in long[:7]}
+    given["train"] = {**TRAIN, "whole_only": True, "rows": 4}
+    study = study_of(given)
+    found = pupil(study, tmp_path).lessons(lessons(study, tmp_path), study.train)
+    assert len(found.instructions) == 4
+    assert found.left_out == {"a response would be cut at max_length": 7}
+    asked = {turns[0].content for turns in found.texts("alpha").values()}
+    assert asked.isdisjoint(cut)
+    given["train"]["max_length"] = 8
+    study = study_of(given)
+    with pytest.raises(StudyError, match="No instruction has a response of every teacher within"):
+        pupil(study, tmp_path).lessons(lessons(study, tmp_path), study.train)

@@ -1,0 +1,248 @@
+"""The whole loop over tiny real models: it closes, is never paid for twice, and survives kills anywhere."""
+
+import fcntl
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from preceptor.errors import StudyError
+from preceptor.machine import Machine
+from preceptor.orders import read_observed
+from preceptor.run.loop import Loop
+from preceptor.run.loop_result import LoopResult
+from preceptor.store import Store
+from small_loop import TRAIN, gone_through, study_of, tables, write_study
+from small_study import preceptor, start, write_rows
+
+PATIENCE = 300.0
+
+
+class Done(NamedTuple):
+    """A loop that was gone through without disturbance."""
+
+    tables: dict[str, Any]
+    store: Path
+    result: LoopResult
+    computed: dict[str, int]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of its own for all tests here, and one thread, as the processes have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PRECEPTOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def done(quiet: None, tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Done:
+    folder = tmp_path_factory.mktemp("loop")
+    given = tables(folder, model_folder, questions=6, train={**TRAIN, "epochs": 3, "batch": 2})
+    result, told = gone_through(given, folder / "store")
+    return Done(given, folder / "store", result, told.computed)
+
+
+def test_the_loop_closes_from_prediction_to_agreement(done: Done):
+    (predicted,), (observed,) = done.result.predicted, done.result.observed
+    teachers = {"alpha", "beta", "gamma"}
+    assert {one.teacher for one in predicted.teachers} == teachers
+    assert {one.teacher for one in observed.teachers} == teachers
+    assert (predicted.by, observed.by) == ("car", "win_rate")
+    for one in observed.teachers:
+        estimate = one.estimates["win_rate"]
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 100
+        assert estimate.n == 6
+    table = done.result.agreement
+    assert table is not None
+    assert table.comparison.teachers == tuple(one.teacher for one in observed.teachers)
+    assert "car" in {column.metric for column in table.comparison.columns}
+    assert done.result.sentences()[0].startswith("tiny-llama: car put ")
+
+
+def test_every_tuning_has_trained_on_the_same_number_of_rows_and_learnt(done: Done):
+    for one in done.result.tuned:
+        assert (one.rows, one.steps) == (8, 12)  # 8 rows by 2, three times
+        assert one.first_loss is not None and one.last_loss is not None
+        assert one.last_loss < one.first_loss
+        assert one.answered.answers == 6
+        assert one.answered.ended is not None
+    assert done.result.untuned["tiny-llama"].answers == 6
+
+
+def test_the_untuned_student_is_the_baseline_under_the_same_template(done: Done):
+    assert done.result.observed[0].settings["baseline"] == "tiny-llama, untuned"
+    specs = [shelf.identity.spec for shelf in Store(done.store).shelves()]
+    answering = [spec for spec in specs if "max_tokens" in spec and "judge" not in spec]
+    assert len(answering) == 4
+    assert len({json.dumps(spec["template"]) for spec in answering}) == 1
+    assert sum("tuned" in spec["model"] for spec in answering) == 3
+
+
+def test_a_second_run_computes_nothing_even_once_the_models_are_deleted(done: Done):
+    again, told = gone_through(done.tables, done.store)
+    assert told.computed == {}
+    assert again.to_dict() == done.result.to_dict()
+    moved = done.store / "models"
+    shutil.move(moved, done.store / "elsewhere")
+    try:
+        again, told = gone_through(done.tables, done.store)
+    finally:
+        shutil.move(done.store / "elsewhere", moved)
+    assert told.computed == {}
+    assert again.observed == done.result.observed
+
+
+def test_another_teacher_costs_only_its_own_tuning(done: Done, tmp_path: Path, model_folder: Path):
+    more = tables(tmp_path, model_folder, teachers=4, questions=6, train=done.tables["train"])
+    store = shutil.copytree(done.store, tmp_path / "store")
+    _, told = gone_through(more, store)
+    assert {step: count for step, count in told.computed.items() if "tuned on" in step} == {
+        "tiny-llama tuned on delta, rows": 24,
+        "tiny-llama tuned on delta responds": 6,
+    }
+    assert "tiny-llama, untuned responds" not in told.computed
+    assert told.computed["judge answers to questions"] == 12  # six questions in both orders
+
+
+def test_the_command_writes_what_agree_reads(done: Done, tmp_path: Path):
+    study = write_study(tmp_path / "study.toml", done.tables, done.store)
+    output, observed = tmp_path / "all.json", tmp_path / "observed.csv"
+    shown = preceptor("run", study, "--json", output, "--csv", observed)
+    assert shown.exit_code == 0, shown.output
+    assert "Observed: " in shown.stdout
+    assert "neither confirms nor refutes" in " ".join(shown.stdout.split())
+    assert json.loads(output.read_text()) == json.loads(json.dumps(done.result.to_dict()))
+    found = read_observed(str(observed))
+    ranking = done.result.observed[0]
+    assert found == {
+        "tiny-llama": {
+            one.teacher: pytest.approx(one.estimates["win_rate"].value) for one in ranking.teachers
+        }
+    }
+
+
+def test_instructions_that_are_among_the_questions_are_not_trained_on(
+    tmp_path: Path, model_folder: Path
+):
+    given = tables(
+        tmp_path, model_folder, train={**TRAIN, "rows": None, "teachers": ["beta", "alpha"]}
+    )
+    asked = [f"  what is  NUMBER {number} good for?" for number in range(10)]
+    write_rows(tmp_path / "exam.jsonl", [{"instruction": text} for text in asked])
+    result, _ = gone_through(given, tmp_path / "store")
+    assert [one.teacher for one in result.tuned] == ["beta", "alpha"]
+    for one in result.tuned:
+        assert one.rows == 2  # of twelve
+        assert one.left_out == {"among the questions": 10}
+    assert result.agreement is None
+    assert result.sentences() == [
+        "2 teachers have no order to agree on: tune on 3 or more to hold a prediction against."
+    ]
+
+
+def test_two_processes_never_train_the_same_model_at_once(done: Done, tmp_path: Path):
+    store = tmp_path / "store"
+    (store / "models").mkdir(parents=True)
+    with (store / "models" / f"{done.result.tuned[0].model}.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StudyError, match="Another process is tuning"):
+            gone_through(done.tables, store)
+    assert not list((store / "models").glob("*/training/checkpoints"))
+
+
+def test_a_store_that_is_not_on_this_machine_is_refused_before_anything(done: Done):
+    machine = Machine(store="memory://far", device="cpu")
+    with pytest.raises(StudyError, match=r"memory://far.*is not on this machine"):
+        Loop.open(study_of(done.tables), machine)
+
+
+def test_a_study_without_the_tables_has_nothing_to_prove(done: Done):
+    study = study_of({**done.tables, "train": None, "evaluate": None})
+    with pytest.raises(StudyError, match=r"no \[train\] and \[evaluate\]"):
+        Loop.open(study, Machine())
+
+
+def assert_same(found: Any, expected: Any, at: str = "result") -> None:
+    """Check that two results are equal; batches differ after a kill, and rounding with them."""
+    if isinstance(expected, Mapping):
+        assert found.keys() == expected.keys(), at
+        for name, value in expected.items():
+            assert_same(found[name], value, f"{at}.{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), at
+        for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_same(one, other, f"{at}[{place}]")
+    else:
+        near = isinstance(expected, float)
+        assert found == (pytest.approx(expected, rel=1e-9, abs=1e-9) if near else expected), at
+
+
+Told = Callable[[str], bool]
+
+
+def when_it_says(words: str) -> Told:
+    return lambda line: words in line
+
+
+def when_there_is(store: Path, pattern: str) -> Told:
+    """Wait, from the first training on, until such a file is there."""
+
+    def struck(line: str) -> bool:
+        if "rows: " not in line:
+            return False
+        deadline = time.monotonic() + PATIENCE
+        while not any(store.glob(pattern)):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return True
+
+    return struck
+
+
+def kill(process: "subprocess.Popen[str]", told: Told) -> bool:
+    """Read what the process says, and kill it at the first line that is told; whether one was."""
+    assert process.stderr is not None
+    with process:
+        for line in process.stderr:
+            if told(line):
+                process.send_signal(signal.SIGKILL)
+                return True
+    return False
+
+
+def test_a_loop_killed_at_every_stage_and_inside_resumes_to_the_same_result(
+    done: Done, tmp_path: Path
+):
+    store, output = tmp_path / "store", tmp_path / "result.json"
+    study = write_study(tmp_path / "study.toml", done.tables, store)
+    strikes = [
+        when_it_says("likelihood: "),
+        when_it_says("tuned on alpha, rows"),
+        when_there_is(store, "models/*/training/checkpoints/checkpoint-3/whole"),
+        when_it_says("tuned on beta responds"),
+        when_it_says("untuned responds"),
+        when_it_says("judge answers"),
+    ]
+    for place, strike in enumerate(strikes):
+        assert kill(start("run", study), strike), f"strike {place} met nothing"
+    process = start("run", study, "--json", output)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    # Everything before the last strike was kept.
+    assert "tuned on gamma, rows" not in said
+    assert "likelihood: 36 stored, 0 to compute" in said
+    assert "untuned responds: 6 stored, 0 to compute" in said
+    assert_same(json.loads(output.read_text()), json.loads(json.dumps(done.result.to_dict())))
+    _, told = gone_through(done.tables, store)
+    assert told.computed == {}
