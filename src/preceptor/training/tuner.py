@@ -18,7 +18,7 @@ from preceptor.machine import Machine
 from preceptor.training.conversations import Conversations
 from preceptor.training.prepared import Prepared, devices, is_main_process, prepare
 from preceptor.training.recipe import Recipe, warmup_caution
-from preceptor.training.record import TrainingFolder, disk_error
+from preceptor.training.record import TrainingFolder, disk_error, step_of
 from preceptor.training.trainer import (
     Watch,
     between_libraries,
@@ -91,6 +91,7 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
         trainer = trainer_of(prepared, folder, [follow(folder, watch), stopper(stop)])
         try:
             checkpoint = folder.newest_checkpoint()
+            before = step_of(checkpoint) if checkpoint else 0
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
                 raise KeyboardInterrupt
@@ -100,6 +101,7 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     result = {
         "steps": trainer.state.global_step,
+        "steps_before": before,
         "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
         "seconds": time.perf_counter() - begun,
