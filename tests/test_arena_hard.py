@@ -174,7 +174,10 @@ def test_what_would_count_wrongly_is_refused(tmp_path, rows, said):
 
 def test_another_baseline_can_be_named(tmp_path):
     rows = [{"question_id": "p", "model_a": "b", "model_b": "m", "winner": "model_b"}]
-    assert only(written(tmp_path / "b.jsonl", rows), baseline="b").model == "m"
+    found = only(written(tmp_path / "b.jsonl", rows), baseline="b")
+    assert found.model == "m"
+    said = " ".join(evaluate_arena_hard(found).cautions)
+    assert "The baseline of Arena-Hard v0.1 is gpt-4-0314, here it is b" in said
 
 
 def made(prompts: int, *, seed: int = 5, model: str = "ours") -> PromptBattles:

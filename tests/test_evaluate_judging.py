@@ -1,6 +1,7 @@
 """`evaluate` with a judge: answers in, a table out; files for the projects' tools; what is refused."""
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from test_pairwise import prefers
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
 COUNT = 24
+PATIENCE = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -225,11 +227,15 @@ def test_the_shared_files_are_read_as_answers_baselines_and_questions():
 
 
 def test_a_killed_run_goes_on_where_it_was(files):
-    def slowly(handler: Any, request: dict[str, Any]) -> None:
-        time.sleep(0.05)
+    struck = threading.Event()
+
+    def until_struck(handler: Any, request: dict[str, Any]) -> None:
+        # The tenth is answered only after the kill, however slowly that comes.
+        if len(told.requests) >= 10:
+            struck.wait(PATIENCE)
         prefers("good on", 0.9)(handler, request)
 
-    with serving(otherwise=slowly) as told:
+    with serving(otherwise=until_struck) as told:
         given = ["evaluate", files["good"], "--baseline-answers", files["base"]]
         given += ["--judge", "served", "--judge-url", told.url, "--store", files["store"]]
         given += ["--judge-concurrency", "1", "--json", "-"]
@@ -239,6 +245,7 @@ def test_a_killed_run_goes_on_where_it_was(files):
             time.sleep(0.01)
         running.kill()
         running.communicate()
+        struck.set()
         before = [json.dumps(request["messages"]) for request in told.requests]
         result = preceptor(*given)
         assert result.exit_code == 0, result.output

@@ -13,6 +13,7 @@ import pytest
 
 from preceptor.benchmarks.general_ability import Ability, ability_changes, read_results
 from preceptor.errors import StudyError
+from small_study import preceptor
 
 needs_harness = pytest.mark.skipif(
     find_spec("lm_eval") is None, reason="needs the package lm-eval, which is not installed"
@@ -133,3 +134,11 @@ print("RESULT" + json.dumps([one.task, one.metric, one.value, one.standard_error
     assert error == pytest.approx(np.std(documents, ddof=1) / 10**0.5, rel=0.06)
     assert (gap, low, paired) == (0.0, 0.0, True)
     assert "Did you mean 'tiny_sums'?" in said
+
+
+@pytest.mark.parametrize(
+    "given", [("--limit", "0"), ("--batch", "0"), ("--seed", "-1"), ("--task-folder", "nowhere")]
+)
+def test_what_cannot_be_measured_is_a_wrong_use(given):
+    shown = preceptor("ability", "m", "--task", "t", *given)
+    assert shown.exit_code == 2 and f"Invalid value for '{given[0]}'" in shown.output

@@ -229,7 +229,8 @@ def test_a_loop_killed_at_every_stage_and_inside_resumes_to_the_same_result(
     strikes = [
         when_it_says("likelihood: "),
         when_it_says("tuned on alpha, rows"),
-        when_there_is(store, "models/*/training/checkpoints/checkpoint-3/whole"),
+        # Two checkpoints are kept at a time, so a slow look must be content with a later one.
+        when_there_is(store, "models/*/training/checkpoints/checkpoint-[3-9]/whole"),
         when_it_says("tuned on beta responds"),
         when_it_says("untuned responds"),
         when_it_says("judge answers"),

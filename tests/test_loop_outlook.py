@@ -85,6 +85,13 @@ def test_the_speed_is_that_of_the_students_finished_tunings(tmp_path: Path):
         (folder / "identity.json").write_text(json.dumps({"spec": spec}))
         (folder / "finished.json").write_text(json.dumps({"tokens": tokens, "seconds": 10.0}))
     assert training_pace(machine, student) == pytest.approx(2 * 150 / 20)
+    # One that was gone on with: 9 of its 10 steps were taken by a process whose seconds are not known.
+    record = {"tokens": 1000, "seconds": 20.0, "steps": 10, "steps_before": 9}
+    (tmp_path / "models" / "b" / "training" / "finished.json").write_text(json.dumps(record))
+    assert training_pace(machine, student) == pytest.approx(2 * (100 + 100) / 30)
+    record["steps_before"] = 10
+    (tmp_path / "models" / "b" / "training" / "finished.json").write_text(json.dumps(record))
+    assert training_pace(machine, student) == pytest.approx(2 * 100 / 10)
 
 
 def test_the_command_prints_what_the_proof_would_take(tmp_path: Path, model_folder: Path):

@@ -81,6 +81,7 @@ def test_wrong_inputs_are_answered_in_words(tmp_path: Path, words: list[object])
         (["--template", "gema"], "Did you mean 'gemma'?"),
         (["--devices", "2"], "--devices is for"),
         (["--max-length", "3"], "Nothing is left to train on"),
+        (["--lora", "--lora-target", "q_prj"], "no layer 'q_prj'"),
     ):
         result = preceptor(*words, *output, *more)
         assert result.exit_code != 0

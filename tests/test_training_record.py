@@ -1,7 +1,10 @@
 """What a tuning is known by, and that a killed one goes on to the same weights."""
 
+import json
+import os
 import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from preceptor.errors import StoreError, StudyError
 from preceptor.training.recipe import Lora
 from preceptor.training.record import TrainingFolder, tuned_identity
 from preceptor.training.trainer import Moment
-from small_study import preceptor, start
+from small_study import preceptor
 from small_training import QUICK, log_of, tuned, uneven, write_data
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
@@ -66,25 +69,30 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, model_folder: Path):
         folder.begin(tuned_identity(locate(str(model_folder)), "0", RECIPE))
 
 
-@pytest.fixture
-def words(tmp_path: Path, model_folder: Path) -> list[object]:
-    """A tuning of twelve steps; dropout draws in each, so that lost random states would show."""
-    data = write_data(tmp_path / "rows.jsonl", uneven(16))
-    words: list[object] = ["train", data, "--student", model_folder, "--device", "cpu"]
-    words += ["--batch", "4", "--epochs", "3", "--save-steps", "2", "--warmup-steps", "2"]
-    return [*words, "--learning-rate", "1e-3", "--lora", "--lora-dropout", "0.2"]
+RESUMED = QUICK.model_copy(
+    update={"batch": 4, "epochs": 3, "save_steps": 2, "warmup_steps": 2, "lora": Lora(dropout=0.2)}
+)
+"""Twelve steps; dropout draws in each, so that lost random states would show."""
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from preceptor.engines.models import locate
+from preceptor.machine import Machine
+from preceptor.training.conversations import read_conversations
+from preceptor.training.recipe import Recipe
+from preceptor.training.tuner import tune
 
-def kill_after_a_checkpoint(output: Path, words: list[object]) -> None:
-    """Begin in a process of its own and kill it once a checkpoint is whole."""
-    deadline = time.monotonic() + PATIENCE
-    with start(*words, "--output", output) as process:
-        try:
-            while TrainingFolder(output).newest_checkpoint() is None:
-                assert process.poll() is None and time.monotonic() < deadline
-                time.sleep(0.005)
-        finally:
-            process.kill()
+model, data, output, recipe = sys.argv[1:]
+
+def strike(moment):
+    if moment.step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+tune(locate(model), read_conversations([data]), Recipe.model_validate_json(recipe),
+     output=Path(output), machine=Machine(device="cpu"), watch=strike)
+"""
+"""Kills itself in step 6, of which nothing is saved: no other process could strike at a sure step."""
 
 
 def same_model(one: Path, other: Path) -> bool:
@@ -92,17 +100,33 @@ def same_model(one: Path, other: Path) -> bool:
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, words: list[object]):
+def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, model_folder: Path):
     calm, rough = tmp_path / "calm", tmp_path / "rough"
-    kill_after_a_checkpoint(rough, words)
+    data = write_data(tmp_path / "rows.jsonl", uneven(16))
+    words = [model_folder, data, rough, RESUMED.model_dump_json()]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, words)],
+        timeout=PATIENCE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    newest = TrainingFolder(rough).newest_checkpoint()
+    assert newest is not None and newest.name == "checkpoint-4"
     assert not (rough / "config.json").exists()
+    given = ["train", data, "--student", model_folder, "--device", "cpu"]
+    given += ["--no-gradient-checkpointing"]
+    given += ["--batch", "4", "--epochs", "3", "--save-steps", "2", "--warmup-steps", "2"]
+    given += ["--learning-rate", "1e-3", "--lora", "--lora-dropout", "0.2", "--max-length", "256"]
     for output in (rough, calm):
-        result = preceptor(*words, "--output", output)
+        result = preceptor(*given, "--output", output)
         assert result.exit_code == 0, result.output
     assert [step["step"] for step in log_of(rough)] == list(range(1, 13))
     assert log_of(calm) == log_of(rough)
     assert same_model(calm, rough)
     assert not (rough / "training" / "checkpoints").exists()
+    record = json.loads((rough / "training" / "finished.json").read_text())
+    assert (record["steps_before"], record["steps"]) == (4, 12)
 
 
 def test_an_interrupted_tuning_keeps_its_step_and_goes_on(tmp_path: Path, model_folder: Path):

@@ -246,3 +246,13 @@ def test_what_cannot_run_here_is_said_before_weights_are_loaded(tmp_path: Path, 
     with pytest.raises(ModelError, match="cannot use the device"):
         tune(located, uneven(2), QUICK, output=tmp_path / "out", machine=machine)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_too_small_is_said(tmp_path: Path, model_folder: Path):
+    import torch
+
+    def full(_moment: Moment) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(ModelError, match=r"The memory of cpu is too small.*Lower device_batch"):
+        tuned(locate(str(model_folder)), uneven(4), QUICK, output=tmp_path / "out", watch=full)

@@ -227,6 +227,11 @@ def _cautions(battles: PromptBattles) -> list[str]:
         said.append(
             f"{len(battles.prompts)} of Arena-Hard v0.1's {PROMPTS} prompts have a verdict."
         )
+    if battles.baseline != BASELINE:
+        said.append(
+            f"The baseline of Arena-Hard v0.1 is {BASELINE}, here it is {battles.baseline}: nothing "
+            "compares with published scores."
+        )
     if battles.dropped:
         counted = ", ".join(f"{count} {why}" for why, count in battles.dropped.items())
         said.append(f"Left out of Arena-Hard: {counted}.")

@@ -84,8 +84,8 @@ def measure_ability(
 
     Raises:
         MissingPackage: `lm-eval` is not installed.
-        StudyError: a task is unknown to the harness, or none is named.
-        ModelError: the model cannot be loaded.
+        StudyError: a task is unknown to the harness, needs a package that is not there, or none is named.
+        ModelError: the model cannot be loaded, or the harness gives up on a task.
     """
     options = options or AbilityOptions()
     try:
@@ -114,8 +114,15 @@ def measure_ability(
             torch_random_seed=options.seed,
             fewshot_random_seed=options.seed,
         )
-    except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except ModuleNotFoundError as error:
+        lacking = (error.name or str(error)).partition(".")[0]
+        raise StudyError(
+            f"Measuring {', '.join(tasks)} needs the package '{lacking}', which is not installed. Install "
+            "it, or with it all that lm-eval names for a task, such as: pip install 'lm-eval[math]'"
+        ) from error
+    except Exception as error:
+        # Tasks and models are files of others, and the harness lets through whatever they raise.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"Cannot measure '{model}': {reason} Check model and tasks.") from error
     return read_results(found or {})
 

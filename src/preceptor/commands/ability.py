@@ -27,12 +27,29 @@ if TYPE_CHECKING:
     help="A task of lm-eval, such as ifeval, mmlu or gsm8k. Repeatable.",
 )
 @click.option("--against", metavar="MODEL", help="The model before tuning; tells what tuning cost.")
-@click.option("--limit", type=int, metavar="N", help="Documents of each task.")
-@click.option("--task-folder", metavar="DIR", help="Folder of further tasks as YAML files.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Documents of each task.")
+@click.option(
+    "--task-folder",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Folder of further tasks as YAML files.",
+)
 @click.option("--chat-template", is_flag=True, help="Render prompts with the model's own template.")
-@click.option("--batch", type=int, default=8, show_default=True, help="Documents at a time.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Documents at a time.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of examples and resampling.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of examples and resampling.",
+)
 @click.option("--json", "json_path", metavar="FILE", help="Write as JSON; - for standard output.")
 def ability(model: str, against: str | None, json_path: str | None, **given: Any) -> None:
     """Measure the general ability of MODEL with lm-eval, and the change against another."""

@@ -71,7 +71,9 @@ _name_options = group(
 @endpoint_options
 @click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the resampling.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling."
+)
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the results as JSON; - for standard output."
 )

@@ -198,7 +198,10 @@ def _model_bytes(size: Size, dtype: str) -> int:
 
 
 def training_pace(machine: Machine, student: Mapping[str, str]) -> float | None:
-    """Return the tokens a second of this student's finished tunings in the store; None without any."""
+    """Return the tokens a second of this student's finished tunings in the store; None without any.
+
+    Of a tuning that was gone on with, only the steps of the last process count: its seconds are those.
+    """
     tokens, seconds = 0.0, 0.0
     folder = models_folder(machine)
     for path in sorted(folder.glob("*/training/finished.json")):
@@ -206,8 +209,10 @@ def training_pace(machine: Machine, student: Mapping[str, str]) -> float | None:
             spec = json.loads((path.parent / "identity.json").read_bytes())["spec"]
             result = json.loads(path.read_bytes())
             if spec["student"] == student:
-                tokens += float(result["tokens"]) * int(spec["recipe"]["epochs"])
-                seconds += float(result["seconds"])
+                share = 1 - result.get("steps_before", 0) / max(1, result.get("steps", 1))
+                if share > 0:
+                    tokens += share * float(result["tokens"]) * int(spec["recipe"]["epochs"])
+                    seconds += float(result["seconds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("Skipping %s, which cannot be read: %s", path, error)
     return tokens / seconds if seconds else None

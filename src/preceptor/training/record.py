@@ -134,6 +134,11 @@ class TrainingFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; StoreError where the disk refuses."""
     try:

@@ -7,18 +7,21 @@ what it does well: batches, accumulation averaged over the tokens of a whole ste
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from preceptor.digests import Identity
+from preceptor.engines.memory import is_out_of_memory
 from preceptor.engines.models import LocatedModel, require_device
-from preceptor.errors import MissingPackage, StudyError
+from preceptor.errors import MissingPackage, ModelError, StudyError
 from preceptor.machine import Machine
 from preceptor.training.conversations import Conversations
 from preceptor.training.prepared import Prepared, devices, is_main_process, prepare
 from preceptor.training.recipe import Recipe, warmup_caution
-from preceptor.training.record import TrainingFolder, disk_error
+from preceptor.training.record import TrainingFolder, disk_error, step_of
 from preceptor.training.trainer import (
     Watch,
     between_libraries,
@@ -87,19 +90,18 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
         folder.begin(prepared.identity)
         folder.remove_torn()
     begun = time.perf_counter()
-    with between_libraries(), interrupts() as stop:
+    with between_libraries(), _worded(prepared, folder), interrupts() as stop:
         trainer = trainer_of(prepared, folder, [follow(folder, watch), stopper(stop)])
-        try:
-            checkpoint = folder.newest_checkpoint()
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
-                raise KeyboardInterrupt
-            _save(trainer, prepared, folder)
-        except OSError as error:
-            raise disk_error(folder.output, error) from error
+        checkpoint = folder.newest_checkpoint()
+        before = step_of(checkpoint) if checkpoint else 0
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if stop.is_set() and trainer.state.global_step < trainer.state.max_steps:
+            raise KeyboardInterrupt
+        _save(trainer, prepared, folder)
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     result = {
         "steps": trainer.state.global_step,
+        "steps_before": before,
         "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
         "seconds": time.perf_counter() - begun,
@@ -116,6 +118,24 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
 
 
 _LOGGED = ("step", "loss", "learning_rate", "grad_norm")
+
+
+@contextmanager
+def _worded(prepared: Prepared, folder: TrainingFolder) -> Iterator[None]:
+    """Put into words what a disk or a device refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(folder.output, error) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or ["out of memory"])[0]
+        raise ModelError(
+            f"The memory of {prepared.machine.resolved_device()} is too small for this training: {reason} "
+            "Lower device_batch or max_length, leave gradient_checkpointing on, train with lora, or shard "
+            "over several GPUs."
+        ) from error
 
 
 def _tuned(prepared: Prepared, folder: TrainingFolder, result: Any, *, stored: bool) -> Tuned:

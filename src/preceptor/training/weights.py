@@ -6,13 +6,14 @@ was trained under, begins with the beginning token it saw, and stops at the toke
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from preceptor.engines.models import LocatedModel, load_tokenizer, quieten_loading
-from preceptor.errors import MissingPackage, ModelError, StudyError
+from preceptor.errors import MissingPackage, ModelError, StudyError, nearest
 from preceptor.templates import ChatTemplate
 from preceptor.training.labels import end_token
 from preceptor.training.recipe import Recipe
@@ -110,7 +111,7 @@ def _quantized() -> dict[str, Any]:
 def size_of(located: LocatedModel, recipe: Recipe) -> Size:
     """Return how many parameters there are and are trained, without loading or fetching weights.
 
-    ModelError where the config cannot be read.
+    ModelError where the config cannot be read; StudyError where an adapter is wanted beside no layer.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -135,6 +136,7 @@ def size_of(located: LocatedModel, recipe: Recipe) -> Size:
 def _adapter_parameters(model: Any, recipe: Recipe) -> int:
     """Return the parameters of the adapters: two thin matrices beside each chosen layer."""
     assert recipe.lora is not None
+    _require_layers(model, recipe.lora.targets)
     head = model.get_output_embeddings()
     found = 0
     for name, module in model.named_modules():
@@ -144,6 +146,23 @@ def _adapter_parameters(model: Any, recipe: Recipe) -> int:
         if chosen and is_linear and module is not head and len(shape) == 2:
             found += recipe.lora.rank * (shape[0] + shape[1])
     return found
+
+
+def _require_layers(model: Any, targets: Sequence[str]) -> None:
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules() if name}
+    linear = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if type(module).__name__ in ("Linear", "Conv1D")
+        }
+    )
+    for target in targets:
+        if target not in names:
+            raise StudyError(
+                f"The student has no layer '{target}' to put an adapter beside. Its linear ones: "
+                f"{', '.join(linear)}.{nearest(target, names)}"
+            )
 
 
 def adapters(recipe: Recipe) -> Any:
