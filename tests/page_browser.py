@@ -12,6 +12,9 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
+PATIENCE = 240_000
+"""Milliseconds that anything may take: a busy machine opens even a small page in minutes."""
+
 WATCH = """
 window.__fired = undefined;
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -47,7 +50,7 @@ def browser() -> Iterator[Any]:
     # Chromium's sandbox refuses to run as root.
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=flags)
+        started = playwright.chromium.launch(executable_path=found, args=flags, timeout=PATIENCE)
         yield started
         started.close()
 
@@ -57,7 +60,7 @@ def watched(started: Any, path: Path, **context: Any) -> Iterator[Watched]:
     """Open a file in a fresh context and watch it; keywords are those of playwright's contexts."""
     fresh = started.new_context(**({"viewport": {"width": 1280, "height": 900}} | context))
     fresh.add_init_script(WATCH)
-    fresh.set_default_timeout(20_000)
+    fresh.set_default_timeout(PATIENCE)
     tab = fresh.new_page()
     seen = Watched(tab)
     tab.on("request", lambda request: seen.requests.append(request.url))

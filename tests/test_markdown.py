@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from preceptor.evidence import Change
 from preceptor.report.markdown import inline, markdown
+from preceptor.report.wording import number
 from small_evidence import small_evidence, small_report
 
 HOSTILE = (
@@ -31,7 +33,7 @@ def test_it_has_verdict_table_settings_warnings_and_command():
     ranking = report.evidence[0].ranking
     text = markdown(report)
     assert f"**{ranking.verdict()}**" in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [line for line in text.split("### Was")[0].splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 4
     assert len({row.count("|") for row in rows}) == 1
     best = ranking.teachers[0]
@@ -43,6 +45,29 @@ def test_it_has_verdict_table_settings_warnings_and_command():
     assert "3." in text.split("Warnings:")[1].split("\n\n")[1]
     assert report.command in text
     assert "```toml\n[data]" in text
+
+
+def test_it_says_what_would_change_the_answer_and_what_would_not():
+    evidence = small_evidence()
+    changes = (Change("beta 0", "one"), Change("beta 1", "one and two", tie=True))
+    report = replace(small_report(), evidence=(replace(evidence, changes=changes),))
+    text = markdown(report)
+    assert "* beta 0: one wins\n* beta 1: one and two tie\n\n2 other settings" in text
+    report = replace(small_report(), evidence=(replace(evidence, changes=()),))
+    assert "Nothing that was tried: the same teacher wins under beta 0, " in markdown(report)
+
+
+def test_agreement_is_told_where_something_was_observed():
+    report = replace(small_report(), outcome="the exam | in June")
+    assert report.agreement is not None
+    told = markdown(report).split("### Was the prediction right?")[1].split("### Make")[0]
+    assert "Observed: the exam &#124; in June." in told
+    rows = [line for line in told.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(report.agreement.means)
+    assert {row.count("|") for row in rows} == {5}
+    for row, mean in zip(rows[2:], report.agreement.means, strict=True):
+        assert f"| {number(mean.rho)} | {number(mean.ends.low)} to " in row
+    assert "prediction right" not in markdown(small_report(agreement=False))
 
 
 def test_every_ranking_has_its_part():

@@ -187,8 +187,26 @@ def test_settings_that_change_nothing_are_named():
     evidence = replace(small_evidence(), changes=(), tried=("beta 0", "common length"))
     assert brief(evidence).unchanged.endswith("wins under beta 0, common length.")
     changed = replace(evidence, changes=(Change("beta 0", "other"),))
-    assert brief(changed).unchanged == "1 other settings that were tried keep the winner."
+    assert brief(changed).unchanged == "The one other setting that was tried keeps the winner."
+    more = replace(changed, tried=("beta 0", "beta 1", "common length"))
+    assert brief(more).unchanged == "2 other settings that were tried keep the winner."
     assert brief(replace(evidence, tried=())).unchanged == "No other settings were tried."
+
+
+def test_the_leader_and_not_the_student_stands_out_in_an_unclear_verdict():
+    evidence = small_evidence()
+    first, *rest = evidence.ranking.teachers
+    doubtful = replace(first, p_rank=(0.4, *first.p_rank[1:]))
+    ranking = replace(evidence.ranking, teachers=(doubtful, *rest))
+    text = page(one(replace(evidence, ranking=ranking)))
+    assert "No clear winner for" in text
+    assert set(re.findall(r'<bdi class="name leader">(.*?)</bdi>', text)) == {first.teacher}
+
+
+def test_a_tie_is_not_told_as_a_win():
+    change = Change("beta 0", "one and two", tie=True)
+    text = parsed(page(one(replace(small_evidence(), changes=(change,))))).text
+    assert "beta 0: one and two tie" in text
 
 
 def test_texts_of_two_rankings_are_carried_once():

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from page_browser import browser, explorer_of, seen_whole, watched
+from page_browser import PATIENCE, browser, explorer_of, seen_whole, watched
 from preceptor.report.page import page
 from small_evidence import small_report
 
@@ -185,6 +186,32 @@ def test_print_shows_all_charts_tables_and_details_without_controls(chromium: An
         assert seen.faults() == []
 
 
+def test_printing_makes_no_explorer_twice(chromium: Any, opened: Path):
+    with watched(chromium, opened) as seen:
+        part = explorer_of(seen.page)
+        part.get_by_label("Text").fill("no such words")
+        part.get_by_text("none found").wait_for()
+        seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert part.locator("[data-teachers] input").count() == 6
+
+
+def test_how_to_read_surprises_is_told_only_where_there_are_some(chromium: Any, tmp_path: Path):
+    report = small_report(agreement=False)
+    (evidence,) = report.evidence
+    examples = tuple(
+        replace(one, answers=tuple(replace(answer, tokens=()) for answer in one.answers))
+        for one in evidence.examples
+    )
+    path = tmp_path / "plain.html"
+    bare = replace(report, evidence=(replace(evidence, examples=examples),))
+    for shown, what in ((True, report), (False, bare)):
+        path.write_text(page(what), encoding="utf-8")
+        with watched(chromium, path) as seen:
+            part = explorer_of(seen.page)
+            assert part.locator("[data-legend]").is_visible() is shown
+            assert part.get_by_text("Point at a token").is_visible() is shown
+
+
 def test_a_phone_scrolls_tables_within_themselves_and_keeps_the_teacher(
     chromium: Any, opened: Path
 ):
@@ -204,6 +231,7 @@ def test_a_phone_scrolls_tables_within_themselves_and_keeps_the_teacher(
 def test_without_scripts_verdict_and_leaderboard_are_there(chromium: Any, opened: Path):
     started = chromium.new_context(java_script_enabled=False)
     tab = started.new_page()
+    tab.set_default_timeout(PATIENCE)
     tab.goto(opened.as_uri())
     ranking = small_report().evidence[0].ranking
     assert ranking.verdict() in tab.locator("main").inner_text()

@@ -54,6 +54,14 @@ def test_a_scored_study_becomes_a_page_markdown_and_charts(study: Path):
     assert shards(Path(".preceptor")) == before
 
 
+def test_charts_where_no_folder_can_be_are_refused_in_words(study: Path):
+    assert preceptor("run", study).exit_code == 0
+    Path("taken").write_text("a file", encoding="utf-8")
+    result = preceptor("report", study, "--charts", "taken")
+    assert result.exit_code == 1
+    assert "Cannot write to 'taken'" in result.output
+
+
 def test_a_page_may_go_to_standard_output(study: Path):
     assert preceptor("run", study).exit_code == 0
     result = preceptor("report", study, "--html", "-")

@@ -92,10 +92,19 @@ class Example:
 
 @dataclass(frozen=True)
 class Change:
-    """What would change the answer: under `condition` the winner is `winner` rather than today's."""
+    """What would change the answer: under `condition` the winner is `winner` rather than today's.
+
+    Where several `tie` for the first place, `winner` names them all.
+    """
 
     condition: str
     winner: str
+    tie: bool = False
+
+    @property
+    def does(self) -> str:
+        """The verb of a sentence about the winner."""
+        return "tie" if self.tie else "wins"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from preceptor.outputs import put, typed_command
 from preceptor.threads import load_numpy
 
 if TYPE_CHECKING:
+    from preceptor.evidence import Report
     from preceptor.orders import Observed
 
 _options = group(
@@ -61,7 +62,6 @@ def report(
         return
     load_numpy()
     from preceptor import api
-    from preceptor.report.charts import charts_of, save_charts
     from preceptor.report.markdown import markdown
     from preceptor.report.page import page
 
@@ -71,8 +71,7 @@ def report(
     if markdown_path:
         _put(markdown_path, markdown(found))
     if charts_folder:
-        files = save_charts(charts_of(found), Path(charts_folder))
-        click.echo(f"wrote {len(files)} files to {charts_folder}", err=True)
+        _save_charts(found, charts_folder)
 
 
 def _of_the_paper(html_path: str, published: bool, *, alone: bool) -> None:
@@ -97,6 +96,16 @@ def _observed(path: str | None, published: bool) -> "tuple[Observed | None, str 
     from preceptor.orders import read_observed
 
     return read_observed(path), path
+
+
+def _save_charts(found: "Report", folder: str) -> None:
+    from preceptor.report.charts import charts_of, save_charts
+
+    try:
+        files = save_charts(charts_of(found), Path(folder))
+    except OSError as error:
+        raise click.ClickException(f"Cannot write to '{folder}': {error.strerror}.") from error
+    click.echo(f"wrote {len(files)} files to {folder}", err=True)
 
 
 def _put(path: str, text: str) -> None:

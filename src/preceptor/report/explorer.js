@@ -80,7 +80,7 @@
       scores.append(pair);
     });
     part.append(title, scores);
-    if (answer.text === null) part.append(made("p", "muted", `No response: ${answer.note || "not told why"}.`));
+    if (answer.text === null) part.append(made("p", "muted", `No response: ${(answer.note || "not told why").replace(/\.$/, "")}.`));
     else {
       part.append(...response(answer, teacher));
       if (answer.note) part.append(made("p", "muted", answer.note));
@@ -101,7 +101,7 @@
       this.place = 0;
       this.controls();
       const shaded = this.data.examples.some((one) => one.answers.some((answer) => answer.lengths));
-      part.querySelector("[data-legend]").hidden = !shaded;
+      for (const told of part.querySelectorAll("[data-legend], [data-tokens]")) told.hidden = !shaded;
       this.show();
     }
 
@@ -190,13 +190,19 @@
     }
   }
 
+  const opened = new Set();
+  function make(part) {
+    near.unobserve(part);
+    if (opened.has(part)) return;
+    opened.add(part);
+    new Explorer(part);
+  }
+
   // An explorer is made when it comes near, so that opening the page reads no examples.
   const near = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {
-        if (!entry.isIntersecting) continue;
-        near.unobserve(entry.target);
-        new Explorer(entry.target);
+        if (entry.isIntersecting) make(entry.target);
       }
     },
     { rootMargin: "600px" },
@@ -204,9 +210,6 @@
   const parts = [...document.querySelectorAll("[data-explorer]")];
   parts.forEach((part) => near.observe(part));
   addEventListener("beforeprint", () => {
-    for (const part of parts.filter((one) => !one.querySelector(".response"))) {
-      near.unobserve(part);
-      new Explorer(part);
-    }
+    for (const part of parts) make(part);
   });
 })();

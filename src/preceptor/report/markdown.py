@@ -1,4 +1,4 @@
-"""A report as Markdown for a model card: verdict, table, warnings, settings, how to make it again.
+"""A report as Markdown for a model card: verdict, table, warnings, agreement, how to make it again.
 
 The one idea: names, warnings and settings come from models and data and are untrusted, so each passes
 `inline` or stands in a fenced block that it cannot end.
@@ -9,6 +9,7 @@ import re
 
 from preceptor.evidence import Evidence, Report
 from preceptor.report.leaderboard import better
+from preceptor.report.sections import agreement_lines, brief
 from preceptor.report.wording import chance, number, plain, visible
 from preceptor.results import Ranking, TeacherResult
 
@@ -16,6 +17,7 @@ _MEANINGFUL = re.compile(
     r"[\\`*\[\]{}<>#|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.|^[-+]"
 )
 _NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
+_ARROWS = {"higher": " ↑", "lower": " ↓"}
 _ENTITIES = "<>&|$@:"
 _SPACES = re.compile(r"\s+")
 _TICKS = re.compile("`+")
@@ -31,6 +33,7 @@ def markdown(report: Report) -> str:
     parts = [f"## {inline(report.title)}"]
     for evidence in report.evidence:
         parts += _ranking(evidence)
+    parts += _agreement(report)
     parts += ["### Make it again", _fenced(report.command, "")]
     if report.study_file:
         parts.append(_fenced(report.study_file, "toml"))
@@ -63,7 +66,8 @@ def _ranking(evidence: Evidence) -> list[str]:
     ranking = evidence.ranking
     warnings = [f"* {inline(warning)}" for warning in ranking.warnings]
     changes = [
-        f"* {inline(change.condition)}: {inline(change.winner)} wins" for change in evidence.changes
+        f"* {inline(change.condition)}: {inline(change.winner)} {change.does}"
+        for change in evidence.changes
     ]
     settings = json.dumps(plain(ranking.settings), ensure_ascii=False, indent=1)
     return [
@@ -73,6 +77,7 @@ def _ranking(evidence: Evidence) -> list[str]:
         _table(evidence),
         "Intervals are 95% bootstrap intervals over instructions.",
         "What would change the answer:\n\n" + "\n".join(changes) if changes else "",
+        inline(brief(evidence).unchanged),
         inline(ranking.stability.describe()) if ranking.stability else "",
         "Warnings:\n\n" + "\n".join(warnings) if warnings else "",
         "<details><summary>Settings</summary>\n\n" + _fenced(settings, "json") + "\n\n</details>",
@@ -89,8 +94,24 @@ def _table(evidence: Evidence) -> str:
 
 
 def _titled(name: str) -> str:
-    arrow = {"higher": " ↑", "lower": " ↓"}.get(better(name), "")
-    return f"{inline(name)}{arrow}"
+    return f"{inline(name)}{_ARROWS.get(better(name), '')}"
+
+
+def _agreement(report: Report) -> list[str]:
+    """Return how well every metric agrees with what was observed; nothing where nothing was."""
+    if report.agreement is None:
+        return []
+    titles = ["metric", "Spearman's rho", "95% interval", "regret, points"]
+    lines = [titles, [":--", "--:", "--:", "--:"]]
+    lines += [
+        [f"{inline(line.metric)}{_ARROWS[line.better]}", line.rho, line.interval, line.regret]
+        for line in agreement_lines(report.agreement)
+    ]
+    return [
+        "### Was the prediction right?",
+        f"Observed: {inline(report.outcome)}." if report.outcome else "",
+        "\n".join(f"| {' | '.join(cells)} |" for cells in lines),
+    ]
 
 
 def _further(ranking: Ranking) -> list[str]:

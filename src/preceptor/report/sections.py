@@ -92,7 +92,7 @@ def brief(evidence: Evidence) -> Brief:
         stability=ranking.stability.describe() if ranking.stability else "",
         cost=_cost(evidence),
         cost_notes=_cost_notes(evidence),
-        reward=ranking.reward_source or "none: the order is exploratory",
+        reward=ranking.reward_source or "none, so the order is exploratory",
     )
 
 
@@ -153,6 +153,8 @@ def _value(result: TeacherResult, name: str) -> float:
 def _unchanged(evidence: Evidence) -> str:
     if evidence.changes:
         rest = len(evidence.tried) - len(evidence.changes)
+        if rest == 1:
+            return "The one other setting that was tried keeps the winner."
         return f"{rest} other settings that were tried keep the winner." if rest > 0 else ""
     if not evidence.tried:
         return "No other settings were tried."

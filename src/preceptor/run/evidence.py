@@ -109,7 +109,7 @@ class _Changes:
             return
         self.tried.append(condition)
         if set(best) != self.today:
-            self.found.append(Change(condition, " and ".join(best)))
+            self.found.append(Change(condition, " and ".join(best), tie=len(best) > 1))
 
 
 def _try_settings(changes: _Changes, compared: Compared) -> None:
