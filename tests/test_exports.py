@@ -1,5 +1,6 @@
 """Data sets for training: what is written is what was chosen, and no string breaks out of the card."""
 
+import copy
 import json
 import math
 import re
@@ -189,6 +190,7 @@ def test_trl_takes_messages_and_pairs_for_conversations(tmp_path, tokenizer, for
         cache = str(tmp_path / "cache")
         return datasets.load_dataset(str(written.folder), split="train", cache_dir=cache)[0]
 
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}"

@@ -219,5 +219,5 @@ def test_the_page_names_the_source_of_each_ranking_as_text(tmp_path: Path) -> No
     options = ["--rule", rule, "--reward-column", "reward", "--store", tmp_path / "store"]
     assert preceptor("rank", *files, *options, "--html", tmp_path / "page.html").exit_code == 0
     page = (tmp_path / "page.html").read_text()
-    assert "Rewards: column &#x27;reward&#x27;." in page
+    assert "Rewards: column &#39;reward&#39;." in page
     assert "Rewards: rule {" in page and "&lt;b&gt;sea" in page and "<b>sea" not in page
