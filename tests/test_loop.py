@@ -1,6 +1,7 @@
 """The whole loop over tiny real models: it closes, is never paid for twice, and survives kills anywhere."""
 
 import fcntl
+import html
 import json
 import shutil
 import signal
@@ -118,7 +119,9 @@ def test_another_teacher_costs_only_its_own_tuning(done: Done, tmp_path: Path, m
 def test_the_command_writes_what_agree_reads(done: Done, tmp_path: Path):
     study = write_study(tmp_path / "study.toml", done.tables, done.store)
     output, observed = tmp_path / "all.json", tmp_path / "observed.csv"
-    shown = preceptor("run", study, "--json", output, "--csv", observed)
+    page = tmp_path / "page.html"
+    shown = preceptor("run", study, "--json", output, "--csv", observed, "--html", page)
+    assert "this study's own evaluation" in html.unescape(page.read_text(encoding="utf-8"))
     assert shown.exit_code == 0, shown.output
     assert "Observed: " in shown.stdout
     assert "neither confirms nor refutes" in " ".join(shown.stdout.split())

@@ -56,11 +56,9 @@ def run_loop(study: "Study", machine: "Machine", outputs: Sequence[str | None]) 
         from preceptor.report.page import page
         from preceptor.run.reporting import report_of
 
-        outcomes = None if result.agreement is None else result.outcomes
-        report = report_of(
-            found, machine, command=typed_command(), observed=outcomes, outcome=_OUTCOME
-        )
-        put(html_path, page(report))
+        report = report_of(found, machine, command=typed_command(), outcome=_OUTCOME)
+        # The loop's own agreement: it was worked out once, and by the names that the study gives.
+        put(html_path, page(replace(report, agreement=result.agreement)))
 
 
 def observed_csv(result: "LoopResult") -> str:
