@@ -251,3 +251,10 @@ def test_real_responses_of_the_papers_teachers_meet_table_7(
     held = json.loads(agree(out, "--observed", observed, "--json", "-").stdout)
     assert len(held["teachers"]) == 9
     assert "Left out, predicted but not observed: Phi-3-medium-4k-instruct." in held["remarks"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--draws", "0")])
+def test_a_number_out_of_range_is_refused_by_name(option: str, value: str):
+    shown = preceptor("agree", "case.json", "--observed", "published", option, value)
+    assert shown.exit_code == 2
+    assert option in shown.output and value in shown.output

@@ -62,8 +62,16 @@ _options = group(
     click.option(
         "--calibrate", is_flag=True, help="Fit beta and reward transform, judge them held out."
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Draws teachers."),
-    click.option("--draws", type=int, default=2000, show_default=True, help="Bootstrap draws."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws teachers."
+    ),
+    click.option(
+        "--draws",
+        type=click.IntRange(min=1),
+        default=2000,
+        show_default=True,
+        help="Bootstrap draws.",
+    ),
     click.option(
         "--json", "json_path", metavar="FILE", help="Write all of it; - for standard output."
     ),

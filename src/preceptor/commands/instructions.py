@@ -27,7 +27,9 @@ _QUALITY = ("input_quality", "quality")
 _choice_options = group(
     click.option("--count", type=int, metavar="N", help="Draw N in all. Default: keep all."),
     click.option("--per-source", type=int, metavar="N", help="Draw at most N from each source."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Orders the draw."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Orders the draw."
+    ),
     click.option(
         "--minimum-characters", type=int, default=1, show_default=True, help="Of the conversation."
     ),
