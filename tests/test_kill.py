@@ -62,12 +62,17 @@ def wait_for_scoring(process: "subprocess.Popen[str]") -> str:
     return said
 
 
-def wait_for_scores(process: "subprocess.Popen[str]", store: Path, *, more_than: int) -> None:
-    """Wait until the model has put something more into the store, or the process has ended."""
+def stop_at_scores(process: "subprocess.Popen[str]", store: Path, *, more_than: int) -> None:
+    """Stop the process once the model has put something more into the store, if it has not ended.
+
+    It runs in slices, so that on a fast machine it cannot end between a look at the store and what follows.
+    """
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and shelf_sizes(store).get("conditional", 0) <= more_than:
         assert time.monotonic() < deadline
+        process.send_signal(signal.SIGCONT)
         time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
@@ -111,14 +116,13 @@ def test_runs_killed_at_any_moment_resume_to_the_same_result(study: Study, tmp_p
     sizes = [0]
     for kill in range(KILLS):
         process = study.begin(store, result)
-        if kill % 4 < 2:
-            time.sleep(rng.uniform(0.1, 1.2) * starting)
-        elif kill % 4 == 2:
+        if kill % 4 == 0:
+            stop_at_scores(process, store, more_than=shelf_sizes(store).get("conditional", 0))
+        elif kill % 4 == 1:
             wait_for_scoring(process)
             time.sleep(rng.uniform(0.1, 0.9) * scoring)
         else:
-            wait_for_scores(process, store, more_than=shelf_sizes(store).get("conditional", 0))
-            time.sleep(rng.uniform(0.0, 0.4))
+            time.sleep(rng.uniform(0.1, 1.2) * starting)
         process.kill()
         process.communicate()
         stored = rows_by_key(store)
@@ -141,11 +145,7 @@ def test_an_interrupt_keeps_what_is_computed_and_says_so(study: Study, tmp_path:
     store, result = tmp_path / "store", tmp_path / "got.json"
     process = study.begin(store, result)
     wait_for_scoring(process)
-    while not shelf_sizes(store).get("conditional"):
-        # In slices, so that it cannot end between a look at the store and the interrupt.
-        process.send_signal(signal.SIGCONT)
-        time.sleep(0.05)
-        process.send_signal(signal.SIGSTOP)
+    stop_at_scores(process, store, more_than=0)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=PATIENCE)
