@@ -85,6 +85,7 @@ def _given() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--seconds", type=float, help="of a run, where FOLDER holds one already")
     parser.add_argument("--seed", type=int, default=0, help="of the split and of the kills")
     parser.add_argument("--folder", help="where to keep store and files; by default nowhere")
     return parser.parse_args()
@@ -111,7 +112,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         **told(result),
     }
     if given.kills:
-        found["killed"] = killed(given, folder, seconds, result.to_dict())
+        found["killed"] = killed(given, folder, given.seconds or seconds, result.to_dict())
     return found
 
 
