@@ -1,7 +1,8 @@
 """Whether a tuned base model ends its answers: the share of held-out prompts on which it stops by itself.
 
 A base model without a chat template is tuned on whole short answers, then asked what it was not tuned on.
-The untuned model under the same template stands beside it.
+The untuned model under the same template stands beside it. At temperature 1 answers are drawn as the model
+was taught to give them; a small model's likeliest answers (0) also run into repetitions that never end.
 
     python bench/end_token.py --model FOLDER --rows ../shared/data/zoo_judged/alpaca-7b.json --output DIR
 """
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=256)
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--max-tokens", type=int, default=160)
+    parser.add_argument("--temperature", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16)
@@ -71,8 +73,8 @@ def main() -> None:
         "training_seconds": round(seconds, 1),
         "first_loss": tuned.first_loss,
         "last_loss": tuned.last_loss,
-        "untuned": stopped(student, held_out, given.max_tokens),
-        "tuned": stopped(locate(str(given.output)), held_out, given.max_tokens),
+        "untuned": stopped(student, held_out, given),
+        "tuned": stopped(locate(str(given.output)), held_out, given),
     }
     print(json.dumps(found, indent=2))
 
@@ -89,23 +91,27 @@ def short_rows(student: LocatedModel, given: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def stopped(model: LocatedModel, rows: list[Row], max_tokens: int) -> dict[str, object]:
-    """Return the share of greedy answers that ended by the end token, and the first of them."""
+def stopped(model: LocatedModel, rows: list[Row], given: argparse.Namespace) -> dict[str, object]:
+    """Return, for each temperature, the share of answers that ended by the end token, and the first."""
     encoder = Encoder(load_tokenizer(model), choose_template("auto", model.folder), max_length=2048)
     chat = TransformersChat(load_model(model, dtype="float32", device="cpu"), encoder, batch=20)
-    requests = [
-        ChatRequest((prompt,), temperature=0.0, max_tokens=max_tokens) for prompt, _ in rows
-    ]
-    answers = {one.index: one.outcome for one in chat.complete_all(requests)}
-    ended = [
-        isinstance(one, Completion) and one.finish_reason == "stop" for one in answers.values()
-    ]
-    first = answers[0]
-    return {
-        "stopped": sum(ended),
-        "share": sum(ended) / len(rows),
-        "first_answer": first.text[:200] if isinstance(first, Completion) else str(first),
-    }
+    found: dict[str, object] = {}
+    for temperature in given.temperature:
+        requests = [
+            ChatRequest((prompt,), temperature=temperature, max_tokens=given.max_tokens, seed=seed)
+            for seed, (prompt, _) in enumerate(rows)
+        ]
+        answers = {one.index: one.outcome for one in chat.complete_all(requests)}
+        ended = [
+            isinstance(one, Completion) and one.finish_reason == "stop" for one in answers.values()
+        ]
+        first = answers[0]
+        found[f"temperature {temperature:g}"] = {
+            "stopped": sum(ended),
+            "share": sum(ended) / len(rows),
+            "first_answer": first.text[:200] if isinstance(first, Completion) else str(first),
+        }
+    return found
 
 
 if __name__ == "__main__":
