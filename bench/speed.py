@@ -7,10 +7,17 @@ Attention's own multiplications are told apart, because peers' references usuall
 interleaved and medians of ratios are reported, because absolute times on a shared machine mean little.
 
     python bench/speed.py --model FOLDER --responses ../shared/data/zoo/*.jsonl
+
+Models of the size that users tune do not come with a package; `--shape` measures one with random weights, on
+which speed does not depend, and the tokens of `--model`.
+
+The variables MKL_ENABLE_INSTRUCTIONS=AVX2 and ATEN_CPU_CAPABILITY=avx2 hold everything to the instructions
+of a processor without AVX-512: the limit, the peers and the engine.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +32,19 @@ from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
 from preceptor.instructions import ResponseSource
 from preceptor.templates import Encoder, choose_template
 
+SHAPES = {
+    "llama-3.2-1b": {
+        "vocab_size": 128_256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    }
+}
+"""Configurations of Llama models, from their public cards."""
+
 
 class Work(NamedTuple):
     """Multiplications that cannot be avoided, in floating point operations."""
@@ -37,6 +57,7 @@ class Work(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
+    parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--responses", nargs="+", required=True)
     parser.add_argument("--instructions", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=512)
@@ -48,11 +69,21 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     located = locate(given.model)
     pairs = read_pairs(located, given)
-    model = load_model(located, dtype="float32", device="cpu")
+    model = load(located, given.shape)
     work = necessary(model, pairs)
     contenders = build(located, model, given)
     rounds = [one_round(contenders, pairs) for _ in range(given.rounds)]
     print(json.dumps(summary(located, work, rounds, given), indent=2))
+
+
+def load(located: LocatedModel, shape: str | None) -> Any:
+    """Return the model, or one of another shape with random weights, the same at every call."""
+    if shape is None:
+        return load_model(located, dtype="float32", device="cpu")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SHAPES[shape])).eval()
 
 
 def read_pairs(located: LocatedModel, given: argparse.Namespace) -> list[TokenizedPair]:
@@ -79,9 +110,25 @@ def necessary(model: Any, pairs: Sequence[TokenizedPair]) -> Work:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     spans = [(0, len(prompt)) for prompt in prompts]
     spans += [(len(pair.prompt), len(pair.response) - 1) for pair in pairs]
-    seen = sum(length * before + length * (length + 1) / 2 for before, length in spans)
-    attention = 4 * width * config.num_attention_heads * config.num_hidden_layers * seen
+    seen = sum(
+        seen_keys(before, length, window) for window in windows(config) for before, length in spans
+    )
+    attention = 4 * width * config.num_attention_heads * seen
     return Work(2.0 * body * inner + 2.0 * embedding.numel() * predicted, attention, predicted)
+
+
+def windows(config: Any) -> list[int | None]:
+    """Return how many keys a query of each layer may see at most; None: all before it."""
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    sliding = getattr(config, "sliding_window", None)
+    return [sliding if kind == "sliding_attention" else None for kind in kinds]
+
+
+def seen_keys(before: int, length: int, window: int | None) -> float:
+    """Return how many pairs of query and key there are in `length` tokens that follow `before` others."""
+    if window is None:
+        return length * before + length * (length + 1) / 2
+    return float(sum(min(before + place + 1, window) for place in range(length)))
 
 
 Contender = Callable[[Sequence[TokenizedPair]], list[float]]
@@ -89,7 +136,7 @@ Contender = Callable[[Sequence[TokenizedPair]], list[float]]
 
 def build(located: LocatedModel, model: Any, given: argparse.Namespace) -> dict[str, Contender]:
     """Return everything that can score pairs here, by name."""
-    plain = load_model(located, dtype="float32", device="cpu")
+    plain = load(located, given.shape)
     engine = TransformersLikelihood(model, EngineOptions(token_budget=given.token_budget))
     contenders: dict[str, Contender] = {
         "preceptor": lambda pairs: ours(engine, pairs),
@@ -225,8 +272,12 @@ def summary(
         }
     peaks = [round(result["peak"] / 1e9, 1) for r in rounds for result in r.values()]
     return {
-        "model": located.name,
+        "model": given.shape or located.name,
         "settings": vars(given) | {"responses": len(given.responses)},
+        "processor_instructions": {
+            "pytorch": torch.backends.cpu.get_cpu_capability(),
+            "mkl": os.environ.get("MKL_ENABLE_INSTRUCTIONS", "its own choice"),
+        },
         "response_tokens": work.tokens,
         "gigaflops_of_product": peaks,
         "contenders": rows,

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from preceptor.engines import kernels as module
-from preceptor.engines.attention import _attend, _Scoring
+from preceptor.engines.attention import PackContext, _attend, _Scoring, running
 from preceptor.engines.head import _CompiledFold, _Fold
 from preceptor.engines.kernels import (
     GELU_TANH,
@@ -17,18 +18,27 @@ from preceptor.engines.kernels import (
     attends,
     fits,
     kernels,
+    rotates,
 )
-from preceptor.engines.memory import normalise_at_once
+from preceptor.engines.memory import _rotates_in_place, normalise_at_once
+from preceptor.engines.packing import Pack
 
 SPECIAL = [torch.nan, torch.inf]
 
 
-@pytest.fixture
-def compiled() -> Kernels:
+@pytest.fixture(params=["own", "AVX2"])
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels]:
+    """The compiled steps by this processor's best instructions, and by those of one without AVX-512."""
+    if request.param == "AVX2":
+        if torch.backends.cpu.get_cpu_capability() != "AVX512":
+            pytest.skip("the processor's own instructions are no better")
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    kernels.cache_clear()
     found = kernels()
     if found is None:
         pytest.skip("no C compiler is here")
-    return found
+    yield found
+    kernels.cache_clear()
 
 
 @pytest.fixture
@@ -115,6 +125,77 @@ def test_norms_are_those_of_the_definition(compiled: Kernels, width: int):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("width", [2, 6, 32, 80, 256])
+def test_positions_are_embedded_as_by_the_definition(compiled: Kernels, width: int):
+    source = torch.Generator().manual_seed(5)
+    states = torch.randn(7, 3, width, generator=source).transpose(0, 1)
+    cosine, sine = (torch.rand(7, width, generator=source) for _ in range(2))
+    low, high = states.chunk(2, dim=-1)
+    expected = states * cosine + torch.cat((-high, low), dim=-1) * sine
+    found = compiled.rotate(states, cosine, sine)
+    assert found is states
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_one_row_with_angles_for_its_whole_width_rotates():
+    states, angles = torch.zeros(1, 2, 5, 8), torch.zeros(1, 5, 8)
+    assert rotates(states, states[:, :1], angles, angles)
+    assert rotates(torch.zeros(1, 5, 2, 8).transpose(1, 2), states, angles, angles)
+    assert not rotates(states, states, angles[..., :4], angles[..., :4])
+    assert not rotates(states.expand(3, 2, 5, 8), states, angles, angles)
+    assert not rotates(states, states.half(), angles, angles)
+
+
+@pytest.fixture
+def architecture(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of transformers whose rotation is put back after the test."""
+    from transformers.models.llama import modeling_llama
+
+    found = modeling_llama.apply_rotary_pos_emb
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", getattr(found, "plain", found))
+    return modeling_llama
+
+
+def test_queries_and_keys_are_rotated_in_place_only_while_a_pack_is_run(
+    compiled: Kernels, architecture: ModuleType
+):
+    plain = architecture.apply_rotary_pos_emb
+    assert _rotates_in_place(architecture)
+    assert _rotates_in_place(architecture)  # not twice
+    rotate = architecture.apply_rotary_pos_emb
+    assert rotate.plain is plain
+    source = torch.Generator().manual_seed(5)
+    query, key = (torch.randn(1, heads, 6, 64, generator=source) for heads in (4, 2))
+    angles = torch.rand(1, 6, 64, generator=source)
+    expected = plain(query, key, angles.cos(), angles.sin())
+    untouched = rotate(query, key, angles.cos(), angles.sin())
+    assert all(map(torch.equal, untouched, expected))
+    pack = Pack((1,), (0,), ())
+    with running(PackContext(pack, None, None)):
+        other = rotate(query, key, angles.cos(), angles.sin(), unsqueeze_dim=1)
+        assert all(map(torch.equal, other, expected))
+        found = rotate(query, key, angles.cos(), angles.sin())
+    assert found[0] is query
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rotation_that_means_something_else_is_left_as_it_is(
+    compiled: Kernels, architecture: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    def halves(query: torch.Tensor, key: torch.Tensor, *angles: torch.Tensor):
+        return query / 2, key / 2
+
+    def three(query: torch.Tensor, key: torch.Tensor, frequencies: torch.Tensor):
+        return query, key
+
+    for other in (halves, three):
+        monkeypatch.setattr(architecture, "apply_rotary_pos_emb", other)
+        assert not _rotates_in_place(architecture)
+        assert architecture.apply_rotary_pos_emb is other
+    assert not _rotates_in_place(module)
+
+
 @pytest.mark.parametrize("heads", [(9, 3, 64, 64), (4, 1, 128, 128), (2, 2, 32, 96)])
 @pytest.mark.parametrize(("shared", "own"), [(0, 1), (0, 33), (7, 100), (64, 31), (40, 64)])
 @pytest.mark.parametrize("window", [None, 1, 5, 40, 64, 1000])
@@ -142,6 +223,7 @@ def test_attention_is_that_of_pytorch(
         query[0],
         (keys[0, :, :shared], values[0, :, :shared]),
         (keys[0, :, shared:].clone(), values[0, :, shared:]),
+        torch.empty(own, count, value_width),
         scale=0.2,
         window=window,
     )
@@ -153,7 +235,8 @@ def test_a_spoiled_key_spoils_only_those_who_see_it(compiled: Kernels):
     query, keys, values = (torch.randn(2, 50, 32, generator=source) for _ in range(3))
     keys[:, 20] = torch.nan
     nothing = (keys[:, :0], values[:, :0])
-    out = compiled.attend(query, nothing, (keys, values), scale=0.2, window=10)
+    out = torch.empty(50, 2, 32)
+    compiled.attend(query, nothing, (keys, values), out, scale=0.2, window=10)
     spoiled = out.isnan().any(-1).any(-1)
     assert spoiled.nonzero().squeeze(-1).tolist() == list(range(20, 30))
 

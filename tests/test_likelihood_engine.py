@@ -270,6 +270,23 @@ def test_a_response_that_never_fits_is_left_out_and_the_others_are_right(
         assert_close(found[index], reference(model, pairs[index]))
 
 
+def test_a_prompt_that_never_fits_takes_only_its_own_responses_with_it(
+    make_model: MakeModel, caplog: pytest.LogCaptureFixture, two_threads: int
+) -> None:
+    source = random.Random(2)
+    prompts = [random_ids(source, n) for n in (5, 70)]
+    pairs = [TokenizedPair(prompts[n % 2], random_ids(source, 20)) for n in range(12)]
+    engine = TransformersLikelihood(make_model("llama"), EngineOptions(token_budget=50))
+    limit_memory(engine, 60)
+    with caplog.at_level(logging.WARNING, "preceptor"):
+        found = {m.index: m.statistics for batch in engine.measure(pairs) for m in batch}
+    assert sorted(found) == list(range(0, 12, 2))
+    assert "70 tokens in one row do not fit in memory and 6 responses are left out" in caplog.text
+    assert engine.budget == 50
+    for index, statistics in found.items():
+        assert_close(statistics, reference(make_model("llama"), pairs[index]))
+
+
 def test_memory_that_never_suffices_gives_nothing_and_ends(make_model: MakeModel) -> None:
     pairs = [TokenizedPair(p, (n,)) for p in ((5,), (6, 7, 8)) for n in range(3, 9)]
     engine = TransformersLikelihood(make_model("llama"), EngineOptions(token_budget=8))

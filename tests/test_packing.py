@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.packing import Pack, plan
+from preceptor.engines.packing import Pack, Plan, plan
 
 prompts = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple), min_size=1, max_size=4
@@ -24,14 +24,19 @@ def pair_lists(draw: st.DrawFn) -> list[TokenizedPair]:
     return [TokenizedPair(*one) for one in draw(st.lists(drawn, min_size=1, max_size=14))]
 
 
+def plans_of(pairs: Sequence[TokenizedPair], budget: int) -> list[Plan]:
+    return list(plan(pairs, range(len(pairs)), budget=budget))
+
+
 def packs_of(
     pairs: Sequence[TokenizedPair], budget: int, indices: Sequence[int] | None = None
 ) -> list[Pack]:
-    return list(plan(pairs, range(len(pairs)) if indices is None else indices, budget=budget))
+    plans = plan(pairs, range(len(pairs)) if indices is None else indices, budget=budget)
+    return [pack for one in plans for pack in (one.pack, *one.resuming)]
 
 
 def branches_of(packs: Sequence[Pack]) -> list[int]:
-    return [b.index for pack in packs for group in pack.groups for b in group.branches]
+    return [index for pack in packs for index in pack.indices]
 
 
 @given(pair_lists(), budgets)
@@ -49,38 +54,36 @@ def test_only_the_pairs_named_are_planned(
 
 @example(ONE_TOKEN_RESUMED, 1)
 @given(pair_lists(), budgets)
-def test_only_a_single_response_exceeds_the_budget(pairs: list[TokenizedPair], budget: int) -> None:
+def test_only_a_single_prompt_or_response_exceeds_the_budget(
+    pairs: list[TokenizedPair], budget: int
+) -> None:
     for pack in packs_of(pairs, budget):
-        assert len(pack.ids) <= budget or len(branches_of([pack])) == 1
+        assert len(pack.ids) <= budget or len(pack.indices) <= 1
 
 
 @given(pair_lists(), budgets)
-def test_each_prompt_stands_in_the_rows_once_and_is_resumed_afterwards(
-    pairs: list[TokenizedPair], budget: int
-) -> None:
-    seen: list[tuple[int, ...]] = []
-    for pack in packs_of(pairs, budget):
-        for place, group in enumerate(pack.groups):
-            prompt = pairs[group.branches[0].index].prompt
-            assert {pairs[branch.index].prompt for branch in group.branches} == {prompt}
-            assert group.prompt_tokens == len(prompt)
-            if group.resumed:
-                assert place == 0
-                assert seen[-1] == prompt
-            else:
-                assert pack.ids[group.start : group.stop] == prompt
-                seen.append(prompt)
+def test_each_prompt_stands_in_the_rows_once(pairs: list[TokenizedPair], budget: int) -> None:
+    groups = [(pack, group) for pack in packs_of(pairs, budget) for group in pack.groups]
+    seen = [pack.ids[group.start : group.stop] for pack, group in groups if not group.resumed]
     assert sorted(seen) == sorted({pair.prompt for pair in pairs})
+    for _, group in groups:
+        prompts = {pairs[branch.index].prompt for branch in group.branches}
+        assert len(prompts) <= 1
+        assert all(len(prompt) == group.prompt_tokens for prompt in prompts)
 
 
 @given(pair_lists(), budgets)
-def test_a_pack_is_kept_exactly_when_the_next_one_resumes_its_last_prompt(
+def test_what_resumes_a_prompt_runs_after_a_pack_that_holds_nothing_else(
     pairs: list[TokenizedPair], budget: int
 ) -> None:
-    packs = packs_of(pairs, budget)
-    resumes = [pack.groups[0].resumed for pack in packs]
-    assert [pack.kept for pack in packs] == [*resumes[1:], False]
-    assert not resumes[0]
+    for one in plans_of(pairs, budget):
+        assert one.tokens == sum(len(pack.ids) for pack in (one.pack, *one.resuming))
+        assert not any(group.resumed for group in one.pack.groups)
+        assert bool(one.resuming) == (not one.pack.indices)
+        for pack in one.resuming:
+            (group,) = pack.groups
+            assert group.resumed
+            assert {pairs[index].prompt for index in pack.indices} == {one.pack.ids}
 
 
 @given(pair_lists(), budgets)
@@ -132,18 +135,16 @@ def test_responses_that_fit_together_share_one_pack() -> None:
 def test_a_long_prompt_is_computed_once_for_all_its_responses(budget: int) -> None:
     pairs = [TokenizedPair((1, 1, 1, 1), (3, number)) for number in range(3)]
     packs = packs_of(pairs, budget)
-    assert packs[0].ids[:4] == (1, 1, 1, 1)
+    assert packs[0].ids == (1, 1, 1, 1)
     assert sum(len(pack.ids) for pack in packs) == 4 + 3
     assert all(pack.groups[0].resumed for pack in packs[1:])
 
 
-def test_a_short_prompt_leaves_its_packs_independent_and_even() -> None:
+def test_packs_of_one_prompt_are_even() -> None:
     pairs = [TokenizedPair((1, 2), (3,) * 11) for _ in range(40)]
-    packs = packs_of(pairs, budget=128)
-    assert sorted(branches_of(packs)) == list(range(40))
-    assert [pack.kept for pack in packs] == [False] * 4
-    assert all(pack.ids[:2] == (1, 2) and not pack.groups[0].resumed for pack in packs)
-    assert {len(pack.ids) for pack in packs} == {102}
+    (one,) = plans_of(pairs, budget=128)
+    assert sorted(branches_of(one.resuming)) == list(range(40))
+    assert {len(pack.ids) for pack in one.resuming} == {100}
 
 
 def test_no_pairs_make_no_packs() -> None:

@@ -24,7 +24,7 @@ NAME = "preceptor_packed"
 
 @dataclass
 class PromptMemory:
-    """Keys and values, per layer, of the prompt that the next pack resumes; None where there is none."""
+    """Keys and values, per layer, of a prompt that later packs resume; the state of its last token."""
 
     layers: dict[int, "tuple[torch.Tensor, torch.Tensor]"] = field(default_factory=dict)
     last_hidden: "torch.Tensor | None" = None
@@ -63,6 +63,11 @@ def running(context: PackContext) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def is_running() -> bool:
+    """Whether a pack is being run here and now."""
+    return _current.get(None) is not None
 
 
 def register() -> None:
@@ -107,13 +112,13 @@ def packed_attention(
         if not group.resumed:
             nothing = (prompt_key[:, :, :0], prompt_value[:, :, :0])
             span = slice(group.start, group.stop)
-            output[:, span] = _attend_after(nothing, query[:, :, span], prompt, scoring)
+            _attend_after(nothing, query[:, :, span], prompt, scoring, output[:, span])
         for branch in group.branches:
             if branch.start == branch.stop:
                 continue
             span = slice(branch.start, branch.stop)
             own = (key[:, :, span], value[:, :, span])
-            output[:, span] = _attend_after(prompt, query[:, :, span], own, scoring)
+            _attend_after(prompt, query[:, :, span], own, scoring, output[:, span])
     if context.kept is not None:
         context.kept.layers[layer] = (prompt_key.clone(), prompt_value.clone())
     return output, None
@@ -124,7 +129,7 @@ def _prompt_states(
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     if group.resumed:
         if context.resumed is None:
-            raise RuntimeError("a pack resumes a prompt that no pack before it kept")
+            raise RuntimeError("a pack resumes a prompt that no pack kept")
         return context.resumed.layers[layer]
     key, value = states
     return key[:, :, group.start : group.stop], value[:, :, group.start : group.stop]
@@ -141,16 +146,18 @@ def _attend_after(
     query: "torch.Tensor",
     own: "tuple[torch.Tensor, torch.Tensor]",
     scoring: _Scoring,
-) -> "torch.Tensor":
-    """Attend causally to the keys and values of the prompt, then to one's own; (1, tokens, heads, width)."""
+    out: "torch.Tensor",
+) -> None:
+    """Attend causally to keys and values of the prompt and to one's own; `out` (1, tokens, heads, width)."""
     compiled = kernels()
     plain = scoring.softcap is None and scoring.sinks is None
     if compiled is not None and plain and attends(query, *prompt, *own):
         scale = scoring.scale if scoring.scale is not None else query.shape[-1] ** -0.5
         shared, latter = (prompt[0][0], prompt[1][0]), (own[0][0], own[1][0])
-        return compiled.attend(query[0], shared, latter, scale=scale, window=scoring.window)[None]
+        compiled.attend(query[0], shared, latter, out[0], scale=scale, window=scoring.window)
+        return
     keys, values = (_joined(*pair) for pair in zip(prompt, own, strict=True))
-    return _attend(query, keys, values, scoring)
+    out.copy_(_attend(query, keys, values, scoring))
 
 
 def _attend(

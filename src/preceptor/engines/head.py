@@ -5,6 +5,7 @@ log-normaliser, an entropy and a count of likelier tokens, and overwritten by th
 CPU the tile stays in cache, so that the folding costs a few percent of the multiplication it follows.
 """
 
+import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -113,7 +114,8 @@ class _CompiledFold:
         self.targets = targets.contiguous()
         self.threshold = target_logits
         self.target = target_logits.clone()
-        self.top = torch.full_like(target_logits, -torch.inf)
+        # In units of ln 2, as the compiled steps count; the target's logit is seldom far from the largest.
+        self.top = target_logits / math.log(2)
         self.total = torch.zeros_like(target_logits, dtype=torch.float64)
         self.weighted = torch.zeros_like(self.total)
         self.above = torch.zeros_like(target_logits)
@@ -126,8 +128,8 @@ class _CompiledFold:
     def result(self) -> TokenTensors:
         """Return the statistics over all tiles."""
         shift = self.total.log()
-        nll = (self.top.double() - self.target) + shift
-        entropy = shift - self.weighted / self.total
+        nll = (self.top.double() * math.log(2) - self.target) + shift
+        entropy = shift - self.weighted / self.total * math.log(2)
         rank = (self.above + 1).clamp(max=RANK_LIMIT)
         return TokenTensors(nll.float(), rank, entropy.float())
 

@@ -11,14 +11,14 @@
 /* As many lanes as a register has, or two registers; sums of QUERIES by two of them stay in registers. */
 #ifdef __AVX512F__
 #define LANES 16
-#define QUERIES 8
+#define QUERIES 12
 #else
 #define LANES 8
-#define QUERIES 4
+#define QUERIES 6
 #endif
 
 #define KEYS (2 * LANES) /* keys of a block */
-#define TILE 32          /* queries that go through a block while it is in the cache */
+#define TILE 48          /* queries that go through a block while it is in the cache */
 
 typedef float reals __attribute__((vector_size(4 * LANES)));
 typedef int32_t whole __attribute__((vector_size(4 * LANES)));
@@ -49,9 +49,18 @@ static inline void stored(float *at, reals values) { memcpy(at, &values, sizeof 
 
 static inline float sum(reals values)
 {
-    float total = 0;
-    for (int lane = 0; lane < LANES; lane++) total += values[lane];
-    return total;
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++) values[lane] += values[lane + half];
+    return values[0];
+}
+
+/* The largest number; NaN counts as none. */
+static inline float most(reals values)
+{
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            values[lane] = values[lane + half] > values[lane] ? values[lane + half] : values[lane];
+    return values[0];
 }
 
 static inline reals bounded(reals values, float low, float high)
@@ -60,28 +69,59 @@ static inline reals bounded(reals values, float low, float high)
     return chosen(values > all(high), all(high), values);
 }
 
-/* e to the power of values within -87 and 88: 2^n times the Taylor series of what is left, to 1e-7. */
-static inline reals exponential(reals values)
+#define LOG2_E 1.44269504088896341
+#define LOWEST -126.0f /* the least power of two that is a normal number */
+
+/* 2 to the power of values within -126 and 127: 2^n times the polynomial of degree six that is nearest to
+ * 2^rest, to 1e-7. */
+static inline reals power_of_two(reals values)
 {
     const float to_whole = 12582912.0f; /* 1.5 * 2^23: adding it rounds, and leaves n in the low bits */
-    reals shifted = values * 1.44269504f + to_whole;
-    reals n = shifted - to_whole;
-    reals rest = values - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts */
-    reals series = rest * (1.0f / 5040) + 1.0f / 720;
-    series = series * rest + 1.0f / 120;
-    series = series * rest + 1.0f / 24;
-    series = series * rest + 1.0f / 6;
-    series = series * rest + 0.5f;
+    const reals shifted = values + to_whole, rest = values - (shifted - to_whole);
+    reals series = rest * 0.000153458116f + 0.00133999312f;
+    series = series * rest + 0.00961848896f;
+    series = series * rest + 0.0555032878f;
+    series = series * rest + 0.240226469f;
+    series = series * rest + 0.693147206f;
     series = series * rest + 1.0f;
-    series = series * rest + 1.0f;
-    return series * (reals)(((whole)shifted << 23) + 0x3f800000);
+    return (reals)((whole)series + ((whole)shifted << 23));
+}
+
+/* Sums over a row of logits, with t = logit / ln 2 - top. */
+typedef struct {
+    float highest;           /* the largest logit */
+    double total, weighted;  /* the sums of 2^t and of t * 2^t */
+} Sums;
+
+static inline Sums row_sums(const float *logits, int64_t columns, float top)
+{
+    const int64_t even = columns - columns % LANES, left = columns - even;
+    reals highest = all(-INFINITY), total = all(0), weighted = all(0);
+    for (int64_t at = 0; at < even; at += LANES) {
+        const reals values = loaded(logits + at);
+        highest = chosen(values > highest, values, highest);
+        reals lower = values * (float)LOG2_E - top;
+        lower = chosen(lower < all(LOWEST), all(LOWEST), lower);
+        const reals weight = power_of_two(lower);
+        total += weight;
+        weighted += weight * lower;
+    }
+    Sums sums = {most(highest), sum(total), sum(weighted)};
+    for (int64_t at = even; left && at < columns; at++) {
+        if (logits[at] > sums.highest) sums.highest = logits[at];
+        const double lower = fmax(logits[at] * LOG2_E - top, LOWEST);
+        const double weight = isnan(logits[at]) ? NAN : exp2(lower);
+        sums.total += weight;
+        sums.weighted += weight * lower;
+    }
+    return sums;
 }
 
 /* Fold a tile of logits (rows, columns) into running statistics of each row.
  *
- * `first` is the vocabulary entry of the first column. `top` is the largest logit so far, `total` the sum of
- * exp(logit - top), `weighted` the sum of exp(logit - top) * (logit - top), `above` the number of entries
- * other than the target that are larger than `threshold`; `found` is the target's logit once it is met.
+ * `first` is the vocabulary entry of the first column. `top` is about the largest logit so far, over ln 2; with
+ * t = logit / ln 2 - top, `total` is the sum of 2^t, `weighted` that of t * 2^t. `above` counts the entries other
+ * than the target that are larger than `threshold`; `found` is the target's logit once it is met.
  */
 void preceptor_fold(const float *logits, int64_t rows, int64_t columns, int64_t first,
                     const int64_t *targets, const float *thresholds, float *found, float *top,
@@ -89,55 +129,31 @@ void preceptor_fold(const float *logits, int64_t rows, int64_t columns, int64_t 
 {
     for (int64_t row = 0; row < rows; row++) {
         const float *here = logits + row * columns;
-        const int64_t even = columns - columns % LANES, left = columns - even;
-        reals largest = all(-INFINITY);
-        for (int64_t at = 0; at < even; at += LANES) {
-            reals values = loaded(here + at);
-            largest = chosen(values > largest, values, largest);
-        }
-        if (left) {
-            reals values = last(here + even, left, -INFINITY);
-            largest = chosen(values > largest, values, largest);
-        }
-        float highest = -INFINITY;
-        for (int lane = 0; lane < LANES; lane++)
-            if (largest[lane] > highest) highest = largest[lane];
-
-        if (highest > top[row]) {
+        Sums sums = row_sums(here, columns, top[row]);
+        if (sums.highest * LOG2_E > top[row] + 20) { /* else 2^t stays so small that nothing is lost */
+            const float risen = (float)(sums.highest * LOG2_E);
             if (total[row] > 0) {
-                double lift = (double)top[row] - highest, scale = exp(lift);
+                const double lift = (double)top[row] - risen, scale = exp2(lift);
                 weighted[row] = scale * (weighted[row] + total[row] * lift);
                 total[row] *= scale;
             }
-            top[row] = highest;
+            top[row] = risen;
+            sums = row_sums(here, columns, risen);
         }
-        const reals peak = all(top[row]), threshold = all(thresholds[row]);
-        reals sums = all(0), products = all(0);
-        for (int64_t at = 0; at < even; at += LANES) {
-            reals lower = loaded(here + at) - peak;
-            lower = chosen(lower < all(-87), all(-87), lower);
-            reals weight = exponential(lower);
-            sums += weight;
-            products += weight * lower;
-        }
-        total[row] += sum(sums);
-        weighted[row] += sum(products);
-        for (int64_t at = even; at < columns; at++) {
-            double lower = fmax((double)here[at] - top[row], -87), weight = exp(lower);
-            if (isnan(here[at])) weight = NAN;
-            total[row] += weight;
-            weighted[row] += weight * lower;
-        }
+        total[row] += sums.total;
+        weighted[row] += sums.weighted;
 
         const int64_t own = targets[row] - first;
         const int met = own >= 0 && own < columns;
         if (met) found[row] = here[own];
-        if (!(highest > thresholds[row])) continue; /* most tokens are likelier than a whole tile */
+        if (!(sums.highest > thresholds[row])) continue; /* most tokens are likelier than a whole tile */
+        const int64_t even = columns - columns % LANES;
+        const reals threshold = all(thresholds[row]);
         whole counts = {0};
         for (int64_t at = 0; at < even; at += LANES) counts -= loaded(here + at) > threshold;
-        if (left) counts -= last(here + even, left, -INFINITY) > threshold;
         int64_t count = 0;
         for (int lane = 0; lane < LANES; lane++) count += counts[lane];
+        for (int64_t at = even; at < columns; at++) count += here[at] > thresholds[row];
         above[row] += (float)(count - (met && here[own] > thresholds[row]));
     }
 }
@@ -176,21 +192,44 @@ void preceptor_gate(float *gate, const float *up, int64_t count, float slope, fl
         const int64_t here = count - at < LANES ? count - at : LANES;
         reals g = here == LANES ? loaded(gate + at) : last(gate + at, here, 0);
         reals u = here == LANES ? loaded(up + at) : last(up + at, here, 0);
-        reals power = bounded((g + cube * g * g * g) * -slope, -87, 87);
-        reals values = g / (1.0f + exponential(power)) * u;
+        reals power = bounded((g + cube * g * g * g) * (-slope * (float)LOG2_E), LOWEST, -LOWEST);
+        reals values = g / (1.0f + power_of_two(power)) * u;
         memcpy(gate + at, &values, (size_t)here * sizeof(float));
     }
 }
 
-/* sums[query][0, 1] += rows[query][step] * columns[step][0, 1] over `steps`; columns are KEYS apart or
- * `column_stride`. What both products of attention come down to. */
+/* Rotary position embedding in place, of (heads, tokens, width) given by the strides of head and token:
+ * of each pair (i, i + width / 2), by the rows of `cosine` and `sine`, both (tokens, width). */
+void preceptor_rotate(float *values, int64_t head_stride, int64_t token_stride, int64_t heads,
+                      int64_t tokens, int64_t width, const float *cosine, const float *sine)
+{
+    const int64_t half = width / 2;
+    for (int64_t token = 0; token < tokens; token++, cosine += width, sine += width)
+        for (int64_t head = 0; head < heads; head++) {
+            float *low = values + head * head_stride + token * token_stride, *high = low + half;
+            int64_t at = 0;
+            for (; at + LANES <= half; at += LANES) {
+                const reals one = loaded(low + at), other = loaded(high + at);
+                stored(low + at, one * loaded(cosine + at) - other * loaded(sine + at));
+                stored(high + at, other * loaded(cosine + half + at) + one * loaded(sine + half + at));
+            }
+            for (; at < half; at++) {
+                const float one = low[at], other = high[at];
+                low[at] = one * cosine[at] - other * sine[at];
+                high[at] = other * cosine[half + at] + one * sine[half + at];
+            }
+        }
+}
+
+/* sums[query][0, 1] += rows[query][step] * columns[step][0, 1] over `steps`; a step's columns are KEYS
+ * numbers. What both products of attention come down to. */
 static inline void product(reals sums[QUERIES][2], const float *rows, int64_t row_stride,
-                           const float *columns, int64_t column_stride, int64_t steps)
+                           const float *columns, int64_t steps)
 {
     for (int64_t step = 0; step < steps; step++) {
-        const reals one = loaded(columns + step * column_stride);
-        const reals other = loaded(columns + step * column_stride + LANES);
-#pragma GCC unroll 8
+        const reals one = loaded(columns + step * KEYS);
+        const reals other = loaded(columns + step * KEYS + LANES);
+#pragma GCC unroll 12
         for (int query = 0; query < QUERIES; query++) {
             const float factor = rows[query * row_stride + step];
             sums[query][0] += factor * one;
@@ -209,11 +248,50 @@ static void turn_keys(float *blocks, const float *keys, int64_t token_stride, in
     }
 }
 
+/* Panels of KEYS columns of the values, each (padded, KEYS). */
+static void part_values(float *panels, const float *values, int64_t token_stride, int64_t from,
+                        int64_t count, int64_t value_width, int64_t padded)
+{
+    for (int64_t key = 0; key < count; key++)
+        for (int64_t place = 0; place < value_width; place += KEYS)
+            memcpy(panels + place * padded + (from + key) * KEYS, values + key * token_stride + place,
+                   KEYS * sizeof(float));
+}
+
+/* Scores of one query, over ln 2, to weights that sum to the number returned; 0 outside of `low` to `high`. */
+static float weigh(float *scores, int64_t from, int64_t low, int64_t high, int64_t to)
+{
+    for (int64_t key = from; key < low; key++) scores[key] = -INFINITY;
+    for (int64_t key = high; key < to; key++) scores[key] = -INFINITY;
+    reals largest = all(-INFINITY), other = largest; /* KEYS is two registers */
+    for (int64_t key = from; key < to; key += KEYS) {
+        const reals one = loaded(scores + key), two = loaded(scores + key + LANES);
+        largest = chosen(one > largest, one, largest);
+        other = chosen(two > other, two, other);
+    }
+    const float highest = most(chosen(other > largest, other, largest));
+    reals sums = all(0);
+    for (int64_t key = from; key < to; key += LANES) {
+        const reals lower = loaded(scores + key) - highest;
+        const whole far = lower < all(LOWEST);
+        const reals weight = chosen(far, all(0), power_of_two(chosen(far, all(LOWEST), lower)));
+        stored(scores + key, weight);
+        sums += weight;
+    }
+    return sum(sums);
+}
+
+static int64_t padded_rows(int64_t rows) { return (rows + QUERIES - 1) / QUERIES * QUERIES; }
+
+static int64_t padded_keys(int64_t keys) { return (keys + KEYS - 1) / KEYS * KEYS; }
+
+/* Between rows of weights: not a power of two, whose rows would contend for the same places of the cache. */
+static int64_t weight_stride(int64_t keys) { return padded_keys(keys) + LANES; }
+
 /* Floats that preceptor_attend needs as scratch. */
 int64_t preceptor_attend_scratch(int64_t keys, int64_t width, int64_t value_width)
 {
-    const int64_t padded = (keys + KEYS - 1) / KEYS * KEYS;
-    return padded * (width + value_width + TILE) + TILE * (width + value_width);
+    return padded_keys(keys) * (width + value_width) + TILE * (weight_stride(keys) + width);
 }
 
 /* Attend causally: `queries` queries are the last positions of `shared + own` keys, and each sees the
@@ -230,92 +308,63 @@ void preceptor_attend(const float *query, int64_t query_head, int64_t query_toke
                       int64_t key_heads, int64_t width, int64_t value_width, float scale,
                       int64_t window, float *out, float *scratch)
 {
-    const int64_t keys = shared + own, padded = (keys + KEYS - 1) / KEYS * KEYS;
-    float *turned = scratch, *values = turned + padded * width;
-    float *weights = values + padded * value_width, *rows = weights + TILE * padded;
-    float *mixed = rows + TILE * width;
+    const int64_t keys = shared + own, padded = padded_keys(keys), stride = weight_stride(keys);
+    float *turned = scratch, *panels = turned + padded * width;
+    float *weights = panels + padded * value_width, *rows = weights + TILE * stride;
+    memset(scratch, 0, (size_t)(padded * (width + value_width)) * sizeof(float));
     for (int64_t group = 0; group < key_heads; group++) {
-        memset(turned + (padded - KEYS) * width, 0, (size_t)(KEYS * width) * sizeof(float));
-        memset(values + (padded - KEYS) * value_width, 0, (size_t)(KEYS * value_width) * sizeof(float));
         turn_keys(turned, shared_key + group * shared_strides[0], shared_strides[1], 0, shared, width);
         turn_keys(turned, own_key + group * own_strides[0], own_strides[1], shared, own, width);
-        for (int64_t key = 0; key < keys; key++) {
-            const float *from = key < shared
-                                    ? shared_value + group * shared_strides[2] + key * shared_strides[3]
-                                    : own_value + group * own_strides[2] + (key - shared) * own_strides[3];
-            memcpy(values + key * value_width, from, (size_t)value_width * sizeof(float));
-        }
+        part_values(panels, shared_value + group * shared_strides[2], shared_strides[3], 0, shared,
+                    value_width, padded);
+        part_values(panels, own_value + group * own_strides[2], own_strides[3], shared, own,
+                    value_width, padded);
         for (int64_t head = group * (heads / key_heads); head < (group + 1) * (heads / key_heads); head++)
             for (int64_t first = 0; first < queries; first += TILE) {
                 const int64_t count = queries - first < TILE ? queries - first : TILE;
-                const int64_t position = keys - queries + first; /* of the tile's first query */
-                int64_t from = window && position - window + 1 > 0 ? position - window + 1 : 0;
-                from -= from % KEYS;
-                const int64_t to = (position + count + KEYS - 1) / KEYS * KEYS;
-                for (int64_t row = 0; row < TILE; row++) {
+                int64_t from[TILE / QUERIES], to[TILE / QUERIES]; /* whole blocks that some query sees */
+                for (int64_t row = 0; row < count; row += QUERIES) {
+                    const int64_t low = keys - queries + first + row - window + 1;
+                    const int64_t high = keys - queries + first + row + QUERIES;
+                    from[row / QUERIES] = window && low > 0 ? low - low % KEYS : 0;
+                    to[row / QUERIES] = high < keys ? padded_keys(high) : padded;
+                }
+                for (int64_t row = 0; row < TILE; row++) { /* the last query stands in for missing ones */
                     const int64_t taken = first + (row < count ? row : count - 1);
                     const float *at = query + head * query_head + taken * query_token;
-                    for (int64_t place = 0; place < width; place++) rows[row * width + place] = at[place] * scale;
+                    for (int64_t place = 0; place < width; place++)
+                        rows[row * width + place] = at[place] * (scale * (float)LOG2_E);
                 }
-                for (int64_t key = from; key < to; key += KEYS)
+                for (int64_t key = from[0]; key < to[(count - 1) / QUERIES]; key += KEYS)
                     for (int64_t row = 0; row < count; row += QUERIES) {
+                        if (key < from[row / QUERIES] || key >= to[row / QUERIES]) continue;
                         reals sums[QUERIES][2] = {0};
-                        product(sums, rows + row * width, width, turned + key * width, KEYS, width);
-#pragma GCC unroll 8
+                        product(sums, rows + row * width, width, turned + key * width, width);
+#pragma GCC unroll 12
                         for (int query = 0; query < QUERIES; query++) {
-                            stored(weights + (row + query) * padded + key, sums[query][0]);
-                            stored(weights + (row + query) * padded + key + LANES, sums[query][1]);
+                            stored(weights + (row + query) * stride + key, sums[query][0]);
+                            stored(weights + (row + query) * stride + key + LANES, sums[query][1]);
                         }
                     }
-                float totals[TILE];
-                for (int64_t row = 0; row < count + QUERIES - 1 - (count + QUERIES - 1) % QUERIES; row++) {
-                    float *own_weights = weights + row * padded;
-                    const int64_t at = position + (row < count ? row : count - 1);
-                    const int64_t low = window && at - window + 1 > from ? at - window + 1 : from;
-                    for (int64_t key = from; key < low; key++) own_weights[key] = -INFINITY;
-                    for (int64_t key = at + 1; key < to; key++) own_weights[key] = -INFINITY;
-                    reals largest = all(-INFINITY);
-                    for (int64_t key = from; key < to; key += LANES) {
-                        const reals here = loaded(own_weights + key);
-                        largest = chosen(here > largest, here, largest);
-                    }
-                    float highest = -INFINITY;
-                    for (int lane = 0; lane < LANES; lane++)
-                        if (largest[lane] > highest) highest = largest[lane];
-                    reals sums = all(0);
-                    for (int64_t key = from; key < to; key += LANES) {
-                        const reals lower = loaded(own_weights + key) - highest;
-                        const whole far = lower < all(-87);
-                        const reals weight = chosen(far, all(0), exponential(chosen(far, all(-87), lower)));
-                        stored(own_weights + key, weight);
-                        sums += weight;
-                    }
-                    totals[row] = sum(sums);
+                float shares[TILE];
+                for (int64_t row = 0; row < padded_rows(count); row++) {
+                    const int64_t at = keys - queries + first + (row < count ? row : count - 1);
+                    const int64_t start = from[row / QUERIES], low = at - window + 1;
+                    shares[row] = 1.0f / weigh(weights + row * stride, start,
+                                               window && low > start ? low : start, at + 1, to[row / QUERIES]);
                 }
-                memset(mixed, 0, (size_t)(TILE * value_width) * sizeof(float));
-                for (int64_t key = from; key < to; key += KEYS)
-                    for (int64_t row = 0; row < count; row += QUERIES)
-                        for (int64_t place = 0; place < value_width; place += KEYS) {
-                            float *sums_at = mixed + row * value_width + place;
-                            reals sums[QUERIES][2];
-#pragma GCC unroll 8
-                            for (int query = 0; query < QUERIES; query++) {
-                                sums[query][0] = loaded(sums_at + query * value_width);
-                                sums[query][1] = loaded(sums_at + query * value_width + LANES);
-                            }
-                            product(sums, weights + row * padded + key, padded,
-                                    values + key * value_width + place, value_width, KEYS);
-#pragma GCC unroll 8
-                            for (int query = 0; query < QUERIES; query++) {
-                                stored(sums_at + query * value_width, sums[query][0]);
-                                stored(sums_at + query * value_width + LANES, sums[query][1]);
-                            }
+                for (int64_t place = 0; place < value_width; place += KEYS)
+                    for (int64_t row = 0; row < count; row += QUERIES) {
+                        const int64_t start = from[row / QUERIES], steps = to[row / QUERIES] - start;
+                        reals sums[QUERIES][2] = {0};
+                        product(sums, weights + row * stride + start, stride,
+                                panels + place * padded + start * KEYS, steps);
+                        float *at = out + ((first + row) * heads + head) * value_width + place;
+                        for (int query = 0; query < QUERIES && row + query < count; query++) {
+                            stored(at + query * heads * value_width, sums[query][0] * shares[row + query]);
+                            stored(at + query * heads * value_width + LANES, sums[query][1] * shares[row + query]);
                         }
-                for (int64_t row = 0; row < count; row++) {
-                    float *to_row = out + ((first + row) * heads + head) * value_width;
-                    for (int64_t place = 0; place < value_width; place++)
-                        to_row[place] = mixed[row * value_width + place] / totals[row];
-                }
+                    }
             }
     }
 }

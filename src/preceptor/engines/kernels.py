@@ -58,7 +58,8 @@ class Kernels:
             *(at, whole, whole, whole, whole, *states, *states),
             *(*sizes, real, whole, at, at),
         ]
-        for name in ("fold", "root_mean_square", "gate", "attend"):
+        functions.preceptor_rotate.argtypes = [at, *[whole] * 5, at, at]
+        for name in ("fold", "root_mean_square", "gate", "rotate", "attend"):
             getattr(functions, f"preceptor_{name}").restype = None
         functions.preceptor_attend_scratch.argtypes = sizes
         functions.preceptor_attend_scratch.restype = whole
@@ -98,11 +99,25 @@ class Kernels:
         self._library.preceptor_gate(gate.data_ptr(), up.data_ptr(), gate.numel(), slope, cube)
         return gate
 
+    def rotate(
+        self, values: "torch.Tensor", cosine: "torch.Tensor", sine: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Embed positions in `values` (heads, tokens, width), in place; angles are (tokens, width)."""
+        self._library.preceptor_rotate(
+            values.data_ptr(),
+            *values.stride()[:2],
+            *values.shape,
+            cosine.data_ptr(),
+            sine.data_ptr(),
+        )
+        return values
+
     def attend(
         self,
         query: "torch.Tensor",
         shared: "tuple[torch.Tensor, torch.Tensor]",
         own: "tuple[torch.Tensor, torch.Tensor]",
+        out: "torch.Tensor",
         *,
         scale: float,
         window: int | None,
@@ -111,11 +126,10 @@ class Kernels:
 
         `shared` and `own` are keys and values (key heads, tokens, width) that follow each other; each query
         sees the `window` keys that end with its own, all of them where it is None. See `attends`.
-        Returns (queries, heads, value width).
+        Writes to and returns `out` (queries, heads, value width), contiguous.
         """
         heads, queries, width = query.shape
         value_width, keys = own[1].shape[-1], shared[0].shape[1] + own[0].shape[1]
-        out = query.new_empty((queries, heads, value_width))
         scratch = query.new_empty(self._library.preceptor_attend_scratch(keys, width, value_width))
         parts: list[Any] = []
         for key, value in (shared, own):
@@ -165,6 +179,26 @@ def attends(*heads: "torch.Tensor") -> bool:
     )
 
 
+def rotates(
+    query: "torch.Tensor", key: "torch.Tensor", cosine: "torch.Tensor", sine: "torch.Tensor"
+) -> bool:
+    """Whether the compiled rotation can work on these (1, heads, tokens, width), over their whole width."""
+    import torch
+
+    angles = (1, query.shape[-2], query.shape[-1])
+    return (
+        fits(cosine, sine)
+        and cosine.shape == sine.shape == angles
+        and all(
+            one.dtype == torch.float32
+            and one.device.type == "cpu"
+            and one.stride(-1) == 1
+            and (one.dim(), one.shape[0], *one.shape[2:]) == (4, *angles)
+            for one in (query, key)
+        )
+    )
+
+
 @cache
 def kernels() -> Kernels | None:
     """Return the compiled steps, built at first use; None where they cannot be had, or are switched off."""
@@ -185,7 +219,8 @@ def _built(compiler: str) -> Path:
     """Return the library, compiled unless this machine's cache has it."""
     from platformdirs import user_cache_path
 
-    parts = (_SOURCE.read_bytes(), repr((compiler, _FLAGS, _processor())).encode())
+    flags = (*_FLAGS, *_held_back())
+    parts = (_SOURCE.read_bytes(), repr((compiler, flags, _processor())).encode())
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = user_cache_path("preceptor") / "kernels"
     library = folder / f"{digest}.so"
@@ -195,13 +230,20 @@ def _built(compiler: str) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / library.name
         subprocess.run(
-            [compiler, *_FLAGS, "-o", str(made), str(_SOURCE), "-lm"],
+            [compiler, *flags, "-o", str(made), str(_SOURCE), "-lm"],
             check=True,
             capture_output=True,
             timeout=_SECONDS,
         )
         made.replace(library)
     return library
+
+
+def _held_back() -> tuple[str, ...]:
+    """Return flags that keep to PyTorch's own choice of instructions (its ATEN_CPU_CAPABILITY)."""
+    import torch
+
+    return ("-mno-avx512f",) if torch.backends.cpu.get_cpu_capability() == "AVX2" else ()
 
 
 def _processor() -> Any:

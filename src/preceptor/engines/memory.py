@@ -8,10 +8,12 @@ the time. Nothing here changes a number beyond rounding.
 import ctypes
 import logging
 import sys
-from types import MethodType
+from functools import wraps
+from types import MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from preceptor.engines.kernels import GELU_TANH, SILU, fits, kernels
+from preceptor.engines.attention import is_running
+from preceptor.engines.kernels import GELU_TANH, SILU, fits, kernels, rotates
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,7 @@ _LARGEST_MMAP_THRESHOLD = 32 * 1024 * 1024
 _TOP_PAD = 256 * 1024 * 1024
 _GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _TOLERANCE = 1e-5
+_ROTATION = "apply_rotary_pos_emb"
 
 
 def keep_freed_memory() -> None:
@@ -113,6 +116,64 @@ def _normalised(epsilon: float, offset: float) -> Any:
         return out.transpose(1, 2) if turned else out
 
     return forward
+
+
+def rotate_in_place(model: Any) -> int:
+    """Make the attention of `model` rotate queries and keys in place; return how many modules now do.
+
+    transformers calls a function of the module that defines the architecture. It is replaced, for the
+    process, by one that does the same: in place while a pack is run, whose queries and keys nobody else
+    holds, and as before at any other time.
+    """
+    if kernels() is None:
+        return 0
+    modules = {type(module).__module__ for module in model.modules()}
+    return sum(_rotates_in_place(sys.modules[name]) for name in sorted(modules & set(sys.modules)))
+
+
+def _rotates_in_place(module: ModuleType) -> bool:
+    import torch
+
+    plain = getattr(module, _ROTATION, None)
+    if plain is None or not module.__name__.startswith("transformers."):
+        return False
+    if hasattr(plain, "plain"):
+        return True
+    rotate = _rotation(plain)
+    query, key, angle = (torch.linspace(-1, 2, n * 32).view(1, -1, 4, 8) for n in (2, 1, 1))
+    angles = (angle[:, 0].cos(), angle[:, 0].sin())
+    try:
+        expected = plain(query, key, *angles)
+        found = rotate.in_place(query.clone(), key.clone(), *angles)
+    except (TypeError, ValueError, RuntimeError):  # another architecture's function of that name
+        return False
+    if not all(map(torch.allclose, found, expected)):
+        return False
+    setattr(module, _ROTATION, rotate)
+    return True
+
+
+def _rotation(plain: Any) -> Any:
+    """Return what takes the place of a function that rotates queries and keys, (1, heads, tokens, width)."""
+    found = kernels()
+    assert found is not None
+
+    def in_place(
+        query: "torch.Tensor", key: "torch.Tensor", cos: "torch.Tensor", sin: "torch.Tensor"
+    ) -> Any:
+        for states in (query, key):
+            found.rotate(states[0], cos[0], sin[0])
+        return query, key
+
+    @wraps(plain)
+    def rotate(query: Any, key: Any, cos: Any, sin: Any, *others: Any, **options: Any) -> Any:
+        usual = is_running() and not others and not options and rotates(query, key, cos, sin)
+        rotation = in_place if usual else plain
+        return rotation(query, key, cos, sin, *others, **options)
+
+    rotate.plain = plain  # type: ignore[attr-defined]
+    rotate.in_place = in_place  # type: ignore[attr-defined]
+    return rotate
 
 
 def _gated(self: Any, hidden: "torch.Tensor") -> "torch.Tensor":

@@ -7,7 +7,7 @@ each core's work in its own cache.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -20,8 +20,9 @@ from preceptor.engines.memory import (
     keep_freed_memory,
     normalise_at_once,
     release_memory,
+    rotate_in_place,
 )
-from preceptor.engines.packing import Group, Pack, plan
+from preceptor.engines.packing import Group, Pack, Plan, plan
 from preceptor.engines.workers import side_by_side
 
 if TYPE_CHECKING:
@@ -34,14 +35,19 @@ TOKEN_BUDGET = {"cpu": 2048, "mps": 4096, "cuda": 16384}
 
 _MOST_CPU_WORKERS = 8
 
+_PACKS_PER_WORKER = 8
+_SMALL_PACK = 1024
+"""Small work is cut into more packs than workers, so that these end together, but never below this size."""
+
 
 class _OutOfMemory(Exception):
-    """Memory ran out while the pairs at `indices` were being run in a row of `tokens`."""
+    """Memory ran out in a row of `tokens`, which the pairs at `indices` need; `whole`: it cannot be split."""
 
-    def __init__(self, indices: list[int], tokens: int) -> None:
+    def __init__(self, indices: list[int], tokens: int, *, whole: bool) -> None:
         super().__init__("out of memory")
         self.indices = indices
         self.tokens = tokens
+        self.whole = whole
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class PackedEngine(Generic[Found]):
             keep_freed_memory()
             gate_in_place(model)
             normalise_at_once(model)
+            rotate_in_place(model)
         attention.register()
         self.packed = self.options.packed and self._reproduces_itself()
         self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
@@ -122,16 +129,17 @@ class PackedEngine(Generic[Found]):
 
     def _shrink(self, error: _OutOfMemory, waiting: dict[int, None]) -> None:
         release_memory(self.device.type)
-        if len(error.indices) > 1 and self.budget > 1:
+        if not error.whole and self.budget > 1:
             self.budget = max(1, min(self.budget, error.tokens) // 2)
             logger.warning("out of memory: going on with %d tokens per batch", self.budget)
             return
         for index in error.indices:
             del waiting[index]
         logger.warning(
-            "a response of %d tokens (with its prompt) does not fit in memory and is left out: run again "
-            "where there is more, or with a smaller --max-length",
+            "%d tokens in one row do not fit in memory and %s left out: run again where there is more, or "
+            "with a smaller --max-length",
             error.tokens,
+            "a response is" if len(error.indices) == 1 else f"{len(error.indices)} responses are",
         )
 
     def _run(self, pairs: Sequence[TokenizedPair], indices: list[int]) -> Iterator[list[Found]]:
@@ -141,34 +149,45 @@ class PackedEngine(Generic[Found]):
                     found = self._plainly(index, pairs[index])
                 yield [found]
             return
-        chains = _chains(plan(pairs, indices, budget=self.budget))
         workers = self._workers()
+        budget = self.budget
+        if workers > 1:
+            tokens = sum(len(pairs[index].response) for index in indices)
+            budget = min(budget, max(_SMALL_PACK, tokens // (workers * _PACKS_PER_WORKER)))
+        yield from self._run_plans(pairs, plan(pairs, indices, budget=budget), workers)
+
+    def _run_plans(
+        self, pairs: Sequence[TokenizedPair], plans: Iterable[Plan], workers: int
+    ) -> Iterator[list[Found]]:
         if workers > 1:
             # The longest first, so that the workers end at about the same time.
-            chains = iter(sorted(chains, key=_tokens_of, reverse=True))
-        yield from side_by_side(lambda chain: self._run_chain(chain, pairs), chains, workers)
+            plans = sorted(plans, key=lambda one: one.tokens, reverse=True)
+        jobs = (_Job(one.pack, following=one.resuming) for one in plans)
+        batches = side_by_side(lambda job: self._run_job(job, pairs), jobs, workers)
+        yield from (batch for batch in batches if batch)
 
     def _workers(self) -> int:
         import torch
 
         return min(torch.get_num_threads(), _MOST_CPU_WORKERS) if self.device.type == "cpu" else 1
 
-    def _run_chain(
-        self, chain: list[Pack], pairs: Sequence[TokenizedPair]
-    ) -> Iterator[list[Found]]:
-        """Run packs of which each resumes the prompt that the one before kept."""
+    def _run_job(
+        self, job: "_Job", pairs: Sequence[TokenizedPair]
+    ) -> tuple[list[Found], list["_Job"]]:
+        """Run a pack; return what is found of its pairs, and the packs that resume its prompt."""
         import torch
 
-        memory: attention.PromptMemory | None = None
-        for pack in chain:
-            kept = attention.PromptMemory() if pack.kept else None
-            context = attention.PackContext(pack, memory, kept)
-            indices = [branch.index for group in pack.groups for branch in group.branches]
-            # Inside the loop: a generator must not hold inference mode while it is suspended.
-            with _naming_rows(indices, len(pack.ids)), torch.inference_mode():
-                batch = self._read_off(context, self._hidden(context), pairs)
-            memory = _carried(memory, kept, pack)
-            yield batch
+        kept = attention.PromptMemory() if job.following else None
+        context = attention.PackContext(job.pack, job.resumed, kept)
+        # Inside the job: a generator must not hold inference mode while it is suspended.
+        whole = len(job.pack.indices) <= 1
+        with _naming_rows(job.indices, len(job.pack.ids), whole=whole), torch.inference_mode():
+            hidden = self._hidden(context)
+            if kept is not None:
+                kept.last_hidden = hidden[-1:].clone()
+                following = sorted(job.following, key=lambda pack: len(pack.ids), reverse=True)
+                return [], [_Job(pack, resumed=kept) for pack in following]
+            return self._read_off(context, hidden, pairs), []
 
     def _hidden(self, context: attention.PackContext) -> "torch.Tensor":
         """Return the body's last hidden states of the pack's tokens, (tokens, width)."""
@@ -192,10 +211,7 @@ class PackedEngine(Generic[Found]):
         if group.resumed:
             assert context.resumed is not None and context.resumed.last_hidden is not None
             return context.resumed.last_hidden
-        last = hidden[group.stop - 1 : group.stop]
-        if context.kept is not None and group is context.pack.groups[-1]:
-            context.kept.last_hidden = last.clone()
-        return last
+        return hidden[group.stop - 1 : group.stop]
 
     def _use_attention(self, name: str) -> None:
         self.model.set_attn_implementation(name)
@@ -218,45 +234,34 @@ class PackedEngine(Generic[Found]):
             self._use_attention("eager")
             plain = [self._plainly(index, pair) for index, pair in enumerate(pairs)]
             self._use_attention(attention.NAME)
-            chains = list(_chains(plan(pairs, range(len(pairs)), budget=24)))
-            found = [
-                one for chain in chains for batch in self._run_chain(chain, pairs) for one in batch
-            ]
+            plans = plan(pairs, range(len(pairs)), budget=24)
+            found = [one for batch in self._run_plans(pairs, plans, workers=1) for one in batch]
             return self._alike(sorted(found, key=lambda one: one.index), plain)
         except Exception as error:  # any failure of an unknown architecture means: run it plainly
             logger.debug("the packed path failed its probe", exc_info=error)
             return False
 
 
-def _carried(
-    memory: attention.PromptMemory | None, kept: attention.PromptMemory | None, pack: Pack
-) -> attention.PromptMemory | None:
-    """Return the prompt memory for the next pack: still the same prompt, a new one, or none."""
-    if kept is None:
-        return None
-    return memory if pack.groups[-1].resumed else kept
+@dataclass(frozen=True)
+class _Job:
+    """A pack to run; the prompt it resumes, or the packs that will resume its own."""
 
+    pack: Pack
+    resumed: attention.PromptMemory | None = None
+    following: tuple[Pack, ...] = ()
 
-def _chains(packs: Iterator[Pack]) -> Iterator[list[Pack]]:
-    """Yield runs of packs in which each resumes the prompt that the one before kept."""
-    chain: list[Pack] = []
-    for pack in packs:
-        chain.append(pack)
-        if not pack.kept:
-            yield chain
-            chain = []
-
-
-def _tokens_of(chain: Sequence[Pack]) -> int:
-    return sum(len(pack.ids) for pack in chain)
+    @property
+    def indices(self) -> list[int]:
+        """The pairs that need this pack."""
+        return [index for pack in (self.pack, *self.following) for index in pack.indices]
 
 
 @contextmanager
-def _naming_rows(indices: list[int], tokens: int) -> Iterator[None]:
-    """Turn a memory error into one that says which pairs met it."""
+def _naming_rows(indices: list[int], tokens: int, *, whole: bool = True) -> Iterator[None]:
+    """Turn a memory error into one that says which pairs met it, and whether fewer would do."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _OutOfMemory(indices, tokens) from error
+        raise _OutOfMemory(indices, tokens, whole=whole) from error

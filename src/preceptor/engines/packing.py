@@ -2,17 +2,14 @@
 
 A pack is one row of tokens. Each response follows the prompt it belongs to, sees that prompt and itself
 and nothing else, and a prompt stands in the row once however many responses share it. Where a prompt's
-responses do not all fit, the next packs reuse its keys and values instead of computing them again. The
-last token of a response predicts nothing that is needed, so it is never in the row.
+responses do not all fit, it makes a row of its own, and the packs that hold the responses reuse its keys and
+values, side by side. The last token of a response predicts nothing that is needed, so it is never in the row.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from preceptor.engines.base import TokenizedPair
-
-_WORTH_KEEPING = 64
-"""A prompt below this part of the budget is computed again in every pack that needs it."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,8 @@ class Branch:
 class Group:
     """A prompt and some of the responses that share it.
 
-    `start:stop` are the prompt's tokens in the row; both are -1 where its keys and values come from the
-    pack before (`resumed`). `prompt_tokens` is its length in either case.
+    `start:stop` are the prompt's tokens in the row; both are -1 where its keys and values come from a pack
+    of its own (`resumed`). `prompt_tokens` is its length in either case.
     """
 
     start: int
@@ -39,26 +36,43 @@ class Group:
 
     @property
     def resumed(self) -> bool:
-        """Whether the prompt was computed in the pack before."""
+        """Whether the prompt was computed in a pack of its own."""
         return self.start < 0
 
 
 @dataclass(frozen=True)
 class Pack:
-    """One row of tokens: `ids` and `positions` of equal length, and the groups that lie in it.
-
-    `kept` tells that the last group's prompt must be remembered for the next pack.
-    """
+    """One row of tokens: `ids` and `positions` of equal length, and the groups that lie in it."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
     groups: tuple[Group, ...]
-    kept: bool = False
 
     @property
     def predictions(self) -> int:
         """Number of response tokens whose likelihood this pack measures."""
         return sum(b.stop - b.start + 1 for g in self.groups for b in g.branches)
+
+    @property
+    def indices(self) -> list[int]:
+        """The pairs whose responses lie in the row."""
+        return [branch.index for group in self.groups for branch in group.branches]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pack, and the packs that can only be run after it because they resume its prompt.
+
+    Where there are such packs, the first holds the prompt and nothing else.
+    """
+
+    pack: Pack
+    resuming: tuple[Pack, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all its rows."""
+        return len(self.pack.ids) + sum(len(pack.ids) for pack in self.resuming)
 
 
 class _Row:
@@ -75,48 +89,45 @@ class _Row:
         self.positions.extend(range(offset, offset + len(ids)))
         return start, len(self.ids)
 
-    def close(self, *, kept: bool) -> Pack:
-        return Pack(tuple(self.ids), tuple(self.positions), tuple(self.groups), kept)
+    def close(self) -> Pack:
+        return Pack(tuple(self.ids), tuple(self.positions), tuple(self.groups))
 
 
-def plan(pairs: Sequence[TokenizedPair], indices: Sequence[int], *, budget: int) -> Iterator[Pack]:
+def plan(pairs: Sequence[TokenizedPair], indices: Sequence[int], *, budget: int) -> Iterator[Plan]:
     """Yield packs of about `budget` tokens that hold every pair named by `indices` exactly once.
 
     A prompt is split over packs only where it exceeds the budget with its responses; such packs are of
-    about one size and follow each other, unless the prompt is so short that each computes it anew, which
-    leaves them free to run side by side. A pack exceeds the budget only when a single response (with its
-    prompt) does.
+    about one size. A pack exceeds the budget only when a single prompt or response does.
     """
     row = _Row()
     for prompt, members in _by_prompt(pairs, indices).items():
-        tokens = len(prompt) + sum(len(pairs[index].response) - 1 for index in members)
-        if row.groups and len(row.ids) + tokens > budget:
-            yield row.close(kept=False)
+        own = sum(len(pairs[index].response) - 1 for index in members)
+        if row.groups and len(row.ids) + len(prompt) + own > budget:
+            yield Plan(row.close())
             row = _Row()
-        anew = len(prompt) * _WORTH_KEEPING <= budget
-        size = _even(tokens, budget=budget, repeated=len(prompt) if anew else 0)
-        waiting = list(members)
         start, stop = row.append(prompt, 0)
-        while True:
-            room = budget if tokens <= budget else size
-            branches = _fill(row, pairs, waiting, offset=len(prompt), room=room, budget=budget)
+        if len(prompt) + own > budget and len(members) > 1:
+            row.groups.append(Group(start, stop, len(prompt), ()))
+            resuming = _resuming(pairs, members, offset=len(prompt), tokens=own, budget=budget)
+            yield Plan(row.close(), tuple(resuming))
+            row = _Row()
+        else:
+            branches = _fill(row, pairs, members, offset=len(prompt), room=budget, budget=budget)
             row.groups.append(Group(start, stop, len(prompt), branches))
-            if not waiting:
-                break
-            yield row.close(kept=not anew)
-            row = _Row()
-            start, stop = row.append(prompt, 0) if anew else (-1, -1)
-        if tokens > budget:
-            yield row.close(kept=False)
-            row = _Row()
     if row.groups:
-        yield row.close(kept=False)
+        yield Plan(row.close())
 
 
-def _even(tokens: int, *, budget: int, repeated: int) -> int:
-    """Return the size of packs that share out `tokens` evenly, `repeated` of them standing in each."""
-    own = tokens - repeated
-    return repeated + -(-own // -(-own // (budget - repeated))) if own else budget
+def _resuming(
+    pairs: Sequence[TokenizedPair], waiting: list[int], *, offset: int, tokens: int, budget: int
+) -> Iterator[Pack]:
+    """Yield packs of one prompt's responses that share out their `tokens` evenly."""
+    size = -(-tokens // max(1, -(-tokens // budget)))
+    while waiting:
+        row = _Row()
+        branches = _fill(row, pairs, waiting, offset=offset, room=size, budget=budget)
+        row.groups.append(Group(-1, -1, offset, branches))
+        yield row.close()
 
 
 def _by_prompt(

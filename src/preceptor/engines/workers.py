@@ -6,43 +6,39 @@ data in the cache of its core. PyTorch releases the interpreter while it compute
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 Batch = TypeVar("Batch")
 
 
 def side_by_side(
-    run: Callable[[Job], Iterator[Batch]], jobs: Iterator[Job], workers: int
+    run: Callable[[Job], tuple[Batch, Sequence[Job]]], jobs: Iterable[Job], workers: int
 ) -> Iterator[Batch]:
-    """Yield the batches that `run` makes of every job, `workers` jobs at a time.
+    """Yield the batch that `run` makes of every job, `workers` jobs at a time.
 
-    The order is that in which batches finish. An error of a worker is raised here once it is met; closing
-    the generator early stops the workers after the batch they are at.
+    `run` also returns the jobs that its own made possible; they go before all that wait. The order is that
+    in which batches finish. An error of a worker is raised here once it is met; closing the generator early
+    stops the workers after the job they are at.
     """
     import torch
 
     if workers == 1:
-        for job in jobs:
-            yield from run(job)
+        yield from _one_by_one(run, jobs)
         return
     finished: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=workers)
-    lock, stop = threading.Lock(), threading.Event()
+    agenda = _Agenda(jobs)
     threads = torch.get_num_threads()
 
     def work() -> None:
         torch.set_num_threads(max(1, threads // workers))
         try:
-            while not stop.is_set():
-                with lock:
-                    job = next(jobs, None)
-                if job is None:
-                    break
-                for batch in run(job):
-                    finished.put(batch)
-                    if stop.is_set():
-                        break
+            for job in agenda:
+                batch, following = run(job)
+                agenda.done(following)
+                finished.put(batch)
             finished.put(None)
         except BaseException as error:
             finished.put(error)
@@ -53,9 +49,53 @@ def side_by_side(
     try:
         yield from _drain(finished, running=workers)
     finally:
-        stop.set()
+        agenda.stop()
         _join(pool, finished)
         torch.set_num_threads(threads)
+
+
+def _one_by_one(
+    run: Callable[[Job], tuple[Batch, Sequence[Job]]], jobs: Iterable[Job]
+) -> Iterator[Batch]:
+    for job in jobs:
+        waiting = deque([job])
+        while waiting:
+            batch, following = run(waiting.popleft())
+            waiting.extendleft(reversed(following))
+            yield batch
+
+
+class _Agenda(Generic[Job]):
+    """The jobs that wait, shared by workers; it ends when none waits and none that runs can add any."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.waiting = deque(jobs)
+        self.running = 0
+        self.stopped = False
+        self.changed = threading.Condition()
+
+    def __iter__(self) -> Iterator[Job]:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.waiting or not self.running or self.stopped)
+                if self.stopped or not self.waiting:
+                    return
+                self.running += 1
+                job = self.waiting.popleft()
+            yield job
+
+    def done(self, following: Sequence[Job]) -> None:
+        """Note that a job has ended, and what it made possible."""
+        with self.changed:
+            self.running -= 1
+            self.waiting.extendleft(reversed(following))
+            self.changed.notify_all()
+
+    def stop(self) -> None:
+        """Let the workers end after the jobs they are at."""
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
 
 
 def _drain(
