@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from page_browser import PATIENCE, browser, explorer_of, seen_whole, watched
+from page_browser import PATIENCE, browser, explorer_of, needs_frames, seen_whole, watched
 from preceptor.report.page import page
 from small_evidence import small_report
+
+pytestmark = needs_frames
 
 PHONE = {"width": 360, "height": 740}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from page_browser import browser, explorer_of, seen_whole, watched
+from page_browser import browser, explorer_of, needs_frames, seen_whole, watched
 from preceptor.evidence import Answer, Change, Example, Report
 from preceptor.report.page import page
 from preceptor.report.wording import visible
@@ -109,6 +109,7 @@ def test_there_are_enough_payloads():
     assert len(set(PAYLOADS)) >= 25
 
 
+@needs_frames
 @pytest.mark.parametrize("group", range(len(GROUPS)))
 def test_nothing_that_data_say_runs_and_all_of_it_is_shown(
     chromium: Any, tmp_path: Path, group: int
