@@ -160,17 +160,27 @@ def test_an_interrupt_keeps_what_is_computed_and_says_so(study: Study, tmp_path:
     )
 
 
-COUNTING = """
-import json, sys
+SHARING = """
+import json, sys, time
+from pathlib import Path
 from preceptor import api
 from preceptor.run.steps import Silent
 
 class Counting(Silent):
     computed = 0
-    def advance(self, done):
-        self.computed += done.responses if done.tokens else 0  # only what is computed has tokens
 
-student, store, *files = sys.argv[1:]
+    def begin(self, step, stored, missing):
+        if step == "likelihood":  # neither computes before the other is there
+            Path(own).touch()
+            while not Path(other).exists():
+                time.sleep(0.01)
+
+    def advance(self, done):
+        if done.tokens:  # only what is computed has tokens
+            self.computed += done.responses
+            time.sleep(0.3)  # longer than a part takes: a busy machine slows both alike
+
+own, other, student, store, *files = sys.argv[1:]
 told = Counting()
 options = {"student": student, "reward_column": "reward", "store": store, "device": "cpu"}
 ranking = api.rank(files, token_budget=128, progress=told, **options)
@@ -181,12 +191,17 @@ print(json.dumps([told.computed, ranking.to_records()]))
 def test_two_processes_at_once_share_the_work(tmp_path: Path, model_folder: Path):
     files = write_teachers(tmp_path / "data", instructions=640, words=2)
     rows = 1280
-    words = [sys.executable, "-c", COUNTING, str(model_folder), str(tmp_path / "store")]
-    both = [
-        subprocess.Popen([*words, *map(str, files)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    found = [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in both]
+    marks = tmp_path / "one", tmp_path / "other"
+    both = []
+    for own, other in (marks, marks[::-1]):
+        given = map(str, (own, other, model_folder, tmp_path / "store", *files))
+        words = [sys.executable, "-c", SHARING, *given]
+        both.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+    try:
+        found = [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in both]
+    finally:
+        for process in both:
+            process.kill()
     computed = [number for number, _ in found]
     assert rows <= sum(computed) < 1.5 * rows
     assert min(computed) > 0.1 * rows
