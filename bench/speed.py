@@ -2,9 +2,11 @@
 
 Everything scores the same responses with the same weights in float32. The limit is a roofline: the
 multiplications that cannot be avoided (each prompt once, each response token but the last through the body,
-each response token through the head) over the speed of a large matrix product measured in the same round.
-Attention's own multiplications are told apart, because peers' references usually leave them out. Rounds are
-interleaved and medians of ratios are reported, because absolute times on a shared machine mean little.
+each response token through the head) over the speed of a large matrix product. A shared machine's speed
+changes by half within a minute, so the product is measured all along: a process of its own scores, and every
+few seconds it is stopped for as long as a few products take, which is taken off its time. Attention's own
+multiplications are told apart, because peers' references usually leave them out. Rounds are interleaved and
+medians of ratios are reported, because absolute times on a shared machine mean little.
 
     python bench/speed.py --model FOLDER --responses ../shared/data/zoo/*.jsonl
 
@@ -18,14 +20,17 @@ of a processor without AVX-512: the limit, the peers and the engine.
 import argparse
 import json
 import os
-import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
+from multiprocessing.connection import Connection
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 import torch
 
+import paused
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
@@ -46,6 +51,10 @@ SHAPES = {
 """Configurations of Llama models, from their public cards."""
 
 
+CONTENDERS = ("padded_batch_of_8", "one_by_one", "lm_eval")
+"""Whom the engine is compared with."""
+
+
 class Work(NamedTuple):
     """Multiplications that cannot be avoided, in floating point operations."""
 
@@ -64,16 +73,47 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--token-budget", type=int, default=None)
-    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=None)
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    messages, pauses = paused.run(score_all, given)
+    facts, *spans = messages
+    print(json.dumps(summary(facts, [result(span, pauses) for span in spans], given), indent=2))
+
+
+class Facts(NamedTuple):
+    """What is scored: the model's name, the work in it, and the tokens of each response."""
+
+    model: str
+    work: Work
+    lengths: list[int]
+
+
+class Span(NamedTuple):
+    """What one contender did in one round: its times, and the responses' losses."""
+
+    name: str
+    begin: float
+    end: float
+    processor: float
+    losses: list[float]
+
+
+def score_all(there: Connection, given: argparse.Namespace) -> None:
+    """Let every contender score the same pairs, round after round, and tell of each."""
     torch.set_num_threads(given.threads)
     located = locate(given.model)
     pairs = read_pairs(located, given)
     model = load(located, given.shape)
-    work = necessary(model, pairs)
     contenders = build(located, model, given)
-    rounds = [one_round(contenders, pairs) for _ in range(given.rounds)]
-    print(json.dumps(summary(located, work, rounds, given), indent=2))
+    name = given.shape or located.name
+    there.send(Facts(name, necessary(model, pairs), [len(pair.response) for pair in pairs]))
+    for _ in range(given.rounds):
+        for name, contender in contenders.items():
+            begin, busy = time.monotonic(), time.process_time()
+            losses = contender(pairs)
+            end, busy = time.monotonic(), time.process_time() - busy
+            there.send(Span(name, begin, end, busy, losses))
 
 
 def load(located: LocatedModel, shape: str | None) -> Any:
@@ -135,20 +175,22 @@ Contender = Callable[[Sequence[TokenizedPair]], list[float]]
 
 
 def build(located: LocatedModel, model: Any, given: argparse.Namespace) -> dict[str, Contender]:
-    """Return everything that can score pairs here, by name."""
+    """Return what is to score the pairs, by name; the engine is always among them."""
     plain = load(located, given.shape)
     engine = TransformersLikelihood(model, EngineOptions(token_budget=given.token_budget))
-    contenders: dict[str, Contender] = {
-        "preceptor": lambda pairs: ours(engine, pairs),
-        "padded_batch_of_8": lambda pairs: padded(plain, pairs, size=8),
-        "one_by_one": lambda pairs: padded(plain, pairs, size=1),
-    }
-    try:
-        contenders["lm_eval"] = lm_eval(located, plain)
-    except ImportError:
-        print("lm-eval is not installed: pip install lm-eval==0.4.13 to compare with it")
-    wanted = given.only or contenders
-    return {name: contender for name, contender in contenders.items() if name in wanted}
+    wanted = CONTENDERS if given.only is None else given.only
+    contenders: dict[str, Contender] = {"preceptor": lambda pairs: ours(engine, pairs)}
+    if "padded_batch_of_8" in wanted:
+        contenders["padded_batch_of_8"] = lambda pairs: padded(plain, pairs, size=8)
+    if "one_by_one" in wanted:
+        contenders["one_by_one"] = lambda pairs: padded(plain, pairs, size=1)
+    if "lm_eval" in wanted:
+        try:
+            contenders["lm_eval"] = lm_eval(located, plain)
+        except ImportError:
+            told = "lm-eval is not installed: pip install lm-eval==0.4.13 to compare with it"
+            print(told, file=sys.stderr)
+    return contenders
 
 
 def ours(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> list[float]:
@@ -195,92 +237,69 @@ def lm_eval(located: LocatedModel, model: Any) -> Contender:
     return score
 
 
-def one_round(
-    contenders: dict[str, Contender], pairs: Sequence[TokenizedPair]
-) -> dict[str, dict[str, float]]:
-    """Return seconds, processor seconds and the product's speed around each contender."""
-    results: dict[str, dict[str, float]] = {}
-    losses: dict[str, list[float]] = {}
-    before = product_speed()
-    for name, contender in contenders.items():
-        start, busy = time.perf_counter(), time.process_time()
-        losses[name] = contender(pairs)
-        seconds, busy = time.perf_counter() - start, time.process_time() - busy
-        after = product_speed()
-        # The faster of both: what the machine could have done while the contender ran.
-        results[name] = {"seconds": seconds, "processor": busy, "peak": max(before, after)}
-        before = after
-    first = next(iter(losses.values()))
-    for name, found in losses.items():
-        worst = max(
-            abs(a - b) / len(p.response) for a, b, p in zip(first, found, pairs, strict=True)
-        )
-        results[name]["difference"] = worst
-    return results
+class Result(NamedTuple):
+    """What one contender did in one round, its pauses taken off; speeds in operations per second."""
+
+    name: str
+    seconds: float
+    processor: float
+    products: list[float]
+    losses: list[float]
 
 
-def product_speed(size: int = 4096, seconds: float = 4.0) -> float:
-    """Return the speed of a large float32 matrix product, in operations per second.
-
-    It is the median over some seconds: the first product after a pause may run half as fast again, on a
-    clock that no longer work keeps.
-    """
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    out = torch.empty(size, size)
-    begin, speeds = time.perf_counter(), []
-    while time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        torch.mm(left, right, out=out)
-        speeds.append(2.0 * size**3 / (time.perf_counter() - start))
-    return statistics.median(speeds)
+def result(span: Span, pauses: list[paused.Pause]) -> Result:
+    """Return the contender's own seconds, and what products did in its pauses."""
+    seconds = span.end - span.begin - paused.paused(span.begin, span.end, pauses)
+    products = paused.speeds(span.begin, span.end, pauses)
+    return Result(span.name, seconds, span.processor, products, span.losses)
 
 
 def summary(
-    located: LocatedModel,
-    work: Work,
-    rounds: Sequence[dict[str, dict[str, float]]],
-    given: argparse.Namespace,
+    facts: Facts, results: Sequence[Result], given: argparse.Namespace
 ) -> dict[str, object]:
     """Return medians over rounds: fractions of the roofline, and ratios to the engine."""
-    rows = {}
-    for name in rounds[0]:
-        of_peak = [work.linear / r[name]["seconds"] / r[name]["peak"] for r in rounds]
-        share = 1 + work.attention / work.linear
-        rows[name] = {
-            "roofline": round(statistics.median(of_peak), 3),
-            "roofline_with_attention": round(statistics.median(of_peak) * share, 3),
-            "roofline_by_processor_time": round(
-                statistics.median(
-                    work.linear / r[name]["processor"] / (r[name]["peak"] / given.threads)
-                    for r in rounds
-                ),
-                3,
-            ),
-            "tokens_per_second": round(
-                statistics.median(work.tokens / r[name]["seconds"] for r in rounds), 1
-            ),
-            "preceptor_is_faster_by": round(
-                statistics.median(r[name]["seconds"] / r["preceptor"]["seconds"] for r in rounds), 2
-            ),
-            "processor_time_ratio": round(
-                statistics.median(
-                    r[name]["processor"] / r["preceptor"]["processor"] for r in rounds
-                ),
-                2,
-            ),
-            "largest_difference": max(r[name]["difference"] for r in rounds),
-        }
-    peaks = [round(result["peak"] / 1e9, 1) for r in rounds for result in r.values()]
+    by_name: dict[str, list[Result]] = {}
+    for one in results:
+        by_name.setdefault(one.name, []).append(one)
+    ours = by_name["preceptor"]
     return {
-        "model": given.shape or located.name,
+        "model": facts.model,
         "settings": vars(given) | {"responses": len(given.responses)},
         "processor_instructions": {
             "pytorch": torch.backends.cpu.get_cpu_capability(),
             "mkl": os.environ.get("MKL_ENABLE_INSTRUCTIONS", "its own choice"),
         },
-        "response_tokens": work.tokens,
-        "gigaflops_of_product": peaks,
-        "contenders": rows,
+        "response_tokens": facts.work.tokens,
+        "contenders": {
+            name: row(facts, theirs, ours, given.threads) for name, theirs in by_name.items()
+        },
+    }
+
+
+def row(
+    facts: Facts, theirs: Sequence[Result], ours: Sequence[Result], threads: int
+) -> dict[str, object]:
+    """Return a contender's medians over its rounds, each beside the engine's of the same round."""
+    work = facts.work
+    of_peak = median(work.linear / r.seconds / mean(r.products) for r in theirs)
+    of_fastest = median(work.linear / r.seconds / max(r.products) for r in theirs)
+    by_processor = median(work.linear / r.processor / mean(r.products) * threads for r in theirs)
+    both = list(zip(theirs, ours, strict=True))
+    return {
+        "roofline": round(of_peak, 3),
+        "roofline_with_attention": round(of_peak * (1 + work.attention / work.linear), 3),
+        "roofline_by_fastest_product": round(of_fastest, 3),
+        "roofline_by_processor_time": round(by_processor, 3),
+        "gigaflops_of_products": [[round(speed / 1e9, 1) for speed in r.products] for r in theirs],
+        "seconds": [round(r.seconds, 1) for r in theirs],
+        "tokens_per_second": round(median(work.tokens / r.seconds for r in theirs), 1),
+        "preceptor_is_faster_by": round(median(t.seconds / o.seconds for t, o in both), 2),
+        "processor_time_ratio": round(median(t.processor / o.processor for t, o in both), 2),
+        "largest_difference": max(
+            abs(a - b) / length
+            for t, o in both
+            for a, b, length in zip(t.losses, o.losses, facts.lengths, strict=True)
+        ),
     }
 
 
