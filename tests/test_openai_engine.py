@@ -193,9 +193,15 @@ def test_where_nobody_listens_the_failure_says_so():
 
 
 def test_many_come_as_they_finish_and_no_more_at_once_than_said():
+    others = threading.Semaphore(0)
+
     def slow(handler: chat.Handler, asked: dict[str, Any]) -> None:
-        time.sleep(0.6 if asked["messages"][0]["content"] == "0" else 0.05)
-        answer(asked["messages"][0]["content"])(handler, asked)
+        text = asked["messages"][0]["content"]
+        if text == "0":
+            assert all(others.acquire(timeout=10) for _ in range(9))
+        time.sleep(0.1)
+        answer(text)(handler, asked)
+        others.release()
 
     with serving(otherwise=slow) as told:
         many = client(told, concurrency=3)
