@@ -55,7 +55,7 @@ def by_scipy(predicted: np.ndarray, observed: np.ndarray, counts: np.ndarray) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # draws of one teacher alone have no rho
         for draw, count in enumerate(counts):
-            drawn = np.repeat(np.arange(len(count)), count)
+            drawn = np.repeat(np.arange(len(count)), count.astype(int))
             for cell in range(len(predicted)):
                 result[draw, cell] = spearmanr(predicted[cell, drawn], observed[cell, drawn])[0]
     return result

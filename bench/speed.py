@@ -2,11 +2,11 @@
 
 Everything scores the same responses with the same weights in float32. The limit is a roofline: the
 multiplications that cannot be avoided (each prompt once, each response token but the last through the body,
-each response token through the head) over the speed of a large matrix product. A shared machine's speed
-changes by half within a minute, so the product is measured all along: a process of its own scores, and every
-few seconds it is stopped for as long as a few products take, which is taken off its time. Attention's own
-multiplications are told apart, because peers' references usually leave them out. Rounds are interleaved and
-medians of ratios are reported, because absolute times on a shared machine mean little.
+each response token through the head) over the speed of a large matrix product. Attention's own
+multiplications are told apart, because peers' references usually leave them out. A shared machine's speed
+changes by half within a minute: so all of them, and the product, take turns of a few seconds, each in a
+process of its own that is stopped in between. Medians of ratios over rounds are reported, because absolute
+times mean little.
 
     python bench/speed.py --model FOLDER --responses ../shared/data/zoo/*.jsonl
 
@@ -18,26 +18,28 @@ of a processor without AVX-512: the limit, the peers and the engine.
 """
 
 import argparse
+import importlib.util
 import json
 import os
-import sys
-import time
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 import torch
 
-import paused
+import turns
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
 from preceptor.instructions import ResponseSource
 from preceptor.templates import Encoder, choose_template
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "llama-3.2-1b": {
         "vocab_size": 128_256,
         "hidden_size": 2048,
@@ -73,12 +75,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--token-budget", type=int, default=None)
-    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=None)
+    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=CONTENDERS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    messages, pauses = paused.run(score_all, given)
-    facts, *spans = messages
-    print(json.dumps(summary(facts, [result(span, pauses) for span in spans], given), indent=2))
+    names = ["preceptor", *given.only]
+    if "lm_eval" in names and importlib.util.find_spec("lm_eval") is None:
+        parser.error(
+            "lm_eval needs its package: pip install lm-eval==0.4.13, or leave it out by --only"
+        )
+    players: dict[str, turns.Player] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = random_model(given.shape, folder) if given.shape else None
+        try:
+            for name in names:
+                players[name] = turns.Player(score, name, weights, given)
+            rounds = [turns.play(players) for _ in range(given.rounds)]
+        finally:
+            turns.end(players.values())
+    print(json.dumps(summary(players["preceptor"].first, rounds, given), indent=2))
 
 
 class Facts(NamedTuple):
@@ -89,41 +103,33 @@ class Facts(NamedTuple):
     lengths: list[int]
 
 
-class Span(NamedTuple):
-    """What one contender did in one round: its times, and the responses' losses."""
-
-    name: str
-    begin: float
-    end: float
-    processor: float
-    losses: list[float]
-
-
-def score_all(there: Connection, given: argparse.Namespace) -> None:
-    """Let every contender score the same pairs, round after round, and tell of each."""
+def score(there: Connection, name: str, weights: str | None, given: argparse.Namespace) -> None:
+    """Let one contender score all pairs whenever it is asked to; say first what the work is."""
     torch.set_num_threads(given.threads)
     located = locate(given.model)
     pairs = read_pairs(located, given)
-    model = load(located, given.shape)
-    contenders = build(located, model, given)
-    name = given.shape or located.name
-    there.send(Facts(name, necessary(model, pairs), [len(pair.response) for pair in pairs]))
-    for _ in range(given.rounds):
-        for name, contender in contenders.items():
-            begin, busy = time.monotonic(), time.process_time()
-            losses = contender(pairs)
-            end, busy = time.monotonic(), time.process_time() - busy
-            there.send(Span(name, begin, end, busy, losses))
+    model = load(located, weights)
+    facts = Facts(
+        given.shape or located.name, necessary(model, pairs), [len(pair.response) for pair in pairs]
+    )
+    contender = build(name, located, model, given)
+    turns.serve(there, facts, lambda: contender(pairs))
 
 
-def load(located: LocatedModel, shape: str | None) -> Any:
-    """Return the model, or one of another shape with random weights, the same at every call."""
-    if shape is None:
-        return load_model(located, dtype="float32", device="cpu")
+def random_model(shape: str, folder: str) -> str:
+    """Write a model of this shape with random weights, so that all processes map the same file."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SHAPES[shape])).eval()
+    LlamaForCausalLM(LlamaConfig(**SHAPES[shape])).save_pretrained(folder)
+    return folder
+
+
+def load(located: LocatedModel, weights: str | None) -> Any:
+    """Return the model, or the one whose weights lie in another folder."""
+    if weights is not None:
+        located = replace(located, folder=Path(weights), source=weights)
+    return load_model(located, dtype="float32", device="cpu")
 
 
 def read_pairs(located: LocatedModel, given: argparse.Namespace) -> list[TokenizedPair]:
@@ -174,23 +180,16 @@ def seen_keys(before: int, length: int, window: int | None) -> float:
 Contender = Callable[[Sequence[TokenizedPair]], list[float]]
 
 
-def build(located: LocatedModel, model: Any, given: argparse.Namespace) -> dict[str, Contender]:
-    """Return what is to score the pairs, by name; the engine is always among them."""
-    plain = load(located, given.shape)
+def build(name: str, located: LocatedModel, model: Any, given: argparse.Namespace) -> Contender:
+    """Return what scores pairs under this name."""
+    if name == "padded_batch_of_8":
+        return lambda pairs: padded(model, pairs, size=8)
+    if name == "one_by_one":
+        return lambda pairs: padded(model, pairs, size=1)
+    if name == "lm_eval":
+        return lm_eval(located, model)
     engine = TransformersLikelihood(model, EngineOptions(token_budget=given.token_budget))
-    wanted = CONTENDERS if given.only is None else given.only
-    contenders: dict[str, Contender] = {"preceptor": lambda pairs: ours(engine, pairs)}
-    if "padded_batch_of_8" in wanted:
-        contenders["padded_batch_of_8"] = lambda pairs: padded(plain, pairs, size=8)
-    if "one_by_one" in wanted:
-        contenders["one_by_one"] = lambda pairs: padded(plain, pairs, size=1)
-    if "lm_eval" in wanted:
-        try:
-            contenders["lm_eval"] = lm_eval(located, plain)
-        except ImportError:
-            told = "lm-eval is not installed: pip install lm-eval==0.4.13 to compare with it"
-            print(told, file=sys.stderr)
-    return contenders
+    return lambda pairs: ours(engine, pairs)
 
 
 def ours(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> list[float]:
@@ -237,31 +236,11 @@ def lm_eval(located: LocatedModel, model: Any) -> Contender:
     return score
 
 
-class Result(NamedTuple):
-    """What one contender did in one round, its pauses taken off; speeds in operations per second."""
-
-    name: str
-    seconds: float
-    processor: float
-    products: list[float]
-    losses: list[float]
+Round = dict[str, tuple[list[float], turns.Times]]
 
 
-def result(span: Span, pauses: list[paused.Pause]) -> Result:
-    """Return the contender's own seconds, and what products did in its pauses."""
-    seconds = span.end - span.begin - paused.paused(span.begin, span.end, pauses)
-    products = paused.speeds(span.begin, span.end, pauses)
-    return Result(span.name, seconds, span.processor, products, span.losses)
-
-
-def summary(
-    facts: Facts, results: Sequence[Result], given: argparse.Namespace
-) -> dict[str, object]:
+def summary(facts: Facts, rounds: Sequence[Round], given: argparse.Namespace) -> dict[str, object]:
     """Return medians over rounds: fractions of the roofline, and ratios to the engine."""
-    by_name: dict[str, list[Result]] = {}
-    for one in results:
-        by_name.setdefault(one.name, []).append(one)
-    ours = by_name["preceptor"]
     return {
         "model": facts.model,
         "settings": vars(given) | {"responses": len(given.responses)},
@@ -270,35 +249,44 @@ def summary(
             "mkl": os.environ.get("MKL_ENABLE_INSTRUCTIONS", "its own choice"),
         },
         "response_tokens": facts.work.tokens,
-        "contenders": {
-            name: row(facts, theirs, ours, given.threads) for name, theirs in by_name.items()
-        },
+        "contenders": {name: row(name, facts, rounds, given.threads) for name in rounds[0]},
     }
 
 
-def row(
-    facts: Facts, theirs: Sequence[Result], ours: Sequence[Result], threads: int
-) -> dict[str, object]:
-    """Return a contender's medians over its rounds, each beside the engine's of the same round."""
+def row(name: str, facts: Facts, rounds: Sequence[Round], threads: int) -> dict[str, object]:
+    """Return a contender's medians over rounds, each beside the engine's of the same round."""
     work = facts.work
-    of_peak = median(work.linear / r.seconds / mean(r.products) for r in theirs)
-    of_fastest = median(work.linear / r.seconds / max(r.products) for r in theirs)
-    by_processor = median(work.linear / r.processor / mean(r.products) * threads for r in theirs)
-    both = list(zip(theirs, ours, strict=True))
+    both = [(one[name], one["preceptor"]) for one in rounds]
+    times = [theirs for (_, theirs), _ in both]
+    of_peak = median(work.linear / t.seconds / mean(t.products) for t in times)
+    of_fastest = median(work.linear / t.seconds / max(t.products) for t in times)
+    by_processor = median(work.linear / t.processor / mean(t.products) * threads for t in times)
     return {
         "roofline": round(of_peak, 3),
         "roofline_with_attention": round(of_peak * (1 + work.attention / work.linear), 3),
         "roofline_by_fastest_product": round(of_fastest, 3),
         "roofline_by_processor_time": round(by_processor, 3),
-        "gigaflops_of_products": [[round(speed / 1e9, 1) for speed in r.products] for r in theirs],
-        "seconds": [round(r.seconds, 1) for r in theirs],
-        "tokens_per_second": round(median(work.tokens / r.seconds for r in theirs), 1),
-        "preceptor_is_faster_by": round(median(t.seconds / o.seconds for t, o in both), 2),
-        "processor_time_ratio": round(median(t.processor / o.processor for t, o in both), 2),
+        "gigaflops_of_products": [
+            {
+                "mean": round(mean(t.products) / 1e9, 1),
+                "least": round(min(t.products) / 1e9, 1),
+                "most": round(max(t.products) / 1e9, 1),
+                "count": len(t.products),
+            }
+            for t in times
+        ],
+        "seconds": [round(t.seconds, 1) for t in times],
+        "tokens_per_second": round(median(work.tokens / t.seconds for t in times), 1),
+        "preceptor_is_faster_by": round(
+            median(theirs.seconds / ours.seconds for (_, theirs), (_, ours) in both), 2
+        ),
+        "processor_time_ratio": round(
+            median(theirs.processor / ours.processor for (_, theirs), (_, ours) in both), 2
+        ),
         "largest_difference": max(
             abs(a - b) / length
-            for t, o in both
-            for a, b, length in zip(t.losses, o.losses, facts.lengths, strict=True)
+            for (theirs, _), (ours, _) in both
+            for a, b, length in zip(theirs, ours, facts.lengths, strict=True)
         ),
     }
 

@@ -101,6 +101,14 @@ def test_what_is_not_finite_spoils_its_own_row_alone(compiled: Kernels, special:
     assert torch.isfinite(one[0]).tolist() == [True, True, False, True]
 
 
+@pytest.mark.parametrize("place", [3, 39])
+def test_every_nan_stays_nan(compiled: Kernels, place: int):
+    logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(1))
+    logits.view(torch.int32)[0, place] = 0x7FC00001  # others lose their low bits in a shift
+    one, _ = folded(logits, torch.tensor([1]), 16)
+    assert torch.isnan(one[0]).all()
+
+
 @pytest.mark.parametrize("count", [1, 16, 1000])
 def test_gates_are_those_of_pytorch(compiled: Kernels, count: int):
     source = torch.Generator().manual_seed(5)

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from preceptor.engines.base import TokenizedPair, TokenStatistics
+from preceptor.engines.packed import PROBE_BUDGET, probe_pairs
+from preceptor.engines.packing import plan
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
 
 PACKED = [
@@ -228,6 +230,14 @@ def threads_of_a_new_thread() -> int:
         return pool.submit(torch.get_num_threads).result()
 
 
+def test_the_probe_meets_every_shape_of_a_pack() -> None:
+    pairs = probe_pairs(1000)
+    first, second = plan(pairs, range(len(pairs)), budget=PROBE_BUDGET)
+    assert [[len(g.branches) for g in pack.groups] for pack in first.resuming] == [[2], [2]]
+    assert not second.resuming
+    assert [(g.resumed, len(g.branches)) for g in second.pack.groups] == [(False, 2), (False, 1)]
+
+
 def limit_memory(engine: TransformersLikelihood, tokens: int) -> None:
     """Make the engine's model run out of memory on rows longer than `tokens`."""
 
@@ -285,6 +295,22 @@ def test_a_prompt_that_never_fits_takes_only_its_own_responses_with_it(
     assert engine.budget == 50
     for index, statistics in found.items():
         assert_close(statistics, reference(make_model("llama"), pairs[index]))
+
+
+def test_what_does_not_fit_beside_other_packs_is_run_alone(
+    make_model: MakeModel, two_threads: int
+) -> None:
+    engine = TransformersLikelihood(make_model("llama"), EngineOptions(token_budget=1))
+
+    def refuse(_module: Any, _args: object, _options: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    engine.model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    for expected, statistics in zip(
+        references(make_model, "llama"), measure(engine, PAIRS), strict=True
+    ):
+        assert_close(statistics, expected)
 
 
 def test_memory_that_never_suffices_gives_nothing_and_ends(make_model: MakeModel) -> None:

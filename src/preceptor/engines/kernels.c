@@ -73,10 +73,10 @@ static inline reals bounded(reals values, float low, float high)
 #define LOWEST -126.0f /* the least power of two that is a normal number */
 
 /* 2 to the power of values within -126 and 127: 2^n times the polynomial of degree six that is nearest to
- * 2^rest, to 1e-7. */
+ * 2^rest, to 1e-7. NaN stays NaN, whatever its bits. */
 static inline reals power_of_two(reals values)
 {
-    const float to_whole = 12582912.0f; /* 1.5 * 2^23: adding it rounds, and leaves n in the low bits */
+    const float to_whole = 12583039.0f; /* 1.5 * 2^23 + 127: adding it rounds, and leaves 2^n's exponent below */
     const reals shifted = values + to_whole, rest = values - (shifted - to_whole);
     reals series = rest * 0.000153458116f + 0.00133999312f;
     series = series * rest + 0.00961848896f;
@@ -84,7 +84,7 @@ static inline reals power_of_two(reals values)
     series = series * rest + 0.240226469f;
     series = series * rest + 0.693147206f;
     series = series * rest + 1.0f;
-    return (reals)((whole)series + ((whole)shifted << 23));
+    return series * (reals)((whole)shifted << 23);
 }
 
 /* Sums over a row of logits, with t = logit / ln 2 - top. */

@@ -40,6 +40,10 @@ _SMALL_PACK = 1024
 """Small work is cut into more packs than workers, so that these end together, but never below this size."""
 
 
+PROBE_BUDGET = 41
+"""Tokens in one pack of the probe; see `probe_pairs`."""
+
+
 class _OutOfMemory(Exception):
     """Memory ran out in a row of `tokens`, which the pairs at `indices` need; `whole`: it cannot be split."""
 
@@ -118,19 +122,25 @@ class PackedEngine(Generic[Found]):
         memory alone is left out and warned of: where there is more memory, it can be measured.
         """
         waiting = dict.fromkeys(range(len(pairs)))
+        alone: list[int] = []
         while waiting:
+            workers = 1 if alone else self._workers()
             try:
-                for batch in self._run(pairs, list(waiting)):
+                for batch in self._run(pairs, alone or list(waiting), workers):
                     for found in batch:
                         del waiting[found.index]
                     yield batch
             except _OutOfMemory as error:
-                self._shrink(error, waiting)
+                if error.whole and workers > 1:
+                    alone = error.indices  # other packs had their share of the memory
+                else:
+                    self._shrink(error, waiting)
+            alone = [index for index in alone if index in waiting]
 
     def _shrink(self, error: _OutOfMemory, waiting: dict[int, None]) -> None:
         release_memory(self.device.type)
         if not error.whole and self.budget > 1:
-            self.budget = max(1, min(self.budget, error.tokens) // 2)
+            self.budget = max(1, min(self.budget, error.tokens or self.budget) // 2)
             logger.warning("out of memory: going on with %d tokens per batch", self.budget)
             return
         for index in error.indices:
@@ -142,14 +152,15 @@ class PackedEngine(Generic[Found]):
             "a response is" if len(error.indices) == 1 else f"{len(error.indices)} responses are",
         )
 
-    def _run(self, pairs: Sequence[TokenizedPair], indices: list[int]) -> Iterator[list[Found]]:
+    def _run(
+        self, pairs: Sequence[TokenizedPair], indices: list[int], workers: int
+    ) -> Iterator[list[Found]]:
         if not self.packed:
             for index in indices:
                 with _naming_rows([index], len(pairs[index].prompt + pairs[index].response)):
                     found = self._plainly(index, pairs[index])
                 yield [found]
             return
-        workers = self._workers()
         budget = self.budget
         if workers > 1:
             tokens = sum(len(pairs[index].response) for index in indices)
@@ -217,29 +228,36 @@ class PackedEngine(Generic[Found]):
         self.model.set_attn_implementation(name)
 
     def _reproduces_itself(self) -> bool:
-        """Whether the packed path gives the model's own results on a small probe.
-
-        The probe holds two prompts with two responses each, one prompt resumed across packs.
-        """
+        """Whether the packed path gives the model's own results on a small probe."""
         if getattr(self.model.config, "attention_chunk_size", None):
             return False
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        ids = [(7919 * step + 11) % vocabulary for step in range(64)]
-        prompts = (tuple(ids[:9]), tuple(ids[9:14]))
-        pairs = [
-            TokenizedPair(prompt, tuple(ids[start : start + 12]))
-            for start, prompt in zip((14, 26, 38, 50), prompts * 2, strict=True)
-        ]
+        pairs = probe_pairs(vocabulary)
         try:
             self._use_attention("eager")
             plain = [self._plainly(index, pair) for index, pair in enumerate(pairs)]
             self._use_attention(attention.NAME)
-            plans = plan(pairs, range(len(pairs)), budget=24)
+            plans = plan(pairs, range(len(pairs)), budget=PROBE_BUDGET)
             found = [one for batch in self._run_plans(pairs, plans, workers=1) for one in batch]
             return self._alike(sorted(found, key=lambda one: one.index), plain)
         except Exception as error:  # any failure of an unknown architecture means: run it plainly
             logger.debug("the packed path failed its probe", exc_info=error)
             return False
+
+
+def probe_pairs(vocabulary: int) -> list[TokenizedPair]:
+    """Return pairs that meet every shape of a pack at `PROBE_BUDGET`.
+
+    The first prompt is resumed by two packs of two responses each; the others share a row, the one with two
+    responses, the other with one.
+    """
+    ids = [(7919 * step + 11) % vocabulary for step in range(64)]
+    first, second, third = tuple(ids[:9]), tuple(ids[9:14]), tuple(ids[14:17])
+    prompts = (first, second, first, third, first, second, first)
+    return [
+        TokenizedPair(prompt, tuple(ids[start : start + 12]))
+        for prompt, start in zip(prompts, range(14, 56, 6), strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -35,18 +35,19 @@ def side_by_side(
     def work() -> None:
         torch.set_num_threads(max(1, threads // workers))
         try:
-            for job in agenda:
+            while (job := agenda.take()) is not None:
                 batch, following = run(job)
                 agenda.done(following)
                 finished.put(batch)
+                del job, batch, following  # what a job holds goes with it, not with the next
             finished.put(None)
         except BaseException as error:
             finished.put(error)
 
     pool = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
-    for thread in pool:
-        thread.start()
     try:
+        for thread in pool:
+            thread.start()
         yield from _drain(finished, running=workers)
     finally:
         agenda.stop()
@@ -74,15 +75,14 @@ class _Agenda(Generic[Job]):
         self.stopped = False
         self.changed = threading.Condition()
 
-    def __iter__(self) -> Iterator[Job]:
-        while True:
-            with self.changed:
-                self.changed.wait_for(lambda: self.waiting or not self.running or self.stopped)
-                if self.stopped or not self.waiting:
-                    return
-                self.running += 1
-                job = self.waiting.popleft()
-            yield job
+    def take(self) -> Job | None:
+        """Return a job once there is one, or None where there will be none."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting or not self.running or self.stopped)
+            if self.stopped or not self.waiting:
+                return None
+            self.running += 1
+            return self.waiting.popleft()
 
     def done(self, following: Sequence[Job]) -> None:
         """Note that a job has ended, and what it made possible."""
