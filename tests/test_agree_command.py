@@ -65,7 +65,9 @@ def words(result: Result) -> str:
 
 def test_the_table_has_table_4s_layout(tmp_path: Path, observed: Path):
     said = agree(write_predictions(tmp_path / "p.json"), "--observed", observed).stdout.splitlines()
-    table = [line for line in said if "  " in line]  # prose has single spaces, and may wrap anywhere
+    table = [
+        line for line in said if "  " in line
+    ]  # prose has single spaces, and may wrap anywhere
     heading = next(line for line in table if line.startswith("student "))
     assert heading.split() == ["student", "car", "reward", "loss", "size", "prior"]
     rows = [line for line in table if line.startswith((*(f"{name} " for name in AP), "mean "))]
