@@ -69,7 +69,8 @@ class Player:
         self._signal(signal.SIGSTOP)
 
     def _signal(self, what: signal.Signals) -> None:
-        os.kill(self._process.pid or 0, what)
+        assert self._process.pid is not None
+        os.kill(self._process.pid, what)
 
 
 def serve(there: Connection, first: Any, work: Callable[[], Any]) -> None:

@@ -39,7 +39,6 @@ _PACKS_PER_WORKER = 8
 _SMALL_PACK = 1024
 """Small work is cut into more packs than workers, so that these end together, but never below this size."""
 
-
 PROBE_BUDGET = 41
 """Tokens in one pack of the probe; see `probe_pairs`."""
 
