@@ -36,6 +36,7 @@ import turns
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+from preceptor.errors import PreceptorError
 from preceptor.instructions import ResponseSource
 from preceptor.templates import Encoder, choose_template
 
@@ -83,12 +84,19 @@ def main() -> None:
         parser.error(
             "lm_eval needs its package: pip install lm-eval==0.4.13, or leave it out by --only"
         )
+    try:
+        located = locate(given.model)
+        pairs = read_pairs(located, given)
+    except PreceptorError as error:
+        parser.error(str(error))
+    if not pairs:
+        parser.error(f"no response fits into {given.max_length} tokens: give more by --max-length")
     players: dict[str, turns.Player] = {}
     with tempfile.TemporaryDirectory() as folder:
         weights = random_model(given.shape, folder) if given.shape else None
         try:
             for name in names:
-                players[name] = turns.Player(score, name, weights, given)
+                players[name] = turns.Player(score, name, located, pairs, weights, given)
             rounds = [turns.play(players) for _ in range(given.rounds)]
         finally:
             turns.end(players.values())
@@ -103,11 +111,16 @@ class Facts(NamedTuple):
     lengths: list[int]
 
 
-def score(there: Connection, name: str, weights: str | None, given: argparse.Namespace) -> None:
+def score(
+    there: Connection,
+    name: str,
+    located: LocatedModel,
+    pairs: list[TokenizedPair],
+    weights: str | None,
+    given: argparse.Namespace,
+) -> None:
     """Let one contender score all pairs whenever it is asked to; say first what the work is."""
     torch.set_num_threads(given.threads)
-    located = locate(given.model)
-    pairs = read_pairs(located, given)
     model = load(located, weights)
     facts = Facts(
         given.shape or located.name, necessary(model, pairs), [len(pair.response) for pair in pairs]

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,8 @@ def words(result: Result) -> str:
 
 def test_the_table_has_table_4s_layout(tmp_path: Path, observed: Path):
     said = agree(write_predictions(tmp_path / "p.json"), "--observed", observed).stdout.splitlines()
-    table = [
-        line for line in said if "  " in line
-    ]  # prose has single spaces, and may wrap anywhere
+    # Prose has single spaces, and may wrap anywhere.
+    table = [line for line in said if "  " in line]
     heading = next(line for line in table if line.startswith("student "))
     assert heading.split() == ["student", "car", "reward", "loss", "size", "prior"]
     rows = [line for line in table if line.startswith((*(f"{name} " for name in AP), "mean "))]
@@ -231,6 +231,13 @@ def test_labels_cannot_drive_the_terminal(tmp_path: Path):
     said = agree(path, "--observed", outcomes, *asked).stdout
     assert "\x1b" not in said
     assert "\\x1b[31m[bold]model 3" in said
+
+
+def test_an_answer_from_stored_numbers_takes_seconds_not_minutes(tmp_path: Path, observed: Path):
+    path = write_predictions(tmp_path / "p.json")
+    began = time.perf_counter()
+    agree(path, "--observed", observed, "--against", "car", "--families", "--calibrate")
+    assert time.perf_counter() - began < 15  # near 1 s on two cores
 
 
 def test_real_responses_of_the_papers_teachers_meet_table_7(

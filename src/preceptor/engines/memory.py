@@ -137,7 +137,7 @@ def _rotates_in_place(module: ModuleType) -> bool:
     plain = getattr(module, _ROTATION, None)
     if plain is None or not module.__name__.startswith("transformers."):
         return False
-    if hasattr(plain, "plain"):
+    if hasattr(plain, "in_place"):
         return True
     rotate = _rotation(plain)
     query, key, angle = (torch.linspace(-1, 2, n * 32).view(1, -1, 4, 8) for n in (2, 1, 1))
@@ -146,7 +146,13 @@ def _rotates_in_place(module: ModuleType) -> bool:
         expected = plain(query, key, *angles)
         found = rotate.in_place(query.clone(), key.clone(), *angles)
         same = all(map(torch.allclose, found, expected))
-    except Exception:  # another architecture's function of that name
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        IndexError,
+        AttributeError,
+    ):  # another architecture's function of that name
         return False
     if not same:
         return False
@@ -172,7 +178,6 @@ def _rotation(plain: Any) -> Any:
         rotation = in_place if usual else plain
         return rotation(query, key, cos, sin, *others, **options)
 
-    rotate.plain = plain  # type: ignore[attr-defined]
     rotate.in_place = in_place  # type: ignore[attr-defined]
     return rotate
 
