@@ -49,17 +49,19 @@ def afresh() -> Iterator[None]:
     kernels.cache_clear()
 
 
-def folded(logits: torch.Tensor, targets: torch.Tensor, columns: int) -> list[list[torch.Tensor]]:
+def folded(
+    compiled: Kernels, logits: torch.Tensor, targets: torch.Tensor, columns: int
+) -> list[list[torch.Tensor]]:
     """Return the statistics by the compiled fold and by PyTorch's, from the same tiles."""
     thresholds = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
     found: list[_CompiledFold | _Fold] = [
-        _CompiledFold(targets, thresholds),
+        _CompiledFold(compiled.fold, targets, thresholds),
         _Fold(targets, thresholds, columns=columns),
     ]
     for fold in found:
         for first in range(0, logits.shape[1], columns):
             tile = logits[:, first : first + columns].clone()
-            fold.add(tile, first, torch.empty_like(tile))
+            fold.add(tile, first)
     return [list(fold.result()) for fold in found]
 
 
@@ -69,7 +71,7 @@ def test_a_fold_does_not_depend_on_who_does_it(compiled: Kernels, columns: int, 
     source = torch.Generator().manual_seed(3)
     logits = torch.randn(40, 515, generator=source) * size - 100 * (size > 20)
     targets = torch.randint(515, (40,), generator=source)
-    one, other = folded(logits, targets, columns)
+    one, other = folded(compiled, logits, targets, columns)
     for mine, theirs in zip(one, other, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-6, atol=2e-5)
 
@@ -77,7 +79,7 @@ def test_a_fold_does_not_depend_on_who_does_it(compiled: Kernels, columns: int, 
 def test_a_rising_maximum_does_not_spoil_what_was_folded_before(compiled: Kernels):
     logits = torch.linspace(-300, 300, 96).repeat(3, 1)
     targets = torch.tensor([0, 50, 95])
-    one, _ = folded(logits, targets, 16)
+    one, _ = folded(compiled, logits, targets, 16)
     expected = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
     torch.testing.assert_close(one[0].double(), expected, rtol=1e-6, atol=1e-5)
     assert one[1].tolist() == [96.0, 46.0, 1.0]
@@ -86,7 +88,7 @@ def test_a_rising_maximum_does_not_spoil_what_was_folded_before(compiled: Kernel
 def test_an_entry_that_cannot_be_taken_weighs_nothing(compiled: Kernels):
     logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(1))
     logits[:, 7] = -torch.inf
-    one, _ = folded(logits, torch.tensor([1, 2, 3, 39]), 16)
+    one, _ = folded(compiled, logits, torch.tensor([1, 2, 3, 39]), 16)
     logs = logits.double().log_softmax(-1)
     entropy = -torch.special.xlogy(logs.exp(), logs.exp()).sum(-1)
     torch.testing.assert_close(one[2].double(), entropy, rtol=1e-6, atol=1e-5)
@@ -97,7 +99,7 @@ def test_an_entry_that_cannot_be_taken_weighs_nothing(compiled: Kernels):
 def test_what_is_not_finite_spoils_its_own_row_alone(compiled: Kernels, special: float, place: int):
     logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(1))
     logits[2, place] = special
-    one, _ = folded(logits, torch.tensor([1, 2, 5, 38]), 16)
+    one, _ = folded(compiled, logits, torch.tensor([1, 2, 5, 38]), 16)
     assert torch.isfinite(one[0]).tolist() == [True, True, False, True]
 
 
@@ -105,7 +107,7 @@ def test_what_is_not_finite_spoils_its_own_row_alone(compiled: Kernels, special:
 def test_every_nan_stays_nan(compiled: Kernels, place: int):
     logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(1))
     logits.view(torch.int32)[0, place] = 0x7FC00001  # others lose their low bits in a shift
-    one, _ = folded(logits, torch.tensor([1]), 16)
+    one, _ = folded(compiled, logits, torch.tensor([1]), 16)
     assert torch.isnan(one[0]).all()
 
 

@@ -1,8 +1,9 @@
 """Attention over a pack: each response attends to its prompt and itself, nothing is padded or masked away.
 
 transformers lets a caller register an attention function by name. Ours reads the layout of the pack being
-run from a context variable and attends segment by segment with PyTorch's scaled dot product attention;
-sliding windows, soft-capped scores and attention sinks of the architectures that have them are honoured.
+run from a context variable and attends segment by segment with PyTorch's scaled dot product attention, or to
+all segments in one call where the device has it (`varlen`); sliding windows, soft-capped scores and attention
+sinks of the architectures that have them are honoured.
 A model whose attention does not go through that interface is found out by the engine's self-check.
 """
 
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from preceptor.engines.kernels import attends, kernels
 from preceptor.engines.packing import Group, Pack
+from preceptor.engines.varlen import Sequences, attend_at_once, sequences
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +35,21 @@ class PromptMemory:
 
 @dataclass(frozen=True)
 class PackContext:
-    """What the attention function must know of the pack being run."""
+    """What the attention function must know of the pack being run.
+
+    `device` is where its segments are attended to in one call (`varlen.usable`); None: one by one.
+    """
 
     pack: Pack
     resumed: PromptMemory | None
     kept: PromptMemory | None
+    device: "torch.device | None" = None
     masks: "dict[tuple[int, ...], torch.Tensor]" = field(default_factory=dict)
+
+    @cached_property
+    def sequences(self) -> Sequences | None:
+        """The segments of the pack where one call takes them all, the same in every layer."""
+        return sequences(self.pack, self.device) if self.device is not None else None
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,11 @@ class _Scoring:
     sinks: "torch.Tensor | None"
     block: int
     masks: "dict[tuple[int, ...], torch.Tensor]"
+
+    @property
+    def plain(self) -> bool:
+        """Whether weights are the softmax of scaled products and nothing else."""
+        return self.softcap is None and self.sinks is None
 
 
 _current: ContextVar[PackContext] = ContextVar("preceptor_pack")
@@ -104,13 +121,34 @@ def packed_attention(
         block=128 if query.device.type == "cpu" else 1024,
         masks=context.masks,
     )
-    output = query.new_empty((1, query.shape[2], query.shape[1], value.shape[-1]))
     layer = int(getattr(module, "layer_idx", 0) or 0)
+    states = (key, value)
+    if context.kept is not None:
+        (group,) = context.pack.groups
+        found = _prompt_states(context, group, layer, states)
+        context.kept.layers[layer] = (found[0].clone(), found[1].clone())
+    if context.sequences is None or not scoring.plain:
+        return _one_by_one(context, layer, query, states, scoring), None
+    if context.resumed is not None:
+        states = _all_joined(context.resumed.layers[layer], states)
+    options = {"scale": scoring.scale, "window": scoring.window}
+    return attend_at_once(query, *states, context.sequences, **options), None
+
+
+def _one_by_one(
+    context: PackContext,
+    layer: int,
+    query: "torch.Tensor",
+    states: "tuple[torch.Tensor, torch.Tensor]",
+    scoring: _Scoring,
+) -> "torch.Tensor":
+    """Attend segment by segment; (1, tokens, heads, value width)."""
+    key, value = states
+    output = query.new_empty((1, query.shape[2], query.shape[1], value.shape[-1]))
     for group in context.pack.groups:
-        prompt_key, prompt_value = _prompt_states(context, group, layer, (key, value))
-        prompt = (prompt_key, prompt_value)
+        prompt = _prompt_states(context, group, layer, states)
         if not group.resumed:
-            nothing = (prompt_key[:, :, :0], prompt_value[:, :, :0])
+            nothing = (prompt[0][:, :, :0], prompt[1][:, :, :0])
             span = slice(group.start, group.stop)
             _attend_after(nothing, query[:, :, span], prompt, scoring, output[:, span])
         for branch in group.branches:
@@ -119,9 +157,7 @@ def packed_attention(
             span = slice(branch.start, branch.stop)
             own = (key[:, :, span], value[:, :, span])
             _attend_after(prompt, query[:, :, span], own, scoring, output[:, span])
-    if context.kept is not None:
-        context.kept.layers[layer] = (prompt_key.clone(), prompt_value.clone())
-    return output, None
+    return output
 
 
 def _prompt_states(
@@ -133,6 +169,13 @@ def _prompt_states(
         return context.resumed.layers[layer]
     key, value = states
     return key[:, :, group.start : group.stop], value[:, :, group.start : group.stop]
+
+
+def _all_joined(
+    prompt: "tuple[torch.Tensor, torch.Tensor]", own: "tuple[torch.Tensor, torch.Tensor]"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return keys and values of the prompt followed by one's own."""
+    return _joined(prompt[0], own[0]), _joined(prompt[1], own[1])
 
 
 def _joined(prompt: "torch.Tensor", own: "torch.Tensor") -> "torch.Tensor":
@@ -150,14 +193,12 @@ def _attend_after(
 ) -> None:
     """Attend causally to keys and values of the prompt and to one's own; `out` (1, tokens, heads, width)."""
     compiled = kernels()
-    plain = scoring.softcap is None and scoring.sinks is None
-    if compiled is not None and plain and attends(query, *prompt, *own):
+    if compiled is not None and scoring.plain and attends(query, *prompt, *own):
         scale = scoring.scale if scoring.scale is not None else query.shape[-1] ** -0.5
         shared, latter = (prompt[0][0], prompt[1][0]), (own[0][0], own[1][0])
         compiled.attend(query[0], shared, latter, out[0], scale=scale, window=scoring.window)
         return
-    keys, values = (_joined(*pair) for pair in zip(prompt, own, strict=True))
-    out.copy_(_attend(query, keys, values, scoring))
+    out.copy_(_attend(query, *_all_joined(prompt, own), scoring))
 
 
 def _attend(
@@ -168,8 +209,7 @@ def _attend(
 
     length, total = query.shape[2], key.shape[2]
     window = scoring.window if scoring.window and scoring.window < total else None
-    plain = scoring.softcap is None and scoring.sinks is None
-    if length == total and window is None and plain:
+    if length == total and window is None and scoring.plain:
         return _weigh(query, key, value, None, scoring, causal=True)
     outputs = []
     for start in range(0, length, scoring.block):
@@ -223,7 +263,10 @@ def _weigh(
     grouped = query.reshape(key_heads, heads // key_heads, *query.shape[2:])
     keys = key.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
     values = value.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
-    if scoring.softcap is None and scoring.sinks is None:
+    if query.is_cuda:
+        # The kernel there reads a last query that begins a block of its own wrongly where heads share memory.
+        keys, values = keys.contiguous(), values.contiguous()
+    if scoring.plain:
         weighed = scaled_dot_product_attention(
             grouped, keys, values, attn_mask=mask, is_causal=causal, scale=scoring.scale
         )

@@ -5,16 +5,21 @@ log-normaliser, an entropy and a count of likelier tokens, and overwritten by th
 CPU the tile stays in cache, so that the folding costs a few percent of the multiplication it follows.
 """
 
+import logging
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from preceptor.engines.base import RANK_LIMIT
-from preceptor.engines.kernels import fits, kernels
+from preceptor.engines.kernels import fits, kernels, switched_off
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 _EXPONENT_LIMIT = 60.0
 """Below this size a float32 logit can be exponentiated as it is, without losing its sum's precision."""
@@ -56,11 +61,18 @@ class Head:
         return TokenTensors(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def logits(self, hidden: "torch.Tensor", first: int, out: "torch.Tensor") -> "torch.Tensor":
-        """Return the logits of `out.shape[1]` vocabulary entries from `first` on, in float32."""
+        """Return the logits of `out.shape[1]` vocabulary entries from `first` on, in float32.
+
+        `out` has the type of `hidden`, or is float32 where the device can sum into it (`_sums_in_full`).
+        """
         import torch
 
         tile = slice(first, first + out.shape[1])
-        torch.mm(hidden, self.weight[tile].t(), out=out)
+        weight = self.weight[tile].t()
+        if out.dtype == hidden.dtype:
+            torch.mm(hidden, weight, out=out)
+        else:
+            torch.mm(hidden, weight, out_dtype=out.dtype, out=out)
         if self.bias is not None:
             out += self.bias[tile]
         logits = out.float()
@@ -70,10 +82,12 @@ class Head:
             logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits
 
-    def _target_logits(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-        # In half precision: summed in full and rounded once, as the multiplication does.
+    def _target_logits(
+        self, hidden: "torch.Tensor", targets: "torch.Tensor", dtype: "torch.dtype"
+    ) -> "torch.Tensor":
+        # Summed in full and rounded once, as the multiplication does that gives logits of this type.
         products = hidden.float() * self.weight[targets].float()
-        logits = products.sum(-1).to(hidden.dtype)
+        logits = products.sum(-1).to(dtype)
         if self.bias is not None:
             logits = logits + self.bias[targets]
         logits = logits.float() * self.scale
@@ -84,33 +98,88 @@ class Head:
 
         count, vocabulary = hidden.shape[0], self.weight.shape[0]
         columns = min(self.columns, vocabulary)
-        fold = _fold_for(targets, self._target_logits(hidden, targets), columns=columns)
-        memory = hidden.new_empty(count * columns)
-        scratch = torch.empty_like(memory, dtype=torch.float32)
+        dtype = torch.float32 if _sums_in_full(hidden.device, hidden.dtype) else hidden.dtype
+        fold = _fold_for(targets, self._target_logits(hidden, targets, dtype), columns=columns)
+        memory = hidden.new_empty(count * columns, dtype=dtype)
         for first in range(0, vocabulary, columns):
             size = min(columns, vocabulary - first)
             out = memory[: count * size].view(count, size)
-            fold.add(self.logits(hidden, first, out), first, scratch[: count * size].view_as(out))
+            fold.add(self.logits(hidden, first, out), first)
         return fold.result()
+
+
+@cache
+def _sums_in_full(device: "torch.device", dtype: "torch.dtype") -> bool:
+    """Whether a product of this type can be had in float32, as it was summed, and not rounded first.
+
+    It costs no more. In bfloat16 rounded logits are off by 1/256 of their size, and many become equal.
+    """
+    import torch
+
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    one = torch.ones(16, 16, device=device, dtype=dtype)
+    try:
+        torch.mm(one, one, out_dtype=torch.float32, out=torch.empty_like(one, dtype=torch.float32))
+    except (TypeError, RuntimeError):  # an earlier version, or another maker's device
+        return False
+    return True
+
+
+CompiledFold = Callable[..., None]
+"""Folds a tile into statistics; see `Kernels.fold`."""
 
 
 def _fold_for(
     targets: "torch.Tensor", target_logits: "torch.Tensor", *, columns: int
 ) -> "_CompiledFold | _Fold":
-    if kernels() is not None and fits(target_logits):
-        return _CompiledFold(targets, target_logits)
-    return _Fold(targets, target_logits, columns=columns)
+    compiled = _compiled_fold(target_logits)
+    if compiled is None:
+        return _Fold(targets, target_logits, columns=columns)
+    return _CompiledFold(compiled, targets, target_logits)
+
+
+def _compiled_fold(like: "torch.Tensor") -> CompiledFold | None:
+    found = kernels()
+    if found is not None and fits(like):
+        return found.fold
+    return _device_fold(like.device) if like.is_cuda and not switched_off() else None
+
+
+@cache
+def _device_fold(device: "torch.device") -> CompiledFold | None:
+    """Return the fold of a CUDA device; None where Triton is not there or its results are not right."""
+    import torch
+
+    logits = torch.linspace(-9, 9, 3000, device=device).view(3, 1000)
+    targets = torch.tensor([0, 500, 999], device=device)
+    at_targets = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    plain = _Fold(targets, at_targets, columns=1000)
+    try:
+        from preceptor.engines.triton_fold import fold
+
+        compiled = _CompiledFold(fold, targets, at_targets)
+        for first in (0, 400):
+            compiled.add(logits[:, first : first + (600 if first else 400)].contiguous(), first)
+        plain.add(logits, 0)
+        pairs = zip(compiled.result(), plain.result(), strict=True)
+        right = all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
+    # Triton builds what it runs: it fails in its own ways where a compiler or a driver does not suit it.
+    except Exception as error:
+        logger.info("tiles are folded by PyTorch, which is slower: %s", error)
+        return None
+    return fold if right else None
 
 
 class _CompiledFold:
     """What `_Fold` does, in one walk over each tile."""
 
-    def __init__(self, targets: "torch.Tensor", target_logits: "torch.Tensor") -> None:
+    def __init__(
+        self, fold: CompiledFold, targets: "torch.Tensor", target_logits: "torch.Tensor"
+    ) -> None:
         import torch
 
-        found = kernels()
-        assert found is not None
-        self._fold = found.fold
+        self._fold = fold
         self.targets = targets.contiguous()
         self.threshold = target_logits
         self.target = target_logits.clone()
@@ -120,7 +189,7 @@ class _CompiledFold:
         self.weighted = torch.zeros_like(self.total)
         self.above = torch.zeros_like(target_logits)
 
-    def add(self, logits: "torch.Tensor", first: int, scratch: "torch.Tensor") -> None:
+    def add(self, logits: "torch.Tensor", first: int) -> None:
         """Fold in the tile `logits` (tokens, columns), whose first column is entry `first`."""
         statistics = (self.top, self.total, self.weighted, self.above)
         self._fold(logits, first, self.targets, self.threshold, self.target, *statistics)
@@ -143,6 +212,7 @@ class _Fold:
         self.threshold = target_logits
         self.target = target_logits.clone()
         self.above = target_logits.new_zeros(target_logits.shape)
+        self.scratch = target_logits.new_empty(len(targets) * columns)
         self.normalisers: list[torch.Tensor] = []
         self.entropies: list[torch.Tensor] = []
         ordered, order = targets.sort()
@@ -152,10 +222,11 @@ class _Fold:
             span = slice(bisect_left(tiles, tile), bisect_right(tiles, tile))
             self.rows_of[tile * columns] = (order[span], ordered[span] - tile * columns)
 
-    def add(self, logits: "torch.Tensor", first: int, scratch: "torch.Tensor") -> None:
-        """Fold in the tile `logits` (tokens, columns), whose first column is entry `first`."""
+    def add(self, logits: "torch.Tensor", first: int) -> None:
+        """Fold in the tile `logits` (tokens, columns), whose first column is entry `first`; overwrites it."""
         import torch
 
+        scratch = self.scratch[: logits.numel()].view_as(logits)
         top = logits.amax(-1)
         shifted = not float(torch.linalg.vector_norm(top, torch.inf)) < _EXPONENT_LIMIT
         # NaN counts as shifted and stays NaN: the caller turns it into a note.
@@ -200,6 +271,6 @@ def fold_logits(logits: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors
     for start in range(0, len(targets), 128):
         block, goal = logits[start : start + 128].float(), targets[start : start + 128]
         fold = _Fold(goal, block.gather(1, goal.unsqueeze(1)).squeeze(1), columns=block.shape[1])
-        fold.add(block, 0, torch.empty_like(block))
+        fold.add(block, 0)
         parts.append(fold.result())
     return TokenTensors(*(torch.cat(column) for column in zip(*parts, strict=True)))

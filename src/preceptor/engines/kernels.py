@@ -199,10 +199,15 @@ def rotates(
     )
 
 
+def switched_off() -> bool:
+    """Whether the user wants PyTorch's own operations."""
+    return os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
+
+
 @cache
 def kernels() -> Kernels | None:
     """Return the compiled steps, built at first use; None where they cannot be had, or are switched off."""
-    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no"):
+    if switched_off():
         return None
     compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
     if compiler is None or not _SOURCE.is_file():

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from preceptor.engines import attention
+from preceptor.engines import attention, varlen
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.memory import (
     gate_in_place,
@@ -92,7 +92,11 @@ class PackedEngine(Generic[Found]):
             normalise_at_once(model)
             rotate_in_place(model)
         attention.register()
+        self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
         self.packed = self.options.packed and self._reproduces_itself()
+        if self.options.packed and self.at_once and not self.packed:
+            self.at_once = False  # a width of heads that the one call does not take
+            self.packed = self._reproduces_itself()
         self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
         if self.options.packed and not self.packed:
             logger.warning(
@@ -188,7 +192,8 @@ class PackedEngine(Generic[Found]):
         import torch
 
         kept = attention.PromptMemory() if job.following else None
-        context = attention.PackContext(job.pack, job.resumed, kept)
+        device = self.device if self.at_once else None
+        context = attention.PackContext(job.pack, job.resumed, kept, device)
         # Inside the job: a generator must not hold inference mode while it is suspended.
         whole = len(job.pack.indices) <= 1
         with _naming_rows(job.indices, len(job.pack.ids), whole=whole), torch.inference_mode():

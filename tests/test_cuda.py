@@ -1,0 +1,240 @@
+"""On a CUDA device the engines give what they give on a CPU, and survive the want of its memory."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from preceptor.engines.attention import PackContext, PromptMemory, packed_attention, running
+from preceptor.engines.base import TokenizedPair
+from preceptor.engines.head import Head, _CompiledFold, _device_fold, _Fold
+from preceptor.engines.packing import plan
+from preceptor.engines.reward import TransformersReward
+from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+PACKED = ["llama", "gemma2", "gemma3", "qwen3", "mistral", "phi3", "gpt2", "neox", "opt", "gpt-oss"]
+NAMES = [*PACKED, "bloom", "mamba"]
+
+MakeModel = Callable[..., Any]
+
+
+def random_ids(source: random.Random, length: int) -> tuple[int, ...]:
+    return tuple(source.randrange(3, 399) for _ in range(length))
+
+
+def some_pairs() -> list[TokenizedPair]:
+    """Twenty-five pairs that share four prompts of 1 to 150 tokens; responses of 1 to 330."""
+    source = random.Random(0)
+    prompts = [random_ids(source, length) for length in (5, 40, 1, 150)]
+    lengths = [1, 7, 34, 66, 2, 330]
+    pairs = [TokenizedPair(prompt, random_ids(source, n)) for prompt in prompts for n in lengths]
+    return [*pairs, pairs[2]]
+
+
+PAIRS = some_pairs()
+
+
+def by_response(engine: TransformersLikelihood) -> torch.Tensor:
+    """Return loss, mean rank and mean entropy of every pair, (pairs, 3), in float64."""
+    found = sorted((one for batch in engine.measure(PAIRS) for one in batch), key=lambda m: m.index)
+    assert [one.index for one in found] == list(range(len(PAIRS)))
+    rows = [[value / s.tokens for value in s[1:4]] for s in (one.statistics for one in found)]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def on_cuda(
+    model: Any, dtype: torch.dtype = torch.float32, **options: Any
+) -> TransformersLikelihood:
+    return TransformersLikelihood(model.to("cuda", dtype), EngineOptions(**options))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_likelihoods_in_float32_are_those_of_the_cpu(name: str, make_model: MakeModel) -> None:
+    expected = by_response(TransformersLikelihood(make_model(name)))
+    for budget in (1, 300, 10_000):
+        engine = on_cuda(make_model(name), token_budget=budget)
+        assert engine.packed == (name in PACKED)
+        torch.testing.assert_close(by_response(engine), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", PACKED)
+def test_likelihoods_in_half_precision_are_no_further_from_the_truth_than_the_plain_path(
+    name: str, dtype: torch.dtype, make_model: MakeModel
+) -> None:
+    rounded = make_model(name).to(dtype).float()  # the very weights that are run
+    expected = by_response(TransformersLikelihood(rounded))
+    plain = by_response(on_cuda(make_model(name), dtype, packed=False))
+    engine = on_cuda(make_model(name), dtype, token_budget=1000)
+    assert engine.packed
+    assert engine.at_once
+    found = by_response(engine)
+    assert found.isfinite().all()
+    # Of a few tokens a mean rank says nothing: one that changes by one decides.
+    long = torch.tensor([len(pair.response) >= 30 for pair in PAIRS])
+    error, allowed = ((each - expected)[long].pow(2).mean(0).sqrt() for each in (found, plain))
+    assert (error <= 1.5 * allowed + 1e-4).all(), (error, allowed)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_an_order_or_a_budget_changes_little_in_half_precision(
+    name: str, make_model: MakeModel
+) -> None:
+    found = [
+        by_response(on_cuda(make_model(name), torch.bfloat16, token_budget=budget))
+        for budget in (50, 10_000)
+    ]
+    torch.testing.assert_close(found[0][:, 0], found[1][:, 0], rtol=0, atol=0.05)
+
+
+def test_when_the_memory_of_the_device_runs_out_smaller_packs_are_run(
+    make_model: MakeModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = by_response(TransformersLikelihood(make_model("llama")))
+    engine = on_cuda(make_model("llama"), token_budget=100_000)
+    total = torch.cuda.get_device_properties(0).total_memory
+    hoard = 8 * 2**20
+
+    def hold(_module: Any, _args: object, options: dict[str, Any]) -> None:
+        """Take memory for every token of the row, so that only a short row leaves enough."""
+        torch.empty(options["input_ids"].shape[1] * 2**20, dtype=torch.uint8, device="cuda")
+
+    engine.model.base_model.register_forward_pre_hook(hold, with_kwargs=True)
+    torch.cuda.empty_cache()
+    used = torch.cuda.memory_allocated() + hoard
+    torch.cuda.set_per_process_memory_fraction((used + 500 * 2**20) / total)
+    try:
+        found = by_response(engine)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory: going on with" in caplog.text
+    assert 200 < engine.budget < 500
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3"])
+def test_rewards_are_those_of_the_cpu(name: str, make_model: MakeModel) -> None:
+    scores = []
+    for device in ("cpu", "cuda"):
+        engine = TransformersReward(make_model(name, labels=1).to(device))
+        assert engine.packed
+        found = [one for batch in engine.score(PAIRS) for one in batch]
+        scores.append([one.score for one in sorted(found, key=lambda one: one.index)])
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(32, 8, 64), (8, 2, 256), (4, 4, 128)])
+@pytest.mark.parametrize("window", [None, 100])
+def test_attention_is_that_of_the_definition_at_every_length(
+    dtype: torch.dtype, shape: tuple[int, int, int], window: int | None
+) -> None:
+    heads, key_heads, width = shape
+    source = random.Random(0)
+    prompts = [random_ids(source, length) for length in (40, 121)]
+    pairs = [TokenizedPair(p, random_ids(source, n)) for p in prompts for n in range(2, 331)]
+    states = torch.Generator("cuda").manual_seed(0)
+    for one in plan(pairs, range(len(pairs)), budget=50_000):
+        kept = None
+        for pack in (one.pack, *one.resuming):
+            query, key, value = (
+                torch.randn(
+                    1, len(pack.ids), n, width, generator=states, device="cuda", dtype=dtype
+                ).transpose(1, 2)
+                for n in (heads, key_heads, key_heads)
+            )
+            memory = PromptMemory() if pack is one.pack and one.resuming else None
+            half = query.device if dtype == torch.bfloat16 else None
+            context = PackContext(pack, kept, memory, half)
+            with running(context), torch.inference_mode():
+                out, _ = packed_attention(
+                    torch.nn.Module(), query, key, value, sliding_window=window
+                )
+            for group in pack.groups:
+                if group.resumed:
+                    assert kept is not None
+                    prompt = kept.layers[0]
+                else:
+                    prompt = tuple(part[:, :, group.start : group.stop] for part in (key, value))
+                spans = [slice(branch.start, branch.stop) for branch in group.branches]
+                for span in spans:
+                    keys, values = (
+                        torch.cat((first, own[:, :, span]), dim=2)
+                        for first, own in zip(prompt, (key, value), strict=True)
+                    )
+                    expected = defined(query[:, :, span], keys, values, window)
+                    limit = 1e-5 if dtype == torch.float32 else 0.02
+                    assert float((out[:, span].double() - expected).abs().max()) < limit, span
+            kept = memory or kept
+
+
+def defined(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
+) -> torch.Tensor:
+    """Return causal attention in float64, the queries being the last of the keys."""
+    length, total = query.shape[2], key.shape[2]
+    key, value = (
+        part.double().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        for part in (key, value)
+    )
+    scores = query.double() @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    at = torch.arange(total - length, total, device="cuda").unsqueeze(1)
+    keys_at = torch.arange(total, device="cuda")
+    seen = (keys_at <= at) & (keys_at > at - (window or total))
+    return (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("columns", [50, 1024, 5003])
+@pytest.mark.parametrize("size", [0.1, 4.0, 30.0, 200.0])
+def test_the_fold_of_the_device_is_that_of_pytorch(columns: int, size: float) -> None:
+    source = torch.Generator("cuda").manual_seed(3)
+    logits = torch.randn(65, 5003, generator=source, device="cuda") * size
+    logits[3] = 7.0
+    logits[5, 100] = torch.nan
+    logits[6, 5002] = torch.inf
+    logits[7, ::2] = -torch.inf
+    targets = torch.randint(5003, (65,), generator=source, device="cuda")
+    targets[7] = 4001
+    fold = _device_fold(logits.device)
+    assert fold is not None
+    thresholds = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    folds = [
+        _CompiledFold(fold, targets, thresholds),
+        _Fold(targets, thresholds, columns=columns),
+    ]
+    for first in range(0, 5003, columns):
+        for one in folds:
+            one.add(logits[:, first : first + columns].clone(), first)
+    found, expected = (one.result() for one in folds)
+    assert found.nll[5:7].isnan().all()
+    others = [row for row in range(65) if row not in (5, 6, 7)]
+    tolerance = {"rtol": 1e-5, "atol": 1e-5 + 1e-6 * size}
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine[others], theirs[others], **tolerance)
+    # What is impossible has no share in anything: row 7 is one of half the vocabulary.
+    logs = logits[7, 1::2].double().log_softmax(-1)
+    entropy = -(logs.exp() * logs).sum()
+    torch.testing.assert_close(found.entropy[7].double(), entropy, **tolerance)
+    torch.testing.assert_close(found.nll[7].double(), -logs[2000], **tolerance)
+
+
+def test_logits_in_half_precision_are_not_rounded() -> None:
+    source = torch.Generator("cuda").manual_seed(3)
+    hidden, weight = (
+        torch.randn(n, 512, generator=source, device="cuda").bfloat16() for n in (70, 3001)
+    )
+    targets = torch.randint(3001, (70,), generator=source, device="cuda")
+    logits = hidden.double() @ weight.double().T
+    expected = logits.log_softmax(-1)
+    found = Head(weight, rows=32, columns=1000).statistics(hidden, targets)
+    nll = -expected.gather(1, targets.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(found.nll.double(), nll, rtol=1e-4, atol=1e-3)
+    ranks = 1 + (logits > logits.gather(1, targets.unsqueeze(1))).sum(-1)
+    assert (found.rank == ranks.clamp(max=100)).all()
