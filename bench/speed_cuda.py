@@ -13,8 +13,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Any
+from statistics import mean, median
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,7 +23,7 @@ from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import load_model, locate
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
 from preceptor.errors import PreceptorError
-from speed import SHAPES, necessary, ours, read_pairs
+from speed import SHAPES, Work, necessary, ours, read_pairs
 
 BATCHES = (8, 32)
 """Rows of the padded batches that the engine is compared with."""
@@ -36,11 +36,13 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--responses", nargs="+", required=True)
-    parser.add_argument("--instructions", type=int, default=60)
+    parser.add_argument("--instructions", type=int, default=20)
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     given = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error(f"this PyTorch ({torch.__version__}) finds no CUDA device")
     try:
         located = locate(given.model)
         pairs = read_pairs(located, given)
@@ -53,37 +55,70 @@ def main() -> None:
         for name in ("padded_batch", "sorted_batch")
         for size in BATCHES
     }
-    for name, contender in contenders.items():
+    products, rounds = play(contenders, model, pairs, given)
+    print(json.dumps(summary(products, rounds, necessary(model, pairs), pairs, given), indent=2))
+
+
+class Turn(NamedTuple):
+    """What a contender found, nats of each response, and the seconds it took."""
+
+    losses: list[float]
+    seconds: float
+
+
+Round = dict[str, Turn]
+
+
+def play(
+    contenders: dict[str, Contender],
+    model: Any,
+    pairs: Sequence[TokenizedPair],
+    given: argparse.Namespace,
+) -> tuple[list[float], list[Round]]:
+    """Return the product's speed and every contender's turn of each round, after one to warm up."""
+
+    def turn(name: str, pairs: Sequence[TokenizedPair]) -> Turn:
         model.set_attn_implementation(NAME if name == "preceptor" else "sdpa")
-        contender(pairs[:40])
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    losses: dict[str, list[float]] = {}
-    speeds = []
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        losses = contenders[name](pairs)
+        torch.cuda.synchronize()
+        return Turn(losses, time.perf_counter() - begin)
+
+    for name in contenders:
+        turn(name, pairs[:40])
+    products, rounds = [], []
     for _ in range(given.rounds):
-        speeds.append(product_speed(given))
-        for name, contender in contenders.items():
-            model.set_attn_implementation(NAME if name == "preceptor" else "sdpa")
-            torch.cuda.synchronize()
-            begin = time.perf_counter()
-            losses[name] = contender(pairs)
-            torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - begin)
-    work, speed = necessary(model, pairs), median(speeds)
-    rows = {
+        products.append(product_speed(given.dtype))
+        rounds.append({name: turn(name, pairs) for name in contenders})
+    return products, rounds
+
+
+def summary(
+    products: Sequence[float],
+    rounds: Sequence[Round],
+    work: Work,
+    pairs: Sequence[TokenizedPair],
+    given: argparse.Namespace,
+) -> dict[str, object]:
+    """Return medians over rounds: fractions of the roofline, and ratios to the engine."""
+    speed = median(products)
+    seconds = {name: [one[name].seconds for one in rounds] for name in rounds[0]}
+    losses = {name: turn.losses for name, turn in rounds[0].items()}
+    contenders = {
         name: {
             "roofline": round(work.linear / median(times) / speed, 3),
             "tokens_per_second": round(work.tokens / median(times)),
             "preceptor_is_faster_by": round(median(times) / median(seconds["preceptor"]), 2),
             "seconds": [round(one, 3) for one in times],
-            "mean_difference": sum(
+            "mean_difference": mean(
                 abs(one - other) / len(pair.response)
                 for one, other, pair in zip(losses[name], losses["preceptor"], pairs, strict=True)
-            )
-            / len(pairs),
+            ),
         }
         for name, times in seconds.items()
     }
-    found = {
+    return {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "settings": vars(given) | {"responses": len(given.responses)},
@@ -91,9 +126,8 @@ def main() -> None:
         "response_tokens": work.tokens,
         "attention_to_linear": round(work.attention / work.linear, 3),
         "peak_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 1),
-        "contenders": rows,
+        "contenders": contenders,
     }
-    print(json.dumps(found, indent=2))
 
 
 def random_model(shape: str, dtype: str) -> Any:
@@ -146,9 +180,9 @@ def padded_losses(model: Any, pairs: Sequence[TokenizedPair]) -> list[float]:
         return torch.stack(sums).tolist()
 
 
-def product_speed(given: argparse.Namespace, size: int = 8192) -> float:
+def product_speed(dtype: str, size: int = 8192) -> float:
     """Return the speed of a large matrix product in operations per second, the median of twenty."""
-    kind = getattr(torch, given.dtype)
+    kind = getattr(torch, dtype)
     left, right = (torch.randn(size, size, dtype=kind, device="cuda") for _ in range(2))
     times = []
     for _ in range(20):
