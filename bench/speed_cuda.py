@@ -60,10 +60,11 @@ def main() -> None:
 
 
 class Turn(NamedTuple):
-    """What a contender found, nats of each response, and the seconds it took."""
+    """What a contender found, nats of each response; its seconds and the most memory it held."""
 
     losses: list[float]
     seconds: float
+    gigabytes: float
 
 
 Round = dict[str, Turn]
@@ -80,10 +81,12 @@ def play(
     def turn(name: str, pairs: Sequence[TokenizedPair]) -> Turn:
         model.set_attn_implementation(NAME if name == "preceptor" else "sdpa")
         torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
         begin = time.perf_counter()
         losses = contenders[name](pairs)
         torch.cuda.synchronize()
-        return Turn(losses, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        return Turn(losses, seconds, torch.cuda.max_memory_allocated() / 1e9)
 
     for name in contenders:
         turn(name, pairs[:40])
@@ -111,6 +114,7 @@ def summary(
             "tokens_per_second": round(work.tokens / median(times)),
             "preceptor_is_faster_by": round(median(times) / median(seconds["preceptor"]), 2),
             "seconds": [round(one, 3) for one in times],
+            "gigabytes": round(max(one[name].gigabytes for one in rounds), 1),
             "mean_difference": mean(
                 abs(one - other) / len(pair.response)
                 for one, other, pair in zip(losses[name], losses["preceptor"], pairs, strict=True)
@@ -125,7 +129,6 @@ def summary(
         "teraflops_of_product": round(speed / 1e12, 1),
         "response_tokens": work.tokens,
         "attention_to_linear": round(work.attention / work.linear, 3),
-        "peak_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 1),
         "contenders": contenders,
     }
 

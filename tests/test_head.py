@@ -4,12 +4,16 @@ The reference is computed here in float64 from full logits, straight from the de
 the target, one plus the number of strictly likelier tokens clipped at 100, and -sum p log p.
 """
 
+import sys
+from collections.abc import Iterator
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 import torch
 
-from preceptor.engines.head import Head, TokenTensors, fold_logits
+from preceptor.engines.head import Head, TokenTensors, _device_fold, fold_logits
+from preceptor.engines.kernels import kernels
 
 VOCABULARY, WIDTH, TOKENS = 317, 16, 45
 TILES = [(1, 1), (7, 10), (16, 100), (64, 317), (1024, 1024)]
@@ -131,6 +135,45 @@ def test_ready_logits_fold_to_the_same_statistics(size: float) -> None:
     targets = torch.randint(VOCABULARY, (300,), generator=source)
     expected = reference(logits, targets)
     assert_equal(fold_logits(logits.clone(), targets), expected, tolerance=1e-6 * size)
+
+
+def wrong(logits: torch.Tensor, first: int, *state: torch.Tensor) -> None:
+    """Leave the statistics as they are."""
+
+
+def broken(logits: torch.Tensor, first: int, *state: torch.Tensor) -> None:
+    raise SyntaxError("this compiler knows no such processor")
+
+
+def full(logits: torch.Tensor, first: int, *state: torch.Tensor) -> None:
+    raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+
+@pytest.fixture
+def triton_fold(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module in the place of Triton's fold, which needs a CUDA device; nothing is remembered of it."""
+    module = ModuleType("preceptor.engines.triton_fold")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    _device_fold.cache_clear()
+    yield module
+    _device_fold.cache_clear()
+
+
+def test_a_fold_of_the_device_is_used_only_where_it_is_right(triton_fold: ModuleType) -> None:
+    compiled = kernels()
+    if compiled is None:
+        pytest.skip("no C compiler is here")
+    for fold, used in ((compiled.fold, True), (wrong, False), (broken, False)):
+        triton_fold.fold = fold  # type: ignore[attr-defined]
+        _device_fold.cache_clear()
+        assert _device_fold(torch.device("cpu")) == (fold if used else None)
+
+
+def test_want_of_memory_does_not_rule_out_the_fold_of_a_device(triton_fold: ModuleType) -> None:
+    triton_fold.fold = full  # type: ignore[attr-defined]
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            _device_fold(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("columns", [50, 1024])

@@ -47,6 +47,8 @@ def test_a_public_name_survives_the_import_of_every_module():
     # A module of the same name would silently replace a lazily loaded function.
     for path in tracked("src/preceptor/**/*.py"):
         parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        if path.name == "triton_fold.py" and importlib.util.find_spec("triton") is None:
+            continue
         if "__main__" not in parts:
             importlib.import_module(".".join(part for part in parts if part != "__init__"))
     assert callable(preceptor.rank)

@@ -93,25 +93,47 @@ def test_plain_progress_tells_what_is_stored_and_then_how_far_it_is(
     assert said(target) == "likelihood: 5 stored, 100 to compute\n"
     clock[0] += 5
     progress.advance(Amount(15, 150, 150))
-    # 200 tokens in 10 s; 250 of 1,000 characters took 10 s, so the rest takes 30.
-    assert said(target).splitlines()[1] == "likelihood: 25/100, 20 tokens/s, about 30 s left"
+    # Since the first batch 150 tokens in 5 s; 150 characters took 5 s, so 750 more take 25.
+    assert said(target).splitlines()[1] == "likelihood: 25/100, 30 tokens/s, about 25 s left"
     clock[0] += 9
     progress.advance(Amount(1, 1, 1))
     progress.end()
     assert len(said(target).splitlines()) == 2
 
 
-def test_live_progress_reaches_the_end_of_its_bar():
+def test_the_time_that_a_model_takes_to_load_is_not_taken_for_its_pace(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    target = console()
+    progress = PlainProgress(target, every=10)
+    progress.begin("likelihood", 0, Amount(100, 1000))
+    progress.advance(Amount())  # nothing was stored before
+    clock[0] = 600
+    progress.advance(Amount(10, 100, 50))
+    clock[0] = 610
+    progress.advance(Amount(40, 400, 200))
+    assert said(target).splitlines()[1:] == [
+        "likelihood: 10/100",
+        "likelihood: 50/100, 20 tokens/s, about 12 s left",
+    ]
+
+
+def test_live_progress_reaches_the_end_of_its_bar(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     target = console(terminal=True)
     with LiveProgress(target) as live:
         live.begin("length", 7, Amount())
         live.begin("likelihood", 2, Amount(3, 30))
         live.advance(Amount(1, 10, 5))
+        clock[0] += 2
         live.advance(Amount(2, 20, 10))
         (task,) = live._bars.tasks
         assert task.finished
         assert task.fields["rows"] == 3
-        assert task.fields["tokens"] == 15
+        assert task.fields["rate"] == "5 tokens/s"
         live.end()
         live.advance(Amount(1, 1, 1))  # after the end nothing moves
         assert task.completed == 30

@@ -1,11 +1,13 @@
 """The sequences of a pack name each query once, in the order of its row, and the keys that it may see.
 
-PyTorch's one call for all of them runs on CUDA devices only (`test_cuda`); here a function written from its
-documentation takes its place, so that the way there and back is run on any machine.
+PyTorch's one call for all of them runs on CUDA devices only (`test_cuda`); here a function that does what it
+does there takes its place, so that the way there and back is run on any machine.
 """
 
+import inspect
 import random
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +16,11 @@ import pytest
 import torch
 
 from preceptor.engines import varlen
+from preceptor.engines.attention import PackContext
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packing import Pack, plan
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
-from preceptor.engines.varlen import segments, sequences, usable
+from preceptor.engines.varlen import attend_at_once, fits, segments, sequences, usable
 
 
 def random_ids(source: random.Random, length: int) -> tuple[int, ...]:
@@ -71,7 +74,7 @@ def test_one_call_is_not_for_a_processor_or_full_precision():
     assert not usable(torch.device("cuda"), torch.float32)
 
 
-def documented(
+def stand_in(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -82,8 +85,12 @@ def documented(
     *,
     scale: float | None,
     window_size: tuple[int, int],
+    from_the_start: bool = False,
 ) -> torch.Tensor:
-    """Attend as `varlen_attn` says it does: (tokens, heads, width), causal from the last query back."""
+    """Attend as `varlen_attn` does: (tokens, heads, width), queries being the last of the keys.
+
+    With `from_the_start` they are the first, which is what other libraries mean.
+    """
     before, after = window_size
     assert after == 0
     outputs = []
@@ -91,7 +98,7 @@ def documented(
         length, total = int(stop - first), int(high - low)
         assert 0 < length <= max_q
         assert length <= total <= max_k
-        at = torch.arange(total - length, total).unsqueeze(1)
+        at = torch.arange(length).unsqueeze(1) + (0 if from_the_start else total - length)
         seen = (torch.arange(total) <= at) & (
             torch.arange(total) >= at - (before if before >= 0 else total)
         )
@@ -134,7 +141,7 @@ def test_likelihoods_are_the_same_in_one_call(
 
     def counted(*arguments: Any, **options: Any) -> torch.Tensor:
         calls.append(1)
-        return documented(*arguments, **options)
+        return stand_in(*arguments, **options)
 
     by_segments = measured(make_model(name), pairs, budget=10_000)
     monkeypatch.setattr(varlen, "usable", lambda *_: True)
@@ -144,6 +151,49 @@ def test_likelihoods_are_the_same_in_one_call(
         found = measured(make_model(name), pairs, budget=budget)
         assert bool(calls) == (name not in ONLY_BY_SEGMENTS)
         torch.testing.assert_close(found, by_segments, rtol=0, atol=1e-4)
+
+
+def without_window(*arguments: Any, **options: Any) -> torch.Tensor:
+    return stand_in(*arguments, **options | {"window_size": (-1, 0)})
+
+
+@pytest.mark.parametrize(
+    ("attention", "right"),
+    [(stand_in, True), (partial(stand_in, from_the_start=True), False), (without_window, False)],
+)
+def test_a_call_that_means_something_else_is_found_out(
+    attention: Callable[..., torch.Tensor], right: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(varlen, "_attention", lambda: attention)
+    assert varlen._is_right(torch.device("cpu"), torch.float32) == right
+
+
+def test_pytorch_takes_the_call_as_it_is_made(monkeypatch: pytest.MonkeyPatch):
+    attention = varlen._attention()
+    if attention is None:
+        pytest.skip("this PyTorch has no variable-length attention with windows")
+
+    def bound(*arguments: Any, **options: Any) -> torch.Tensor:
+        inspect.signature(attention).bind(*arguments, **options)
+        return arguments[0]
+
+    monkeypatch.setattr(varlen, "_attention", lambda: bound)
+    (pack, _), *_ = some_packs(10_000)
+    states = torch.zeros(1, 2, len(pack.ids), 8)
+    placed = sequences(pack, torch.device("cpu"))
+    out = attend_at_once(states, states, states, placed, scale=None, window=None)
+    assert out.shape == (1, len(pack.ids), 2, 8)
+
+
+def test_keys_are_not_gathered_where_a_long_prompt_would_be_repeated_too_often():
+    prompt = tuple(range(5000))
+    for answers, expected in ((20, True), (60, False)):
+        pairs = [TokenizedPair(prompt, (1, 2, n)) for n in range(answers)]
+        (one,) = plan(pairs, range(answers), budget=16_384)
+        assert fits(one.pack) == expected
+        assert (
+            PackContext(one.pack, None, None, torch.device("cpu")).sequences is None
+        ) != expected
 
 
 def measured(model: Any, pairs: list[TokenizedPair], *, budget: int) -> torch.Tensor:

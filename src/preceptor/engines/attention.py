@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from preceptor.engines.kernels import attends, kernels
 from preceptor.engines.packing import Group, Pack
-from preceptor.engines.varlen import Sequences, attend_at_once, sequences
+from preceptor.engines.varlen import Sequences, attend_at_once, fits, sequences
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,9 @@ class PackContext:
     @cached_property
     def sequences(self) -> Sequences | None:
         """The segments of the pack where one call takes them all, the same in every layer."""
-        return sequences(self.pack, self.device) if self.device is not None else None
+        if self.device is None or not fits(self.pack):
+            return None
+        return sequences(self.pack, self.device)
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,11 @@ def packed_attention(
         (group,) = context.pack.groups
         found = _prompt_states(context, group, layer, states)
         context.kept.layers[layer] = (found[0].clone(), found[1].clone())
-    if context.sequences is None or not scoring.plain:
+    if not scoring.plain or context.sequences is None:
         return _one_by_one(context, layer, query, states, scoring), None
-    if context.resumed is not None:
-        states = _all_joined(context.resumed.layers[layer], states)
+    if context.pack.groups[0].resumed:
+        (group,) = context.pack.groups
+        states = _all_joined(_prompt_states(context, group, layer, states), states)
     options = {"scale": scoring.scale, "window": scoring.window}
     return attend_at_once(query, *states, context.sequences, **options), None
 
@@ -263,8 +266,9 @@ def _weigh(
     grouped = query.reshape(key_heads, heads // key_heads, *query.shape[2:])
     keys = key.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
     values = value.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
-    if query.is_cuda:
-        # The kernel there reads a last query that begins a block of its own wrongly where heads share memory.
+    if query.is_cuda and mask is not None and heads != key_heads and scoring.plain:
+        # A last query that begins a block of its own gets the wrong mask where heads share memory
+        # (pytorch/pytorch#191937).
         keys, values = keys.contiguous(), values.contiguous()
     if scoring.plain:
         weighed = scaled_dot_product_attention(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from preceptor.engines.base import RANK_LIMIT
 from preceptor.engines.kernels import fits, kernels, switched_off
+from preceptor.engines.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,8 @@ class Head:
 def _sums_in_full(device: "torch.device", dtype: "torch.dtype") -> bool:
     """Whether a product of this type can be had in float32, as it was summed, and not rounded first.
 
-    It costs no more. In bfloat16 rounded logits are off by 1/256 of their size, and many become equal.
+    The product takes a tenth longer. In bfloat16 rounded logits are off by 1/256 of their size, and many
+    become equal.
     """
     import torch
 
@@ -121,7 +123,9 @@ def _sums_in_full(device: "torch.device", dtype: "torch.dtype") -> bool:
     one = torch.ones(16, 16, device=device, dtype=dtype)
     try:
         torch.mm(one, one, out_dtype=torch.float32, out=torch.empty_like(one, dtype=torch.float32))
-    except (TypeError, RuntimeError):  # an earlier version, or another maker's device
+    except (TypeError, RuntimeError) as error:  # an earlier version, or another maker's device
+        if is_out_of_memory(error):
+            raise
         return False
     return True
 
@@ -151,24 +155,27 @@ def _device_fold(device: "torch.device") -> CompiledFold | None:
     """Return the fold of a CUDA device; None where Triton is not there or its results are not right."""
     import torch
 
-    logits = torch.linspace(-9, 9, 3000, device=device).view(3, 1000)
-    targets = torch.tensor([0, 500, 999], device=device)
-    at_targets = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    plain = _Fold(targets, at_targets, columns=1000)
+    logits = torch.linspace(-9, 9, 36_000, device=device).view(3, 12_000)
+    targets = torch.tensor([0, 6_000, 11_999], device=device)
+    thresholds = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
     try:
         from preceptor.engines.triton_fold import fold
 
-        compiled = _CompiledFold(fold, targets, at_targets)
-        for first in (0, 400):
-            compiled.add(logits[:, first : first + (600 if first else 400)].contiguous(), first)
+        compiled = _CompiledFold(fold, targets, thresholds)
+        for first, last in ((0, 5_000), (5_000, 12_000)):
+            compiled.add(logits[:, first:last].contiguous(), first)
+        plain = _Fold(targets, thresholds, columns=12_000)
         plain.add(logits, 0)
         pairs = zip(compiled.result(), plain.result(), strict=True)
-        right = all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
-    # Triton builds what it runs: it fails in its own ways where a compiler or a driver does not suit it.
+        if not all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs):
+            raise ValueError("Triton's results are not right")
+    # Triton builds what it runs, and fails in its own ways where a compiler or a driver does not suit it.
     except Exception as error:
-        logger.info("tiles are folded by PyTorch, which is slower: %s", error)
+        if is_out_of_memory(error):
+            raise
+        logger.info("tiles are folded by PyTorch's operations, which is slower: %s", error)
         return None
-    return fold if right else None
+    return fold
 
 
 class _CompiledFold:

@@ -95,7 +95,7 @@ class PackedEngine(Generic[Found]):
         self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
         self.packed = self.options.packed and self._reproduces_itself()
         if self.options.packed and self.at_once and not self.packed:
-            self.at_once = False  # a width of heads that the one call does not take
+            self.at_once = False  # widths of heads, say, that the one call does not take
             self.packed = self._reproduces_itself()
         self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
         if self.options.packed and not self.packed:

@@ -1,17 +1,21 @@
 """The fold of `kernels.c` for a CUDA device: one walk over each tile of logits, in Triton.
 
 PyTorch's own operations walk over a tile six times, which takes five times as long as the multiplication
-that made it. Triton comes with PyTorch's builds for CUDA on Linux.
+that made it. Triton comes with PyTorch's builds for CUDA on Linux: import this module only where it is.
 """
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import triton
+import triton.language as tl
 
 if TYPE_CHECKING:
     import torch
 
-_MOST_COLUMNS = 4096
+MOST_COLUMNS = 4096
 """Columns that one row holds at once."""
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 def fold(logits: "torch.Tensor", first: int, *state: "torch.Tensor") -> None:
@@ -19,69 +23,56 @@ def fold(logits: "torch.Tensor", first: int, *state: "torch.Tensor") -> None:
 
     Everything is contiguous and on one CUDA device. `state` is, each of shape (rows,): targets (int64),
     thresholds, found, top (float32), total, weighted (float64), above (float32), as in `kernels.c`.
-
-    Raises:
-        ImportError: Triton is not installed.
     """
     import torch
-    import triton
 
     rows, width = logits.shape
-    block = min(_MOST_COLUMNS, triton.next_power_of_2(width))
+    block = min(MOST_COLUMNS, triton.next_power_of_2(width))
     # Triton launches on the current device, whichever that of the tensors is.
     with torch.cuda.device(logits.device):
-        _kernel()[(rows,)](logits, width, first, *state, block=block, num_warps=8)
+        _fold_row[(rows,)](logits, width, first, *state, block=block, num_warps=8)
 
 
-@cache
-def _kernel() -> Any:
-    import triton
-    import triton.language as tl
-
-    log2_e = tl.constexpr(1.4426950408889634)
-
-    @triton.jit  # type: ignore[untyped-decorator]
-    def fold_row(  # type: ignore[no-untyped-def]  # noqa: PLR0913
-        logits,
-        width,
-        first,
-        targets,
-        thresholds,
-        found,
-        tops,
-        totals,
-        weights,
-        above,
-        block: tl.constexpr,
-    ):
-        row = tl.program_id(0)
-        here = logits + row.to(tl.int64) * width
-        target = tl.load(targets + row) - first
-        threshold = tl.load(thresholds + row)
-        top = tl.load(tops + row)
-        total = tl.load(totals + row)
-        weight = tl.load(weights + row)
-        likelier = tl.load(above + row)
-        for start in range(0, width, block):
-            column = start + tl.arange(0, block)
-            logit = tl.load(here + column, mask=column < width, other=-float("inf"))
-            others = tl.where(column == target, -float("inf"), logit)
-            likelier += tl.sum((others > threshold).to(tl.float32), 0)
-            risen = tl.maximum(top, tl.max(logit, 0) * log2_e)
-            lift = top - risen
-            scale = tl.exp2(lift)
-            gap = logit * log2_e - risen
-            power = tl.exp2(gap)
-            # What is impossible adds nothing, though its gap is infinite.
-            part = tl.sum(tl.where(power == 0, 0.0, power * gap), 0)
-            weight = scale * (weight + total * lift) + part
-            total = total * scale + tl.sum(power, 0)
-            top = risen
-        tl.store(tops + row, top)
-        tl.store(totals + row, total)
-        tl.store(weights + row, weight)
-        tl.store(above + row, likelier)
-        if (target >= 0) & (target < width):
-            tl.store(found + row, tl.load(here + target))
-
-    return fold_row
+@triton.jit  # type: ignore[untyped-decorator]
+def _fold_row(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    logits,
+    width,
+    first,
+    targets,
+    thresholds,
+    found,
+    tops,
+    totals,
+    weights,
+    above,
+    block: tl.constexpr,
+):
+    row = tl.program_id(0)
+    here = logits + row.to(tl.int64) * width
+    target = tl.load(targets + row) - first
+    threshold = tl.load(thresholds + row)
+    top = tl.load(tops + row)
+    total = tl.load(totals + row)
+    weight = tl.load(weights + row)
+    likelier = tl.load(above + row)
+    for start in range(0, width, block):
+        column = start + tl.arange(0, block)
+        logit = tl.load(here + column, mask=column < width, other=-float("inf"))
+        others = tl.where(column == target, -float("inf"), logit)
+        likelier += tl.sum((others > threshold).to(tl.float32), 0)
+        risen = tl.maximum(top, tl.max(logit, 0) * _LOG2_E)
+        lift = top - risen
+        scale = tl.exp2(lift)
+        gap = logit * _LOG2_E - risen
+        power = tl.exp2(gap)
+        # What is impossible adds nothing, though its gap is infinite.
+        part = tl.sum(tl.where(power == 0, 0.0, power * gap), 0)
+        weight = tl.where(total == 0, 0.0, scale * (weight + total * lift)) + part
+        total = total * scale + tl.sum(power, 0)
+        top = risen
+    tl.store(tops + row, top)
+    tl.store(totals + row, total)
+    tl.store(weights + row, weight)
+    tl.store(above + row, likelier)
+    if (target >= 0) & (target < width):
+        tl.store(found + row, tl.load(here + target))

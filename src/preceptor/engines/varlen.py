@@ -3,9 +3,13 @@
 Segment by segment, a pack of sixty responses asks the device for hundreds of small steps per layer, and the
 device waits for them. Here every prompt and every response is one sequence of a single call; the keys and
 values of a prompt are gathered once for each response that follows it.
+
+PyTorch's documentation does not say how queries and keys of different length are aligned, nor whether a
+window counts the query itself. So the call is tried against the definition once, before it is relied on.
 """
 
 import inspect
+import logging
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,9 +22,16 @@ from preceptor.engines.packing import Pack
 if TYPE_CHECKING:
     import torch
 
-_LEAST_CAPABILITY = (8, 0)
+logger = logging.getLogger(__name__)
+
 _KNOWN = {"window_size", "scale"}
 """Options without which PyTorch's function cannot say what a layer means (those of 2.10 lack them)."""
+
+_MOST_KEYS = 2**18
+"""Keys that may be gathered: with 8 heads of width 128 they and their values take a gigabyte."""
+
+_MOST_SEQUENCES = 2**16 - 1
+"""What one call may be given, by the size of a CUDA grid."""
 
 
 class Segments(NamedTuple):
@@ -44,10 +55,19 @@ class Sequences(NamedTuple):
     most_keys: int
 
 
+def fits(pack: Pack) -> bool:
+    """Whether the keys of all its sequences can be gathered: many answers to a long prompt repeat it."""
+    answers = sum(len(group.branches) for group in pack.groups)
+    repeated = sum(len(group.branches) * group.prompt_tokens for group in pack.groups)
+    few = answers + len(pack.groups) <= _MOST_SEQUENCES
+    return few and repeated + len(pack.ids) <= _MOST_KEYS
+
+
 def segments(pack: Pack) -> Segments:
     """Return the sequences of a pack, in the order of its row: each prompt in it, then its responses."""
     sequences: list[tuple[int, NDArray[np.int64]]] = []
-    remembered = sum(group.prompt_tokens for group in pack.groups if group.resumed)
+    first = pack.groups[0]
+    remembered = first.prompt_tokens if first.resumed else 0
     for group in pack.groups:
         if group.resumed:
             prompt = np.arange(group.prompt_tokens)
@@ -79,14 +99,69 @@ def sequences(pack: Pack, device: "torch.device") -> Sequences:
     return Sequences(queries, keys, order, *most)
 
 
+@cache
 def usable(device: "torch.device", dtype: "torch.dtype") -> bool:
-    """Whether PyTorch offers the one call here: on a CUDA device in half precision, from 2.11 on."""
+    """Whether the one call is right here: on a CUDA device in half precision, with PyTorch from 2.11 on."""
     import torch
 
     half = dtype in (torch.float16, torch.bfloat16)
     if device.type != "cuda" or not half or _attention() is None:
         return False
-    return torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
+    try:
+        right = _is_right(device, dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # a device that is too old for it, or another maker's
+        logger.info("packs are attended to segment by segment, which is slower: %s", error)
+        return False
+    if not right:
+        logger.info("packs are attended to segment by segment: variable-length attention is wrong")
+    return right
+
+
+def _is_right(device: "torch.device", dtype: "torch.dtype") -> bool:
+    """Whether 3 queries over 7 keys and 5 over 5, with and without a window, give what is defined."""
+    import torch
+
+    queries, keys = (
+        torch.tensor(starts, dtype=torch.int32, device=device) for starts in ((0, 3, 8), (0, 7, 12))
+    )
+    both = Sequences(queries, keys, torch.arange(12, device=device), most_queries=5, most_keys=7)
+    source = torch.Generator(device).manual_seed(0)
+    query, key, value = (
+        torch.randn(1, heads, tokens, 64, generator=source, device=device, dtype=dtype)
+        for heads, tokens in ((4, 8), (2, 12), (2, 12))
+    )
+    return all(
+        torch.allclose(
+            attend_at_once(query, key, value, both, scale=0.3, window=window).float(),
+            torch.cat(
+                [
+                    _defined(query[:, :, :3], key[:, :, :7], value[:, :, :7], window),
+                    _defined(query[:, :, 3:], key[:, :, 7:], value[:, :, 7:], window),
+                ],
+                dim=1,
+            ),
+            rtol=0.02,
+            atol=0.02,
+        )
+        for window in (None, 2, 4)
+    )
+
+
+def _defined(
+    query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", window: int | None
+) -> "torch.Tensor":
+    """Return causal attention by its definition at the scale 0.3; (1, tokens, heads, width), float32."""
+    import torch
+
+    length, total = query.shape[2], key.shape[2]
+    keys, values = (part.float().repeat_interleave(2, dim=1) for part in (key, value))
+    ago = torch.arange(total - length, total).unsqueeze(1) - torch.arange(total)
+    seen = ((ago >= 0) & (ago < (window or total))).to(query.device)
+    scores = 0.3 * query.float() @ keys.transpose(-1, -2)
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    return (weights @ values).transpose(1, 2)
 
 
 @cache

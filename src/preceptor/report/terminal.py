@@ -4,6 +4,7 @@ Everything that comes from data or models is printed as plain text: control char
 and nothing is read as markup.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -105,12 +106,46 @@ def _footnotes(ranking: Ranking) -> list[str]:
     return [] if ranking.stability is None else [ranking.stability.describe()]
 
 
+class _Pace:
+    """How far a step is, and how fast since its first batch, which also had to wait for a model to load."""
+
+    def __init__(self) -> None:
+        self.done = Amount()
+        self._first: tuple[float, Amount] | None = None
+        self._last = 0.0
+
+    def advance(self, done: Amount) -> None:
+        """Count a batch that is done now."""
+        self.done += done
+        self._last = time.monotonic()
+        if self._first is None and done.responses:
+            self._first = self._last, self.done
+
+    @property
+    def rate(self) -> str:
+        """Tokens a second, or nothing where they are unknown or one batch is all there was."""
+        seconds, since = self._since_first()
+        return f"{since.tokens / seconds:,.0f} tokens/s" if since.tokens else ""
+
+    def seconds_left(self, characters: int) -> float | None:
+        """Return the seconds that the rest of so many characters takes, or None where nothing tells."""
+        seconds, since = self._since_first()
+        if not since.characters:
+            return None
+        return seconds * (characters - self.done.characters) / since.characters
+
+    def _since_first(self) -> tuple[float, Amount]:
+        if self._first is None or self._last <= self._first[0]:
+            return 0.0, Amount()
+        began, first = self._first
+        return self._last - began, self.done - first
+
+
 class _Rate(Column):
-    """Tokens per second, measured since the step began."""
+    """Tokens per second."""
 
     def render(self, task: Task) -> Text:
-        tokens, elapsed = task.fields.get("tokens", 0), task.elapsed or 0.0
-        return Text(f"{tokens / elapsed:,.0f} tokens/s" if tokens and elapsed else "", style="cyan")
+        return Text(task.fields["rate"], style="cyan")
 
 
 class LiveProgress:
@@ -127,7 +162,7 @@ class LiveProgress:
             console=console,
         )
         self._task: TaskID | None = None
-        self._done = Amount()
+        self._pace = _Pace()
 
     def __enter__(self) -> "LiveProgress":
         self._bars.start()
@@ -143,30 +178,26 @@ class LiveProgress:
             self._bars.console.print(Text(line, style="dim"))
             return
         note = f" ({stored:,} stored)" if stored else ""
-        self._done = Amount()
+        self._pace = _Pace()
         # The bar counts characters, because rows differ in length by a factor of a thousand.
         self._task = self._bars.add_task(
             escape(printable(step)) + note,
             total=missing.characters,
             rows=0,
             all=missing.responses,
-            tokens=0,
+            rate="",
         )
 
     def advance(self, done: Amount) -> None:
         """Move the bar by a stored batch."""
         if self._task is None:
             return
-        self._done = Amount(
-            self._done.responses + done.responses,
-            self._done.characters + done.characters,
-            self._done.tokens + done.tokens,
-        )
+        self._pace.advance(done)
         self._bars.update(
             self._task,
-            completed=self._done.characters,
-            rows=self._done.responses,
-            tokens=self._done.tokens,
+            completed=self._pace.done.characters,
+            rows=self._pace.done.responses,
+            rate=self._pace.rate,
         )
 
     def end(self) -> None:
@@ -179,35 +210,29 @@ class PlainProgress:
 
     def __init__(self, console: Console, *, every: float = 10.0) -> None:
         self._console, self._every = console, every
-        self._step, self._total, self._done, self._tokens = "", 0, 0, 0
-        self._characters, self._all = 0, 0
-        self._began = self._told = 0.0
+        self._step, self._missing, self._pace = "", Amount(), _Pace()
+        self._told = 0.0
 
     def begin(self, step: str, stored: int, missing: Amount) -> None:
         """Say what is stored and what is missing."""
-        import time
-
-        self._step = printable(step)
-        self._total, self._all = missing.responses, missing.characters
-        self._done = self._tokens = self._characters = 0
-        self._began = self._told = time.monotonic()
+        self._step, self._missing, self._pace = printable(step), missing, _Pace()
+        self._told = time.monotonic()
         self._say(f"{self._step}: {stored:,} stored, {missing.responses:,} to compute")
 
     def advance(self, done: Amount) -> None:
         """Say how far it is, at most once in a while."""
-        import time
-
-        self._done += done.responses
-        self._tokens += done.tokens
-        self._characters += done.characters
+        self._pace.advance(done)
         now = time.monotonic()
         if now - self._told < self._every:
             return
         self._told = now
-        elapsed = now - self._began
-        left = elapsed * (self._all - self._characters) / max(1, self._characters)
-        rate = f", {self._tokens / elapsed:,.0f} tokens/s" if self._tokens else ""
-        self._say(f"{self._step}: {self._done:,}/{self._total:,}{rate}, about {left:,.0f} s left")
+        left = self._pace.seconds_left(self._missing.characters)
+        parts = [
+            f"{self._step}: {self._pace.done.responses:,}/{self._missing.responses:,}",
+            self._pace.rate,
+            "" if left is None else f"about {left:,.0f} s left",
+        ]
+        self._say(", ".join(part for part in parts if part))
 
     def end(self) -> None:
         """Say nothing more."""

@@ -42,6 +42,16 @@ class Amount:
     characters: int = 0
     tokens: int = 0
 
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(
+            self.responses + other.responses,
+            self.characters + other.characters,
+            self.tokens + other.tokens,
+        )
+
+    def __sub__(self, other: "Amount") -> "Amount":
+        return self + Amount(-other.responses, -other.characters, -other.tokens)
+
 
 class Progress(Protocol):
     """Told of every step, so that it can be shown."""
