@@ -218,3 +218,23 @@ def test_where_the_one_call_fails_segments_are_attended_to_one_by_one(
     assert not engine.at_once
     pairs = [TokenizedPair((5, 6), (7, 8, 9))]
     assert [len(batch) for batch in engine.measure(pairs)] == [1]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel image"), TypeError("no such option")])
+def test_a_call_that_fails_is_not_relied_on(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_arguments: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(varlen, "_attention", lambda: stand_in)
+    monkeypatch.setattr(varlen, "_is_right", fail)
+    assert not usable.__wrapped__(torch.device("cuda", 0), torch.bfloat16)
+
+
+def test_want_of_memory_is_not_taken_for_a_call_that_fails(monkeypatch: pytest.MonkeyPatch):
+    def full(*_arguments: object) -> bool:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(varlen, "_attention", lambda: stand_in)
+    monkeypatch.setattr(varlen, "_is_right", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        usable.__wrapped__(torch.device("cuda", 0), torch.bfloat16)

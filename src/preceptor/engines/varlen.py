@@ -111,7 +111,8 @@ def usable(device: "torch.device", dtype: "torch.dtype") -> bool:
         right = _is_right(device, dtype)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # a device that is too old for it, or another maker's
+    # A device that is too old for it, or another maker's, or a version with another signature.
+    except (RuntimeError, TypeError, ValueError) as error:
         logger.info("packs are attended to segment by segment, which is slower: %s", error)
         return False
     if not right:
