@@ -57,6 +57,14 @@ def test_a_low_p_best_names_the_candidates_instead():
     )
 
 
+def test_a_leader_that_is_best_less_often_than_another_is_not_told_alone():
+    verdict = ranking(0.30, 0.33, 0.37).verdict()
+    assert verdict.endswith(
+        "A leads with P(best) 30%, though C is best in more of the draws (37%)."
+    )
+    assert ranking(0.5, 0.5).verdict().endswith("A leads with P(best) 50%.")
+
+
 def test_candidates_are_those_likeliest_to_be_best_not_those_next_in_order():
     assert "S: A or C (" in ranking(0.55, 0.05, 0.40).verdict()
 

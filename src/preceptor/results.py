@@ -122,7 +122,7 @@ class Ranking:
         if best.p_best < PROBABLE:
             return (
                 f"No clear winner for {self.student}: {self._candidates()} ({basis}). "
-                f"{best.teacher} leads with P(best) {_percent(best.p_best)}."
+                f"{best.teacher} leads with P(best) {_percent(best.p_best)}{self._rival()}."
             )
         sure = "is" if best.p_best >= CLEAR else "is probably"
         return (
@@ -130,6 +130,14 @@ class Ranking:
             f"{_percent(best.p_best)} {basis}. It beats the runner-up {second.teacher} with "
             f"probability {_percent(second.p_leader_beats or 0.0)}."
         )
+
+    def _rival(self) -> str:
+        """Return who is the best in more draws than the leader: wide intervals can do that."""
+        rival = max(self.teachers, key=lambda result: result.p_best)
+        shares = [_percent(result.p_best) for result in (rival, self.teachers[0])]
+        if shares[0] == shares[1]:
+            return ""
+        return f", though {rival.teacher} is best in more of the draws ({shares[0]})"
 
     def _candidates(self) -> str:
         rest = sorted(self.teachers[1:], key=lambda result: -result.p_best)
