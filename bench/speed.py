@@ -66,14 +66,20 @@ class Work(NamedTuple):
     tokens: int
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options(description: str, *, instructions: int, max_length: int) -> argparse.ArgumentParser:
+    """Return a parser of what is scored and how often, with these defaults."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--responses", nargs="+", required=True)
-    parser.add_argument("--instructions", type=int, default=3)
-    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--instructions", type=int, default=instructions)
+    parser.add_argument("--max-length", type=int, default=max_length)
     parser.add_argument("--rounds", type=int, default=3)
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__, instructions=3, max_length=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--token-budget", type=int, default=None)
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=CONTENDERS)
@@ -222,16 +228,15 @@ def padded(model: Any, pairs: Sequence[TokenizedPair], *, size: int) -> list[flo
         batch = pairs[start : start + size]
         rows = [[*pair.prompt, *pair.response] for pair in batch]
         longest = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows]).to(model.device)
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         with torch.inference_mode():
-            logits = model(input_ids=ids, attention_mask=mask).logits
+            logits = model(input_ids=ids, attention_mask=mask.to(model.device)).logits
             for place, pair in enumerate(batch):
-                first = len(pair.prompt)
-                targets = torch.tensor(pair.response)
-                span = logits[place, first - 1 : first + len(targets) - 1].log_softmax(-1)
-                losses.append(-float(span.gather(1, targets.unsqueeze(1)).sum()))
-    return losses
+                first, stop = len(pair.prompt), len(rows[place])
+                span = logits[place, first - 1 : stop - 1].float().log_softmax(-1)
+                losses.append(-span.gather(1, ids[place, first:stop].unsqueeze(1)).sum())
+    return torch.stack(losses).tolist()
 
 
 def lm_eval(located: LocatedModel, model: Any) -> Contender:

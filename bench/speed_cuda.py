@@ -23,7 +23,7 @@ from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import load_model, locate
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
 from preceptor.errors import PreceptorError
-from speed import SHAPES, Work, necessary, ours, read_pairs
+from speed import SHAPES, Work, necessary, options, ours, padded, read_pairs
 
 BATCHES = (8, 32)
 """Rows of the padded batches that the engine is compared with."""
@@ -32,13 +32,7 @@ Contender = Callable[[Sequence[TokenizedPair]], list[float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--shape", choices=SHAPES)
-    parser.add_argument("--responses", nargs="+", required=True)
-    parser.add_argument("--instructions", type=int, default=20)
-    parser.add_argument("--max-length", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = options(__doc__, instructions=20, max_length=2048)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     given = parser.parse_args()
     if not torch.cuda.is_available():
@@ -155,32 +149,10 @@ def padding(model: Any, *, size: int, ordered: bool) -> Contender:
         order = list(range(len(pairs)))
         if ordered:
             order.sort(key=lambda at: -len(pairs[at].prompt + pairs[at].response))
-        losses = [0.0] * len(pairs)
-        for start in range(0, len(pairs), size):
-            batch = order[start : start + size]
-            for at, loss in zip(
-                batch, padded_losses(model, [pairs[i] for i in batch]), strict=True
-            ):
-                losses[at] = loss
-        return losses
+        losses = padded(model, [pairs[at] for at in order], size=size)
+        return [loss for _, loss in sorted(zip(order, losses, strict=True))]
 
     return score
-
-
-def padded_losses(model: Any, pairs: Sequence[TokenizedPair]) -> list[float]:
-    """Return the losses of one batch from the logits of its response tokens, in float32."""
-    rows = [[*pair.prompt, *pair.response] for pair in pairs]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=model.device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    sums = []
-    with torch.inference_mode():
-        logits = model(input_ids=ids, attention_mask=mask.to(model.device)).logits
-        for place, pair in enumerate(pairs):
-            first, stop = len(pair.prompt), len(rows[place])
-            span = logits[place, first - 1 : stop - 1].float().log_softmax(-1)
-            sums.append(-span.gather(1, ids[place, first:stop].unsqueeze(1)).sum())
-        return torch.stack(sums).tolist()
 
 
 def product_speed(dtype: str, size: int = 8192) -> float:

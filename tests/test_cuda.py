@@ -14,20 +14,16 @@ from preceptor.engines.packing import Pack, plan
 from preceptor.engines.reward import TransformersReward
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
 from preceptor.engines.varlen import usable
+from small_pairs import PACKED, PLAIN, by_response, random_ids
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-PACKED = ["llama", "gemma2", "gemma3", "qwen3", "mistral", "phi3", "gpt2", "neox", "opt", "gpt-oss"]
-NAMES = [*PACKED, "bloom", "mamba"]
+NAMES = [*PACKED, *PLAIN]
 
 MakeModel = Callable[..., Any]
-
-
-def random_ids(source: random.Random, length: int) -> tuple[int, ...]:
-    return tuple(source.randrange(3, 399) for _ in range(length))
 
 
 def some_pairs() -> list[TokenizedPair]:
@@ -42,14 +38,6 @@ def some_pairs() -> list[TokenizedPair]:
 PAIRS = some_pairs()
 
 
-def by_response(engine: TransformersLikelihood) -> torch.Tensor:
-    """Return loss, mean rank and mean entropy of every pair, (pairs, 3), in float64."""
-    found = sorted((one for batch in engine.measure(PAIRS) for one in batch), key=lambda m: m.index)
-    assert [one.index for one in found] == list(range(len(PAIRS)))
-    rows = [[value / s.tokens for value in s[1:4]] for s in (one.statistics for one in found)]
-    return torch.tensor(rows, dtype=torch.float64)
-
-
 def on_cuda(
     model: Any, dtype: torch.dtype = torch.float32, **options: Any
 ) -> TransformersLikelihood:
@@ -58,11 +46,11 @@ def on_cuda(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_likelihoods_in_float32_are_those_of_the_cpu(name: str, make_model: MakeModel) -> None:
-    expected = by_response(TransformersLikelihood(make_model(name)))
+    expected = by_response(TransformersLikelihood(make_model(name)), PAIRS)
     for budget in (1, 300, 10_000):
         engine = on_cuda(make_model(name), token_budget=budget)
         assert engine.packed == (name in PACKED)
-        torch.testing.assert_close(by_response(engine), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(by_response(engine, PAIRS), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -71,12 +59,12 @@ def test_likelihoods_in_half_precision_are_no_further_from_the_truth_than_the_pl
     name: str, dtype: torch.dtype, make_model: MakeModel
 ) -> None:
     rounded = make_model(name).to(dtype).float()  # the very weights that are run
-    expected = by_response(TransformersLikelihood(rounded))
-    plain = by_response(on_cuda(make_model(name), dtype, packed=False))
+    expected = by_response(TransformersLikelihood(rounded), PAIRS)
+    plain = by_response(on_cuda(make_model(name), dtype, packed=False), PAIRS)
     engine = on_cuda(make_model(name), dtype, token_budget=1000)
     assert engine.packed
     assert engine.at_once == usable(torch.device("cuda", 0), dtype)
-    found = by_response(engine)
+    found = by_response(engine, PAIRS)
     assert found.isfinite().all()
     # Of a few tokens a mean rank says nothing: one that changes by one decides.
     long = torch.tensor([len(pair.response) >= 30 for pair in PAIRS])
@@ -87,7 +75,7 @@ def test_likelihoods_in_half_precision_are_no_further_from_the_truth_than_the_pl
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_a_budget_changes_little_in_half_precision(name: str, make_model: MakeModel) -> None:
     found = [
-        by_response(on_cuda(make_model(name), torch.bfloat16, token_budget=budget))
+        by_response(on_cuda(make_model(name), torch.bfloat16, token_budget=budget), PAIRS)
         for budget in (50, 10_000)
     ]
     torch.testing.assert_close(found[0][:, 0], found[1][:, 0], rtol=0, atol=0.05)
@@ -96,7 +84,7 @@ def test_a_budget_changes_little_in_half_precision(name: str, make_model: MakeMo
 def test_when_the_memory_of_the_device_runs_out_smaller_packs_are_run(
     make_model: MakeModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = by_response(TransformersLikelihood(make_model("llama")))
+    expected = by_response(TransformersLikelihood(make_model("llama")), PAIRS)
     engine = on_cuda(make_model("llama"), token_budget=100_000)
     total = torch.cuda.get_device_properties(0).total_memory
     hoard = 8 * 2**20
@@ -110,7 +98,7 @@ def test_when_the_memory_of_the_device_runs_out_smaller_packs_are_run(
     used = torch.cuda.memory_allocated() + hoard
     torch.cuda.set_per_process_memory_fraction((used + 500 * 2**20) / total)
     try:
-        found = by_response(engine)
+        found = by_response(engine, PAIRS)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "out of memory: going on with" in caplog.text

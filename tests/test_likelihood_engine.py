@@ -18,21 +18,7 @@ from preceptor.engines.base import TokenizedPair, TokenStatistics
 from preceptor.engines.packed import PROBE_BUDGET, probe_pairs
 from preceptor.engines.packing import plan
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
-
-PACKED = [
-    "llama",
-    "gemma2",
-    "gemma3",
-    "qwen3",
-    "mistral",
-    "phi3",
-    "gpt2",
-    "neox",
-    "opt",
-    "gpt-oss",
-]
-PLAIN = ["bloom", "mamba"]
-NAN_TOKEN = 399
+from small_pairs import NAN_TOKEN, PACKED, PLAIN, random_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,10 +30,6 @@ def two_threads(one_thread: None) -> int:
     """Two threads for PyTorch, so that packs run side by side on any machine."""
     torch.set_num_threads(2)
     return 2
-
-
-def random_ids(source: random.Random, length: int) -> tuple[int, ...]:
-    return tuple(source.randrange(3, NAN_TOKEN) for _ in range(length))
 
 
 def some_pairs() -> list[TokenizedPair]:

@@ -80,11 +80,17 @@ def test_lines_are_neither_folded_nor_read_as_markup():
     assert said(target) == line + "\n"
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that shows the one number in it, in seconds."""
+    seconds = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: seconds[0])
+    return seconds
+
+
 def test_plain_progress_tells_what_is_stored_and_then_how_far_it_is(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: list[float],
 ):
-    clock = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     target = console()
     progress = PlainProgress(target, every=10)
     progress.begin("likelihood", 5, Amount(100, 1000))
@@ -102,17 +108,15 @@ def test_plain_progress_tells_what_is_stored_and_then_how_far_it_is(
 
 
 def test_the_time_that_a_model_takes_to_load_is_not_taken_for_its_pace(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: list[float],
 ):
-    clock = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     target = console()
     progress = PlainProgress(target, every=10)
     progress.begin("likelihood", 0, Amount(100, 1000))
     progress.advance(Amount())  # nothing was stored before
-    clock[0] = 600
+    clock[0] += 600
     progress.advance(Amount(10, 100, 50))
-    clock[0] = 610
+    clock[0] += 10
     progress.advance(Amount(40, 400, 200))
     assert said(target).splitlines()[1:] == [
         "likelihood: 10/100",
@@ -120,9 +124,7 @@ def test_the_time_that_a_model_takes_to_load_is_not_taken_for_its_pace(
     ]
 
 
-def test_live_progress_reaches_the_end_of_its_bar(monkeypatch: pytest.MonkeyPatch):
-    clock = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+def test_live_progress_reaches_the_end_of_its_bar(clock: list[float]):
     target = console(terminal=True)
     with LiveProgress(target) as live:
         live.begin("length", 7, Amount())

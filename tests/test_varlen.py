@@ -21,10 +21,7 @@ from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packing import Pack, plan
 from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
 from preceptor.engines.varlen import attend_at_once, fits, segments, sequences, usable
-
-
-def random_ids(source: random.Random, length: int) -> tuple[int, ...]:
-    return tuple(source.randrange(3, 400) for _ in range(length))
+from small_pairs import PACKED, by_response, random_ids
 
 
 def some_packs(budget: int) -> list[tuple[Pack, tuple[int, ...]]]:
@@ -111,23 +108,11 @@ def stand_in(
     return torch.cat(outputs)
 
 
-ARCHITECTURES = [
-    "llama",
-    "gemma2",
-    "gemma3",
-    "qwen3",
-    "mistral",
-    "phi3",
-    "gpt2",
-    "neox",
-    "opt",
-    "gpt-oss",
-]
 ONLY_BY_SEGMENTS = {"gemma2", "gpt-oss"}
 """Their scores are capped, or have sinks, which the one call does not know."""
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", PACKED)
 def test_likelihoods_are_the_same_in_one_call(
     name: str,
     make_model: Callable[[str], Any],
@@ -197,12 +182,9 @@ def test_keys_are_not_gathered_where_a_long_prompt_would_be_repeated_too_often()
 
 
 def measured(model: Any, pairs: list[TokenizedPair], *, budget: int) -> torch.Tensor:
-    """Return loss, mean rank and mean entropy of each pair, (pairs, 3)."""
     engine = TransformersLikelihood(model, EngineOptions(token_budget=budget))
     assert engine.packed
-    found = sorted((one for batch in engine.measure(pairs) for one in batch), key=lambda m: m.index)
-    rows = [[value / s.tokens for value in s[1:4]] for s in (one.statistics for one in found)]
-    return torch.tensor(rows, dtype=torch.float64)
+    return by_response(engine, pairs)
 
 
 def test_where_the_one_call_fails_segments_are_attended_to_one_by_one(

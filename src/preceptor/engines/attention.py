@@ -125,15 +125,14 @@ def packed_attention(
     )
     layer = int(getattr(module, "layer_idx", 0) or 0)
     states = (key, value)
+    first = context.pack.groups[0]  # the only one where a prompt is kept or resumed
     if context.kept is not None:
-        (group,) = context.pack.groups
-        found = _prompt_states(context, group, layer, states)
-        context.kept.layers[layer] = (found[0].clone(), found[1].clone())
+        prompt = _prompt_states(context, first, layer, states)
+        context.kept.layers[layer] = (prompt[0].clone(), prompt[1].clone())
     if not scoring.plain or context.sequences is None:
         return _one_by_one(context, layer, query, states, scoring), None
-    if context.pack.groups[0].resumed:
-        (group,) = context.pack.groups
-        states = _all_joined(_prompt_states(context, group, layer, states), states)
+    if first.resumed:
+        states = _joined(_prompt_states(context, first, layer, states), states)
     options = {"scale": scoring.scale, "window": scoring.window}
     return attend_at_once(query, *states, context.sequences, **options), None
 
@@ -174,17 +173,15 @@ def _prompt_states(
     return key[:, :, group.start : group.stop], value[:, :, group.start : group.stop]
 
 
-def _all_joined(
+def _joined(
     prompt: "tuple[torch.Tensor, torch.Tensor]", own: "tuple[torch.Tensor, torch.Tensor]"
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """Return keys and values of the prompt followed by one's own."""
-    return _joined(prompt[0], own[0]), _joined(prompt[1], own[1])
-
-
-def _joined(prompt: "torch.Tensor", own: "torch.Tensor") -> "torch.Tensor":
     import torch
 
-    return torch.cat((prompt, own), dim=2) if prompt.shape[2] else own
+    if not prompt[0].shape[2]:
+        return own
+    return torch.cat((prompt[0], own[0]), dim=2), torch.cat((prompt[1], own[1]), dim=2)
 
 
 def _attend_after(
@@ -201,7 +198,7 @@ def _attend_after(
         shared, latter = (prompt[0][0], prompt[1][0]), (own[0][0], own[1][0])
         compiled.attend(query[0], shared, latter, out[0], scale=scale, window=scoring.window)
         return
-    out.copy_(_attend(query, *_all_joined(prompt, own), scoring))
+    out.copy_(_attend(query, *_joined(prompt, own), scoring))
 
 
 def _attend(

@@ -12,7 +12,7 @@ import triton.language as tl
 if TYPE_CHECKING:
     import torch
 
-MOST_COLUMNS = 4096
+_MOST_COLUMNS = 4096
 """Columns that one row holds at once."""
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
@@ -27,7 +27,7 @@ def fold(logits: "torch.Tensor", first: int, *state: "torch.Tensor") -> None:
     import torch
 
     rows, width = logits.shape
-    block = min(MOST_COLUMNS, triton.next_power_of_2(width))
+    block = min(_MOST_COLUMNS, triton.next_power_of_2(width))
     # Triton launches on the current device, whichever that of the tensors is.
     with torch.cuda.device(logits.device):
         _fold_row[(rows,)](logits, width, first, *state, block=block, num_warps=8)

@@ -1,0 +1,37 @@
+"""Pairs of random tokens for the tiny models of `conftest`, and which of these can be packed."""
+
+import random
+from collections.abc import Sequence
+
+import torch
+
+from preceptor.engines.base import TokenizedPair
+from preceptor.engines.transformers import TransformersLikelihood
+
+PACKED = [
+    "llama",
+    "gemma2",
+    "gemma3",
+    "qwen3",
+    "mistral",
+    "phi3",
+    "gpt2",
+    "neox",
+    "opt",
+    "gpt-oss",
+]
+PLAIN = ["bloom", "mamba"]
+NAN_TOKEN = 399
+"""A token that random pairs never hold."""
+
+
+def random_ids(source: random.Random, length: int) -> tuple[int, ...]:
+    return tuple(source.randrange(3, NAN_TOKEN) for _ in range(length))
+
+
+def by_response(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> torch.Tensor:
+    """Return loss, mean rank and mean entropy of every pair, (pairs, 3), in float64."""
+    found = sorted((one for batch in engine.measure(pairs) for one in batch), key=lambda m: m.index)
+    assert [one.index for one in found] == list(range(len(pairs)))
+    rows = [[value / s.tokens for value in s[1:4]] for s in (one.statistics for one in found)]
+    return torch.tensor(rows, dtype=torch.float64)
