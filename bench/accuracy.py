@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from preceptor.engines.base import RANK_LIMIT, TokenizedPair
 from preceptor.engines.models import load_model
-from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
 from preceptor.scorers.likelihood import StudentModel, StudentOptions
 from preceptor.types import Instruction
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from preceptor.curation import curate
-from preceptor.curation_report import CurationOptions, Where
-from preceptor.prompts import PromptSource, write_prompts
+from preceptor.data.curation import curate
+from preceptor.data.curation_report import CurationOptions, Where
+from preceptor.data.instructions import PromptSource, write_prompts
 
 _WORDS = [f"word{number}" for number in range(20_000)]
 

@@ -13,15 +13,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from preceptor.config.base import Machine
+from preceptor.config.recipe import Lora, Recipe
+from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import ChatRequest, Completion
 from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
-from preceptor.instructions import ResponseSource
-from preceptor.machine import Machine
-from preceptor.templates import Encoder, choose_template
-from preceptor.training.conversations import conversations_of
-from preceptor.training.recipe import Lora, Recipe
-from preceptor.training.tuner import tune
+from preceptor.engines.templates import Encoder, choose_template
+from preceptor.finetuning.dataset import conversations_of
+from preceptor.finetuning.finetune import tune
 from preceptor.types import Message
 
 Row = tuple[Message, Message]

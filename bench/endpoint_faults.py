@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.engines.base import ChatRequest, Completion
-from preceptor.engines.openai import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import Endpoint, OpenAIChat
 from preceptor.types import Message
 
 FAULTS = ("500", "429", "429 with pause", "dropped", "truncated", "hang")

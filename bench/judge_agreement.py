@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from preceptor.benchmarks.contests import Contest, Outcome, both_orders, first_place_share, held
+from preceptor.benchmarks.comparisons import Contest, Outcome, both_orders, first_place_share, held
 from preceptor.benchmarks.judge_agreement import (
     JudgeAgreement,
     Verdict,
@@ -33,10 +33,10 @@ from preceptor.benchmarks.pairwise import (
     served_model,
 )
 from preceptor.benchmarks.reward_judge import RewardJudge
-from preceptor.engines.openai import Endpoint
+from preceptor.engines.chat.client import Endpoint
 from preceptor.scorers.judge import LocalModel
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
-from preceptor.store import Store
+from preceptor.store.store import Store
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.engines.openai import Endpoint
+from preceptor.engines.chat.client import Endpoint
 from preceptor.scorers.judge import Judge, JudgeOptions
-from preceptor.store import Store
+from preceptor.store.store import Store
 from preceptor.types import Instruction, Response
 
 KEY = "sk-bench-3f1c9a7e5d2b8064"

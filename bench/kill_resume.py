@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.store import Store
+from preceptor.store.store import Store
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.api import run_loop
-from preceptor.run.loop_result import LoopResult
-from preceptor.run.steps import Amount
+from preceptor.pipeline.score import Amount
+from preceptor.validation.result import LoopResult
 
 TEACHERS = (
     "Gemma-2-2b-it",

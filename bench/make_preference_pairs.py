@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from preceptor.demo import demo_files
-from preceptor.scorers.verifier import verify
+from preceptor.scorers.verifier.verifier import verify
 
 
 @dataclass(frozen=True)

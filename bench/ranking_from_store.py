@@ -19,7 +19,7 @@ import numpy as np
 
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel, StudentOptions
-from preceptor.store import Shelf, Store
+from preceptor.store.store import Shelf, Store
 from preceptor.types import Instruction, Score, response_key
 
 LIMIT_SECONDS, LIMIT_BYTES = 60.0, 4e9

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from preceptor.ranking import Measurements, RankingOptions, rank
+from preceptor.ranking.rank import Measurements, RankingOptions, rank
 
 MEASURES = ("reward", "loss", "perplexity", "ifd", "token_rank", "entropy", "length", "tokens")
 

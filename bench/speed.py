@@ -33,12 +33,12 @@ from typing import Any, NamedTuple
 import torch
 
 import turns
+from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
-from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.templates import Encoder, choose_template
 from preceptor.errors import PreceptorError
-from preceptor.instructions import ResponseSource
-from preceptor.templates import Encoder, choose_template
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-3.2-1b": {

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from preceptor.engines.attention import NAME
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import load_model, locate
-from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.attention import NAME
+from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
 from preceptor.errors import PreceptorError
 from speed import SHAPES, Work, necessary, options, ours, padded, read_pairs
 

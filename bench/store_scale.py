@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.store import Identity, Shelf, Store
+from preceptor.store.store import Identity, Shelf, Store
 from preceptor.types import Score
 
 NAMES = ("loss", "perplexity", "token_rank", "entropy", "reward")

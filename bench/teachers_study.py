@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from preceptor.demo import demo_files
-from preceptor.store import ResponseShelf, Store
+from preceptor.store.store import ResponseShelf, Store
 
 EXPORTS = {"best teacher": (), "best response to each": ("--each", "reward"), "pairs": ("--pairs",)}
 SHOWN = ("teacher", "rank", "n", "reward", "loss", "car", "car_low", "car_high", "p_best")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from preceptor.cli import cli
+from preceptor.cli.app import cli
 
 TARGET = Path(__file__).with_name("help.md")
 _WIDTH = 100

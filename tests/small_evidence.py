@@ -8,9 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from preceptor.agreement_table import AgreementTable
-from preceptor.comparison import Column, Comparison
-from preceptor.evidence import (
+from preceptor.agreement.compare import Column, Comparison
+from preceptor.agreement.table import AgreementTable
+from preceptor.ranking.bootstrap import (
+    bootstrap_means,
+    percentile_interval,
+    rank_probabilities,
+    ranks,
+)
+from preceptor.ranking.measurements import Measurements
+from preceptor.ranking.rank import BETAS, Ranking, RankingOptions, rank
+from preceptor.report.data import (
     Answer,
     Array,
     BetaSweep,
@@ -21,9 +29,6 @@ from preceptor.evidence import (
     Report,
     Spread,
 )
-from preceptor.measurements import Measurements
-from preceptor.ranking import BETAS, Ranking, RankingOptions, rank
-from preceptor.stats import bootstrap_means, percentile_interval, rank_probabilities, ranks
 from preceptor.types import Estimate
 from table_seven import TEACHERS as OBSERVED_TEACHERS
 from table_seven import average_performance

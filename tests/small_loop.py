@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preceptor.machine import Machine, checked
-from preceptor.run.loop import loop
-from preceptor.run.loop_result import LoopResult
-from preceptor.run.steps import Amount, Silent
-from preceptor.study import Study
+from preceptor.config.base import Machine, checked
+from preceptor.config.study import Study
+from preceptor.pipeline.score import Amount, Silent
+from preceptor.validation.result import LoopResult
+from preceptor.validation.validate import loop
 from small_study import write_rows, write_teachers
 
 TRAIN: Mapping[str, Any] = {

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from preceptor import api
-from preceptor.machine import Machine
-from preceptor.run.opening import open_data
-from preceptor.run.runner import Outcome, outcomes
-from preceptor.run.steps import Silent
-from preceptor.study import Study
+from preceptor.config.base import Machine
+from preceptor.config.study import Study
+from preceptor.pipeline.load import open_data
+from preceptor.pipeline.rank import Outcome, outcomes
+from preceptor.pipeline.score import Silent
 
 
 def outcomes_of(study: Study, machine: Machine) -> list[Outcome]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.transformers import TransformersLikelihood
+from preceptor.engines.packed.likelihood import TransformersLikelihood
 
 PACKED = [
     "llama",

@@ -14,9 +14,9 @@ import numpy as np
 from click.testing import CliRunner, Result
 
 from preceptor.api import rank
-from preceptor.cli import cli
-from preceptor.results import Ranking
-from preceptor.store import Store
+from preceptor.cli.app import cli
+from preceptor.ranking.result import Ranking
+from preceptor.store.store import Store
 
 WORDS = ("the", "cat", "sat", "on", "mat", "sea", "is", "wide", "deep", "two", "plus", "four")
 Rows = list[dict[str, Any]]

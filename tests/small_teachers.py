@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from chat_server import Told as Server
-from preceptor.machine import Machine, checked
-from preceptor.responders.base import Responder
-from preceptor.run.generated import GeneratedSource
-from preceptor.run.opening import source_of
-from preceptor.run.respond import Inquiry
-from preceptor.run.runner import run
-from preceptor.run.steps import Amount, Silent
-from preceptor.store import ResponseShelf, Store
-from preceptor.study import Study
+from preceptor.config.base import Machine, checked
+from preceptor.config.study import Study
+from preceptor.pipeline.generate import Inquiry
+from preceptor.pipeline.load import source_of
+from preceptor.pipeline.rank import run
+from preceptor.pipeline.score import Amount, Silent
+from preceptor.pipeline.sources import GeneratedSource
+from preceptor.store.store import ResponseShelf, Store
+from preceptor.teachers.base import Responder
 from preceptor.types import Generation
 from small_study import write_rows
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from preceptor.config.base import Machine
+from preceptor.config.recipe import Recipe
 from preceptor.engines.models import LocatedModel, locate
-from preceptor.machine import Machine
-from preceptor.training.conversations import Conversations, conversations_of
-from preceptor.training.recipe import Recipe
-from preceptor.training.trainer import Watch
-from preceptor.training.tuner import Tuned, tune
+from preceptor.finetuning.dataset import Conversations, conversations_of
+from preceptor.finetuning.finetune import Tuned, tune
+from preceptor.finetuning.trainer import Watch
 from preceptor.types import Message
 
 CPU = Machine(device="cpu")

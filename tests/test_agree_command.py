@@ -12,9 +12,9 @@ import pytest
 from click.testing import Result
 from rich.console import Console
 
-from preceptor.agreement_table import AgreementTable
-from preceptor.comparison import compare
-from preceptor.orders import read_observed, read_predictions
+from preceptor.agreement.compare import compare
+from preceptor.agreement.orders import read_observed, read_predictions
+from preceptor.agreement.table import AgreementTable
 from preceptor.report.agreement import (
     print_agreement,
     print_calibration,
@@ -181,7 +181,7 @@ def test_mistakes_are_worded_and_not_traced(
 def test_the_published_outcomes_are_table_7_or_their_absence_is_worded(tmp_path: Path):
     path = write_predictions(tmp_path / "p.json")
     result = preceptor("agree", path, "--observed", "published", "--json", "-")
-    if importlib.util.find_spec("preceptor.published") is None:
+    if importlib.util.find_spec("preceptor.studies") is None:
         assert result.exit_code == 1
         assert "not part of this installation" in result.output
         return

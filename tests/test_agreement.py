@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preceptor.agreement import (
+from preceptor.agreement.bootstrap import (
+    fisher_interval,
+    percentile_ends,
+    permutation_test,
+    resample,
+    resample_families,
+    resampled_kendall,
+    resampled_spearman,
+    without_each_family,
+)
+from preceptor.agreement.correlation import (
     Array,
     kendall,
     leave_one_out_prior,
@@ -22,16 +32,6 @@ from preceptor.agreement import (
     spearman_without_ties,
     top_one_regret,
     top_three_hit,
-)
-from preceptor.agreement_draws import (
-    fisher_interval,
-    percentile_ends,
-    permutation_test,
-    resample,
-    resample_families,
-    resampled_kendall,
-    resampled_spearman,
-    without_each_family,
 )
 from preceptor.errors import StudyError
 from table_seven import average_performance

@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.alpaca_eval import (
+from preceptor.benchmarks.alpaca_eval.calibration import read_calibration
+from preceptor.benchmarks.alpaca_eval.length_control import (
+    Calibration,
+    JudgedLengths,
+    LengthWeights,
+    controlled_rate,
+    fit_control,
+    length_terms,
+)
+from preceptor.benchmarks.alpaca_eval.logistic import fit_logistic, sigmoid
+from preceptor.benchmarks.alpaca_eval.score import (
     Preferences,
     evaluate_alpaca_eval,
     judged_preference,
@@ -18,19 +28,9 @@ from preceptor.benchmarks.alpaca_eval import (
     win_rate,
     win_rate_error,
 )
-from preceptor.benchmarks.calibration_files import read_calibration
 from preceptor.benchmarks.judgement_files import read_judgements
-from preceptor.benchmarks.length_control import (
-    Calibration,
-    JudgedLengths,
-    LengthWeights,
-    controlled_rate,
-    fit_control,
-    length_terms,
-)
-from preceptor.benchmarks.logistic import fit_logistic, sigmoid
 from preceptor.errors import StudyError
-from preceptor.stats import bootstrap_means
+from preceptor.ranking.bootstrap import bootstrap_means
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval2"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from preceptor.layouts import ReadOptions, settle
+from preceptor.data.layouts import ReadOptions, settle
 from preceptor.types import Message
 
 SYSTEM = "Be brief."

@@ -6,10 +6,10 @@ import pytest
 
 import preceptor
 from preceptor import api
+from preceptor.config.base import Machine
+from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
-from preceptor.layouts import ReadOptions
-from preceptor.machine import Machine
-from preceptor.metrics import CompatibilityAdjustedReward
+from preceptor.ranking.metrics import CompatibilityAdjustedReward
 from small_study import ranked, write_rows, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
@@ -83,7 +83,7 @@ def test_every_option_reaches_its_place_in_the_study():
 
 
 def test_the_options_of_a_script_are_those_of_the_command_line():
-    from preceptor.cli import cli
+    from preceptor.cli.app import cli
 
     command = {parameter.name for parameter in cli.commands["rank"].params}
     outputs = {"json_path", "csv_path", "html_path"}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from preceptor.benchmarks.arena_hard import (
+from preceptor.benchmarks.arena_hard.score import (
     PromptBattles,
     arena_hard_score,
     battles_of,

@@ -8,18 +8,18 @@ import pytest
 
 from chat_server import Handler, Told, answer, completion, refuse, serving
 from preceptor.benchmarks.answer_files import Answers
-from preceptor.benchmarks.arena_hard import evaluate_arena_hard
-from preceptor.benchmarks.arena_hard_judge import GameJudge, judge_arena_hard
-from preceptor.benchmarks.judged import observed_ranking
+from preceptor.benchmarks.arena_hard.judge import GameJudge, judge_arena_hard
+from preceptor.benchmarks.arena_hard.score import evaluate_arena_hard
+from preceptor.benchmarks.judge_prompts import GAME_AGAIN
 from preceptor.benchmarks.judgement_files import read_judgements
 from preceptor.benchmarks.judging import judge_answers, judging_cost
-from preceptor.benchmarks.pair_prompts import GAME_AGAIN
 from preceptor.benchmarks.pairwise import ChoiceJudge, local_model, served_model
 from preceptor.benchmarks.questions import QuestionSet
 from preceptor.benchmarks.verdict_files import file_name, write_answers, write_verdicts
-from preceptor.engines.openai import Endpoint
+from preceptor.benchmarks.verdicts import observed_ranking
+from preceptor.engines.chat.client import Endpoint
 from preceptor.errors import StudyError
-from preceptor.store import Store
+from preceptor.store.store import Store
 from test_pairwise import prefers
 
 PROMPTS = 6
@@ -27,7 +27,7 @@ PROMPTS = 6
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
 
 
 def arena(count: int = PROMPTS) -> QuestionSet:

@@ -10,8 +10,8 @@ import pytest
 import chat_server as chat
 from chat_server import Step, answer, refuse, serving
 from preceptor.errors import ModelError
-from preceptor.run.respond import respond
-from preceptor.run.steps import Silent
+from preceptor.pipeline.generate import respond
+from preceptor.pipeline.score import Silent
 from small_teachers import (
     Asked,
     generations,
@@ -30,7 +30,7 @@ PROBES = 3
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def ask(tmp_path: Path, step: Step, *, instructions: int = 4, **teacher: Any) -> list[Any]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.alpaca_eval import AlpacaEvalResult
-from preceptor.benchmarks.arena_hard import ArenaHardResult
+from preceptor.benchmarks.alpaca_eval.score import AlpacaEvalResult
+from preceptor.benchmarks.arena_hard.score import ArenaHardResult
 from preceptor.benchmarks.average_performance import (
     average_performance,
     judge_cautions,

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 import pytest
 
 from preceptor.errors import DataError, MissingPackage
-from preceptor.scorers import bounded
-from preceptor.scorers.bounded import NotChecked, bounded_check, require_package
+from preceptor.scorers.verifier import bounded
+from preceptor.scorers.verifier.bounded import NotChecked, bounded_check, require_package
 
 PATTERN = {"pattern": "^[0-9]+$", "full": False}
 # A power tower: its value could not be written down, and computing it is one uninterruptible call.

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from preceptor.agreement import Array, spearman
-from preceptor.agreement_draws import resample
-from preceptor.calibration import (
+from preceptor.agreement.bootstrap import resample
+from preceptor.agreement.calibration import (
     BETAS,
     DEFAULT,
     MEAN_TRANSFORMS,
@@ -22,6 +21,7 @@ from preceptor.calibration import (
     hold_out_families,
     hold_out_students,
 )
+from preceptor.agreement.correlation import Array, spearman
 from preceptor.errors import StudyError
 
 FAMILIES = [name for name in "abcdef" for _ in range(4)]

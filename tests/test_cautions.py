@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from preceptor.cautions import cautions
-from preceptor.measurements import Common
-from preceptor.metrics import AverageReward, CompatibilityAdjustedReward, metric_named
+from preceptor.ranking.measurements import Common
+from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward, metric_named
+from preceptor.ranking.warnings import cautions
 
 CAR = CompatibilityAdjustedReward()
 

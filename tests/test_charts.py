@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.evidence import Evidence, Report
-from preceptor.published import STUDENTS, average_performance
-from preceptor.report.chart_beta import beside_best
-from preceptor.report.charts import (
+from preceptor.report.charts.beta import beside_best
+from preceptor.report.charts.figures import (
     EMBED_OPTIONS,
     Chart,
     charts_of,
@@ -28,6 +26,8 @@ from preceptor.report.charts import (
     script_bundle,
     theme,
 )
+from preceptor.report.data import Evidence, Report
+from preceptor.studies import STUDENTS, average_performance
 from small_evidence import small_evidence, small_report
 
 pytest.importorskip("altair", reason="charts need the extra 'report'")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.errors import DataError
-from preceptor.scorers import bounded
-from preceptor.scorers.bounded import NotChecked
-from preceptor.scorers.checks import NOT_JSON, fenced_block, parsed_json
-from preceptor.scorers.verifier import verify
+from preceptor.scorers.verifier import bounded
+from preceptor.scorers.verifier.bounded import NotChecked
+from preceptor.scorers.verifier.checks import NOT_JSON, fenced_block, parsed_json
+from preceptor.scorers.verifier.verifier import verify
 
 LONG = 200_000
 

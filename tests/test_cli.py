@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.metrics import METRICS
-from preceptor.options import METRIC_NAMES
-from preceptor.threads import load_numpy
+from preceptor.cli.options import METRIC_NAMES
+from preceptor.cli.threads import load_numpy
+from preceptor.ranking.metrics import METRICS
 from small_study import preceptor, ranked, shards, start, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")

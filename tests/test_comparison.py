@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from preceptor.agreement_draws import permutation_test
-from preceptor.agreement_table import AgreementTable
-from preceptor.comparison import Comparison, compare
+from preceptor.agreement.bootstrap import permutation_test
+from preceptor.agreement.compare import Comparison, compare
+from preceptor.agreement.orders import ANY_STUDENT, Prediction
+from preceptor.agreement.table import AgreementTable
 from preceptor.errors import StudyError
-from preceptor.orders import ANY_STUDENT, Prediction
 from table_seven import TEACHERS, average_performance
 
 AP = average_performance()

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.errors import DataError
-from preceptor.scorers import text_counts
-from preceptor.scorers.constraints import _CONSTRAINTS
-from preceptor.scorers.verifier import verify
+from preceptor.scorers.verifier import text_counts
+from preceptor.scorers.verifier.constraints import _CONSTRAINTS
+from preceptor.scorers.verifier.verifier import verify
 
 PAGE = Path(__file__).parents[1] / "docs" / "verifiers.md"
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from preceptor.engines.attention import PackContext, PromptMemory, packed_attention, running
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.head import Head, _CompiledFold, _device_fold, _Fold, _sums_in_full
-from preceptor.engines.packing import Pack, plan
-from preceptor.engines.reward import TransformersReward
-from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
-from preceptor.engines.varlen import usable
+from preceptor.engines.packed.attention import PackContext, PromptMemory, packed_attention, running
+from preceptor.engines.packed.cuda.varlen import usable
+from preceptor.engines.packed.head import Head, _CompiledFold, _device_fold, _Fold, _sums_in_full
+from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.packing import Pack, plan
+from preceptor.engines.packed.reward import TransformersReward
 from small_pairs import PACKED, PLAIN, by_response, random_ids
 
 pytestmark = [

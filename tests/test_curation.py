@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from preceptor.curation import curate, signature
-from preceptor.curation_report import CurationOptions, Where
+from preceptor.data.curation import curate, signature
+from preceptor.data.curation_report import CurationOptions, Where
+from preceptor.data.instructions import Prompt
 from preceptor.errors import DataError, MissingPackage, StudyError
-from preceptor.prompts import Prompt
 from preceptor.types import Instruction, Message
 
 WORDS = tuple(f"word{number}" for number in range(2000))

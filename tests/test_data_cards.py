@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from preceptor.exports import Card, Example, TeacherUse, write_examples
+from preceptor.export.writer import Card, Example, TeacherUse, write_examples
 from preceptor.types import Instruction
 
 PLAIN = Instruction.from_text("Name a colour.")

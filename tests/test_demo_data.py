@@ -16,7 +16,7 @@ import pytest
 
 from preceptor import demo
 from preceptor.errors import MissingPackage, ModelError
-from preceptor.scorers.verifier import Verifier, verify
+from preceptor.scorers.verifier.verifier import Verifier, verify
 from preceptor.types import Instruction, Response
 
 WRITTEN = ["written-careless", "written-explainer", "written-terse"]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from chat_server import Handler, Told, answer, serving
+from preceptor.config.base import Machine, checked
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
-from preceptor.machine import Machine, checked
-from preceptor.results import Ranking
-from preceptor.run.opening import Opened, open_data
-from preceptor.run.runner import run
-from preceptor.run.steps import Silent
-from preceptor.study import Study
+from preceptor.pipeline.load import Opened, open_data
+from preceptor.pipeline.rank import run
+from preceptor.pipeline.score import Silent
+from preceptor.ranking.result import Ranking
 from small_study import write_rows
 from small_teachers import (
     GRADED,

@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from preceptor import digests
-from preceptor.digests import Identity, cache_folder, file_digest, folder_digest, write_atomically
 from preceptor.errors import ModelError, StoreError
+from preceptor.store import identity as digests
+from preceptor.store.identity import (
+    Identity,
+    cache_folder,
+    file_digest,
+    folder_digest,
+    write_atomically,
+)
 
 # FIPS 180-2, appendix B.1: the SHA-256 of "abc".
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

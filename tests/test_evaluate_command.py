@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor.cli import cli
+from preceptor.cli.app import cli
 from small_study import preceptor
 from test_house import HEAVY, loaded_after
 
@@ -186,7 +186,7 @@ def test_a_model_name_may_hold_an_equals_sign(tmp_path):
 
 
 def test_without_network_or_files_the_win_rate_remains_and_the_reason_is_told(files, tmp_path):
-    code = "import sys; from preceptor.cli import main; sys.argv[0] = 'preceptor'; main()"
+    code = "import sys; from preceptor.cli.app import main; sys.argv[0] = 'preceptor'; main()"
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path / "hub"),
@@ -213,7 +213,7 @@ def test_arena_hard_alone_asks_for_no_calibration(files):
 def test_help_loads_nothing_heavy():
     assert "evaluate" in cli.commands
     code = (
-        "from preceptor.cli import cli\n"
+        "from preceptor.cli.app import cli\n"
         "try:\n    cli(['evaluate', '--help'])\nexcept SystemExit:\n    pass"
     )
     assert not loaded_after(code) & set(HEAVY)

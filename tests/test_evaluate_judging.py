@@ -23,7 +23,7 @@ PATIENCE = 60.0
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.evidence import Evidence
-from preceptor.run.evidence import evidence_of, models_of
-from preceptor.run.runner import Outcome
+from preceptor.pipeline.rank import Outcome
+from preceptor.report.data import Evidence
+from preceptor.report.gather import evidence_of, models_of
 from small_outcomes import outcomes_of, scored
 from small_study import rows_of, write_rows, write_teachers
 from small_teachers import GRADED, drawn, fake, machine_at, study_with, write_questions

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from preceptor.benchmarks.arena_hard_judge import GameJudge
+from preceptor.benchmarks.arena_hard.judge import GameJudge
 from preceptor.benchmarks.pairwise import ChoiceJudge
+from preceptor.config.base import Machine, checked
 from preceptor.errors import DataError, ModelError, StudyError
-from preceptor.machine import Machine, checked
-from preceptor.run.exam import Exam, exam_of, judge_of, same_text
 from preceptor.types import Instruction, Message
+from preceptor.validation.questions import Exam, exam_of, judge_of, same_text
 from small_loop import machine_at, study_of, tables
 from small_study import write_rows
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from preceptor.evidence import Answer, Example
-from preceptor.run import examples as module
-from preceptor.run.compared import Compared
-from preceptor.run.examples import (
+from preceptor.pipeline.rank import Outcome
+from preceptor.report import examples as module
+from preceptor.report.compared import Compared
+from preceptor.report.data import Answer, Example
+from preceptor.report.examples import (
     GONE,
     LONGEST_TEXT,
     MOST_EXAMPLES,
@@ -22,7 +23,6 @@ from preceptor.run.examples import (
     disagreements,
     surprises,
 )
-from preceptor.run.runner import Outcome
 from preceptor.types import Instruction, Message
 from small_outcomes import scored
 from small_study import Rows, rows_of, write_rows, write_teachers

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.data.responses import ResponseSource
 from preceptor.errors import DataError, StoreError
-from preceptor.exports import (
+from preceptor.export.writer import (
     Card,
     Example,
     Pair,
@@ -23,7 +24,6 @@ from preceptor.exports import (
     write_examples,
     write_pairs,
 )
-from preceptor.instructions import ResponseSource
 from preceptor.types import Instruction, Message
 
 ZOO = Path(__file__).parents[2] / "shared" / "data" / "zoo"

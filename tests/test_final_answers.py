@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.scorers.final_answers import final_parts, math_passages, parsed_number
+from preceptor.scorers.verifier.final_answers import final_parts, math_passages, parsed_number
 
 
 @pytest.mark.parametrize(

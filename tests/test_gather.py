@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preceptor.data import gather as module
+from preceptor.data.gather import Gathered, gather
+from preceptor.data.layouts import ReadOptions
+from preceptor.data.responses import ResponseSource
+from preceptor.data.table import Roster
 from preceptor.errors import DataError
-from preceptor.instructions import ResponseSource
-from preceptor.layouts import ReadOptions
-from preceptor.run import gather as module
-from preceptor.run.gather import Gathered, gather
-from preceptor.run.roster import Roster
 from preceptor.scorers.column import ColumnScorer
-from preceptor.scorers.verifier import Verifier
+from preceptor.scorers.verifier.verifier import Verifier
 from preceptor.types import Instruction
 from small_study import Rows, rows_of, write_rows
 

@@ -19,8 +19,8 @@ from preceptor import demo
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.generation import TransformersChat, draw
 from preceptor.engines.models import load_model, load_tokenizer, locate
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder, choose_template
 from preceptor.errors import MissingPackage, StudyError
-from preceptor.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder, choose_template
 from preceptor.types import Message
 
 pytestmark = pytest.mark.usefixtures("one_thread")

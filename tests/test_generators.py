@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from preceptor.config.base import checked
+from preceptor.config.study import Study
+from preceptor.config.teachers import Derived, Teacher
 from preceptor.errors import StudyError
-from preceptor.generators import Derived, Teacher
-from preceptor.machine import checked
-from preceptor.responders.base import Sampling
-from preceptor.study import Study
+from preceptor.teachers.base import Sampling
 
 
 def teacher(**fields: Any) -> Teacher:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from preceptor.engines.head import Head, TokenTensors, _device_fold, fold_logits
-from preceptor.engines.kernels import kernels
+from preceptor.engines.packed.cpu.kernels import kernels
+from preceptor.engines.packed.head import Head, TokenTensors, _device_fold, fold_logits
 
 VOCABULARY, WIDTH, TOKENS = 317, 16, 45
 TILES = [(1, 1), (7, 10), (16, 100), (64, 317), (1024, 1024)]
@@ -152,7 +152,7 @@ def full(logits: torch.Tensor, first: int, *state: torch.Tensor) -> None:
 @pytest.fixture
 def triton_fold(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A module in the place of Triton's fold, which needs a CUDA device; nothing is remembered of it."""
-    module = ModuleType("preceptor.engines.triton_fold")
+    module = ModuleType("preceptor.engines.packed.cuda.triton_fold")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     _device_fold.cache_clear()
     yield module

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import preceptor
-from preceptor.machine import Machine, checked
-from preceptor.study import Study
+from preceptor.config.base import Machine, checked
+from preceptor.config.study import Study
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "rich")
@@ -59,8 +59,8 @@ def test_a_public_name_survives_the_import_of_every_module():
     "code",
     [
         "import preceptor",
-        "import preceptor.cli",
-        "from preceptor.cli import cli\ntry:\n    cli(['rank', '--help'])\nexcept SystemExit:\n    pass",
+        "import preceptor.cli.app",
+        "from preceptor.cli.app import cli\ntry:\n    cli(['rank', '--help'])\nexcept SystemExit:\n    pass",
     ],
 )
 def test_nothing_heavy_is_loaded_to_answer_a_question_about_usage(code: str):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.data.formats import Problem
+from preceptor.data.layouts import ReadOptions
+from preceptor.data.responses import ResponseSource
 from preceptor.errors import DataError
-from preceptor.instructions import ResponseSource
-from preceptor.layouts import ReadOptions
-from preceptor.rows import Problem
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
@@ -296,7 +296,7 @@ def test_a_hub_data_set_is_streamed_under_its_name(monkeypatch):
 def test_a_hub_data_set_out_of_reach_is_an_error_without_a_traceback():
     script = (
         "from preceptor.errors import DataError\n"
-        "from preceptor.instructions import ResponseSource\n"
+        "from preceptor.data.responses import ResponseSource\n"
         "try: ResponseSource.open(['owner/name'])\n"
         "except DataError as error: print(error)"
     )
@@ -415,7 +415,7 @@ def test_reading_json_lines_imports_nothing_heavy(tmp_path):
     path = write_lines(tmp_path / "a.jsonl")
     script = (
         "import sys\n"
-        "from preceptor.instructions import ResponseSource\n"
+        "from preceptor.data.responses import ResponseSource\n"
         "list(ResponseSource.open([sys.argv[1]]))\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'pyarrow'}\n"
         "print(sorted(heavy & set(sys.modules)))"

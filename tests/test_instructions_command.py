@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.prompts import PromptSource
+from preceptor.data.instructions import PromptSource
 from small_study import preceptor, write_rows
 from test_house import HEAVY, loaded_after
 from test_prompts import LMSYS, MAGPIE_QWEN, WILDCHAT
@@ -170,7 +170,7 @@ def test_a_missing_file_is_told_as_elsewhere(tmp_path):
 
 def test_nothing_heavy_is_loaded_to_show_its_help():
     code = (
-        "from preceptor.cli import cli\n"
+        "from preceptor.cli.app import cli\n"
         "try:\n    cli(['instructions', '--help'])\nexcept SystemExit:\n    pass"
     )
     assert loaded_after(code).isdisjoint({*HEAVY, "rensa"})

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 import chat_server as chat
 from chat_server import Told, answer, ranked, refuse, serving
 from preceptor.engines.base import Alternative, ChatRequest, Completion, Failure, Position
-from preceptor.engines.openai import Endpoint
+from preceptor.engines.chat.client import Endpoint
 from preceptor.errors import ModelError, StudyError
 from preceptor.scorers.judge import Judge, JudgeOptions, LocalJudge, LocalModel
 from preceptor.scorers.judge_answer import NO_SCORE, Reading, read_answer
 from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC, judge_prompt
-from preceptor.store import Store
+from preceptor.store.store import Store
 from preceptor.types import Instruction, Message, Response, Score
 
 SCALE = (1, 10)
@@ -30,7 +30,7 @@ KEY = "sk-test-0a1b2c3d4e5f"
 @pytest.fixture(autouse=True)
 def key_and_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def responses(*texts: str) -> list[Response]:

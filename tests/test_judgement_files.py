@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.alpaca_eval import (
+from preceptor.benchmarks.alpaca_eval.calibration import read_calibration
+from preceptor.benchmarks.alpaca_eval.score import (
     was_switched,
 )
-from preceptor.benchmarks.calibration_files import read_calibration
 from preceptor.benchmarks.judgement_files import read_judgements
 from preceptor.errors import DataError
 

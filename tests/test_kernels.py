@@ -7,10 +7,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from preceptor.engines import kernels as module
-from preceptor.engines.attention import PackContext, _attend, _Scoring, running
-from preceptor.engines.head import _CompiledFold, _Fold
-from preceptor.engines.kernels import (
+from preceptor.engines.packed.attention import PackContext, _attend, _Scoring, running
+from preceptor.engines.packed.cpu import kernels as module
+from preceptor.engines.packed.cpu.kernels import (
     GELU_TANH,
     SILU,
     SWITCH,
@@ -20,8 +19,9 @@ from preceptor.engines.kernels import (
     kernels,
     rotates,
 )
-from preceptor.engines.memory import _rotates_in_place, normalise_at_once
-from preceptor.engines.packing import Pack
+from preceptor.engines.packed.cpu.memory import _rotates_in_place, normalise_at_once
+from preceptor.engines.packed.head import _CompiledFold, _Fold
+from preceptor.engines.packed.packing import Pack
 
 SPECIAL = [torch.nan, torch.inf]
 

@@ -164,7 +164,7 @@ SHARING = """
 import json, sys, time
 from pathlib import Path
 from preceptor import api
-from preceptor.run.steps import Silent
+from preceptor.pipeline.score import Silent
 
 class Counting(Silent):
     computed = 0

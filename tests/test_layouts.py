@@ -5,8 +5,8 @@ from dataclasses import fields
 
 import pytest
 
+from preceptor.data.layouts import LAYOUTS, ReadOptions, settle
 from preceptor.errors import DataError
-from preceptor.layouts import LAYOUTS, ReadOptions, settle
 from preceptor.types import Instruction, Message
 
 # The example row of the AlpacaEval README ("model outputs" file format).

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
-from preceptor.run.lessons import Lessons, lessons_of
-from preceptor.run.opening import open_data
-from preceptor.run.steps import Silent
-from preceptor.run.tuning import Pupil, pupil_of
-from preceptor.study import Study
+from preceptor.pipeline.load import open_data
+from preceptor.pipeline.score import Silent
+from preceptor.validation.finetune_job import Pupil, pupil_of
+from preceptor.validation.training_set import Lessons, lessons_of
 from small_loop import TRAIN, machine_at, study_of, tables
 from small_study import rows_of, write_rows
 

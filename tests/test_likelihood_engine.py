@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from preceptor.engines.base import TokenizedPair, TokenStatistics
-from preceptor.engines.packed import PROBE_BUDGET, probe_pairs
-from preceptor.engines.packing import plan
-from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.body import PROBE_BUDGET, probe_pairs
+from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.packing import plan
 from small_pairs import NAN_TOKEN, PACKED, PLAIN, random_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")

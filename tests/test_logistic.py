@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from preceptor.benchmarks.logistic import choose_strength, fit_logistic, log_losses, sigmoid
+from preceptor.benchmarks.alpaca_eval.logistic import (
+    choose_strength,
+    fit_logistic,
+    log_losses,
+    sigmoid,
+)
 from preceptor.errors import StudyError
 
 

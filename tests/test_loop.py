@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from preceptor.agreement.orders import read_observed
+from preceptor.config.base import Machine
 from preceptor.errors import StudyError
-from preceptor.machine import Machine
-from preceptor.orders import read_observed
-from preceptor.run.loop import Loop
-from preceptor.run.loop_result import LoopResult
-from preceptor.store import Store
+from preceptor.store.store import Store
+from preceptor.validation.result import LoopResult
+from preceptor.validation.validate import Loop
 from small_loop import TRAIN, gone_through, study_of, tables, write_study
 from small_study import preceptor, start, write_rows
 

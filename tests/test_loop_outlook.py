@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from preceptor.machine import Machine, checked
-from preceptor.run.loop import Loop
-from preceptor.run.loop_outlook import LoopOutlook, loop_outlook, training_pace
-from preceptor.run.outlook import outlook
-from preceptor.training.recipe import Recipe, steps_of
+from preceptor.config.base import Machine, checked
+from preceptor.config.recipe import Recipe, steps_of
+from preceptor.pipeline.estimate import outlook
+from preceptor.validation.estimate import LoopOutlook, loop_outlook, training_pace
+from preceptor.validation.validate import Loop
 from small_loop import TRAIN, machine_at, study_of, tables, write_study
 from small_study import preceptor
 from small_teachers import fake

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.judged import WinRate
-from preceptor.metrics import AverageReward
-from preceptor.ranking import Measurements, Ranking, RankingOptions, rank
-from preceptor.run.loop_result import (
+from preceptor.benchmarks.verdicts import WinRate
+from preceptor.ranking.metrics import AverageReward
+from preceptor.ranking.rank import Measurements, Ranking, RankingOptions, rank
+from preceptor.validation.result import (
     AnswerFigures,
     LoopResult,
     TunedFigures,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from preceptor.evidence import Change
+from preceptor.report.data import Change
 from preceptor.report.markdown import inline, markdown
 from preceptor.report.wording import number
 from small_evidence import small_evidence, small_report

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from preceptor.errors import StudyError
-from preceptor.measurements import Measurements, common_instructions, require_measures
-from preceptor.metrics import CompatibilityAdjustedReward, metric_named
+from preceptor.ranking.measurements import Measurements, common_instructions, require_measures
+from preceptor.ranking.metrics import CompatibilityAdjustedReward, metric_named
 
 GAP = np.nan
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from preceptor.errors import StudyError
-from preceptor.metrics import (
+from preceptor.ranking.metrics import (
     METRICS,
     TRANSFORMS,
     AverageLoss,

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.alpaca_eval import AlpacaEvalResult
-from preceptor.benchmarks.arena_hard import ArenaHardResult
+from preceptor.benchmarks.alpaca_eval.score import AlpacaEvalResult
+from preceptor.benchmarks.arena_hard.score import ArenaHardResult
 from preceptor.benchmarks.average_performance import StudentResult, student_results
 from preceptor.errors import StudyError
-from preceptor.run.observed import ranking_of_results
 from preceptor.types import Estimate
+from preceptor.validation.observed import ranking_of_results
 
 DRAWS = 500
 SHARED = np.random.default_rng(1).normal(size=DRAWS)

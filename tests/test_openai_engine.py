@@ -15,8 +15,8 @@ import pytest
 import chat_server as chat
 from chat_server import Told, answer, completion, refuse, reply, serving
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.openai import Endpoint, OpenAIChat
-from preceptor.engines.wire import (
+from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.wire import (
     DETAIL_LIMIT,
     Secrets,
     pause_asked_for,
@@ -39,7 +39,7 @@ def client(told: Told, **options: Any) -> OpenAIChat:
 
 @pytest.fixture(autouse=True)
 def no_key_and_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
     monkeypatch.delenv("SOME_KEY", raising=False)
 
 
@@ -395,7 +395,7 @@ def test_limits_that_would_ask_nothing_are_refused(odd: dict[str, Any]):
 
 
 def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("preceptor.engines.openai.BODY_LIMIT", 1000)
+    monkeypatch.setattr("preceptor.engines.chat.client.BODY_LIMIT", 1000)
     with serving(otherwise=reply(200, b" " * 100_000)) as told:
         outcome = client(told, patience_s=0.2).complete(request())
     assert isinstance(outcome, Failure)

@@ -12,7 +12,7 @@ import pytest
 import chat_server as chat
 from chat_server import Told, answer, refuse, serving
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.openai import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import Endpoint, OpenAIChat
 from preceptor.types import Message
 
 
@@ -28,7 +28,7 @@ def client(told: Told, **options: Any) -> OpenAIChat:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def test_requests_are_paced_evenly_and_waiting_for_it_takes_no_patience():

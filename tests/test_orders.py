@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.errors import DataError
-from preceptor.orders import (
+from preceptor.agreement.orders import (
     ANY_STUDENT,
     family_of,
     read_observed,
@@ -15,6 +14,7 @@ from preceptor.orders import (
     student_key,
     teacher_label,
 )
+from preceptor.errors import DataError
 
 
 def write(path: Path, text: object) -> str:

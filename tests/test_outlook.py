@@ -10,9 +10,9 @@ import pytest
 
 from chat_server import serving
 from preceptor.api import plan
-from preceptor.machine import Machine
-from preceptor.run.outlook import ASSUMED_TOKENS, AskOutlook
-from preceptor.study import Study
+from preceptor.config.base import Machine
+from preceptor.config.study import Study
+from preceptor.pipeline.estimate import ASSUMED_TOKENS, AskOutlook
 from preceptor.types import Generation
 from small_study import preceptor
 from small_teachers import (
@@ -198,7 +198,7 @@ def test_a_local_teacher_is_not_loaded_where_its_speed_is_known(
     code = f"""
 import json, sys
 from preceptor.api import plan
-from preceptor.study import StudyFile
+from preceptor.config.study import StudyFile
 file = StudyFile.read({str(file)!r})
 (ask,) = plan(file.study, file.machine).asks
 print(json.dumps([ask.missing, ask.tokens, ask.seconds, "torch" in sys.modules]))

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.packing import Pack, Plan, plan
+from preceptor.engines.packed.packing import Pack, Plan, plan
 
 prompts = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple), min_size=1, max_size=4

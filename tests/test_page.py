@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from preceptor.evidence import Answer, Change, Evidence, Example, Report
 from preceptor.report import page as page_module
+from preceptor.report.data import Answer, Change, Evidence, Example, Report
 from preceptor.report.explorer import explorers
 from preceptor.report.leaderboard import leaderboard
 from preceptor.report.page import page, published_page

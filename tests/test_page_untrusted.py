@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from page_browser import browser, explorer_of, needs_frames, seen_whole, watched
-from preceptor.evidence import Answer, Change, Example, Report
+from preceptor.report.data import Answer, Change, Example, Report
 from preceptor.report.page import page
 from preceptor.report.wording import visible
 from small_evidence import small_evidence

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_server import Handler, Told, answer, completion, ranked, refuse, serving
-from preceptor.benchmarks.alpaca_eval import was_switched
-from preceptor.benchmarks.alpaca_eval_files import annotated_preferences
-from preceptor.benchmarks.alpaca_eval_judge import judge_alpaca_eval
+from preceptor.benchmarks.alpaca_eval.files import annotated_preferences
+from preceptor.benchmarks.alpaca_eval.judge import judge_alpaca_eval
+from preceptor.benchmarks.alpaca_eval.score import was_switched
 from preceptor.benchmarks.answer_files import Answers
-from preceptor.benchmarks.contests import both_orders
-from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, GAME_PROMPT, Pair, PairPrompt
+from preceptor.benchmarks.comparisons import both_orders
+from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, GAME_PROMPT, Pair, PairPrompt
 from preceptor.benchmarks.pairwise import (
     ChoiceJudge,
     first_share,
@@ -24,10 +24,10 @@ from preceptor.benchmarks.pairwise import (
 )
 from preceptor.benchmarks.questions import QuestionSet
 from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
-from preceptor.engines.openai import Endpoint
+from preceptor.engines.chat.client import Endpoint
 from preceptor.errors import ModelError, StudyError
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
-from preceptor.store import Store
+from preceptor.store.store import Store
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
@@ -42,7 +42,7 @@ HOSTILE = (
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
 
 
 def likely(**shares: float) -> dict[str, float]:

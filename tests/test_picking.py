@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from preceptor.config.base import Machine, checked
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
-from preceptor.exports import Example, Pair
-from preceptor.machine import Machine, checked
-from preceptor.run import picking
-from preceptor.run.opening import Opened, open_data
-from preceptor.run.picking import Rule, Scored
-from preceptor.run.steps import Silent
-from preceptor.study import Study
+from preceptor.export.writer import Example, Pair
+from preceptor.pipeline import select as picking
+from preceptor.pipeline.load import Opened, open_data
+from preceptor.pipeline.score import Silent
+from preceptor.pipeline.select import Rule, Scored
 from small_study import write_rows
 from small_teachers import Asked
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from preceptor import api
+from preceptor.config.base import Machine, checked
+from preceptor.config.rewards import ReferenceReward
+from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError
-from preceptor.machine import Machine, checked
-from preceptor.rewards import ReferenceReward
-from preceptor.run import plan
+from preceptor.pipeline import plan
 from preceptor.scorers.column import ColumnScorer
-from preceptor.scorers.verifier import Verifier
-from preceptor.study import Student, Study
+from preceptor.scorers.verifier.verifier import Verifier
 from small_study import preceptor, shards, shelf_sizes, write_teachers
 
 STUDENT = Student(model="a/b")

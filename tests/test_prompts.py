@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.data.instructions import Prompt, PromptSource, write_prompts
+from preceptor.data.layouts import ReadOptions
+from preceptor.data.responses import ResponseSource
 from preceptor.errors import DataError, StudyError
-from preceptor.instructions import ResponseSource
-from preceptor.layouts import ReadOptions
-from preceptor.prompts import Prompt, PromptSource, write_prompts
 from preceptor.types import Instruction, Message
 from test_layouts import (
     ALPACA,

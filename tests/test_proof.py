@@ -2,12 +2,12 @@
 
 import pytest
 
+from preceptor.config.base import checked
+from preceptor.config.finetune import ChatJudge, Evaluate, RewardJudge, Train
+from preceptor.config.recipe import Recipe
+from preceptor.config.reward_models import PRESETS as REWARD_MODELS
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
-from preceptor.machine import checked
-from preceptor.proof import ChatJudge, Evaluate, RewardJudge, Train
-from preceptor.scorers.reward_presets import PRESETS as REWARD_MODELS
-from preceptor.study import Study
-from preceptor.training.recipe import Recipe
 
 JUDGE = {"kind": "chat", "model": "judge"}
 EVALUATE = {"questions": "exam.jsonl", "judge": JUDGE}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import StudyError
-from preceptor.published import (
+from preceptor.studies import (
     ERRATA,
     STUDENTS,
     TABLE_1,
@@ -37,7 +37,7 @@ from preceptor.published import (
     metric_correlations,
     table,
 )
-from preceptor.published.checks import agreement, as_defined, fits_untied, rounding_rules, shown
+from preceptor.studies.checks import agreement, as_defined, fits_untied, rounding_rules, shown
 
 D = Decimal
 
@@ -335,7 +335,7 @@ def test_recomputed_numbers_are_shown_with_at_most_three_digits_more():
 
 
 def test_the_tables_load_nothing_heavy():
-    code = "import preceptor.published, sys; print(*sys.modules)"
+    code = "import preceptor.studies, sys; print(*sys.modules)"
     root = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code],

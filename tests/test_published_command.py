@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from preceptor.cli import cli
-from preceptor.commands import published as command
-from preceptor.published import checks, findings
+from preceptor.cli import studies as command
+from preceptor.cli.app import cli
+from preceptor.studies import checks, findings
 
 ROOT = Path(__file__).parents[1]
 
@@ -126,7 +126,7 @@ def test_a_check_fails_where_a_number_is_off(tmp_path: Path, before: str, after:
     text = data.read_text(encoding="utf-8")
     assert before in text
     data.write_text(text.replace(before, after), encoding="utf-8")
-    script = "from preceptor.cli import main; main()"
+    script = "from preceptor.cli.app import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", script, "published", "--check"],
         capture_output=True,

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from preceptor.published import (
+from preceptor.studies import (
     STUDENTS,
     TABLE_4,
     TABLE_6,
@@ -18,8 +18,8 @@ from preceptor.published import (
     mean_correlations,
     size_comparisons,
 )
-from preceptor.published.claims import Finding, named, ordinal, place, signed
-from preceptor.published.tables import defined_average
+from preceptor.studies.claims import Finding, named, ordinal, place, signed
+from preceptor.studies.tables import defined_average
 
 D = Decimal
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.errors import StudyError
-from preceptor.metrics import CompatibilityAdjustedReward, metric_named, sigmoid
-from preceptor.ranking import BETAS, Measurements, RankingOptions, rank
+from preceptor.ranking.metrics import CompatibilityAdjustedReward, metric_named, sigmoid
+from preceptor.ranking.rank import BETAS, Measurements, RankingOptions, rank
 
 QUICK = RankingOptions(draws=200)
 

@@ -7,8 +7,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from preceptor.cli import cli
-from preceptor.outputs import keep_command, typed_command
+from preceptor.cli.app import cli
+from preceptor.cli.output import keep_command, typed_command
 from small_study import preceptor, shards, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache")

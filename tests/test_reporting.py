@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from preceptor import api
+from preceptor.config.base import Machine, checked
+from preceptor.config.toml import study_text
 from preceptor.errors import StudyError
-from preceptor.machine import Machine, checked
-from preceptor.run.reporting import agreement_of, report_of, stored_outcomes
-from preceptor.run.runner import run
-from preceptor.study_text import study_text
+from preceptor.pipeline.rank import run
+from preceptor.report.build import agreement_of, report_of, stored_outcomes
 from small_outcomes import scored
 from small_study import shards, write_teachers
 from small_teachers import GRADED, drawn, fake, machine_at, study_with, write_questions

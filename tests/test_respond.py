@@ -16,9 +16,9 @@ import pytest
 import chat_server as chat
 from chat_server import answer, refuse, serving
 from preceptor.errors import ModelError
-from preceptor.run.respond import respond
-from preceptor.run.steps import Silent
-from preceptor.store import Store
+from preceptor.pipeline.generate import respond
+from preceptor.pipeline.score import Silent
+from preceptor.store.store import Store
 from preceptor.types import generation_key
 from small_study import start, write_rows
 from small_teachers import (
@@ -43,7 +43,7 @@ PATIENCE = 120.0
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def echo(handler: chat.Handler, asked: dict[str, Any]) -> None:

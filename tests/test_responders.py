@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from preceptor.engines.openai import Endpoint
-from preceptor.responders.base import Sampling, TeacherOptions, request_of, without_thoughts
-from preceptor.responders.fake import FakeTeacher
-from preceptor.responders.served import ServedTeacher
+from preceptor.engines.chat.client import Endpoint
+from preceptor.teachers.base import Sampling, TeacherOptions, request_of, without_thoughts
+from preceptor.teachers.fake import FakeTeacher
+from preceptor.teachers.served import ServedTeacher
 from preceptor.types import Instruction, Message
 
 ASKED = Instruction.from_text("Why is the sky blue?")

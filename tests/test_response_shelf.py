@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from preceptor.errors import StoreError
-from preceptor.store import Identity, ResponseShelf, Store
+from preceptor.store.store import Identity, ResponseShelf, Store
 from preceptor.types import Generation, Instruction
 
 TEACHER = Identity.of({"model": "gemma-2-9b-it", "temperature": 0.8})

@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from preceptor.errors import MissingPackage
-from preceptor.results import OrderVariant, Ranking, Stability, TeacherResult
+from preceptor.ranking.result import OrderVariant, Ranking, Stability, TeacherResult
 from preceptor.types import Estimate
 
 

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.packed import EngineOptions
-from preceptor.engines.reward import TransformersReward
+from preceptor.engines.packed.body import EngineOptions
+from preceptor.engines.packed.reward import TransformersReward
+from preceptor.engines.templates import FAMILY_TEMPLATES
 from preceptor.errors import ModelError
 from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
-from preceptor.store import Store
-from preceptor.templates import FAMILY_TEMPLATES
+from preceptor.store.store import Store
 from preceptor.types import Instruction, Message, Response
 from small_study import preceptor, ranked, rows_of, write_rows, write_teachers
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import chat_server as chat
 from preceptor.api import rank
+from preceptor.config.study import StudyFile
 from preceptor.errors import StudyError
-from preceptor.store import Store
-from preceptor.study import StudyFile
+from preceptor.store.store import Store
 from small_study import by_teacher, preceptor, ranked, rows_of, write_rows, write_teachers
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preceptor.data.gather import gather
+from preceptor.data.layouts import ReadOptions
+from preceptor.data.responses import ResponseSource
+from preceptor.data.table import Choice, Roster
 from preceptor.errors import StudyError
-from preceptor.instructions import ResponseSource
-from preceptor.layouts import ReadOptions
-from preceptor.run.gather import gather
-from preceptor.run.roster import Choice, Roster
 from preceptor.scorers.base import Array
 from preceptor.scorers.column import ColumnScorer
 from small_study import Rows, rows_of, write_rows

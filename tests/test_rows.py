@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from preceptor.data.formats import READERS, Journal, Problem
 from preceptor.errors import DataError
-from preceptor.rows import READERS, Journal, Problem
 
 ROWS = [{"prompt": "p", "completion": "c"}, {"prompt": "q", "completion": None}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()

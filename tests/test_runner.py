@@ -14,9 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preceptor import api
-from preceptor.results import Ranking
-from preceptor.run.opening import open_data
-from preceptor.run.steps import Amount, Silent
+from preceptor.pipeline.load import open_data
+from preceptor.pipeline.score import Amount, Silent
+from preceptor.ranking.result import Ranking
 from small_study import (
     Rows,
     by_teacher,
@@ -244,9 +244,9 @@ def test_a_second_run_imports_no_model_library(files: list[Path], store: Path, m
     words = ["rank", *files, "--student", model_folder, "--reward-column", "reward"]
     words += ["--store", store, "--json", "-"]
     script = (
-        "import sys\nfrom preceptor.cli import cli\n"
+        "import sys\nfrom preceptor.cli.app import cli\n"
         f"cli({[str(word) for word in words]!r}, standalone_mode=False)\n"
-        "assert 'preceptor.run.runner' in sys.modules\n"
+        "assert 'preceptor.pipeline.rank' in sys.modules\n"
         "sys.exit(','.join({'torch', 'transformers'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from chat_server import Handler, Told, answer, refuse, samples, serving
-from preceptor.engines.openai import Endpoint, OpenAIChat
-from preceptor.engines.sampling_check import SamplingCheck, check_sampling
+from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.sampling_check import SamplingCheck, check_sampling
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def client(told: Told, *, concurrency: int = 4) -> OpenAIChat:

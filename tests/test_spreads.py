@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from preceptor.measurements import Common
-from preceptor.metrics import AverageReward, CompatibilityAdjustedReward, RankSurprisalRatio
-from preceptor.ranking import RankingOptions
-from preceptor.spreads import BINS, MOST_CATEGORIES, OTHER, by_category, spreads
-from preceptor.stats import Array
+from preceptor.ranking.bootstrap import Array
+from preceptor.ranking.measurements import Common
+from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward, RankSurprisalRatio
+from preceptor.ranking.rank import RankingOptions
+from preceptor.report.distributions import BINS, MOST_CATEGORIES, OTHER, by_category, spreads
 
 OPTIONS = RankingOptions(draws=200)
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preceptor import stats
 from preceptor.errors import StudyError
-from preceptor.stats import (
+from preceptor.ranking import bootstrap as stats
+from preceptor.ranking.bootstrap import (
     beat_probabilities,
     bootstrap_means,
     compare_orders,

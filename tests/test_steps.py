@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor.digests import Identity
-from preceptor.instructions import ResponseSource
-from preceptor.run import steps
-from preceptor.run.gather import gather
-from preceptor.run.steps import Amount, Silent, Step, carry_out
+from preceptor.data.gather import gather
+from preceptor.data.responses import ResponseSource
+from preceptor.pipeline import score as steps
+from preceptor.pipeline.score import Amount, Silent, Step, carry_out
 from preceptor.scorers.base import Array
-from preceptor.store import Shelf, Store
+from preceptor.store.identity import Identity
+from preceptor.store.store import Shelf, Store
 from preceptor.types import Response, Score
 from small_study import rows_of, shards, write_rows
 

@@ -18,7 +18,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from preceptor.errors import StoreError
-from preceptor.store import Identity, Shelf, Store
+from preceptor.store.store import Identity, Shelf, Store
 from preceptor.types import Score
 
 IDENTITY = Identity.of({"scorer": "likelihood", "model": {"id": "student", "dtype": "float32"}})
@@ -66,7 +66,7 @@ def append_to_a_full_disk(root: Path, log: Path) -> None:
 def start() -> Iterator[Callable[..., BaseProcess]]:
     """Start real processes that can be killed, cheaply: forked from one that has the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "preceptor.store"])
+    context.set_forkserver_preload(["pytest", "preceptor.store.store"])
     started: list[BaseProcess] = []
 
     def start_one(target: Callable[..., None], *arguments: object) -> BaseProcess:
@@ -372,7 +372,7 @@ def test_a_damaged_shard_is_skipped_by_name_and_never_deleted(
         shelf.append([Score(rng.bytes(16), {"loss": rng.random()}) for _ in range(500)])
     shard = shards(shelf, tmp_path)[1]
     damage(shard, how)
-    with caplog.at_level(logging.WARNING, "preceptor.store"):
+    with caplog.at_level(logging.WARNING, "preceptor.store.store"):
         loss = shelf.columns(shelf.keys(), ["loss"])["loss"]
     assert shard.name in caplog.text
     assert np.isfinite(loss).sum() == 1500

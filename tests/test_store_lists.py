@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor import store as module
-from preceptor.store import Identity, Shelf, Store
+from preceptor.store import store as module
+from preceptor.store.store import Identity, Shelf, Store
 from preceptor.types import Score
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.config.base import Machine, checked
+from preceptor.config.study import Student, Study, StudyFile
 from preceptor.errors import StudyError
-from preceptor.machine import Machine, checked
-from preceptor.study import Student, Study, StudyFile
 
 DATA = {"data": {"responses": ["a.jsonl"]}}
 

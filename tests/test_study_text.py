@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor import api
+from preceptor.config.base import checked
+from preceptor.config.study import Study, StudyFile
+from preceptor.config.toml import study_text
+from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
-from preceptor.layouts import ReadOptions
-from preceptor.machine import checked
-from preceptor.study import Study, StudyFile
-from preceptor.study_text import study_text
 
 STUDIES: list[dict[str, Any]] = [
     {"data": {"responses": ["one.jsonl", 'a "quoted" \\ name\n\x7f\x00 é 😀.jsonl']}},
@@ -92,7 +92,7 @@ def test_any_text_number_and_nesting_survives(text: str, number: float, rule: di
 
 def study_with_rule(study: Study, rule: dict[str, Any]) -> Study:
     """Return the study with a rule that no check has seen, to try shapes that none has today."""
-    from preceptor.rewards import RuleReward
+    from preceptor.config.rewards import RuleReward
 
     return study.model_copy(update={"reward": (RuleReward.model_construct(rule=rule),)})
 

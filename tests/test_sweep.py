@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from preceptor.measurements import Common, Measurements, common_instructions
-from preceptor.metrics import CompatibilityAdjustedReward, RankSurprisalRatio
-from preceptor.ranking import BETAS, RankingOptions, rank
-from preceptor.stats import Array
-from preceptor.sweep import beta_sweep, nested, subset, winners
+from preceptor.ranking.bootstrap import Array
+from preceptor.ranking.measurements import Common, Measurements, common_instructions
+from preceptor.ranking.metrics import CompatibilityAdjustedReward, RankSurprisalRatio
+from preceptor.ranking.rank import BETAS, RankingOptions, rank
+from preceptor.ranking.sensitivity import beta_sweep, nested, subset, winners
 
 TEACHERS = ("far", "near", "middling")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from preceptor.commands.teachers import _print_entries
-from preceptor.teachers import CATALOGUE, CatalogueEntry, find_teacher
-from preceptor.templates import FAMILY_TEMPLATES, ChatTemplate
+from preceptor.cli.list import _print_entries
+from preceptor.config.catalogue import CATALOGUE, CatalogueEntry, find_teacher
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate
 from preceptor.types import Message
 from small_study import preceptor
 
@@ -104,7 +104,7 @@ def test_the_notes_on_templates_are_what_the_templates_do():
 
 
 def test_looking_a_teacher_up_loads_nothing_heavy():
-    code = "import sys, preceptor.teachers; print(*sys.modules)"
+    code = "import sys, preceptor.config.catalogue; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -112,7 +112,7 @@ def test_looking_a_teacher_up_loads_nothing_heavy():
         check=True,
         env={"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "PATH": ""},
     ).stdout.split()
-    assert "preceptor.teachers" in loaded
+    assert "preceptor.config.catalogue" in loaded
     assert not {"torch", "transformers", "pydantic", "numpy", "rich", "click"}.intersection(loaded)
 
 

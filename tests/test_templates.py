@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder, choose_template
 from preceptor.errors import ModelError, StudyError
-from preceptor.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder, choose_template
 from preceptor.types import Message
 
 SPECIAL = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "", "unk_token": ""}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from preceptor.pipeline.score import Amount
 from preceptor.report.terminal import (
     LiveProgress,
     PlainProgress,
@@ -13,7 +14,6 @@ from preceptor.report.terminal import (
     print_ranking,
     printable,
 )
-from preceptor.run.steps import Amount
 from small_study import ranking_of
 
 

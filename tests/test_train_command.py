@@ -7,8 +7,8 @@ from typing import Any
 import click
 import pytest
 
-from preceptor.commands.train import TOOLS, train
-from preceptor.training.recipe import Lora, Recipe
+from preceptor.cli.train import TOOLS, train
+from preceptor.config.recipe import Lora, Recipe
 from small_study import preceptor
 from small_training import uneven, write_data
 

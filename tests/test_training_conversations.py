@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from preceptor.errors import DataError
-from preceptor.export_rows import Example
-from preceptor.exports import Card, write_examples
-from preceptor.training.conversations import conversations_of, read_conversations
+from preceptor.export.layouts import Example
+from preceptor.export.writer import Card, write_examples
+from preceptor.finetuning.dataset import conversations_of, read_conversations
 from preceptor.types import Instruction, Message
 from small_training import conversation, uneven, write_data
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from preceptor.config.base import Machine
+from preceptor.config.recipe import Lora, Recipe
 from preceptor.engines.models import load_model, load_tokenizer, locate
-from preceptor.engines.transformers import TransformersLikelihood
-from preceptor.machine import Machine
-from preceptor.training.conversations import conversations_of
-from preceptor.training.recipe import Lora, Recipe
-from preceptor.training.tuner import tune
+from preceptor.engines.packed.likelihood import TransformersLikelihood
+from preceptor.finetuning.dataset import conversations_of
+from preceptor.finetuning.finetune import tune
 from small_training import QUICK, conversation, student
 
 pytestmark = [

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml as reference
 
+from preceptor.config.base import Machine
+from preceptor.config.recipe import Lora, Recipe
 from preceptor.engines.models import LocatedModel
+from preceptor.engines.templates import FAMILY_TEMPLATES
 from preceptor.errors import StudyError
-from preceptor.machine import Machine
-from preceptor.templates import FAMILY_TEMPLATES
-from preceptor.training.exports import (
+from preceptor.finetuning.exports import (
     Job,
     axolotl_config,
     llama_factory_config,
@@ -22,9 +23,8 @@ from preceptor.training.exports import (
     write_llama_factory,
     yaml,
 )
-from preceptor.training.prepared import prepare
-from preceptor.training.recipe import Lora, Recipe
-from preceptor.training.trainer import sft_settings
+from preceptor.finetuning.prepared import prepare
+from preceptor.finetuning.trainer import sft_settings
 from small_training import student, uneven
 
 pytestmark = pytest.mark.usefixtures("private_cache")

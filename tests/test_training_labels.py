@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder
 from preceptor.errors import DataError, ModelError
-from preceptor.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder
-from preceptor.training.labels import (
+from preceptor.finetuning.labels import (
     CUT,
     IGNORED,
     NO_ROOM,
@@ -20,7 +20,7 @@ from preceptor.training.labels import (
     Labelled,
     Labeller,
 )
-from preceptor.training.trainer import dataset_of
+from preceptor.finetuning.trainer import dataset_of
 from preceptor.types import Message
 from small_training import conversation, uneven
 

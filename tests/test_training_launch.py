@@ -4,7 +4,7 @@ from pathlib import Path
 
 from accelerate.commands.config.config_args import load_config_from_file
 
-from preceptor.training.launch import CONFIGS, write_accelerate
+from preceptor.finetuning.launch import CONFIGS, write_accelerate
 
 
 def test_accelerate_reads_what_is_written(tmp_path: Path):

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from preceptor.config.recipe import Lora, Recipe, steps_of
 from preceptor.engines.models import load_model, locate
 from preceptor.errors import StudyError
-from preceptor.training import outlook
-from preceptor.training.outlook import disk_of, memory_of, outlook_of, require_room
-from preceptor.training.prepared import prepare
-from preceptor.training.recipe import Lora, Recipe, steps_of
-from preceptor.training.weights import Size, adapters, size_of
+from preceptor.finetuning import estimate as outlook
+from preceptor.finetuning.estimate import disk_of, memory_of, outlook_of, require_room
+from preceptor.finetuning.prepared import prepare
+from preceptor.finetuning.weights import Size, adapters, size_of
 from small_training import CPU, QUICK, student, uneven
 
 pytestmark = pytest.mark.usefixtures("private_cache")

@@ -2,9 +2,9 @@
 
 import pytest
 
+from preceptor.config.base import Machine, checked
+from preceptor.config.recipe import Lora, Recipe, steps_of, warmup_caution
 from preceptor.errors import StudyError
-from preceptor.machine import Machine, checked
-from preceptor.training.recipe import Lora, Recipe, steps_of, warmup_caution
 
 
 def test_the_defaults_are_the_papers():

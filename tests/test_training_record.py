@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.config.recipe import Lora
 from preceptor.engines.models import locate
 from preceptor.errors import StoreError, StudyError
-from preceptor.training.recipe import Lora
-from preceptor.training.record import TrainingFolder, tuned_identity
-from preceptor.training.trainer import Moment
+from preceptor.finetuning.checkpoint import TrainingFolder, tuned_identity
+from preceptor.finetuning.trainer import Moment
 from small_study import preceptor
 from small_training import QUICK, log_of, tuned, uneven, write_data
 
@@ -78,10 +78,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from preceptor.engines.models import locate
-from preceptor.machine import Machine
-from preceptor.training.conversations import read_conversations
-from preceptor.training.recipe import Recipe
-from preceptor.training.tuner import tune
+from preceptor.config.base import Machine
+from preceptor.finetuning.dataset import read_conversations
+from preceptor.config.recipe import Recipe
+from preceptor.finetuning.finetune import tune
 
 model, data, output, recipe = sys.argv[1:]
 

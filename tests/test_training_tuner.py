@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from preceptor.config.base import Machine
+from preceptor.config.recipe import Lora
 from preceptor.engines.models import load_model, load_tokenizer, locate
+from preceptor.engines.templates import Encoder, choose_template
 from preceptor.errors import ModelError, StudyError
-from preceptor.machine import Machine
-from preceptor.templates import Encoder, choose_template
-from preceptor.training.conversations import conversations_of
-from preceptor.training.labels import IGNORED
-from preceptor.training.prepared import prepare
-from preceptor.training.recipe import Lora
-from preceptor.training.trainer import Moment
-from preceptor.training.tuner import tune
+from preceptor.finetuning.dataset import conversations_of
+from preceptor.finetuning.finetune import tune
+from preceptor.finetuning.labels import IGNORED
+from preceptor.finetuning.prepared import prepare
+from preceptor.finetuning.trainer import Moment
 from preceptor.types import Message
 from small_training import CPU, QUICK, conversation, log_of, student, tuned, uneven
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.engines import varlen
-from preceptor.engines.attention import PackContext
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.packing import Pack, plan
-from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
-from preceptor.engines.varlen import attend_at_once, fits, segments, sequences, usable
+from preceptor.engines.packed.attention import PackContext
+from preceptor.engines.packed.cuda import varlen
+from preceptor.engines.packed.cuda.varlen import attend_at_once, fits, segments, sequences, usable
+from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.packing import Pack, plan
 from small_pairs import PACKED, by_response, random_ids
 
 

@@ -1,6 +1,6 @@
 """The verifier finds a response's final answer and never crashes, stalls or guesses.
 
-Expected values follow from the rules in `preceptor.scorers.verifier.verify`; the sums in the
+Expected values follow from the rules in `preceptor.scorers.verifier.verifier.verify`; the sums in the
 examples can be checked by hand.
 """
 
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from preceptor.errors import DataError, StudyError
-from preceptor.scorers.verifier import Verifier, verify
+from preceptor.scorers.verifier.verifier import Verifier, verify
 from preceptor.types import Instruction, Response
 
 
@@ -279,7 +279,7 @@ def test_a_malformed_rule_is_an_error_before_anything_is_scored(
 def test_a_check_cut_off_is_a_note_and_the_others_are_scored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("preceptor.scorers.bounded.CHECK_SECONDS", 0.5)
+    monkeypatch.setattr("preceptor.scorers.verifier.bounded.CHECK_SECONDS", 0.5)
     seven = {"kind": "math", "answer": "7"}
     [scores] = Verifier().score([response(text, seven) for text in ("7", "9**9**9**9", "8")])
     assert [score.values.get("reward") for score in scores] == [1.0, None, 0.0]

@@ -14,9 +14,9 @@ import pytest
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder
 from preceptor.engines.vllm import VllmChat, VllmOptions, sampling_settings
 from preceptor.errors import MissingPackage
-from preceptor.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder
 from preceptor.types import Message
 
 SPECIAL = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": ""}

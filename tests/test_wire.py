@@ -10,8 +10,8 @@ import pytest
 import chat_server as chat
 from chat_server import Told, answer, refuse, reply, serving
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.openai import Endpoint, OpenAIChat
-from preceptor.engines.wire import Secrets, read_completion, refused_parameter
+from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.wire import Secrets, read_completion, refused_parameter
 from preceptor.errors import ModelError
 from preceptor.types import Message
 
@@ -34,7 +34,7 @@ def client(told: Told, **options: Any) -> OpenAIChat:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.openai._FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def test_what_says_nothing_is_not_sent_and_what_says_something_is():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from preceptor.engines.workers import side_by_side
+from preceptor.engines.packed.workers import side_by_side
 
 
 @pytest.fixture(autouse=True)

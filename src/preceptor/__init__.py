@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from preceptor.api import rank, rank_all, run_study, study_of
+    from preceptor.config.base import Machine
+    from preceptor.config.study import Study, StudyFile
+    from preceptor.data.layouts import ReadOptions
     from preceptor.errors import (
         DataError,
         MissingPackage,
@@ -16,10 +19,7 @@ if TYPE_CHECKING:
         StoreError,
         StudyError,
     )
-    from preceptor.layouts import ReadOptions
-    from preceptor.machine import Machine
-    from preceptor.results import Ranking
-    from preceptor.study import Study, StudyFile
+    from preceptor.ranking.result import Ranking
     from preceptor.types import Estimate, Instruction, Message, Response, Score
 
 __version__ = "0.1.0"
@@ -28,19 +28,19 @@ _HOMES = {
     "DataError": "errors",
     "Estimate": "types",
     "Instruction": "types",
-    "Machine": "machine",
+    "Machine": "config.base",
     "Message": "types",
     "MissingPackage": "errors",
     "ModelError": "errors",
     "PreceptorError": "errors",
-    "Ranking": "results",
-    "ReadOptions": "layouts",
+    "Ranking": "ranking.result",
+    "ReadOptions": "data.layouts",
     "Response": "types",
     "Score": "types",
     "StoreError": "errors",
-    "Study": "study",
+    "Study": "config.study",
     "StudyError": "errors",
-    "StudyFile": "study",
+    "StudyFile": "config.study",
     "rank": "api",
     "rank_all": "api",
     "run_study": "api",

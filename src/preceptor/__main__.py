@@ -1,6 +1,6 @@
 """`python -m preceptor` is the command line."""
 
-from preceptor.cli import main
+from preceptor.cli.app import main
 
 if __name__ == "__main__":
     main()

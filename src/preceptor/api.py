@@ -6,25 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from preceptor import exports
+from preceptor.agreement.orders import Observed
+from preceptor.config.base import Machine, checked
+from preceptor.config.study import Study, StudyFile
+from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
-from preceptor.evidence import Report
-from preceptor.exports import Format, Layout, Written
-from preceptor.layouts import ReadOptions
-from preceptor.machine import Machine, checked
-from preceptor.metrics import Metric, metric_named
-from preceptor.orders import Observed
-from preceptor.results import Ranking
-from preceptor.run import export as exporting
-from preceptor.run import opening, runner
-from preceptor.run.export import ExportOptions
-from preceptor.run.loop import loop
-from preceptor.run.loop_result import LoopResult
-from preceptor.run.outlook import Outlook, outlook
-from preceptor.run.picking import Rule
-from preceptor.run.reporting import report_of, stored_outcomes
-from preceptor.run.steps import Progress, Silent
-from preceptor.study import Study, StudyFile
+from preceptor.export import writer as exports
+from preceptor.export.writer import Format, Layout, Written
+from preceptor.pipeline import export as exporting
+from preceptor.pipeline import load as opening
+from preceptor.pipeline import rank as runner
+from preceptor.pipeline.estimate import Outlook, outlook
+from preceptor.pipeline.export import ExportOptions
+from preceptor.pipeline.score import Progress, Silent
+from preceptor.pipeline.select import Rule
+from preceptor.ranking.metrics import Metric, metric_named
+from preceptor.ranking.result import Ranking
+from preceptor.report.build import report_of, stored_outcomes
+from preceptor.report.data import Report
+from preceptor.validation.result import LoopResult
+from preceptor.validation.validate import loop
 
 __all__ = [
     "RankOptions",

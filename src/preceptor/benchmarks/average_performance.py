@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from preceptor.benchmarks.alpaca_eval import AlpacaEvalResult
-from preceptor.benchmarks.arena_hard import ArenaHardResult
+from preceptor.benchmarks.alpaca_eval.score import AlpacaEvalResult
+from preceptor.benchmarks.arena_hard.score import ArenaHardResult
 from preceptor.errors import StudyError, nearest
-from preceptor.stats import percentile_interval
+from preceptor.ranking.bootstrap import percentile_interval
 from preceptor.types import Estimate
 
 TOLERATED = 0.01

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.errors import MissingPackage, ModelError, StudyError, nearest
-from preceptor.stats import bootstrap_means, percentile_interval
+from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
 from preceptor.types import Estimate
 
 logger = logging.getLogger(__name__)

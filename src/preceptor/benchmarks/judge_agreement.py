@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.agreement import spearman
+from preceptor.agreement.correlation import spearman
 from preceptor.errors import StudyError
-from preceptor.stats import percentile_interval
+from preceptor.ranking.bootstrap import percentile_interval
 from preceptor.types import Estimate
 
 Array = NDArray[np.float64]

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from preceptor.benchmarks.alpaca_eval import Preferences
-from preceptor.benchmarks.alpaca_eval_files import annotated_preferences, compact_preferences
-from preceptor.benchmarks.arena_hard import BASELINE, PromptBattles
-from preceptor.benchmarks.arena_hard_files import expanded_battles, judged_battles
+from preceptor.benchmarks.alpaca_eval.files import annotated_preferences, compact_preferences
+from preceptor.benchmarks.alpaca_eval.score import Preferences
+from preceptor.benchmarks.arena_hard.files import expanded_battles, judged_battles
+from preceptor.benchmarks.arena_hard.score import BASELINE, PromptBattles
 from preceptor.benchmarks.judgement_rows import read_rows
 from preceptor.errors import DataError
 

@@ -5,16 +5,16 @@ The one idea: what it would take is told first and asks nothing; then only what 
 
 from collections.abc import Sequence
 
-from preceptor.benchmarks.alpaca_eval_judge import judge_alpaca_eval, usual_orders
+from preceptor.benchmarks.alpaca_eval.judge import judge_alpaca_eval, usual_orders
 from preceptor.benchmarks.answer_files import Answers
-from preceptor.benchmarks.arena_hard_judge import GameJudge, game_pairs, judge_arena_hard
-from preceptor.benchmarks.asked_once import Cost, Told
-from preceptor.benchmarks.contests import Orders, both_orders, contests, pairs_of
-from preceptor.benchmarks.judged import Judged
+from preceptor.benchmarks.arena_hard.judge import GameJudge, game_pairs, judge_arena_hard
+from preceptor.benchmarks.cached_chat import Cost, Told
+from preceptor.benchmarks.comparisons import Orders, both_orders, contests, pairs_of
 from preceptor.benchmarks.pairwise import PairJudge
 from preceptor.benchmarks.questions import QuestionSet
+from preceptor.benchmarks.verdicts import Judged
 from preceptor.errors import StudyError
-from preceptor.store import Store
+from preceptor.store.store import Store
 
 AnyJudge = PairJudge | GameJudge
 """Who can judge: only Arena-Hard is judged by games."""

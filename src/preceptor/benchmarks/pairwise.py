@@ -9,20 +9,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from preceptor.benchmarks.asked_once import (
+from preceptor.benchmarks.cached_chat import (
     NO_LOG_PROBABILITIES,
     Answer,
     AskedOnce,
     Cost,
     Told,
 )
-from preceptor.benchmarks.pair_prompts import CHOICE_PROMPT, LABELS, Pair, PairPrompt
-from preceptor.digests import Identity
+from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, LABELS, Pair, PairPrompt
 from preceptor.engines.base import ChatRequest, Failure
-from preceptor.engines.openai import Endpoint
+from preceptor.engines.chat.client import Endpoint
 from preceptor.errors import ModelError
 from preceptor.scorers.judge import Judge, JudgeOptions, LocalJudge, LocalModel
-from preceptor.store import Store
+from preceptor.store.identity import Identity
+from preceptor.store.store import Store
 
 logger = logging.getLogger(__name__)
 

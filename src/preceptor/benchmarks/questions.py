@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from preceptor.benchmarks.answer_files import Answers, Benchmark, answers_of, listed, read_answers
-from preceptor.benchmarks.arena_hard import BASELINE as ARENA_BASELINE
+from preceptor.benchmarks.arena_hard.score import BASELINE as ARENA_BASELINE
 from preceptor.benchmarks.judgement_rows import read_rows, text_of
 from preceptor.errors import DataError, StudyError
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preceptor.benchmarks.alpaca_eval import win_of
+from preceptor.benchmarks.alpaca_eval.score import win_of
 from preceptor.benchmarks.answer_files import listed
-from preceptor.benchmarks.asked_once import Told
-from preceptor.benchmarks.contests import Contest, both_orders, first_place_share, held
+from preceptor.benchmarks.cached_chat import Told
+from preceptor.benchmarks.comparisons import Contest, both_orders, first_place_share, held
 from preceptor.benchmarks.judge_agreement import (
     JudgeAgreement,
     Verdict,
@@ -21,7 +21,7 @@ from preceptor.benchmarks.judge_agreement import (
 from preceptor.benchmarks.judgement_rows import read_rows, text_of
 from preceptor.benchmarks.pairwise import PairJudge
 from preceptor.errors import DataError
-from preceptor.store import Store
+from preceptor.store.store import Store
 
 Decided = tuple[Contest, float]
 """A contest, and the model's share of the win in 0..1 by the trusted judge."""

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from preceptor.benchmarks.asked_once import Cost, Told
-from preceptor.benchmarks.pair_prompts import Pair
+from preceptor.benchmarks.cached_chat import Cost, Told
+from preceptor.benchmarks.judge_prompts import Pair
 from preceptor.benchmarks.pairwise import Compared, PairJudge
-from preceptor.digests import Identity
 from preceptor.errors import StudyError
 from preceptor.scorers.reward_model import RewardModel
-from preceptor.store import Store
+from preceptor.store.identity import Identity
+from preceptor.store.store import Store
 from preceptor.types import Instruction, Response
 
 

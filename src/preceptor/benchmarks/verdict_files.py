@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from preceptor.benchmarks.answer_files import Answers, answer_rows, write_rows
-from preceptor.benchmarks.judged import Judged
+from preceptor.benchmarks.verdicts import Judged
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 

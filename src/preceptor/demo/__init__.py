@@ -12,8 +12,8 @@ from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
-from preceptor.digests import cache_folder, file_digest
 from preceptor.errors import MissingPackage, ModelError
+from preceptor.store.identity import cache_folder, file_digest
 
 GEMMA_NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "

@@ -17,8 +17,8 @@ from preceptor.engines.base import (
     Finished,
     Position,
 )
+from preceptor.engines.templates import Encoder
 from preceptor.errors import ModelError
-from preceptor.templates import Encoder
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preceptor.engines.attention import plain_attention
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
-from preceptor.engines.memory import is_out_of_memory, release_memory
+from preceptor.engines.packed.attention import plain_attention
+from preceptor.engines.packed.cpu.memory import is_out_of_memory, release_memory
+from preceptor.engines.templates import Encoder
 from preceptor.errors import ModelError, StudyError
-from preceptor.templates import Encoder
 from preceptor.types import Instruction
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from preceptor.digests import cache_folder, file_digest, folder_digest
 from preceptor.errors import MissingPackage, ModelError
+from preceptor.store.identity import cache_folder, file_digest, folder_digest
 
 logger = logging.getLogger(__name__)
 

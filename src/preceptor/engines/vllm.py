@@ -20,8 +20,8 @@ import numpy as np
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
 from preceptor.engines.generation import ending_tokens, first_stop, stream_seed
 from preceptor.engines.models import LocatedModel
+from preceptor.engines.templates import Encoder
 from preceptor.errors import MissingPackage, ModelError
-from preceptor.templates import Encoder
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preceptor.agreement_draws import Ends
-from preceptor.agreement_table import Agreement, AgreementTable, Difference, FamilyAgreement
-from preceptor.calibration import Calibration, HeldOut
+from preceptor.agreement.bootstrap import Ends
+from preceptor.agreement.calibration import Calibration, HeldOut
+from preceptor.agreement.table import Agreement, AgreementTable, Difference, FamilyAgreement
 from preceptor.report.terminal import printable
 
 _WIDEST = 18

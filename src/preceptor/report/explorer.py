@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from preceptor.evidence import Answer, Evidence, Example
+from preceptor.report.data import Answer, Evidence, Example
 from preceptor.report.wording import island
 
 BUDGET = 6_000_000

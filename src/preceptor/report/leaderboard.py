@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from preceptor.evidence import Evidence
-from preceptor.metrics import METRICS
+from preceptor.ranking.metrics import METRICS
+from preceptor.ranking.result import Ranking, TeacherResult
+from preceptor.report.data import Evidence
 from preceptor.report.wording import ABSENT, chance, number
-from preceptor.results import Ranking, TeacherResult
 from preceptor.types import Estimate
 
 BAR_WIDTH = 132

@@ -7,11 +7,11 @@ The one idea: names, warnings and settings come from models and data and are unt
 import json
 import re
 
-from preceptor.evidence import Evidence, Report
+from preceptor.ranking.result import Ranking, TeacherResult
+from preceptor.report.data import Evidence, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.sections import agreement_lines, brief
 from preceptor.report.wording import chance, number, plain, visible
-from preceptor.results import Ranking, TeacherResult
 
 _MEANINGFUL = re.compile(
     r"[\\`*\[\]{}<>#|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.|^[-+]"

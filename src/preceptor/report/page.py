@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from preceptor.errors import MissingPackage
-from preceptor.evidence import Evidence, Report
 from preceptor.report import leaderboard, sections
-from preceptor.report.charts import Chart, charts_of, published_charts, script_bundle, theme
+from preceptor.report.charts.figures import Chart, charts_of, published_charts, script_bundle, theme
+from preceptor.report.data import Evidence, Report
 from preceptor.report.explorer import Examples, explorers
 from preceptor.report.wording import island, visible
 

@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from preceptor.agreement_table import AgreementTable
-from preceptor.evidence import Change, Evidence, Report
-from preceptor.metrics import METRICS
+from preceptor.agreement.table import AgreementTable
+from preceptor.ranking.metrics import METRICS
+from preceptor.ranking.result import Ranking, TeacherResult
+from preceptor.report.data import Change, Evidence, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.wording import Piece, chance, named, number, ordinal, plain
-from preceptor.results import Ranking, TeacherResult
 
 _UNITS = {"loss": " nats per token", "length": " tokens", "information": " nats"}
 _MEANINGS = {"reward": "Mean reward", "loss": "The student's loss", "length": "Mean length"}

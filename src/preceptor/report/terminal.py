@@ -24,9 +24,9 @@ from rich.progress import ProgressColumn as Column
 from rich.table import Table
 from rich.text import Text
 
-from preceptor.results import Ranking
-from preceptor.run.steps import Amount
-from preceptor.scorers.reward_presets import RewardPreset
+from preceptor.config.reward_models import RewardPreset
+from preceptor.pipeline.score import Amount
+from preceptor.ranking.result import Ranking
 from preceptor.types import Estimate
 
 _MEASURES = ("reward", "loss", "length")

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.digests import Identity
+from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
 
 Array = NDArray[np.float64]

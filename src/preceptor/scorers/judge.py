@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from preceptor.digests import Identity
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
+from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.watch import Watch
 from preceptor.engines.choices import TransformersChoices
 from preceptor.engines.models import (
     LocatedModel,
@@ -24,13 +25,12 @@ from preceptor.engines.models import (
     load_tokenizer,
     locate,
 )
-from preceptor.engines.openai import Endpoint, OpenAIChat
-from preceptor.engines.watch import Watch
+from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
 from preceptor.errors import StudyError
 from preceptor.scorers.base import Array
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC, PROMPT_VERSION, judge_prompt
-from preceptor.templates import ChatTemplate, Encoder, choose_template
+from preceptor.store.identity import Identity
 from preceptor.types import Message, Response, Score
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ The encoding ships inside the `bpe-openai` package, so counting never needs the 
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from preceptor.digests import Identity
 from preceptor.scorers.base import Array
+from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
 
 _BATCH = 4096

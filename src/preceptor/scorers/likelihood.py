@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 
-from preceptor.digests import Identity
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
 from preceptor.engines.models import (
     LocatedModel,
@@ -22,9 +21,10 @@ from preceptor.engines.models import (
     load_tokenizer,
     locate,
 )
+from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choose_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array
-from preceptor.templates import ChatTemplate, EncodedPair, Encoder, choose_template
+from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
 
 Conditioning = Literal["conditional", "unconditional"]
@@ -93,7 +93,7 @@ class StudentModel:
     @cached_property
     def engine(self) -> Likelihood:
         """The loaded model."""
-        from preceptor.engines.transformers import EngineOptions, TransformersLikelihood
+        from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
 
         model = load_model(self.located, dtype=self.options.dtype, device=self.device)
         options = EngineOptions(token_budget=self.token_budget, keep_tokens=self.keep_tokens)

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from preceptor.digests import Identity, folder_digest
+from preceptor.config.reward_models import repository_of
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, context_length, load_tokenizer, locate
-from preceptor.engines.packed import EngineOptions
-from preceptor.engines.reward import TransformersReward, load_reward_model
+from preceptor.engines.packed.body import EngineOptions
+from preceptor.engines.packed.reward import TransformersReward, load_reward_model
+from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choose_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array
-from preceptor.scorers.reward_presets import repository_of
-from preceptor.templates import ChatTemplate, EncodedPair, Encoder, choose_template
+from preceptor.store.identity import Identity, folder_digest
 from preceptor.types import Message, Response, Score
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Agreement of a predicted and an observed order: correlation, intervals, tables."""

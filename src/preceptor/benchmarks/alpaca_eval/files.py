@@ -1,0 +1,157 @@
+"""Read AlpacaEval 2's files: the judge's annotations, or compact preferences of many models.
+
+The one idea: a verdict is known by its instruction, so nothing depends on the order of rows; what is no
+verdict is left out and counted, never half a win.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from preceptor.benchmarks.alpaca_eval.score import Preferences, judged_preference, win_of
+from preceptor.benchmarks.judgement_rows import Row, text_of
+from preceptor.errors import DataError
+
+_COMPACT = ("idx", "pref", "len_base", "len_model")
+
+
+@dataclass
+class _Verdicts:
+    """One model's usable rows while a file is read."""
+
+    model: str
+    wins: dict[str | int, float] = field(default_factory=dict)
+    lengths: list[float] = field(default_factory=list)
+    baseline_lengths: list[float] = field(default_factory=list)
+    judges: set[str | None] = field(default_factory=set)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def finished(self, where: str, baseline: str | None = None) -> Preferences:
+        if len(self.judges) > 1:
+            listed = ", ".join(sorted(str(judge) for judge in self.judges))
+            raise DataError(
+                f"{where}: '{self.model}' was judged by different judges: {listed}. Expected one: "
+                "keep the rows of one."
+            )
+        return Preferences(
+            self.model,
+            tuple(self.wins),
+            np.array(list(self.wins.values()), dtype=np.float64),
+            np.array(self.lengths, dtype=np.float64),
+            np.array(self.baseline_lengths, dtype=np.float64),
+            judge=next(iter(self.judges), None),
+            baseline=baseline,
+            dropped=dict(self.dropped),
+        )
+
+    def add(
+        self, instruction: str | int, win: float, lengths: tuple[float, float], where: str
+    ) -> None:
+        if instruction in self.wins:
+            raise DataError(
+                f"{where}: '{self.model}' is judged twice on {str(instruction)[:80]!r}. "
+                "Expected one verdict for each instruction: drop the repeats."
+            )
+        self.wins[instruction] = win
+        self.lengths.append(lengths[0])
+        self.baseline_lengths.append(lengths[1])
+
+
+def annotated_preferences(rows: Sequence[Row], path: str) -> list[Preferences]:
+    """Return the verdicts on each model of annotation rows, as the `alpaca_eval` package writes them.
+
+    `output_1` is the baseline's answer and `output_2` the model's. Where `preference` is null it is
+    formed from the judge's log-probabilities in `raw_completion`, if these are there. A row without
+    an answer or a usable verdict is left out and counted.
+
+    Raises:
+        DataError: if a row has no instruction or model, one instruction is judged twice, or judges
+            or baselines are mixed.
+    """
+    found: dict[str, _Verdicts] = {}
+    baselines: set[str | None] = set()
+    for place, row in enumerate(rows, start=1):
+        where = f"'{path}', row {place}"
+        model, instruction = text_of(row, "generator_2", where), text_of(row, "instruction", where)
+        baselines.add(row.get("generator_1") and str(row["generator_1"]))
+        verdicts = found.setdefault(model, _Verdicts(model))
+        verdicts.judges.add(row.get("annotator") and str(row["annotator"]))
+        answers = row.get("output_2"), row.get("output_1")
+        if not (isinstance(answers[0], str) and isinstance(answers[1], str)):
+            verdicts.dropped["without both answers"] += 1
+            continue
+        win, why = _win(row, instruction)
+        if win is None:
+            verdicts.dropped[why] += 1
+            continue
+        verdicts.add(instruction, win, (len(answers[0]), len(answers[1])), where)
+    if len(baselines) > 1:
+        raise DataError(
+            f"'{path}' mixes the baselines {', '.join(sorted(map(str, baselines)))} (generator_1): "
+            "expected one."
+        )
+    (baseline,) = baselines
+    return [verdicts.finished(f"'{path}'", baseline) for verdicts in found.values()]
+
+
+def _win(row: Row, instruction: str) -> tuple[float | None, str]:
+    """Return the win, or None and why there is none."""
+    stored = _number(row.get("preference"))
+    if stored is not None:
+        return win_of(stored), "with a preference outside 1 to 2"
+    logprobs = _logprobs(row.get("raw_completion"))
+    preference = None if logprobs is None else judged_preference(instruction, logprobs)
+    return (None if preference is None else win_of(preference)), "without a verdict"
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number, or None for anything else; true and false are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 else None
+
+
+def _logprobs(completion: object) -> dict[str, float] | None:
+    """Return the log-probabilities of the judge's first token, None where there are none."""
+    try:
+        top = completion["logprobs"]["content"][0]["top_logprobs"]  # type: ignore[index]
+        pairs = [(entry["token"], _number(entry["logprob"])) for entry in top]
+    except (TypeError, KeyError, IndexError):
+        return None
+    return {str(token): min(value, 0.0) for token, value in pairs if value is not None}
+
+
+def compact_preferences(models: Mapping[str, Row], path: str) -> list[Preferences]:
+    """Return the verdicts on each model of an object of columns.
+
+    `idx` is the position in the benchmark's list, `pref` the preference in 1..2 (0 is a tie), and
+    `len_base` and `len_model` are the answers' characters. Null verdicts are left out and counted.
+
+    Raises:
+        DataError: if columns are missing or of unequal length, or a position is none or repeated.
+    """
+    return [_compact(model, row, f"'{path}', '{model}'") for model, row in models.items()]
+
+
+def _compact(model: str, row: Row, where: str) -> Preferences:
+    columns = [row.get(name) for name in _COMPACT]
+    if len({len(c) if isinstance(c, list) else None for c in columns}) != 1 or columns[0] is None:
+        raise DataError(f"{where}: expected the lists {', '.join(_COMPACT)}, equally long.")
+    verdicts = _Verdicts(model)
+    for position, *values in zip(*columns, strict=True):
+        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+            raise DataError(f"{where}: {position!r} in 'idx' is no position: expected 0, 1, 2, ...")
+        preference, baseline_length, length = map(_number, values)
+        win = None if preference is None else win_of(preference)
+        if win is None:
+            usual = (
+                "without a verdict" if preference is None else "with a preference outside 1 to 2"
+            )
+            verdicts.dropped[usual] += 1
+        elif length is None or baseline_length is None:
+            verdicts.dropped["without both answers"] += 1
+        else:
+            verdicts.add(position, win, (length, baseline_length), where)
+    return verdicts.finished(where)

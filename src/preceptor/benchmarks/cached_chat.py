@@ -1,0 +1,233 @@
+"""Ask a chat model only what it has not answered yet, and store each answer as it comes.
+
+The one idea: a request is known by its whole conversation, so by the prompt, the question, both answers and
+their order; what a model said to it is kept whole, and verdicts are read from what is kept. A request without
+an answer is a typed failure: it is never stored, and the next run asks it again.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
+from preceptor.engines.chat.watch import Watch
+from preceptor.store.identity import Identity
+from preceptor.store.store import ResponseShelf, Store
+from preceptor.types import Generation, Instruction, generation_key
+
+logger = logging.getLogger(__name__)
+
+Told = Callable[[int, int], None]
+"""Called with how many requests are done, and of how many."""
+
+NO_LOG_PROBABILITIES = Failure("unreadable answer", "it tells no log-probabilities")
+"""What an answer without the log-probabilities that were asked for is: it is not the answer, so not kept."""
+
+_MANY_SHARDS = 200
+_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said: its text, and the likeliest first tokens with their log-probabilities.
+
+    `likely` is empty where the engine reports none. Token counts are None where it does not say.
+    """
+
+    text: str
+    finish_reason: str | None = None
+    likely: tuple[tuple[str, float], ...] = ()
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+
+
+class Cost(NamedTuple):
+    """What asking would take: requests to send, those already stored, and tokens.
+
+    `prompt_tokens` are counted with OpenAI's cl100k, so another model's differ somewhat;
+    `answer_tokens` is the most that may be written. `price` is at most the money, None without prices.
+    """
+
+    requests: int
+    stored: int
+    prompt_tokens: int
+    answer_tokens: int
+    price: float | None
+
+
+class AskedOnce:
+    """Asks `chat()` what the shelf of this identity lacks.
+
+    `chat` is called when something must be asked, so that a model is loaded for nothing only then. `who`
+    begins sentences and `where` says where it is asked. `at_once` stores every answer by itself, as is
+    right for what is paid for by the call; else what came within two seconds is stored together.
+    """
+
+    def __init__(
+        self,
+        chat: Callable[[], ChatModel],
+        identity: Identity,
+        *,
+        who: str,
+        where: object,
+        at_once: bool,
+    ) -> None:
+        self._chat, self.identity = chat, identity
+        self._who, self._where = who, where
+        self._patience = 0.0 if at_once else _PATIENCE_S
+
+    def stored(self, requests: Sequence[ChatRequest], store: Store) -> dict[bytes, Answer]:
+        """Return the stored answers to these requests, by the id of the conversation."""
+        wanted = {generation_key(conversation_id(request), 0) for request in requests}
+        shelf = store.responses(self.identity)
+        return {kept.instruction: _read(kept) for kept in shelf.each(wanted)}
+
+    def cost(
+        self,
+        requests: Sequence[ChatRequest],
+        store: Store,
+        prices: tuple[float | None, float | None] = (None, None),
+    ) -> Cost:
+        """Return what it would take to have all answers; `prices` are for a million tokens in and out."""
+        import bpe_openai
+
+        known = self.stored(requests, store)
+        lacking = [one for key, one in _by_id(requests).items() if key not in known]
+        encoding = bpe_openai.get_encoding("cl100k_base")
+        texts = [message.content for request in lacking for message in request.messages]
+        prompt = sum(len(encoding.encode_ordinary(text)) for text in texts)
+        most = sum(request.max_tokens for request in lacking)
+        price_in, price_out = prices
+        price = None
+        if price_in is not None and price_out is not None:
+            price = (prompt * price_in + most * price_out) / 1e6
+        return Cost(len(lacking), len(known), prompt, most, price)
+
+    def ask(
+        self, requests: Sequence[ChatRequest], store: Store, told: Told | None = None
+    ) -> list[Answer | Failure]:
+        """Return an answer or a failure for each request, in order; equal requests are asked once.
+
+        Raises:
+            ModelError: the model is down, or refuses every request; what was answered is stored.
+        """
+        different = _by_id(requests)
+        found: dict[bytes, Answer | Failure] = dict(self.stored(requests, store))
+        lacking = {key: one for key, one in different.items() if key not in found}
+        done = len(different) - len(lacking)
+        if told is not None:
+            told(done, len(different))
+        for key, outcome in self._outcomes(lacking, store):
+            found[key] = outcome
+            done += 1
+            if told is not None:
+                told(done, len(different))
+        return [found[conversation_id(request)] for request in requests]
+
+    def _outcomes(
+        self, lacking: dict[bytes, ChatRequest], store: Store
+    ) -> Iterator[tuple[bytes, Answer | Failure]]:
+        if not lacking:
+            return
+        keys, requests = list(lacking), list(lacking.values())
+        chat = self._chat()
+        watch = Watch(self._who, self._where, lambda: chat.complete(_short(requests[0])))
+        keeper = _Keeper(store.responses(self.identity), self._patience)
+        try:
+            with closing(chat.complete_all(requests)) as outcomes:
+                for finished in outcomes:
+                    key, outcome = keys[finished.index], finished.outcome
+                    if isinstance(outcome, Failure):
+                        watch.note(outcome)
+                        yield key, outcome
+                        continue
+                    watch.answered()
+                    answer = _answer(outcome)
+                    if requests[finished.index].alternatives and not answer.likely:
+                        yield key, NO_LOG_PROBABILITIES
+                        continue
+                    keeper.keep(_generation(key, answer))
+                    yield key, answer
+        finally:
+            # Also when interrupted: what was answered is kept.
+            keeper.close()
+
+
+class _Keeper:
+    """Stores answers on a shelf, one by one or a few seconds' worth at a time."""
+
+    def __init__(self, shelf: ResponseShelf, patience: float) -> None:
+        self._shelf, self._patience = shelf, patience
+        self._waiting: list[Generation] = []
+        self._last = time.monotonic()
+        self._shards = 0
+
+    def keep(self, answer: Generation) -> None:
+        self._waiting.append(answer)
+        if time.monotonic() - self._last >= self._patience:
+            self._store()
+
+    def _store(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._shelf.append(waiting)
+        self._last = time.monotonic()
+        self._shards += 1
+        if self._shards % _MANY_SHARDS == 0:
+            self._shelf.compact()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._store()
+        if self._shards > 1:
+            self._shelf.compact()
+
+
+def conversation_id(request: ChatRequest) -> bytes:
+    """Return the 16 bytes under which the answer is known: the hash of the whole conversation."""
+    return Instruction(request.messages).id
+
+
+def _by_id(requests: Sequence[ChatRequest]) -> dict[bytes, ChatRequest]:
+    return {conversation_id(request): request for request in requests}
+
+
+def _short(like: ChatRequest) -> ChatRequest:
+    """Return a short request in the same terms."""
+    message = like.messages[-1]._replace(content="How many legs has a cat?")
+    return ChatRequest((message,), like.max_tokens, alternatives=like.alternatives, seed=like.seed)
+
+
+def _answer(completion: Completion) -> Answer:
+    likely = completion.positions[0].alternatives if completion.positions else ()
+    return Answer(
+        completion.text,
+        completion.finish_reason,
+        tuple((one.text, one.log_probability) for one in likely if one.log_probability > -math.inf),
+        completion.tokens,
+        completion.prompt_tokens,
+    )
+
+
+def _generation(key: bytes, answer: Answer) -> Generation:
+    # The token counts stand in the text, because what a judge writes says nothing of how long teachers'
+    # responses are, which is estimated from the counts of all responses in a store.
+    held = {
+        "text": answer.text,
+        "likely": answer.likely,
+        "tokens": answer.tokens,
+        "prompt_tokens": answer.prompt_tokens,
+    }
+    return Generation(key, 0, json.dumps(held), answer.finish_reason)
+
+
+def _read(kept: Generation) -> Answer:
+    held = json.loads(kept.text or "{}")
+    likely = tuple((str(text), float(share)) for text, share in held["likely"])
+    return Answer(
+        held["text"], kept.finish_reason, likely, held.get("tokens"), held.get("prompt_tokens")
+    )

@@ -1,0 +1,181 @@
+"""Contests: a model's answer against the baseline's, shown to the judge in one order or in both.
+
+The one idea: which order is asked is decided here once for every judge. A win is the mean over the orders
+asked; a contest that lacks one of its orders has no win, because half of it would carry the judge's liking
+for a place. Equal answers are half a win each and are never asked.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from preceptor.benchmarks.alpaca_eval.score import was_switched
+from preceptor.benchmarks.answer_files import Answers
+from preceptor.benchmarks.average_performance import TOLERATED
+from preceptor.benchmarks.cached_chat import Told
+from preceptor.benchmarks.judge_prompts import Pair
+from preceptor.benchmarks.pairwise import Compared, PairJudge
+from preceptor.errors import DataError, StudyError
+from preceptor.store.store import Store
+
+Orders = Callable[[str], tuple[bool, ...]]
+"""Which orders to ask for a question: True shows the model's answer first."""
+
+
+def both_orders(_question: str) -> tuple[bool, ...]:
+    """Ask with the baseline's answer first, then with the model's."""
+    return (False, True)
+
+
+def published_order(question: str) -> tuple[bool, ...]:
+    """Ask once, in the order that AlpacaEval's seed gives for this question."""
+    return (was_switched(question),)
+
+
+class Contest(NamedTuple):
+    """One model's answer to a question, and the baseline's."""
+
+    model: str
+    question_id: str
+    question: str
+    answer: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a contest: the model's share of the win in 0..1, or None and why.
+
+    `games` holds the comparison of each order asked, True where the model's answer was shown first.
+    """
+
+    contest: Contest
+    win: float | None
+    why: str | None
+    games: Mapping[bool, Compared]
+
+
+def contests(
+    answers: Sequence[Answers], baseline: Answers, questions: Mapping[str, str]
+) -> list[Contest]:
+    """Return the contests of every model on every question that it and the baseline answered.
+
+    Args:
+        answers: one for each model.
+        baseline: whom they are held against.
+        questions: text by id, all to be asked about.
+
+    Raises:
+        DataError: the baseline lacks an answer, or a model has none at all.
+    """
+    lacking = [name for name in questions if name not in baseline.texts]
+    if lacking:
+        raise DataError(
+            f"The baseline '{baseline.model}' has no answer to {len(lacking)} of {len(questions)} "
+            f"questions, the first: {questions[lacking[0]][:80]!r}. Give its whole answers."
+        )
+    for one in answers:
+        if not set(one.texts) & set(questions):
+            raise DataError(
+                f"'{one.model}' answers none of the {len(questions)} questions. Check that answers, "
+                "questions and baseline belong together."
+            )
+    return [
+        Contest(one.model, name, text, one.texts[name], baseline.texts[name])
+        for one in answers
+        for name, text in questions.items()
+        if name in one.texts
+    ]
+
+
+def pairs_of(asked: Sequence[Contest], judge: PairJudge, orders: Orders) -> list[Pair]:
+    """Return the pairs that the judge must compare, none for equal answers."""
+    return [pair for contest in asked for _, pair in _games(contest, judge, orders)]
+
+
+def held(
+    asked: Sequence[Contest],
+    judge: PairJudge,
+    store: Store,
+    *,
+    orders: Orders,
+    told: Told | None = None,
+) -> list[Outcome]:
+    """Return the outcome of each contest, in order, asking the judge for what is not stored.
+
+    Raises:
+        ModelError: the judge cannot be asked; what was answered is stored.
+    """
+    compared = iter(judge.compare(pairs_of(asked, judge, orders), store, told))
+    return [
+        _outcome(contest, {first: next(compared) for first, _ in _games(contest, judge, orders)})
+        for contest in asked
+    ]
+
+
+def _games(contest: Contest, judge: PairJudge, orders: Orders) -> list[tuple[bool, Pair]]:
+    if contest.answer == contest.baseline:
+        return []
+    shown = orders(contest.question)[:1] if judge.symmetric else orders(contest.question)
+    question, mine, theirs = contest.question, contest.answer, contest.baseline
+    return [
+        (first, Pair(question, mine, theirs) if first else Pair(question, theirs, mine))
+        for first in shown
+    ]
+
+
+def _outcome(contest: Contest, games: Mapping[bool, Compared]) -> Outcome:
+    if not games:
+        return Outcome(contest, 0.5, None, games)
+    wins = [
+        None if one.share is None else one.share if model_first else 1 - one.share
+        for model_first, one in games.items()
+    ]
+    known = [win for win in wins if win is not None]
+    if len(known) < len(wins):
+        why = next(one.why for one in games.values() if one.share is None)
+        return Outcome(contest, None, why, games)
+    return Outcome(contest, sum(known) / len(known), None, games)
+
+
+def missing_reasons(outcomes: Sequence[Outcome], model: str, questions: int) -> Counter[str]:
+    """Return how many of a model's questions have no win, by reason."""
+    own = [one for one in outcomes if one.contest.model == model]
+    reasons = Counter(one.why or "" for one in own if one.win is None)
+    if questions > len(own):
+        reasons["without an answer"] = questions - len(own)
+    return reasons
+
+
+def require_complete(reasons: Mapping[str, int], *, model: str, questions: int) -> None:
+    """Refuse a total over too few verdicts.
+
+    Raises:
+        StudyError: more than 1% of the questions have none.
+    """
+    missing = sum(reasons.values())
+    if missing > TOLERATED * questions:
+        counted = ", ".join(f"{count} {why}" for why, count in reasons.items())
+        raise StudyError(
+            f"{missing} of {questions} verdicts on '{model}' are missing ({counted}): at most "
+            f"{TOLERATED:.0%} may be. What was answered is stored: run again to ask for the rest, or "
+            "complete the answers."
+        )
+
+
+def first_place_share(outcomes: Sequence[Outcome]) -> float | None:
+    """Return how far the judge prefers whatever is shown first, 0..1; 0.5 is no liking for a place.
+
+    Only contests asked in both orders count, where each answer stood first once; None without any.
+    """
+    shares = [
+        game.share
+        for one in outcomes
+        if one.win is not None and len(one.games) > 1
+        for game in one.games.values()
+        if game.share is not None
+    ]
+    return float(np.mean(shares)) if shares else None

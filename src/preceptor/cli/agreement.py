@@ -1,0 +1,210 @@
+"""`preceptor agree`: how well predicted orders match what was observed after tuning.
+
+The one idea: everything is worked out from stored numbers in a second or two, so the whole table, every
+metric against every student with its interval, is always shown; options only add questions to it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from preceptor.cli.options import group
+from preceptor.cli.output import console, put
+
+if TYPE_CHECKING:
+    from preceptor.agreement.calibration import Calibration
+    from preceptor.agreement.orders import Observed
+    from preceptor.agreement.table import AgreementTable, Difference, FamilyAgreement
+
+PUBLISHED = "published"
+"""The word that stands for the paper's own outcomes."""
+
+_options = group(
+    click.argument("predictions", nargs=-1, required=True),
+    click.option(
+        "--observed",
+        required=True,
+        metavar="FILE",
+        help="'published' for the paper's table 7, a CSV 'teacher, student, AP', or a JSON of rankings.",
+    ),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME",
+        help="Judge only this column. Repeatable. Default: all with a declared direction.",
+    ),
+    click.option(
+        "--student",
+        "students",
+        multiple=True,
+        metavar="NAME",
+        help="Judge only on this observed student. Repeatable.",
+    ),
+    click.option(
+        "--higher",
+        multiple=True,
+        metavar="NAME",
+        help="Declare that higher is better for a column that is no metric of ours. Repeatable.",
+    ),
+    click.option(
+        "--lower", multiple=True, metavar="NAME", help="Declare that lower is. Repeatable."
+    ),
+    click.option(
+        "--against",
+        metavar="METRIC",
+        help="Compare every other column with this one on the same teachers, e.g. prior.",
+    ),
+    click.option(
+        "--families", is_flag=True, help="Hold families out: relatives are not independent."
+    ),
+    click.option(
+        "--calibrate", is_flag=True, help="Fit beta and reward transform, judge them held out."
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws teachers."
+    ),
+    click.option(
+        "--draws",
+        type=click.IntRange(min=1),
+        default=2000,
+        show_default=True,
+        help="Bootstrap draws.",
+    ),
+    click.option(
+        "--json", "json_path", metavar="FILE", help="Write all of it; - for standard output."
+    ),
+    click.option(
+        "--csv", "csv_path", metavar="FILE", help="Write a row for each metric and student."
+    ),
+)
+
+
+class _Answers(NamedTuple):
+    """What was asked for beside the table; None for what was not."""
+
+    differences: "list[Difference] | None"
+    families: "list[FamilyAgreement] | None"
+    calibration: "Calibration | None"
+
+
+@click.command()
+@_options
+def agree(json_path: str | None, csv_path: str | None, **given: Any) -> None:
+    """Say how well PREDICTIONS, files of rank's JSON or CSV, match observed orders of teachers."""
+    from preceptor.agreement.compare import compare
+    from preceptor.agreement.orders import read_predictions
+    from preceptor.agreement.table import AgreementTable
+
+    predictions = [
+        one for path in dict.fromkeys(given["predictions"]) for one in read_predictions(path)
+    ]
+    comparison = compare(
+        predictions,
+        _observed(given["observed"]),
+        metrics=given["metrics"],
+        students=given["students"],
+        directions=_directions(given["higher"], given["lower"]),
+    )
+    table = AgreementTable(comparison, draws=given["draws"], seed=given["seed"])
+    answers = _Answers(
+        differences=table.differences(given["against"]) if given["against"] else None,
+        families=table.by_family() if given["families"] else None,
+        calibration=table.calibration() if given["calibrate"] else None,
+    )
+    if "-" not in (json_path, csv_path):
+        _print(table, answers, source=given["observed"])
+    if json_path:
+        put(json_path, _json(table, given, answers))
+    if csv_path:
+        put(csv_path, _csv(table))
+
+
+def _observed(source: str) -> "Observed":
+    from preceptor.agreement.orders import read_observed
+
+    if source != PUBLISHED:
+        return read_observed(source)
+    from preceptor.studies import average_performance
+
+    return average_performance()
+
+
+def _directions(higher: Sequence[str], lower: Sequence[str]) -> dict[str, bool]:
+    from preceptor.errors import StudyError
+
+    both = set(higher).intersection(lower)
+    if both:
+        raise StudyError(f"'{min(both)}' is declared both --higher and --lower. Declare one.")
+    return dict.fromkeys(higher, True) | dict.fromkeys(lower, False)
+
+
+def _print(table: "AgreementTable", answers: _Answers, *, source: str) -> None:
+    from preceptor.report import agreement
+
+    screen = console()
+    observed = "the paper's table 7, AP" if source == PUBLISHED else source
+    agreement.print_agreement(screen, table, source=observed)
+    if answers.differences is not None:
+        agreement.print_differences(screen, table, answers.differences)
+    if answers.families is not None:
+        agreement.print_families(screen, answers.families)
+    if answers.calibration is not None:
+        agreement.print_calibration(screen, answers.calibration)
+    agreement.print_notes(screen, table.comparison.remarks, table.warnings())
+
+
+def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) -> str:
+    import json
+
+    comparison = table.comparison
+    whole = {
+        "students": comparison.students,
+        "teachers": comparison.teachers,
+        "families": comparison.families,
+        "columns": [
+            {
+                "title": column.title,
+                "metric": column.metric,
+                "higher_is_better": column.higher_is_better,
+                "baseline": column.baseline,
+            }
+            for column in comparison.columns
+        ],
+        "cells": [cell.record() for row in table.cells for cell in row],
+        "means": [mean.record() for mean in table.means],
+        **{name: _plain(answer) for name, answer in answers._asdict().items()},
+        "verdict": answers.calibration and answers.calibration.verdict(),
+        "remarks": comparison.remarks,
+        "warnings": table.warnings(),
+        "settings": {name: _plain(value) for name, value in given.items()},
+    }
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses and named tuples as objects, and what is no number as None."""
+    import math
+    from dataclasses import fields, is_dataclass
+
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _csv(table: "AgreementTable") -> str:
+    import csv
+    import io
+
+    rows = [cell.record() for row in table.cells for cell in row]
+    rows += [mean.record() | {"student": "mean"} for mean in table.means]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

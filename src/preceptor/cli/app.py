@@ -1,0 +1,280 @@
+"""The command line: parse, one call, print. Everything it does can be done with `preceptor.api`."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from preceptor.cli.ability import ability
+from preceptor.cli.agreement import agree
+from preceptor.cli.evaluate import evaluate
+from preceptor.cli.export import export
+from preceptor.cli.generate import respond
+from preceptor.cli.instructions import instructions
+from preceptor.cli.list import teachers
+from preceptor.cli.options import (
+    column_options,
+    endpoint_options,
+    machine_options,
+    output_options,
+    ranking_options,
+)
+from preceptor.cli.output import console, keep_command, progress_on, put, typed_command
+from preceptor.cli.report import report
+from preceptor.cli.studies import published
+from preceptor.cli.threads import load_numpy
+from preceptor.cli.train import train
+from preceptor.cli.validate import plan_loop, run_loop
+from preceptor.errors import PreceptorError
+
+if TYPE_CHECKING:
+    from preceptor.config.base import Machine
+    from preceptor.config.study import Study
+    from preceptor.pipeline.rank import Outcome
+    from preceptor.ranking.result import Ranking
+
+
+class _Group(click.Group):
+    """Prints the package's own errors without a traceback, and keeps interrupts short."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        keep_command(context, args)
+        return super().parse_args(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except PreceptorError as error:
+            from preceptor.report.terminal import printable
+
+            # Errors quote names of files, columns and models, which may hold anything.
+            lines = map(printable, str(error).split("\n"))
+            raise click.ClickException("\n".join(lines)) from error
+        except KeyboardInterrupt as error:
+            raise click.ClickException(
+                "interrupted; what was computed is stored. Run the same command to go on."
+            ) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="preceptor", prog_name="preceptor")
+@click.option("-v", "--verbose", is_flag=True, help="Log what the library does.")
+def cli(verbose: bool) -> None:
+    """Find the right teacher for your base model before you pay for fine-tuning."""
+    import logging
+
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+
+
+_COLUMN_FIELDS = (
+    "layout",
+    "instruction_column",
+    "response_column",
+    "teacher_column",
+    "reference_column",
+    "split",
+)
+
+
+@cli.command()
+@ranking_options
+@endpoint_options
+@column_options
+@machine_options
+@output_options
+def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
+    """Rank the teachers whose RESPONSES these are for a base model."""
+    study, machine = _study(given)
+    _run(study, machine, (json_path, csv_path, html_path))
+
+
+@cli.command()
+@click.argument("study_file", metavar="STUDY.TOML")
+@output_options
+def run(
+    study_file: str, json_path: str | None, csv_path: str | None, html_path: str | None
+) -> None:
+    """Carry out a study file.
+
+    With [train] and [evaluate] the prediction is then put to the proof: every student is tuned on every
+    teacher's responses, the answers are judged, and both orders compared. --json then holds all of it, and
+    --csv what was observed, for `preceptor agree --observed`.
+    """
+    load_numpy()
+    from preceptor.config.study import StudyFile
+
+    file = StudyFile.read(study_file)
+    if file.study.train is not None:
+        run_loop(file.study, file.machine, (json_path, csv_path, html_path))
+        return
+    _run(file.study, file.machine, (json_path, csv_path, html_path))
+
+
+@cli.command()
+@click.argument("study_file", metavar="STUDY.TOML")
+def plan(study_file: str) -> None:
+    """Print what a study file would take, without computing anything."""
+    from preceptor import api
+    from preceptor.config.study import StudyFile
+    from preceptor.report.estimate import print_outlook
+
+    file = StudyFile.read(study_file)
+    outlook = api.plan(file.study, file.machine)
+    print_outlook(console(), outlook)
+    if file.study.train is not None:
+        plan_loop(file.study, file.machine, outlook)
+
+
+@cli.command()
+@click.argument("identity", required=False)
+@click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
+def show(identity: str | None, store: str) -> None:
+    """Explain what a store holds: all identities, or one by the start of its name."""
+    from preceptor.store.store import Store
+
+    shelves = {shelf.identity.digest: shelf for shelf in Store(store).shelves()}
+    if not shelves:
+        click.echo(f"The store '{store}' holds nothing.")
+    found = [digest for digest in shelves if digest.startswith(identity or "")]
+    if shelves and not found:
+        raise click.ClickException(
+            f"No identity in '{store}' starts with '{identity}'. It holds: {', '.join(shelves)}."
+        )
+    for digest in found:
+        shelf = shelves[digest]
+        click.echo(f"{shelf.kind}/{digest}  {len(shelf.keys()):,} rows")
+        if identity:
+            spec = {"spec": shelf.identity.spec, "recorded": dict(shelf.recorded)}
+            click.echo(json.dumps(spec, indent=2, ensure_ascii=True))
+
+
+@cli.command()
+@click.argument("identity")
+@click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
+def forget(identity: str, store: str) -> None:
+    """Forget why rows of IDENTITY have no result (see `show`), so that they are tried again.
+
+    For example after a server was restarted with a longer context. Results stay.
+    """
+    from preceptor.store.store import Store
+
+    found = [s for s in Store(store).shelves() if s.identity.digest.startswith(identity)]
+    if len(found) != 1:
+        raise click.ClickException(
+            f"{len(found)} identities in '{store}' start with '{identity}': expected one. "
+            "`preceptor show` lists them."
+        )
+    click.echo(f"forgot {found[0].forget_notes():,} notes of {found[0].identity.digest}")
+
+
+@cli.command("reward-models")
+def reward_models() -> None:
+    """List the reward models that --reward-model knows by short names."""
+    from preceptor.config.reward_models import PRESETS
+    from preceptor.report.terminal import print_reward_models
+
+    print_reward_models(console(), PRESETS)
+
+
+@cli.command()
+@machine_options
+@output_options
+def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
+    """Rank six small teachers for gemma-3-270m, with everything real and nothing downloaded."""
+    load_numpy()
+    from preceptor import api
+    from preceptor.demo import GEMMA_NOTICE, demo_files, gemma_gguf
+
+    machine = {name: given[name] for name in ("store", "device", "token_budget", "keep_tokens")}
+    study, where = api.study_of(demo_files(), students=[str(gemma_gguf())], **machine)
+    click.echo(GEMMA_NOTICE, err=True)
+    _run(study, where, (json_path, csv_path, html_path))
+
+
+def _study(given: dict[str, Any]) -> "tuple[Study, Machine]":
+    load_numpy()
+    from preceptor import api
+    from preceptor.data.layouts import ReadOptions
+
+    named = given.pop("teacher_columns")
+    columns = {name: given.pop(name) for name in _COLUMN_FIELDS}
+    if named:
+        columns["teacher_columns"] = tuple(name.strip() for name in named.split(","))
+    return api.study_of(given.pop("responses"), columns=ReadOptions(**columns), **given)
+
+
+def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> None:
+    from rich.console import Console
+
+    from preceptor.pipeline import load as opening
+    from preceptor.pipeline import rank as runner
+    from preceptor.report.estimate import described, rewards_of
+    from preceptor.report.terminal import print_lines, print_orders, print_ranking
+
+    aside = Console(stderr=True)
+    source = opening.source_of(study, machine)
+    # Before anything is paid for: a file may be read otherwise than was meant.
+    print_lines(aside, described(source))
+    found: list[Outcome] = []
+    try:
+        with progress_on(aside) as shown:
+            data = opening.open_data(study, machine, shown, source=source)
+            print_lines(aside, rewards_of(data))
+            for outcome in runner.outcomes(data, study, machine, shown):
+                found.append(outcome)
+    finally:
+        # Also when a later one fails: what is done was paid for.
+        rankings = [outcome.ranking for outcome in found]
+        if outputs[0] != "-":
+            screen = console()
+            for ranking in rankings:
+                print_ranking(screen, ranking)
+            print_orders(screen, rankings)
+    json_path, csv_path, html_path = outputs
+    if json_path:
+        text = json.dumps([ranking.to_dict() for ranking in rankings], indent=2, allow_nan=False)
+        put(json_path, text + "\n")
+    if csv_path:
+        put(csv_path, _csv(rankings))
+    if html_path:
+        from preceptor.report.build import report_of
+        from preceptor.report.page import page
+
+        put(html_path, page(report_of(found, machine, command=typed_command())))
+
+
+def _csv(rankings: "list[Ranking]") -> str:
+    import csv
+    import io
+
+    rows = [
+        {"student": r.student, "reward_source": r.settings.get("reward"), **record}
+        for r in rankings
+        for record in r.to_records()
+    ]
+    buffer = io.StringIO()
+    fields = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(buffer, fields)
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+cli.add_command(ability)
+cli.add_command(agree)
+cli.add_command(evaluate)
+cli.add_command(export)
+cli.add_command(respond)
+cli.add_command(teachers)
+cli.add_command(instructions)
+cli.add_command(published)
+cli.add_command(train)
+cli.add_command(report)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,267 @@
+"""`preceptor evaluate`: benchmark results of tuned students from judgements, or from answers and a judge.
+
+The one idea: files in, one table out. Which benchmark a file belongs to shows in its rows; a student's two
+benchmarks meet under one name, and AP is their mean. A judge is called only where one is named.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from preceptor.cli.options import endpoint_options, group, pair_judge_options
+from preceptor.cli.output import console, put
+from preceptor.errors import DataError, StudyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from preceptor.benchmarks.alpaca_eval.score import AlpacaEvalResult, Preferences
+    from preceptor.benchmarks.average_performance import StudentResult
+    from preceptor.types import Estimate
+
+_Record = dict[str, object]
+
+_NONE = "-"
+_GAP = 3
+_NAME = 16
+
+_file_options = group(
+    click.option(
+        "--instructions",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="AlpacaEval's 805 instructions in its order. Default: fetched from its data set.",
+    ),
+    click.option(
+        "--gamed",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="AlpacaEval's df_gamed.csv, for length control. Default: fetched from its data set.",
+    ),
+    click.option(
+        "--baseline",
+        default="gpt-4-0314",
+        show_default=True,
+        metavar="NAME",
+        help="Whom Arena-Hard's models played against.",
+    ),
+)
+_name_options = group(
+    click.option("--student", metavar="NAME", help="The base model that was tuned."),
+    click.option(
+        "--teacher",
+        "teachers",
+        multiple=True,
+        metavar="MODEL=TEACHER",
+        help="Whose responses a judged MODEL was tuned on; one teacher's two benchmarks meet. Repeatable.",
+    ),
+)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_file_options
+@_name_options
+@pair_judge_options
+@endpoint_options
+@click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling."
+)
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Write the results as JSON; - for standard output."
+)
+@click.option(
+    "--csv", "csv_path", metavar="FILE", help="Write the results as CSV; - for standard output."
+)
+def evaluate(
+    files: tuple[Path, ...], json_path: str | None, csv_path: str | None, **given: Any
+) -> None:
+    """Score tuned students from FILES of judgements, or of answers that a judge is named for.
+
+    FILES are AlpacaEval 2 annotations and Arena-Hard v0.1 judgements or battles, JSON or JSON lines; AP is
+    the mean of both. Files of answers are judged by --judge. With --student, --csv writes what
+    `preceptor agree --observed` reads.
+    """
+    from preceptor.benchmarks.arena_hard.score import evaluate_arena_hard
+    from preceptor.benchmarks.average_performance import judge_cautions, student_results
+    from preceptor.benchmarks.judgement_files import read_judgements
+    from preceptor.cli.judge import judge_files, split_files
+    from preceptor.cli.judge_agreement import measure_judge
+
+    if given["judge_agreement"]:
+        measure_judge(files, given, json_path)
+        return
+    names, seed, student = _names(given["teachers"]), given["seed"], given["student"]
+    ready, answers = split_files(files, given)
+    ready_judged = read_judgements(ready, baseline=given["baseline"])
+    judged = judge_files(answers, given) if answers else []
+    if given["estimate"]:
+        return
+    calibration = given["instructions"], given["gamed"]
+    preferences = [*ready_judged.alpaca_eval, *(p for one in judged for p in one.preferences)]
+    battles = [*ready_judged.arena_hard, *(b for one in judged for b in one.battles)]
+    alpaca, said = _alpaca_eval(preferences, calibration, seed=seed)
+    arena = [evaluate_arena_hard(one, seed=seed) for one in battles]
+    results = student_results(alpaca, arena, names)
+    said += [caution for one in judged for caution in one.cautions()]
+    said += judge_cautions(results)
+    if "-" not in (json_path, csv_path):
+        _print(console(), results, said)
+    records = [_record(result, student, names) for result in results]
+    if json_path:
+        cautions = [list(result.cautions) for result in results]
+        _put_json(json_path, records, cautions, said)
+    if csv_path:
+        _put_csv(csv_path, records, observed=student is not None)
+
+
+def _names(teachers: Sequence[str]) -> dict[str, str]:
+    """Return the name of each model that was given one; a model's own name may hold an equals sign."""
+    names = {}
+    for given in teachers:
+        model, equals, teacher = (part.strip() for part in given.rpartition("="))
+        if not (model and equals and teacher):
+            raise StudyError(f"--teacher is '{given}': expected MODEL=TEACHER.")
+        names[model] = teacher
+    return names
+
+
+def _alpaca_eval(
+    judged: "Sequence[Preferences]", files: tuple[Path | None, Path | None], *, seed: int
+) -> "tuple[list[AlpacaEvalResult], list[str]]":
+    """Return the results, and why there is no length control if there is none."""
+    from preceptor.benchmarks.alpaca_eval.calibration import read_calibration
+    from preceptor.benchmarks.alpaca_eval.score import BASELINE, evaluate_alpaca_eval
+
+    calibration, said = None, []
+    others = {one.baseline for one in judged} - {None, BASELINE}
+    if others:
+        listed = ", ".join(sorted(map(str, others)))
+        said.append(f"No length control against {listed}: it is calibrated for {BASELINE} alone.")
+    if any(one.baseline in (None, BASELINE) for one in judged):
+        try:
+            calibration = read_calibration(*files)
+        except DataError as error:
+            if all(files):
+                raise
+            said.append(f"No length control: {error}")
+    return [
+        evaluate_alpaca_eval(
+            one, calibration if one.baseline in (None, BASELINE) else None, seed=seed
+        )
+        for one in judged
+    ], said
+
+
+def _record(result: "StudentResult", student: str | None, names: dict[str, str]) -> _Record:
+    """Return the flat record; with a student the name is the teacher's, else the model's."""
+    models = [one.model for one in (result.alpaca_eval, result.arena_hard) if one is not None]
+    placed: _Record = {"model": result.name}
+    if student is not None or any(model in names for model in models):
+        placed = {"teacher": result.name, "student": student}
+    return placed | result.to_record()
+
+
+_LEGEND = (
+    "In percent, higher is better. LC and WR: AlpacaEval 2 with and without length control; AH: Arena-Hard "
+    "v0.1; AP: the mean of LC and AH. Intervals resample prompts. Rates over fewer prompts than the "
+    "benchmark has do not compare with published ones."
+)
+
+
+def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence[str]) -> None:
+    """Print the table and, below it, what must be known of each model and of all."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from preceptor.report.terminal import printable
+
+    def show(text: str, style: str) -> None:
+        screen.print(Padding(Text(printable(text), style=style), (0, 0, 0, 1)))
+
+    screen.print(_table(results, screen.width))
+    for result in results:
+        for caution in result.cautions:
+            show(f"{result.name}: {caution}", "yellow")
+    for caution in said:
+        show(f"Warning: {caution}", "yellow")
+    show(_LEGEND, "dim")
+
+
+def _table(results: "Sequence[StudentResult]", width: int) -> "Table":
+    """Return the table, without columns that are empty for every model or have no room."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from preceptor.report.terminal import printable
+
+    alpaca = [result.alpaca_eval for result in results]
+    arena = [result.arena_hard for result in results]
+    columns = {
+        "AP [95% interval]": [_cell(result.average) for result in results],
+        "LC [95% interval]": [_cell(one.length_controlled if one else None) for one in alpaca],
+        "AH [95% interval]": [_cell(one.score if one else None) for one in arena],
+        "WR": [f"{one.win_rate.value:.2f}" if one else _NONE for one in alpaca],
+    }
+    left = width - min(_NAME, max(len(printable(result.name)) for result in results))
+    shown = {}
+    for heading, cells in columns.items():
+        left -= _GAP + max(map(len, cells))
+        if set(cells) != {_NONE} and (left >= 0 or heading != "WR"):
+            shown[heading] = cells
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for heading in shown:
+        # Text, because a heading in brackets would be read as markup.
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for result, *cells in zip(results, *shown.values(), strict=True):
+        table.add_row(*map(Text, (printable(result.name), *cells)))
+    return table
+
+
+def _cell(estimate: "Estimate | None") -> str:
+    if estimate is None:
+        return _NONE
+    return f"{estimate.value:.2f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+
+
+def _put_json(
+    path: str, records: Sequence[_Record], cautions: Sequence[list[str]], said: Sequence[str]
+) -> None:
+    """Write one object: the results, each with its cautions, and the warnings of all."""
+    results = [
+        {name: _finite(value) for name, value in record.items()} | {"cautions": own}
+        for record, own in zip(records, cautions, strict=True)
+    ]
+    whole = {"results": results, "warnings": list(said)}
+    put(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _put_csv(path: str, records: Sequence[_Record], *, observed: bool) -> None:
+    """Write the records; as observed outcomes only those with an AP, and say which have none."""
+    import csv
+    import io
+
+    kept = [record for record in records if record["AP"] is not None or not observed]
+    buffer = io.StringIO()
+    fields = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(buffer, fields)
+    writer.writeheader()
+    writer.writerows(kept)
+    put(path, buffer.getvalue())
+    if len(kept) < len(records):
+        left_out = len(records) - len(kept)
+        verb = "is" if left_out == 1 else "are"
+        click.echo(f"{left_out} without an AP {verb} not in the CSV: nothing observed.", err=True)

@@ -1,0 +1,184 @@
+"""The command `instructions`: choose the questions that teachers will be asked, and write them.
+
+The one idea: the data are read and chosen from by `curation`; this file parses, writes, and tells
+what became of every row, in a table and in a report beside the file.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from preceptor.cli.options import group
+from preceptor.errors import DataError, StudyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from preceptor.data.curation_report import CurationReport, Where
+
+_SHOWN_FILES = 12
+_CATEGORY = ("task_category", "category")
+_QUALITY = ("input_quality", "quality")
+
+
+_choice_options = group(
+    click.option("--count", type=int, metavar="N", help="Draw N in all. Default: keep all."),
+    click.option("--per-source", type=int, metavar="N", help="Draw at most N from each source."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Orders the draw."
+    ),
+    click.option(
+        "--minimum-characters", type=int, default=1, show_default=True, help="Of the conversation."
+    ),
+    click.option("--maximum-characters", type=int, metavar="N", help="Of the conversation."),
+    click.option("--language", "languages", multiple=True, help="Keep this one. Repeatable."),
+    click.option("--category", "categories", multiple=True, help="Keep this one. Repeatable."),
+    click.option("--quality", "qualities", multiple=True, help="Keep this one. Repeatable."),
+    click.option(
+        "--where",
+        multiple=True,
+        metavar="COLUMN=VALUE",
+        help="Keep rows whose column has this value, or one of several. Repeatable.",
+    ),
+    click.option(
+        "--near-duplicates",
+        type=click.FloatRange(0, 1),
+        default=0.7,
+        show_default=True,
+        metavar="SIMILARITY",
+        help="Of instructions this much alike (Jaccard, word 3-grams) keep one; 0 keeps all.",
+    ),
+)
+_reading_options = group(
+    click.option(
+        "--turns",
+        type=click.Choice(["last", "first"]),
+        default="last",
+        show_default=True,
+        help="Of longer conversations: all up to the user's last turn, or the first turn alone.",
+    ),
+    click.option("--instruction-column", metavar="NAME", help="Column with the instruction."),
+    click.option("--reference-column", metavar="NAME", help="Column with the checkable answer."),
+    click.option(
+        "--split",
+        default="train",
+        show_default=True,
+        help="Split to read from a Hub data set or a folder.",
+    ),
+)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--output", required=True, metavar="FILE", help="Where to write: .jsonl or .parquet.")
+@_choice_options
+@_reading_options
+@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given: Any) -> None:
+    """Choose instructions from SOURCES: filter them, drop duplicates, and draw.
+
+    SOURCES are files, folders or Hub data sets of instructions, with or without responses.
+    """
+    path = Path(output)
+    report_path = path.with_name(f"{path.name}.report.json")
+    _check_output(path, report_path, overwrite=overwrite)
+    from preceptor.data.curation import curate
+    from preceptor.data.curation_report import CurationOptions
+    from preceptor.data.instructions import PromptSource, write_prompts
+    from preceptor.data.layouts import ReadOptions
+    from preceptor.report.terminal import print_lines
+
+    where = _filters(given)
+    turns = given.pop("turns")
+    names = ("instruction_column", "reference_column", "split")
+    reading = ReadOptions(**{name: given.pop(name) for name in names})
+    options = CurationOptions(where=where, **given)
+    source = PromptSource.open(sources, reading, turns=turns)
+    described = [file.describe() for file in source.files]
+    hidden = len(described) - _SHOWN_FILES
+    more = [f"... and {hidden} more files"] if hidden > 0 else []
+    print_lines(_console(stderr=True), [*described[:_SHOWN_FILES], *more])
+    curated = curate(source, options)
+    fields = [column for one in where for column in one.columns]
+    write_prompts(curated, path, fields=fields)
+    details = {"output": path.name, "turns": turns, "files": described}
+    _write_report(curated.report.to_dict() | details, report_path)
+    _print_report(_console(), curated.report, path)
+
+
+def _check_output(path: Path, report_path: Path, *, overwrite: bool) -> None:
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise StudyError(f"'{path}' ends in neither .jsonl nor .parquet: name it so.")
+    for existing in (path, report_path):
+        if existing.exists() and not overwrite:
+            raise StudyError(f"'{existing}' exists. Name another file, or add --overwrite.")
+
+
+def _filters(given: dict[str, Any]) -> "tuple[Where, ...]":
+    """Take the filters out of what was given; values of one column are alternatives."""
+    from preceptor.data.curation_report import Where
+
+    found: dict[tuple[str, ...], list[str]] = {}
+    named = {"languages": ("language",), "categories": _CATEGORY, "qualities": _QUALITY}
+    for option, columns in named.items():
+        if values := given.pop(option):
+            found.setdefault(columns, []).extend(values)
+    for text in given.pop("where"):
+        column, equals, value = text.partition("=")
+        if not equals or not column.strip():
+            raise StudyError(f"--where is '{text}': expected COLUMN=VALUE, as language=English.")
+        found.setdefault((column.strip(),), []).append(value)
+    return tuple(Where(columns, tuple(values)) for columns, values in found.items())
+
+
+def _write_report(report: dict[str, Any], path: Path) -> None:
+    from preceptor.store.identity import write_atomically
+
+    text = json.dumps(report, indent=2, ensure_ascii=True) + "\n"
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise DataError(f"Cannot write '{path}': {error.strerror}.") from error
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    import sys
+
+    from rich.console import Console
+
+    aside = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr) if aside.isatty() else Console(stderr=stderr, width=120)
+
+
+def _print_report(console: "Console", report: "CurationReport", path: Path) -> None:
+    """Print what became of every row; names come from data and are shown as plain text."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from preceptor.report.terminal import print_lines, printable
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("source", overflow="fold")
+    for heading in ("read", *report.reasons, "kept"):
+        table.add_column(Text(printable(heading)), justify="right", overflow="fold")
+    rows = [
+        [tally.read, *(tally.dropped[reason] for reason in report.reasons), tally.kept]
+        for tally in report.sources.values()
+    ]
+    for name, row in zip(report.sources, rows, strict=True):
+        table.add_row(Text(printable(name)), *_numbers(row))
+    if len(rows) > 1:
+        table.add_row("all", *_numbers(map(sum, zip(*rows, strict=True))), style="bold")
+    console.print(table)
+    print_lines(console, report.notes())
+    seed = report.options.seed
+    said = f"{report.kept:,} instructions written to {printable(str(path))} (seed {seed})."
+    console.print(Text(said), soft_wrap=True)
+
+
+def _numbers(values: Iterable[int]) -> list[str]:
+    return [f"{value:,}" for value in values]

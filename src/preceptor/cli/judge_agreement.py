@@ -1,0 +1,105 @@
+"""The measuring part of `preceptor evaluate`: what a judge is worth against a trusted one.
+
+The one idea: a judge's agreement never stands alone, but over that of who only looks at length.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from preceptor.cli.judge import Given, pair_judge, told_of, worded
+from preceptor.cli.output import console, put
+
+if TYPE_CHECKING:
+    from preceptor.benchmarks.judge_agreement import JudgeAgreement
+    from preceptor.types import Estimate
+
+
+def measure_judge(files: Sequence[Path], given: Given, json_path: str | None) -> None:
+    """Print, or write as JSON, how the named judge agrees with the one behind the annotations."""
+    from preceptor.benchmarks.answer_files import Answers
+    from preceptor.benchmarks.comparisons import Contest, both_orders, pairs_of
+    from preceptor.benchmarks.questions import QuestionSet
+    from preceptor.benchmarks.rejudging import read_decided, rejudge
+    from preceptor.store.store import Store
+
+    decided = read_decided(files)
+    texts = {contest.question: contest.question for contest, _ in decided}
+    drawn = QuestionSet("alpaca_eval", texts, Answers("alpaca_eval", "", {})).drawn(given["limit"])
+    decided = [one for one in decided if one[0].question in drawn.questions]
+    judge, store = pair_judge(given), Store(given["store"])
+    asked: list[Contest] = [contest for contest, _ in decided]
+    cost = judge.cost(pairs_of(asked, judge, both_orders), store)
+    click.echo(worded("judge agreement", judge.name, cost), err=True)
+    if given["estimate"]:
+        return
+    with told_of("judge agreement") as told:
+        found = rejudge(decided, judge, store, seed=given["seed"], told=told)
+    record = {
+        "judge": judge.name,
+        "identity": judge.identity().digest,
+        "undecided": found.undecided,
+        "first_place": found.first_place,
+        "agreement": _record(found.judge),
+        "longer_wins": _record(found.longer),
+    }
+    if json_path:
+        put(json_path, json.dumps(record, indent=2) + "\n")
+    if json_path != "-":
+        _print(judge.name, found.judge, found.longer, found.first_place)
+
+
+def _record(found: "JudgeAgreement") -> dict[str, object]:
+    return {
+        "contests": found.n,
+        "questions": found.questions,
+        "models": found.models,
+        "words": found.words,
+        "accuracy": _ends(found.accuracy),
+        "kappa": _ends(found.kappa),
+        "spearman": _ends(found.spearman),
+    }
+
+
+def _ends(estimate: "Estimate | None") -> list[float | None] | None:
+    if estimate is None:
+        return None
+    ends = (estimate.value, estimate.low, estimate.high)
+    return [None if end != end else end for end in ends]
+
+
+def _print(
+    name: str, judge: "JudgeAgreement", longer: "JudgeAgreement", first: float | None
+) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from preceptor.report.terminal import printable
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("who decides", "contests", "accuracy", "kappa", "in words", "rho of models"):
+        table.add_column(heading, overflow="fold")
+    for label, found in ((printable(name), judge), ("the longer answer wins", longer)):
+        cells = map(_cell, (found.accuracy, found.kappa))
+        row = (label, str(found.n), *cells, found.words, _cell(found.spearman))
+        table.add_row(*map(Text, row))
+    screen = console()
+    screen.print(table)
+    if first is not None:
+        screen.print(
+            f"Whatever stands first is preferred with a share of {first:.1%} (50% is no bias)."
+        )
+    screen.print(
+        "Intervals resample questions. Words for kappa: Landis & Koch 1977. A judge that is not clearly "
+        "above the length is of no use."
+    )
+
+
+def _cell(estimate: "Estimate | None") -> str:
+    if estimate is None or estimate.value != estimate.value:
+        return "-"
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

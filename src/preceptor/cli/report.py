@@ -1,0 +1,114 @@
+"""`preceptor report`: a study as one page, from what is stored.
+
+The one idea: a report pays for nothing. It is made of stored responses and scores in seconds, or says what
+is missing.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from preceptor.cli.options import group
+from preceptor.cli.output import put, typed_command
+from preceptor.cli.threads import load_numpy
+
+if TYPE_CHECKING:
+    from preceptor.agreement.orders import Observed
+    from preceptor.report.data import Report
+
+_options = group(
+    click.argument("study_file", metavar="[STUDY.TOML]", required=False),
+    click.option(
+        "--html",
+        "html_path",
+        metavar="FILE",
+        default="report.html",
+        show_default=True,
+        help="Write the report as one HTML page; - for standard output.",
+    ),
+    click.option(
+        "--markdown", "markdown_path", metavar="FILE", help="Write the report as Markdown too."
+    ),
+    click.option("--charts", "charts_folder", metavar="DIR", help="Write every chart there too."),
+    click.option(
+        "--observed",
+        metavar="FILE",
+        help="Compare with what tuning gave: a CSV 'teacher, student, AP', or a JSON of rankings.",
+    ),
+    click.option(
+        "--published",
+        is_flag=True,
+        help="Compare with the paper's table 7. Without a study: the paper's own study.",
+    ),
+)
+
+
+@click.command()
+@_options
+def report(
+    study_file: str | None,
+    html_path: str,
+    markdown_path: str | None,
+    charts_folder: str | None,
+    observed: str | None,
+    published: bool,
+) -> None:
+    """Write a report of a study that has been run, as one page that opens offline."""
+    if observed and published:
+        raise click.UsageError("--observed and --published are both given: choose one.")
+    if study_file is None:
+        _of_the_paper(html_path, published, alone=not (markdown_path or charts_folder or observed))
+        return
+    load_numpy()
+    from preceptor import api
+    from preceptor.report.markdown import markdown
+    from preceptor.report.page import page
+
+    outcomes, source = _observed(observed, published)
+    found = api.study_report(study_file, observed=outcomes, outcome=source, command=typed_command())
+    _put(html_path, page(found))
+    if markdown_path:
+        _put(markdown_path, markdown(found))
+    if charts_folder:
+        _save_charts(found, charts_folder)
+
+
+def _of_the_paper(html_path: str, published: bool, *, alone: bool) -> None:
+    if not published or not alone:
+        raise click.UsageError(
+            "There is no study to report: give STUDY.TOML, or --published with no more than --html for the "
+            "paper's own."
+        )
+    from preceptor.report.page import published_page
+
+    _put(html_path, published_page())
+
+
+def _observed(path: str | None, published: bool) -> "tuple[Observed | None, str | None]":
+    """Return what was observed, and where that is from in words."""
+    if published:
+        from preceptor.studies import average_performance
+
+        return average_performance(), "the paper's table 7, AP"
+    if path is None:
+        return None, None
+    from preceptor.agreement.orders import read_observed
+
+    return read_observed(path), path
+
+
+def _save_charts(found: "Report", folder: str) -> None:
+    from preceptor.report.charts.figures import charts_of, save_charts
+
+    try:
+        files = save_charts(charts_of(found), Path(folder))
+    except OSError as error:
+        raise click.ClickException(f"Cannot write to '{folder}': {error.strerror}.") from error
+    click.echo(f"wrote {len(files)} files to {folder}", err=True)
+
+
+def _put(path: str, text: str) -> None:
+    put(path, text)
+    if path != "-":
+        click.echo(f"wrote {path}", err=True)

@@ -1,0 +1,283 @@
+"""`preceptor train`: tune a student on exported responses, or write the same for another tool."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from preceptor.cli.options import group
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from preceptor.config.base import Machine
+    from preceptor.config.recipe import Recipe
+    from preceptor.engines.models import LocatedModel
+    from preceptor.finetuning.trainer import Moment, Watch
+
+TOOLS = ("axolotl", "llama-factory")
+
+
+def _write_accelerate(context: click.Context, _option: object, folder: str | None) -> None:
+    """Write the launcher's files and end, whatever else is asked for."""
+    if folder is None or context.resilient_parsing:
+        return
+    from preceptor.finetuning.launch import write_accelerate
+
+    for path in write_accelerate(Path(folder)):
+        click.echo(path)
+    context.exit()
+
+
+recipe_options = group(
+    click.option("--learning-rate", type=float, default=2e-5, show_default=True),
+    click.option("--epochs", type=int, default=2, show_default=True),
+    click.option(
+        "--batch", type=int, default=32, show_default=True, help="Rows of one step, on all devices."
+    ),
+    click.option(
+        "--device-batch",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Rows a device holds at once; the rest of a step is accumulated.",
+    ),
+    click.option(
+        "--max-length",
+        type=int,
+        default=4096,
+        show_default=True,
+        help="Tokens of a conversation; what lies beyond is cut off.",
+    ),
+    click.option("--warmup-steps", type=int, default=100, show_default=True),
+    click.option(
+        "--warmup-share", type=float, help="Share of all steps to warm up in, instead of steps."
+    ),
+    click.option("--weight-decay", type=float, default=0.0, show_default=True),
+    click.option(
+        "--lora", is_flag=True, help="Train adapters beside frozen weights; merged after."
+    ),
+    click.option("--lora-rank", type=int, default=16, show_default=True),
+    click.option("--lora-alpha", type=int, default=32, show_default=True),
+    click.option("--lora-dropout", type=float, default=0.0, show_default=True),
+    click.option(
+        "--lora-target",
+        "lora_targets",
+        multiple=True,
+        metavar="NAME",
+        help="Layers with adapters. Repeatable. Default: all linear ones but the head.",
+    ),
+    click.option("--quantized", is_flag=True, help="Frozen weights in 4 bits (QLoRA); needs CUDA."),
+    click.option(
+        "--template",
+        default="auto",
+        show_default=True,
+        help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bfloat16 on an accelerator, float32 on a CPU.",
+    ),
+    click.option(
+        "--attention",
+        type=click.Choice(["auto", "eager", "sdpa", "flash_attention_2"]),
+        default="auto",
+        show_default=True,
+    ),
+    click.option(
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        default=True,
+        show_default=True,
+        help="Compute activations twice instead of keeping them.",
+    ),
+    click.option(
+        "--save-steps",
+        type=int,
+        default=100,
+        show_default=True,
+        help="Steps between two checkpoints to go on from.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Order of rows; adapters."),
+)
+"""What makes a `Recipe`, with its defaults: the paper's (table 5)."""
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True)
+@click.option("--student", required=True, metavar="MODEL", help="Hub id, folder, or GGUF file.")
+@click.option("--output", required=True, metavar="DIR", help="Folder of the tuned model.")
+@click.option("--revision", help="Branch, tag or commit of a Hub model.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option("--dry-run", is_flag=True, help="Print what it would take, and train nothing.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --dry-run or --export: for so many devices. Default: 1, and the paper's 4.",
+)
+@click.option(
+    "--export",
+    "tool",
+    type=click.Choice(TOOLS),
+    help="Write this tool's configuration to DIR instead, which puts its model in DIR/model.",
+)
+@click.option(
+    "--write-accelerate",
+    metavar="FOLDER",
+    callback=_write_accelerate,
+    is_eager=True,
+    expose_value=False,
+    help="Write configurations of `accelerate launch` for several GPUs, and end.",
+)
+@recipe_options
+def train(data: tuple[str, ...], tool: str | None, **given: Any) -> None:
+    """Tune a student on DATA: files or folders in the `messages` layout of `preceptor export`.
+
+    The defaults are the paper's (table 5). Run the same command again to go on after an interruption.
+    """
+    from preceptor.config.base import Machine
+    from preceptor.engines.models import locate
+
+    place = {
+        name: given.pop(name)
+        for name in ("student", "output", "revision", "device", "devices", "dry_run")
+    }
+    recipe = _recipe(given)
+    located = locate(place["student"], revision=place["revision"])
+    if tool:
+        _export(tool, data, located, recipe=recipe, place=place)
+        return
+    if place["devices"] and not place["dry_run"]:
+        raise click.UsageError("--devices is for --dry-run and --export; a launcher sets it here.")
+    _train(data, located, recipe, machine=Machine(device=place["device"]), place=place)
+
+
+def _recipe(given: dict[str, Any]) -> "Recipe":
+    from preceptor.config.base import checked
+    from preceptor.config.recipe import Recipe
+
+    lora = {name: given.pop(f"lora_{name}") for name in ("rank", "alpha", "dropout", "targets")}
+    wanted = {**given, "lora": lora if given["lora"] else None}
+    return checked(Recipe, wanted, where="train")
+
+
+def _export(
+    tool: str,
+    data: Sequence[str],
+    located: "LocatedModel",
+    *,
+    recipe: "Recipe",
+    place: dict[str, Any],
+) -> None:
+    from preceptor.config.recipe import PAPER_DEVICES
+    from preceptor.finetuning.dataset import data_files, read_conversations
+    from preceptor.finetuning.exports import Job, write_axolotl, write_llama_factory
+
+    folder = Path(place["output"])
+    job = Job(
+        model=place["student"],
+        data=tuple(data_files(data)),
+        rows=len(read_conversations(data).rows),
+        output=folder / "model",
+        devices=place["devices"] or PAPER_DEVICES,
+    )
+    write = write_axolotl if tool == "axolotl" else write_llama_factory
+    for path in write(job, located, recipe, folder=folder):
+        click.echo(path)
+
+
+def _train(
+    data: Sequence[str],
+    located: "LocatedModel",
+    recipe: "Recipe",
+    *,
+    machine: "Machine",
+    place: dict[str, Any],
+) -> None:
+    from rich.console import Console
+
+    from preceptor.finetuning.checkpoint import TrainingFolder
+    from preceptor.finetuning.dataset import read_conversations
+    from preceptor.finetuning.estimate import outlook_of, require_room
+    from preceptor.finetuning.finetune import carry_out
+    from preceptor.finetuning.prepared import devices, is_main_process, prepare
+    from preceptor.report.terminal import print_lines
+
+    output = Path(place["output"])
+    together = place["devices"] or devices()
+    aside = Console(stderr=True, quiet=not is_main_process())
+    conversations = read_conversations(data)
+    print_lines(aside, conversations.problems)
+    prepared = prepare(located, conversations, recipe, machine=machine, devices=together)
+    outlook = outlook_of(prepared, conversations.left_out, devices=together)
+    print_lines(aside, outlook.lines())
+    if place["dry_run"]:
+        return
+    if TrainingFolder(output).finished(prepared.identity) is None:
+        require_room(outlook, output)
+    with _watching(aside, outlook.steps.total) as watch:
+        tuned = carry_out(prepared, output, watch=watch)
+    if is_main_process():
+        how = "was tuned before; nothing to do" if tuned.stored else f"took {tuned.seconds:,.0f} s"
+        click.echo(
+            f"{tuned.folder}: loss {tuned.first_loss:.4f} in the first step, {tuned.last_loss:.4f} in "
+            f"the last of {tuned.steps:,}; {how}"
+        )
+
+
+@contextmanager
+def _watching(aside: "Console", total: int) -> Iterator["Watch"]:
+    """Show steps, loss, rate and time left on standard error: a live bar, or lines every few seconds."""
+    if not aside.is_terminal:
+        yield _lines(aside)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("train"),
+        BarColumn(),
+        TextColumn("{task.completed:,}/{task.total:,} steps"),
+        TextColumn("{task.fields[figures]}", style="cyan"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=aside,
+    ) as bars:
+        task = bars.add_task("train", total=total, figures="")
+
+        def show(moment: "Moment") -> None:
+            bars.update(task, completed=moment.step, total=moment.total, figures=_figures(moment))
+
+        yield show
+
+
+def _lines(aside: "Console", *, every: float = 10.0) -> "Watch":
+    """Return what prints a line for the first step, the last, and now and then between."""
+    import time
+
+    from preceptor.report.terminal import print_lines
+
+    begun: list[tuple[float, int]] = []
+    told = [0.0]
+
+    def show(moment: "Moment") -> None:
+        now = time.monotonic()
+        if not begun:
+            begun.append((now, moment.step))
+        if moment.step < moment.total and now - told[0] < every:
+            return
+        told[0] = now
+        since, first = begun[0]
+        left = (now - since) * (moment.total - moment.step) / max(1, moment.step - first)
+        after = f", about {left:,.0f} s left" if moment.step > first else ""
+        line = f"train: {moment.step:,}/{moment.total:,} steps, {_figures(moment)}{after}"
+        print_lines(aside, [line])
+
+    return show
+
+
+def _figures(moment: "Moment") -> str:
+    return f"loss {moment.loss:.4f}, rate {moment.learning_rate:.2g}"

@@ -1,1 +1,0 @@
-"""The commands beside the main job, one file each; `preceptor.cli` puts them together."""

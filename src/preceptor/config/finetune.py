@@ -1,0 +1,154 @@
+"""How a prediction is put to the proof: the tables `[train]` and `[evaluate]` of a study file.
+
+The one idea: the questions are the yardstick, the same for every teacher, so an instruction that is among
+them is left out of training. All teachers then train on the same instructions.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from preceptor.benchmarks.answer_files import Benchmark
+from preceptor.config.base import ModelTable, Table
+from preceptor.config.judges import PRESETS as JUDGES
+from preceptor.config.recipe import Recipe
+from preceptor.config.reward_models import PRESETS as REWARD_MODELS
+
+STUDENT = "student"
+"""The word for the untuned student as baseline."""
+
+OWN = "benchmark"
+"""The word for the benchmark's own baseline."""
+
+
+class Train(Recipe):
+    """How every student is tuned on every teacher's responses: the recipe, and which responses."""
+
+    rows: int | None = Field(
+        None,
+        ge=1,
+        description="At most so many instructions, the same for every teacher, drawn by the study's seed; "
+        "nested.",
+    )
+    teachers: tuple[str, ...] = Field(
+        (), description="Names of the teachers to tune on; by default all that are compared."
+    )
+    whole_only: bool = Field(
+        False,
+        description="Leave out instructions with a response, of any teacher, that max_length would cut.",
+    )
+
+    @field_validator("teachers")
+    @classmethod
+    def _an_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"a teacher is named twice: {', '.join(value)}")
+        if len(value) == 1:
+            raise ValueError(f"only '{value[0]}' is named: an order needs two teachers or more")
+        return value
+
+    def recipe(self, template: str) -> Recipe:
+        """Return the recipe alone, with the student's template where `[train]` names none."""
+        fields = {name: getattr(self, name) for name in Recipe.model_fields}
+        if self.template == "auto":
+            fields["template"] = template
+        return Recipe(**fields)
+
+
+class ChatJudge(ModelTable):
+    """A chat model that names the better of two answers; see docs/evaluation.md."""
+
+    kind: Literal["chat"] = "chat"
+    model: str = Field(description="Preset, Hub id, local folder, or the name as served.")
+    max_length: int = Field(8192, ge=2, description="Tokens of question and both answers.")
+    engine: Literal["transformers", "openai"] = Field(
+        "transformers", description="Run here, or served (see [machine.endpoints])."
+    )
+    prompt: str | None = Field(None, description="File with the judge's prompt; by default ours.")
+    written: bool = Field(
+        False, description="Read the letter it writes, for endpoints without log-probabilities."
+    )
+    both_orders: bool = Field(
+        False,
+        description="Show a served judge each pair in both orders; to one that is run here they always are.",
+    )
+
+    @model_validator(mode="after")
+    def _readable(self) -> "ChatJudge":
+        if self.written and self.engine != "openai":
+            raise ValueError("written = true is for engine = 'openai': leave it out")
+        return self
+
+    @property
+    def located(self) -> str:
+        """What is loaded or asked for: the preset's Hub id, else the model as it was named."""
+        named = self.engine == "transformers" and self.model in JUDGES
+        return JUDGES[self.model].model if named else self.model
+
+
+class RewardJudge(ModelTable):
+    """A reward model that scores both answers; never the one whose rewards made the prediction."""
+
+    kind: Literal["reward"] = "reward"
+    model: str = Field(description="Preset, Hub id or local folder of the reward model.")
+
+    @property
+    def located(self) -> str:
+        """The preset's Hub id, else the model as it was named."""
+        return REWARD_MODELS[self.model].model if self.model in REWARD_MODELS else self.model
+
+
+class Evaluate(Table):
+    """What the tuned students are asked, and who judges their answers."""
+
+    benchmarks: tuple[Benchmark, ...] = Field(
+        (), description="alpaca_eval, arena_hard, or both, whose mean is AP; fetched at first use."
+    )
+    questions: tuple[str, ...] = Field(
+        (), description="Instead: files or Hub data sets of held-out instructions."
+    )
+    limit: int | None = Field(
+        None, ge=2, description="Ask at most so many of each, drawn by their content; nested."
+    )
+    baseline: str | None = Field(
+        None,
+        description="Whose answers are held against: 'student' (untuned, under the same template), "
+        "'benchmark' (its own), or a file of answers. By default a benchmark's own, else the student.",
+    )
+    max_tokens: int = Field(2048, ge=1, description="Tokens of an answer at most.")
+    temperature: float = Field(0.0, ge=0, le=5, description="0 is greedy.")
+    judge: Annotated[ChatJudge | RewardJudge, Field(discriminator="kind")] = Field(
+        description="Who judges: kind = 'chat' or 'reward'."
+    )
+
+    @field_validator("benchmarks", "questions", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _answerable(self) -> "Evaluate":
+        if bool(self.benchmarks) == bool(self.questions):
+            raise ValueError("give either benchmarks or questions, to ask the tuned students")
+        if len(set(self.benchmarks)) < len(self.benchmarks):
+            raise ValueError(f"a benchmark is named twice: {', '.join(self.benchmarks)}")
+        if self.questions and self.baseline == OWN:
+            raise ValueError(
+                "baseline = 'benchmark' is for benchmarks: questions of your own have none. Say "
+                "'student', or name a file of answers"
+            )
+        if len(self.benchmarks) > 1 and self.held_against != OWN:
+            raise ValueError(
+                "AP is made of both benchmarks against their own baselines: leave baseline out, or "
+                "name one benchmark"
+            )
+        if len(self.benchmarks) > 1 and self.limit is not None:
+            raise ValueError(
+                "AP over parts of the benchmarks is withheld: leave limit out, or name one benchmark"
+            )
+        return self
+
+    @property
+    def held_against(self) -> str:
+        """The baseline, with the default resolved: 'student', 'benchmark', or a file."""
+        return self.baseline or (OWN if self.benchmarks else STUDENT)

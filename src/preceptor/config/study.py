@@ -1,0 +1,207 @@
+"""The whole question: data, teachers, students, yardsticks.
+
+Everything in `Study` bears on the answer; what does not is `Machine`. Both are read from one TOML file,
+unknown fields are refused, and what contradicts itself is refused when the file is read and not after an
+hour.
+"""
+
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from preceptor.config.base import Machine, ModelTable, Table, checked
+from preceptor.config.finetune import Evaluate, RewardJudge, Train
+from preceptor.config.rewards import ModelReward, Reward
+from preceptor.config.teachers import Derived, Teacher
+from preceptor.data.layouts import ReadOptions
+from preceptor.errors import StudyError
+from preceptor.ranking.metrics import Metric
+from preceptor.ranking.rank import RankingOptions
+from preceptor.scorers.likelihood import StudentOptions
+
+
+class Data(Table):
+    """The responses to compare, or the instructions that teachers are to answer."""
+
+    responses: tuple[str, ...] = Field(
+        (), description="Files, folders or Hub data sets with the teachers' responses."
+    )
+    instructions: tuple[str, ...] = Field(
+        (),
+        description="Files or Hub data sets with the instructions that the teachers are asked; by default "
+        "those of the responses.",
+    )
+    limit: int | None = Field(
+        None, ge=2, description="Compare on this many instructions, drawn by the seed; nested."
+    )
+    columns: ReadOptions = Field(
+        ReadOptions(), description="What the columns mean, where recognition needs overriding."
+    )
+
+    @field_validator("responses", "instructions", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class Student(ModelTable):
+    """A base model, and how it reads a response."""
+
+    def options(self, machine: Machine, *, include_end_of_turn: bool) -> StudentOptions:
+        """Return what the likelihood scorer must know, with `auto` resolved."""
+        return StudentOptions(
+            model=self.model,
+            revision=self.revision,
+            template=self.template,
+            max_length=self.max_length,
+            dtype=self.resolved_dtype(machine),
+            include_end_of_turn=include_end_of_turn,
+        )
+
+
+class Reading(Table):
+    """How the paper's L (eq. 3) is read; see docs/metrics.md."""
+
+    conditioning: Literal["conditional", "unconditional"] = Field(
+        "conditional", description="Whether the loss is taken after the instruction."
+    )
+    reduction: Literal["token-mean", "sequence-sum", "corpus-token-mean"] = Field(
+        "token-mean", description="How the losses of tokens become the loss of a teacher."
+    )
+    include_end_of_turn: bool = Field(
+        False, description="Whether the token that ends the turn counts as part of the response."
+    )
+
+
+class Study(Table):
+    """The whole question: data, students, yardsticks. Everything in it bears on the answer."""
+
+    data: Data
+    teachers: tuple[Teacher, ...] = Field(
+        (), description="Response generators to ask; each point of a grid is a teacher of its own."
+    )
+    derived: tuple[Derived, ...] = Field(
+        (), description="Teachers made of others' samples: best, worst or random of N."
+    )
+    students: tuple[Student, ...] = Field(
+        (), description="Base models to rank for; without one only reward and length can rank."
+    )
+    reward: tuple[Reward, ...] = Field(
+        (),
+        description="Where rewards come from, one table or several; each gives a ranking of its own. "
+        "By default references, where the data have them.",
+    )
+    reference: Student = Field(
+        Student(model="openai-community/gpt2"),
+        description="The model of ppl_gpt2 and ifd_gpt2, which need not be GPT-2.",
+    )
+    metrics: tuple[Annotated[Metric, Field(discriminator="kind")], ...] = Field(
+        (), description="Metrics to form; by default all whose measures exist without another pass."
+    )
+    beta: float = Field(3.0, ge=0, description="CAR's beta where the metrics are not listed.")
+    by: str | None = Field(None, description="The metric that orders; by default car.")
+    reading: Reading = Field(Reading(), description="How the loss is read.")
+    ranking: RankingOptions = Field(
+        RankingOptions(), description="Bootstrap draws, seed, reward transform, minimum coverage."
+    )
+    train: Train | None = Field(
+        None, description="Tune every student on every teacher's responses; needs evaluate."
+    )
+    evaluate: Evaluate | None = Field(
+        None, description="Judge the tuned students and hold the prediction against them."
+    )
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @model_validator(mode="after")
+    def _answerable(self) -> "Study":
+        if not self.data.responses and not self.teachers:
+            raise ValueError("nothing to compare: give data.responses, or [[teachers]] to ask")
+        if not self.data.responses and not self.data.instructions:
+            raise ValueError("nothing to ask the teachers: give data.instructions")
+        if self.data.instructions and not self.teachers:
+            raise ValueError("data.instructions are given but no [[teachers]] to ask them")
+        names = [point.name for teacher in self.teachers for point in teacher.points()]
+        names += [derived.name for derived in self.derived]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"two teachers are named '{twice[0]}': give one another name")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        kinds = [metric.kind for metric in self.metrics]
+        if self.by is not None and kinds and self.by not in kinds:
+            raise ValueError(f"by = '{self.by}' is not among the metrics {', '.join(kinds)}")
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"a metric is named twice: {', '.join(kinds)}")
+        if not 0 <= self.ranking.seed < 2**63:
+            raise ValueError(f"seed = {self.ranking.seed}: expected 0 to 2**63 - 1")
+        sources = [source.model_dump_json() for source in self.reward]
+        if twice := [
+            s.name for s, dump in zip(self.reward, sources, strict=True) if sources.count(dump) > 1
+        ]:
+            raise ValueError(f"a reward is named twice: {twice[0]}. Leave one out")
+        names = [student.name for student in self.students]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a student is named twice: {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _provable(self) -> "Study":
+        if self.train is None and self.evaluate is None:
+            return self
+        if self.train is None or self.evaluate is None:
+            given, lacking = ("train", "evaluate") if self.train else ("evaluate", "train")
+            raise ValueError(
+                f"[{given}] is given without [{lacking}]: a prediction is proved with both. To tune "
+                "alone, use `preceptor export` and `preceptor train`"
+            )
+        if not self.students:
+            raise ValueError("[train] is given without [[students]]: name what is to be tuned")
+        chosen_by_rank = [d.name for d in self.derived if d.kind != "random" and d.reward is None]
+        if len(self.reward) > 1 and chosen_by_rank:
+            raise ValueError(
+                f"'{chosen_by_rank[0]}' is another teacher under each reward: give it [derived.reward], so "
+                "that there is one to tune on"
+            )
+        judge, rewards = self.evaluate.judge, self.reward
+        made = [one.model for one in rewards if isinstance(one, ModelReward)]
+        if isinstance(judge, RewardJudge) and judge.located in made:
+            raise ValueError(
+                f"the judge '{judge.model}' made the rewards of the prediction that it would check: it would "
+                "agree with itself. Judge with another model"
+            )
+        return self
+
+
+class StudyFile(Table):
+    """A study file: the tables of `Study`, and `[machine]`."""
+
+    study: Study
+    machine: Machine
+
+    @classmethod
+    def read(cls, path: str | Path) -> "StudyFile":
+        """Return the study and the machine of a TOML file.
+
+        StudyError for a missing file, invalid TOML, or a field that is unknown or wrong. Relative paths in
+        the file are relative to the working directory.
+        """
+        file = Path(path)
+        try:
+            tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StudyError(f"Cannot read the study '{file}': {error.strerror}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise StudyError(f"'{file}' is not valid TOML: {error}.") from error
+        machine = tables.pop("machine", {})
+        return cls(
+            study=checked(Study, tables, where=str(file)),
+            machine=checked(Machine, machine, where=f"{file} [machine]"),
+        )

@@ -1,0 +1,190 @@
+"""Response generators to ask: the tables `[[teachers]]` and `[[derived]]` of a study file.
+
+A teacher is a model and how it is sampled. Lists of temperatures and nucleus sizes are a grid (paper, figure
+3): each point is a teacher of its own. A derived teacher (paper, table 3) picks among another's samples.
+"""
+
+import os
+from itertools import product
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from preceptor.config.base import ModelTable, Table
+from preceptor.config.catalogue import find_teacher
+from preceptor.config.rewards import Reward
+from preceptor.engines.templates import FAMILY_TEMPLATES
+from preceptor.teachers.base import Sampling, TeacherOptions
+
+_MOST_STOPS = 4
+
+
+class Teacher(ModelTable):
+    """A response generator and how it is sampled; greedy by default, as in the paper (3.2)."""
+
+    model: str = Field(
+        description="Catalogue name (see `preceptor teachers`), Hub id, folder, GGUF, or served name."
+    )
+    label: str | None = Field(None, min_length=1, description="What tables call it.")
+    engine: Literal["transformers", "vllm", "openai", "fake"] = Field(
+        "transformers",
+        description="Run here by transformers or vLLM, asked over HTTP (see [machine.endpoints]), or "
+        "made up.",
+    )
+    api: Literal["chat", "completions"] = Field(
+        "chat", description="For openai: let the server render the template, or render it here."
+    )
+    max_length: int = Field(8192, ge=2, description="Tokens of prompt and response together.")
+    system: str = Field("", description="Text that goes before the conversation as the system's.")
+    thoughts: Literal["drop", "keep"] = Field(
+        "drop", description="What to do with thoughts before `</think>`; the store has them."
+    )
+    temperature: float | tuple[float, ...] = Field(
+        0.0, description="0 is greedy. A list makes a grid."
+    )
+    top_p: float | tuple[float, ...] = Field(
+        1.0, description="Share of probability to draw from. A list makes a grid."
+    )
+    max_tokens: int = Field(2048, ge=1, description="Tokens of a response at most.")
+    stop: tuple[str, ...] = Field(
+        (), max_length=_MOST_STOPS, description="Texts that end a response."
+    )
+    samples: int = Field(1, ge=1, le=10_000, description="Responses to each instruction.")
+    samples_per_request: int = Field(
+        1, ge=1, description="For openai: samples asked for at once (`n`), which share one prompt."
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the first sample; the next ones count up."
+    )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Teacher":
+        if () in (self.temperature, self.top_p):
+            raise ValueError("the list of temperature or top_p is empty: a grid needs a point")
+        for temperature in _listed(self.temperature):
+            if not 0 <= temperature <= 5:
+                raise ValueError(f"temperature = {temperature}: expected 0 to 5")
+        for top_p in _listed(self.top_p):
+            if not 0 < top_p <= 1:
+                raise ValueError(f"top_p = {top_p}: expected above 0, at most 1")
+        for temperature in _listed(self.temperature):
+            if self.samples > 1 and temperature == 0:
+                raise ValueError(
+                    f"{self.samples} samples at temperature 0 are {self.samples} copies: raise the "
+                    "temperature or take one sample"
+                )
+        entry = find_teacher(self.model)
+        if entry and entry.hosted and self.engine in ("transformers", "vllm"):
+            raise ValueError(
+                f"'{self.model}' is only served by its maker: set engine = 'openai' and give its url in "
+                "[machine.endpoints]"
+            )
+        if self.samples_per_request > 1 and self.engine != "openai":
+            raise ValueError(
+                f"samples_per_request is for engine = 'openai', not '{self.engine}': leave it out"
+            )
+        if self.api == "completions" and self.engine != "openai":
+            raise ValueError(f"api = 'completions' is for engine = 'openai', not '{self.engine}'")
+        if self.api == "completions" and self.template in ("auto", "own"):
+            raise ValueError(
+                "api = 'completions' renders the template here: name one of "
+                f"{', '.join(FAMILY_TEMPLATES)}, or a .jinja file"
+            )
+        if self.engine == "openai" and self.api == "chat" and self.template != "auto":
+            raise ValueError(
+                f"template = '{self.template}': a chat endpoint renders its own. Set api = 'completions' to "
+                "render it here, or leave it out"
+            )
+        if any(not text for text in self.stop):
+            raise ValueError("a stop text is empty")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The label of the whole grid."""
+        entry = None if os.path.exists(self.model) else find_teacher(self.model)
+        return self.label or (entry.name if entry else super().name)
+
+    @property
+    def located(self) -> str:
+        """What is loaded or asked for: the catalogue's Hub id, else the model as it was named."""
+        if self.engine in ("openai", "fake") or os.path.exists(self.model):
+            return self.model
+        entry = find_teacher(self.model)
+        return entry.model if entry else self.model
+
+    def points(self) -> list[TeacherOptions]:
+        """Return a teacher for each point of the grid, labelled by what varies; dtype still `auto`."""
+        temperatures, nuclei = _listed(self.temperature), _listed(self.top_p)
+        found = []
+        # Greedy texts know no nucleus: a greedy row of a grid is one point.
+        pairs = [
+            (heat, 1.0 if heat == 0 else top_p) for heat, top_p in product(temperatures, nuclei)
+        ]
+        for temperature, top_p in dict.fromkeys(pairs):
+            label = self.name
+            label += f" T={temperature:g}" if len(set(temperatures)) > 1 else ""
+            label += f" p={top_p:g}" if len(set(nuclei)) > 1 and temperature > 0 else ""
+            found.append(self._options(label, temperature, top_p))
+        return found
+
+    def _options(self, label: str, temperature: float, top_p: float) -> TeacherOptions:
+        sampling = Sampling(
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+            samples=self.samples,
+            samples_per_request=self.samples_per_request,
+            seed=self.seed,
+        )
+        return TeacherOptions(
+            name=label,
+            model=self.located,
+            engine=self.engine,
+            sampling=sampling,
+            revision=self.revision,
+            api=self.api,
+            template=self.template,
+            max_length=self.max_length,
+            dtype=self.dtype,
+            system=self.system.strip(),
+            thoughts=self.thoughts,
+        )
+
+
+class Derived(Table):
+    """A teacher made of another's samples, at no new generation (paper, finding 5 and table 3)."""
+
+    kind: Literal["best", "worst", "random"] = Field(
+        description="The sample with the highest reward, the lowest, or any."
+    )
+    of: str = Field(description="Name of the teacher whose samples are chosen from.")
+    n: int | None = Field(
+        None, ge=2, description="Choose from the first n samples; by default all."
+    )
+    label: str | None = Field(None, min_length=1, description="What tables call it.")
+    reward: Reward | None = Field(
+        None, description="What chooses; by default the reward that ranks."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Draws the sample of `random`.")
+
+    @model_validator(mode="after")
+    def _chooses(self) -> "Derived":
+        if self.kind == "random" and self.reward is not None:
+            raise ValueError("kind = 'random' needs no reward: leave it out")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The label in tables."""
+        return self.label or f"{self.of} {self.kind}-of-{self.n or 'all'}"
+
+
+def _listed(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)

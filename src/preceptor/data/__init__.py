@@ -1,0 +1,1 @@
+"""Read responses and instructions from files of any layout."""

@@ -1,0 +1,349 @@
+"""Gather the roster: one pass over the data, in several processes where the data are large.
+
+Each process reads whole files and sends back columns without texts. Files of one teacher stay together, so
+that its samples are numbered as in one pass; where that cannot be known beforehand and turns out to matter,
+everything is read again in this process. So the number of processes changes no roster.
+"""
+
+import logging
+import math
+import os
+import pickle
+import subprocess
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from preceptor.data.formats import Problem
+from preceptor.data.responses import ResponseSource, SourceFile
+from preceptor.data.table import Roster
+from preceptor.errors import DataError
+from preceptor.scorers.base import Scorer
+from preceptor.scorers.column import ColumnScorer
+from preceptor.types import KEY_BYTES, Response
+
+logger = logging.getLogger(__name__)
+
+LARGE_BYTES = 32 * 2**20
+"""Files that are smaller together are read by this process alone."""
+
+_MOST_PROCESSES = 8
+# Few objects alive at a time: the garbage collector looks at all of them again and again.
+_CHUNK = 128
+_WORK = "from preceptor.data.gather import work; work()"
+
+
+class Source(Protocol):
+    """Responses that can be gone through again and again, without being kept in memory."""
+
+    @property
+    def files(self) -> Sequence[SourceFile]:
+        """The files they are read from."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """The first things that the latest pass could not read."""
+        ...
+
+    @property
+    def problem_counts(self) -> Mapping[str, int]:
+        """How many problems the latest pass met in each file that has any."""
+        ...
+
+    def __iter__(self) -> Iterator[Response]:
+        """Yield every response, in the same order each time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The roster, and what could not be read: how many rows of each file, and the first of them."""
+
+    roster: Roster
+    skipped: Mapping[str, int]
+    problems: Sequence[Problem]
+
+
+@dataclass
+class _Part:
+    """What reading some of the files gave."""
+
+    columns: "_Columns"
+    skipped: Mapping[str, int]
+    problems: Sequence[Problem]
+
+
+def gather(source: Source, scorer: Scorer | None, *, asked: Sequence[bytes] = ()) -> Gathered:
+    """Return the roster of all responses, with the measure of a scorer that costs nothing.
+
+    `asked` are ids of instructions that belong to the comparison even if nobody answered them.
+
+    Raises:
+        DataError: a file breaks off, none of its rows can be read, or there are no responses at all.
+    """
+    parts = _side_by_side(source, scorer)
+    if parts is None or _overlap(parts):
+        parts = [_read(source, scorer)]
+    columns = parts[0].columns
+    for part in parts[1:]:
+        columns.extend(part.columns)
+    if not columns.teachers:
+        raise DataError(
+            "The data hold no responses. Check the paths and the layout that was recognised."
+        )
+    for identity in asked:
+        columns.instructions.setdefault(identity, len(columns.instructions))
+    skipped = {path: count for part in parts for path, count in part.skipped.items()}
+    return Gathered(columns.roster(), skipped, [p for part in parts for p in part.problems])
+
+
+def _read(source: Source, scorer: Scorer | None) -> _Part:
+    columns = _Columns(scorer.measures if scorer else ())
+    responses = iter(source)
+    while chunk := list(islice(responses, _CHUNK)):
+        columns.add(chunk, _given(chunk, scorer))
+    return _Part(columns, dict(source.problem_counts), source.problems)
+
+
+def _side_by_side(source: Source, scorer: Scorer | None) -> list[_Part] | None:
+    """Return the parts read by several processes; None where one should, or where one failed."""
+    sizes = [Path(file.path).stat().st_size for file in source.files if Path(file.path).is_file()]
+    groups = _groups(source.files)
+    processes = min(len(groups), _cores(), _MOST_PROCESSES)
+    if (
+        not isinstance(source, ResponseSource)
+        or processes < 2
+        or len(sizes) < len(source.files)
+        or sum(sizes) < LARGE_BYTES
+    ):
+        return None
+    found: dict[int, _Part] = {}
+    with ExitStack() as stack:
+        workers = []
+        for at in range(processes):
+            worker = _start(groups, range(at, len(groups), processes), scorer)
+            workers.append(stack.enter_context(worker))
+            stack.callback(worker.kill)
+        for worker in workers:
+            answer, _ = worker.communicate()
+            # Whatever went wrong: reading here shows it, or goes well.
+            if worker.returncode:
+                return None
+            found |= pickle.loads(answer)
+    parts = [found[at] for at in range(len(groups))]
+    for part in parts:
+        for path, count in part.skipped.items():
+            first = next(problem for problem in part.problems if problem.path == path)
+            logger.warning("%d problems. The first: %s", count, first)
+    return parts
+
+
+def _groups(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
+    """Return the files in groups that can be read apart, each in order.
+
+    Where rows name the teacher, a file stands alone.
+    """
+    groups: dict[str, list[SourceFile]] = {}
+    for file in files:
+        named = file.teacher.startswith("teacher '")
+        groups.setdefault(file.teacher if named else file.path, []).append(file)
+    return list(groups.values())
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start(
+    groups: Sequence[list[SourceFile]], places: Sequence[int], scorer: Scorer | None
+) -> "subprocess.Popen[bytes]":
+    # Not multiprocessing: it runs the user's script again, or copies a process full of threads.
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-c", _WORK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert worker.stdin is not None
+    # A worker that died at once is noticed when its answer is waited for.
+    with suppress(BrokenPipeError), worker.stdin as pipe:
+        pickle.dump(({place: groups[place] for place in places}, scorer), pipe)
+    worker.stdin = None
+    return worker
+
+
+def work() -> None:
+    """Read the groups of files named on standard input; the parts go to standard output."""
+    groups, scorer = pickle.load(sys.stdin.buffer)
+    parts = {place: _read(ResponseSource(files), scorer) for place, files in groups.items()}
+    pickle.dump(parts, sys.stdout.buffer)
+
+
+def _overlap(parts: Sequence[_Part]) -> bool:
+    """Tell whether two parts hold samples of one teacher for one instruction."""
+    shared = Counter(teacher for part in parts for teacher in part.columns.teachers)
+    if max(shared.values(), default=0) < 2:
+        return False
+    seen: set[tuple[str, bytes]] = set()
+    for part in parts:
+        names, ids = list(part.columns.teachers), list(part.columns.instructions)
+        pairs = {
+            (names[teacher], ids[instruction])
+            for teacher, instruction in part.columns.pairs()
+            if shared[names[teacher]] > 1
+        }
+        if not seen.isdisjoint(pairs):
+            return True
+        seen |= pairs
+    return False
+
+
+class _Columns:
+    """The roster under construction."""
+
+    def __init__(self, measures: Sequence[str]) -> None:
+        self.teachers: dict[str, int] = {}
+        self.instructions: dict[bytes, int] = {}
+        self.teacher, self.instruction, self.sample = array("i"), array("i"), array("i")
+        self.keys = bytearray()
+        self.values = {measure: array("d") for measure in measures}
+        self.dropped: dict[str, Counter[str]] = {}
+        self.lost: set[tuple[int, int]] = set()
+        self.cut_off = array("b")
+        self.categories: dict[int, str] = {}
+
+    def add(self, chunk: Sequence[Response], given: "_Given") -> None:
+        """Add rows with their measures; those without output or measure are counted alone."""
+        teachers, instructions = self.teachers, self.instructions
+        places = []
+        for place, (response, note) in enumerate(zip(chunk, given.notes, strict=True)):
+            teacher = teachers.setdefault(response.teacher, len(teachers))
+            instruction = instructions.setdefault(response.instruction.id, len(instructions))
+            if response.category is not None:
+                self._categorise(instruction, response.category)
+            reason = _absent(response.text) or note
+            if reason is not None:
+                self.dropped.setdefault(response.teacher, Counter())[reason] += 1
+                self.lost.add((teacher, instruction))
+                continue
+            places.append(place)
+            self.teacher.append(teacher)
+            self.instruction.append(instruction)
+            self.sample.append(response.sample)
+            self.keys += response.key
+            self.cut_off.append(response.finish_reason == "length")
+        for measure, column in self.values.items():
+            values = given.values[measure]
+            column.extend([values[place] for place in places])
+
+    def _categorise(self, instruction: int, category: str) -> None:
+        """Note an instruction's category; of several the first by alphabet, in whatever order they come."""
+        known = self.categories.setdefault(instruction, category)
+        if category < known:
+            self.categories[instruction] = category
+
+    def extend(self, other: "_Columns") -> None:
+        """Add the rows of another part behind these."""
+        teachers = [self.teachers.setdefault(t, len(self.teachers)) for t in other.teachers]
+        ids = self.instructions
+        instructions = [ids.setdefault(identity, len(ids)) for identity in other.instructions]
+        self.teacher.frombytes(_renumbered(other.teacher, teachers))
+        self.instruction.frombytes(_renumbered(other.instruction, instructions))
+        self.sample += other.sample
+        self.keys += other.keys
+        for measure, column in self.values.items():
+            column += other.values[measure]
+        for name, reasons in other.dropped.items():
+            self.dropped.setdefault(name, Counter()).update(reasons)
+        self.lost |= {(teachers[one], instructions[two]) for one, two in other.lost}
+        self.cut_off += other.cut_off
+        for place, category in other.categories.items():
+            self._categorise(instructions[place], category)
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield teacher and instruction of every row, also of those that cannot be compared."""
+        yield from zip(self.teacher, self.instruction, strict=True)
+        yield from self.lost
+
+    def _missing(self) -> None:
+        """Count the instructions for which a teacher has no row at all."""
+        seen = np.zeros((len(self.teachers), len(self.instructions)), np.bool_)
+        seen[np.frombuffer(self.teacher, np.int32), np.frombuffer(self.instruction, np.int32)] = (
+            True
+        )
+        for teacher, instruction in self.lost:
+            seen[teacher, instruction] = True
+        for name, missing in zip(self.teachers, (~seen).sum(axis=1).tolist(), strict=True):
+            if missing:
+                self.dropped.setdefault(name, Counter())["missing"] += missing
+
+    def roster(self) -> Roster:
+        """Return the roster; instructions go by their ids, so that the order of files is nothing."""
+        self._missing()
+        kind = np.dtype((np.void, KEY_BYTES))
+        ids = sorted(self.instructions)
+        place = np.empty(len(ids), np.int32)
+        place[[self.instructions[identity] for identity in ids]] = np.arange(len(ids))
+        names = sorted(set(self.categories.values()))
+        code = {name: number for number, name in enumerate(names)}
+        category = np.full(len(ids), -1, np.int32)
+        for instruction, name in self.categories.items():
+            category[place[instruction]] = code[name]
+        return Roster(
+            teachers=tuple(self.teachers),
+            instructions=np.frombuffer(b"".join(ids), dtype=kind),
+            teacher=np.frombuffer(self.teacher, dtype=np.int32),
+            instruction=place[np.frombuffer(self.instruction, dtype=np.int32)],
+            sample=np.frombuffer(self.sample, dtype=np.int32),
+            keys=np.frombuffer(self.keys, dtype=kind),
+            values={name: np.frombuffer(column) for name, column in self.values.items()},
+            cut_off=np.frombuffer(self.cut_off, dtype=np.bool_),
+            dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
+            categories=tuple(names),
+            category=category,
+        )
+
+
+def _renumbered(places: "array[int]", numbers: Sequence[int]) -> bytes:
+    return np.array(numbers, np.int32)[np.frombuffer(places, np.int32)].tobytes()
+
+
+def _absent(text: str | None) -> str | None:
+    if text is None:
+        return "no output"
+    return "empty output" if not text or text.isspace() else None
+
+
+class _Given(NamedTuple):
+    """The measures of some rows as columns, and why a row has none; unset where there is a note."""
+
+    values: Mapping[str, list[float]]
+    notes: Sequence[str | None]
+
+
+def _given(chunk: Sequence[Response], scorer: Scorer | None) -> _Given:
+    """Return what the scorer puts on these rows."""
+    if scorer is None:
+        return _Given({}, [None] * len(chunk))
+    (measure,) = scorer.measures
+    if isinstance(scorer, ColumnScorer):
+        # A million rows should not each make a score only to be a number again.
+        numbers = [response.columns.get(scorer.column) for response in chunk]
+        absent = f"null {measure}"
+        notes = [absent if number is None else None for number in numbers]
+        return _Given({measure: numbers}, notes)  # type: ignore[dict-item]
+    # One at a time, because scores come in any order and one text may meet two references.
+    found = [score for response in chunk for batch in scorer.score([response]) for score in batch]
+    values = [score.values.get(measure, math.nan) for score in found]
+    return _Given({measure: values}, [score.note for score in found])  # type: ignore[dict-item]

@@ -1,0 +1,302 @@
+"""Read instructions from whatever files, folders or data sets users have, and write a set of them.
+
+The one idea: what `ResponseSource` reads as the instruction of a row is what `PromptSource` reads of
+it, so that both know it by the same id; responses are left alone and need not be there.
+"""
+
+import json
+import logging
+import math
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from preceptor.data.formats import Columns, Journal
+from preceptor.data.layouts import ReadOptions, settle_instructions
+from preceptor.data.responses import (
+    FilesRead,
+    Input,
+    SourceFile,
+    find_inputs,
+    first_rows,
+    tell_problems,
+)
+from preceptor.data.rows import Row, Unreadable, shown
+from preceptor.data.schema import Reading
+from preceptor.errors import DataError, StudyError
+from preceptor.types import Instruction
+
+logger = logging.getLogger(__name__)
+
+Turns = Literal["first", "last"]
+"""Which turn of the user a conversation asks to answer: its first, or its last with all before."""
+
+WRITTEN_FIELDS = (
+    "task_category",
+    "category",
+    "input_quality",
+    "quality",
+    "difficulty",
+    "language",
+)
+"""The fields that are written beside an instruction wherever a row has them."""
+
+_NO_OPTIONS = ReadOptions()
+_OWN_COLUMNS = ("id", "instruction", "messages", "source", "reference")
+_ROWS_AT_ONCE = 10_000
+_Reader = Callable[[Journal, Columns], Iterator[object]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An instruction, its checkable answer if it has one, and what its row says about it.
+
+    `fields` are the row's other plain columns: strings, numbers, booleans and nulls (not finite
+    numbers are null), dotted where nested. `source` is the name of the file, folder or data set.
+    """
+
+    instruction: Instruction
+    reference: Mapping[str, object] | None
+    fields: Mapping[str, object]
+    source: str
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How a file's rows become prompts: its reading, the columns left out of the fields."""
+
+    reading: Reading
+    turns: Turns
+    left_out: frozenset[str]
+
+    def prompt(self, row: object, journal: Journal) -> Prompt | None:
+        """Return the prompt of a row, or note in the journal why there is none."""
+        if not isinstance(row, dict):
+            journal.note(f"the row is {shown(row)}, expected an object with named columns")
+            return None
+        try:
+            (answer,) = self.reading.answers(row, journal.note)
+            instruction = answer.instruction
+            if self.turns == "first":
+                instruction = _first_turn(instruction)
+        except Unreadable as problem:
+            journal.note(str(problem))
+            return None
+        reference = self.reading.reference(row, journal.note)
+        fields = _plain_fields(row, self.left_out)
+        if reference is not None:
+            name = self.reading.reference_column or "reference"
+            fields = {key: value for key, value in fields.items() if not _is_within(key, name)}
+        return Prompt(instruction, reference, fields, self.reading.label)
+
+
+class PromptSource(FilesRead):
+    """The instructions in a set of files; each iteration reads the files anew, one row at a time.
+
+    Rows that cannot be read are skipped and kept as `problems`. Repeated instructions are all given.
+    """
+
+    def __init__(self, files: Sequence[SourceFile], turns: Turns = "last") -> None:
+        super().__init__(files)
+        self.turns = turns
+        self._told: set[str] = set()
+
+    @classmethod
+    def open(
+        cls,
+        paths: Sequence[str | Path],
+        options: ReadOptions = _NO_OPTIONS,
+        *,
+        turns: Turns = "last",
+    ) -> Self:
+        """Look at the first rows of each file and settle how to read it.
+
+        Every layout of responses is read, and instructions alone: a text column (instruction,
+        prompt, question or text, with or without an input), or conversations that end with the
+        user. In the files of one whose first rows hold an assistant's last turn, an instruction is
+        all that comes before the last such turn, as `ResponseSource` has it.
+
+        Args:
+            paths: files, folders and Hub data sets, as in `ResponseSource.open`.
+            options: overrides for what is not recognised.
+            turns: "last" takes the whole context up to the last turn of the user, "first" the
+                system turn and the first turn of the user (which gives a longer conversation
+                another id than `ResponseSource` does).
+
+        Raises:
+            DataError: a file is missing, empty or unreadable, holds no known column of instructions,
+                or a column named in the options is not there.
+            StudyError: `turns` is neither.
+        """
+        if turns not in ("first", "last"):
+            raise StudyError(f"turns is '{turns}': expected first or last.")
+        inputs = find_inputs(paths, options.split)
+        for label, count in Counter(found.label for found in inputs).items():
+            if count > 1:
+                logger.info("%d files count as one source: %s", count, label)
+        return cls([_sniff(found, options) for found in inputs], turns)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """Yield every instruction of every file in order.
+
+        Raises:
+            DataError: a file breaks off, or none of its rows can be read.
+        """
+        for file, journal in self._opened():
+            readable = False
+            for prompt in _prompts(file, journal, self.turns):
+                readable = True
+                yield prompt
+            if file.path not in self._told:  # who reads several times is told once
+                tell_problems(journal, readable=readable)
+                self._told.add(file.path)
+
+
+def _prompts(file: SourceFile, journal: Journal, turns: Turns) -> Iterator[Prompt]:
+    reading = file._reading
+    asked = _Asked(reading, turns, frozenset(reading.columns))
+    for row in file._reader(journal, reading.top_columns):
+        prompt = asked.prompt(row, journal)
+        if prompt is not None:
+            yield prompt
+
+
+def _sniff(found: Input, options: ReadOptions) -> SourceFile:
+    rows = first_rows(found)
+    reading = settle_instructions(rows, options, where=found.path, label=found.label)
+    source = f"source '{found.label}' from the {found.label_origin}"
+    plain = {name for row in rows for name, value in row.items() if not isinstance(value, list)}
+    reader = partial(_with_columns, found.reader, frozenset(plain))
+    columns, name = reading.columns, found.name
+    return SourceFile(found.path, reading.layout, source, columns, name, reading, reader)
+
+
+def _with_columns(
+    reader: _Reader, plain: frozenset[str], journal: Journal, columns: Columns
+) -> Iterator[object]:
+    """Read the plain columns beside those of the layout; long lists are not fetched for nothing."""
+    return reader(journal, None if columns is None else columns | plain)
+
+
+def _first_turn(instruction: Instruction) -> Instruction:
+    """Return the system turn and the first turn of the user."""
+    messages = instruction.messages
+    first = next(message for message in messages if message.role == "user")
+    if not first.content:
+        raise Unreadable("the first turn of the user is empty")
+    system = messages[:1] if messages[0].role == "system" else ()
+    return Instruction((*system, first))
+
+
+def _plain_fields(row: Row, left_out: frozenset[str] = frozenset()) -> dict[str, object]:
+    """Return the strings, numbers, booleans and nulls of a row, dotted where nested."""
+    fields: dict[str, object] = {}
+    for name, value in row.items():
+        if name in left_out:
+            continue
+        if isinstance(value, str) or value is None:
+            fields[name] = value
+        elif isinstance(value, float):
+            fields[name] = value if math.isfinite(value) else None
+        elif isinstance(value, int):
+            fields[name] = value
+        elif isinstance(value, dict):
+            for inner, part in _plain_fields(value).items():
+                if (dotted := f"{name}.{inner}") not in left_out:
+                    fields[dotted] = part
+    return fields
+
+
+def _is_within(key: str, column: str) -> bool:
+    return key == column or key.startswith(f"{column}.")
+
+
+def write_prompts(prompts: Iterable[Prompt], path: Path, *, fields: Sequence[str] = ()) -> int:
+    """Write prompts for `PromptSource` to read back with the same ids; return how many.
+
+    A row has `id` (hexadecimal), `instruction` (a text) or `messages` (where there is a system turn
+    or several turns), `source`, `reference` where there is one, and of the fields those of
+    `WRITTEN_FIELDS` and the ones named. JSON Lines keep a field's type; Parquet has texts only, and
+    references as JSON. The file appears whole or not at all; any other of its name is replaced.
+
+    Raises:
+        StudyError: the name ends in neither .jsonl nor .parquet.
+        DataError: the file cannot be written.
+    """
+    names = [name for name in dict.fromkeys((*WRITTEN_FIELDS, *fields)) if name not in _OWN_COLUMNS]
+    write = {".jsonl": _write_lines, ".parquet": _write_parquet}.get(path.suffix)
+    if write is None:
+        raise StudyError(f"'{path}' ends in neither .jsonl nor .parquet: name it so.")
+    temporary = path.with_name(f"tmp-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count = write(prompts, temporary, names)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"Cannot write '{path}': {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return count
+
+
+def _write_lines(prompts: Iterable[Prompt], path: Path, names: Sequence[str]) -> int:
+    count = 0
+    with path.open("x", encoding="utf-8") as file:
+        for prompt in prompts:
+            record = _record(prompt, names)
+            present = {name: value for name, value in record.items() if value is not None}
+            file.write(json.dumps(present, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _write_parquet(prompts: Iterable[Prompt], path: Path, names: Sequence[str]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
+    own = {name: pa.string() for name in _OWN_COLUMNS} | {"messages": pa.list_(turn)}
+    schema = pa.schema([*own.items(), *((name, pa.string()) for name in names)])
+    count, remaining = 0, iter(prompts)
+    with pq.ParquetWriter(path, schema) as file:
+        while rows := [_texts(_record(one, names)) for one in islice(remaining, _ROWS_AT_ONCE)]:
+            file.write_table(pa.Table.from_pylist(rows, schema))
+            count += len(rows)
+    return count
+
+
+def _record(prompt: Prompt, names: Sequence[str]) -> dict[str, Any]:
+    """Return the row of a prompt; None stands for what it has not."""
+    messages = prompt.instruction.messages
+    alone = len(messages) == 1
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    return {
+        "id": prompt.instruction.id.hex(),
+        "instruction": prompt.instruction.text if alone else None,
+        "messages": None if alone else turns,
+        "source": prompt.source,
+        "reference": None if prompt.reference is None else dict(prompt.reference),
+        **{name: prompt.fields.get(name) for name in names},
+    }
+
+
+def _texts(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with a text in place of every number, boolean and reference."""
+    return {
+        name: value if value is None or name == "messages" else _text(value)
+        for name, value in record.items()
+    }
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,297 @@
+"""Read the responses of several teachers from whatever files, folders or data sets users have.
+
+The one idea: a `ResponseSource` holds no texts. Opening it looks at the first rows of each file to
+settle their layout; every iteration reads the files again, one row (or batch of rows) at a time.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
+from preceptor.data.layouts import ReadOptions, settle
+from preceptor.data.rows import Row
+from preceptor.data.schema import Reading
+from preceptor.errors import DataError, nearest
+from preceptor.types import Instruction, Response
+
+logger = logging.getLogger(__name__)
+
+_SNIFFED_ROWS = 100
+_NO_OPTIONS = ReadOptions()
+_HUB_PREFIX = re.compile(r"^hf:/{1,2}datasets/")
+_HUB_NAME = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
+
+
+_Reader = Callable[[Journal, Columns], Iterator[object]]
+"""Yields rows, moving the journal along; fetches only the named columns where the format can."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file or data set to read, and the label of its teacher where the rows name none."""
+
+    path: str
+    name: str
+    label: str
+    label_origin: str
+    reader: _Reader
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source: its path, its layout and what is read from it.
+
+    `teacher` says in words how the teacher of a row is known.
+    """
+
+    path: str
+    layout: str
+    teacher: str
+    columns: tuple[str, ...]
+    _name: str = field(repr=False)
+    _reading: Reading = field(repr=False)
+    _reader: _Reader = field(repr=False)
+
+    def describe(self) -> str:
+        """Return one line for people: name, layout, columns, and where the teacher comes from."""
+        return f"{self._name}: {self.layout} layout ({', '.join(self.columns)}, {self.teacher})"
+
+
+class _SampleCounter:
+    """Numbers the samples of a teacher for an instruction in the order they are seen."""
+
+    def __init__(self) -> None:
+        # By teacher, then instruction id: all that a row leaves in memory.
+        self._next: dict[str, dict[bytes, int]] = {}
+
+    def __call__(self, teacher: str, instruction: Instruction, stated: int | None) -> int:
+        following = self._next.setdefault(teacher, {})
+        seen = following.get(instruction.id, 0)
+        sample = seen if stated is None else stated
+        following[instruction.id] = max(seen, sample + 1)
+        return sample
+
+
+class FilesRead:
+    """Files that each iteration reads anew, and what the latest one could not read of them."""
+
+    def __init__(self, files: Sequence[SourceFile]) -> None:
+        self.files = tuple(files)
+        self._journals: list[Journal] = []
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the latest iteration could not read: at most the first 20 of each file."""
+        return tuple(problem for journal in self._journals for problem in journal.problems)
+
+    @property
+    def problem_counts(self) -> Mapping[str, int]:
+        """How many problems the latest iteration met in each file that has any."""
+        return {journal.path: journal.count for journal in self._journals if journal.count}
+
+    def _opened(self) -> Iterator[tuple[SourceFile, Journal]]:
+        """Begin an iteration: yield each file with the journal that it fills."""
+        journals = self._journals = []
+        for file in self.files:
+            journals.append(Journal(file.path))
+            yield file, journals[-1]
+
+
+class ResponseSource(FilesRead):
+    """The responses in a set of files; each iteration reads the files anew.
+
+    Samples are numbered by a `sample` or `sample_index` column of whole numbers, else by the order
+    in which one iteration meets the same teacher and instruction. Rows that cannot be read are
+    skipped and kept as `problems`.
+    """
+
+    @classmethod
+    def open(cls, paths: Sequence[str | Path], options: ReadOptions = _NO_OPTIONS) -> Self:
+        """Look at the first rows of each file and settle how to read it.
+
+        Args:
+            paths: files (.json, .jsonl, .ndjson, each also .gz; .parquet, .csv, .tsv), folders of
+                them or saved by `datasets.save_to_disk`, and Hub data sets (`owner/name` where no
+                such path exists, or `hf://datasets/owner/name`). A file given twice is read once.
+            options: overrides for what is not recognised.
+
+        Raises:
+            DataError: a file is missing, empty or unreadable, its layout is not recognised, or a
+                column named in the options is not there.
+        """
+        source = cls([_sniff(found, options) for found in find_inputs(paths, options.split)])
+        _check_numbers(source.files, options.number_columns)
+        _warn_of_shared_names(source.files)
+        return source
+
+    def __iter__(self) -> Iterator[Response]:
+        """Yield every response of every file in order.
+
+        Raises:
+            DataError: a file breaks off, or none of its rows can be read.
+        """
+        number = _SampleCounter()
+        for file, journal in self._opened():
+            yield from _responses(file, number, journal)
+
+
+def _responses(file: SourceFile, number: _SampleCounter, journal: Journal) -> Iterator[Response]:
+    reading, readable = file._reading, False
+    for row in file._reader(journal, reading.top_columns):
+        for response in reading.responses(row, number, report=journal.note):
+            readable = True
+            yield response
+    tell_problems(journal, readable=readable)
+
+
+def tell_problems(journal: Journal, *, readable: bool) -> None:
+    """Log what a file's journal holds at its end.
+
+    Raises:
+        DataError: there are problems and nothing was `readable`.
+    """
+    if journal.count and not readable:
+        raise DataError(f"No row of {journal.path} can be read. The first: {journal.problems[0]}.")
+    if journal.count:
+        logger.warning("%d problems. The first: %s", journal.count, journal.problems[0])
+
+
+def first_rows(found: Input) -> list[Row]:
+    """Return the objects among the first 100 rows, by which a layout is settled.
+
+    Raises:
+        DataError: there are none, or the file cannot be read.
+    """
+    journal = Journal(found.path)
+    sniffed = islice(found.reader(journal, None), _SNIFFED_ROWS)
+    rows: list[Row] = [row for row in sniffed if isinstance(row, dict)]
+    if not rows:
+        first = f" The first: {journal.problems[0]}." if journal.problems else " It is empty."
+        raise DataError(f"No row of {found.path} can be read.{first}")
+    return rows
+
+
+def _sniff(found: Input, options: ReadOptions) -> SourceFile:
+    rows = first_rows(found)
+    reading = settle(rows, options, where=found.path, label=found.label)
+    if reading.layout == "teacher-columns":
+        teacher = "one teacher per column"
+    elif reading.teacher_column:
+        teacher = f"teacher from '{reading.teacher_column}'"
+    else:
+        teacher = f"teacher '{found.label}' from the {found.label_origin}"
+    columns, name = reading.columns, found.name
+    return SourceFile(found.path, reading.layout, teacher, columns, name, reading, found.reader)
+
+
+def _check_numbers(files: Sequence[SourceFile], numbers: Sequence[str]) -> None:
+    known = {name for file in files for name in file._reading.known}
+    for name in numbers:
+        if name not in known:
+            columns = ", ".join(sorted(known))
+            raise DataError(
+                f"No file has a column '{name}'. Columns: {columns}.{nearest(name, known)}"
+            )
+    for file in files:
+        if numbers and file.layout == "teacher-columns":
+            raise DataError(
+                f"{file.path} holds several teachers' responses in each row: {', '.join(numbers)} "
+                "belongs to none of them. Write one row per response, or leave the numbers out."
+            )
+
+
+def find_inputs(paths: Sequence[str | Path], split: str) -> list[Input]:
+    """Return the files and data sets that paths stand for, each once, in order.
+
+    Raises:
+        DataError: one does not exist or cannot be read, or there are none.
+    """
+    given = [paths] if isinstance(paths, str | Path) else paths
+    inputs = _without_repeats(found for path in given for found in _find(path, split))
+    if not inputs:
+        raise DataError("No files of responses were given. Name at least one file or folder.")
+    return inputs
+
+
+def _without_repeats(inputs: Iterable[Input]) -> list[Input]:
+    kept: dict[str, Input] = {}
+    for found in inputs:
+        key = found.path if _HUB_PREFIX.match(found.path) else str(Path(found.path).resolve())
+        if key in kept:
+            logger.warning("%s was given more than once; it is read once.", found.path)
+        kept.setdefault(key, found)
+    return list(kept.values())
+
+
+def _warn_of_shared_names(files: Sequence[SourceFile]) -> None:
+    """Say so when files of one name would pass for samples of one teacher."""
+    for teacher, count in Counter(file.teacher for file in files).items():
+        if count > 1 and teacher.endswith("from the file name"):
+            logger.warning("%d files count as one teacher: %s", count, teacher)
+
+
+def _find(given: str | Path, split: str) -> list[Input]:
+    """Return what a path stands for: a file, the files of a folder, or a data set."""
+    path, text = Path(given), str(given)
+    if _HUB_PREFIX.match(text) or (not path.exists() and _is_hub_name(text)):
+        name = _HUB_PREFIX.sub("", text).rstrip("/")
+        if not _HUB_NAME.match(name):
+            raise DataError(f"'{given}' names no Hub data set: expected hf://datasets/owner/name.")
+        shown, label = f"hf://datasets/{name}", name.partition("/")[2]
+        return [Input(shown, shown, label, "data set's name", partial(hub_rows, name, split))]
+    if not path.exists():
+        raise _missing(path)
+    if not path.is_dir():
+        return [_file_input(path, path.name[: -len(_ending(path)) or None], "file name")]
+    label = path.resolve().name
+    if any((path / mark).exists() for mark in ("dataset_dict.json", "state.json")):
+        reader = partial(saved_rows, path, split)
+        return [Input(str(path), path.name, label, "folder name", reader)]
+    return [_file_input(file, label, "folder name") for file in _files_in(path, split)]
+
+
+def _is_hub_name(text: str) -> bool:
+    """Tell `owner/name` from a mistyped path: a known ending or an existing folder is a path."""
+    path = Path(text)
+    return not (path.parent.exists() or _ending(path) in READERS) and bool(_HUB_NAME.match(text))
+
+
+def _missing(path: Path) -> DataError:
+    if not path.parent.is_dir():
+        return DataError(f"{path} does not exist, nor does its folder {path.parent}.")
+    siblings = sorted(entry.name for entry in path.parent.iterdir())
+    known = f"Its folder holds {len(siblings)} other entries."
+    return DataError(f"{path} does not exist. {known}{nearest(path.name, siblings)}")
+
+
+def _file_input(path: Path, label: str, origin: str) -> Input:
+    reader = READERS.get(_ending(path))
+    if reader is None:
+        raise DataError(f"{path} has no ending that can be read. Known: {', '.join(READERS)}.")
+    return Input(str(path), path.name, label, origin, partial(reader, path))
+
+
+def _files_in(folder: Path, split: str) -> list[Path]:
+    """Return the readable files below a folder: those of the split, or all where none name one."""
+    files = sorted(file for file in folder.rglob("*") if _ending(file) in READERS)
+    if not files:
+        raise DataError(f"{folder} holds no file that can be read: {', '.join(READERS)}.")
+    words = re.compile(rf"(^|[^a-zA-Z0-9]){re.escape(split)}([^a-zA-Z0-9]|$)")
+    of_split = [file for file in files if words.search(file.relative_to(folder).as_posix())]
+    if not of_split and split != "train":
+        raise DataError(f"{folder} holds no file of the split '{split}': {files[0].name}, ...")
+    return of_split or files
+
+
+def _ending(path: Path) -> str:
+    """Return the ending that says the format, `.gz` included."""
+    name = path.name.lower()
+    gz = ".gz" if name.endswith(".gz") else ""
+    return Path(name.removesuffix(gz)).suffix + gz

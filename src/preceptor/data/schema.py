@@ -1,0 +1,152 @@
+"""Turn the rows of one file into responses, once it is settled what their columns mean.
+
+The one idea: a `Reading` is a row function from `answers` plus the names of the columns around the
+text (teacher, numbers, reference, sample); `layouts` settles it, and then no row is guessed at.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import orjson
+
+from preceptor.data.rows import Answer, Answers, Report, Row, Unreadable, look_up, shown
+from preceptor.types import Instruction, Response
+
+CATEGORY_COLUMNS = ("category", "task_category")
+"""Columns that say of what kind an instruction is; the first with a text counts. Magpie has the latter."""
+
+_LONGEST_CATEGORY = 60
+
+NumberSample = Callable[[str, Instruction, int | None], int]
+"""Gives a sample its index from the teacher, the instruction and the index the row states."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of one file become responses, settled from its first rows.
+
+    `columns` are those of the instruction and the text, `known` is every column seen (dotted where
+    nested), `label` the teacher of rows that name none.
+    """
+
+    layout: str
+    columns: tuple[str, ...]
+    known: tuple[str, ...]
+    answers: Answers
+    label: str
+    teacher_column: str | None
+    number_columns: tuple[str, ...]
+    reference_column: str | None
+
+    @property
+    def top_columns(self) -> frozenset[str]:
+        """The top-level columns this reading looks at: all that must be fetched."""
+        names = {*self.columns, *self.number_columns, self.teacher_column or ""}
+        names |= {"finish_reason", "stop_reason", "sample", "sample_index", *CATEGORY_COLUMNS}
+        names.add(self.reference_column or "reference")
+        return frozenset(names | {name.partition(".")[0] for name in names})
+
+    def responses(self, row: object, number: NumberSample, *, report: Report) -> Iterator[Response]:
+        """Yield the responses in `row`; what cannot be read goes to `report` as a sentence.
+
+        A missing output is a response without text. A number or reference that cannot be read is
+        reported and left out of its response.
+        """
+        if not isinstance(row, dict):
+            report(f"the row is {shown(row)}, expected an object with named columns")
+            return
+        try:
+            for answer in self.answers(row, report):
+                yield self._response(answer, number, report=report)
+        except Unreadable as problem:
+            report(str(problem))
+
+    def _response(self, answer: Answer, number: NumberSample, *, report: Report) -> Response:
+        extras = answer.extras
+        teacher = answer.teacher or self._teacher(extras)
+        reason = extras.get("finish_reason") or extras.get("stop_reason")
+        return Response(
+            teacher=teacher,
+            instruction=answer.instruction,
+            text=answer.text,
+            sample=number(teacher, answer.instruction, _stated_sample(extras)),
+            finish_reason=reason if isinstance(reason, str) else None,
+            columns=self._numbers(extras, report) if self.number_columns else {},
+            reference=self.reference(extras, report),
+            category=category_of(extras),
+        )
+
+    def _teacher(self, extras: Row) -> str:
+        value = None if self.teacher_column is None else look_up(extras, self.teacher_column)
+        return self.label if value is None else str(value).strip() or self.label
+
+    def _numbers(self, extras: Row, report: Report) -> dict[str, float | None]:
+        numbers: dict[str, float | None] = {}
+        for name in self.number_columns:
+            value = look_up(extras, name)
+            try:
+                numbers[name] = _number(value)
+            except (TypeError, ValueError, OverflowError):
+                numbers[name] = None
+                report(f"'{name}' is {shown(value)}, expected a number: kept without it")
+        return numbers
+
+    def reference(self, extras: Row, report: Report) -> Mapping[str, object] | None:
+        """Return the checkable answer of a row; None where it has none or none that can be read."""
+        named = self.reference_column
+        value = look_up(extras, named or "reference")
+        if value is None:
+            return None
+        if isinstance(value, str):
+            value = _object_or_text(value)
+        if isinstance(value, dict):
+            # Arrow gives every row the keys of all rows and fills those it lacks with None.
+            return {key: part for key, part in value.items() if part is not None}
+        if named is None:
+            return None  # prose, perhaps: only a column that was asked for is an exact answer
+        if isinstance(value, str | int | float):
+            return {"kind": "exact", "answer": str(value)}
+        report(f"'{named}' is {shown(value)}, expected an object or a string: kept without it")
+        return None
+
+
+def category_of(row: Row) -> str | None:
+    """Return the kind of instruction a row states, on one line and cut at 60 characters; None for none."""
+    for name in CATEGORY_COLUMNS:
+        value = row.get(name)
+        # One object for each name, however many rows repeat it.
+        if isinstance(value, str) and (words := " ".join(value.split())):
+            return sys.intern(words[:_LONGEST_CATEGORY])
+    return None
+
+
+def _number(value: object) -> float | None:
+    """Return a number, also one in a string; None for null, blank and what is not finite."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    number = float(value)  # type: ignore[arg-type]  # the caller reports what float refuses
+    return number if math.isfinite(number) else None
+
+
+def _stated_sample(extras: Row) -> int | None:
+    """Return the row's sample index; a column of anything but whole numbers states none."""
+    for value in (extras.get("sample"), extras.get("sample_index")):
+        if value is None:
+            continue
+        if isinstance(value, str) and value.isdecimal():
+            return int(value)
+        # A nullable integer column comes out of pandas as floats.
+        if isinstance(value, int | float) and value >= 0 and float(value).is_integer():
+            return int(value)
+    return None
+
+
+def _object_or_text(text: str) -> object:
+    """Return the object that a JSON string spells, else the string itself."""
+    with suppress(orjson.JSONDecodeError):
+        value = orjson.loads(text)
+        return value if isinstance(value, dict) else text
+    return text

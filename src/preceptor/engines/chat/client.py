@@ -1,0 +1,448 @@
+"""Ask any chat endpoint that speaks OpenAI's protocol: hosted services, vLLM, llama.cpp, a colleague's GPU.
+
+The one idea: a request ends in an answer or in a typed failure, within a patience that outlasts a server's
+restart; trouble that may pass is retried, trouble with the request is not, and nothing is asked in other
+terms than it was meant. What a server sends is untrusted text, and the key is cut out of it before anything
+else reads it.
+
+httpx is used directly: the openai package has retries of its own to switch off, a client per model of its
+own types, and writes requests to its log.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+
+from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
+from preceptor.engines.chat.wire import (
+    BODY_LIMIT,
+    Secrets,
+    denial_of,
+    failure_of,
+    pause_asked_for,
+    payload_of,
+    printable,
+    read_completion,
+    refused_parameter,
+)
+from preceptor.errors import MissingPackage, ModelError, StudyError
+from preceptor.types import Message
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_LIMIT_S = 120.0
+"""A server that asks for a longer pause is asked again after this one."""
+
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_CONNECT_TIMEOUT_S = 10.0
+_FIRST_PATIENCE_S = (
+    60.0  # a server that was never reached is more likely misspelled than restarting
+)
+_PAUSING_STATUSES = (429, 503)
+_LIMIT = "max_tokens"
+_NEWER_LIMIT = "max_completion_tokens"
+_PASSING = ("rate limited", "server error", "timed out", "unreachable", "unreadable answer")
+
+_asking: ContextVar[bool] = ContextVar("preceptor_asking", default=False)
+_LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy")))
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a chat model is served and how it may be used; no part of any identity.
+
+    `url` is the base, for example `http://127.0.0.1:8080/v1`. The key is the value of the environment
+    variable named `api_key_env`, on loopback only if it is set. None sends no key but to OpenAI itself,
+    which gets that of `OPENAI_API_KEY`. `timeout_s` bounds one attempt, `patience_s` all attempts at one
+    request together with the pauses between them. `requests_per_minute` spaces all attempts of a client
+    evenly, and waiting for it takes no patience; None sets no limit.
+    `price_in` and `price_out` are money for a million tokens of prompts and of answers, None where unknown.
+    """
+
+    url: str
+    api_key_env: str | None = None
+    concurrency: int = 8
+    timeout_s: float = 600.0
+    patience_s: float = 1200.0
+    requests_per_minute: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.concurrency >= 1 and self.timeout_s > 0 and self.patience_s > 0):
+            raise StudyError(
+                f"{self!r} has concurrency {self.concurrency}, timeout {self.timeout_s} s and patience "
+                f"{self.patience_s} s: expected at least one request at once and times above 0."
+            )
+        pace = self.requests_per_minute
+        if pace is not None and not 0 < pace < math.inf:
+            raise StudyError(
+                f"{self!r} has {pace} requests per minute: expected a number above 0, or none for no limit."
+            )
+        for name in ("price_in", "price_out"):
+            price = getattr(self, name)
+            if price is not None and not 0 <= price < math.inf:
+                raise StudyError(
+                    f"{self!r} has {name} {price}: expected the money for a million tokens, 0 or more, or "
+                    "none where it is unknown."
+                )
+
+    def __repr__(self) -> str:
+        return f"Endpoint({Secrets.without(self.url)})"
+
+
+_Queue: TypeAlias = "queue.SimpleQueue[Finished | BaseException | None]"
+
+
+class _Attempt(NamedTuple):
+    """What one attempt came to, the seconds the server asked to wait, the parameter it does not take."""
+
+    outcome: Completion | Failure
+    pause: float | None = None
+    refused: str | None = None
+
+
+class _QuietWhileAsking(logging.Filter):
+    """Drops the HTTP library's records of our own requests: they quote headers and addresses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _asking.get()
+
+
+_quiet = _QuietWhileAsking()
+
+
+class _Gate:
+    """Lets a client's requests out at an even pace, and none during a pause that the server asked for.
+
+    One client may be used by several threads, each with a loop of its own: what they share is this.
+    """
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._spacing = 60.0 / per_minute if per_minute else 0.0
+        self._next = 0.0
+        self._opens = 0.0
+        self._why = Failure("rate limited", "")
+        self._lock = threading.Lock()
+
+    def close(self, seconds: float, why: Failure) -> None:
+        """Let nothing out for so long, because of this failure."""
+        with self._lock:
+            opens = time.monotonic() + seconds
+            if opens > self._opens:
+                self._opens, self._why = opens, why
+
+    async def passage(self, end: float, line: asyncio.Lock) -> float | Failure:
+        """Wait until a request may go out; return how long it stood in line for the pace.
+
+        The failure that closed the gate where it stays closed beyond `end`.
+        """
+        stood = 0.0
+        while True:
+            closed = self._opens - time.monotonic()
+            if closed > 0:
+                if self._opens >= end + stood:
+                    return self._why
+                await asyncio.sleep(closed + _jitter(_FIRST_DELAY_S))
+                continue
+            if not self._spacing:
+                return stood
+            came = time.monotonic()
+            # Only the first in line has a time to go: whoever ends early leaves no gap behind.
+            async with line:
+                await asyncio.sleep(self._until_next())
+            stood += time.monotonic() - came
+            if time.monotonic() >= self._opens:
+                return stood
+
+    def _until_next(self) -> float:
+        """Take the next time to go, and return the seconds until then; none while it is closed."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._opens:
+                return 0.0
+            goes = max(now, self._next)
+            self._next = goes + self._spacing
+            return goes - now
+
+
+def _jitter(longest: float) -> float:
+    """Return seconds below `longest`, by chance without a seed: processes must not knock in step."""
+    return float(np.random.default_rng().uniform(0.0, longest))
+
+
+class _Line(NamedTuple):
+    """The connection of one worker, and the line in which all of its run wait for the pace."""
+
+    client: "httpx.AsyncClient"
+    lock: asyncio.Lock
+
+
+class OpenAIChat:
+    """The chat model that `endpoint` serves under the name `model`.
+
+    With `render`, which turns a conversation into the text to be continued, it is asked for raw completions:
+    for base models, and for templates that the endpoint does not have. The text goes without the token that
+    begins a sequence, which servers add themselves; such answers have no `positions`. A ModelError of
+    `render` is a refused request.
+
+    ModelError where the address or the key cannot be used. Nothing is asked before the first request.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        model: str,
+        *,
+        render: Callable[[Sequence[Message]], str] | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.model = model
+        self.render = render
+        self._secrets = Secrets.of(endpoint.url, endpoint.api_key_env)
+        self._gate = _Gate(endpoint.requests_per_minute)
+        self._gives_alternatives = render is None
+        self._limit = _LIMIT
+        self._told = False
+        self._reached = False
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_quiet)
+
+    def __repr__(self) -> str:
+        return f"OpenAIChat({self.model!r}, {self.endpoint!r})"
+
+    def complete(self, request: ChatRequest) -> Completion | Failure:
+        """Return the answer to one request, or why there is none."""
+        return next(self.complete_all([request])).outcome
+
+    def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
+        """Yield every request's outcome once, as it finishes, `endpoint.concurrency` at a time.
+
+        Closing the generator early ends the requests under way. Where outcomes are taken slower than they
+        come, the asking waits.
+        """
+        finished: _Queue = queue.SimpleQueue()
+        # Places for outcomes, not a queue with an end: a full one would block the loop and time requests out.
+        places = asyncio.Semaphore(2 * self.endpoint.concurrency)
+        loop = asyncio.new_event_loop()
+        work = loop.create_task(self._ask_all(requests, finished, places))
+        # In a thread of its own, because a notebook's thread has a running loop already.
+        thread = threading.Thread(target=_drive, args=(work, finished), daemon=True)
+        thread.start()
+        try:
+            for one in _drain(finished):
+                loop.call_soon_threadsafe(places.release)
+                yield one
+        finally:
+            loop.call_soon_threadsafe(work.cancel)
+            thread.join()
+            loop.close()
+
+    async def _ask_all(
+        self, requests: Sequence[ChatRequest], finished: "_Queue", places: asyncio.Semaphore
+    ) -> None:
+        _asking.set(True)
+        source = iter(enumerate(requests))
+        lock, security = asyncio.Lock(), self._security()
+
+        async def work() -> None:
+            # A client for each worker: one pool of 200 connections answers 30 requests a second, because it
+            # looks at every connection for every other one at each of its steps.
+            async with self._client(security) as client:
+                line = _Line(client, lock)
+                for index, request in source:
+                    await places.acquire()
+                    finished.put(Finished(index, await self._ask(line, request)))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.endpoint.concurrency, len(requests))):
+                group.create_task(work())
+
+    def _security(self) -> "ssl.SSLContext":
+        """Return what all connections of a run trust: it takes a while to read."""
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingPackage("httpx", purpose="A chat endpoint", extra="judge") from error
+        try:
+            httpx.URL(self._secrets.address(""))
+        except httpx.InvalidURL:
+            raise ModelError(f"{self.endpoint!r} has no usable address. Check its url.") from None
+        return httpx.create_ssl_context()
+
+    def _client(self, security: "ssl.SSLContext") -> "httpx.AsyncClient":
+        import httpx
+
+        return httpx.AsyncClient(
+            headers={
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                **self._secrets.headers(),
+            },
+            timeout=httpx.Timeout(self.endpoint.timeout_s, connect=_CONNECT_TIMEOUT_S, pool=None),
+            limits=httpx.Limits(max_connections=1),
+            verify=security,
+            # A proxy of the environment cannot reach this machine's own loopback.
+            trust_env=not self._secrets.loopback,
+        )
+
+    async def _ask(self, line: _Line, request: ChatRequest) -> Completion | Failure:
+        """Return the outcome of one request, asked without alternatives where they are refused."""
+        try:
+            prompt = None if self.render is None else self.render(request.messages)
+        except ModelError as error:
+            return Failure("refused request", printable(self._secrets.cut(str(error))))
+        plainly = self._payload(request, prompt=prompt)
+        if not (request.alternatives and self._gives_alternatives):
+            return await self._ask_patiently(line, plainly)
+        outcome = await self._ask_patiently(line, self._payload(request, alternatives=True))
+        if not isinstance(outcome, Failure) or outcome.kind != "refused request":
+            return outcome
+        plain = await self._ask_patiently(line, plainly)
+        if isinstance(plain, Completion) and self._gives_alternatives:
+            self._gives_alternatives = False
+            logger.warning("%s gives no log-probabilities: %s", self.model, outcome.detail)
+        return plain
+
+    async def _ask_patiently(self, line: _Line, payload: dict[str, object]) -> Completion | Failure:
+        end = time.monotonic() + self.endpoint.patience_s
+        first_end = time.monotonic() + _FIRST_PATIENCE_S
+        longest = _FIRST_DELAY_S
+        while True:
+            stood = await self._gate.passage(end, line.lock)
+            if isinstance(stood, Failure):
+                return stood
+            end += stood
+            attempt = await self._attempt(line.client, payload, end - time.monotonic())
+            outcome = attempt.outcome
+            if isinstance(outcome, Completion):
+                self._remember_limit(payload)
+                return outcome
+            if attempt.refused == _LIMIT and "messages" in payload:
+                payload[_NEWER_LIMIT] = payload.pop(_LIMIT)
+                continue
+            wait = _jitter(longest) + (attempt.pause or 0.0)
+            longest = min(2 * longest, _LONGEST_DELAY_S)
+            if outcome.kind == "unreachable" and not self._reached:
+                end = min(end, first_end)
+            if outcome.kind not in _PASSING or time.monotonic() + wait >= end:
+                return outcome
+            self._tell_of_waiting(outcome, wait)
+            await asyncio.sleep(wait)
+
+    def _remember_limit(self, payload: dict[str, object]) -> None:
+        """Use the newer name of the limit from now on, once an answer has come under it."""
+        if _NEWER_LIMIT in payload and self._limit != _NEWER_LIMIT:
+            self._limit = _NEWER_LIMIT
+            logger.warning("%s takes %s in place of %s", self.model, _NEWER_LIMIT, _LIMIT)
+
+    def _tell_of_waiting(self, failure: Failure, wait: float) -> None:
+        level = logging.DEBUG if self._told else logging.WARNING
+        self._told = True
+        logger.log(
+            level,
+            "%s at %r: %s; asking again in %.1f s, and so on",
+            self.model,
+            self.endpoint,
+            failure.detail or failure.kind,
+            wait,
+        )
+
+    async def _attempt(
+        self, client: "httpx.AsyncClient", payload: dict[str, object], left: float
+    ) -> _Attempt:
+        """Return what one attempt came to; it ends in time even where a server drips bytes."""
+        import httpx
+
+        seconds = max(0.1, min(self.endpoint.timeout_s, left))
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._exchange(client, payload)
+        except (TimeoutError, httpx.TimeoutException):
+            return _Attempt(Failure("timed out", f"no answer within {seconds:.3g} s"))
+        except httpx.RequestError as error:
+            detail = self._secrets.cut(f"{type(error).__name__}: {error}")
+            return _Attempt(Failure("unreachable", printable(detail)))
+
+    async def _exchange(self, client: "httpx.AsyncClient", payload: dict[str, object]) -> _Attempt:
+        url = self._secrets.address("chat/completions" if "messages" in payload else "completions")
+        # Not by the client's own json: half a surrogate pair in a text would end the run.
+        content = json.dumps(payload).encode("ascii")
+        async with client.stream("POST", url, content=content) as reply:
+            self._reached = True
+            body = bytearray()
+            async for piece in reply.aiter_raw():
+                body += piece
+                if len(body) > BODY_LIMIT:
+                    detail = f"an answer of more than {BODY_LIMIT} bytes"
+                    return _Attempt(Failure("unreadable answer", detail))
+        text = body.decode("utf-8", "replace")
+        if reply.status_code == 200:
+            count = payload.get("n", 1)
+            assert isinstance(count, int)
+            return _Attempt(read_completion(text, self._secrets, count=count))
+        return self._refusal(reply, text, payload)
+
+    def _refusal(self, reply: "httpx.Response", body: str, payload: dict[str, object]) -> _Attempt:
+        """Return what a status other than 200 came to; a pause asked for is one for the whole client."""
+        failure = failure_of(reply.status_code, body, self._secrets.cut)
+        if reply.status_code == 400 and failure.kind == "refused request":
+            refused = refused_parameter(body, payload)
+            if refused is not None and refused != _LIMIT:
+                failure = denial_of(refused, failure.detail)
+            return _Attempt(failure, refused=refused)
+        pause = pause_asked_for(reply.headers.get("retry-after"))
+        if pause is None:
+            return _Attempt(failure)
+        pause = min(pause, RETRY_AFTER_LIMIT_S)
+        if reply.status_code in _PAUSING_STATUSES:
+            self._gate.close(pause, failure)
+        return _Attempt(failure, pause)
+
+    def _payload(
+        self, request: ChatRequest, *, prompt: str | None = None, alternatives: bool = False
+    ) -> dict[str, object]:
+        return payload_of(
+            request, model=self.model, prompt=prompt, alternatives=alternatives, limit=self._limit
+        )
+
+
+def _drive(work: "asyncio.Task[None]", finished: "_Queue") -> None:
+    """Run the work's loop until it is done or cancelled; put what went wrong, and at the end None."""
+    loop = work.get_loop()
+    try:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(work)
+        finished.put(None)
+    except BaseException as error:
+        finished.put(error)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def _drain(finished: "_Queue") -> Iterator[Finished]:
+    """Yield what the loop's thread puts, until it ends; raise what went wrong there."""
+    while (item := finished.get()) is not None:
+        if isinstance(item, BaseExceptionGroup):
+            raise item.exceptions[0]
+        if isinstance(item, BaseException):
+            raise item
+        yield item

@@ -1,0 +1,1 @@
+"""Likelihoods and rewards of packed conversations, without padding."""

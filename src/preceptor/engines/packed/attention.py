@@ -1,0 +1,305 @@
+"""Attention over a pack: each response attends to its prompt and itself, nothing is padded or masked away.
+
+transformers lets a caller register an attention function by name. Ours reads the layout of the pack being
+run from a context variable and attends segment by segment with PyTorch's scaled dot product attention, or to
+all segments in one call where the device has it (`varlen`); sliding windows, soft-capped scores and attention
+sinks of the architectures that have them are honoured.
+A model whose attention does not go through that interface is found out by the engine's self-check.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from preceptor.engines.packed.cpu.kernels import attends, kernels
+from preceptor.engines.packed.cuda.varlen import Sequences, attend_at_once, fits, sequences
+from preceptor.engines.packed.packing import Group, Pack
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "preceptor_packed"
+"""The name under which the attention function is registered with transformers."""
+
+
+@dataclass
+class PromptMemory:
+    """Keys and values, per layer, of a prompt that later packs resume; the state of its last token."""
+
+    layers: dict[int, "tuple[torch.Tensor, torch.Tensor]"] = field(default_factory=dict)
+    last_hidden: "torch.Tensor | None" = None
+
+
+@dataclass(frozen=True)
+class PackContext:
+    """What the attention function must know of the pack being run.
+
+    `device` is where its segments are attended to in one call (`varlen.usable`); None: one by one.
+    """
+
+    pack: Pack
+    resumed: PromptMemory | None
+    kept: PromptMemory | None
+    device: "torch.device | None" = None
+    masks: "dict[tuple[int, ...], torch.Tensor]" = field(default_factory=dict)
+
+    @cached_property
+    def sequences(self) -> Sequences | None:
+        """The segments of the pack where one call takes them all, the same in every layer."""
+        if self.device is None or not fits(self.pack):
+            return None
+        return sequences(self.pack, self.device)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How scores become weights in one layer."""
+
+    scale: float | None
+    window: int | None
+    softcap: float | None
+    sinks: "torch.Tensor | None"
+    block: int
+    masks: "dict[tuple[int, ...], torch.Tensor]"
+
+    @property
+    def plain(self) -> bool:
+        """Whether weights are the softmax of scaled products and nothing else."""
+        return self.softcap is None and self.sinks is None
+
+
+_current: ContextVar[PackContext] = ContextVar("preceptor_pack")
+
+
+@contextmanager
+def running(context: PackContext) -> Iterator[None]:
+    """Make `context` the pack that the registered attention function works on."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def is_running() -> bool:
+    """Whether a pack is being run here and now."""
+    return _current.get(None) is not None
+
+
+def register() -> None:
+    """Make `NAME` known to transformers as an attention implementation that needs no mask."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def _no_mask(*_args: object, **_kwargs: object) -> None:
+    return None
+
+
+def packed_attention(
+    module: "torch.nn.Module",
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: object = None,
+    **options: Any,
+) -> "tuple[torch.Tensor, None]":
+    """Attend within the current pack.
+
+    Shapes: query (1, heads, tokens, width), key and value (1, key heads, tokens, width); returns
+    (1, tokens, heads, value width). transformers fixes the signature.
+    """
+    context = _current.get()
+    scoring = _Scoring(
+        scale=options.get("scaling"),
+        window=options.get("sliding_window"),
+        softcap=options.get("softcap"),
+        sinks=options.get("s_aux"),
+        block=128 if query.device.type == "cpu" else 1024,
+        masks=context.masks,
+    )
+    layer = int(getattr(module, "layer_idx", 0) or 0)
+    states = (key, value)
+    first = context.pack.groups[0]  # the only one where a prompt is kept or resumed
+    if context.kept is not None:
+        prompt = _prompt_states(context, first, layer, states)
+        context.kept.layers[layer] = (prompt[0].clone(), prompt[1].clone())
+    if not scoring.plain or context.sequences is None:
+        return _one_by_one(context, layer, query, states, scoring), None
+    if first.resumed:
+        states = _joined(_prompt_states(context, first, layer, states), states)
+    options = {"scale": scoring.scale, "window": scoring.window}
+    return attend_at_once(query, *states, context.sequences, **options), None
+
+
+def _one_by_one(
+    context: PackContext,
+    layer: int,
+    query: "torch.Tensor",
+    states: "tuple[torch.Tensor, torch.Tensor]",
+    scoring: _Scoring,
+) -> "torch.Tensor":
+    """Attend segment by segment; (1, tokens, heads, value width)."""
+    key, value = states
+    output = query.new_empty((1, query.shape[2], query.shape[1], value.shape[-1]))
+    for group in context.pack.groups:
+        prompt = _prompt_states(context, group, layer, states)
+        if not group.resumed:
+            nothing = (prompt[0][:, :, :0], prompt[1][:, :, :0])
+            span = slice(group.start, group.stop)
+            _attend_after(nothing, query[:, :, span], prompt, scoring, output[:, span])
+        for branch in group.branches:
+            if branch.start == branch.stop:
+                continue
+            span = slice(branch.start, branch.stop)
+            own = (key[:, :, span], value[:, :, span])
+            _attend_after(prompt, query[:, :, span], own, scoring, output[:, span])
+    return output
+
+
+def _prompt_states(
+    context: PackContext, group: Group, layer: int, states: "tuple[torch.Tensor, torch.Tensor]"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    if group.resumed:
+        if context.resumed is None:
+            raise RuntimeError("a pack resumes a prompt that no pack kept")
+        return context.resumed.layers[layer]
+    key, value = states
+    return key[:, :, group.start : group.stop], value[:, :, group.start : group.stop]
+
+
+def _joined(
+    prompt: "tuple[torch.Tensor, torch.Tensor]", own: "tuple[torch.Tensor, torch.Tensor]"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return keys and values of the prompt followed by one's own."""
+    import torch
+
+    if not prompt[0].shape[2]:
+        return own
+    return torch.cat((prompt[0], own[0]), dim=2), torch.cat((prompt[1], own[1]), dim=2)
+
+
+def _attend_after(
+    prompt: "tuple[torch.Tensor, torch.Tensor]",
+    query: "torch.Tensor",
+    own: "tuple[torch.Tensor, torch.Tensor]",
+    scoring: _Scoring,
+    out: "torch.Tensor",
+) -> None:
+    """Attend causally to keys and values of the prompt and to one's own; `out` (1, tokens, heads, width)."""
+    compiled = kernels()
+    if compiled is not None and scoring.plain and attends(query, *prompt, *own):
+        scale = scoring.scale if scoring.scale is not None else query.shape[-1] ** -0.5
+        shared, latter = (prompt[0][0], prompt[1][0]), (own[0][0], own[1][0])
+        compiled.attend(query[0], shared, latter, out[0], scale=scale, window=scoring.window)
+        return
+    out.copy_(_attend(query, *_joined(prompt, own), scoring))
+
+
+def _attend(
+    query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", scoring: _Scoring
+) -> "torch.Tensor":
+    """Attend causally, the queries being the last positions of the keys; (1, tokens, heads, width)."""
+    import torch
+
+    length, total = query.shape[2], key.shape[2]
+    window = scoring.window if scoring.window and scoring.window < total else None
+    if length == total and window is None and scoring.plain:
+        return _weigh(query, key, value, None, scoring, causal=True)
+    outputs = []
+    for start in range(0, length, scoring.block):
+        stop = min(start + scoring.block, length)
+        low = max(0, total - length + start - window + 1) if window else 0
+        high = total - length + stop
+        mask = _band(
+            (start + total - length - low, stop - start, high - low), window, query, scoring
+        )
+        part = (query[:, :, start:stop], key[:, :, low:high], value[:, :, low:high])
+        outputs.append(_weigh(*part, mask, scoring, causal=False))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _band(
+    shape: tuple[int, int, int], window: int | None, like: "torch.Tensor", scoring: _Scoring
+) -> "torch.Tensor":
+    """Return what is added to scores, (queries, keys): 0 where a query sees a key, else -inf.
+
+    `shape` is (offset, queries, keys); query i stands at key `offset + i`. All layers share the masks.
+    """
+    import torch
+
+    known = (*shape, window or 0)
+    if known not in scoring.masks:
+        offset, queries, keys = shape
+        at = torch.arange(offset, offset + queries, device=like.device).unsqueeze(1)
+        keys_at = torch.arange(keys, device=like.device).unsqueeze(0)
+        seen = keys_at <= at
+        if window:
+            seen &= keys_at > at - window
+        mask = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
+        scoring.masks[known] = mask.masked_fill_(~seen, -torch.inf)
+    return scoring.masks[known]
+
+
+def _weigh(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    mask: "torch.Tensor | None",
+    scoring: _Scoring,
+    *,
+    causal: bool,
+) -> "torch.Tensor":
+    """Return the weighted values, (1, queries, heads, width)."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    heads, key_heads = query.shape[1], key.shape[1]
+    # Key heads become the batch so that grouped queries share them without being copied.
+    grouped = query.reshape(key_heads, heads // key_heads, *query.shape[2:])
+    keys = key.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
+    values = value.transpose(0, 1).expand(-1, heads // key_heads, -1, -1)
+    if query.is_cuda and mask is not None and heads != key_heads and scoring.plain:
+        # A last query that begins a block of its own gets the wrong mask where heads share memory
+        # (pytorch/pytorch#191937).
+        keys, values = keys.contiguous(), values.contiguous()
+    if scoring.plain:
+        weighed = scaled_dot_product_attention(
+            grouped, keys, values, attn_mask=mask, is_causal=causal, scale=scoring.scale
+        )
+    else:
+        weighed = _weigh_by_hand(grouped, keys, values, mask, scoring)
+    return weighed.reshape(1, heads, *weighed.shape[2:]).transpose(1, 2)
+
+
+def _weigh_by_hand(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    mask: "torch.Tensor | None",
+    scoring: _Scoring,
+) -> "torch.Tensor":
+    """Attend with capped scores (Gemma 2) or attention sinks (gpt-oss), which SDPA does not offer."""
+    import torch
+
+    scale = scoring.scale if scoring.scale is not None else query.shape[-1] ** -0.5
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scale
+    if scoring.softcap is not None:
+        scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
+    if mask is not None:
+        scores = scores + mask
+    if scoring.sinks is not None:
+        sinks = scoring.sinks.reshape(*query.shape[:2], 1, 1).expand(-1, -1, query.shape[2], 1)
+        scores = torch.cat((scores, sinks.to(scores.dtype)), dim=-1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return torch.matmul(weights[..., : key.shape[2]], value)
+
+
+def plain_attention(model: Any) -> str:
+    """Return the implementation that computes what the architecture means (Gemma 2: no SDPA)."""
+    capped = getattr(model.config, "attn_logit_softcapping", None)
+    return "sdpa" if getattr(model, "_supports_sdpa", False) and not capped else "eager"

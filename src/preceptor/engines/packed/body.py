@@ -1,0 +1,290 @@
+"""Run pairs through a model's body: packed, shared prompts, no padding; whatever is then read off its states.
+
+The fast path runs the body over packs (`packing`, `attention`). It rests on assumptions about the
+architecture, so at load it must reproduce the model's own forward pass on a small probe; a model for which
+it does not is run plainly, one pair at a time. On a CPU packs run side by side, one per core, which keeps
+each core's work in its own cache.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from preceptor.engines.base import TokenizedPair
+from preceptor.engines.packed import attention
+from preceptor.engines.packed.cpu.memory import (
+    gate_in_place,
+    is_out_of_memory,
+    keep_freed_memory,
+    normalise_at_once,
+    release_memory,
+    rotate_in_place,
+)
+from preceptor.engines.packed.cuda import varlen
+from preceptor.engines.packed.packing import Group, Pack, Plan, plan
+from preceptor.engines.packed.workers import side_by_side
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+TOKEN_BUDGET = {"cpu": 2048, "mps": 4096, "cuda": 16384}
+"""Tokens in one pack where the user does not say; halved whenever memory runs out."""
+
+_MOST_CPU_WORKERS = 8
+
+_PACKS_PER_WORKER = 8
+_SMALL_PACK = 1024
+"""Small work is cut into more packs than workers, so that these end together, but never below this size."""
+
+PROBE_BUDGET = 41
+"""Tokens in one pack of the probe; see `probe_pairs`."""
+
+
+class _OutOfMemory(Exception):
+    """Memory ran out in a row of `tokens`, which the pairs at `indices` need; `whole`: it cannot be split."""
+
+    def __init__(self, indices: list[int], tokens: int, *, whole: bool) -> None:
+        super().__init__("out of memory")
+        self.indices = indices
+        self.tokens = tokens
+        self.whole = whole
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where and how the engine runs; nothing here changes a number beyond rounding.
+
+    `token_budget` None takes the device's default; `keep_tokens` also returns every token's statistics;
+    `packed` False forces the plain path.
+    """
+
+    token_budget: int | None = None
+    keep_tokens: bool = False
+    packed: bool = True
+
+
+class Indexed(Protocol):
+    """What an engine finds out about the pair at `index`."""
+
+    @property
+    def index(self) -> int:
+        """The pair's place in the sequence that was given."""
+        ...
+
+
+Found = TypeVar("Found", bound=Indexed)
+
+
+class PackedEngine(Generic[Found]):
+    """A loaded model on the device it lies on; a subclass says what is read off its hidden states."""
+
+    def __init__(self, model: Any, options: EngineOptions | None = None) -> None:
+        self.model = model.eval()
+        self.options = options or EngineOptions()
+        self.device = next(model.parameters()).device
+        self.budget = self.options.token_budget or TOKEN_BUDGET.get(self.device.type, 4096)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            gate_in_place(model)
+            normalise_at_once(model)
+            rotate_in_place(model)
+        attention.register()
+        self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
+        self.packed = self.options.packed and self._reproduces_itself()
+        if self.options.packed and self.at_once and not self.packed:
+            self.at_once = False  # widths of heads, say, that the one call does not take
+            self.packed = self._reproduces_itself()
+        self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
+        if self.options.packed and not self.packed:
+            logger.warning(
+                "%s cannot be packed: its responses are scored one by one, which is slower",
+                type(model).__name__,
+            )
+
+    def _read_off(
+        self, context: attention.PackContext, hidden: "torch.Tensor", pairs: Sequence[TokenizedPair]
+    ) -> list[Found]:
+        """Return what a pack's hidden states (tokens, width) tell of each of its pairs."""
+        raise NotImplementedError
+
+    def _plainly(self, index: int, pair: TokenizedPair) -> Found:
+        """Return the same of one pair by the model's own forward pass."""
+        raise NotImplementedError
+
+    def _alike(self, packed: Sequence[Found], plain: Sequence[Found]) -> bool:
+        """Whether the probe's packed results are those of the plain path, in the same order."""
+        raise NotImplementedError
+
+    def measure(self, pairs: Sequence[TokenizedPair]) -> Iterator[list[Found]]:
+        """Yield what is found of every pair once, a batch at a time, in any order.
+
+        Memory errors halve the token budget and cost only the batch they met. A pair that does not fit in
+        memory alone is left out and warned of: where there is more memory, it can be measured.
+        """
+        waiting = dict.fromkeys(range(len(pairs)))
+        alone: list[int] = []
+        while waiting:
+            workers = 1 if alone else self._workers()
+            try:
+                for batch in self._run(pairs, alone or list(waiting), workers):
+                    for found in batch:
+                        del waiting[found.index]
+                    yield batch
+            except _OutOfMemory as error:
+                if error.whole and workers > 1:
+                    alone = error.indices  # other packs had their share of the memory
+                else:
+                    self._shrink(error, waiting)
+            alone = [index for index in alone if index in waiting]
+
+    def _shrink(self, error: _OutOfMemory, waiting: dict[int, None]) -> None:
+        release_memory(self.device.type)
+        if not error.whole and self.budget > 1:
+            self.budget = max(1, min(self.budget, error.tokens or self.budget) // 2)
+            logger.warning("out of memory: going on with %d tokens per batch", self.budget)
+            return
+        for index in error.indices:
+            del waiting[index]
+        logger.warning(
+            "%d tokens in one row do not fit in memory and %s left out: run again where there is more, or "
+            "with a smaller --max-length",
+            error.tokens,
+            "a response is" if len(error.indices) == 1 else f"{len(error.indices)} responses are",
+        )
+
+    def _run(
+        self, pairs: Sequence[TokenizedPair], indices: list[int], workers: int
+    ) -> Iterator[list[Found]]:
+        if not self.packed:
+            for index in indices:
+                with _naming_rows([index], len(pairs[index].prompt + pairs[index].response)):
+                    found = self._plainly(index, pairs[index])
+                yield [found]
+            return
+        budget = self.budget
+        if workers > 1:
+            tokens = sum(len(pairs[index].response) for index in indices)
+            budget = min(budget, max(_SMALL_PACK, tokens // (workers * _PACKS_PER_WORKER)))
+        yield from self._run_plans(pairs, plan(pairs, indices, budget=budget), workers)
+
+    def _run_plans(
+        self, pairs: Sequence[TokenizedPair], plans: Iterable[Plan], workers: int
+    ) -> Iterator[list[Found]]:
+        if workers > 1:
+            # The longest first, so that the workers end at about the same time.
+            plans = sorted(plans, key=lambda one: one.tokens, reverse=True)
+        jobs = (_Job(one.pack, following=one.resuming) for one in plans)
+        batches = side_by_side(lambda job: self._run_job(job, pairs), jobs, workers)
+        yield from (batch for batch in batches if batch)
+
+    def _workers(self) -> int:
+        import torch
+
+        return min(torch.get_num_threads(), _MOST_CPU_WORKERS) if self.device.type == "cpu" else 1
+
+    def _run_job(
+        self, job: "_Job", pairs: Sequence[TokenizedPair]
+    ) -> tuple[list[Found], list["_Job"]]:
+        """Run a pack; return what is found of its pairs, and the packs that resume its prompt."""
+        import torch
+
+        kept = attention.PromptMemory() if job.following else None
+        device = self.device if self.at_once else None
+        context = attention.PackContext(job.pack, job.resumed, kept, device)
+        # Inside the job: a generator must not hold inference mode while it is suspended.
+        whole = len(job.pack.indices) <= 1
+        with _naming_rows(job.indices, len(job.pack.ids), whole=whole), torch.inference_mode():
+            hidden = self._hidden(context)
+            if kept is not None:
+                kept.last_hidden = hidden[-1:].clone()
+                following = sorted(job.following, key=lambda pack: len(pack.ids), reverse=True)
+                return [], [_Job(pack, resumed=kept) for pack in following]
+            return self._read_off(context, hidden, pairs), []
+
+    def _hidden(self, context: attention.PackContext) -> "torch.Tensor":
+        """Return the body's last hidden states of the pack's tokens, (tokens, width)."""
+        import torch
+
+        pack = context.pack
+        if not pack.ids:
+            assert context.resumed is not None and context.resumed.last_hidden is not None
+            return context.resumed.last_hidden[:0]
+        ids = torch.tensor([pack.ids], device=self.device)
+        positions = torch.tensor([pack.positions], device=self.device)
+        with attention.running(context):
+            output = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _last_prompt_state(
+        self, context: attention.PackContext, group: Group, hidden: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Return the state that predicts the first token of each response of the group, (1, width)."""
+        if group.resumed:
+            assert context.resumed is not None and context.resumed.last_hidden is not None
+            return context.resumed.last_hidden
+        return hidden[group.stop - 1 : group.stop]
+
+    def _use_attention(self, name: str) -> None:
+        self.model.set_attn_implementation(name)
+
+    def _reproduces_itself(self) -> bool:
+        """Whether the packed path gives the model's own results on a small probe."""
+        if getattr(self.model.config, "attention_chunk_size", None):
+            return False
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        pairs = probe_pairs(vocabulary)
+        try:
+            self._use_attention("eager")
+            plain = [self._plainly(index, pair) for index, pair in enumerate(pairs)]
+            self._use_attention(attention.NAME)
+            plans = plan(pairs, range(len(pairs)), budget=PROBE_BUDGET)
+            found = [one for batch in self._run_plans(pairs, plans, workers=1) for one in batch]
+            return self._alike(sorted(found, key=lambda one: one.index), plain)
+        except Exception as error:  # any failure of an unknown architecture means: run it plainly
+            logger.debug("the packed path failed its probe", exc_info=error)
+            return False
+
+
+def probe_pairs(vocabulary: int) -> list[TokenizedPair]:
+    """Return pairs that meet every shape of a pack at `PROBE_BUDGET`.
+
+    The first prompt is resumed by two packs of two responses each; the others share a row, the one with two
+    responses, the other with one.
+    """
+    ids = [(7919 * step + 11) % vocabulary for step in range(64)]
+    first, second, third = tuple(ids[:9]), tuple(ids[9:14]), tuple(ids[14:17])
+    prompts = (first, second, first, third, first, second, first)
+    return [
+        TokenizedPair(prompt, tuple(ids[start : start + 12]))
+        for prompt, start in zip(prompts, range(14, 56, 6), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A pack to run; the prompt it resumes, or the packs that will resume its own."""
+
+    pack: Pack
+    resumed: attention.PromptMemory | None = None
+    following: tuple[Pack, ...] = ()
+
+    @property
+    def indices(self) -> list[int]:
+        """The pairs that need this pack."""
+        return [index for pack in (self.pack, *self.following) for index in pack.indices]
+
+
+@contextmanager
+def _naming_rows(indices: list[int], tokens: int, *, whole: bool = True) -> Iterator[None]:
+    """Turn a memory error into one that says which pairs met it, and whether fewer would do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _OutOfMemory(indices, tokens, whole=whole) from error

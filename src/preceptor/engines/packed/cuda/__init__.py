@@ -1,0 +1,1 @@
+"""What the packed engine does differently on a CUDA device."""

@@ -1,0 +1,283 @@
+"""From hidden states to token statistics, a tile of the vocabulary at a time.
+
+The matrix `tokens x vocabulary` never exists: for each tile the logits are computed, folded into a
+log-normaliser, an entropy and a count of likelier tokens, and overwritten by the next tile. On a
+CPU the tile stays in cache, so that the folding costs a few percent of the multiplication it follows.
+"""
+
+import logging
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from preceptor.engines.base import RANK_LIMIT
+from preceptor.engines.packed.cpu.kernels import fits, kernels, switched_off
+from preceptor.engines.packed.cpu.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_EXPONENT_LIMIT = 60.0
+"""Below this size a float32 logit can be exponentiated as it is, without losing its sum's precision."""
+
+
+class TokenTensors(NamedTuple):
+    """Statistics of n tokens, each of shape (n,) in float32: nats, clipped ranks, nats."""
+
+    nll: "torch.Tensor"
+    rank: "torch.Tensor"
+    entropy: "torch.Tensor"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A model's output layer: `logits = cap(scale * (hidden @ weight.T + bias))`.
+
+    `weight` is (vocabulary, hidden), `bias` (vocabulary,) or None. `cap` is Gemma 2's soft-capping.
+    `rows` x `columns` is the size of a tile.
+    """
+
+    weight: "torch.Tensor"
+    bias: "torch.Tensor | None" = None
+    scale: float = 1.0
+    softcap: float | None = None
+    rows: int = 1024
+    columns: int = 1024
+
+    def statistics(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
+        """Return the statistics of the `targets` (n,) predicted from `hidden` (n, width)."""
+        import torch
+
+        # Blocks of one size: a short last one would read all weights for a few tokens.
+        blocks = -(-hidden.shape[0] // self.rows)
+        parts = [
+            self._block(*block)
+            for block in zip(hidden.tensor_split(blocks), targets.tensor_split(blocks), strict=True)
+        ]
+        return TokenTensors(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def logits(self, hidden: "torch.Tensor", first: int, out: "torch.Tensor") -> "torch.Tensor":
+        """Return the logits of `out.shape[1]` vocabulary entries from `first` on, in float32.
+
+        `out` has the type of `hidden`, or is float32 where the device can sum into it (`_sums_in_full`).
+        """
+        import torch
+
+        tile = slice(first, first + out.shape[1])
+        weight = self.weight[tile].t()
+        if out.dtype == hidden.dtype:
+            torch.mm(hidden, weight, out=out)
+        else:
+            torch.mm(hidden, weight, out_dtype=out.dtype, out=out)
+        if self.bias is not None:
+            out += self.bias[tile]
+        logits = out.float()
+        if self.scale != 1.0:
+            logits *= self.scale
+        if self.softcap is not None:
+            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits
+
+    def _target_logits(
+        self, hidden: "torch.Tensor", targets: "torch.Tensor", dtype: "torch.dtype"
+    ) -> "torch.Tensor":
+        # Summed in full and rounded once, as the multiplication does that gives logits of this type.
+        products = hidden.float() * self.weight[targets].float()
+        logits = products.sum(-1).to(dtype)
+        if self.bias is not None:
+            logits = logits + self.bias[targets]
+        logits = logits.float() * self.scale
+        return logits if self.softcap is None else (logits / self.softcap).tanh() * self.softcap
+
+    def _block(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
+        import torch
+
+        count, vocabulary = hidden.shape[0], self.weight.shape[0]
+        columns = min(self.columns, vocabulary)
+        dtype = torch.float32 if _sums_in_full(hidden.device, hidden.dtype) else hidden.dtype
+        fold = _fold_for(targets, self._target_logits(hidden, targets, dtype), columns=columns)
+        memory = hidden.new_empty(count * columns, dtype=dtype)
+        for first in range(0, vocabulary, columns):
+            size = min(columns, vocabulary - first)
+            out = memory[: count * size].view(count, size)
+            fold.add(self.logits(hidden, first, out), first)
+        return fold.result()
+
+
+@cache
+def _sums_in_full(device: "torch.device", dtype: "torch.dtype") -> bool:
+    """Whether a product of this type can be had in float32, as it was summed, and not rounded first.
+
+    The product takes a tenth longer. In bfloat16 rounded logits are off by 1/256 of their size, and many
+    become equal.
+    """
+    import torch
+
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    one = torch.ones(16, 16, device=device, dtype=dtype)
+    try:
+        torch.mm(one, one, out_dtype=torch.float32, out=torch.empty_like(one, dtype=torch.float32))
+    except (TypeError, RuntimeError) as error:  # an earlier version, or another maker's device
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+CompiledFold = Callable[..., None]
+"""Folds a tile into statistics; see `Kernels.fold`."""
+
+
+def _fold_for(
+    targets: "torch.Tensor", target_logits: "torch.Tensor", *, columns: int
+) -> "_CompiledFold | _Fold":
+    compiled = _compiled_fold(target_logits)
+    if compiled is None:
+        return _Fold(targets, target_logits, columns=columns)
+    return _CompiledFold(compiled, targets, target_logits)
+
+
+def _compiled_fold(like: "torch.Tensor") -> CompiledFold | None:
+    found = kernels()
+    if found is not None and fits(like):
+        return found.fold
+    return _device_fold(like.device) if like.is_cuda and not switched_off() else None
+
+
+@cache
+def _device_fold(device: "torch.device") -> CompiledFold | None:
+    """Return the fold of a CUDA device; None where Triton is not there or its results are not right."""
+    import torch
+
+    logits = torch.linspace(-9, 9, 36_000, device=device).view(3, 12_000)
+    targets = torch.tensor([0, 6_000, 11_999], device=device)
+    thresholds = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    try:
+        from preceptor.engines.packed.cuda.triton_fold import fold
+
+        compiled = _CompiledFold(fold, targets, thresholds)
+        for first, last in ((0, 5_000), (5_000, 12_000)):
+            compiled.add(logits[:, first:last].contiguous(), first)
+        plain = _Fold(targets, thresholds, columns=12_000)
+        plain.add(logits, 0)
+        pairs = zip(compiled.result(), plain.result(), strict=True)
+        if not all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs):
+            raise ValueError("Triton's results are not right")
+    # Triton builds what it runs, and fails in its own ways where a compiler or a driver does not suit it.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        logger.info("tiles are folded by PyTorch's operations, which is slower: %s", error)
+        return None
+    return fold
+
+
+class _CompiledFold:
+    """What `_Fold` does, in one walk over each tile."""
+
+    def __init__(
+        self, fold: CompiledFold, targets: "torch.Tensor", target_logits: "torch.Tensor"
+    ) -> None:
+        import torch
+
+        self._fold = fold
+        self.targets = targets.contiguous()
+        self.threshold = target_logits
+        self.target = target_logits.clone()
+        # In units of ln 2, as the compiled steps count; the target's logit is seldom far from the largest.
+        self.top = target_logits / math.log(2)
+        self.total = torch.zeros_like(target_logits, dtype=torch.float64)
+        self.weighted = torch.zeros_like(self.total)
+        self.above = torch.zeros_like(target_logits)
+
+    def add(self, logits: "torch.Tensor", first: int) -> None:
+        """Fold in the tile `logits` (tokens, columns), whose first column is entry `first`."""
+        statistics = (self.top, self.total, self.weighted, self.above)
+        self._fold(logits, first, self.targets, self.threshold, self.target, *statistics)
+
+    def result(self) -> TokenTensors:
+        """Return the statistics over all tiles."""
+        shift = self.total.log()
+        nll = (self.top.double() * math.log(2) - self.target) + shift
+        entropy = shift - self.weighted / self.total * math.log(2)
+        rank = (self.above + 1).clamp(max=RANK_LIMIT)
+        return TokenTensors(nll.float(), rank, entropy.float())
+
+
+class _Fold:
+    """Running statistics of a block of tokens over the tiles of the vocabulary."""
+
+    def __init__(
+        self, targets: "torch.Tensor", target_logits: "torch.Tensor", *, columns: int
+    ) -> None:
+        self.threshold = target_logits
+        self.target = target_logits.clone()
+        self.above = target_logits.new_zeros(target_logits.shape)
+        self.scratch = target_logits.new_empty(len(targets) * columns)
+        self.normalisers: list[torch.Tensor] = []
+        self.entropies: list[torch.Tensor] = []
+        ordered, order = targets.sort()
+        tiles = (ordered // columns).tolist()
+        self.rows_of: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for tile in set(tiles):
+            span = slice(bisect_left(tiles, tile), bisect_right(tiles, tile))
+            self.rows_of[tile * columns] = (order[span], ordered[span] - tile * columns)
+
+    def add(self, logits: "torch.Tensor", first: int) -> None:
+        """Fold in the tile `logits` (tokens, columns), whose first column is entry `first`; overwrites it."""
+        import torch
+
+        scratch = self.scratch[: logits.numel()].view_as(logits)
+        top = logits.amax(-1)
+        shifted = not float(torch.linalg.vector_norm(top, torch.inf)) < _EXPONENT_LIMIT
+        # NaN counts as shifted and stays NaN: the caller turns it into a note.
+        source = torch.sub(logits, top.unsqueeze(-1), out=scratch) if shifted else logits
+        weights = torch.exp(source, out=scratch)
+        total = weights.sum(-1)
+        normaliser = total.log() + top if shifted else total.log()
+        self.normalisers.append(normaliser)
+        self.entropies.append(normaliser - weights.mul_(logits).sum(-1).div_(total))
+        self._rank(logits, first, top)
+
+    def _rank(self, logits: "torch.Tensor", first: int, top: "torch.Tensor") -> None:
+        import torch
+
+        if first in self.rows_of:
+            rows, places = self.rows_of[first]
+            self.target[rows] = logits[rows, places]
+            logits[rows, places] = -torch.inf
+        # Most tokens are likelier than a whole tile: only the others are worth counting in.
+        below = (top > self.threshold).nonzero().squeeze(-1)
+        likelier = logits[below] > self.threshold[below].unsqueeze(-1)
+        self.above.index_add_(0, below, likelier.sum(-1, dtype=self.above.dtype))
+
+    def result(self) -> TokenTensors:
+        """Return the statistics over all tiles."""
+        import torch
+
+        normalisers = torch.stack(self.normalisers, dim=1)
+        normaliser = normalisers.logsumexp(dim=1)
+        shares = normalisers - normaliser.unsqueeze(1)
+        # Not normaliser minus expected logit: far from zero (GPT-2's lie near -100) the two cancel.
+        entropy = (shares.exp() * (torch.stack(self.entropies, dim=1) - shares)).sum(dim=1)
+        rank = (self.above + 1).clamp(max=RANK_LIMIT)
+        return TokenTensors(normaliser - self.target, rank, entropy)
+
+
+def fold_logits(logits: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
+    """Return the statistics of `targets` (n,) under ready logits (n, vocabulary); overwrites them."""
+    import torch
+
+    parts = []
+    for start in range(0, len(targets), 128):
+        block, goal = logits[start : start + 128].float(), targets[start : start + 128]
+        fold = _Fold(goal, block.gather(1, goal.unsqueeze(1)).squeeze(1), columns=block.shape[1])
+        fold.add(block, 0)
+        parts.append(fold.result())
+    return TokenTensors(*(torch.cat(column) for column in zip(*parts, strict=True)))

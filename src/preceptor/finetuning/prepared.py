@@ -1,0 +1,63 @@
+"""What is known of a tuning before a weight is loaded: rows, steps, template, identity.
+
+The one idea: everything that can be refused is refused here, and a plan needs no more than this.
+"""
+
+import os
+from dataclasses import dataclass
+
+from preceptor.config.base import Machine
+from preceptor.config.recipe import Recipe, Steps, steps_of
+from preceptor.engines.models import LocatedModel, load_tokenizer
+from preceptor.engines.templates import ChatTemplate, choose_template
+from preceptor.finetuning.checkpoint import tuned_identity
+from preceptor.finetuning.dataset import Conversations
+from preceptor.finetuning.labels import Labeller, TrainingRows
+from preceptor.store.identity import Identity
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before a weight is loaded."""
+
+    student: LocatedModel
+    recipe: Recipe
+    machine: Machine
+    template: ChatTemplate
+    rows: TrainingRows
+    steps: Steps
+    identity: Identity
+
+
+def devices() -> int:
+    """Return how many processes train together, as the launcher says; 1 without one."""
+    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def is_main_process() -> bool:
+    """Tell whether this process speaks for all that train together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def prepare(
+    student: LocatedModel,
+    conversations: Conversations,
+    recipe: Recipe,
+    *,
+    machine: Machine,
+    devices: int = 1,
+) -> Prepared:
+    """Return the rows, steps and identity of a tuning, without loading any weights.
+
+    Raises:
+        StudyError: the recipe does not fit the devices, or there is no such template.
+        ModelError: the tokenizer cannot be used, or no token ends a turn.
+        DataError: nothing is left to train on.
+    """
+    recipe = recipe.on(machine)
+    template = choose_template(recipe.template, student.folder)
+    identity = tuned_identity(student, conversations.digest, recipe)
+    labeller = Labeller(load_tokenizer(student), template, max_length=recipe.max_length)
+    rows = labeller.label(conversations.rows)
+    steps = steps_of(recipe, len(rows.rows), devices=devices)
+    return Prepared(student, recipe, machine, template, rows, steps, identity)

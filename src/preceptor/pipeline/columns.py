@@ -1,0 +1,156 @@
+"""Put stored columns together as measures of teachers on instructions.
+
+The one idea: rows of the store are responses; a ranking compares teachers on instructions. Between them lie
+the study's reading of the loss, the mean over samples, and the account of what has no score and why.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.config.study import Study
+from preceptor.data.table import Choice
+from preceptor.errors import StudyError
+from preceptor.pipeline.plan import REFERENCE
+from preceptor.ranking.measurements import Measurements
+from preceptor.ranking.metrics import within_instruction
+from preceptor.scorers.base import Array, StoredScorer
+from preceptor.scorers.likelihood import LikelihoodScorer, instruction_following_difficulty
+
+_REASONS = 3
+
+
+class Assembly:
+    """Puts stored columns together as measures, (teachers, instructions)."""
+
+    def __init__(self, choice: Choice, study: Study, kinds: Sequence[str]) -> None:
+        self.choice = choice
+        self.kinds = kinds
+        self.reading = study.reading
+        self.notes: dict[int, str] = {}
+        self.truncated: dict[str, int] = {}
+        self.cut: dict[str, int] = {}
+
+    def measurements(
+        self, scorers: Sequence[StoredScorer], stored: Sequence[Mapping[str, NDArray[Any]]]
+    ) -> Measurements:
+        """Return the measures of these scorers and of the data, from what is stored of each."""
+        roster = self.choice.roster
+        rows = {name: column[self.choice.rows] for name, column in roster.values.items()}
+        for scorer, columns in zip(scorers, stored, strict=True):
+            self._note(scorer, columns)
+            rows |= scorer.derive({name: columns[name] for name in scorer.columns})
+        self._require_scores()
+        plain_loss = rows.get("loss")
+        rows, denominators = self._formed(rows)
+        values = {name: self.choice.averaged(column) for name, column in rows.items()}
+        if "persyn" in self.kinds and plain_loss is not None:
+            values["likelihood_share"] = within_instruction(-self.choice.averaged(plain_loss))
+            values["reward_share"] = within_instruction(values["reward"])
+        return Measurements(
+            teachers=roster.teachers,
+            instructions=self.choice.asked,
+            values=values,
+            denominators={n: self.choice.averaged(column) for n, column in denominators.items()},
+            dropped=self.choice.reasons(self.notes),
+            truncated=self.truncated,
+        )
+
+    def _require_scores(self) -> None:
+        """Refuse a teacher of whom no response has a score, and say why it has none."""
+        teacher = self.choice.roster.teacher[self.choice.rows]
+        noted = np.bincount(teacher[list(self.notes)], minlength=len(self.choice.roster.teachers))
+        bare = np.flatnonzero(noted == np.bincount(teacher, minlength=len(noted))).tolist()
+        if not bare:
+            return
+        names = ", ".join(f"'{self.choice.roster.teachers[place]}'" for place in bare)
+        of_bare = [note for row, note in self.notes.items() if teacher[row] in bare]
+        reasons = ", ".join(f"{why} ({n:,})" for why, n in Counter(of_bare).most_common(_REASONS))
+        raise StudyError(
+            f"Not one response of {names} has a score: {reasons}. {_advice(of_bare)}Else leave the teacher "
+            "out."
+        )
+
+    def _note(self, scorer: StoredScorer, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Take down why rows have no score, and how many were cut."""
+        noted = columns["note"] != None  # noqa: E711  (elementwise)
+        for place in np.flatnonzero(noted).tolist():
+            self.notes.setdefault(place, str(columns["note"][place]))
+        absent = ~noted
+        for name in scorer.columns:
+            absent &= np.isnan(columns[name])
+        for place in np.flatnonzero(absent).tolist():
+            self.notes.setdefault(place, f"not scored yet ({scorer.name})")
+        if "truncated" not in columns:
+            return
+        weights = np.nan_to_num(columns["truncated"])
+        if not isinstance(scorer, LikelihoodScorer) or scorer.suffix:
+            self.cut[scorer.name] = int(weights.sum())
+        elif not self.truncated:
+            roster = self.choice.roster
+            counts = np.bincount(
+                roster.teacher[self.choice.rows], weights=weights, minlength=len(roster.teachers)
+            )
+            self.truncated = dict(zip(roster.teachers, counts.astype(int).tolist(), strict=True))
+
+    def told(self) -> list[str]:
+        """Return a sentence for each scorer but the student that had to cut responses."""
+        return [
+            f"For {name}, {count:,} responses were longer than its maximum length and cut at their end."
+            for name, count in self.cut.items()
+            if count
+        ]
+
+    def _formed(self, rows: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the rows' measures under the study's reading of the loss, and denominators."""
+        _form_difficulty(rows, REFERENCE)
+        if "nll" in rows:
+            rows["information"] = rows["nll"]
+        unconditional, sums = _form_difficulty(rows, "")
+        if self.reading.conditioning == "unconditional" and unconditional is not None:
+            rows["loss"] = unconditional
+        total = sums[self.reading.conditioning]
+        if total is None or self.reading.reduction == "token-mean":
+            return rows, {}
+        tokens = total / rows["loss"]
+        rows["loss"] = total
+        return rows, {"loss": tokens} if self.reading.reduction == "corpus-token-mean" else {}
+
+
+_ADVICE = {
+    "non-finite": "Non-finite numbers come of damaged weights or of half precision: fetch the model again "
+    "or try --dtype float32. ",
+    "no room": "Where a prompt leaves no room, give a larger --max-length. ",
+    "no score in the judge": "A judge that thinks aloud needs more max_tokens (in a study file), one that "
+    "does not follow the rubric is too weak. ",
+    "not scored yet": "What could not be scored for lack of memory or of an answer is asked again: run "
+    "again. ",
+}
+"""What to do, by what the notes begin with."""
+
+
+def _advice(notes: Sequence[str]) -> str:
+    return "".join(
+        told for start, told in _ADVICE.items() if any(note.startswith(start) for note in notes)
+    )
+
+
+def _form_difficulty(
+    rows: dict[str, Array], suffix: str
+) -> tuple[Array | None, dict[str, Array | None]]:
+    """Form IFD where both passes are there; take out and return what is only a means to an end.
+
+    That is the unconditional loss, and the sums over tokens of both passes.
+    """
+    conditional = rows.get(f"loss{suffix}")
+    unconditional = rows.pop(f"loss_unconditional{suffix}", None)
+    sums = {
+        "conditional": rows.pop(f"nll{suffix}", None),
+        "unconditional": rows.pop(f"nll_unconditional{suffix}", None),
+    }
+    if conditional is not None and unconditional is not None:
+        rows[f"ifd{suffix}"] = instruction_following_difficulty(conditional, unconditional)
+    return unconditional, sums

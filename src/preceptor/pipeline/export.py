@@ -1,0 +1,270 @@
+"""Turn a study into a data set ready to train on: rank, pick, write, with a card that says how.
+
+A teacher's data set holds all its responses; a choice for each instruction covers those compared. Everything
+the choice rests on stands in the card.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preceptor.config.base import Machine
+from preceptor.config.catalogue import find_teacher
+from preceptor.config.study import Student, Study
+from preceptor.errors import StudyError, nearest
+from preceptor.export.writer import (
+    Card,
+    Format,
+    Layout,
+    TeacherUse,
+    Written,
+    require_free,
+    write_examples,
+    write_pairs,
+)
+from preceptor.pipeline import plan
+from preceptor.pipeline import select as picking
+from preceptor.pipeline.load import Opened, open_data, source_of
+from preceptor.pipeline.rank import rank_opened
+from preceptor.pipeline.score import Progress
+from preceptor.pipeline.select import Picked, Rule
+from preceptor.pipeline.sources import GeneratedSource
+from preceptor.ranking.result import Ranking
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write.
+
+    `teacher` names whose responses to take; `each` instead picks by this rule for every instruction; without
+    either the best teacher of the ranking is taken. `pairs` writes the best and the worst response by `each`
+    (default reward) where their scores are more than `margin` apart. `student` and `reward` say which, where
+    the study has several. `every_sample` takes all samples of a teacher.
+    """
+
+    layout: Layout = "messages"
+    format: Format = "jsonl"
+    teacher: str | None = None
+    each: Rule | None = None
+    pairs: bool = False
+    margin: float = 0.0
+    student: str | None = None
+    reward: str | None = None
+    every_sample: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.teacher and (self.each or self.pairs):
+            raise StudyError(
+                f"The teacher '{self.teacher}' is named, and responses are to be picked for each "
+                "instruction: choose one of the two."
+            )
+        if self.margin and not self.pairs:
+            raise StudyError("A margin is given without pairs: ask for pairs, or leave it out.")
+        if not self.margin >= 0:
+            raise StudyError(f"margin = {self.margin}: expected 0 or more, in units of the score.")
+
+
+def export(
+    study: Study, machine: Machine, folder: Path, options: ExportOptions, progress: Progress
+) -> Written:
+    """Write the data set that the options choose to `folder`; only what the store lacks is computed.
+
+    Raises:
+        PreceptorError: the study cannot be ranked as far as the choice needs, or the folder cannot be
+            written.
+    """
+    student = _student(study, options)
+    # All that can be refused is, before anything is paid for.
+    require_free(folder, overwrite=options.overwrite)
+    _require_teacher(study, options.teacher)
+    source = source_of(study, machine)
+    if isinstance(source, GeneratedSource) and (options.each or options.pairs):
+        _require_reward(study, references=bool(source.questions.references))
+    opened = _opened(open_data(study, machine, progress, source=source), options)
+    work = _Export(opened, study, machine, folder, options, student, progress)
+    return work.each() if options.each or options.pairs else work.teacher()
+
+
+def _student(study: Study, options: ExportOptions) -> Student | None:
+    names = [student.name for student in study.students]
+    if options.student is None and len(names) > 1:
+        raise StudyError(f"The study has the students {', '.join(names)}: say for which to choose.")
+    if options.student is not None and options.student not in names:
+        known = ", ".join(names) or "none"
+        raise StudyError(
+            f"No student '{options.student}' in the study. Known: {known}."
+            f"{nearest(options.student, names)}"
+        )
+    found = [s for s in study.students if options.student in (None, s.name)]
+    return found[0] if found else None
+
+
+def _require_teacher(study: Study, teacher: str | None) -> None:
+    """Refuse a misspelled teacher before any is asked; those in files are known only when they are read."""
+    names = [point.name for one in study.teachers for point in one.points()]
+    names += [derived.name for derived in study.derived]
+    if teacher is not None and not study.data.responses and teacher not in names:
+        known = ", ".join(f"'{name}'" for name in names)
+        raise StudyError(f"No teacher '{teacher}'. Known: {known}.{nearest(teacher, names)}")
+
+
+def _require_reward(study: Study, *, references: bool) -> None:
+    if None in plan.reward_sources(study, references=references):
+        raise StudyError(
+            "Responses to each instruction are picked by their rewards, and the study has none: give it a "
+            "[reward], or take one teacher's."
+        )
+
+
+def _opened(data: Sequence[Opened], options: ExportOptions) -> Opened:
+    names = [opened.reward_name for opened in data]
+    if options.reward is None and len(data) > 1:
+        raise StudyError(f"The study has the rewards {'; '.join(names)}: say by which to choose.")
+    if options.reward is not None and options.reward not in names:
+        raise StudyError(
+            f"No reward '{options.reward}' in the study. Known: {'; '.join(names)}."
+            f"{nearest(options.reward, names)}"
+        )
+    return next(o for o in data if options.reward in (None, o.reward_name))
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One export under way."""
+
+    opened: Opened
+    study: Study
+    machine: Machine
+    folder: Path
+    options: ExportOptions
+    student: Student | None
+    progress: Progress
+
+    def teacher(self) -> Written:
+        """Write one teacher's responses."""
+        ranking = None
+        teacher, how = self.options.teacher, f"All responses of {self.options.teacher}, as named."
+        if teacher is None:
+            ranking = self._ranking()
+            teacher = ranking.teachers[0].teacher
+            how = f"All responses of the best teacher. {ranking.verdict()}"
+        roster = self.opened.choice.roster
+        picked = picking.of_teacher(roster, teacher, every_sample=self.options.every_sample)
+        return self._write(picked, self._card(how, [picked], ranking))
+
+    def each(self) -> Written:
+        """Write the best response to each instruction, or the best and the worst."""
+        options, roster = self.options, self.opened.choice.roster
+        rule = options.each or "reward"
+        found = picking.scored(
+            self.opened,
+            self.study,
+            self.machine,
+            student=self.student,
+            rule=rule,
+            progress=self.progress,
+        )
+        whom = f", student {self.student.name}" if self.student and rule != "reward" else ""
+        by = f"by {rule} of single responses ({self.opened.reward_name}{whom})"
+        if not options.pairs:
+            picked = found.best()
+            how = f"For each instruction the best response of any teacher {by}."
+            return self._write(picked, self._card(how, [picked], None))
+        chosen, rejected = found.pairs(margin=options.margin)
+        apart = f", more than {options.margin:g} apart" if options.margin else ""
+        how = f"For each instruction the best and the worst response of any teacher {by}{apart}."
+        return write_pairs(
+            picking.pairs(self.opened.source, roster, chosen, rejected),
+            self.folder,
+            format=options.format,
+            card=self._card(how, [chosen, rejected], None),
+            overwrite=options.overwrite,
+        )
+
+    def _write(self, picked: Picked, card: Card) -> Written:
+        return write_examples(
+            picking.examples(self.opened.source, self.opened.choice.roster, picked),
+            self.folder,
+            layout=self.options.layout,
+            format=self.options.format,
+            card=card,
+            overwrite=self.options.overwrite,
+        )
+
+    def _ranking(self) -> Ranking:
+        alone = {"students": (self.student,) if self.student else ()}
+        study = self.study.model_copy(update=alone)
+        return next(rank_opened([self.opened], study, self.machine, self.progress))
+
+    def _card(self, how: str, picked: Sequence[Picked], ranking: Ranking | None) -> Card:
+        opened, student = self.opened, self.student
+        settings: dict[str, object] = {
+            "reward": opened.reward_name,
+            "layouts": [file.describe() for file in opened.source.files],
+            "skipped_rows": dict(opened.skipped),
+        }
+        if isinstance(opened.source, GeneratedSource):
+            settings["teachers"] = opened.source.specs()
+        told = opened.told
+        if ranking is not None:
+            settings |= ranking.settings
+            data = self.study.data
+            settings["responses"] = [Path(path).name for path in data.responses]
+            settings["instructions"] = [Path(path).name for path in data.instructions]
+            told = ranking.warnings
+        return Card(
+            title=f"Responses for {student.name}" if student else "Responses",
+            how_chosen=how,
+            student=student.name if student else None,
+            teachers=_uses(opened, self.study, picked),
+            settings=settings,
+            metrics=_known(ranking.to_records()) if ranking else [],
+            warnings=told,
+        )
+
+
+def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[TeacherUse]:
+    """Return the teachers whose responses were taken, most rows first.
+
+    A derived teacher's texts are another's, by whose model and licence they are.
+    """
+    roster = opened.choice.roster
+    counts = Counter(
+        roster.teachers[place] for one in picked for place in roster.teacher[one.rows].tolist()
+    )
+    asked = {}
+    if isinstance(opened.source, GeneratedSource):
+        asked = {inquiry.name: inquiry.responder.options for inquiry in opened.source.inquiries}
+    derived = {one.name: one for one in study.derived}
+    uses = []
+    for name, rows in counts.most_common():
+        of = derived[name].of if name in derived else name
+        options = asked.get(of)
+        entry = find_teacher(options.model if options else of)
+        sampling = options.sampling.described() if options else "as in the data"
+        if name in derived:
+            sampling = f"{derived[name].kind} of {derived[name].n or 'all'} samples, {sampling}"
+        uses.append(
+            TeacherUse(
+                name=name,
+                model=_public(options.model) if options else (entry.model if entry else of),
+                licence=entry.licence if entry else None,
+                rows=rows,
+                sampling=sampling,
+            )
+        )
+    return uses
+
+
+def _public(model: str) -> str:
+    """Return the model as a card may name it: of a path on this machine the last part."""
+    return Path(model).name if os.path.exists(model) else model
+
+
+def _known(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return the records without the fields of which nothing is known."""
+    names = [name for name in records[0] if any(r[name] not in (None, {}) for r in records)]
+    return [{name: record[name] for name in names} for record in records]

@@ -1,0 +1,348 @@
+"""Open the data of a study: ask its teachers what the store lacks, read everything once, derive, choose.
+
+What comes out is the roster of what is compared, once for each source of rewards. Nothing here knows how a
+score is made, nor what a ranking is.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.config.base import Machine
+from preceptor.config.rewards import ColumnReward, Reward
+from preceptor.config.study import Study
+from preceptor.config.teachers import Derived
+from preceptor.data.formats import Problem
+from preceptor.data.gather import Gathered, Source, gather
+from preceptor.data.responses import ResponseSource
+from preceptor.data.table import Choice, Roster
+from preceptor.errors import DataError, StudyError
+from preceptor.pipeline import plan
+from preceptor.pipeline.best_of_n import require_derivable, with_derived
+from preceptor.pipeline.generate import Inquiry, respond
+from preceptor.pipeline.score import Progress, Step, carry_out
+from preceptor.pipeline.sources import (
+    GeneratedSource,
+    expanded,
+    inquiries_of,
+    questions_of,
+    write_responses,
+)
+from preceptor.scorers.base import Array, Scorer, StoredScorer
+from preceptor.scorers.judge import Judge
+from preceptor.scorers.likelihood import LikelihoodScorer
+from preceptor.store.store import Store
+from preceptor.teachers.served import ServedTeacher
+
+logger = logging.getLogger(__name__)
+
+_PEEKED = 20
+_MANY_COPIES = 0.2
+_MANY_CUT = 0.1
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data of a study, read once for one source of rewards: what is compared, what was skipped.
+
+    `reward` is None where there is none; `told` are sentences that belong under the ranking.
+    """
+
+    source: Source
+    choice: Choice
+    reward: Reward | None
+    reward_name: str
+    skipped: Mapping[str, int]
+    problems: Sequence[Problem]
+    told: Sequence[str] = ()
+
+
+def source_of(study: Study, machine: Machine) -> ResponseSource | GeneratedSource:
+    """Return where the study's responses come from; no teacher is asked yet.
+
+    Raises:
+        DataError: a file cannot be read.
+        ModelError: a teacher's model is not found.
+    """
+    columns = study.data.columns
+    rewards = [*study.reward, *(derived.reward for derived in study.derived)]
+    named = [reward.column for reward in rewards if isinstance(reward, ColumnReward)]
+    numbers = tuple(dict.fromkeys((*columns.number_columns, *named)))
+    read = None
+    if study.data.responses:
+        options = replace(columns, number_columns=numbers)
+        read = ResponseSource.open(expanded(study.data.responses), options)
+    if not study.teachers:
+        assert read is not None
+        return read
+    questions = questions_of(study, read)
+    inquiries = inquiries_of(study, machine, questions, recorded=recorded(machine))
+    return GeneratedSource(read, questions, inquiries)
+
+
+def find_models(study: Study, machine: Machine, *, references: bool) -> None:
+    """Find every model that scores will need, and look at the judges' endpoints and keys.
+
+    Raises:
+        ModelError: one is not found; StudyError: a metric needs what nothing gives, or a teacher cannot be
+            derived.
+    """
+    require_derivable(study)
+    rewards = plan.reward_sources(study, references=references)
+    for derived in study.derived:
+        if derived.kind != "random" and derived.reward is None and None in rewards:
+            raise _without_reward(derived)
+    scorers: list[StoredScorer] = []
+    for reward, student in product(rewards, study.students or (None,)):
+        scorers += plan.for_student(study, machine, student, reward=reward).scorers
+    for derived in study.derived:
+        scorers += plan.reward_scorers(derived.reward, machine)
+    for scorer in scorers:
+        scorer.identity()
+        if isinstance(scorer, Judge):
+            scorer.require_address()
+
+
+def ask_teachers(inquiries: Sequence[Inquiry], progress: Progress) -> None:
+    """Get the responses that the store lacks, a teacher at a time; a model is freed after its last use."""
+    missing = [inquiry.missing() for inquiry in inquiries]
+    for inquiry, lacking in zip(inquiries, missing, strict=True):
+        if lacking and isinstance(inquiry.responder, ServedTeacher):
+            inquiry.responder.chat  # noqa: B018  (looks at address and key before anything is paid)
+    seen: set[str] = set()
+    for inquiry, lacking in zip(inquiries, missing, strict=True):
+        shared = inquiry.shelf.identity.digest in seen
+        seen.add(inquiry.shelf.identity.digest)
+        try:
+            respond(inquiry, progress, None if shared else lacking)
+        finally:
+            inquiry.responder.release()
+
+
+def respond_to_file(study: Study, machine: Machine, path: Path, progress: Progress) -> int:
+    """Ask the study's teachers, write their responses to `path`, and return how many."""
+    if not path.parent.is_dir():
+        raise DataError(f"There is no folder {path.parent} to write {path.name} to: make it first.")
+    source = source_of(study, machine)
+    assert isinstance(source, GeneratedSource)
+    ask_teachers(source.inquiries, progress)
+    return write_responses(source, path)
+
+
+def open_data(
+    study: Study,
+    machine: Machine,
+    progress: Progress,
+    *,
+    source: Source | None = None,
+    paying: bool = True,
+) -> list[Opened]:
+    """Return the study's data for each source of rewards, read without keeping its texts.
+
+    They are read once for all rewards that must be computed, and once for each that is read along. Where
+    `paying` is false, no teacher is asked, and a derived teacher whose rewards are missing is left out.
+
+    Raises:
+        DataError: the data cannot be read.
+        StudyError: too few instructions are common to all teachers.
+    """
+    found_source = source or source_of(study, machine)
+    if isinstance(found_source, GeneratedSource) and paying:
+        # A misspelled student must be told of before an hour of generation, not after it.
+        find_models(study, machine, references=bool(found_source.questions.references))
+        ask_teachers(found_source.inquiries, progress)
+    references = any(response.reference for response in islice(found_source, _PEEKED))
+    opening = _Opening(study, machine, progress, found_source, paying)
+    plainly: Opened | None = None
+    found = []
+    rewards = plan.reward_sources(study, references=references)
+    for reward, name in zip(rewards, plan.labels(rewards), strict=True):
+        scorer = plan.read_along(reward)
+        if scorer is None and plainly is not None and not study.derived:
+            found.append(replace(plainly, reward=reward, reward_name=name))
+            continue
+        found.append(opening.opened(scorer, reward, name))
+        if scorer is None:
+            plainly = found[-1]
+    return found
+
+
+class _Unpaid(Exception):
+    """So many rewards are missing, and nothing may be computed."""
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What opening the data for any source of rewards needs."""
+
+    study: Study
+    machine: Machine
+    progress: Progress
+    source: Source
+    paying: bool
+
+    def opened(self, scorer: Scorer | None, reward: Reward | None, name: str) -> Opened:
+        gathered = self._gathered(scorer)
+        roster = gathered.roster
+        told = [*_never_answered(self.source), *_copies(roster), *_cut_off(self.source, roster)]
+        for derived in self.study.derived:
+            try:
+                roster = with_derived(roster, derived, _Rewards(self, reward))
+            except _Unpaid as unpaid:
+                told.append(
+                    f"'{derived.name}' will be chosen when {unpaid} more rewards are there."
+                )
+                continue
+            told += _inflated(derived, reward)
+        choice = roster.chosen(
+            self.study.data.limit,
+            seed=self.study.ranking.seed,
+            minimum_coverage=self.study.ranking.minimum_coverage,
+        )
+        return Opened(self.source, choice, reward, name, gathered.skipped, gathered.problems, told)
+
+    def _gathered(self, scorer: Scorer | None) -> Gathered:
+        if not isinstance(self.source, GeneratedSource):
+            return gather(self.source, scorer)
+        asked = [instruction.id for instruction in self.source.questions.instructions]
+        try:
+            return gather(self.source, scorer, asked=asked)
+        except DataError as error:
+            if told := _never_answered(self.source):
+                raise DataError(f"{error} {' '.join(told)}") from error
+            raise
+
+
+@dataclass(frozen=True)
+class _Rewards:
+    """Gives the rewards by which samples are chosen; those that are missing are computed and stored."""
+
+    opening: _Opening
+    reward: Reward | None
+
+    def __call__(self, derived: Derived, roster: Roster, rows: NDArray[np.intp]) -> Array:
+        chosen_by = derived.reward or self.reward
+        if chosen_by is None:
+            raise _without_reward(derived)
+        along = plan.read_along(chosen_by)
+        if along is not None and derived.reward is None:
+            return roster.values["reward"][rows]
+        if along is not None:
+            return self._read_along(along, roster, rows)
+        (scorer,) = plan.reward_scorers(chosen_by, self.opening.machine)
+        step = step_of(scorer, self.opening.machine, self.opening.source, _all_of(roster, rows))
+        lacking = len(step.missing(step.stored()))
+        if lacking and not self.opening.paying:
+            raise _Unpaid(f"{lacking:,}")
+        columns = carry_out(step, self.opening.progress)
+        scorer.release()
+        return np.asarray(scorer.derive({name: columns[name] for name in scorer.columns})["reward"])
+
+    def _read_along(self, scorer: Scorer, roster: Roster, rows: NDArray[np.intp]) -> Array:
+        """Return another reward that is read along with the data, matched by content."""
+        other = gather(self.opening.source, scorer).roster
+        known = dict(zip(other.keys.tolist(), other.values["reward"].tolist(), strict=True))
+        return np.array([known.get(key, np.nan) for key in roster.keys[rows].tolist()])
+
+
+def _without_reward(derived: Derived) -> StudyError:
+    return StudyError(
+        f"'{derived.name}' needs a reward to choose by, and the study has none. Give it [derived.reward], "
+        "or the study [reward]."
+    )
+
+
+def _all_of(roster: Roster, rows: NDArray[np.intp]) -> Choice:
+    taken = np.unique(roster.instruction[rows]).astype(np.intp)
+    return Choice(roster, rows, taken, len(taken))
+
+
+def step_of(scorer: StoredScorer, machine: Machine, source: Source, choice: Choice) -> Step:
+    """Return the step that puts a scorer's numbers on these responses."""
+    shelf = Store(machine.store).scores(scorer.identity(), recorded=recorded(machine))
+    likelihood = isinstance(scorer, LikelihoodScorer)
+    having = "token_nll" if likelihood and machine.keep_tokens else None
+    return Step(scorer.name, scorer, shelf, source, choice, having)
+
+
+def require_addresses(steps: Sequence[Step]) -> None:
+    """Look at the endpoints and keys of judges that will be asked, before the first model is loaded."""
+    for step in {step.shelf.identity: step for step in steps}.values():
+        if isinstance(step.scorer, Judge) and len(step.missing(step.stored())):
+            step.scorer.require_address()
+
+
+def recorded(machine: Machine) -> dict[str, object]:
+    """Return what is written beside an identity without being part of it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, object] = {"device": machine.resolved_device()}
+    for package in ("preceptor", "torch", "transformers", "tokenizers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _never_answered(source: Source) -> list[str]:
+    """Return a sentence for each teacher and kind of refusal, with one example."""
+    inquiries: Sequence[Inquiry] = source.inquiries if isinstance(source, GeneratedSource) else ()
+    told = []
+    for inquiry in inquiries:
+        kinds: dict[str, list[tuple[str, int]]] = {}
+        for note, count in inquiry.notes().items():
+            kinds.setdefault(note.partition(":")[0], []).append((note, count))
+        for notes in kinds.values():
+            total = sum(count for _, count in notes)
+            such = ", such as" if len(notes) > 1 else ""
+            told.append(
+                f"'{inquiry.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
+            )
+    return told
+
+
+def _cut_off(source: Source, roster: Roster) -> list[str]:
+    """Return a sentence for each asked teacher of which `max_tokens` cut off many responses."""
+    inquiries: Sequence[Inquiry] = source.inquiries if isinstance(source, GeneratedSource) else ()
+    rows = np.bincount(roster.teacher, minlength=len(roster.teachers))
+    all_of = dict(zip(roster.teachers, rows.tolist(), strict=True))
+    return [
+        f"{roster.cut[inquiry.name]:,} of {all_of[inquiry.name]:,} responses of '{inquiry.name}' were cut "
+        f"off at {inquiry.responder.options.sampling.max_tokens:,} tokens (max_tokens)."
+        for inquiry in inquiries
+        if inquiry.name in all_of and roster.cut[inquiry.name] > _MANY_CUT * all_of[inquiry.name]
+    ]
+
+
+def _copies(roster: Roster) -> list[str]:
+    """Return a sentence for each teacher whose samples are often all alike."""
+    told = []
+    for place, teacher in enumerate(roster.teachers):
+        rows = np.flatnonzero(roster.teacher == place)
+        several = np.bincount(roster.instruction[rows], minlength=len(roster.instructions)) > 1
+        if not several.any():
+            continue
+        pairs = zip(roster.instruction[rows].tolist(), roster.keys[rows].tolist(), strict=True)
+        distinct = np.bincount([i for i, _ in set(pairs)], minlength=len(several))
+        alike = int((several & (distinct == 1)).sum())
+        if alike > _MANY_COPIES * several.sum():
+            told.append(
+                f"All samples of '{teacher}' are the same text for {alike} of {int(several.sum())} "
+                "instructions: its temperature is low, or its endpoint ignores seeds."
+            )
+    return told
+
+
+def _inflated(derived: Derived, reward: Reward | None) -> list[str]:
+    if derived.kind == "random" or derived.reward not in (None, reward):
+        return []
+    return [
+        f"'{derived.name}' was chosen by the reward that ranks it, which overstates how much it differs "
+        "from what it was chosen from: choose by another reward ([derived.reward]), as the paper does."
+    ]

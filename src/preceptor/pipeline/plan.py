@@ -1,0 +1,154 @@
+"""What a study takes, decided before anything is computed: rewards, passes, metrics.
+
+The one line of the system in order: read the responses, score what the metrics need, rank. This module is
+pure: it names the scorers and measures, and refuses what cannot be answered.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from preceptor.config.base import Machine
+from preceptor.config.rewards import (
+    ColumnReward,
+    JudgeReward,
+    ModelReward,
+    ReferenceReward,
+    Reward,
+    RuleReward,
+)
+from preceptor.config.study import Student, Study
+from preceptor.ranking.measurements import require_measures
+from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric
+from preceptor.scorers.base import Scorer, StoredScorer
+from preceptor.scorers.column import ColumnScorer
+from preceptor.scorers.judge import Judge, LocalJudge
+from preceptor.scorers.length import LengthScorer
+from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
+from preceptor.scorers.reward_model import RewardModel
+from preceptor.scorers.verifier.verifier import Verifier
+
+CONDITIONAL = ("loss", "perplexity", "token_rank", "entropy", "tokens", "information")
+"""Measures of the pass that sees the instruction."""
+
+UNREQUESTED = frozenset({"ifd", "ppl_gpt2", "ifd_gpt2", "persyn"})
+"""Metrics that are formed only when asked for: most need another pass over a model."""
+
+REFERENCE = "_gpt2"
+"""The end of the names of measures under the reference model."""
+
+
+@dataclass(frozen=True)
+class StudentPlan:
+    """What ranking for one student takes: its scorers in order, and the metrics to form."""
+
+    name: str
+    scorers: tuple[StoredScorer, ...]
+    metrics: tuple[Metric, ...]
+    student: StudentModel | None
+
+
+def reward_sources(study: Study, *, references: bool) -> tuple[Reward | None, ...]:
+    """Return where rewards come from, each for a ranking of its own; None is no reward at all.
+
+    `references` says whether the data carry reference answers, which serve where nothing is named.
+    """
+    return study.reward or ((ReferenceReward(),) if references else (None,))
+
+
+def labels(rewards: Sequence[Reward | None]) -> list[str]:
+    """Return a label for each source of rewards, no two alike."""
+    names = [reward.name if reward is not None else "none" for reward in rewards]
+    return [
+        name if names.count(name) == 1 else f"{name} ({1 + names[:place].count(name)})"
+        for place, name in enumerate(names)
+    ]
+
+
+def read_along(reward: Reward | None) -> Scorer | None:
+    """Return the scorer that reads rewards along with the data, None where they must be computed."""
+    if isinstance(reward, ColumnReward):
+        return ColumnScorer(reward.column)
+    if isinstance(reward, RuleReward):
+        return Verifier(reward.rule)
+    return Verifier() if isinstance(reward, ReferenceReward) else None
+
+
+def reward_scorers(reward: Reward | None, machine: Machine) -> list[StoredScorer]:
+    """Return the scorer of rewards that cost something, if that is where they come from."""
+    if isinstance(reward, ModelReward):
+        device, budget = machine.resolved_device(), machine.token_budget
+        return [RewardModel(reward.options(machine), device=device, token_budget=budget)]
+    if isinstance(reward, JudgeReward):
+        if reward.engine == "transformers":
+            return [LocalJudge(reward.options(), reward.local(machine))]
+        return [Judge(reward.options(), machine.endpoint(reward.model))]
+    return []
+
+
+def for_student(
+    study: Study, machine: Machine, student: Student | None, *, reward: Reward | None
+) -> StudentPlan:
+    """Return what ranking for `student` takes; None ranks by reward and length alone.
+
+    Raises:
+        StudyError: a metric needs a measure that nothing gives.
+    """
+    metrics = study.metrics or _default_metrics(study, student is not None, reward is not None)
+    needed = {measure for metric in metrics for measure in metric.needs}
+    available = {"length", "perplexity_gpt2", "ifd_gpt2"}
+    available |= {"reward"} if reward is not None else set()
+    model = None
+    scorers: list[StoredScorer] = [LengthScorer()]
+    if needed & {"reward", "reward_share"}:
+        scorers += reward_scorers(reward, machine)
+    if student is not None:
+        model = _likelihood_model(student, study, machine)
+        available |= {*CONDITIONAL, "ifd", "likelihood_share"}
+        available |= {"reward_share"} if reward is not None else set()
+        scorers += _passes(model, needed, conditioning=study.reading.conditioning)
+    under_reference = {n.removesuffix(REFERENCE) for n in needed if n.endswith(REFERENCE)}
+    if under_reference:
+        reference = _likelihood_model(study.reference, study, machine)
+        scorers += _passes(reference, under_reference, suffix=REFERENCE)
+    require_measures(metrics, available)
+    return StudentPlan(student.name if student else "any student", tuple(scorers), metrics, model)
+
+
+def _likelihood_model(student: Student, study: Study, machine: Machine) -> StudentModel:
+    return StudentModel(
+        student.options(machine, include_end_of_turn=study.reading.include_end_of_turn),
+        device=machine.resolved_device(),
+        token_budget=machine.token_budget,
+        keep_tokens=machine.keep_tokens,
+    )
+
+
+def _default_metrics(study: Study, student: bool, rewarded: bool) -> tuple[Metric, ...]:
+    measures = {"length"} | ({"reward"} if rewarded else set())
+    measures |= set(CONDITIONAL) if student else set()
+    return tuple(
+        CompatibilityAdjustedReward(beta=study.beta) if kind == "car" else metric()
+        for kind, metric in METRICS.items()
+        if kind not in UNREQUESTED and measures.issuperset(metric.needs)
+    )
+
+
+def _passes(
+    model: StudentModel,
+    needed: Iterable[str],
+    *,
+    conditioning: str = "conditional",
+    suffix: str = "",
+) -> list[StoredScorer]:
+    """Return the likelihood passes: the one without the instruction only when something needs it."""
+    wanted = set(needed)
+    unconditional = "ifd" in wanted or (conditioning == "unconditional" and "loss" in wanted)
+    conditional = wanted & {*CONDITIONAL, "likelihood_share"} - (
+        {"loss"} if conditioning == "unconditional" else set()
+    )
+    passes: list[StoredScorer] = []
+    if conditional or "ifd" in wanted:
+        passes.append(LikelihoodScorer(model, suffix=suffix))
+    if unconditional:
+        passes.append(LikelihoodScorer(model, "unconditional", suffix=suffix))
+    return passes

@@ -1,0 +1,259 @@
+"""One step: put what one scorer still lacks into the store.
+
+Work goes a part at a time: a few dozen instructions with all their responses, whose texts are read again
+for it. Before each part the store is asked once more what is missing, and every process goes through the
+parts in an order of its own, so that several processes share the work without knowing of each other.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.data.table import Choice, Keys
+from preceptor.scorers.base import StoredScorer
+from preceptor.store.store import Shelf
+from preceptor.types import Response, Score
+
+logger = logging.getLogger(__name__)
+
+PART_INSTRUCTIONS = 64
+"""Instructions whose responses are scored between two looks at the store."""
+
+TEXTS_IN_MEMORY = 256 * 1024 * 1024
+"""Characters of response text held at once; more than that is read in several passes."""
+
+_FLUSH_SECONDS = 2.0
+_LEAST_FLUSH_SECONDS = 0.25
+_LOOK_SHARE = 0.05
+_MANY_SHARDS = 200
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Work done or to do: `responses`, the `characters` of their texts, and `tokens` where known."""
+
+    responses: int = 0
+    characters: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(
+            self.responses + other.responses,
+            self.characters + other.characters,
+            self.tokens + other.tokens,
+        )
+
+    def __sub__(self, other: "Amount") -> "Amount":
+        return self + Amount(-other.responses, -other.characters, -other.tokens)
+
+
+class Progress(Protocol):
+    """Told of every step, so that it can be shown."""
+
+    def begin(self, step: str, stored: int, missing: Amount) -> None:
+        """A step starts: `stored` responses need nothing, `missing` is to be computed."""
+        ...
+
+    def advance(self, done: Amount) -> None:
+        """A batch was stored."""
+        ...
+
+    def end(self) -> None:
+        """The step has ended."""
+        ...
+
+
+class Silent:
+    """A progress that shows nothing."""
+
+    def begin(self, step: str, stored: int, missing: Amount) -> None:
+        """Show nothing."""
+
+    def advance(self, done: Amount) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scorer, its shelf, and the data it is to score."""
+
+    name: str
+    scorer: StoredScorer
+    shelf: Shelf
+    source: Iterable[Response]
+    choice: Choice
+    having: str | None = None
+
+    def stored(self) -> Mapping[str, NDArray[Any]]:
+        """Return the scorer's columns and the notes, one value for each row of the choice."""
+        return self.shelf.columns(self.choice.keys, self.scorer.columns)
+
+    def finished(self) -> Keys:
+        """Return the stored keys for which nothing is left to compute."""
+        return self.shelf.keys_having(self.having) if self.having else self.shelf.keys()
+
+    def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
+        """Return the keys without a number or a note among what is stored."""
+        if self.having is not None:
+            return self.choice.lacking(self.shelf.keys_having(self.having))
+        absent = stored["note"] == None  # noqa: E711  (elementwise)
+        for name in self.scorer.columns:
+            absent &= np.isnan(stored[name])
+        return self.choice.distinct_of(absent)
+
+    def texts(self, keys: Keys) -> Iterator[list[Response]]:
+        """Yield the responses with these keys, one for each, by whole instructions.
+
+        Every list holds `TEXTS_IN_MEMORY` characters or a single instruction, and costs a pass over the data.
+        """
+        waiting: set[bytes] = set(keys.tolist())
+        while waiting:
+            found = _Found()
+            for response in self.source:
+                if response.text is not None and response.key in waiting:
+                    found.offer(response)
+            responses = found.responses()
+            if not responses:
+                logger.warning("%d responses are no longer in the data", len(waiting))
+                return
+            waiting.difference_update(response.key for response in responses)
+            yield responses
+
+
+class _Found:
+    """Responses by instruction; where they grow too large, the instructions met last are given up."""
+
+    def __init__(self) -> None:
+        self._groups: dict[bytes, dict[bytes, Response]] = {}
+        self._held = 0
+        self._full = False
+
+    def offer(self, response: Response) -> None:
+        group = self._groups.get(response.instruction.id)
+        if group is None:
+            if self._full:
+                return
+            group = self._groups[response.instruction.id] = {}
+        if response.key not in group:
+            group[response.key] = response
+            self._held += len(response.text or "")
+        while self._held > TEXTS_IN_MEMORY and len(self._groups) > 1:
+            self._full = True
+            _, given_up = self._groups.popitem()
+            self._held -= sum(len(one.text or "") for one in given_up.values())
+
+    def responses(self) -> list[Response]:
+        return [response for group in self._groups.values() for response in group.values()]
+
+
+def carry_out(step: Step, progress: Progress) -> Mapping[str, NDArray[Any]]:
+    """Score and store everything the step lacks; return its columns as `Step.stored` does.
+
+    What is stored already costs nothing.
+    """
+    columns = step.stored()
+    missing = step.missing(columns)
+    present = len(step.choice.distinct) - len(missing)
+    if not len(missing):
+        progress.begin(step.name, present, Amount())
+        progress.end()
+        return columns
+    work = None
+    for texts in step.texts(missing):
+        if work is None:
+            progress.begin(step.name, present, amount_of(texts, missing=len(missing)))
+            work = _Work(step, progress)
+        work.score(texts)
+    if work is not None:
+        step.shelf.compact()
+        progress.end()
+    return step.stored()
+
+
+def amount_of(texts: Sequence[Response], *, missing: int) -> Amount:
+    """Return the size of the work, scaled up where only part of the texts is in memory."""
+    characters = sum(len(response.text or "") for response in texts)
+    return Amount(missing, int(characters * missing / max(1, len(texts))))
+
+
+def _parts(texts: Sequence[Response]) -> Iterator[list[Response]]:
+    """Yield responses by whole instructions, in an order that differs between processes."""
+    groups: dict[bytes, list[Response]] = {}
+    for response in texts:
+        groups.setdefault(response.instruction.id, []).append(response)
+    order = list(groups.values())
+    # Which part comes first changes no score, only which process does it: so not the study's seed.
+    np.random.default_rng([os.getpid(), time.time_ns()]).shuffle(order)
+    for start in range(0, len(order), PART_INSTRUCTIONS):
+        yield [r for group in order[start : start + PART_INSTRUCTIONS] for r in group]
+
+
+class _Work:
+    """A step under way: what is scored and not yet stored, and what was last seen in the store."""
+
+    def __init__(self, step: Step, progress: Progress) -> None:
+        self._step, self._progress = step, progress
+        self._buffer: list[Score] = []
+        self._lengths: dict[bytes, int] = {}
+        self._present: set[bytes] = set()
+        self._look_again = 0.0
+        self._flushed = time.monotonic()
+        self._shards = 0
+        # What was paid for by the call is not held back for company.
+        paid = getattr(step.scorer, "paid_per_answer", False)
+        self._patience = 0.0 if paid else _FLUSH_SECONDS
+
+    def score(self, texts: Sequence[Response]) -> None:
+        """Score what is still missing of these, part by part; what is computed is stored."""
+        try:
+            for part in _parts(texts):
+                self._score_part(part)
+        finally:
+            # Also when interrupted: what is computed is kept.
+            self._store()
+
+    def _score_part(self, part: Sequence[Response]) -> None:
+        self._look()
+        todo = [response for response in part if response.key not in self._present]
+        self._lengths |= {response.key: len(response.text or "") for response in todo}
+        done = sum(len(r.text or "") for r in part if r.key in self._present)
+        self._progress.advance(Amount(len(part) - len(todo), done))
+        for batch in self._step.scorer.score(todo) if todo else ():
+            self._buffer += batch
+            if time.monotonic() - self._flushed >= self._patience:
+                self._store()
+        # Others see at once what is done, but quick scores do not make a shard for every part.
+        if time.monotonic() - self._flushed >= _LEAST_FLUSH_SECONDS:
+            self._store()
+
+    def _look(self) -> None:
+        """See what other processes have stored, unless looking would take much of the time."""
+        began = time.monotonic()
+        if began < self._look_again:
+            return
+        self._present = set(self._step.finished().tolist())
+        now = time.monotonic()
+        self._look_again = now + (now - began) / _LOOK_SHARE
+
+    def _store(self) -> None:
+        scores, self._buffer = self._buffer, []
+        if not scores:
+            return
+        self._step.shelf.append(scores)
+        self._flushed = time.monotonic()
+        self._shards += 1
+        values = (score.values.get("tokens") for score in scores)
+        tokens = sum(int(value) for value in values if isinstance(value, float))
+        characters = sum(self._lengths.pop(score.key, 0) for score in scores)
+        self._progress.advance(Amount(len(scores), characters, tokens))
+        if self._shards % _MANY_SHARDS == 0:
+            self._step.shelf.compact()

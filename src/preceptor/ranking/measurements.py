@@ -1,0 +1,275 @@
+"""Measurements: what was measured of whom, and the instructions on which teachers may be compared.
+
+The one idea: a comparison is fair only on instructions that every teacher answered and that have
+every measure the metrics need. That one common set is found here, or refused with what it would
+take.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.errors import StudyError, nearest
+from preceptor.ranking.metrics import Array, PlainMetric
+
+Flags = NDArray[np.bool_]
+
+_LIKELIHOOD = "it comes from the likelihood scorer: name a base model with --student"
+
+_REWARD = "give --reward-column NAME, --reward-model ID, or a reference answer in every row"
+
+SOURCES: Mapping[str, str] = {
+    "reward": _REWARD,
+    "reward_share": _REWARD,
+    "likelihood_share": _LIKELIHOOD,
+    "loss": _LIKELIHOOD,
+    "perplexity": _LIKELIHOOD,
+    "ifd": _LIKELIHOOD,
+    "token_rank": _LIKELIHOOD,
+    "length": "the length scorer always gives it",
+}
+"""What gives each measure that a registered metric needs."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything a ranking needs to know about the responses, as columns.
+
+    `values` maps each measure to shape (teachers, instructions), averaged over equal numbers of
+    samples; NaN is no data for this pair. `instructions` is how many were asked for, at least the
+    columns given. Where `denominators` has a measure, its mean is the sum of values over the sum of
+    denominators (a corpus-token-mean loss: sums over token counts). `dropped` says per teacher and
+    reason how many responses were lost on the way, `truncated` how many were cut at the maximum
+    length but kept.
+
+    Raises:
+        StudyError: if labels repeat, shapes disagree, or a number is infinite.
+    """
+
+    teachers: tuple[str, ...]
+    instructions: int
+    values: Mapping[str, Array]
+    denominators: Mapping[str, Array] = field(default_factory=dict)
+    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    truncated: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.teachers or len(set(self.teachers)) < len(self.teachers):
+            raise StudyError(
+                f"Cannot rank the teachers {list(self.teachers)}: expected at least one, each "
+                "label once. Give every teacher a label of its own."
+            )
+        if unknown := set(self.denominators) - (set(self.values) - {"reward"}):
+            raise StudyError(
+                f"Denominators for {sorted(unknown)}: expected only measures with values, "
+                "and never the reward. Leave them out."
+            )
+        columns = next((array.shape[-1] for array in self.values.values()), 0)
+        for name, array in (*self.values.items(), *self.denominators.items()):
+            self._check(name, array, (len(self.teachers), columns))
+
+    def _check(self, name: str, array: Array, shape: tuple[int, int]) -> None:
+        if array.shape != shape or shape[1] > self.instructions:
+            raise StudyError(
+                f"Measure '{name}' has shape {array.shape}: expected {shape[0]} teachers by at "
+                f"most {self.instructions} instructions, alike for every measure. Build all "
+                "measures from the same list of instructions."
+            )
+        if np.isinf(array).any():
+            raise StudyError(
+                f"Measure '{name}' has an infinite number: expected finite ones, NaN for no data. "
+                "Repair the scorer that gave it."
+            )
+
+
+@dataclass(frozen=True)
+class Common:
+    """The instructions every teacher has, and each teacher's numbers on them.
+
+    `values` and `denominators` map measures to shape (teachers, `n`), without NaN. `notes` says
+    what was left out, in sentences; it is empty where nothing was.
+    """
+
+    n: int
+    values: Mapping[str, Array]
+    denominators: Mapping[str, Array]
+    dropped: tuple[Mapping[str, int], ...]
+    notes: tuple[str, ...]
+
+
+def common_instructions(
+    measurements: Measurements, needed: Sequence[str], *, minimum_coverage: float
+) -> Common:
+    """Return the instructions on which every teacher has every needed measure.
+
+    A measure that is not needed is carried along where it is complete on them, and told of
+    otherwise.
+
+    Args:
+        measurements: what was measured.
+        needed: measures, all of them present in `measurements`.
+        minimum_coverage: smallest acceptable share of the instructions asked for.
+
+    Raises:
+        StudyError: if a teacher has no data at all for a needed measure, if fewer than two
+        instructions
+            are common, or if they are too small a share; the message says who costs the most.
+    """
+    missing = {name: _missing(measurements, name) for name in measurements.values}
+    _require_some_data(measurements, {name: missing[name] for name in needed})
+    gaps = np.logical_or.reduce([missing[name] for name in needed])
+    dropped = tuple(
+        _reasons(measurements, place, lost, {name: missing[name][place] for name in needed})
+        for place, lost in enumerate(_lost(measurements, gaps))
+    )
+    keep = ~gaps.any(axis=0)
+    n = int(keep.sum())
+    if n < 2 or n < minimum_coverage * measurements.instructions:
+        raise StudyError(_refusal(measurements, gaps, dropped, minimum_coverage=minimum_coverage))
+    whole = [name for name in missing if not missing[name][:, keep].any()]
+    return Common(
+        n=n,
+        values={name: _kept(measurements.values[name], keep) for name in whole},
+        denominators={
+            name: _kept(array, keep)
+            for name, array in measurements.denominators.items()
+            if name in whole
+        },
+        dropped=dropped,
+        notes=tuple(_notes(measurements, gaps, dropped, whole=whole)),
+    )
+
+
+def require_measures(metrics: Iterable[PlainMetric], measures: Iterable[str]) -> None:
+    """Check that every measure the metrics need was taken.
+
+    Raises:
+        StudyError: naming the metric, the measure, and what would give it.
+    """
+    known = list(measures)
+    for metric in metrics:
+        for measure in metric.needs:
+            if measure not in known:
+                remedy = SOURCES.get(measure)
+                raise StudyError(
+                    f"Metric '{metric.kind}' needs the measure '{measure}', which the responses do "
+                    f"not have; they have {', '.join(known) or 'none'}."
+                    + (f" To have it, {remedy}." if remedy else nearest(measure, known))
+                )
+
+
+def _missing(measurements: Measurements, name: str) -> Flags:
+    missing: Flags = np.isnan(measurements.values[name])
+    if name in measurements.denominators:
+        missing |= np.isnan(measurements.denominators[name])
+    return missing
+
+
+def _kept(array: Array, keep: Flags) -> Array:
+    # One memory layout whatever came in, because sums round differently along another; and no copy
+    # where nothing is left out, because it would double the memory.
+    return np.ascontiguousarray(array if keep.all() else array[:, keep])
+
+
+def _require_some_data(measurements: Measurements, missing: Mapping[str, Flags]) -> None:
+    for name, absent in missing.items():
+        bare = [t for t, row in zip(measurements.teachers, absent, strict=True) if row.all()]
+        if bare:
+            raise StudyError(
+                f"No {name} at all for {_names(bare)}: expected at least two instructions with it. "
+                f"Score {name} for these responses, leave the teacher out, or choose metrics that "
+                f"do not need {name}."
+            )
+
+
+def _lost(measurements: Measurements, gaps: Flags) -> list[int]:
+    """Return how many of the instructions asked for each teacher lacks.
+
+    An instruction that is not among the columns was lost by whoever has a reason for it; where no
+    reasons are given at all, by everyone.
+    """
+    unseen = measurements.instructions - gaps.shape[1]
+    given = measurements.dropped
+    explained = [
+        sum(given.get(name, {}).values()) if given else unseen + int(row.sum())
+        for name, row in zip(measurements.teachers, gaps, strict=True)
+    ]
+    return [
+        max(int(row.sum()), min(int(row.sum()) + unseen, known))
+        for row, known in zip(gaps, explained, strict=True)
+    ]
+
+
+def _reasons(
+    measurements: Measurements, place: int, lost: int, missing: Mapping[str, Flags]
+) -> Mapping[str, int]:
+    """Return the reasons given with the measurements, else the measures seen to be missing."""
+    seen = {f"no {name}": int(absent.sum()) for name, absent in missing.items()}
+    counts = dict(measurements.dropped.get(measurements.teachers[place]) or seen)
+    counts["unexplained"] = max(0, lost - sum(counts.values()))
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _losses(measurements: Measurements, gaps: Flags, dropped: Sequence[Mapping[str, int]]) -> str:
+    """Return, for every teacher that lacks instructions, how many and why, most first."""
+    lost = _lost(measurements, gaps)
+    parts = []
+    for place in sorted(range(len(lost)), key=lambda place: -lost[place]):
+        if lost[place]:
+            why = ", ".join(f"{reason} {count}" for reason, count in dropped[place].items())
+            name = measurements.teachers[place]
+            parts.append(f"'{name}' {lost[place]}" + (f" ({why})" if why else ""))
+    return "; ".join(parts)
+
+
+def _refusal(
+    measurements: Measurements,
+    gaps: Flags,
+    dropped: Sequence[Mapping[str, int]],
+    *,
+    minimum_coverage: float,
+) -> str:
+    """Return why there is too little to compare, who costs the most, and what to do."""
+    n = int((~gaps.any(axis=0)).sum())
+    alone = gaps & (gaps.sum(axis=0) == 1)
+    costs = [(int(a.sum()), int(g.sum())) for a, g in zip(alone, gaps, strict=True)]
+    worst = max(range(len(costs)), key=lambda place: costs[place])
+    least = max(2, math.ceil(minimum_coverage * measurements.instructions))
+    return (
+        f"Only {n} of {measurements.instructions} instructions can be compared: at least {least} "
+        "need every measure from every teacher. Lacking: "
+        f"{_losses(measurements, gaps, dropped) or 'none'}. '{measurements.teachers[worst]}' costs "
+        f"the most: {n + costs[worst][0]} could be compared without it. Leave it out, complete its "
+        "responses, give more instructions, or accept a lower minimum coverage."
+    )
+
+
+def _notes(
+    measurements: Measurements,
+    gaps: Flags,
+    dropped: Sequence[Mapping[str, int]],
+    *,
+    whole: Sequence[str],
+) -> list[str]:
+    """Return sentences about the instructions, measures and text that are left out."""
+    lost = measurements.instructions - int((~gaps.any(axis=0)).sum())
+    notes = []
+    if lost:
+        notes.append(
+            f"{lost} of {measurements.instructions} instructions are left out because a teacher "
+            f"lacks them: {_losses(measurements, gaps, dropped)}."
+        )
+    if partial := [name for name in measurements.values if name not in whole]:
+        notes.append(f"Not shown, because some responses lack it: {', '.join(partial)}.")
+    cut = {name: count for name, count in measurements.truncated.items() if count}
+    if cut:
+        counts = ", ".join(f"'{name}' {count}" for name, count in cut.items())
+        notes.append(f"Responses cut at the maximum length and judged by their start: {counts}.")
+    return notes
+
+
+def _names(teachers: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in teachers)

@@ -1,0 +1,324 @@
+"""Ranking: teachers from best to worst for one student, and how sure that is.
+
+The one idea: one common set of instructions, then one set of bootstrap draws of it, and from these
+every mean, metric, interval and P(best), so that all comparisons are paired. Whatever could mislead
+(dropped rows, negative rewards, an order that turns with beta) is said beside the result.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
+
+import numpy as np
+
+from preceptor.errors import StudyError, nearest
+from preceptor.ranking.bootstrap import (
+    Array,
+    beat_probabilities,
+    bootstrap_means,
+    compare_orders,
+    percentile_interval,
+    rank_probabilities,
+    ranks,
+)
+from preceptor.ranking.measurements import (
+    Common,
+    Measurements,
+    common_instructions,
+    require_measures,
+)
+from preceptor.ranking.metrics import (
+    METRICS,
+    TRANSFORMS,
+    CompatibilityAdjustedReward,
+    PlainMetric,
+    metrics_for,
+)
+from preceptor.ranking.result import OrderVariant, Ranking, Stability, TeacherResult
+from preceptor.ranking.warnings import cautions
+from preceptor.types import Estimate
+
+__all__ = [
+    "BETAS",
+    "ORDER_BY",
+    "Measurements",
+    "OrderVariant",
+    "Quantity",
+    "Ranking",
+    "RankingOptions",
+    "Stability",
+    "TeacherResult",
+    "formed",
+    "point_mean",
+    "rank",
+    "resampled",
+    "transformed",
+]
+
+BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+"""The range over which the stability of CAR's order is told; 0 is the reward alone."""
+
+ORDER_BY = ("car", "reward", "information", "likelihood")
+"""What orders the teachers unless told otherwise: the first of these that was formed."""
+
+RESERVED_FIELDS = frozenset(
+    ("teacher", "rank", "n", "p_best", "p_rank", "p_leader_beats", "dropped", "truncated")
+)
+"""Fields of a record that no measure or metric may be named after."""
+
+
+@dataclass(frozen=True)
+class RankingOptions:
+    """How a ranking is formed, apart from its yardstick.
+
+    `draws` bootstrap draws come from `seed`; `transform` is applied to the rewards of the common
+    instructions, whose pool it uses; below `minimum_coverage` (common over asked-for instructions)
+    a ranking is refused.
+
+    Raises:
+        StudyError: for an unknown transform, fewer than one draw, or a coverage outside 0..1.
+    """
+
+    draws: int = 2000
+    seed: int = 0
+    transform: str = "raw"
+    minimum_coverage: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.transform not in TRANSFORMS:
+            raise StudyError(
+                f"No reward transform is called '{self.transform}'; known are "
+                f"{', '.join(TRANSFORMS)}.{nearest(self.transform, TRANSFORMS)}"
+            )
+        if self.draws < 1 or not 0 <= self.minimum_coverage <= 1:
+            raise StudyError(
+                f"draws = {self.draws}, minimum_coverage = {self.minimum_coverage}: expected at "
+                "least 1 draw (2000 is usual) and a coverage of 0 to 1."
+            )
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A measure's mean or a metric: point values (teachers,) and draws (draws, teachers)."""
+
+    point: Array
+    draws: Array
+
+    def estimate(self, n: int) -> list[Estimate]:
+        """Return the value and interval of every teacher."""
+        low, high = percentile_interval(self.draws)
+        columns = zip(self.point.tolist(), low.tolist(), high.tolist(), strict=True)
+        return [Estimate(*column, n) for column in columns]
+
+
+def rank(
+    measurements: Measurements,
+    *,
+    student: str,
+    metrics: Sequence[PlainMetric] | None = None,
+    by: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    options: RankingOptions | None = None,
+) -> Ranking:
+    """Return the teachers from best to worst for this student.
+
+    Only instructions on which every teacher has every measure the metrics need are compared.
+
+    Args:
+        measurements: what was measured.
+        student: its label, for display.
+        metrics: any objects of `PlainMetric`'s shape; by default every registered one whose
+            measures were taken.
+        by: kind of the metric that orders; by default the first of `ORDER_BY` that was formed.
+        settings: how the measurements were made, passed through to the result.
+        options: draws, seed, reward transform and minimum coverage.
+
+    Raises:
+        StudyError: if a measure is missing, too few instructions are common, a metric is not
+            finite, or a name is unknown or taken.
+    """
+    options = options or RankingOptions()
+    chosen = tuple(metrics_for(measurements.values) if metrics is None else metrics)
+    _require_usable(chosen, measurements)
+    ordering = _ordering_metric(chosen, by)
+    needed = list(dict.fromkeys(name for metric in chosen for name in metric.needs))
+    common = common_instructions(measurements, needed, minimum_coverage=options.minimum_coverage)
+    used = transformed(common, options.transform)
+    measured = resampled(used, options)
+    quantities = measured | {m.kind: formed(m, measured) for m in chosen}
+    told = cautions(used, chosen, teachers=measurements.teachers, by=ordering.kind)
+    return Ranking(
+        student=student,
+        by=ordering.kind,
+        metrics=tuple(metric.kind for metric in chosen),
+        instructions=measurements.instructions,
+        teachers=_results(measurements, common, quantities, ordering=ordering),
+        settings={**(settings or {}), **asdict(options), "metrics": _parameters(chosen)},
+        warnings=(*told, *common.notes),
+        stability=_stability(common, chosen, options, teachers=measurements.teachers),
+    )
+
+
+def _require_usable(metrics: Sequence[PlainMetric], measurements: Measurements) -> None:
+    if not metrics:
+        raise StudyError(
+            f"The measures {list(measurements.values)} feed no known metric: expected those of one "
+            f"of {', '.join(METRICS)}. Score the responses, or pass a metric of your own."
+        )
+    kinds = [metric.kind for metric in metrics]
+    for kind in kinds:
+        if kinds.count(kind) > 1 or kind in RESERVED_FIELDS:
+            raise StudyError(
+                f"'{kind}' cannot name a metric here: expected each name once, and none of "
+                f"{', '.join(sorted(RESERVED_FIELDS))}. Give the metric another kind."
+            )
+    require_measures(metrics, measurements.values)
+
+
+def _ordering_metric(metrics: Sequence[PlainMetric], by: str | None) -> PlainMetric:
+    formed = {metric.kind: metric for metric in metrics}
+    if by is not None and by not in formed:
+        raise StudyError(
+            f"Cannot order by '{by}': the metrics formed are {', '.join(formed)}."
+            f"{nearest(by, formed)} Ask for it as a metric too, or order by one of these."
+        )
+    default = next((kind for kind in ORDER_BY if kind in formed), metrics[0].kind)
+    return formed[by or default]
+
+
+def _parameters(metrics: Sequence[PlainMetric]) -> dict[str, dict[str, object]]:
+    """Return every metric's parameters by kind; an object that is no data class shows none."""
+    found: dict[str, dict[str, object]] = {}
+    for metric in metrics:
+        shown: dict[str, object] = asdict(metric) if is_dataclass(metric) else {}
+        found[metric.kind] = {name: value for name, value in shown.items() if name != "kind"}
+    return found
+
+
+def transformed(common: Common, transform: str) -> Common:
+    """Return the common instructions with their rewards transformed, the pool being just these."""
+    if "reward" not in common.values:
+        return common
+    rewards = TRANSFORMS[transform](common.values["reward"])
+    return replace(common, values={**common.values, "reward": rewards})
+
+
+def resampled(common: Common, options: RankingOptions) -> dict[str, Quantity]:
+    """Return the mean of every measure, all from the same draws.
+
+    One seed and number of instructions give a measure the same draws whatever measures stand beside it.
+    """
+    names = [*common.values, *common.denominators]
+    blocks = [*common.values.values(), *common.denominators.values()]
+    matrix = np.concatenate(blocks, dtype=np.float64)
+    rng = np.random.default_rng(options.seed)
+    draws = bootstrap_means(matrix, draws=options.draws, rng=rng)
+    draws = draws.reshape(options.draws, len(names), -1)
+    point = matrix.mean(axis=1).reshape(len(names), -1)
+    quantities = {}
+    for place, name in enumerate(common.values):
+        quantity = Quantity(point[place], draws[:, place])
+        if name in common.denominators:
+            below = len(common.values) + list(common.denominators).index(name)
+            quantity = _divided(quantity, Quantity(point[below], draws[:, below]), name)
+        quantities[name] = quantity
+    return quantities
+
+
+def _divided(numerator: Quantity, denominator: Quantity, name: str) -> Quantity:
+    if not (denominator.draws.min() > 0 and denominator.point.min() > 0):
+        raise StudyError(
+            f"The denominators of '{name}' do not sum to a positive number in every draw: expected "
+            "positive counts. Drop responses without tokens before ranking."
+        )
+    return Quantity(numerator.point / denominator.point, numerator.draws / denominator.draws)
+
+
+def formed(metric: PlainMetric, measured: Mapping[str, Quantity]) -> Quantity:
+    """Return the metric of the means, by value and by draw."""
+    inputs = [measured[name] for name in metric.needs]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        point = np.asarray(metric(*(quantity.point for quantity in inputs)))
+        draws = np.asarray(metric(*(quantity.draws for quantity in inputs)))
+    if point.shape != inputs[0].point.shape or draws.shape != inputs[0].draws.shape:
+        raise StudyError(
+            f"Metric '{metric.kind}' returned shapes {point.shape} and {draws.shape}: expected "
+            f"{inputs[0].point.shape} and {inputs[0].draws.shape}, one number for every mean. "
+            "Compute it element by element."
+        )
+    if not (np.isfinite(point).all() and np.isfinite(draws).all()):
+        raise StudyError(
+            f"Metric '{metric.kind}' is NaN or infinite for some teacher: expected finite numbers. "
+            f"Look at the means of {', '.join(metric.needs)}, or leave the metric out."
+        )
+    return Quantity(point, draws)
+
+
+def _results(
+    measurements: Measurements,
+    common: Common,
+    quantities: Mapping[str, Quantity],
+    *,
+    ordering: PlainMetric,
+) -> tuple[TeacherResult, ...]:
+    labels = measurements.teachers
+    upward = _upward(quantities[ordering.kind], ordering)
+    places = ranks(upward.point)
+    order = sorted(range(len(labels)), key=lambda teacher: (places[teacher], labels[teacher]))
+    p_rank = rank_probabilities(upward.draws)
+    beats = beat_probabilities(upward.draws, order[0])
+    estimates = {name: quantity.estimate(common.n) for name, quantity in quantities.items()}
+    return tuple(
+        TeacherResult(
+            teacher=labels[teacher],
+            rank=int(places[teacher]),
+            n=common.n,
+            estimates={name: column[teacher] for name, column in estimates.items()},
+            p_rank=tuple(p_rank[teacher].tolist()),
+            p_leader_beats=float(beats[teacher]) if teacher != order[0] else None,
+            dropped=common.dropped[teacher],
+            truncated=measurements.truncated.get(labels[teacher], 0),
+        )
+        for teacher in order
+    )
+
+
+def _upward(quantity: Quantity, metric: PlainMetric) -> Quantity:
+    """Return the quantity so that higher is better, by the metric's declared direction."""
+    if metric.higher_is_better:
+        return quantity
+    return Quantity(-quantity.point, -quantity.draws)
+
+
+def _stability(
+    common: Common,
+    metrics: Sequence[PlainMetric],
+    options: RankingOptions,
+    *,
+    teachers: Sequence[str],
+) -> Stability | None:
+    """Return how CAR's order fares under other betas, and at its own under other transforms."""
+    car = next((m for m in metrics if isinstance(m, CompatibilityAdjustedReward)), None)
+    if car is None:
+        return None
+    loss = point_mean(common, "loss")
+    pools = {name: change(common.values["reward"]) for name, change in TRANSFORMS.items()}
+    rewards = {name: pool.mean(axis=1) for name, pool in pools.items()}
+    chosen = rewards[options.transform]
+    scores = {f"beta = {beta:g}": replace(car, beta=beta)(chosen, loss) for beta in BETAS}
+    scores |= {f"transform = {name}": car(reward, loss) for name, reward in rewards.items()}
+    basis = car(chosen, loss)
+    return Stability(
+        variants=tuple(_variant(name, basis, s, teachers=teachers) for name, s in scores.items()),
+        pairs=len(teachers) * (len(teachers) - 1) // 2,
+    )
+
+
+def point_mean(common: Common, name: str) -> Array:
+    """Return a measure's mean for each teacher, over the sum of its denominators where it has any."""
+    mean: Array = common.values[name].mean(axis=1)
+    return mean / common.denominators[name].mean(axis=1) if name in common.denominators else mean
+
+
+def _variant(name: str, basis: Array, scores: Array, *, teachers: Sequence[str]) -> OrderVariant:
+    winners = tuple(t for t, place in zip(teachers, ranks(scores), strict=True) if place == 1)
+    return OrderVariant(name, winners, *compare_orders(basis, scores))

@@ -1,0 +1,104 @@
+"""How CAR's answer moves: with beta, and with fewer instructions.
+
+The one idea: the ranking's own draws are formed once more into CAR at every beta, so that the curve passes
+exactly through the ranking, and a difference along it is never chance of the drawing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.ranking.bootstrap import percentile_interval, rank_probabilities, ranks
+from preceptor.ranking.measurements import Common
+from preceptor.ranking.metrics import CompatibilityAdjustedReward, PlainMetric
+from preceptor.ranking.rank import (
+    BETAS,
+    RankingOptions,
+    formed,
+    point_mean,
+    resampled,
+    transformed,
+)
+from preceptor.report.data import BetaSweep
+
+GRID = (
+    *(step / 4 for step in range(13)),
+    3.5,
+    4.0,
+    4.5,
+    *(float(beta) for beta in range(5, 11)),
+)
+"""The betas of a sweep, dense where the order usually turns; the study's own and `BETAS` are added."""
+
+SHARES = (2, 4, 8)
+"""The first half, quarter and eighth of the instructions are tried."""
+
+FEWEST = 10
+"""With fewer instructions than this a winner says nothing, so they are not tried."""
+
+
+def beta_sweep(
+    common: Common, metric: CompatibilityAdjustedReward, options: RankingOptions
+) -> BetaSweep:
+    """Return CAR at every beta of the grid, from the same draws as the ranking.
+
+    Args:
+        common: rewards before any transform and losses (teachers, instructions), as they were ranked.
+        metric: CAR at the study's beta.
+        options: the ranking's.
+
+    Raises:
+        StudyError: CAR is not finite at some beta.
+    """
+    needed = {name: common.values[name] for name in metric.needs}
+    below = {name: array for name, array in common.denominators.items() if name in needed}
+    used = transformed(replace(common, values=needed, denominators=below), options.transform)
+    measured = resampled(used, options)
+    betas = tuple(sorted({*GRID, *BETAS, metric.beta}))
+    found = [formed(replace(metric, beta=beta), measured) for beta in betas]
+    ends = [percentile_interval(one.draws) for one in found]
+    return BetaSweep(
+        betas=betas,
+        values=np.array([one.point for one in found]),
+        low=np.array([end.low for end in ends]),
+        high=np.array([end.high for end in ends]),
+        p_best=np.array([rank_probabilities(one.draws)[:, 0] for one in found]),
+        ranks=np.array([ranks(one.point) for one in found], dtype=np.float64),
+    )
+
+
+def winners(
+    common: Common, metric: PlainMetric, *, transform: str, teachers: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the best teachers by a metric of the means; several where they tie, none where it is not finite.
+
+    `common` holds rewards before the transform, whose pool is these instructions alone.
+    """
+    needed = {name: common.values[name] for name in metric.needs}
+    used = transformed(replace(common, values=needed), transform)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scores = np.asarray(metric(*(point_mean(used, name) for name in metric.needs)))
+    if not np.isfinite(scores).all():
+        return ()
+    places = ranks(scores if metric.higher_is_better else -scores)
+    return tuple(name for name, place in zip(teachers, places, strict=True) if place == 1)
+
+
+def nested(common: Common, order: NDArray[np.intp]) -> Iterator[Common]:
+    """Yield the first half, quarter and eighth of the instructions in this order, while `FEWEST` are left."""
+    for share in SHARES:
+        n = common.n // share
+        if n >= FEWEST:
+            yield subset(common, order[:n])
+
+
+def subset(common: Common, places: NDArray[np.intp]) -> Common:
+    """Return the measures on these instructions alone."""
+    return replace(
+        common,
+        n=len(places),
+        values={name: array[:, places] for name, array in common.values.items()},
+        denominators={name: array[:, places] for name, array in common.denominators.items()},
+    )

@@ -1,0 +1,147 @@
+"""Put a report together: the evidence of every ranking, how to make it again, and how it fared.
+
+The one idea: everything is read from what is stored; where something is missing a report is refused, with
+what it would take, rather than paid for.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from preceptor.agreement.compare import compare
+from preceptor.agreement.orders import Observed, Prediction, teacher_label
+from preceptor.agreement.table import AgreementTable
+from preceptor.config.base import Machine
+from preceptor.config.study import Study
+from preceptor.config.toml import study_text
+from preceptor.errors import StudyError
+from preceptor.pipeline.estimate import Outlook, outlook
+from preceptor.pipeline.load import recorded
+from preceptor.pipeline.rank import Outcome, outcomes
+from preceptor.ranking.result import Ranking
+from preceptor.report.data import Report
+from preceptor.report.gather import evidence_of, numbers_of
+from preceptor.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def stored_outcomes(study: Study, machine: Machine) -> list[Outcome]:
+    """Return the outcomes of a study of which everything is stored.
+
+    Raises:
+        StudyError: responses or scores are missing; the message says which.
+        PreceptorError: the study cannot be ranked as it stands.
+    """
+    found = outlook(study, machine)
+    if lacking := _lacking(found, study):
+        raise StudyError(
+            "A report pays for nothing, and of this study these are missing:\n"
+            + "\n".join(f"  {line}" for line in lacking)
+            + "\nGet them with `preceptor run` first."
+        )
+    return list(outcomes(found.data, study, machine))
+
+
+def _lacking(found: Outlook, study: Study) -> list[str]:
+    """Return what is missing, a line for each teacher to ask, derived teacher and step."""
+    lines = [f"{ask.missing:,} responses of {ask.teacher}" for ask in found.asks if ask.missing]
+    lines += [
+        f"{step.missing.responses:,} scores: {step.step}, for {step.student}"
+        for step in found.steps
+        if step.missing.responses
+    ]
+    rosters = [opened.choice.roster.teachers for opened in found.data]
+    lines += [
+        f"the rewards by which {derived.name} is chosen"
+        for derived in study.derived
+        if any(derived.name not in teachers for teachers in rosters)
+    ]
+    return lines
+
+
+def report_of(
+    found: Sequence[Outcome],
+    machine: Machine,
+    *,
+    command: str,
+    observed: Observed | None = None,
+    outcome: str | None = None,
+) -> Report:
+    """Return everything a page shows of these outcomes of one study.
+
+    Args:
+        found: at least one.
+        machine: where their scores are stored.
+        command: the command line that made them.
+        observed: student -> teacher -> what was observed after tuning, to be compared with the rankings.
+        outcome: where that is from, in words.
+
+    Raises:
+        PreceptorError: scores or data can no longer be read, or too few teachers were observed.
+    """
+    rankings = [one.ranking for one in found]
+    study = found[0].study
+    return Report(
+        evidence=evidence_of(found),
+        title=f"Teachers for {' and '.join(dict.fromkeys(one.student for one in rankings))}",
+        command=command,
+        study_file=_study_file(study),
+        versions=_versions(found, machine),
+        agreement=None if observed is None else agreement_of(rankings, observed),
+        outcome=outcome,
+    )
+
+
+def _study_file(study: Study) -> str | None:
+    """Return the study as TOML; None for the rare one that TOML cannot say."""
+    try:
+        return study_text(study)
+    except StudyError as error:
+        logger.info("The report shows no study file: %s", error)
+        return None
+
+
+def agreement_of(rankings: Sequence[Ranking], observed: Observed) -> AgreementTable:
+    """Return how well every metric of these rankings agrees with what was observed.
+
+    Draws and seed are the first ranking's, but at least 100 draws.
+
+    Raises:
+        StudyError: fewer than 3 teachers are both ranked and observed, or two have one label there.
+    """
+    settings = rankings[0].settings
+    draws, seed = settings["draws"], settings["seed"]
+    assert isinstance(draws, int) and isinstance(seed, int)
+    comparison = compare([_prediction(ranking) for ranking in rankings], observed)
+    return AgreementTable(comparison, draws=max(draws, 100), seed=seed)
+
+
+def _prediction(ranking: Ranking) -> Prediction:
+    values: dict[str, Mapping[str, float | None]] = {}
+    for name, numbers in numbers_of(ranking).items():
+        label = teacher_label(name)
+        if label in values:
+            raise StudyError(
+                f"Two teachers are '{label}' to the catalogue, so that what was observed cannot be told "
+                "apart. Give one of them a label of its own."
+            )
+        values[label] = numbers
+    source = ranking.reward_source
+    transformed = ranking.settings.get("transform", "raw") != "raw"
+    return Prediction(ranking.student, "this report", values, source, transformed)
+
+
+def _versions(found: Sequence[Outcome], machine: Machine) -> dict[str, str]:
+    """Return the packages' versions as they stand beside the stored scores; several where they differ."""
+    used = {step.shelf.identity.digest for one in found for step in one.steps}
+    cards = [
+        shelf.recorded
+        for shelf in Store(machine.store).shelves()
+        if shelf.kind == "scores" and shelf.identity.digest in used
+    ]
+    versions = {}
+    for package in recorded(machine):
+        seen = dict.fromkeys(str(card[package]) for card in cards if card.get(package))
+        if package != "device" and seen:
+            versions[package] = ", ".join(seen)
+    return versions

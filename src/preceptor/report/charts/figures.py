@@ -1,0 +1,149 @@
+"""The charts of a report, their export as pictures, and the script that draws them in a page.
+
+The one idea: a chart is data, Vega-Lite JSON and words. What it looks like comes from a theme, what draws it
+is one script without a network, and neither is in the chart.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from preceptor.errors import MissingPackage
+from preceptor.report.charts.agreement import agreement_charts
+from preceptor.report.charts.beta import beta_charts
+from preceptor.report.charts.parts import Chart, Families, families_of
+from preceptor.report.charts.published import paper_charts
+from preceptor.report.charts.ranking import by_category, leaderboard, size_and_score
+from preceptor.report.charts.risk import risk_and_return
+from preceptor.report.charts.spread import spread_charts
+from preceptor.report.charts.theme import theme
+from preceptor.report.data import Evidence, Report
+
+__all__ = [
+    "EMBED_OPTIONS",
+    "Chart",
+    "charts_of",
+    "published_charts",
+    "save_charts",
+    "script_bundle",
+    "theme",
+]
+
+EMBED_OPTIONS: Mapping[str, object] = MappingProxyType(
+    {"mode": "vega-lite", "ast": True, "actions": False, "renderer": "svg"}
+)
+"""What vegaEmbed must be given besides a theme's config.
+
+`ast` has expressions interpreted instead of compiled, which a page without unsafe-eval needs. Specs name no
+schema, so the mode says what they are.
+"""
+
+PICTURE_WIDTH = 760
+"""Pixels of an exported chart's plot."""
+
+_NAME = 60
+_SNIPPET = "window.vegaEmbed = vegaEmbed; window.vega = vega;"
+
+
+def charts_of(report: Report) -> tuple[Chart, ...]:
+    """Return all charts of a report, ranking by ranking, then those of the whole report.
+
+    What lacks its data is left out. Names are unique, with -2 and so on from the second ranking on.
+
+    Raises:
+        MissingPackage: if altair is not installed.
+    """
+    families = families_of(report.evidence)
+    found = [
+        chart
+        for place, evidence in enumerate(report.evidence)
+        for chart in _of_ranking(evidence, families, place=place)
+    ]
+    return _named([*found, *agreement_charts(report)])
+
+
+def _of_ranking(evidence: Evidence, families: Families, *, place: int) -> list[Chart]:
+    maybe = [
+        leaderboard(evidence, families, place=place),
+        risk_and_return(evidence, families, place=place),
+        *beta_charts(evidence, families, place=place),
+        size_and_score(evidence, families, place=place),
+        *spread_charts(evidence, place=place),
+        by_category(evidence, place=place),
+    ]
+    return [chart for chart in maybe if chart is not None]
+
+
+def published_charts() -> tuple[Chart, ...]:
+    """Return the paper's own results as charts, from its printed tables.
+
+    Raises:
+        MissingPackage: if altair is not installed.
+    """
+    return _named(paper_charts())
+
+
+def _named(charts: Iterable[Chart]) -> tuple[Chart, ...]:
+    """Return the charts with names that are fit for files and differ."""
+    taken: set[str] = set()
+    found = []
+    for chart in charts:
+        plain = re.sub(r"[^a-z0-9]+", "-", chart.name[:_NAME].lower()).strip("-") or "chart"
+        name, count = plain, 1
+        while name in taken:
+            count += 1
+            name = f"{plain}-{count}"
+        taken.add(name)
+        found.append(replace(chart, name=name))
+    return tuple(found)
+
+
+def save_charts(charts: Sequence[Chart], folder: Path) -> tuple[Path, ...]:
+    """Write each chart as NAME.svg and NAME.png (twice its size), light on white, and return the paths.
+
+    The folder is made where there is none; files of these names are overwritten.
+
+    Raises:
+        MissingPackage: if vl-convert-python is not installed.
+    """
+    converter = _converter()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**theme(dark=False), "background": "white"}
+    paths = []
+    for chart in charts:
+        title = {"text": chart.title, "limit": PICTURE_WIDTH}
+        spec = json.dumps(
+            {**chart.spec, "width": PICTURE_WIDTH, "title": title, "padding": 12}, allow_nan=False
+        )
+        vector, picture = (folder / f"{chart.name}.{kind}" for kind in ("svg", "png"))
+        vector.write_text(converter.vegalite_to_svg(spec, config=config), encoding="utf-8")
+        picture.write_bytes(converter.vegalite_to_png(spec, config=config, scale=2))
+        paths += [vector, picture]
+    return tuple(paths)
+
+
+def script_bundle() -> str:
+    """Return one script, about 0.9 MB, that defines `window.vegaEmbed` and `window.vega`.
+
+    It holds Vega, Vega-Lite, vega-embed and the interpreter of expressions that vega-embed uses when told
+    `ast: true` (see `EMBED_OPTIONS`); it loads nothing.
+
+    Raises:
+        MissingPackage: if vl-convert-python is not installed.
+    """
+    # The bundle declares hundreds of short names, which must not meet a page's own.
+    return f"(() => {{{_converter().javascript_bundle(_SNIPPET)}\n}})();"
+
+
+def _converter() -> Any:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise MissingPackage(
+            "vl-convert-python", purpose="Drawing charts", extra="report"
+        ) from error
+    return vl_convert

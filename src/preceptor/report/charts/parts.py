@@ -1,0 +1,270 @@
+"""What all charts share: the chart itself, teachers as rows of a chart's data, and common encodings.
+
+The one idea: everything a user or a model wrote enters a spec as a data value under a field name of ours,
+never as a field name, an expression or markup. So no name can break a chart or run anything.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from preceptor.errors import MissingPackage
+from preceptor.report.charts.labels import Box, place_labels
+from preceptor.report.data import Evidence
+from preceptor.report.terminal import printable
+from preceptor.types import Estimate
+
+Row = dict[str, Any]
+
+LABEL = 40
+"""Characters of a label; the tooltip has the whole name."""
+
+WHOLE = 200
+"""Characters of a name in a tooltip or a text alternative."""
+
+NARROW = 560
+"""Pixels of container below which numbers stand for names."""
+
+PHONE_WIDTH = 270
+"""Pixels of plot on a narrow page."""
+
+NOMINAL_WIDTH = 600
+"""Pixels of plot for which labels are placed; a wider one only draws them apart."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture and the words beside it.
+
+    `name` is fit for a file name and unique within a report. `ranking` is the place of its evidence in the
+    report, None where it is of the whole report. `caption` says how to read it; `alternative` says in words
+    and numbers what a screen reader's user would otherwise miss. `spec` is Vega-Lite JSON with its data and
+    neither colours nor a URL, not even of its schema: embed it in the mode "vega-lite" with a theme's config.
+    """
+
+    name: str
+    section: str
+    ranking: int | None
+    title: str
+    caption: str
+    alternative: str
+    spec: Mapping[str, object]
+
+
+def altair() -> Any:
+    """Return the module altair.
+
+    Raises:
+        MissingPackage: if it is not installed.
+    """
+    try:
+        import altair as module
+    except ImportError as error:
+        raise MissingPackage("altair", purpose="A chart", extra="report") from error
+    return module
+
+
+@dataclass(frozen=True)
+class Families:
+    """The families of a whole report, so that each has one colour and one shape in all its charts."""
+
+    names: tuple[str, ...]
+
+    def encodings(self, present: Iterable[object], *, shape: bool = True) -> dict[str, Any]:
+        """Return colour and shape by the field `family`, with a legend of those that are present."""
+        alt = altair()
+        found = set(present)
+        shown = [name for name in self.names if name in found]
+        entry = 30 + 7 * min(max(map(len, shown), default=0), 22)
+        columns = alt.ExprRef(f"narrow ? {max(1, 300 // entry)} : {max(1, 700 // entry)}")
+        legend = alt.Legend(title=None, values=shown, columns=columns, symbolOpacity=1)
+        scale = alt.Scale(domain=list(self.names))
+        kinds = {"color": alt.Color} | ({"shape": alt.Shape} if shape else {})
+        return {
+            name: kind("family:N", scale=scale, legend=legend if len(shown) > 1 else None)
+            for name, kind in kinds.items()
+        }
+
+
+def families_of(evidence: Sequence[Evidence]) -> Families:
+    """Return the families of all rankings, by name."""
+    return Families(tuple(sorted({label(f) for one in evidence for f in one.families.values()})))
+
+
+def cut(text: str, length: int) -> str:
+    """Return the text on one line, control and direction marks as escapes, at most `length` characters."""
+    shown = printable(" ".join(text[: 4 * length].split()))
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
+
+
+def label(text: str) -> str:
+    """Return a name as it stands beside a mark."""
+    return cut(text, LABEL)
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return a label for each name, different where the names are."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        short = label(name)
+        seen[short] = count = seen.get(short, 0) + 1
+        found.append(short if count == 1 else f"{cut(short, LABEL - 5)} ({count})")
+    return found
+
+
+def number(value: float | None) -> float | None:
+    """Return a finite number as it is, and None for any other."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def shown(value: float | None) -> str:
+    """Return a number for a reader, four digits; "no data" where there is none."""
+    found = number(value)
+    return "no data" if found is None else f"{found:.4g}"
+
+
+def told(estimate: Estimate | None) -> str:
+    """Return an estimate and its interval for a reader."""
+    if estimate is None or number(estimate.value) is None:
+        return "no data"
+    return f"{shown(estimate.value)} [{shown(estimate.low)}, {shown(estimate.high)}]"
+
+
+def size_told(size: float | None) -> str:
+    """Return billions of parameters as 7B."""
+    return "unknown" if number(size) is None else f"{size:g}B"
+
+
+def teacher_rows(evidence: Evidence) -> list[Row]:
+    """Return a row for each teacher, best first.
+
+    `key` is its number (its place in the ranking) and label, `whole` its name in full.
+    """
+    names = [result.teacher for result in evidence.ranking.teachers]
+    rows: list[Row] = []
+    for place, (name, short) in enumerate(zip(names, labels(names), strict=True), start=1):
+        size = evidence.sizes.get(name)
+        rows.append(
+            {
+                "place": place,
+                "number": f"{place}",
+                "key": f"{place} {short}",
+                "label": short,
+                "whole": cut(name, WHOLE),
+                "family": label(evidence.families.get(name, "unknown")),
+                "size": number(size),
+                "size_told": size_told(size),
+            }
+        )
+    return rows
+
+
+def estimate_fields(name: str, estimate: Estimate | None) -> Row:
+    """Return the fields `name`, `name_low`, `name_high` and, for readers, `name_told`."""
+    return {
+        name: number(estimate.value) if estimate else None,
+        f"{name}_low": number(estimate.low) if estimate else None,
+        f"{name}_high": number(estimate.high) if estimate else None,
+        f"{name}_told": told(estimate),
+    }
+
+
+def tips(**titles: str) -> list[Any]:
+    """Return tooltip channels: field of ours = title of ours."""
+    alt = altair()
+    return [alt.Tooltip(f"{field}:N", title=title) for field, title in titles.items()]
+
+
+def name_rows(
+    rows: Sequence[Row],
+    points: Sequence[tuple[float, float]],
+    *,
+    height: float,
+    lines: Sequence[Box] = (),
+) -> None:
+    """Put into the rows where their labels stand: names in a plot of nominal width, numbers in a narrow one.
+
+    `points` and `lines` are in pixels of the nominal plot. A name for which there is no room gives way to
+    its number.
+    """
+    texts = [(str(row["label"]), str(row["number"])) for row in rows]
+    wide = place_labels(points, texts, width=NOMINAL_WIDTH, height=height, lines=lines)
+    share = PHONE_WIDTH / NOMINAL_WIDTH
+    close = [(x * share, y) for x, y in points]
+    numbers = [(short, short) for _, short in texts]
+    narrow = place_labels(close, numbers, width=PHONE_WIDTH, height=height)
+    for row, far, near in zip(rows, wide, narrow, strict=True):
+        row |= {"name": far.text, "dx": far.dx, "dy": far.dy, "side": far.side}
+        row |= {"near_dx": near.dx, "near_dy": near.dy, "near_side": near.side}
+
+
+def name_layer(base: Any, **place: Any) -> Any:
+    """Return the text marks of rows that `name_rows` saw."""
+    alt = altair()
+    beside = {
+        "align": alt.ExprRef("narrow ? datum.near_side : datum.side"),
+        "dx": alt.ExprRef("narrow ? datum.near_dx : datum.dx"),
+        "dy": alt.ExprRef("narrow ? datum.near_dy : datum.dy"),
+        "text": alt.ExprRef("narrow ? datum.number : datum.name"),
+    }
+    return base.mark_text(style="name", baseline="middle", **beside).encode(**place)
+
+
+def named(name: str = "rows") -> Any:
+    """Return a chart over the data of this name, which `whole_spec` puts in.
+
+    Data stay outside until then, because altair copies and checks what it holds again and again.
+    """
+    alt = altair()
+    return alt.Chart(alt.NamedData(name))
+
+
+def whole_spec(
+    chart: Any, *, height: float, alternative: str, **data: Sequence[Row]
+) -> Mapping[str, object]:
+    """Return the spec as plain JSON with its `data` by name, as wide as its container.
+
+    It has neither a schema address nor a config.
+    """
+    alt = altair()
+    # Naming `width` makes the expression run again when the window changes.
+    narrow = alt.param(name="narrow", expr=f"width > -1 && containerSize()[0] < {NARROW}")
+    sized = chart.properties(width="container", height=height, description=alternative)
+    spec: dict[str, object] = sized.add_params(narrow).to_dict(validate=False)
+    plain = {name: part for name, part in spec.items() if name not in ("$schema", "config")}
+    return plain | {"datasets": {name: list(rows) for name, rows in data.items()}}
+
+
+def key_axis(rows: Sequence[Row], *, names: str | None = None) -> Any:
+    """Return the channel y with a line for each teacher; its number alone where there is no room."""
+    alt = altair()
+    axis = alt.Axis(
+        title=None,
+        ticks=False,
+        domain=False,
+        labelPadding=6,
+        labelExpr=names or "narrow ? split(datum.label, ' ')[0] : datum.label",
+    )
+    keys = list(dict.fromkeys(row["key"] for row in rows))
+    return alt.Y("key:N", scale=alt.Scale(domain=keys), sort=None, axis=axis)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return the parts as a list in a sentence."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return "1 teacher" or "2 teachers"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def told_n(rows: Sequence[Row]) -> str:
+    """Return how many instructions the rows rest on, as "n = 300"."""
+    counts = [row["n"] for row in rows]
+    low, high = min(counts), max(counts)
+    return f"n = {low}" if low == high else f"n = {low} to {high}"

@@ -1,0 +1,147 @@
+"""What a report shows of a ranking beyond the ranking itself: curves, spreads, categories, examples.
+
+The one idea: plain frozen data between what gathers it from the store (`run/evidence.py`) and what draws it
+(`report/`), neither of which knows the other. Teachers come in the ranking's order, best first; texts
+are as models wrote them and must be escaped by whoever shows them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.agreement.table import AgreementTable
+from preceptor.ranking.result import Ranking
+from preceptor.types import Estimate
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BetaSweep:
+    """CAR's answer as beta grows: the same draws at every beta.
+
+    `values`, `low`, `high` (95% interval), `p_best` and `ranks` (1 is best) have shape (betas, teachers).
+    """
+
+    betas: tuple[float, ...]
+    values: Array
+    low: Array
+    high: Array
+    p_best: Array
+    ranks: Array
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One measure's distribution over instructions, a row for each teacher.
+
+    `edges` (bins + 1,) are shared by all teachers so that they compare; `counts` has shape (teachers,
+    bins), its first and last bin holding what lies outside; `quantiles` (teachers, 5) are the 5th, 25th,
+    50th, 75th and 95th percentile, NaN where a teacher has none.
+    """
+
+    measure: str
+    edges: Array
+    counts: Array
+    quantiles: Array
+
+
+@dataclass(frozen=True)
+class Category:
+    """The means over one category's instructions: teacher -> measure -> estimate, `n` instructions."""
+
+    name: str
+    n: int
+    means: Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One teacher's response as it is shown. `text` is None where there is none, and `note` says why.
+
+    `scores` are its measures (reward, loss, length...), None for no data. `tokens` are pieces of the text
+    with the student's surprise at each in nats, in order, where token statistics were kept; their pieces join
+    to `text`. `left_out` counts characters cut from the end to keep the page small.
+    """
+
+    teacher: str
+    text: str | None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    tokens: tuple[tuple[str, float], ...] = ()
+    left_out: int = 0
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One instruction with all teachers' answers side by side.
+
+    `disagreement` is how far the teachers are apart on it, for sorting, larger is further: the standard
+    deviation over teachers of their responses' own CAR (of the loss, where CAR was not formed) in units of
+    that over all teachers and instructions. `left_out` counts characters cut from the instruction's end.
+    """
+
+    instruction: str
+    category: str | None
+    disagreement: float
+    answers: tuple[Answer, ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """What would change the answer: under `condition` the winner is `winner` rather than today's.
+
+    Where several `tie` for the first place, `winner` names them all.
+    """
+
+    condition: str
+    winner: str
+    tie: bool = False
+
+    @property
+    def does(self) -> str:
+        """The verb of a sentence about the winner."""
+        return "tie" if self.tie else "wins"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One ranking and what stands behind it.
+
+    `families` and `sizes` (billions of parameters, None where unknown) are by teacher. `changes` are the
+    settings that were tried under which another teacher wins; `tried` names all that were. `examples` are
+    the most disagreed-upon first, of `examples_of` instructions compared. `tokens` is each teacher's mean
+    number of tokens per response, by the student's tokenizer, where known.
+    """
+
+    ranking: Ranking
+    families: Mapping[str, str]
+    sizes: Mapping[str, float | None]
+    sweep: BetaSweep | None = None
+    spreads: tuple[Spread, ...] = ()
+    categories: tuple[Category, ...] = ()
+    changes: tuple[Change, ...] = ()
+    tried: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    examples_of: int = 0
+    tokens: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one page shows. `command` and `study_file` (TOML text) say how to make it again.
+
+    `versions` are the packages that made the numbers. `outcome` says in words where `agreement`'s observed
+    order comes from.
+    """
+
+    evidence: tuple[Evidence, ...]
+    title: str
+    command: str
+    study_file: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    agreement: AgreementTable | None = None
+    outcome: str | None = None

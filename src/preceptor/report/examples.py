@@ -1,0 +1,230 @@
+"""The instructions on which the teachers differ most, with all their answers side by side.
+
+The one idea: what is shown is chosen by numbers alone; only then are the texts of those few instructions
+read, in one pass over the data. Of a student only the tokenizer is loaded, to cut a text as it was scored.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.data.table import Choice
+from preceptor.engines.templates import Encoder
+from preceptor.pipeline.columns import Assembly
+from preceptor.pipeline.rank import Outcome
+from preceptor.ranking.bootstrap import Array
+from preceptor.report.compared import Compared
+from preceptor.report.data import Answer, Example
+from preceptor.report.distributions import FIRST, each
+from preceptor.scorers.likelihood import LikelihoodScorer
+from preceptor.types import Instruction, Response
+
+MOST_EXAMPLES = 60
+"""Instructions that are shown."""
+
+LONGEST_TEXT = 4_000
+"""Characters of a text that are shown."""
+
+GONE = "The text is no longer in the data."
+"""Why an answer that was scored has no text."""
+
+_Tokens = tuple[tuple[str, float], ...]
+_Cut = Callable[[Response, str], _Tokens]
+
+
+def disagreements(compared: Compared) -> Array:
+    """Return how far the teachers are apart on each instruction compared, (instructions,).
+
+    That is the standard deviation over teachers of CAR, formed of the reward and the loss of the response
+    alone (the mean of its samples); of the loss where there is no CAR, else the reward, else the length. It
+    is in units of the standard deviation over all teachers and instructions; 0 where nothing differs.
+    """
+    used = compared.used
+    if compared.car is not None:
+        values = compared.car(each(used, "reward"), each(used, "loss"))
+    else:
+        order = ("loss", *FIRST, compared.metric.needs[0])
+        values = each(used, next(name for name in order if name in used.values))
+    overall = float(values.std())
+    apart: Array = values.std(axis=0)
+    return apart / overall if overall > 0 else np.zeros_like(apart)
+
+
+def examples_of(
+    chosen: Sequence["Chosen"], source: Iterable[Response]
+) -> list[tuple[Example, ...]]:
+    """Return the examples of each choice, of which all texts are read in one pass over the source.
+
+    An answer whose text is no longer there has none, and says so.
+    """
+    texts = _texts(source, [one.choice for one in chosen])
+    return [one.examples(texts) for one in chosen]
+
+
+def first_samples(choice: Choice, instructions: NDArray[np.intp]) -> Choice:
+    """Return the first sample of every teacher for these instructions, by instruction and teacher."""
+    roster = choice.roster
+    rows = choice.rows[np.isin(roster.instruction[choice.rows], instructions)]
+    order = np.lexsort((roster.sample[rows], roster.teacher[rows], roster.instruction[rows]))
+    rows = rows[order]
+    pairs = np.stack([roster.instruction[rows], roster.teacher[rows]])
+    first = np.r_[True, (np.diff(pairs) != 0).any(axis=0)]
+    return Choice(roster, rows[first], np.sort(instructions), len(instructions))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The instructions to show for one ranking, with all that is told of them but the texts.
+
+    At most 60, the most disagreed upon first, with each teacher's first sample; `order` is that of the
+    ranking. `choice` holds their rows, by instruction and by teacher as in the roster; so are the `scores`
+    (teachers, instructions). Those are of the sample shown, the reward before any transform, and its CAR
+    where CAR was formed.
+    """
+
+    order: tuple[str, ...]
+    instructions: NDArray[np.intp]
+    disagreement: Array
+    choice: Choice
+    scores: Mapping[str, Array]
+    cut: "_Cut"
+
+    @classmethod
+    def of(cls, compared: Compared) -> "Chosen":
+        """Choose by the numbers compared, and read those of the responses to show."""
+        apart, outcome = disagreements(compared), compared.outcome
+        # Equal ones in the order of their ids, which is that of the roster.
+        places = np.argsort(-apart, kind="stable")[:MOST_EXAMPLES]
+        shown = compared.instructions[places]
+        choice = first_samples(outcome.opened.choice, shown)
+        scores = _scores(outcome, choice)
+        if compared.car is not None:
+            scores["car"] = compared.car(scores["reward"], scores["loss"])
+        return cls(
+            compared.teachers, shown, apart[places], choice, scores, _cutter(outcome, choice)
+        )
+
+    def examples(self, texts: Mapping[bytes, Response]) -> tuple[Example, ...]:
+        """Return the examples, given the responses by their keys."""
+        columns = np.searchsorted(self.choice.taken, self.instructions).tolist()
+        names = self.choice.roster.category_of(self.instructions)
+        described = zip(columns, names, self.disagreement.tolist(), strict=True)
+        return tuple(self._example(*one, texts=texts) for one in described)
+
+    def _example(
+        self, column: int, category: str | None, apart: float, *, texts: Mapping[bytes, Response]
+    ) -> Example:
+        teachers, keys = self.choice.roster.teachers, self.choice.keys
+        rows = range(column * len(teachers), (column + 1) * len(teachers))
+        found = {
+            name: texts.get(keys[row].tobytes()) for name, row in zip(teachers, rows, strict=True)
+        }
+        response = next((one for one in found.values() if one is not None), None)
+        instruction = GONE if response is None else conversation(response.instruction)
+        return Example(
+            instruction=instruction[:LONGEST_TEXT],
+            category=category,
+            disagreement=apart,
+            answers=tuple(self._answer(name, column, found[name]) for name in self.order),
+            left_out=max(0, len(instruction) - LONGEST_TEXT),
+        )
+
+    def _answer(self, teacher: str, column: int, response: Response | None) -> Answer:
+        row = self.choice.roster.teachers.index(teacher)
+        scores = {name: _number(values[row, column]) for name, values in self.scores.items()}
+        if response is None or response.text is None:
+            return Answer(teacher, None, scores, note=GONE)
+        text = response.text[:LONGEST_TEXT]
+        tokens = self.cut(response, text)
+        return Answer(teacher, text, scores, tokens, left_out=len(response.text) - len(text))
+
+
+def conversation(instruction: Instruction) -> str:
+    """Return the text of a single turn; of a longer conversation every turn after its role."""
+    if len(instruction.messages) == 1:
+        return instruction.text
+    return "\n\n".join(f"{message.role}: {message.content}" for message in instruction.messages)
+
+
+def _texts(source: Iterable[Response], choices: Sequence[Choice]) -> dict[bytes, Response]:
+    """Return the responses of these choices by key; what two teachers said alike is one."""
+    instructions = {
+        one for choice in choices for one in choice.roster.instructions[choice.taken].tolist()
+    }
+    waiting = {key for choice in choices for key in choice.keys.tolist()}
+    found: dict[bytes, Response] = {}
+    for response in source:
+        if response.instruction.id in instructions and response.key in waiting:
+            found[response.key] = response
+            waiting.discard(response.key)
+            if not waiting:
+                break
+    return found
+
+
+def _scores(outcome: Outcome, choice: Choice) -> dict[str, Array]:
+    """Return every measure of the choice's responses, (teachers, instructions)."""
+    kinds = [metric.kind for metric in outcome.planned.metrics]
+    steps = [replace(step, choice=choice) for step in outcome.steps]
+    measurements = Assembly(choice, outcome.study, kinds).measurements(
+        [step.scorer for step in steps], [step.stored() for step in steps]
+    )
+    below = measurements.denominators
+    return {
+        name: values / below[name] if name in below else values
+        for name, values in measurements.values.items()
+    }
+
+
+def _cutter(outcome: Outcome, choice: Choice) -> _Cut:
+    """Return what cuts a text into the student's tokens, with the surprise at each as it is stored."""
+    for step in outcome.steps:
+        scorer = step.scorer
+        if not isinstance(scorer, LikelihoodScorer) or scorer.suffix:
+            continue
+        if scorer.conditioning == "conditional":
+            stored = step.shelf.lists(choice.keys, "token_nll")
+            # The tokenizer is loaded for nothing where no surprise is stored.
+            encoder = scorer.student.encoder if stored else None
+            return lambda response, text: _tokens(response, text, stored, encoder)
+    return lambda response, text: ()
+
+
+def _tokens(
+    response: Response,
+    text: str,
+    stored: Mapping[bytes, NDArray[np.float32]],
+    encoder: Encoder | None,
+) -> _Tokens:
+    if encoder is None or response.key not in stored:
+        return ()
+    pieces = encoder.pieces(response.instruction.messages, response.text or "")
+    return surprises(pieces, stored[response.key].tolist(), text)
+
+
+def surprises(pieces: Sequence[str], nats: Sequence[float], text: str) -> _Tokens:
+    """Return the pieces of a text with the surprise at each; they join to the text, or there are none.
+
+    There are none where what was scored ends before the text does. A character that several tokens spell is
+    one piece with the sum of their surprises, as is what stands before the first. Tokens beyond the text, as
+    one that ends the turn, are left out.
+    """
+    found: list[tuple[str, float]] = []
+    at, before = 0, 0.0
+    for piece, nat in zip(pieces, nats, strict=False):
+        if not piece and found:
+            found[-1] = (found[-1][0], found[-1][1] + nat)
+        elif not piece:
+            before += nat
+        elif at < len(text):
+            found.append((text[at : at + len(piece)], before + nat))
+            at, before = at + len(piece), 0.0
+        else:
+            break
+    return tuple(found) if at >= len(text) else ()
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

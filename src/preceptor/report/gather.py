@@ -1,0 +1,154 @@
+"""Gather what stands behind rankings: the one step between scored studies and a report.
+
+The one idea: an `Outcome` says where its numbers lie; here they are read once more, put in the ranking's
+order, and summed up as plain data. Nothing is computed by a model and nothing is paid for.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.agreement.orders import family_of, size_of
+from preceptor.config.catalogue import find_teacher
+from preceptor.config.study import Study
+from preceptor.config.teachers import Teacher
+from preceptor.data.table import drawn
+from preceptor.pipeline.rank import Outcome
+from preceptor.ranking.result import Ranking
+from preceptor.ranking.sensitivity import beta_sweep, nested, winners
+from preceptor.report.compared import Compared
+from preceptor.report.data import Change, Evidence
+from preceptor.report.distributions import by_category, spreads
+from preceptor.report.examples import Chosen, examples_of
+
+
+def evidence_of(outcomes: Sequence[Outcome]) -> tuple[Evidence, ...]:
+    """Return each ranking of one run with what stands behind it.
+
+    The measures of one ranking are in memory at a time, and the data are read once for all texts.
+
+    Raises:
+        PreceptorError: scores or data can no longer be read.
+    """
+    drafts = [_without_examples(outcome, outcomes) for outcome in outcomes]
+    chosen = [one for _, one in drafts]
+    found = examples_of(chosen, outcomes[0].opened.source)
+    return tuple(
+        replace(evidence, examples=examples)
+        for (evidence, _), examples in zip(drafts, found, strict=True)
+    )
+
+
+def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Evidence, Chosen]:
+    compared, ranking = Compared.of(outcome), outcome.ranking
+    options, models = outcome.study.ranking, models_of(outcome.study)
+    names = outcome.opened.choice.roster.category_of(compared.instructions)
+    changes = _Changes(ranking)
+    _try_settings(changes, compared)
+    _try_fewer(changes, compared)
+    _try_rewards(changes, outcome, outcomes)
+    evidence = Evidence(
+        ranking=ranking,
+        families={teacher: family_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
+        sizes={teacher: size_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
+        sweep=beta_sweep(compared.raw, compared.car, options) if compared.car else None,
+        spreads=spreads(compared.used),
+        categories=by_category(
+            compared.used,
+            names,
+            teachers=compared.teachers,
+            metric=compared.metric,
+            options=options,
+        ),
+        changes=tuple(changes.found),
+        tried=tuple(changes.tried),
+        examples_of=compared.raw.n,
+        tokens={
+            result.teacher: result.estimates["tokens"].value
+            for result in ranking.teachers
+            if "tokens" in result.estimates
+        },
+    )
+    return evidence, Chosen.of(compared)
+
+
+def models_of(study: Study) -> dict[str, str]:
+    """Return by what name the catalogue may know each teacher that is asked or derived, by its label.
+
+    Points of one grid, and what is derived of them, so are of one family. Teachers in files go by their
+    own names.
+    """
+    found = {
+        point.name: _known_as(teacher) for teacher in study.teachers for point in teacher.points()
+    }
+    for derived in study.derived:
+        found[derived.name] = found.get(derived.of, derived.of)
+    return found
+
+
+def _known_as(teacher: Teacher) -> str:
+    if find_teacher(teacher.model):
+        return teacher.model
+    return Path(teacher.model).name or teacher.model
+
+
+class _Changes:
+    """What was tried to change the answer of a ranking, and what did."""
+
+    def __init__(self, ranking: Ranking) -> None:
+        self.today = {result.teacher for result in ranking.teachers if result.rank == 1}
+        self.tried: list[str] = []
+        self.found: list[Change] = []
+
+    def add(self, condition: str, best: Sequence[str]) -> None:
+        """Take down which teachers are best under a condition; none is no answer."""
+        if not best:
+            return
+        self.tried.append(condition)
+        if set(best) != self.today:
+            self.found.append(Change(condition, " and ".join(best), tie=len(best) > 1))
+
+
+def _try_settings(changes: _Changes, compared: Compared) -> None:
+    """Take down other betas and reward transforms, where CAR is what orders."""
+    ranking, car = compared.outcome.ranking, compared.car
+    if ranking.stability is None or car is None or ranking.by != car.kind:
+        return
+    own = {f"beta = {car.beta:g}", f"transform = {compared.outcome.study.ranking.transform}"}
+    for variant in ranking.stability.variants:
+        if variant.name not in own:
+            changes.add(variant.name, variant.winners)
+
+
+def _try_fewer(changes: _Changes, compared: Compared) -> None:
+    """Take down the first half, quarter and eighth of the instructions, in the order the seed draws."""
+    study, raw = compared.outcome.study, compared.raw
+    ids = compared.outcome.opened.choice.roster.instructions[compared.instructions]
+    order: NDArray[np.intp] = drawn(ids.tolist(), study.ranking.seed)
+    for part in nested(raw, order):
+        best = winners(
+            part, compared.metric, transform=study.ranking.transform, teachers=compared.teachers
+        )
+        changes.add(f"the first {part.n:,} of {raw.n:,} instructions alone", best)
+
+
+def _try_rewards(changes: _Changes, outcome: Outcome, outcomes: Sequence[Outcome]) -> None:
+    """Take down the same student's rankings by other rewards."""
+    for other in outcomes:
+        if other is not outcome and other.ranking.student == outcome.ranking.student:
+            best = [result.teacher for result in other.ranking.teachers if result.rank == 1]
+            changes.add(f"another reward ({other.opened.reward_name})", best)
+
+
+def numbers_of(ranking: Ranking) -> Mapping[str, Mapping[str, float | None]]:
+    """Return every measure and metric of each teacher, None where it is not finite."""
+    return {
+        result.teacher: {
+            name: estimate.value if np.isfinite(estimate.value) else None
+            for name, estimate in result.estimates.items()
+        }
+        for result in ranking.teachers
+    }

@@ -1,0 +1,155 @@
+"""The loop in a terminal: what it would take, and what it found.
+
+The one idea: the observed order is shown with how the tuned students answered beside it, because a win rate
+of answers that never end, or are all short, says something else than one of answers that do.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from preceptor.benchmarks.cached_chat import Cost
+from preceptor.ranking.result import Ranking
+from preceptor.report.agreement import print_agreement, print_notes
+from preceptor.report.estimate import worded_time
+from preceptor.report.terminal import printable
+from preceptor.types import Estimate
+from preceptor.validation.estimate import LoopOutlook, TuningOutlook
+from preceptor.validation.result import AnswerFigures, LoopResult
+
+_GIB = 1024**3
+
+
+def print_loop(console: Console, result: LoopResult) -> None:
+    """Print observed orders, agreement, and whether the prediction held."""
+    for ranking in result.observed:
+        figures = {t.teacher: t.answered for t in result.tuned if t.student == ranking.student}
+        _print_observed(console, ranking, figures, result.untuned.get(ranking.student))
+    if result.agreement is not None:
+        print_agreement(console, result.agreement, source=source_of_observed(result))
+        comparison = result.agreement.comparison
+        print_notes(console, comparison.remarks, result.agreement.warnings())
+    for sentence in result.sentences():
+        console.print(Text(printable(sentence), style="bold"))
+    console.print()
+
+
+def source_of_observed(result: LoopResult) -> str:
+    """Return in words what the observed orders rest on."""
+    return "; ".join(dict.fromkeys(_source(ranking) for ranking in result.observed))
+
+
+def _source(ranking: Ranking) -> str:
+    named = ranking.settings
+    return f"{ranking.by} in {named['benchmark']} against {named['baseline']}, judged by {named['judge']}"
+
+
+def _print_observed(
+    console: Console,
+    ranking: Ranking,
+    figures: Mapping[str, AnswerFigures],
+    untuned: AnswerFigures | None,
+) -> None:
+    console.print()
+    console.print(Text(f"Observed: {printable(ranking.verdict())}", style="bold"))
+    console.print(Text(printable(_source(ranking)), style="dim"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    headings = ["", "tuned on", f"{ranking.by} [95% interval]", "P(best)", "n"]
+    others = [name for name in ranking.metrics if name != ranking.by]
+    for heading in (*headings, *others, "ended", "tokens", "characters"):
+        left = heading == "tuned on"
+        table.add_column(Text(heading), justify="left" if left else "right", overflow="fold")
+    for result in ranking.teachers:
+        table.add_row(
+            str(result.rank),
+            Text(printable(result.teacher)),
+            _interval(result.estimates[ranking.by]),
+            f"{result.p_best:.2f}",
+            str(result.n),
+            *(f"{result.estimates[name].value:.2f}" for name in others),
+            *_answered(figures[result.teacher]),
+        )
+    if untuned is not None:
+        blank = [""] * len(others)
+        table.add_row("", Text("nothing", "dim"), "baseline", "", "", *blank, *_answered(untuned))
+    console.print(table)
+    for warning in ranking.warnings:
+        text = Text("Warning: ", style="yellow bold") + Text(printable(warning), style="yellow")
+        console.print(Padding(text, (0, 0, 0, 1)))
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+
+
+def _answered(figures: AnswerFigures) -> list[str]:
+    ended = "-" if figures.ended is None else f"{figures.ended:.0%}"
+    means = (
+        "-" if mean is None else f"{mean:,.0f}" for mean in (figures.tokens, figures.characters)
+    )
+    return [ended, *means]
+
+
+def print_loop_outlook(console: Console, outlook: LoopOutlook) -> None:
+    """Print what the proof would take."""
+    console.print()
+    count = outlook.students * len(outlook.teachers)
+    lines = [f"Then the proof: {count:,} tunings, {outlook.questions:,} questions to each student."]
+    if outlook.tunings:
+        _print_tunings(console, outlook.tunings)
+        unknown = any(one.seconds is None and not one.done for one in outlook.tunings)
+        lines += ["No training of this student is stored: its speed is unknown."] if unknown else []
+    for ask in outlook.untuned:
+        took = f" ({worded_time(ask.seconds)})" if ask.missing else ""
+        lines.append(
+            f"{ask.teacher}: {ask.stored:,} answers stored, {ask.missing:,} to write{took}"
+        )
+    lines += [_worded(name, cost) for name, cost in outlook.verdicts]
+    if outlook.disk is None:
+        lines.append(
+            "Rows, steps and disk are known when the responses are there: plan again then."
+        )
+    elif outlook.disk:
+        place = f"models and checkpoints in {outlook.models}"
+        lines.append(f"Disk: up to {outlook.disk / _GIB:,.1f} GiB for {place}.")
+    for one in outlook.tunings:
+        lines += [f"{count:,} instructions left out: {why}." for why, count in one.left_out.items()]
+        lines += [one.caution] if one.caution else []
+    for line in dict.fromkeys(lines):
+        console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _worded(name: str, cost: Cost) -> str:
+    text = f"Judged by {name}: {cost.requests:,} verdicts to ask, {cost.stored:,} stored"
+    if cost.prompt_tokens:
+        text += (
+            f"; about {cost.prompt_tokens:,} prompt tokens, at most {cost.answer_tokens:,} written"
+        )
+    return text + (
+        "; no price." if cost.price is None else f"; at most {cost.price:,.2f} of money."
+    )
+
+
+def _print_tunings(console: Console, tunings: Sequence[TuningOutlook]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("student", overflow="fold")
+    table.add_column("tuned on", overflow="fold")
+    for heading in ("rows", "tokens", "steps", "training", "answers", "to write", "time"):
+        table.add_column(heading, justify="right")
+    for one in tunings:
+        table.add_row(
+            Text(printable(one.student)),
+            Text(printable(one.teacher)),
+            f"{one.rows:,}",
+            f"{one.tokens:,}",
+            f"{one.steps:,}",
+            "done" if one.done else worded_time(one.seconds),
+            f"{one.asked.stored:,}",
+            f"{one.asked.missing:,}",
+            worded_time(one.asked.seconds) if one.asked.missing else "",
+        )
+    console.print(table)

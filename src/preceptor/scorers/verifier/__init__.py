@@ -1,0 +1,1 @@
+"""Rewards from checking a response against its known answer."""

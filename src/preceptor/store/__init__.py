@@ -1,0 +1,1 @@
+"""Keep every number that cost something once, under its content."""

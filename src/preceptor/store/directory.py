@@ -1,0 +1,117 @@
+"""One folder of a store, on this machine or behind any fsspec URL, with errors that say what to do.
+
+The one idea: a file appears whole or not at all, and whatever the file system raises becomes a `StoreError`
+with advice. Nothing here knows what the files hold, but for the card that names a shelf.
+"""
+
+import errno
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from preceptor.errors import StoreError
+from preceptor.store.identity import write_atomically
+
+_LOGGER = logging.getLogger(__name__)
+_ABANDONED_SECONDS = 3600
+
+
+class Folder:
+    """One folder of a local or remote file system, with errors that say what to do."""
+
+    def __init__(self, files: Any, path: str) -> None:
+        self.local = isinstance(files, LocalFileSystem)
+        self._files = files
+        self.path = path.rstrip("/")
+
+    def child(self, *names: str) -> "Folder":
+        """Return the folder below this one."""
+        return Folder(self._files, "/".join([self.path, *names]))
+
+    def open(self, name: str) -> Any:
+        """Return a file of the folder, open for reading bytes."""
+        return self._files.open(f"{self.path}/{name}", "rb")
+
+    @contextmanager
+    def explained(self, action: str, name: str = "") -> Iterator[None]:
+        """Turn what the file system raises into a StoreError."""
+        try:
+            yield
+        except Exception as error:
+            # Remote back ends raise errors of their own packages, such as missing credentials.
+            if self.local and not isinstance(error, OSError):
+                raise
+            what = advice(getattr(error, "errno", None))
+            raise StoreError(f"Cannot {action} {self.path}/{name}: {error}. {what}") from error
+
+    def names(self) -> list[str]:
+        """Return the names in the folder, sorted; none where it does not exist."""
+        with self.explained("list"):
+            self._files.invalidate_cache(self.path)
+            try:
+                paths = self._files.ls(self.path, detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
+    def size(self, name: str) -> int:
+        """Return the file's bytes; 0 where it is gone."""
+        with self.explained("read", name), suppress(FileNotFoundError):
+            return int(self._files.size(f"{self.path}/{name}"))
+        return 0
+
+    def put(self, name: str, data: bytes) -> None:
+        """Make the file appear whole or not at all, and durable."""
+        with self.explained("write", name):
+            if self.local:
+                write_atomically(Path(self.path, name), data)
+            else:
+                self._files.pipe_file(f"{self.path}/{name}", data)
+
+    def delete(self, name: str) -> None:
+        """Remove the file; nothing happens where it is gone."""
+        with self.explained("delete", name), suppress(FileNotFoundError):
+            self._files.rm_file(f"{self.path}/{name}")
+
+    def sweep(self) -> None:
+        """Remove temporary files too old to belong to a living writer; only local ones exist."""
+        oldest = time.time() - _ABANDONED_SECONDS
+        for name in self.names() if self.local else []:
+            path = Path(self.path, name)
+            with self.explained("delete", name), suppress(FileNotFoundError):
+                if name.startswith("tmp-") and path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def advice(number: int | None) -> str:
+    """Say what to do about an error of the operating system."""
+    match number:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "Free space or choose another place with --store; rows stored before are safe."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "Change its permissions or choose a place you may write to with --store."
+        case errno.ENOTDIR | errno.EEXIST:
+            return "Expected a folder: move the file away or choose another place with --store."
+    return "Check the disk or the connection and run again; rows stored before are safe."
+
+
+def read_card(folder: Folder) -> dict[str, Any] | None:
+    """Return the folder's `identity.json`; None where absent or (warned of) damaged."""
+    with folder.explained("read", "identity.json"):
+        try:
+            with folder.open("identity.json") as handle:
+                card: dict[str, Any] = json.loads(handle.read())
+            if isinstance(card["spec"], dict):
+                return card
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, TypeError, KeyError):  # damaged, or JSON of another shape
+            pass
+    _LOGGER.warning("%s/identity.json is damaged; the next append writes it again", folder.path)
+    return None

@@ -1,0 +1,296 @@
+"""The machinery of a shelf: immutable shards under one identity, appended, merged, read, compacted.
+
+The one idea: a shard has a unique name and appears whole or not at all, and rows are idempotent under their
+16-byte key. So writers never conflict and need no lock, a killed run loses at most the batch it had not yet
+appended, and readers merge whatever shards they find. Which columns a row has is for `store`.
+"""
+
+import io
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from preceptor.errors import StoreError
+from preceptor.store.directory import Folder, read_card
+from preceptor.store.identity import Identity, plain
+from preceptor.types import KEY_BYTES
+
+Kind = Literal["scores", "responses"]
+
+KEY_TYPE = pa.binary(KEY_BYTES)
+"""How a key is stored."""
+
+LISTED = "key has lists"  # not an identifier, so no stored column can bear this name
+"""The column, never stored, that marks the rows with list columns."""
+
+_LOGGER = logging.getLogger(__name__)
+_SMALL_SHARD_BYTES = 32 * 2**20
+_MERGED_SHARD_BYTES = 128 * 2**20
+
+
+class Shards:
+    """The rows that one identity made, whatever their columns; `Shelf` and `ResponseShelf` say which.
+
+    Any number of processes may append, read and compact at once. Rows with the same key are read as
+    one: a row with values beats a row with a note, then a row with list columns beats one without,
+    then the earlier shard wins; a column that the winner lacks is taken from the next.
+    """
+
+    def __init__(
+        self, folder: Folder, kind: Kind, identity: Identity, recorded: Mapping[str, object]
+    ) -> None:
+        self.kind = kind
+        self.identity = identity
+        self.recorded = recorded
+        self._folder = folder
+
+    @staticmethod
+    def _one_each(table: pa.Table) -> pa.Table:
+        """Return one row per key of these rows."""
+        return merged(table)
+
+    def _append(self, table: pa.Table) -> None:
+        if read_card(self._folder) is None:
+            self._write_card()
+        self._put(self._one_each(table), stamp=f"{time.time_ns():020d}")
+
+    def keys(self) -> NDArray[np.void]:
+        """Return the distinct stored keys as a `V16` array; its `tolist()` gives `bytes`."""
+        tables = self._collect(lambda file: file.read(columns=["key"]))
+        return as_numpy(concatenated(tables)["key"].unique())
+
+    def forget_notes(self) -> int:
+        """Remove the rows that only say why there is nothing, and return how many.
+
+        What they stand for is asked for again. The others are durable before their old shard goes.
+        """
+        forgotten = 0
+        for name in self._shards():
+            with self._folder.explained("read", name), suppress(FileNotFoundError):
+                table = self._load(name, read_rows)
+                noted = 0 if table is None else int(valid(table["note"]).sum())
+                if table is None or not noted:
+                    continue
+                if noted < len(table):
+                    stamp = name.removesuffix(".parquet").split("-")[1]
+                    self._put(table.filter(table["note"].is_null()), stamp=stamp)
+                self._folder.delete(name)
+                forgotten += noted
+        return forgotten
+
+    def compact(self) -> None:
+        """Merge small shards, one row per key, and remove what killed writers left behind.
+
+        The merged shard is durable before its sources are deleted, and only shards that were read
+        whole are deleted; so every row is always in some shard, whoever else appends or compacts.
+        """
+        self._folder.sweep()
+        batches: dict[int, list[str]] = {}
+        total = 0
+        for name in self._shards():
+            size = self._folder.size(name)
+            if 0 < size < _SMALL_SHARD_BYTES:
+                batches.setdefault(total // _MERGED_SHARD_BYTES, []).append(name)
+                total += size
+        for batch in batches.values():
+            self._merge(batch)
+
+    def _merge(self, names: Sequence[str]) -> None:
+        """Replace these shards by one; those that are gone or damaged are left as they are."""
+        tables: dict[str, pa.Table] = {}
+        for name in names:
+            with self._folder.explained("read", name), suppress(FileNotFoundError):
+                table = self._load(name, read_rows)
+                if table is not None:
+                    tables[name] = table
+        if len(tables) < 2:
+            return
+        # The first source's stamp keeps its rows first among equals, so that no number changes.
+        stamp = min(tables).removesuffix(".parquet").split("-")[1]
+        self._put(self._one_each(concatenated(list(tables.values()))), stamp=stamp)
+        for name in tables:
+            self._folder.delete(name)
+
+    def _put(self, table: pa.Table, *, stamp: str) -> None:
+        sink = io.BytesIO()
+        how = {"compression": "zstd", "use_dictionary": ["note"], "write_page_checksum": True}
+        pq.write_table(table.drop_columns([LISTED]), sink, **how)
+        self._folder.put(f"part-{stamp}-{uuid.uuid4().hex}.parquet", sink.getvalue())
+
+    def _write_card(self) -> None:
+        card = {
+            "kind": self.kind,
+            "identity": self.identity.digest,
+            "spec": self.identity.spec,
+            "recorded": plain(self.recorded, "recorded"),
+        }
+        self._folder.put("identity.json", (json.dumps(card, indent=2) + "\n").encode())
+
+    def _shards(self) -> list[str]:
+        names = self._folder.names()
+        return [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
+
+    def _collect(self, read: Callable[[pq.ParquetFile], pa.Table]) -> list[pa.Table]:
+        """Read every shard once; return them in the order of their names."""
+        return [table for _, table in sorted(self._stream(read), key=lambda found: found[0])]
+
+    def _stream(self, read: Callable[[pq.ParquetFile], pa.Table]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield every shard's name and rows once.
+
+        A listing is no snapshot: a compaction may delete a shard after it was listed, or while the
+        listing runs, so that neither source nor merged shard is in it. Hence a second look at
+        least, and another after every pass that lost a shard. Rows already read stay valid.
+        """
+        known: set[str] = set()
+        passes, lost = 0, False
+        while passes < 2 or lost:
+            passes, lost = passes + 1, False
+            for name in self._shards():
+                if name in known:
+                    continue
+                known.add(name)
+                with self._folder.explained("read", name):
+                    try:
+                        table = self._load(name, read)
+                    except FileNotFoundError:
+                        lost = True
+                        continue
+                if table is not None:
+                    yield name, table
+
+    def _load(self, name: str, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table | None:
+        """Read one shard; None, with a warning, where its bytes are damaged."""
+        with self._folder.open(name) as handle:
+            try:
+                table = read(pq.ParquetFile(handle, page_checksum_verification=True))
+                if "key" not in table.column_names:
+                    raise ValueError("it has no column 'key'")
+                return table
+            except (ValueError, OSError) as error:
+                # Arrow reports damage as a plain OSError without number; a disk's error has one.
+                if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+                    raise
+                _LOGGER.warning("Skipping damaged shard %s/%s: %s", self._folder.path, name, error)
+                return None
+
+
+def read_rows(
+    file: pq.ParquetFile, names: Sequence[str] | None = None, *, lists: str | None = None
+) -> pa.Table:
+    """Read the key, the note and the named columns (default: all), and mark the rows with lists.
+
+    With `lists`, only that column counts for the mark.
+    """
+    schema = file.schema_arrow
+    listed = [f.name for f in schema if pa.types.is_list(f.type) and lists in (None, f.name)]
+    wanted = [f.name for f in schema if names is None or f.name in ("key", "note", *names)]
+    return marked(file.read(columns=wanted), [_presence(file, name) for name in listed])
+
+
+def _presence(file: pq.ParquetFile, name: str) -> NDArray[np.bool_]:
+    """Say which rows have this list column, without holding its lists in memory."""
+    leaf = file.schema_arrow.get_field_index(name)
+    groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
+    counts = [group.column(leaf).statistics for group in groups]
+    if all(count is not None and count.null_count == 0 for count in counts):
+        return np.ones(file.metadata.num_rows, np.bool_)
+    batches = file.iter_batches(batch_size=8192, columns=[name])
+    return np.concatenate([valid(batch.column(0)) for batch in batches])
+
+
+def marked(table: pa.Table, presences: Sequence[NDArray[np.bool_]]) -> pa.Table:
+    """Return the table with the mark of the rows that hold lists, each presence (rows,)."""
+    mark = np.logical_or.reduce([np.zeros(len(table), np.bool_), *presences])
+    return table.append_column(LISTED, pa.array(mark))
+
+
+def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of several shards; StoreError where they disagree on a column."""
+    nothing = pa.schema([("key", KEY_TYPE), ("note", pa.string()), (LISTED, pa.bool_())])
+    try:
+        return pa.concat_tables([nothing.empty_table(), *tables], promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise StoreError(
+            f"Shards of one identity disagree on a column: {error}. A measure is a number or a "
+            "list, never both: rename it in the scorer and move this shelf away."
+        ) from error
+
+
+def first_of_each(table: pa.Table) -> pa.Table:
+    """Return one whole row per key, in the order of first appearance: the first without a note, if any."""
+    groups = whole(table["key"]).dictionary_encode()
+    count = len(groups.dictionary)
+    if count == len(table):
+        return table
+    # Worst row first: where a place is assigned twice, the last assignment stays.
+    order = np.argsort(valid(table["note"]), kind="stable")[::-1]
+    best = np.empty(count, np.int64)
+    best[groups.indices.to_numpy()[order]] = order
+    return table.take(pa.array(best))
+
+
+def merged(table: pa.Table) -> pa.Table:
+    """Return one row per key, in the order of first appearance; rows with lists are asked first."""
+    groups = whole(table["key"]).dictionary_encode()
+    count = len(groups.dictionary)
+    if count == len(table):
+        return table
+    group = groups.indices.to_numpy()
+    # Worst row first: where a place is assigned twice, the last assignment stays.
+    order = np.argsort(~np.asarray(table[LISTED]), kind="stable")[::-1]
+    columns = {}
+    for name in table.column_names:
+        rows = order[valid(table[name])[order]]
+        best = np.full(count, -1)
+        best[group[rows]] = rows
+        columns[name] = whole(table[name]).take(pa.array(best, mask=best < 0))
+    valued = np.zeros(count, np.bool_)
+    valued[group[~valid(table["note"])]] = True
+    columns["note"] = pc.if_else(pa.array(valued), None, columns["note"])
+    return pa.table(columns)
+
+
+def valid(column: Any) -> NDArray[np.bool_]:
+    """Return which rows of a column are not null."""
+    return np.asarray(column.is_valid())
+
+
+def whole(column: Any) -> pa.Array:
+    """Return a column in one piece."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def as_numpy(column: Any) -> NDArray[np.void]:
+    """Return a column of keys as a `V16` array that shares its memory."""
+    array = whole(column)
+    skipped = array.offset * KEY_BYTES
+    return np.frombuffer(array.buffers()[1] or b"", f"V{KEY_BYTES}", len(array), skipped)
+
+
+def as_arrow(keys: NDArray[np.void] | Sequence[bytes]) -> pa.Array:
+    """Return keys as a column; StoreError where one has not 16 bytes."""
+    if isinstance(keys, np.ndarray) and keys.dtype.str in ("|V16", "|S16"):
+        data = pa.py_buffer(np.ascontiguousarray(keys))
+        return pa.FixedSizeBinaryArray.from_buffers(KEY_TYPE, len(keys), [None, data])
+    try:
+        return pa.array(keys, KEY_TYPE)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"Not a key: {error}. Expected {KEY_BYTES} bytes each.") from error
+
+
+def as_words(column: pa.Array) -> NDArray[np.object_]:
+    """Return an object array that holds every distinct string once."""
+    encoded = column.dictionary_encode()
+    words: NDArray[np.object_] = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
+    places: NDArray[np.int32] = encoded.indices.fill_null(len(words) - 1).to_numpy()
+    return words[places]

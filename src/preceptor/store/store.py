@@ -1,0 +1,348 @@
+"""Every number and text that cost money, stored once: `<root>/{scores,responses}/<identity>/part-*.parquet`.
+
+The one idea: rows are known by their content, so nothing is paid for twice. `identity.json` beside the shards
+says in words what made the rows. The store keeps what it is given, in plain text: never put a secret into a
+spec, a note or `recorded`.
+"""
+
+import errno
+import logging
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from preceptor.errors import StoreError, nearest
+from preceptor.store.directory import Folder, advice, read_card
+from preceptor.store.identity import Identity as Identity
+from preceptor.store.shards import (
+    KEY_TYPE,
+    LISTED,
+    Kind,
+    Shards,
+    as_arrow,
+    as_numpy,
+    as_words,
+    concatenated,
+    first_of_each,
+    marked,
+    merged,
+    read_rows,
+    valid,
+    whole,
+)
+from preceptor.types import KEY_BYTES, Generation, Score
+
+_LOGGER = logging.getLogger(__name__)
+_LIST_ROWS = 1024
+_RESPONSE_SCHEMA = pa.schema(
+    {
+        "key": KEY_TYPE,
+        "note": pa.string(),
+        "instruction": KEY_TYPE,
+        "sample": pa.int32(),
+        "text": pa.string(),
+        "finish_reason": pa.string(),
+        "tokens": pa.int64(),
+        "prompt_tokens": pa.int64(),
+        "seconds": pa.float64(),
+    }
+)
+
+
+class Store:
+    """A folder of shelves, on this machine or behind any fsspec URL such as `s3://bucket/folder`."""
+
+    def __init__(self, root: str | Path = ".preceptor") -> None:
+        """Name the root; nothing is created before the first append.
+
+        Raises:
+            StoreError: the root is a file, or its URL needs a package that is not there.
+        """
+        try:
+            files, path = fsspec.core.url_to_fs(str(root))
+        except (ImportError, ValueError) as error:
+            known = nearest(str(root).split("://")[0], fsspec.available_protocols())
+            raise StoreError(
+                f"Cannot open the store '{root}': {error}.{known} Use a local folder, or install "
+                "the fsspec package that serves this protocol."
+            ) from error
+        self._folder = Folder(files, path)
+        if self._folder.local and Path(path).is_file():
+            raise StoreError(f"The store '{path}' is a file. {advice(errno.ENOTDIR)}")
+
+    def scores(
+        self, identity: Identity, *, recorded: Mapping[str, object] | None = None
+    ) -> "Shelf":
+        """Return the scores of one identity, which need not exist yet.
+
+        `recorded` (versions, device, batch size) is written beside the spec by the first append and
+        is not part of the identity.
+
+        Raises:
+            StoreError: the folder says that another spec made its rows.
+        """
+        return Shelf(self._opened("scores", identity), "scores", identity, recorded or {})
+
+    def responses(
+        self, identity: Identity, *, recorded: Mapping[str, object] | None = None
+    ) -> "ResponseShelf":
+        """Return the responses of one teacher's identity; see `scores`."""
+        folder = self._opened("responses", identity)
+        return ResponseShelf(folder, "responses", identity, recorded or {})
+
+    def _opened(self, kind: Kind, identity: Identity) -> Folder:
+        folder = self._folder.child(kind, identity.digest)
+        card = read_card(folder)
+        if card is not None and Identity.of(card["spec"]) != identity:
+            raise StoreError(
+                f"{folder.path}/identity.json holds another spec than its folder is named for: "
+                "it was edited or copied. Move that folder away and run again."
+            )
+        return folder
+
+    def shelves(self) -> Iterator["Shelf | ResponseShelf"]:
+        """Yield every shelf whose `identity.json` can be read, by kind and digest.
+
+        One that is damaged or belongs to another folder is skipped with a warning.
+        """
+        for kind in get_args(Kind):
+            for digest in self._folder.child(kind).names():
+                folder = self._folder.child(kind, digest)
+                card = read_card(folder)
+                identity = Identity.of(card["spec"]) if card else None
+                if card and identity and identity.digest == digest:
+                    shelf = Shelf if kind == "scores" else ResponseShelf
+                    yield shelf(folder, kind, identity, card.get("recorded") or {})
+                elif card:
+                    _LOGGER.warning(
+                        "Skipping %s: its identity.json is of another folder", folder.path
+                    )
+
+
+class Shelf(Shards):
+    """All scores that one identity made. Get one from `Store.shelf` or `Store.shelves`."""
+
+    def append(self, rows: Sequence[Score]) -> None:
+        """Store the rows as one new shard; when this returns they survive a crash.
+
+        No rows, no shard. Scalars are kept as float64, lists as lists of float32.
+
+        Raises:
+            StoreError: a scalar is NaN or infinite, a row has both or neither of values and a note,
+                a key is not 16 bytes, a column name is no identifier, or the disk refuses.
+        """
+        if not rows:
+            return
+        self._append(_table(rows))
+
+    def keys_having(self, name: str) -> NDArray[np.void]:
+        """Return the keys for which nothing is left to compute when this list column is wanted.
+
+        Those are the ones that have it, and those whose note says that they have no score.
+        """
+        tables = self._collect(lambda file: read_rows(file, (), lists=name))
+        rows = merged(concatenated(tables))
+        return as_numpy(rows.filter(pc.or_(rows[LISTED], rows["note"].is_valid()))["key"])
+
+    def columns(
+        self, keys: NDArray[np.void] | Sequence[bytes], names: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """Return one array per name, aligned with `keys`, and the notes under `note`.
+
+        Keys may repeat. Scalars are float64 with NaN for no data (unknown key or name, null); list
+        columns are object arrays of float32 arrays or None; notes are strings or None. The arrays
+        may be read-only. Time and memory grow with the shelf, whose other columns are not read.
+
+        Raises:
+            StoreError: a key is not 16 bytes, or shards disagree on whether a column is a list.
+        """
+        wanted = as_arrow(keys)
+        for name in names:
+            _check_name(name)
+        tables = self._collect(lambda file: read_rows(file, names))
+        rows = merged(concatenated(tables)).combine_chunks()
+        index = pc.index_in(wanted, value_set=whole(rows["key"]))
+        present = [name for name in names if name in rows.column_names]
+        found = {name: whole(rows[name]).take(index) for name in present}
+        nothing = pa.nulls(len(wanted), pa.float64())
+        values = {name: found.get(name, nothing).to_numpy(zero_copy_only=False) for name in names}
+        return values | {"note": as_words(whole(rows["note"]).take(index))}
+
+    def lists(
+        self, keys: NDArray[np.void] | Sequence[bytes], name: str
+    ) -> dict[bytes, NDArray[np.float32]]:
+        """Return a list column for those of these keys that have it.
+
+        Unlike `columns`, memory grows with the keys and not with the shelf: fit for a few of many.
+        """
+        _check_name(name)
+        wanted = as_arrow(keys)
+
+        def found(file: pq.ParquetFile) -> pa.Table:
+            nothing = file.schema_arrow.empty_table()
+            if name not in nothing.column_names:
+                return nothing
+            batches = file.iter_batches(_LIST_ROWS, columns=["key", name])
+            kept = [
+                pa.Table.from_batches([batch]).filter(
+                    pc.and_(pc.is_in(batch["key"], value_set=wanted), batch[name].is_valid())
+                )
+                for batch in batches
+            ]
+            return pa.concat_tables([nothing.select(["key", name]), *kept])
+
+        values: dict[bytes, NDArray[np.float32]] = {}
+        for table in self._collect(found):
+            if name in table.column_names:
+                for key, numbers in zip(table["key"].to_pylist(), table[name], strict=True):
+                    values.setdefault(key, np.asarray(numbers.values, np.float32))
+        return values
+
+
+class Costs(NamedTuple):
+    """What stored responses took: how many, mean tokens of answer and prompt, and tokens a second.
+
+    NaN where nothing was counted.
+    """
+
+    responses: int
+    tokens: float
+    prompt_tokens: float
+    tokens_per_second: float
+
+
+class ResponseShelf(Shards):
+    """All responses that one teacher, sampled one way, gave. Get one from `Store.responses`.
+
+    Of several rows with one key the first with a text is read, whole.
+    """
+
+    @staticmethod
+    def _one_each(table: pa.Table) -> pa.Table:
+        """Return one row per key; unlike a score, a response is never put together from several."""
+        return first_of_each(table)
+
+    def append(self, rows: Sequence[Generation]) -> None:
+        """Store the rows as one new shard; when this returns they survive a crash.
+
+        Half of a surrogate pair, which Parquet cannot hold, becomes a question mark.
+
+        Raises:
+            StoreError: a row has both or neither of text and note, or the disk refuses.
+        """
+        for row in rows:
+            if (row.text is None) == (row.note is None):
+                raise StoreError(f"The response {row.key.hex()} needs a text or a note, not both.")
+        if rows:
+            records = [_record(row) for row in rows]
+            self._append(marked(pa.Table.from_pylist(records, _RESPONSE_SCHEMA), ()))
+
+    def each(self, wanted: Container[bytes] | None = None) -> Iterator[Generation]:
+        """Yield the stored responses that have a text, once each, a shard in memory at a time.
+
+        `wanted` holds the keys to yield; None is all.
+        """
+        seen: set[bytes] = set()
+        for _, table in self._stream(pq.ParquetFile.read):
+            for record in table.filter(table["text"].is_valid()).to_pylist():
+                key = record.pop("key")
+                if key not in seen and (wanted is None or key in wanted):
+                    seen.add(key)
+                    yield Generation(**record)
+
+    def notes(self) -> dict[bytes, str]:
+        """Return why a key has no text and will not be asked again."""
+        tables = self._collect(lambda file: read_rows(file, ()))
+        rows = first_of_each(concatenated(tables))
+        noted = rows.filter(rows["note"].is_valid())
+        return dict(zip(noted["key"].to_pylist(), noted["note"].to_pylist(), strict=True))
+
+    def costs(self) -> Costs:
+        """Return what the responses so far took."""
+        names = ("tokens", "prompt_tokens", "seconds")
+        tables = self._collect(lambda file: read_rows(file, names))
+        rows = first_of_each(concatenated(tables))
+        rows = rows.filter(rows["note"].is_null())
+        if not len(rows):
+            return Costs(0, math.nan, math.nan, math.nan)
+        tokens, asked, seconds = (
+            np.asarray(rows[name].cast(pa.float64()).to_numpy(zero_copy_only=False))
+            for name in names
+        )
+        timed = np.isfinite(tokens) & np.isfinite(seconds)
+        spent = float(seconds[timed].sum())
+        rate = float(tokens[timed].sum()) / spent if spent else math.nan
+        return Costs(len(rows), _mean(tokens), _mean(asked), rate)
+
+
+def _record(row: Generation) -> dict[str, object]:
+    record = {"key": row.key, **asdict(row)}
+    for name in ("text", "finish_reason", "note"):
+        if record[name] is not None:
+            record[name] = str(record[name]).encode("utf-8", "replace").decode()
+    return record
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    counted = values[np.isfinite(values)]
+    return float(counted.mean()) if len(counted) else math.nan
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or name in ("key", "note"):
+        raise StoreError(
+            f"'{name}' cannot name a stored column: expected letters, digits and underscores, and "
+            "neither 'key' nor 'note'. Rename the measure."
+        )
+
+
+def _table(rows: Sequence[Score]) -> pa.Table:
+    """Return the rows as written, plus the mark of those with lists."""
+    for row in rows:
+        if len(row.key) != KEY_BYTES:
+            raise StoreError(f"The key {row.key.hex()} has {len(row.key)} bytes: expected 16.")
+        if bool(row.values) == (row.note is not None):
+            seen = "both values and a note" if row.values else "neither values nor a note"
+            raise StoreError(f"The score of {row.key.hex()} has {seen}: give exactly one of them.")
+    # A note may quote a text with a broken character, which Parquet cannot hold.
+    notes = [row.note and row.note.encode("utf-8", "replace").decode() for row in rows]
+    columns = {
+        "key": pa.array([row.key for row in rows], KEY_TYPE),
+        "note": pa.array(notes, pa.string()),
+    }
+    names = sorted({name for row in rows for name in row.values})
+    columns |= {name: _column(name, rows) for name in names}
+    lists = [column for column in columns.values() if pa.types.is_list(column.type)]
+    return marked(pa.table(columns), [valid(column) for column in lists])
+
+
+def _column(name: str, rows: Sequence[Score]) -> pa.Array:
+    """Return one column, null where a row lacks it."""
+    _check_name(name)
+    values = [row.values.get(name) for row in rows]
+    try:
+        if any(isinstance(value, Sequence | np.ndarray) for value in values):
+            lists = [None if value is None else np.asarray(value, np.float32) for value in values]
+            return pa.array(lists, pa.list_(pa.float32()))
+        column = pa.array(values, pa.float64())
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"The column '{name}' holds a value that is neither a number nor a list of numbers, or "
+            f"both kinds ({error}). Fix the scorer."
+        ) from error
+    place = pc.index(pc.is_finite(column), False).as_py()
+    if place >= 0:
+        raise StoreError(
+            f"The score of {rows[place].key.hex()} has {name} = {values[place]}: expected a finite "
+            "number. The scorer must return a note instead."
+        )
+    return column

@@ -1,0 +1,179 @@
+"""A responder puts a teacher's answer on an instruction; this is what teachers are to the runner.
+
+It is to responses what a scorer is to scores: an identity that covers everything that can change a text, and
+an engine that is loaded or contacted only when something is missing. Labels, addresses, keys and batch sizes
+never enter the identity, so a renamed teacher or another server pays for nothing twice.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Literal, NamedTuple, Protocol
+
+from preceptor.engines.base import ChatModel, ChatRequest
+from preceptor.store.identity import Identity
+from preceptor.types import Instruction, Message, generation_key
+
+_THOUGHTS, _THOUGHTS_END = "<think>", "</think>"
+_LONE_END = re.compile(r"^[ \t]*</think>[ \t]*$", re.MULTILINE)
+
+Engine = Literal["transformers", "vllm", "openai", "fake"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn from a teacher; temperature 0 is greedy.
+
+    Every sample of every instruction has a seed of its own, made of `seed`, the instruction and the sample's
+    index. `samples_per_request` of them may share a request, and then its seed; that is no part of `spec`.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 2048
+    stop: tuple[str, ...] = ()
+    samples: int = 1
+    samples_per_request: int = 1
+    seed: int = 0
+
+    def spec(self) -> dict[str, object]:
+        """Return what bears on a sample's text; greedy texts know neither seed nor nucleus."""
+        spec = asdict(self)
+        del spec["samples"], spec["samples_per_request"]
+        if self.temperature == 0:
+            spec |= {"top_p": 1.0, "seed": None}
+        return spec
+
+    def described(self) -> str:
+        """Return how it samples, in words."""
+        if self.temperature == 0:
+            return "greedy"
+        nucleus = f", top-p {self.top_p:g}" if self.top_p < 1 else ""
+        count = f", {self.samples} samples" if self.samples > 1 else ""
+        return f"temperature {self.temperature:g}{nucleus}{count}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """A teacher: its label, its model and how it answers.
+
+    `api` is for served models, `template`, `max_length` (tokens of prompt and response) and `dtype` for
+    those rendered or run here. `system` goes before every conversation. `thoughts` says whether what a
+    model thought aloud is part of its response; it is kept in the store either way.
+    """
+
+    name: str
+    model: str
+    engine: Engine
+    sampling: Sampling
+    revision: str | None = None
+    api: Literal["chat", "completions"] = "chat"
+    template: str = "auto"
+    max_length: int = 8192
+    dtype: str = "float32"
+    system: str = ""
+    thoughts: Literal["drop", "keep"] = "drop"
+
+
+class Ask(NamedTuple):
+    """One response to get: an instruction and a sample index."""
+
+    instruction: Instruction
+    sample: int
+
+    @property
+    def key(self) -> bytes:
+        """The key it is stored under."""
+        return generation_key(self.instruction.id, self.sample)
+
+
+def begins_thoughts(prompt: str) -> bool:
+    """Tell whether a rendered prompt ends with the beginning of thoughts."""
+    return prompt.rstrip().endswith(_THOUGHTS)
+
+
+class Responder(Protocol):
+    """One teacher that can be asked."""
+
+    @property
+    def options(self) -> TeacherOptions:
+        """What it is."""
+        ...
+
+    @property
+    def chat(self) -> ChatModel:
+        """The engine; loaded at first use."""
+        ...
+
+    @property
+    def batch(self) -> int | None:
+        """Requests that are answered together, in a composition of their own; None where each is alone."""
+        ...
+
+    @property
+    def part(self) -> int:
+        """Requests to hand over at once, so that none waits for the slowest of a few."""
+        ...
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether its prompts are known to end with the beginning of thoughts."""
+        ...
+
+    @property
+    def where(self) -> object:
+        """Where it is asked, for messages."""
+        ...
+
+    def identity(self) -> Identity:
+        """Return what everything that could change a text of it hashes to."""
+        ...
+
+    def release(self) -> None:
+        """Free what was loaded; it is loaded again where it is needed again."""
+        ...
+
+
+def without_thoughts(text: str, *, opened: bool = False) -> str:
+    """Return the response without what was thought aloud before it, up to `</think>`.
+
+    `opened` says that the template opens the thoughts itself. Where that is not known, an end of thoughts
+    on a line of its own, before any beginning, counts too. Thoughts that never end leave nothing.
+    """
+    thinking = opened or text.lstrip().startswith(_THOUGHTS)
+    if thinking:
+        return text.partition(_THOUGHTS_END)[2].lstrip()
+    end = _LONE_END.search(text)
+    return text[end.end() :].lstrip() if end and _THOUGHTS not in text[: end.start()] else text
+
+
+def request_of(options: TeacherOptions, instruction: Instruction, sample: int) -> ChatRequest:
+    """Return what the teacher is asked for one sample."""
+    sampling = options.sampling
+    return ChatRequest(
+        messages=_with_system(instruction.messages, options.system),
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        stop=sampling.stop,
+        seed=None if sampling.temperature == 0 else _seed(sampling.seed, instruction, sample),
+    )
+
+
+def _seed(seed: int, instruction: Instruction, sample: int) -> int:
+    """Return a seed of 31 bits, which every endpoint takes.
+
+    With one seed for all instructions, a server with a generator for each request would draw all of them
+    with the same noise, and errors of sampling would not average out.
+    """
+    text = f"{seed} {instruction.id.hex()} {sample}"
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) >> 1
+
+
+def _with_system(messages: tuple[Message, ...], system: str) -> tuple[Message, ...]:
+    """Put the teacher's system text before the conversation's own."""
+    if not system:
+        return messages
+    if messages[0].role != "system":
+        return (Message("system", system), *messages)
+    return (Message("system", f"{system}\n\n{messages[0].content}"), *messages[1:])

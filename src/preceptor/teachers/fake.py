@@ -1,0 +1,39 @@
+"""A teacher that makes up deterministic texts at once, to try a whole study without any model."""
+
+from functools import cached_property
+
+from preceptor.engines.base import ChatModel
+from preceptor.engines.fake import FakeChat
+from preceptor.store.identity import Identity
+from preceptor.teachers.base import TeacherOptions
+
+
+class FakeTeacher:
+    """A fake; each name gives texts of its own."""
+
+    batch = None
+    part = 4096
+    opens_thoughts = False
+    where = "this process"
+
+    def __init__(self, options: TeacherOptions) -> None:
+        self.options = options
+
+    @cached_property
+    def chat(self) -> ChatModel:
+        """The fake."""
+        return FakeChat(self.options.model)
+
+    def identity(self) -> Identity:
+        """Return the identity of the fake's name and sampling."""
+        return Identity.of(
+            {
+                "engine": "fake",
+                "model": self.options.model,
+                "system": self.options.system,
+                **self.options.sampling.spec(),
+            }
+        )
+
+    def release(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,147 @@
+"""Ask a responder: check first what it does with seeds, ask, sort out what cannot be answered, ask the rest.
+
+What comes out are rows for the store. A note is final, so only what is a request's own fault becomes one;
+what failed for a reason that may pass is left out, and asked again by the next run.
+"""
+
+import logging
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from preceptor.engines.base import ChatRequest, Completion, Failure
+from preceptor.engines.chat.sampling_check import check_sampling
+from preceptor.engines.chat.watch import Watch
+from preceptor.errors import ModelError
+from preceptor.teachers.base import Ask, Responder, request_of
+from preceptor.teachers.served import ServedTeacher
+from preceptor.types import Generation, Instruction
+
+logger = logging.getLogger(__name__)
+
+_PROBE = Instruction.from_text("How many legs has a cat?")
+
+
+class Asking:
+    """One responder being asked.
+
+    `lost` counts the responses that were not given in time, to be asked for again another day.
+    """
+
+    def __init__(self, responder: Responder) -> None:
+        self.lost = 0
+        self._responder = responder
+        self._name = responder.options.name
+        self._sampling = responder.options.sampling
+        self._watch = Watch(
+            f"The teacher '{self._name}'",
+            responder.where,
+            lambda: responder.chat.complete(request_of(responder.options, _PROBE, 0)),
+        )
+        self._alone = self._sampling.samples_per_request == 1
+        self._clock = time.monotonic()
+
+    def check(self, waiting: int) -> None:
+        """Find out whether a served model honours seeds, before samples are paid for.
+
+        Raises:
+            ModelError: further samples would be copies; `waiting` is how many are wanted.
+        """
+        if not isinstance(self._responder, ServedTeacher) or self._sampling.temperature == 0:
+            return
+        count = self._sampling.samples_per_request
+        found = check_sampling(self._responder.chat, count=count)
+        told = [f"'{self._name}': {sentence}" for sentence in found.told()]
+        samples = self._sampling.samples
+        if found.seed == "no effect" and samples > 1:
+            raise ModelError(
+                f"{' '.join(told)} {samples} samples would be {samples} copies, and {waiting:,} are still "
+                "to be paid for. Set samples = 1, or serve it with sampling."
+            )
+        for sentence in told:
+            logger.warning("%s", sentence)
+        # A count that is refused would be refused with every request, and each refusal noted for good.
+        self._alone |= found.count in ("ignored", "copies", "unknown")
+
+    def answers(self, asks: Sequence[Ask]) -> Generator[list[Generation], None, None]:
+        """Yield rows as they come, for each of the asks once or, where it was lost, never.
+
+        Raises:
+            ModelError: the endpoint is down, or refuses key, address, model or settings.
+        """
+        chat = self._responder.chat  # loading it is no part of the time that answers take
+        self._clock = time.monotonic()
+        todo = list(asks)
+        while todo:
+            requests, groups = self._requests(todo)
+            todo = []
+            with closing(chat.complete_all(requests)) as outcomes:
+                for finished in outcomes:
+                    group = groups[finished.index]
+                    if len(group) > 1 and _refused(finished.outcome):
+                        # It may be the count that is refused: a note would be final.
+                        todo += group
+                        continue
+                    rows = self._rows(group, finished.outcome)
+                    if rows:
+                        yield rows
+                        todo += group[len(rows) :]
+            if todo:
+                self._go_alone()
+
+    def _go_alone(self) -> None:
+        if not self._alone:
+            logger.warning(
+                "'%s' gave fewer answers than were asked for at once (n): the rest is asked for singly",
+                self._name,
+            )
+        self._alone = True
+
+    def _requests(self, todo: Sequence[Ask]) -> tuple[list[ChatRequest], list[list[Ask]]]:
+        """Return the requests, and which samples each is to give."""
+        groups = [[ask] for ask in todo] if self._alone else self._shared(todo)
+        requests = []
+        for group in groups:
+            request = request_of(self._responder.options, group[0].instruction, group[0].sample)
+            requests.append(replace(request, count=len(group)))
+        return requests, groups
+
+    def _shared(self, todo: Sequence[Ask]) -> list[list[Ask]]:
+        """Group samples of one instruction that are asked for at once."""
+        size = self._sampling.samples_per_request
+        groups: dict[tuple[bytes, int], list[Ask]] = {}
+        for ask in todo:
+            groups.setdefault((ask.instruction.id, ask.sample // size), []).append(ask)
+        return [sorted(group, key=lambda ask: ask.sample) for group in groups.values()]
+
+    def _rows(self, group: Sequence[Ask], outcome: Completion | Failure) -> list[Generation]:
+        """Return what came as rows, of the first samples where there are fewer than were asked for."""
+        if isinstance(outcome, Failure):
+            note = self._watch.note(outcome)
+            if note is None:
+                self.lost += len(group)
+                return []
+            return [Generation(ask.instruction.id, ask.sample, None, note=note) for ask in group]
+        self._watch.answered()
+        now = time.monotonic()
+        answers = (outcome, *outcome.others)[: len(group)]
+        share = (now - self._clock) / len(answers)
+        self._clock = now
+        return [_row(ask, one, share) for ask, one in zip(group, answers, strict=False)]
+
+
+def _refused(outcome: Completion | Failure) -> bool:
+    return isinstance(outcome, Failure) and outcome.kind == "refused request"
+
+
+def _row(ask: Ask, answer: Completion, seconds: float) -> Generation:
+    return Generation(
+        instruction=ask.instruction.id,
+        sample=ask.sample,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        tokens=answer.tokens,
+        prompt_tokens=answer.prompt_tokens,
+        seconds=seconds,
+    )

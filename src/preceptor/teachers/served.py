@@ -1,0 +1,94 @@
+"""A teacher behind an OpenAI-compatible endpoint: hosted, or vLLM, SGLang, llama.cpp, Ollama."""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from preceptor.engines.base import ChatModel
+from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.templates import ChatTemplate, choose_template
+from preceptor.errors import ModelError
+from preceptor.store.identity import Identity
+from preceptor.teachers.base import TeacherOptions, begins_thoughts
+from preceptor.types import Message
+
+_MARK = re.compile(r"<[^<>\s]{1,40}>")
+_BARRED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
+_LEAST_PART, _ROUNDS = 64, 16
+_COMMON_MARKS = (
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<eos>",
+    "[INST]",
+    "[/INST]",
+)  # of models whose own tokens are not known here
+_PROBE = (
+    Message("system", "A"),
+    Message("user", "B"),
+    Message("assistant", "C"),
+    Message("user", "D"),
+)
+
+
+class ServedTeacher:
+    """A model that `endpoint` serves under its name."""
+
+    batch = None
+
+    def __init__(self, options: TeacherOptions, endpoint: Endpoint) -> None:
+        self.options = options
+        self.endpoint = endpoint
+        self.where = endpoint
+        self.part = max(_LEAST_PART, _ROUNDS * endpoint.concurrency)
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether the template rendered here ends with the beginning of thoughts; else not known."""
+        return self._template is not None and begins_thoughts(self._template.render(_PROBE))
+
+    @cached_property
+    def chat(self) -> ChatModel:
+        """The client."""
+        render = self._rendered if self._template else None
+        return OpenAIChat(self.endpoint, self.options.model, render=render)
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        """Return the raw prompt; ModelError where a text would steer its structure.
+
+        A server tokenises the whole, so that what spells a turn's end in the data would end the turn.
+        """
+        assert self._template is not None
+        marks = {*_MARK.findall(self._template.render(_PROBE, generation=True)), *_COMMON_MARKS}
+        marks |= {mark for message in messages for mark in _BARRED.findall(message.content)}
+        spelled = [mark for mark in sorted(marks) if any(mark in m.content for m in messages)]
+        if spelled:
+            raise ModelError(f"the conversation spells {spelled[0]}, which ends or begins a turn")
+        return self._template.render(messages)
+
+    @cached_property
+    def _template(self) -> ChatTemplate | None:
+        """The template of raw prompts; without a beginning token, which servers add themselves."""
+        if self.options.api == "chat":
+            return None
+        chosen = choose_template(self.options.template, Path("no model"))
+        return ChatTemplate(chosen.name, chosen.source, dict.fromkeys(chosen.special_tokens, ""))
+
+    def identity(self) -> Identity:
+        """Return the identity of model, prompt and sampling; where it is served does not enter."""
+        template = self._template
+        return Identity.of(
+            {
+                "engine": "openai",
+                "api": self.options.api,
+                "model": self.options.model,
+                "revision": self.options.revision,
+                "template": dict(template.identity()) if template else None,
+                "system": self.options.system,
+                **self.options.sampling.spec(),
+            }
+        )
+
+    def release(self) -> None:
+        """Nothing is held."""

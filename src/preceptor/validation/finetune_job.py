@@ -1,0 +1,206 @@
+"""One student tuned on one teacher's responses: named before it exists, made once, asked as often as needed.
+
+The one idea: its name follows from student, rows and recipe, so that what the store holds of it is found
+without a model; weights are only loaded where an answer is missing.
+"""
+
+import gc
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from preceptor.config.base import Machine
+from preceptor.config.finetune import Evaluate, Train
+from preceptor.config.recipe import Recipe
+from preceptor.config.study import Student
+from preceptor.errors import MissingPackage, StudyError
+from preceptor.finetuning.checkpoint import TrainingFolder, tuned_identity
+from preceptor.finetuning.dataset import Conversations
+from preceptor.finetuning.estimate import outlook_of, require_room
+from preceptor.finetuning.finetune import carry_out
+from preceptor.finetuning.prepared import Prepared, prepare
+from preceptor.finetuning.trainer import Moment
+from preceptor.finetuning.whole import which_are_whole
+from preceptor.pipeline.score import Amount, Progress
+from preceptor.store.identity import Identity
+from preceptor.teachers.base import Sampling, TeacherOptions
+from preceptor.teachers.finetuned import TunedStudent
+from preceptor.teachers.local import LocalTeacher
+from preceptor.validation.training_set import Lessons
+
+CUT = "a response would be cut at max_length"
+"""Why `whole_only` leaves an instruction out."""
+
+
+def models_folder(machine: Machine) -> Path:
+    """Return where tuned models lie, `<store>/models`.
+
+    Raises:
+        StudyError: the store is not on this machine.
+    """
+    from fsspec.core import split_protocol
+
+    protocol, path = split_protocol(machine.store)
+    if protocol not in (None, "file", "local"):
+        raise StudyError(
+            f"The store '{machine.store}' is not on this machine, and models are trained on a disk. Give "
+            "machine.store a local folder."
+        )
+    return Path(path).expanduser() / "models"
+
+
+def require_trainer() -> None:
+    """Make sure that students can be tuned here, before anything is paid for.
+
+    Raises:
+        MissingPackage: TRL is not installed.
+    """
+    if find_spec("trl") is None:
+        raise MissingPackage("trl", purpose="Tuning a student", extra="train")
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A student about to be tuned: how it is trained and, tuned or not, how it answers."""
+
+    student: Student
+    recipe: Recipe
+    untuned: LocalTeacher
+
+    @property
+    def name(self) -> str:
+        """The student's label."""
+        return self.student.name
+
+    def lessons(self, lessons: Lessons, train: Train) -> Lessons:
+        """Return what this student is tuned on: only its tokenizer knows what would be cut."""
+        if train.whole_only:
+            kept = set(lessons.instructions)
+            for teacher in lessons.teachers:
+                texts = lessons.texts(teacher)
+                rows = list(texts.values())
+                whole = which_are_whole(self.untuned.located, rows, self.recipe)
+                kept &= {place for place, fits in zip(texts, whole, strict=True) if fits}
+            lessons = lessons.kept(kept, CUT)
+        if not lessons.instructions:
+            raise StudyError(
+                f"No instruction has a response of every teacher within max_length = "
+                f"{self.recipe.max_length:,} tokens for {self.name}. Raise it, or leave whole_only out."
+            )
+        return lessons.first(train.rows)
+
+
+def pupil_of(student: Student, train: Train, evaluate: Evaluate, *, machine: Machine) -> Pupil:
+    """Return the student with its recipe, and how it answers; nothing is loaded."""
+    recipe = train.recipe(student.template).on(machine)
+    options = TeacherOptions(
+        name=f"{student.name}, untuned",
+        model=student.model,
+        engine="transformers",
+        sampling=Sampling(temperature=evaluate.temperature, max_tokens=evaluate.max_tokens),
+        revision=student.revision,
+        template=recipe.template,
+        dtype=recipe.dtype,
+    )
+    device = machine.resolved_device()
+    return Pupil(student, recipe, LocalTeacher(options, device=device, batch=machine.batch))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One student and one teacher's responses."""
+
+    pupil: Pupil
+    teacher: str
+    conversations: Conversations
+    machine: Machine
+
+    @property
+    def name(self) -> str:
+        """The label in progress."""
+        return f"{self.pupil.name} tuned on {self.teacher}"
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What names the tuned model."""
+        rows = self.conversations.digest
+        return tuned_identity(self.pupil.untuned.located, rows, self.pupil.recipe)
+
+    @property
+    def folder(self) -> Path:
+        """Where the tuned model lies, or will."""
+        return models_folder(self.machine) / self.identity.digest
+
+    def finished(self) -> Mapping[str, Any] | None:
+        """Return what is recorded of the finished tuning; None where the model is not there."""
+        return TrainingFolder(self.folder).finished(self.identity)
+
+    def responder(self) -> TunedStudent:
+        """Return the tuned student, to be asked; its model must exist only if it is."""
+        untuned, tuning = self.pupil.untuned, self.identity.digest
+        return TunedStudent(untuned, name=self.name, tuning=tuning, folder=self.folder)
+
+    def prepared(self) -> Prepared:
+        """Return rows, tokens and steps of the tuning."""
+        student, recipe = self.pupil.untuned.located, self.pupil.recipe
+        return prepare(student, self.conversations, recipe, machine=self.machine)
+
+    def carry_out(self, progress: Progress) -> None:
+        """Tune, or go on where an earlier run was stopped; what is finished is left alone.
+
+        Raises:
+            StudyError: the disk has no room, or another process is tuning the same.
+            ModelError: the student cannot be trained.
+        """
+        if self.finished() is not None:
+            return
+        prepared = self.prepared()
+        require_room(outlook_of(prepared, self.conversations.left_out), self.folder)
+        total = len(prepared.rows.rows) * prepared.recipe.epochs
+        progress.begin(f"{self.name}, rows", 0, Amount(total, total))
+        with _alone(self.folder):
+            carry_out(prepared, self.folder, watch=_Rows(progress, total))
+        progress.end()
+        # The trainer holds itself in a circle, and the next model needs its memory.
+        gc.collect()
+
+
+class _Rows:
+    """Tells the progress how many rows the steps have gone through."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, moment: Moment) -> None:
+        done = round(self._total * moment.step / moment.total)
+        self._progress.advance(Amount(done - self._done, done - self._done))
+        self._done = done
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second process from training in the same folder; a lock goes with its process.
+
+    Raises:
+        StudyError: another process is at it.
+    """
+    if os.name == "nt":  # Windows has no such lock
+        yield
+        return
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyError(
+                f"Another process is tuning the model in {folder}. Wait until it is finished, and run "
+                "again."
+            ) from error
+        yield

@@ -1,0 +1,208 @@
+"""What the loop found: predicted orders, observed orders, and how far they agree.
+
+The one idea: a prediction has held only where its agreement has an interval above zero and chance is ruled
+out; with few teachers neither can be, and then that is what is said.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from preceptor.agreement.compare import FEWEST, compare
+from preceptor.agreement.orders import Observed, Prediction
+from preceptor.agreement.table import Agreement, AgreementTable
+from preceptor.ranking.result import Ranking
+
+SIGNIFICANT = 0.05
+"""Above this p, chance is not ruled out."""
+
+_LEAST_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class AnswerFigures:
+    """How a model answered: `answers` in number, and the share that it ended itself.
+
+    A model that never learnt to stop has a share of 0. `tokens` and `characters` are means; None without
+    answers.
+    """
+
+    answers: int
+    ended: float | None
+    tokens: float | None
+    characters: float | None
+
+
+@dataclass(frozen=True)
+class TunedFigures:
+    """One tuned student: what it was tuned on, how that went, and how it answered.
+
+    `model` is the digest that names it, and its folder in the store. `left_out` counts by reason what
+    was not trained on. Losses and steps are None where the model is no longer there.
+    """
+
+    student: str
+    teacher: str
+    model: str
+    rows: int
+    left_out: Mapping[str, int]
+    steps: int | None
+    first_loss: float | None
+    last_loss: float | None
+    answered: AnswerFigures
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """Prediction and proof.
+
+    `predicted` has a ranking for each student and source of rewards, `observed` one for each student.
+    `untuned` says how each student answered before, where it was asked. `agreement` is None where fewer
+    than three teachers were tuned on.
+    """
+
+    predicted: tuple[Ranking, ...]
+    observed: tuple[Ranking, ...]
+    tuned: tuple[TunedFigures, ...]
+    untuned: Mapping[str, AnswerFigures] = field(default_factory=dict)
+    agreement: AgreementTable | None = None
+
+    def sentences(self) -> list[str]:
+        """Return in words whether the predictions held, one for each student and ordering metric."""
+        if self.agreement is None:
+            teachers = len(self.observed[0].teachers)
+            return [
+                f"{teachers} teachers have no order to agree on: tune on {FEWEST} or more to hold a "
+                "prediction against."
+            ]
+        by = {ranking.by for ranking in self.predicted}
+        return [
+            self._sentence(cell, row)
+            for row, cells in enumerate(self.agreement.cells)
+            for cell, column in zip(cells, self.agreement.comparison.columns, strict=True)
+            if column.metric in by and not column.baseline
+        ]
+
+    def _sentence(self, cell: Agreement, row: int) -> str:
+        assert self.agreement is not None
+        comparison = self.agreement.comparison
+        column = comparison.column(cell.column)
+        predicted = dict(zip(comparison.teachers, column.predicted[row].tolist(), strict=True))
+        seen = next(one for one in self.observed if one.student == cell.student)
+        favourite = max(predicted, key=lambda teacher: predicted[teacher])
+        place = next(one.rank for one in seen.teachers if one.teacher == favourite)
+        best = seen.teachers[0]
+        came = "and so it came" if place == 1 else f"which came {place} of {len(seen.teachers)}"
+        return (
+            f"{cell.student}: {cell.column} put {favourite} first, {came} (observed first: {best.teacher}, "
+            f"P(best) {best.p_best:.2f}). {conclusion(cell, len(comparison.teachers))}"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return all of it as plain values fit for JSON."""
+        table = self.agreement
+        agreement = None
+        if table is not None:
+            agreement = {
+                "teachers": list(table.comparison.teachers),
+                "cells": [cell.record() for row in table.cells for cell in row],
+                "means": [mean.record() for mean in table.means],
+                "remarks": list(table.comparison.remarks),
+                "warnings": table.warnings(),
+            }
+        return {
+            "predicted": [ranking.to_dict() for ranking in self.predicted],
+            "observed": [ranking.to_dict() for ranking in self.observed],
+            "tuned": [asdict(one) for one in self.tuned],
+            "untuned": {name: asdict(figures) for name, figures in self.untuned.items()},
+            "agreement": agreement,
+            "verdict": self.sentences(),
+        }
+
+    @property
+    def outcomes(self) -> Observed:
+        """Student -> teacher -> what the observed order rests on; higher is better."""
+        return outcomes_of(self.observed)
+
+    def observed_records(self) -> list[dict[str, object]]:
+        """Return a row for each student and teacher, as `preceptor agree --observed` reads it.
+
+        `AP` is what the observed order rests on, whatever it is called; higher is better.
+        """
+        answered = {(one.student, one.teacher): one.answered for one in self.tuned}
+        rows = []
+        for ranking in self.observed:
+            for result in ranking.teachers:
+                estimate = result.estimates[ranking.by]
+                figures = answered[ranking.student, result.teacher]
+                rows.append(
+                    {
+                        "teacher": result.teacher,
+                        "student": ranking.student,
+                        "AP": estimate.value,
+                        "AP_low": estimate.low,
+                        "AP_high": estimate.high,
+                        "measure": ranking.by,
+                        "n": result.n,
+                        "p_best": result.p_best,
+                        "ended": figures.ended,
+                        "tokens": figures.tokens,
+                    }
+                )
+        return rows
+
+
+def conclusion(cell: Agreement, teachers: int) -> str:
+    """Return what an agreement over so many teachers says of the prediction."""
+    rho, low, high, p = cell.rho, cell.ends.low, cell.ends.high, cell.permutation.p_value
+    if not math.isfinite(rho):
+        return "One of the two orders is all ties, so nothing can be said of their agreement."
+    basis = f"Spearman's rho {rho:.2f} [{low:.2f}, {high:.2f}], p {p:.3f}, {teachers} teachers"
+    least = 2 / math.factorial(teachers)
+    if p <= SIGNIFICANT and low > 0:
+        return f"{basis}: the prediction held."
+    if p <= SIGNIFICANT and high < 0:
+        return f"{basis}: the prediction failed, the order came out the other way round."
+    if least > SIGNIFICANT:
+        return (
+            f"{basis}: this neither confirms nor refutes the prediction, and {teachers} teachers never "
+            f"could: two orders agree or differ wholly by chance with p {least:.3f}."
+        )
+    return f"{basis}: this neither confirms nor refutes the prediction."
+
+
+def outcomes_of(observed: Sequence[Ranking]) -> Observed:
+    """Return what observed orders rest on, by student and teacher."""
+    return {
+        ranking.student: {
+            result.teacher: result.estimates[ranking.by].value for result in ranking.teachers
+        }
+        for ranking in observed
+    }
+
+
+def agreement_of(
+    predicted: Sequence[Ranking], observed: Sequence[Ranking], *, draws: int, seed: int
+) -> AgreementTable | None:
+    """Return how well every predicted metric agrees with what was observed; None below three teachers.
+
+    Intervals resample teachers.
+    """
+    if min(len(ranking.teachers) for ranking in observed) < FEWEST:
+        return None
+    predictions = [_prediction(ranking) for ranking in predicted]
+    comparison = compare(predictions, outcomes_of(observed))
+    return AgreementTable(comparison, draws=max(_LEAST_DRAWS, draws), seed=seed)
+
+
+def _prediction(ranking: Ranking) -> Prediction:
+    return Prediction(
+        student=ranking.student,
+        file="the prediction",
+        values={
+            result.teacher: {name: result.estimates[name].value for name in ranking.metrics}
+            for result in ranking.teachers
+        },
+        rewards=ranking.reward_source,
+        transformed=ranking.settings.get("transform", "raw") != "raw",
+    )

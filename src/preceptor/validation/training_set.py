@@ -1,0 +1,101 @@
+"""What the students are tuned on: the same instructions for every teacher, answered by each.
+
+The one idea: which instructions is settled once, from columns; texts are streamed, one teacher's at a time.
+The order is the one in which the study draws what it compares, so a larger `rows` only adds to a smaller.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from preceptor.config.finetune import Train
+from preceptor.data.gather import Source
+from preceptor.data.table import Roster, drawn
+from preceptor.errors import StudyError, nearest
+from preceptor.finetuning.dataset import Conversation, Conversations, conversations_of
+from preceptor.pipeline.load import Opened
+from preceptor.pipeline.select import Picked, examples, of_teacher
+from preceptor.types import Message
+from preceptor.validation.questions import require_apart, same_text
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Instructions to train on, in the order drawn, as places in the roster.
+
+    `left_out` counts by reason the instructions that every teacher answered and that are not trained on.
+    """
+
+    source: Source
+    roster: Roster
+    teachers: tuple[str, ...]
+    instructions: tuple[int, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def first(self, rows: int | None) -> "Lessons":
+        """Return the lessons of at most so many instructions."""
+        return replace(self, instructions=self.instructions[:rows])
+
+    def kept(self, places: Collection[int], reason: str) -> "Lessons":
+        """Return the lessons of these instructions alone; the others are counted under the reason."""
+        left = tuple(place for place in self.instructions if place in places)
+        counts = {**self.left_out, reason: len(self.instructions) - len(left)}
+        return replace(self, instructions=left, left_out={k: v for k, v in counts.items() if v})
+
+    def texts(self, teacher: str) -> dict[int, Conversation]:
+        """Return one teacher's conversations by the instruction's place; the first sample of each."""
+        rows = of_teacher(self.roster, teacher).rows
+        rows = rows[np.isin(self.roster.instruction[rows], self.instructions)]
+        place = {self.roster.instructions[at].item(): at for at in self.instructions}
+        return {
+            place[one.instruction.id]: (*one.instruction.messages, Message("assistant", one.text))
+            for one in examples(self.source, self.roster, Picked(rows, {}))
+        }
+
+    def conversations(self, teacher: str) -> Conversations:
+        """Return what a student is tuned on.
+
+        Raises:
+            DataError: nothing of it can be trained on.
+        """
+        return conversations_of(self.texts(teacher).values())
+
+
+def lessons_of(opened: Opened, train: Train, questions: Collection[str], *, seed: int) -> Lessons:
+    """Return all that could be trained on: what every teacher answered and no question asks.
+
+    Raises:
+        StudyError: a teacher is not known, or nothing is left.
+    """
+    roster = opened.choice.roster
+    teachers = train.teachers or roster.teachers
+    unknown = [teacher for teacher in teachers if teacher not in roster.teachers]
+    if unknown:
+        raise StudyError(
+            f"[train] names the teacher '{unknown[0]}', which is not compared. Known: "
+            f"{', '.join(roster.teachers)}.{nearest(unknown[0], roster.teachers)}"
+        )
+    numbers = [roster.teachers.index(teacher) for teacher in teachers]
+    common = np.flatnonzero(roster.counts()[numbers].min(axis=0))
+    order = common[drawn(roster.instructions[common].tolist(), seed)].tolist()
+    lessons = Lessons(opened.source, roster, tuple(teachers), tuple(order))
+    barred = _asked_again(lessons, questions)
+    lessons = lessons.kept(set(order) - barred, "among the questions")
+    require_apart(questions, len(lessons.instructions))
+    return lessons
+
+
+def _asked_again(lessons: Lessons, questions: Collection[str]) -> set[int]:
+    """Return the places of instructions that are among the questions, by their content."""
+    place = {lessons.roster.instructions[at].item(): at for at in lessons.instructions}
+    found: set[int] = set()
+    seen: set[bytes] = set()
+    for response in lessons.source:
+        known = response.instruction.id
+        if known in seen or known not in place:
+            continue
+        seen.add(known)
+        if same_text(response.instruction) in questions:
+            found.add(place[known])
+    return found
