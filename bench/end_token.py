@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora, Recipe
 from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import ChatRequest, Completion
@@ -61,7 +61,7 @@ def main() -> None:
         conversations_of(tuned_on),
         recipe,
         output=given.output,
-        machine=Machine(device="cpu"),
+        runtime=Runtime(device="cpu"),
     )
     seconds = time.monotonic() - began
     found = {

@@ -19,7 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from preceptor.benchmarks.comparisons import Contest, Outcome, both_orders, first_place_share, held
+from preceptor.benchmarks.comparisons import (
+    Comparison,
+    Outcome,
+    both_orders,
+    first_place_share,
+    held,
+)
 from preceptor.benchmarks.judge_agreement import (
     JudgeAgreement,
     Verdict,
@@ -59,7 +65,7 @@ def main() -> None:
     json.dump(found, sys.stdout, indent=2)
 
 
-Asked = tuple[Contest, float]
+Asked = tuple[Comparison, float]
 
 
 def drawn(
@@ -77,13 +83,13 @@ def drawn(
     for prompt in prompts:
         one, other = rng.permutation(names)[:2]
         (first, win), (second, lose) = models[one][prompt], models[other][prompt]
-        contest = Contest(one, prompt, prompt, first, baseline[prompt])
-        if len(direct) < given.prompts and sum(map(len, contest[2:])) <= given.longest:
-            direct.append((contest, win))
-        contest = Contest(one, prompt, prompt, first, second)
-        fits = sum(map(len, contest[2:])) <= given.longest and abs(win - lose) > given.margin
+        comparison = Comparison(one, prompt, prompt, first, baseline[prompt])
+        if len(direct) < given.prompts and sum(map(len, comparison[2:])) <= given.longest:
+            direct.append((comparison, win))
+        comparison = Comparison(one, prompt, prompt, first, second)
+        fits = sum(map(len, comparison[2:])) <= given.longest and abs(win - lose) > given.margin
         if len(derived) < given.derived and fits:
-            derived.append((contest, 0.5 + (win - lose) / 2))
+            derived.append((comparison, 0.5 + (win - lose) / 2))
     return direct, derived
 
 
@@ -131,14 +137,16 @@ def read_zoo(data: Path) -> tuple[dict[str, dict[str, tuple[str, float]]], dict[
     return models, {row["instruction"]: row["output_1"] for row in rows}
 
 
-def told(asked: Sequence[tuple[Contest, float]], judge: PairJudge, store: Store) -> dict[str, Any]:
+def told(
+    asked: Sequence[tuple[Comparison, float]], judge: PairJudge, store: Store
+) -> dict[str, Any]:
     """Return the agreement of the judge, of its two halves, and of length alone."""
 
     def progress(done: int, of: int) -> None:
         print(f"\r{done} of {of}", end="", file=sys.stderr)
 
-    contests = [contest for contest, _ in asked]
-    outcomes = held(contests, judge, store, orders=both_orders, told=progress)
+    comparisons = [comparison for comparison, _ in asked]
+    outcomes = held(comparisons, judge, store, orders=both_orders, told=progress)
     kept = [place for place, one in enumerate(outcomes) if one.win is not None]
     verdicts = [verdict(asked[p], outcomes[p].win or 0.0) for p in kept]
     floor = [verdict(asked[p], longer_wins(*asked[p][0][3:])) for p in kept]
@@ -153,9 +161,9 @@ def told(asked: Sequence[tuple[Contest, float]], judge: PairJudge, store: Store)
     }
 
 
-def verdict(asked: tuple[Contest, float], win: float) -> Verdict:
-    contest, trusted = asked
-    return Verdict(contest.model, contest.question, trusted, win)
+def verdict(asked: tuple[Comparison, float], win: float) -> Verdict:
+    comparison, trusted = asked
+    return Verdict(comparison.model, comparison.question, trusted, win)
 
 
 def consistent(outcomes: Sequence[Outcome]) -> float | None:

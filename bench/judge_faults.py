@@ -236,11 +236,11 @@ def judged(
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     start = time.perf_counter()
     judge = judge_at(f"http://127.0.0.1:{proxy.server_port}/v1", given)
-    shelf = Store(root).scores(judge.identity())
-    present = set(shelf.keys().tolist())
+    partition = Store(root).scores(judge.identity())
+    present = set(partition.keys().tolist())
     scores = 0
     for batch in judge.score([one for one in responses if one.key not in present]):
-        shelf.append(batch)
+        partition.append(batch)
         scores += len(batch)
     proxy.shutdown()
     proxy.server_close()

@@ -80,10 +80,10 @@ def rows(root: Path) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     stored, distinct = 0, set()
-    for shelf in Store(root).shelves():
-        if shelf.identity.spec["scorer"] != "likelihood":
+    for partition in Store(root).partitions():
+        if partition.identity.spec["scorer"] != "likelihood":
             continue
-        for path in (root / "scores" / shelf.identity.digest).glob("part-*.parquet"):
+        for path in (root / "scores" / partition.identity.digest).glob("part-*.parquet"):
             keys = pq.read_table(path, columns=["key"])["key"].to_pylist()
             stored += len(keys)
             distinct.update(keys)

@@ -24,7 +24,7 @@ from typing import Any
 
 from preceptor.api import run_loop
 from preceptor.pipeline.score import Amount
-from preceptor.validation.result import LoopResult
+from preceptor.validation.result import ValidationResult
 
 TEACHERS = (
     "Gemma-2-2b-it",
@@ -172,7 +172,7 @@ def write_study(given: argparse.Namespace, folder: Path, name: str) -> Path:
         "[evaluate.judge]",
         'kind = "chat"',
         f"model = {json.dumps(given.judge)}",
-        "[machine]",
+        "[runtime]",
         'device = "cpu"',
         "batch = 8",
         f"store = {json.dumps(str(folder / name))}",
@@ -182,7 +182,7 @@ def write_study(given: argparse.Namespace, folder: Path, name: str) -> Path:
     return path
 
 
-def told(result: LoopResult) -> dict[str, object]:
+def told(result: ValidationResult) -> dict[str, object]:
     """Return orders with intervals, agreement with its interval, and how the students answered."""
     table = result.agreement
     cells = [cell.record() for row in table.cells for cell in row] if table else []

@@ -19,7 +19,7 @@ import numpy as np
 
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel, StudentOptions
-from preceptor.store.store import Shelf, Store
+from preceptor.store.store import ScorePartition, Store
 from preceptor.types import Instruction, Score, response_key
 
 LIMIT_SECONDS, LIMIT_BYTES = 60.0, 4e9
@@ -62,7 +62,12 @@ def likelihoods(tokens: np.ndarray, rng: np.random.Generator) -> list[dict[str, 
 
 
 def write_part(
-    file: TextIO, shelves: tuple[Shelf, Shelf], *, label: str, part: range, rng: np.random.Generator
+    file: TextIO,
+    partitions: tuple[ScorePartition, ScorePartition],
+    *,
+    label: str,
+    part: range,
+    rng: np.random.Generator,
 ) -> None:
     """Write the rows of one teacher for some instructions, and store their scores."""
     tokens = rng.integers(5, 15, len(part))
@@ -76,15 +81,15 @@ def write_part(
         file.write(json.dumps(row) + "\n")
         keys.append(response_key(Instruction.from_text(prompt).id, text))
         lengths.append({"length": float(tokens[place]), "characters": float(len(text))})
-    for shelf, values in zip(shelves, (lengths, likelihoods(tokens, rng)), strict=True):
-        shelf.append([Score(key, value) for key, value in zip(keys, values, strict=True)])
+    for partition, values in zip(partitions, (lengths, likelihoods(tokens, rng)), strict=True):
+        partition.append([Score(key, value) for key, value in zip(keys, values, strict=True)])
 
 
 def prepare(folder: Path, teachers: int, instructions: int) -> None:
     save_student(folder / "tiny")
     student = StudentModel(StudentOptions(str(folder / "tiny")))
     store = Store(folder / "store")
-    shelves = (
+    partitions = (
         store.scores(LengthScorer().identity()),
         store.scores(LikelihoodScorer(student).identity()),
     )
@@ -93,7 +98,7 @@ def prepare(folder: Path, teachers: int, instructions: int) -> None:
         with (folder / f"teacher-{teacher:02d}.jsonl").open("w") as file:
             for start in range(0, instructions, APPENDED_ROWS):
                 part = range(start, min(start + APPENDED_ROWS, instructions))
-                write_part(file, shelves, label=f"t{teacher}", part=part, rng=rng)
+                write_part(file, partitions, label=f"t{teacher}", part=part, rng=rng)
 
 
 def rank(folder: Path) -> dict[str, object]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.store.store import Identity, Shelf, Store
+from preceptor.store.store import Identity, ScorePartition, Store
 from preceptor.types import Score
 
 NAMES = ("loss", "perplexity", "token_rank", "entropy", "reward")
@@ -27,36 +27,36 @@ def numbered_keys(rows: int) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
     return np.frombuffer(raw, "V16")
 
 
-def append(shelf: Shelf, rows: int, batch: int) -> None:
+def append(partition: ScorePartition, rows: int, batch: int) -> None:
     keys = numbered_keys(rows).tolist()
     rng = np.random.default_rng(SEED)
     for start in range(0, rows, batch):
         numbers = rng.random((batch, len(NAMES))).tolist()
         pairs = zip(keys[start : start + batch], numbers, strict=False)
-        shelf.append([Score(key, dict(zip(NAMES, row, strict=True))) for key, row in pairs])
+        partition.append([Score(key, dict(zip(NAMES, row, strict=True))) for key, row in pairs])
 
 
-def list_keys(shelf: Shelf, rows: int, batch: int) -> None:
-    assert len(shelf.keys()) == rows
+def list_keys(partition: ScorePartition, rows: int, batch: int) -> None:
+    assert len(partition.keys()) == rows
 
 
-def look_up(shelf: Shelf, rows: int, batch: int) -> None:
+def look_up(partition: ScorePartition, rows: int, batch: int) -> None:
     asked = numbered_keys(rows)[np.random.default_rng(SEED).permutation(rows)]
-    columns = shelf.columns(asked, NAMES)
+    columns = partition.columns(asked, NAMES)
     assert not any(np.isnan(columns[name]).any() for name in NAMES)
 
 
-def compact(shelf: Shelf, rows: int, batch: int) -> None:
-    shelf.compact()
+def compact(partition: ScorePartition, rows: int, batch: int) -> None:
+    partition.compact()
 
 
 STEPS = {"append": append, "list_keys": list_keys, "look_up": look_up, "compact": compact}
 
 
 def measure(step: str, root: str, rows: int, batch: int) -> dict[str, float | str]:
-    shelf = Store(root).scores(IDENTITY)
+    partition = Store(root).scores(IDENTITY)
     start = time.perf_counter()
-    STEPS[step](shelf, rows, batch)
+    STEPS[step](partition, rows, batch)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
     return {"step": step, "seconds": round(seconds, 2), "peak_rss_mib": round(peak)}

@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from preceptor.demo import demo_files
-from preceptor.store.store import ResponseShelf, Store
+from preceptor.store.store import ResponsePartition, Store
 
 EXPORTS = {"best teacher": (), "best response to each": ("--each", "reward"), "pairs": ("--pairs",)}
 SHOWN = ("teacher", "rank", "n", "reward", "loss", "car", "car_low", "car_high", "p_best")
@@ -96,7 +96,7 @@ def write_study(given: argparse.Namespace, path: Path, *, served: bool) -> None:
         stop = ["\\n\\n"]
         max_tokens = {given.max_tokens}
         temperature = [0.0, {TEMPERATURE}]
-        [machine]
+        [runtime]
         store = {json.dumps(str(store_of(path)))}
     """
     path.write_text(text + (served_tables(given) if served else ""), encoding="utf-8")
@@ -111,7 +111,7 @@ def served_tables(given: argparse.Namespace) -> str:
     """Return the tables that a server's teachers add to a study file."""
     name = json.dumps(given.served_name)
     return f"""
-        [machine.endpoints.{name}]
+        [runtime.endpoints.{name}]
         url = {json.dumps(given.url)}
         concurrency = {CONCURRENCY}
         [[teachers]]
@@ -167,7 +167,7 @@ def carried_out(folder: Path, part: str) -> dict[str, Any]:
         "seconds": seconds,
         "rows": stored,
         "run_again_changed_nothing": again == stored,
-        "teachers": {name: answered(shelf) for name, shelf in shelves(result).items()},
+        "teachers": {name: answered(partition) for name, partition in partitions(result).items()},
         "ranking": [{name: row[name] for name in SHOWN} for row in ranking["teachers"]],
         "verdict": ranking["verdict"],
         "exported_rows": exported,
@@ -180,22 +180,22 @@ def read(result: Path) -> dict[str, Any]:
     return ranking
 
 
-def shelves(result: Path) -> dict[str, ResponseShelf]:
+def partitions(result: Path) -> dict[str, ResponsePartition]:
     """Return where the answers of each asked teacher of a result lie, by its label."""
-    every = Store(store_of(result)).shelves()
-    found = {one.identity.digest: one for one in every if isinstance(one, ResponseShelf)}
+    every = Store(store_of(result)).partitions()
+    found = {one.identity.digest: one for one in every if isinstance(one, ResponsePartition)}
     asked = read(result)["settings"]["teachers"]
     return {label: found[teacher["identity"]] for label, teacher in asked.items()}
 
 
-def answered(shelf: ResponseShelf) -> dict[str, object]:
+def answered(partition: ResponsePartition) -> dict[str, object]:
     """Return how many responses a teacher gave and of what kind; its speed has the loading in it."""
-    costs = shelf.costs()
-    answers = list(shelf.each())
+    costs = partition.costs()
+    answers = list(partition.each())
     return {
         "responses": costs.responses,
         "empty": sum(not (one.text or "").strip() for one in answers),
-        "refused": len(shelf.notes()),
+        "refused": len(partition.notes()),
         "mean_tokens": round(costs.tokens, 1),
         "tokens_per_second": round(costs.tokens_per_second, 1),
         "finish_reasons": dict(Counter(one.finish_reason for one in answers)),
@@ -204,16 +204,16 @@ def answered(shelf: ResponseShelf) -> dict[str, object]:
 
 def agreement(folder: Path) -> dict[str, object]:
     """Return the share of greedy texts that are the same run here and served."""
-    found = shelves(folder / "served whole.json")
+    found = partitions(folder / "served whole.json")
     here, there = texts(found["instruct"]), texts(found["served"])
     both = here.keys() & there.keys()
     equal = sum(here[key] == there[key] for key in both)
     return {"both": len(both), "equal": equal, "share": round(equal / max(1, len(both)), 3)}
 
 
-def texts(shelf: ResponseShelf) -> dict[bytes, str | None]:
-    """Return a shelf's texts by their keys."""
-    return {one.key: one.text for one in shelf.each()}
+def texts(partition: ResponsePartition) -> dict[bytes, str | None]:
+    """Return a partition's texts by their keys."""
+    return {one.key: one.text for one in partition.each()}
 
 
 def rows(root: Path) -> dict[str, int]:
@@ -263,15 +263,15 @@ def wait_for_more(process: "subprocess.Popen[bytes]", root: Path, *, kinds: Sequ
 def counted(root: Path) -> Counter[str]:
     """Return how many distinct rows a store holds: responses, and scores by their scorer."""
     found: Counter[str] = Counter()
-    for shelf in Store(root).shelves():
-        found[str(shelf.identity.spec.get("scorer", shelf.kind))] += len(shelf.keys())
+    for partition in Store(root).partitions():
+        found[str(partition.identity.spec.get("scorer", partition.kind))] += len(partition.keys())
     return found
 
 
 def compared(folder: Path, part: str) -> dict[str, object]:
     """Return how stored texts and ranking differ between the undisturbed run and the killed one."""
     results = [file_of(folder, part, store).with_suffix(".json") for store in ("whole", "killed")]
-    stores, rankings = [shelves(result) for result in results], [read(one) for one in results]
+    stores, rankings = [partitions(result) for result in results], [read(one) for one in results]
     teachers = {}
     for label in stores[0]:
         one, other = (texts(store[label]) for store in stores)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Study
 from preceptor.pipeline.score import Amount, Silent
-from preceptor.validation.result import LoopResult
+from preceptor.validation.result import ValidationResult
 from preceptor.validation.validate import loop
 from small_study import write_rows, write_teachers
 
@@ -61,15 +61,15 @@ def study_of(given: Mapping[str, Any]) -> Study:
     return checked(Study, given, where="here")
 
 
-def machine_at(store: Path) -> Machine:
+def runtime_at(store: Path) -> Runtime:
     """Return this machine's CPU with this store."""
-    return Machine(store=str(store), device="cpu", batch=2)
+    return Runtime(store=str(store), device="cpu", batch=2)
 
 
 def write_study(path: Path, given: Mapping[str, Any], store: Path) -> Path:
     """Write the tables as a study file; TOML takes JSON's strings, numbers and arrays as they are."""
     lines = []
-    for name, table in ({**given, "machine": machine_at(store).model_dump()}).items():
+    for name, table in ({**given, "runtime": runtime_at(store).model_dump()}).items():
         lines += _lines(name, table)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -107,7 +107,7 @@ class Counting(Silent):
         return {step: count for step, count in self.missing.items() if count}
 
 
-def gone_through(given: Mapping[str, Any], store: Path) -> tuple[LoopResult, Counting]:
+def gone_through(given: Mapping[str, Any], store: Path) -> tuple[ValidationResult, Counting]:
     """Go through the loop, and tell what was computed."""
     told = Counting()
-    return loop(study_of(given), machine_at(store), told), told
+    return loop(study_of(given), runtime_at(store), told), told

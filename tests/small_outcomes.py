@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from preceptor import api
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.load import open_data
 from preceptor.pipeline.rank import Outcome, outcomes
 from preceptor.pipeline.score import Silent
 
 
-def outcomes_of(study: Study, machine: Machine) -> list[Outcome]:
+def outcomes_of(study: Study, runtime: Runtime) -> list[Outcome]:
     """Carry a study out and return its outcomes."""
-    return list(outcomes(open_data(study, machine, Silent()), study, machine))
+    return list(outcomes(open_data(study, runtime, Silent()), study, runtime))
 
 
 def scored(files: Sequence[Path], store: Path, **options: Any) -> list[Outcome]:

@@ -93,12 +93,12 @@ def start(*arguments: object, **settings: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(command(*arguments), **{**pipes, "env": environment, **settings})
 
 
-def shelf_sizes(store: Path) -> dict[str, int]:
+def partition_sizes(store: Path) -> dict[str, int]:
     """Return the number of distinct rows by scorer, the pass without instruction apart."""
     sizes = {}
-    for shelf in Store(store).shelves():
-        spec = shelf.identity.spec
-        sizes[str(spec.get("conditioning", spec["scorer"]))] = len(shelf.keys())
+    for partition in Store(store).partitions():
+        spec = partition.identity.spec
+        sizes[str(spec.get("conditioning", spec["scorer"]))] = len(partition.keys())
     return sizes
 
 

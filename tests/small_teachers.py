@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from chat_server import Told as Server
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Study
-from preceptor.pipeline.generate import Inquiry
+from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import source_of
 from preceptor.pipeline.rank import run
 from preceptor.pipeline.score import Amount, Silent
 from preceptor.pipeline.sources import GeneratedSource
-from preceptor.store.store import ResponseShelf, Store
-from preceptor.teachers.base import Responder
+from preceptor.store.store import ResponsePartition, Store
+from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Generation
 from small_study import write_rows
 
@@ -67,12 +67,12 @@ def served(**more: Any) -> dict[str, Any]:
     return {"model": "served", "engine": "openai", "max_tokens": 8, **more}
 
 
-def machine_at(store: Path, server: Server | None = None, **endpoint: Any) -> Machine:
+def runtime_at(store: Path, server: Server | None = None, **endpoint: Any) -> Runtime:
     """Return a machine with this store, and with `served` at the server where there is one."""
     where = {"url": server.url, "timeout_s": 5.0, "patience_s": 2.0} if server else {}
     endpoints = {"served": {**where, **endpoint}} if server else {}
     given = {"store": str(store), "device": "cpu", "endpoints": endpoints}
-    return checked(Machine, given, where="here")
+    return checked(Runtime, given, where="here")
 
 
 class Asked(Silent):
@@ -101,41 +101,45 @@ class Asked(Silent):
         return sum(number for step, (_, number) in self.steps.items() if "responds" not in step)
 
 
-def asked_in(study: Study, machine: Machine) -> dict[str, int]:
+def asked_in(study: Study, runtime: Runtime) -> dict[str, int]:
     """Run the study and return how many responses each teacher was asked for."""
     told = Asked()
-    run(study, machine, told)
+    run(study, runtime, told)
     return told.missing
 
 
-def inquiries(study: Study, machine: Machine) -> Sequence[Inquiry]:
-    """Return the study's inquiries; nothing is asked."""
-    source = source_of(study, machine)
+def jobs(study: Study, runtime: Runtime) -> Sequence[GenerationJob]:
+    """Return the study's generation jobs; nothing is asked."""
+    source = source_of(study, runtime)
     assert isinstance(source, GeneratedSource)
-    return source.inquiries
+    return source.jobs
 
 
-def inquiry(study: Study, machine: Machine) -> Inquiry:
+def job(study: Study, runtime: Runtime) -> GenerationJob:
     """Return the study's only inquiry."""
-    (found,) = inquiries(study, machine)
+    (found,) = jobs(study, runtime)
     return found
 
 
-def responder(study: Study, machine: Machine) -> Responder:
+def backend(study: Study, runtime: Runtime) -> TeacherBackend:
     """Return the study's only responder."""
-    return inquiry(study, machine).responder
+    return job(study, runtime).backend
 
 
-def shelves(store: Path) -> list[ResponseShelf]:
-    """Return the shelves of responses."""
-    return [shelf for shelf in Store(store).shelves() if isinstance(shelf, ResponseShelf)]
+def partitions(store: Path) -> list[ResponsePartition]:
+    """Return the partitions of responses."""
+    return [
+        partition
+        for partition in Store(store).partitions()
+        if isinstance(partition, ResponsePartition)
+    ]
 
 
 def generations(store: Path) -> Iterator[tuple[str, Generation]]:
     """Yield every stored response with the digest of its identity."""
-    for shelf in shelves(store):
-        for given in shelf.each():
-            yield shelf.identity.digest, given
+    for partition in partitions(store):
+        for given in partition.each():
+            yield partition.identity.digest, given
 
 
 def texts_in(store: Path) -> dict[tuple[str, bytes, int], str | None]:

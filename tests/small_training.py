@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import Recipe
 from preceptor.engines.models import LocatedModel, locate
 from preceptor.finetuning.dataset import Conversations, conversations_of
@@ -13,7 +13,7 @@ from preceptor.finetuning.finetune import Tuned, tune
 from preceptor.finetuning.trainer import Watch
 from preceptor.types import Message
 
-CPU = Machine(device="cpu")
+CPU = Runtime(device="cpu")
 QUICK = Recipe(
     learning_rate=1e-3,
     epochs=1,
@@ -61,7 +61,7 @@ def tuned(
     watch: Watch | None = None,
 ) -> Tuned:
     """Tune on the CPU."""
-    return tune(located, rows, recipe, output=output, machine=CPU, watch=watch)
+    return tune(located, rows, recipe, output=output, runtime=CPU, watch=watch)
 
 
 def log_of(output: Path) -> Sequence[dict[str, float]]:

@@ -6,7 +6,7 @@ import pytest
 
 import preceptor
 from preceptor import api
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward
@@ -37,7 +37,7 @@ def test_one_path_alone_is_enough(tmp_path: Path):
 
 
 def test_every_option_reaches_its_place_in_the_study():
-    study, machine = api.study_of(
+    study, runtime = api.study_of(
         ["a.jsonl"],
         students=["a/b", "c/d"],
         reward_column="score",
@@ -79,7 +79,7 @@ def test_every_option_reaches_its_place_in_the_study():
     options = study.ranking
     assert (options.seed, options.draws, options.transform) == (5, 11, "sigmoid")
     assert options.minimum_coverage == 0.25
-    assert machine == Machine(device="cpu", token_budget=64, store="there", keep_tokens=True)
+    assert runtime == Runtime(device="cpu", token_budget=64, store="there", keep_tokens=True)
 
 
 def test_the_options_of_a_script_are_those_of_the_command_line():
@@ -106,7 +106,7 @@ def test_a_study_file_is_carried_out(tmp_path: Path):
     path = tmp_path / "study.toml"
     path.write_text(
         f'[data]\nresponses = ["{tmp_path}/*.jsonl"]\nlimit = 4\n[reward]\nkind = "column"\n'
-        f'column = "reward"\n[machine]\nstore = "{tmp_path}/store"\n'
+        f'column = "reward"\n[runtime]\nstore = "{tmp_path}/store"\n'
     )
     (ranking,) = preceptor.run_study(path)
     assert ranking.by == "reward"

@@ -15,8 +15,8 @@ from preceptor.pipeline.score import Silent
 from small_teachers import (
     Asked,
     generations,
-    inquiry,
-    machine_at,
+    job,
+    runtime_at,
     served,
     stored_twice,
     study_with,
@@ -37,7 +37,7 @@ def ask(tmp_path: Path, step: Step, *, instructions: int = 4, **teacher: Any) ->
     """Ask a server that always does this step; return what it was asked."""
     study = study_with(write_questions(tmp_path, instructions), served(**teacher))
     with serving(otherwise=step) as told:
-        respond(inquiry(study, machine_at(tmp_path / "store", told)), Silent())
+        respond(job(study, runtime_at(tmp_path / "store", told)), Silent())
     return told.requests
 
 
@@ -59,7 +59,7 @@ def fewer(given: int) -> Step:
 def test_an_endpoint_without_effect_of_seeds_is_refused_before_samples_are_paid_for(tmp_path: Path):
     study = study_with(write_questions(tmp_path, 4), served(temperature=0.8, samples=3))
     with serving(otherwise=chat.samples(seed="no effect")) as told:
-        one = inquiry(study, machine_at(tmp_path / "store", told))
+        one = job(study, runtime_at(tmp_path / "store", told))
         with pytest.raises(ModelError, match=r"3 samples would be 3 copies, and 12 are still"):
             respond(one, Silent())
     assert len(told.requests) == PROBES
@@ -182,8 +182,8 @@ def filtered(handler: chat.Handler, asked: dict[str, Any]) -> None:
 def test_what_is_withheld_is_a_note_and_never_asked_again(tmp_path: Path):
     study = study_with(write_questions(tmp_path, 4), served())
     with serving(otherwise=filtered) as told:
-        machine = machine_at(tmp_path / "store", told, concurrency=1)
-        one = inquiry(study, machine)
+        runtime = runtime_at(tmp_path / "store", told, concurrency=1)
+        one = job(study, runtime)
         respond(one, Silent())
         assert len(texts_in(tmp_path / "store")) == 2
         assert sorted(one.notes()) == [
@@ -192,7 +192,7 @@ def test_what_is_withheld_is_a_note_and_never_asked_again(tmp_path: Path):
         ]
         before = len(told.requests)
         again = Asked()
-        respond(inquiry(study, machine), again)
+        respond(job(study, runtime), again)
         assert len(told.requests) == before
     assert again.steps == {"served responds": (4, 0)}
 
@@ -200,10 +200,10 @@ def test_what_is_withheld_is_a_note_and_never_asked_again(tmp_path: Path):
 def test_settings_that_are_always_refused_are_an_error_and_no_notes(tmp_path: Path):
     study = study_with(write_questions(tmp_path, 4), served())
     with serving(otherwise=refuse(400, "no such thing")) as told:
-        one = inquiry(study, machine_at(tmp_path / "store", told))
+        one = job(study, runtime_at(tmp_path / "store", told))
         with pytest.raises(ModelError, match=r"'served' does not answer even a short request"):
             respond(one, Silent())
-    assert one.shelf.notes() == {}
+    assert one.partition.notes() == {}
 
 
 def test_one_withheld_choice_of_several_is_asked_for_singly(tmp_path: Path):

@@ -227,11 +227,11 @@ def test_broken_toml_is_named_with_its_line(inside: Path):
 
 
 def test_every_wrong_field_of_a_study_is_named(inside: Path):
-    text = '[data]\nresponses = ["a.jsonl"]\nlimti = 3\n[machine]\nstore = "s"\n[[students]]\n'
+    text = '[data]\nresponses = ["a.jsonl"]\nlimti = 3\n[runtime]\nstore = "s"\n[[students]]\n'
     (inside / "study.toml").write_text(text)
     refused(preceptor("plan", "study.toml"), "data.limti", "students.0.model", "2 wrong field(s)")
-    (inside / "study.toml").write_text('[data]\nresponses = ["a"]\n[machine]\ndevcie = "cpu"\n')
-    refused(preceptor("plan", "study.toml"), "[machine]", "devcie")
+    (inside / "study.toml").write_text('[data]\nresponses = ["a"]\n[runtime]\ndevcie = "cpu"\n')
+    refused(preceptor("plan", "study.toml"), "[runtime]", "devcie")
 
 
 def test_ordering_by_a_metric_that_is_not_formed_is_refused(inside: Path):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chat_server import Handler, Told, answer, serving
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.load import Opened, open_data
@@ -21,7 +21,7 @@ from small_teachers import (
     drawn,
     generations,
     graded,
-    machine_at,
+    runtime_at,
     study_with,
     texts_in,
     write_questions,
@@ -55,16 +55,16 @@ def column_study(file: Path, *derived: dict[str, Any], **tables: Any) -> Study:
 
 
 def opened(study: Study, store: Path) -> Opened:
-    (found,) = open_data(study, Machine(store=str(store), device="cpu"), Silent())
+    (found,) = open_data(study, Runtime(store=str(store), device="cpu"), Silent())
     return found
 
 
 def texts_of(found: Opened, teacher: str) -> list[str]:
     """Return the texts of a teacher's rows, whatever their order."""
     texts = {response.key: response.text or "" for response in found.source}
-    roster = found.choice.roster
-    rows = roster.teacher == roster.teachers.index(teacher)
-    return sorted(texts[key] for key in roster.keys[rows].tolist())
+    table = found.choice.table
+    rows = table.teacher == table.teachers.index(teacher)
+    return sorted(texts[key] for key in table.keys[rows].tolist())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_sample_chosen_is_the_one_chosen_by_hand(
 def test_the_mean_reward_of_a_derived_teacher_is_that_of_the_chosen_samples(tmp_path: Path):
     derived = [{"kind": kind, "of": "alpha", "label": kind} for kind in ("best", "worst")]
     study = column_study(write_alpha(tmp_path), *derived)
-    (ranking,) = run(study, Machine(store=str(tmp_path / "store"), device="cpu"))
+    (ranking,) = run(study, Runtime(store=str(tmp_path / "store"), device="cpu"))
     found = {record["teacher"]: record["reward"] for record in ranking.to_records()}
     assert found["best"] == pytest.approx((0.9 + 0.8 + 0.4 + 0.6) / 4)
     assert found["worst"] == pytest.approx((0.2 + 0.1 + 0.1 + 0.3) / 4)
@@ -120,7 +120,7 @@ def test_instructions_with_fewer_samples_with_a_reward_are_left_out_and_counted(
     derived = {"kind": "best", "of": "alpha", "n": 3, "label": "chosen"}
     found = opened(column_study(write_alpha(tmp_path, rewards), derived), tmp_path / "store")
     assert len(texts_of(found, "chosen")) == 4
-    dropped = found.choice.roster.dropped
+    dropped = found.choice.table.dropped
     assert dropped["chosen"] == {"fewer than 3 samples with a reward": 1, "missing": 1}
     assert dropped["alpha"] == {"null reward": 4}
     assert len(found.choice.taken) == 4
@@ -196,7 +196,7 @@ def test_choosing_by_the_reward_that_ranks_is_warned_of_but_for_random(tmp_path:
         {"kind": "random", "of": "alpha", "label": "any"},
     ]
     study = column_study(write_alpha(tmp_path), *derived)
-    (ranking,) = run(study, Machine(store=str(tmp_path / "store"), device="cpu"))
+    (ranking,) = run(study, Runtime(store=str(tmp_path / "store"), device="cpu"))
     warned = [told for told in ranking.warnings if "was chosen by the reward that ranks it" in told]
     assert [told.split("'")[1] for told in warned] == ["by default", "by name"]
 
@@ -208,21 +208,21 @@ def by_words(handler: Handler, asked: dict[str, Any]) -> None:
     answer(str(1 + min(len(text.split()) // 6, 9)))(handler, asked)
 
 
-def judged(tmp_path: Path, told: Told) -> tuple[Study, Machine]:
+def judged(tmp_path: Path, told: Told) -> tuple[Study, Runtime]:
     """Return a study in which a judge chooses, and ranks."""
     derived = [{"kind": kind, "of": "one", "label": kind} for kind in ("best", "worst")]
     judge = {"kind": "judge", "model": "served", "log_probabilities": False}
     study = study_with(write_questions(tmp_path), drawn(), reward=judge, derived=derived)
-    return study, machine_at(tmp_path / "store", told)
+    return study, runtime_at(tmp_path / "store", told)
 
 
 def test_a_judge_scores_each_text_once_though_it_chooses_and_ranks(tmp_path: Path):
     with serving(otherwise=by_words) as told:
-        study, machine = judged(tmp_path, told)
-        (ranking,) = run(study, machine)
+        study, runtime = judged(tmp_path, told)
+        (ranking,) = run(study, runtime)
         texts = set(texts_in(tmp_path / "store").values())
         assert len(told.requests) == len(texts) == 18
-        (again,) = run(study, machine)
+        (again,) = run(study, runtime)
         assert len(told.requests) == 18
     assert again.to_records() == ranking.to_records()
     found = {record["teacher"]: record["reward"] for record in ranking.to_records()}
@@ -238,10 +238,10 @@ def test_a_plan_pays_for_no_reward_to_choose_by(tmp_path: Path):
     from preceptor.api import plan
 
     with serving(otherwise=by_words) as told:
-        study, machine = judged(tmp_path, told)
-        run(study_with(write_questions(tmp_path), drawn()), machine)
+        study, runtime = judged(tmp_path, told)
+        run(study_with(write_questions(tmp_path), drawn()), runtime)
         assert told.requests == []
-        (data,) = plan(study, machine).data
+        (data,) = plan(study, runtime).data
         assert told.requests == []
     assert "'best' will be chosen when 18 more rewards are there." in data.told
 
@@ -264,7 +264,7 @@ def table_3(tmp_path: Path) -> Ranking:
     questions = write_questions(tmp_path, 12)
     study = study_with(questions, sampled, greedy, reward=GRADED, derived=derived)
     told = Asked()
-    (ranking,) = run(study, machine_at(tmp_path / "store"), told)
+    (ranking,) = run(study, runtime_at(tmp_path / "store"), told)
     assert told.missing == {"sampled": 60, "greedy": 12}
     return ranking
 

@@ -13,7 +13,7 @@ from preceptor.report.data import Evidence
 from preceptor.report.gather import evidence_of, models_of
 from small_outcomes import outcomes_of, scored
 from small_study import rows_of, write_rows, write_teachers
-from small_teachers import GRADED, drawn, fake, machine_at, study_with, write_questions
+from small_teachers import GRADED, drawn, fake, runtime_at, study_with, write_questions
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
@@ -131,7 +131,7 @@ def test_a_winner_of_the_first_instructions_alone_is_told(tmp_path: Path, store:
     files = write_teachers(tmp_path, teachers=2, instructions=40)
     (half,) = scored(files, store, reward_column="reward", limit=20)
     choice = half.opened.choice
-    taken = set(choice.roster.instructions[choice.taken].tolist())
+    taken = set(choice.table.instructions[choice.taken].tolist())
     early = {
         response.instruction.text
         for response in half.opened.source
@@ -235,7 +235,7 @@ def test_families_and_sizes_are_the_catalogue_s_by_label_or_by_the_model_asked(
         "ours": "gemma-2-2b-it",
         "ours best-of-2": "gemma-2-2b-it",
     }
-    found = evidence(outcomes_of(study, machine_at(tmp_path / "asked")))
+    found = evidence(outcomes_of(study, runtime_at(tmp_path / "asked")))
     assert found.families["hot T=1"] == found.families["hot T=0.5"] == "mine"
     assert found.families["ours best-of-2"] == found.families["ours"] == "Gemma 2"
     assert found.sizes["ours best-of-2"] == 2
@@ -243,7 +243,7 @@ def test_families_and_sizes_are_the_catalogue_s_by_label_or_by_the_model_asked(
 
 def test_asked_teachers_show_their_texts_too(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), fake(), fake("two"), reward=GRADED)
-    found = evidence(outcomes_of(study, machine_at(store)))
+    found = evidence(outcomes_of(study, runtime_at(store)))
     assert len(found.examples) == 6
     assert all(answer.text for example in found.examples for answer in example.answers)
 

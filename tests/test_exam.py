@@ -7,11 +7,11 @@ import pytest
 
 from preceptor.benchmarks.arena_hard.judge import GameJudge
 from preceptor.benchmarks.pairwise import ChoiceJudge
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.errors import DataError, ModelError, StudyError
 from preceptor.types import Instruction, Message
 from preceptor.validation.questions import Exam, exam_of, judge_of, same_text
-from small_loop import machine_at, study_of, tables
+from small_loop import runtime_at, study_of, tables
 from small_study import write_rows
 
 pytestmark = pytest.mark.usefixtures("private_cache")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("private_cache")
 def exam(folder: Path, model: Path, **evaluate: Any) -> Exam:
     given = tables(folder, model)
     given["evaluate"] |= evaluate
-    return exam_of(study_of(given), machine_at(folder / "store"))
+    return exam_of(study_of(given), runtime_at(folder / "store"))
 
 
 def test_questions_of_ones_own_are_known_by_their_text_once_each(
@@ -90,13 +90,13 @@ def test_a_missing_judge_is_told_of_before_anything_is_asked(tmp_path: Path, mod
 
 def test_games_are_written_by_served_models_in_arena_hard_alone(tmp_path: Path, model_folder: Path):
     where = {"endpoints": {"served": {"url": "http://127.0.0.1:1/v1"}}}
-    machine = checked(Machine, where, where="here")
+    runtime = checked(Runtime, where, where="here")
     given = tables(tmp_path, model_folder)
     given["evaluate"]["judge"] = {"kind": "chat", "model": "served", "engine": "openai"}
     evaluate = study_of(given).evaluate
     assert evaluate is not None
-    assert isinstance(judge_of(evaluate, machine, "arena_hard"), GameJudge)
-    assert isinstance(judge_of(evaluate, machine, "alpaca_eval"), ChoiceJudge)
+    assert isinstance(judge_of(evaluate, runtime, "arena_hard"), GameJudge)
+    assert isinstance(judge_of(evaluate, runtime, "alpaca_eval"), ChoiceJudge)
 
 
 def test_spelling_does_not_make_another_question():

@@ -56,7 +56,7 @@ def stored_nats(outcome: Outcome) -> dict[str, list[float]]:
     step = next(step for step in outcome.steps if step.name == "likelihood")
     source = outcome.opened.source
     return {
-        str(response.text): step.shelf.lists([response.key], "token_nll")[response.key].tolist()
+        str(response.text): step.partition.lists([response.key], "token_nll")[response.key].tolist()
         for response in source
     }
 

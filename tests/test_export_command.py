@@ -28,7 +28,7 @@ def study_file(tmp_path: Path, *tables: str, reward: str = "reward") -> Path:
         """
         + "\n".join(tables)
         + f"""
-        [machine]
+        [runtime]
         store = "{tmp_path / "store"}"
         device = "cpu"
         """
@@ -54,7 +54,7 @@ def asking_file(tmp_path: Path, *tables: str) -> Path:
         """
         + "\n".join(tables)
         + f"""
-        [machine]
+        [runtime]
         store = "{tmp_path / "store"}"
         device = "cpu"
         """

@@ -11,7 +11,7 @@ from preceptor.data import gather as module
 from preceptor.data.gather import Gathered, gather
 from preceptor.data.layouts import ReadOptions
 from preceptor.data.responses import ResponseSource
-from preceptor.data.table import Roster
+from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError
 from preceptor.scorers.column import ColumnScorer
 from preceptor.scorers.verifier.verifier import Verifier
@@ -48,7 +48,7 @@ def both(many: Callable[[], None]) -> Both:
     return run
 
 
-def check_alike(one: Roster, other: Roster) -> None:
+def check_alike(one: ResponseTable, other: ResponseTable) -> None:
     """Check that the rosters hold the same rows; those of one teacher may stand closer together."""
     assert one.teachers == other.teachers
     assert one.instructions.tolist() == other.instructions.tolist()
@@ -57,11 +57,9 @@ def check_alike(one: Roster, other: Roster) -> None:
     assert rows(one) == rows(other)
 
 
-def rows(roster: Roster) -> list[tuple[object, ...]]:
-    columns = (roster.teacher, roster.instruction, roster.sample, roster.keys)
-    return sorted(
-        zip(*(c.tolist() for c in columns), roster.values["reward"].tolist(), strict=True)
-    )
+def rows(table: ResponseTable) -> list[tuple[object, ...]]:
+    columns = (table.teacher, table.instruction, table.sample, table.keys)
+    return sorted(zip(*(c.tolist() for c in columns), table.values["reward"].tolist(), strict=True))
 
 
 def three_teachers() -> dict[str, Rows]:
@@ -73,9 +71,9 @@ def three_teachers() -> dict[str, Rows]:
 def test_processes_change_no_roster(tmp_path: Path, both: Both):
     files = [write_rows(tmp_path / f"{n}.jsonl", rows) for n, rows in three_teachers().items()]
     alone, together = both(files)
-    check_alike(alone.roster, together.roster)
-    assert alone.roster.dropped["beta"] == {"no output": 1, "null reward": 1}
-    assert alone.roster.cut["beta"] == 1
+    check_alike(alone.table, together.table)
+    assert alone.table.dropped["beta"] == {"no output": 1, "null reward": 1}
+    assert alone.table.cut["beta"] == 1
 
 
 def test_shards_of_one_teacher_keep_the_numbers_of_its_samples(tmp_path: Path, both: Both):
@@ -83,8 +81,8 @@ def test_shards_of_one_teacher_keep_the_numbers_of_its_samples(tmp_path: Path, b
         write_rows(tmp_path / name / "part-1.jsonl", all_rows[:25])
         write_rows(tmp_path / name / "part-2.jsonl", [*all_rows[20:], *all_rows[:2]])
     alone, together = both([tmp_path / name for name in three_teachers()])
-    check_alike(alone.roster, together.roster)
-    assert alone.roster.sample.max() == 1
+    check_alike(alone.table, together.table)
+    assert alone.table.sample.max() == 1
 
 
 def test_samples_of_one_teacher_in_files_that_name_it_by_row_are_numbered_as_in_one(
@@ -94,8 +92,8 @@ def test_samples_of_one_teacher_in_files_that_name_it_by_row_are_numbered_as_in_
     more = [{**row, "generator": name} for name in ("alpha", "beta") for row in rows_of(1)]
     files = [write_rows(tmp_path / "1.jsonl", named), write_rows(tmp_path / "2.jsonl", more)]
     alone, together = both(files)
-    check_alike(alone.roster, together.roster)
-    assert np.bincount(alone.roster.sample).tolist() == [12, 6]
+    check_alike(alone.table, together.table)
+    assert np.bincount(alone.table.sample).tolist() == [12, 6]
 
 
 def test_problems_are_told_as_by_one_process(
@@ -127,7 +125,7 @@ def test_the_reward_of_a_text_is_checked_against_the_reference_of_its_own_row(tm
     same = {"instruction": "What is two plus two?", "output": "four"}
     answers = [{**same, "reference": {"kind": "exact", "answer": a}} for a in ("four", "five")]
     source = ResponseSource.open([write_rows(tmp_path / "alpha.jsonl", answers)])
-    assert gather(source, Verifier()).roster.values["reward"].tolist() == [1.0, 0.0]
+    assert gather(source, Verifier()).table.values["reward"].tolist() == [1.0, 0.0]
 
 
 def test_no_responses_at_all_are_refused(tmp_path: Path):
@@ -143,10 +141,10 @@ def categorised(names: dict[int, object], place: int) -> Rows:
     return [{**row, "category": names.get(at)} for at, row in enumerate(rows)]
 
 
-def category_by_text(roster: Roster, texts: Rows) -> list[str | None]:
+def category_by_text(table: ResponseTable, texts: Rows) -> list[str | None]:
     ids = [Instruction.from_text(str(row["instruction"])).id for row in texts]
-    known = roster.instructions.tolist()
-    return roster.category_of(np.array([known.index(one) for one in ids]))
+    known = table.instructions.tolist()
+    return table.category_of(np.array([known.index(one) for one in ids]))
 
 
 def test_an_instruction_has_the_category_that_any_row_of_it_states(tmp_path: Path, both: Both):
@@ -157,12 +155,12 @@ def test_an_instruction_has_the_category_that_any_row_of_it_states(tmp_path: Pat
         for place, (name, names) in enumerate(zip(("alpha", "beta"), given, strict=True))
     ]
     for found in both(files):
-        seen = category_by_text(found.roster, rows_of(0, 6))
+        seen = category_by_text(found.table, rows_of(0, 6))
         assert seen == ["letters", "word play", None, None, "x" * 60, None]
 
 
 def test_without_the_column_no_instruction_has_a_category(tmp_path: Path, both: Both):
     files = [write_rows(tmp_path / f"{name}.jsonl", rows_of(0, 4)) for name in ("one", "two")]
     for found in both(files):
-        assert found.roster.categories == ()
-        assert category_by_text(found.roster, rows_of(0, 4)) == [None] * 4
+        assert found.table.categories == ()
+        assert category_by_text(found.table, rows_of(0, 4)) == [None] * 4

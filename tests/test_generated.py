@@ -13,14 +13,14 @@ from small_study import preceptor, write_rows
 from small_teachers import (
     GRADED,
     asked_in,
+    backend,
     drawn,
     fake,
-    inquiries,
-    inquiry,
-    machine_at,
-    responder,
+    job,
+    jobs,
+    partitions,
+    runtime_at,
     served,
-    shelves,
     study_with,
     texts_in,
     write_questions,
@@ -41,45 +41,45 @@ def store(tmp_path: Path) -> Path:
 
 def test_a_study_that_ran_asks_nothing_again(questions: Path, store: Path):
     study = study_with(questions, drawn(), fake("two"))
-    assert asked_in(study, machine_at(store)) == {"one": 18, "two": 6}
-    assert asked_in(study, machine_at(store)) == {"one": 0, "two": 0}
+    assert asked_in(study, runtime_at(store)) == {"one": 18, "two": 6}
+    assert asked_in(study, runtime_at(store)) == {"one": 0, "two": 0}
 
 
 def test_a_renamed_teacher_costs_nothing(questions: Path, store: Path):
-    asked_in(study_with(questions, drawn()), machine_at(store))
+    asked_in(study_with(questions, drawn()), runtime_at(store))
     renamed = study_with(questions, drawn(label="another"))
-    assert asked_in(renamed, machine_at(store)) == {"another": 0}
+    assert asked_in(renamed, runtime_at(store)) == {"another": 0}
 
 
 def test_more_samples_cost_only_the_further_ones(questions: Path, store: Path):
-    asked_in(study_with(questions, drawn(samples=2)), machine_at(store))
+    asked_in(study_with(questions, drawn(samples=2)), runtime_at(store))
     before = texts_in(store)
-    assert asked_in(study_with(questions, drawn(samples=5)), machine_at(store)) == {"one": 18}
+    assert asked_in(study_with(questions, drawn(samples=5)), runtime_at(store)) == {"one": 18}
     assert before.items() <= texts_in(store).items()
-    assert asked_in(study_with(questions, drawn(samples=3)), machine_at(store)) == {"one": 0}
+    assert asked_in(study_with(questions, drawn(samples=3)), runtime_at(store)) == {"one": 0}
 
 
 def test_a_larger_limit_costs_only_the_further_instructions(tmp_path: Path, store: Path):
     questions = write_questions(tmp_path, 20)
     few = study_with(questions, drawn(), data={"limit": 4})
     many = study_with(questions, drawn(), data={"limit": 10})
-    assert asked_in(few, machine_at(store)) == {"one": 12}
-    assert asked_in(many, machine_at(store)) == {"one": 18}
-    assert asked_in(few, machine_at(store)) == {"one": 0}
+    assert asked_in(few, runtime_at(store)) == {"one": 12}
+    assert asked_in(many, runtime_at(store)) == {"one": 18}
+    assert asked_in(few, runtime_at(store)) == {"one": 0}
 
 
 def test_more_instructions_in_the_file_cost_only_the_further_ones(tmp_path: Path, store: Path):
-    asked_in(study_with(write_questions(tmp_path, 6), drawn()), machine_at(store))
+    asked_in(study_with(write_questions(tmp_path, 6), drawn()), runtime_at(store))
     study = study_with(write_questions(tmp_path, 8), drawn())
-    assert asked_in(study, machine_at(store)) == {"one": 6}
+    assert asked_in(study, runtime_at(store)) == {"one": 6}
 
 
 def test_another_machine_costs_nothing(questions: Path, store: Path):
     study = study_with(questions, served())
     with serving() as told:
-        assert asked_in(study, machine_at(store, told)) == {"served": 6}
+        assert asked_in(study, runtime_at(store, told)) == {"served": 6}
     with serving() as told:
-        other = machine_at(
+        other = runtime_at(
             store,
             told,
             concurrency=2,
@@ -96,9 +96,9 @@ def test_where_and_how_fast_a_local_teacher_runs_changes_no_identity(
     questions: Path, store: Path, model_folder: Path
 ):
     study = study_with(questions, {"model": str(model_folder), "dtype": "float32"})
-    machine = machine_at(store)
-    other = machine.model_copy(update={"batch": 3, "device": "cuda", "token_budget": 5})
-    assert responder(study, machine).identity() == responder(study, other).identity()
+    runtime = runtime_at(store)
+    other = runtime.model_copy(update={"batch": 3, "device": "cuda", "token_budget": 5})
+    assert backend(study, runtime).identity() == backend(study, other).identity()
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_where_and_how_fast_a_local_teacher_runs_changes_no_identity(
 def test_what_bears_on_a_sampled_text_is_another_identity(
     questions: Path, store: Path, change: dict[str, Any]
 ):
-    machine = machine_at(store)
-    one = responder(study_with(questions, drawn()), machine).identity()
-    assert responder(study_with(questions, drawn(**change)), machine).identity() != one
+    runtime = runtime_at(store)
+    one = backend(study_with(questions, drawn()), runtime).identity()
+    assert backend(study_with(questions, drawn(**change)), runtime).identity() != one
 
 
 @pytest.mark.parametrize(
@@ -134,10 +134,10 @@ def test_what_bears_on_a_served_text_is_another_identity(
     questions: Path, store: Path, change: dict[str, Any]
 ):
     with serving() as told:
-        machine = machine_at(store, told)
-    machine.endpoints["m2"] = machine.endpoints["served"]
-    one = responder(study_with(questions, served()), machine).identity()
-    assert responder(study_with(questions, served(**change)), machine).identity() != one
+        runtime = runtime_at(store, told)
+    runtime.endpoints["m2"] = runtime.endpoints["served"]
+    one = backend(study_with(questions, served()), runtime).identity()
+    assert backend(study_with(questions, served(**change)), runtime).identity() != one
     assert "127.0.0.1" not in one.canonical
 
 
@@ -145,17 +145,17 @@ def test_what_bears_on_a_served_text_is_another_identity(
 def test_greedy_texts_are_shared_whatever_the_seed_or_top_p(
     questions: Path, store: Path, change: dict[str, Any]
 ):
-    asked_in(study_with(questions, fake()), machine_at(store))
-    (again,) = asked_in(study_with(questions, fake(**change)), machine_at(store)).values()
+    asked_in(study_with(questions, fake()), runtime_at(store))
+    (again,) = asked_in(study_with(questions, fake(**change)), runtime_at(store)).values()
     assert again == 0
 
 
 def test_a_grid_asks_for_each_point_and_greedy_ones_are_one(questions: Path, store: Path):
     grid = study_with(questions, fake(temperature=[0.0, 0.8], top_p=[0.9, 1.0]))
-    asked = asked_in(grid, machine_at(store))
+    asked = asked_in(grid, runtime_at(store))
     # Greedy texts know no nucleus: one point.
     assert asked == {"one T=0": 6, "one T=0.8 p=0.9": 6, "one T=0.8 p=1": 6}
-    assert len(shelves(store)) == 3
+    assert len(partitions(store)) == 3
 
 
 def test_the_answers_come_with_instruction_sample_and_reference(tmp_path: Path, store: Path):
@@ -164,8 +164,8 @@ def test_the_answers_come_with_instruction_sample_and_reference(tmp_path: Path, 
         {"instruction": "What is two plus three?", "reference": {"kind": "numeric", "answer": 5}},
     ]
     study = study_with(write_rows(tmp_path / "questions.jsonl", rows), drawn(label="first"))
-    asked_in(study, machine_at(store))
-    source = source_of(study, machine_at(store))
+    asked_in(study, runtime_at(store))
+    source = source_of(study, runtime_at(store))
     answers: list[Response] = list(source)
     assert {(one.teacher, one.sample) for one in answers} == {("first", n) for n in range(3)}
     assert len(answers) == 6
@@ -173,7 +173,7 @@ def test_the_answers_come_with_instruction_sample_and_reference(tmp_path: Path, 
     assert given == {row["instruction"]: row["reference"] for row in rows}
     texts = {
         (one.instruction, one.sample): one.text
-        for one in inquiry(study, machine_at(store)).generations()
+        for one in job(study, runtime_at(store)).generations()
     }
     assert {(one.instruction.id, one.sample): one.text for one in answers} == texts
 
@@ -181,7 +181,7 @@ def test_the_answers_come_with_instruction_sample_and_reference(tmp_path: Path, 
 def test_an_instruction_that_stands_twice_is_asked_once(tmp_path: Path, store: Path):
     rows = [{"instruction": text} for text in ("One?", "Two?", "One?")]
     study = study_with(write_rows(tmp_path / "questions.jsonl", rows), drawn())
-    assert asked_in(study, machine_at(store)) == {"one": 6}
+    assert asked_in(study, runtime_at(store)) == {"one": 6}
 
 
 def test_teachers_in_files_and_asked_ones_are_compared_on_the_instructions_of_the_files(
@@ -190,8 +190,8 @@ def test_teachers_in_files_and_asked_ones_are_compared_on_the_instructions_of_th
     rows = [{"instruction": f"What is number {n} good for?", "output": "A " * 9} for n in range(6)]
     file = write_rows(tmp_path / "alpha.jsonl", rows)
     study = study_with(file, drawn(), data={"instructions": [], "responses": [str(file)]})
-    assert asked_in(study, machine_at(store)) == {"one": 18}
-    found = {one.teacher for one in source_of(study, machine_at(store))}
+    assert asked_in(study, runtime_at(store)) == {"one": 18}
+    found = {one.teacher for one in source_of(study, runtime_at(store))}
     assert found == {"alpha", "one"}
 
 
@@ -200,19 +200,19 @@ def test_a_file_with_a_teacher_of_the_same_name_is_refused(tmp_path: Path, store
     file = write_rows(tmp_path / "one.jsonl", rows)
     study = study_with(file, drawn(), data={"instructions": [], "responses": [str(file)]})
     with pytest.raises(StudyError, match=r"responses of 'one'.*Give it another name"):
-        asked_in(study, machine_at(store))
+        asked_in(study, runtime_at(store))
 
 
 def test_data_without_instructions_are_refused(tmp_path: Path, store: Path):
     file = write_rows(tmp_path / "questions.jsonl", [])
     with pytest.raises(DataError):
-        asked_in(study_with(file, drawn()), machine_at(store))
+        asked_in(study_with(file, drawn()), runtime_at(store))
 
 
 def test_a_model_that_nothing_says_where_to_ask_is_refused(questions: Path, store: Path):
     study = study_with(questions, served())
     with pytest.raises(StudyError, match="Nothing says where 'served' is served"):
-        inquiries(study, machine_at(store))
+        jobs(study, runtime_at(store))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_what_cannot_be_scored_is_told_of_before_any_teacher_is_asked(
 ):
     study = study_with(questions, served(), **{"reward": GRADED, **tables})
     with serving() as told, pytest.raises((ModelError, StudyError)) as error:
-        asked_in(study, machine_at(store, told))
+        asked_in(study, runtime_at(store, told))
     assert said in str(error.value)
     assert told.requests == []
 
@@ -246,12 +246,12 @@ def test_a_judge_without_its_key_is_told_of_before_any_teacher_is_asked(
         {"reward": GRADED, "derived": [{**derived, "reward": judge}]},
     ):
         study = study_with(questions, drawn(), **tables)
-        machine = machine_at(store)
-        machine.endpoints["far"] = (
-            type(machine).model_validate({"endpoints": {"far": far}}).endpoints["far"]
+        runtime = runtime_at(store)
+        runtime.endpoints["far"] = (
+            type(runtime).model_validate({"endpoints": {"far": far}}).endpoints["far"]
         )
         with pytest.raises(ModelError, match="NO_SUCH_KEY is not set"):
-            asked_in(study, machine)
+            asked_in(study, runtime)
         assert texts_in(store) == {}
 
 
@@ -267,7 +267,7 @@ def test_a_derived_teacher_that_cannot_be_is_told_of_before_any_teacher_is_asked
 ):
     study = study_with(questions, drawn(), fake("two"), reward=GRADED, derived=[derived])
     with pytest.raises(StudyError) as error:
-        asked_in(study, machine_at(store))
+        asked_in(study, runtime_at(store))
     assert said in str(error.value)
     assert texts_in(store) == {}
 
@@ -284,7 +284,7 @@ def test_the_settings_say_who_was_asked_and_how_many_answers_were_cut(tmp_path: 
         [[teachers]]
         model = "two"
         engine = "fake"
-        [machine]
+        [runtime]
         store = "{store}"
         device = "cpu"
     """)
@@ -299,7 +299,7 @@ def test_the_settings_say_who_was_asked_and_how_many_answers_were_cut(tmp_path: 
         "two": "two",
     }
     assert {one["identity"] for one in teachers.values()} == {
-        s.identity.digest for s in shelves(store)
+        s.identity.digest for s in partitions(store)
     }
     cut = sum(len((text or "").split()) == 6 for text in texts_in(store).values())
     assert cut >= 5
@@ -312,7 +312,7 @@ def test_the_categories_of_the_instructions_reach_the_asked_teachers_responses(
     names = ["sums", "letters", None]
     rows = [{"instruction": f"Question {n}?", "category": name} for n, name in enumerate(names)]
     study = study_with(write_rows(tmp_path / "questions.jsonl", rows), fake(), fake("two"))
-    asked_in(study, machine_at(store))
-    source = source_of(study, machine_at(store))
+    asked_in(study, runtime_at(store))
+    source = source_of(study, runtime_at(store))
     seen = {(one.instruction.text, one.category) for one in source}
     assert seen == {(row["instruction"], row["category"]) for row in rows}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import preceptor
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Study
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ def test_every_study_in_the_documents_parses():
 
 def check_study(text: str) -> None:
     tables = tomllib.loads(text)
-    checked(Machine, tables.pop("machine", {}), where="machine")
+    checked(Runtime, tables.pop("runtime", {}), where="runtime")
     checked(Study, tables, where="study")
 
 

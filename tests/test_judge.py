@@ -242,10 +242,10 @@ def test_a_judge_scores_notes_and_stores(tmp_path: Path):
     rows = responses("GOOD", "LONG", "ODD", "  ")
     with serving(otherwise=step) as told:
         judge = judge_at(told)
-        shelf = Store(tmp_path).scores(judge.identity())
+        partition = Store(tmp_path).scores(judge.identity())
         for batch in judge.score(rows):
-            shelf.append(batch)
-    stored = shelf.columns([row.key for row in rows], judge.columns)
+            partition.append(batch)
+    stored = partition.columns([row.key for row in rows], judge.columns)
     assert stored["score"][0] == pytest.approx(8.5)
     assert (stored["mass"][0], stored["sampled"][0]) == (pytest.approx(1.0), 9.0)
     assert stored["expected"][0] == 1.0

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from small_study import by_teacher, shards, shelf_sizes, start, write_teachers
+from small_study import by_teacher, partition_sizes, shards, start, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
@@ -68,7 +68,7 @@ def stop_at_scores(process: "subprocess.Popen[str]", store: Path, *, more_than: 
     It runs in slices, so that on a fast machine it cannot end between a look at the store and what follows.
     """
     deadline = time.monotonic() + PATIENCE
-    while process.poll() is None and shelf_sizes(store).get("conditional", 0) <= more_than:
+    while process.poll() is None and partition_sizes(store).get("conditional", 0) <= more_than:
         assert time.monotonic() < deadline
         process.send_signal(signal.SIGCONT)
         time.sleep(0.05)
@@ -116,7 +116,7 @@ def test_runs_killed_at_any_moment_resume_to_the_same_result(study: Study, tmp_p
     for kill in range(KILLS):
         process = study.begin(store, result)
         if kill % 4 < 2:
-            stop_at_scores(process, store, more_than=shelf_sizes(store).get("conditional", 0))
+            stop_at_scores(process, store, more_than=partition_sizes(store).get("conditional", 0))
             if kill % 4 == 1:
                 process.send_signal(signal.SIGCONT)
                 time.sleep(rng.uniform(0.0, 0.4))
@@ -133,7 +133,7 @@ def test_runs_killed_at_any_moment_resume_to_the_same_result(study: Study, tmp_p
     assert any(study.rows < size < 2 * study.rows for size in sizes), "no kill met the scoring"
 
     finish(study.begin(store, result))
-    assert shelf_sizes(store) == {"length": study.rows, "conditional": study.rows}
+    assert partition_sizes(store) == {"length": study.rows, "conditional": study.rows}
     assert all(len(rows) == 1 for rows in rows_by_key(store).values())
     check_same(result, expected)
 
@@ -152,7 +152,7 @@ def test_an_interrupt_keeps_what_is_computed_and_says_so(study: Study, tmp_path:
     assert "interrupted; what was computed is stored. Run the same command to go on." in said
     assert "Traceback" not in said
     assert not result.exists()
-    stored = shelf_sizes(store)["conditional"]
+    stored = partition_sizes(store)["conditional"]
     assert 0 < stored < study.rows
     again = study.begin(store, result)
     assert f"likelihood: {stored:,} stored, {study.rows - stored:,} to compute" in wait_for_scoring(

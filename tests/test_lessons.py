@@ -11,7 +11,7 @@ from preceptor.pipeline.load import open_data
 from preceptor.pipeline.score import Silent
 from preceptor.validation.finetune_job import Pupil, pupil_of
 from preceptor.validation.training_set import Lessons, lessons_of
-from small_loop import TRAIN, machine_at, study_of, tables
+from small_loop import TRAIN, runtime_at, study_of, tables
 from small_study import rows_of, write_rows
 
 pytestmark = pytest.mark.usefixtures("private_cache")
@@ -24,13 +24,13 @@ def given(tmp_path: Path, model_folder: Path) -> dict[str, Any]:
 
 def lessons(study: Study, store: Path, questions: tuple[str, ...] = ()) -> Lessons:
     assert study.train is not None
-    data = open_data(study, machine_at(store), Silent())
+    data = open_data(study, runtime_at(store), Silent())
     return lessons_of(data[0], study.train, questions, seed=study.ranking.seed)
 
 
 def pupil(study: Study, store: Path) -> Pupil:
     assert study.train is not None and study.evaluate is not None
-    return pupil_of(study.students[0], study.train, study.evaluate, machine=machine_at(store))
+    return pupil_of(study.students[0], study.train, study.evaluate, runtime=runtime_at(store))
 
 
 def test_all_teachers_train_on_the_same_instructions_each_with_its_own_texts(given, tmp_path: Path):
@@ -52,7 +52,7 @@ def test_more_rows_only_add(given, tmp_path: Path):
 def test_what_is_compared_under_a_limit_is_trained_on_first(given, tmp_path: Path):
     given["data"]["limit"] = 4
     study = study_of(given)
-    data = open_data(study, machine_at(tmp_path), Silent())
+    data = open_data(study, runtime_at(tmp_path), Silent())
     assert study.train is not None
     found = lessons_of(data[0], study.train, (), seed=study.ranking.seed)
     assert len(found.instructions) == 12

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from preceptor.agreement.orders import read_observed
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.errors import StudyError
 from preceptor.store.store import Store
-from preceptor.validation.result import LoopResult
+from preceptor.validation.result import ValidationResult
 from preceptor.validation.validate import Loop
 from small_loop import TRAIN, gone_through, study_of, tables, write_study
 from small_study import preceptor, start, write_rows
@@ -31,7 +31,7 @@ class Done(NamedTuple):
 
     tables: dict[str, Any]
     store: Path
-    result: LoopResult
+    result: ValidationResult
     computed: dict[str, int]
 
 
@@ -83,7 +83,7 @@ def test_every_tuning_has_trained_on_the_same_number_of_rows_and_learnt(done: Do
 
 def test_the_untuned_student_is_the_baseline_under_the_same_template(done: Done):
     assert done.result.observed[0].settings["baseline"] == "tiny-llama, untuned"
-    specs = [shelf.identity.spec for shelf in Store(done.store).shelves()]
+    specs = [partition.identity.spec for partition in Store(done.store).partitions()]
     answering = [spec for spec in specs if "max_tokens" in spec and "judge" not in spec]
     assert len(answering) == 4
     assert len({json.dumps(spec["template"]) for spec in answering}) == 1
@@ -165,15 +165,15 @@ def test_two_processes_never_train_the_same_model_at_once(done: Done, tmp_path: 
 
 
 def test_a_store_that_is_not_on_this_machine_is_refused_before_anything(done: Done):
-    machine = Machine(store="memory://far", device="cpu")
+    runtime = Runtime(store="memory://far", device="cpu")
     with pytest.raises(StudyError, match=r"memory://far.*is not on this machine"):
-        Loop.open(study_of(done.tables), machine)
+        Loop.open(study_of(done.tables), runtime)
 
 
 def test_a_study_without_the_tables_has_nothing_to_prove(done: Done):
     study = study_of({**done.tables, "train": None, "evaluate": None})
     with pytest.raises(StudyError, match=r"no \[train\] and \[evaluate\]"):
-        Loop.open(study, Machine())
+        Loop.open(study, Runtime())
 
 
 def assert_same(found: Any, expected: Any, at: str = "result") -> None:

@@ -6,27 +6,27 @@ from typing import Any
 
 import pytest
 
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.recipe import Recipe, steps_of
-from preceptor.pipeline.estimate import outlook
-from preceptor.validation.estimate import LoopOutlook, loop_outlook, training_pace
+from preceptor.pipeline.estimate import estimate
+from preceptor.validation.estimate import ValidationEstimate, training_pace, validation_estimate
 from preceptor.validation.validate import Loop
-from small_loop import TRAIN, machine_at, study_of, tables, write_study
+from small_loop import TRAIN, runtime_at, study_of, tables, write_study
 from small_study import preceptor
 from small_teachers import fake
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
 
-def planned(given: dict[str, Any], machine: Machine) -> LoopOutlook:
+def planned(given: dict[str, Any], runtime: Runtime) -> ValidationEstimate:
     study = study_of(given)
-    return loop_outlook(Loop.open(study, machine), outlook(study, machine).data)
+    return validation_estimate(Loop.open(study, runtime), estimate(study, runtime).data)
 
 
 def test_rows_steps_answers_and_disk_are_counted_and_nothing_is_stored(
     tmp_path: Path, model_folder: Path
 ):
-    found = planned(tables(tmp_path, model_folder), machine_at(tmp_path / "store"))
+    found = planned(tables(tmp_path, model_folder), runtime_at(tmp_path / "store"))
     assert [one.teacher for one in found.tunings] == ["alpha", "beta", "gamma"]
     for one in found.tunings:
         assert (one.rows, one.steps, one.asked.missing, one.done) == (8, 4, 4, False)
@@ -48,14 +48,14 @@ def test_a_served_judge_has_a_price_before_the_first_answer_is_there(
     tmp_path: Path, model_folder: Path
 ):
     where = {"url": "http://127.0.0.1:1/v1", "price_in": 1.0, "price_out": 4.0}
-    machine = checked(
-        Machine,
-        {**machine_at(tmp_path / "store").model_dump(), "endpoints": {"served": where}},
+    runtime = checked(
+        Runtime,
+        {**runtime_at(tmp_path / "store").model_dump(), "endpoints": {"served": where}},
         where="",
     )
     given = tables(tmp_path, model_folder)
     given["evaluate"]["judge"] = {"kind": "chat", "model": "served", "engine": "openai"}
-    ((_, cost),) = planned(given, machine).verdicts
+    ((_, cost),) = planned(given, runtime).verdicts
     assert cost.requests == 12  # one order each, as the benchmark has it
     assert cost.price == pytest.approx((cost.prompt_tokens + 4 * cost.answer_tokens) / 1e6)
     assert cost.prompt_tokens > 12 * 10
@@ -68,30 +68,30 @@ def test_before_the_teachers_have_answered_the_verdicts_are_counted_all_the_same
     given["data"] = {"instructions": given["evaluate"]["questions"], "limit": 3}
     given["teachers"] = [fake(name) for name in ("one", "two", "three")]
     given["reward"] = ()
-    found = planned(given, machine_at(tmp_path / "store"))
+    found = planned(given, runtime_at(tmp_path / "store"))
     assert (found.tunings, found.disk) == ([], None)
     assert list(found.teachers) == ["one", "two", "three"]
     assert found.verdicts[0][1].requests == 24
 
 
 def test_the_speed_is_that_of_the_students_finished_tunings(tmp_path: Path):
-    machine = machine_at(tmp_path)
+    runtime = runtime_at(tmp_path)
     student = {"folder_sha256": "0"}
-    assert training_pace(machine, student) is None
+    assert training_pace(runtime, student) is None
     for name, whose, tokens in (("a", student, 100), ("b", student, 50), ("c", {}, 7)):
         folder = tmp_path / "models" / name / "training"
         folder.mkdir(parents=True)
         spec = {"student": whose, "recipe": {"epochs": 2}}
         (folder / "identity.json").write_text(json.dumps({"spec": spec}))
         (folder / "finished.json").write_text(json.dumps({"tokens": tokens, "seconds": 10.0}))
-    assert training_pace(machine, student) == pytest.approx(2 * 150 / 20)
+    assert training_pace(runtime, student) == pytest.approx(2 * 150 / 20)
     # One that was gone on with: 9 of its 10 steps were taken by a process whose seconds are not known.
     record = {"tokens": 1000, "seconds": 20.0, "steps": 10, "steps_before": 9}
     (tmp_path / "models" / "b" / "training" / "finished.json").write_text(json.dumps(record))
-    assert training_pace(machine, student) == pytest.approx(2 * (100 + 100) / 30)
+    assert training_pace(runtime, student) == pytest.approx(2 * (100 + 100) / 30)
     record["steps_before"] = 10
     (tmp_path / "models" / "b" / "training" / "finished.json").write_text(json.dumps(record))
-    assert training_pace(machine, student) == pytest.approx(2 * 100 / 10)
+    assert training_pace(runtime, student) == pytest.approx(2 * 100 / 10)
 
 
 def test_the_command_prints_what_the_proof_would_take(tmp_path: Path, model_folder: Path):

@@ -10,8 +10,8 @@ from preceptor.ranking.metrics import AverageReward
 from preceptor.ranking.rank import Measurements, Ranking, RankingOptions, rank
 from preceptor.validation.result import (
     AnswerFigures,
-    LoopResult,
     TunedFigures,
+    ValidationResult,
     agreement_of,
 )
 
@@ -36,10 +36,10 @@ def ranking(values: list[float], *, measure: str = "reward", student: str = "s")
     )
 
 
-def result(predicted: list[float], observed: list[float]) -> LoopResult:
+def result(predicted: list[float], observed: list[float]) -> ValidationResult:
     made, seen = ranking(predicted), ranking(observed, measure="win")
     figures = AnswerFigures(40, 1.0, 12.0, 50.0)
-    return LoopResult(
+    return ValidationResult(
         (made,),
         (seen,),
         tuple(

@@ -10,20 +10,20 @@ import pytest
 
 from chat_server import serving
 from preceptor.api import plan
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.study import Study
-from preceptor.pipeline.estimate import ASSUMED_TOKENS, AskOutlook
+from preceptor.pipeline.estimate import ASSUMED_TOKENS, GenerationEstimate
 from preceptor.types import Generation
 from small_study import preceptor
 from small_teachers import (
     GRADED,
     asked_in,
+    backend,
     drawn,
     fake,
-    inquiries,
-    inquiry,
-    machine_at,
-    responder,
+    job,
+    jobs,
+    runtime_at,
     served,
     study_with,
     texts_in,
@@ -41,30 +41,30 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def ask_of(study: Study, machine: Machine, teacher: str = "served") -> AskOutlook:
-    (found,) = [ask for ask in plan(study, machine).asks if ask.teacher == teacher]
+def ask_of(study: Study, runtime: Runtime, teacher: str = "served") -> GenerationEstimate:
+    (found,) = [ask for ask in plan(study, runtime).asks if ask.teacher == teacher]
     return found
 
 
-def fill(study: Study, machine: Machine, count: int, **numbers: Any) -> None:
+def fill(study: Study, runtime: Runtime, count: int, **numbers: Any) -> None:
     """Store `count` responses of the study's teacher that took these numbers."""
-    one = inquiry(study, machine)
+    one = job(study, runtime)
     asks = one.wanted()[:count]
-    one.shelf.append(
+    one.partition.append(
         [Generation(ask.instruction.id, ask.sample, "text", "stop", **numbers) for ask in asks]
     )
 
 
-def priced(store: Path, **endpoint: Any) -> Machine:
+def priced(store: Path, **endpoint: Any) -> Runtime:
     """Return a machine whose endpoint nobody serves, with prices for a million tokens."""
     with serving() as told:
-        return machine_at(store, told, price_in=2.0, price_out=8.0, **endpoint)
+        return runtime_at(store, told, price_in=2.0, price_out=8.0, **endpoint)
 
 
 def test_a_plan_asks_stores_and_scores_nothing(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), served(), drawn(), reward=GRADED)
     with serving() as told:
-        found = plan(study, machine_at(store, told))
+        found = plan(study, runtime_at(store, told))
     assert told.requests == []
     assert not store.exists()
     assert [(ask.teacher, ask.stored, ask.missing) for ask in found.asks] == [
@@ -96,9 +96,9 @@ def test_the_limit_of_an_answer_bounds_what_is_assumed(tmp_path: Path, store: Pa
 
 def test_stored_responses_of_the_teacher_say_how_long_the_rest_will_be(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path, 10), served(max_tokens=2048))
-    machine = priced(store)
-    fill(study, machine, 5, tokens=100, prompt_tokens=30, seconds=0.5)
-    ask = ask_of(study, machine)
+    runtime = priced(store)
+    fill(study, runtime, 5, tokens=100, prompt_tokens=30, seconds=0.5)
+    ask = ask_of(study, runtime)
     assert (ask.stored, ask.missing) == (5, 5)
     # By hand: 5 of 100 tokens and 30 prompt tokens, at 100 tokens in half a second.
     assert (ask.tokens, ask.prompt_tokens) == (500, 150)
@@ -109,14 +109,14 @@ def test_stored_responses_of_the_teacher_say_how_long_the_rest_will_be(tmp_path:
 
 def test_else_other_teachers_say_it_in_proportion_to_what_they_gave(tmp_path: Path, store: Path):
     questions = write_questions(tmp_path, 40)
-    machine = priced(store)
-    fill(study_with(questions, fake("one")), machine, 5, tokens=100)
-    fill(study_with(questions, fake("two")), machine, 15, tokens=20)
-    fill(study_with(questions, fake("few")), machine, 4, tokens=900)  # too few to tell
-    ask = ask_of(study_with(questions, served(max_tokens=2048)), machine)
+    runtime = priced(store)
+    fill(study_with(questions, fake("one")), runtime, 5, tokens=100)
+    fill(study_with(questions, fake("two")), runtime, 15, tokens=20)
+    fill(study_with(questions, fake("few")), runtime, 4, tokens=900)  # too few to tell
+    ask = ask_of(study_with(questions, served(max_tokens=2048)), runtime)
     assert ask.tokens == 40 * (5 * 100 + 15 * 20) / 20
     assert ask.basis == "length by other teachers' stored responses"
-    bounded = ask_of(study_with(questions, served(max_tokens=30)), machine)
+    bounded = ask_of(study_with(questions, served(max_tokens=30)), runtime)
     assert bounded.tokens == 40 * 30
 
 
@@ -157,23 +157,23 @@ def test_the_system_text_belongs_to_every_prompt(tmp_path: Path, store: Path):
 def test_without_prices_there_is_no_money(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), served(), drawn())
     with serving() as told:
-        machine = machine_at(store, told, price_in=1.0)
+        runtime = runtime_at(store, told, price_in=1.0)
     for teacher in ("served", "one"):
-        ask = ask_of(study, machine, teacher)
+        ask = ask_of(study, runtime, teacher)
         assert (ask.money, ask.most_money) == (None, None)
 
 
 def test_once_all_is_answered_the_steps_of_scoring_are_told(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), drawn(), reward=GRADED)
-    asked_in(study_with(write_questions(tmp_path), drawn()), machine_at(store))
-    found = plan(study, machine_at(store))
+    asked_in(study_with(write_questions(tmp_path), drawn()), runtime_at(store))
+    found = plan(study, runtime_at(store))
     assert [(ask.stored, ask.missing, ask.tokens, ask.basis) for ask in found.asks] == [
         (18, 0, 0, "")
     ]
     assert found.later == ()
     assert [step.step for step in found.steps] == ["length"]
     (data,) = found.data
-    assert data.choice.roster.teachers == ("one",)
+    assert data.choice.table.teachers == ("one",)
 
 
 def test_a_local_teacher_is_not_loaded_where_its_speed_is_known(
@@ -181,8 +181,8 @@ def test_a_local_teacher_is_not_loaded_where_its_speed_is_known(
 ):
     table = {"model": str(model_folder), "label": "tiny", "max_tokens": 50, "template": "plain"}
     study = study_with(write_questions(tmp_path, 10), table)
-    machine = machine_at(store)
-    fill(study, machine, 6, tokens=50, prompt_tokens=12, seconds=2.0)
+    runtime = runtime_at(store)
+    fill(study, runtime, 6, tokens=50, prompt_tokens=12, seconds=2.0)
     file = tmp_path / "study.toml"
     file.write_text(f"""
         data.instructions = ["{tmp_path / "questions.jsonl"}"]
@@ -191,7 +191,7 @@ def test_a_local_teacher_is_not_loaded_where_its_speed_is_known(
         label = "tiny"
         max_tokens = 50
         template = "plain"
-        [machine]
+        [runtime]
         store = "{store}"
         device = "cpu"
     """)
@@ -213,20 +213,20 @@ def test_a_local_teacher_of_unknown_speed_is_told_what_the_machine_cannot_beat(
 ):
     table = {"model": str(model_folder), "label": "tiny", "max_tokens": 50}
     study = study_with(write_questions(tmp_path), table)
-    ask = ask_of(study, machine_at(store), "tiny")
+    ask = ask_of(study, runtime_at(store), "tiny")
     assert ask.basis == "length assumed: 50 tokens; time at the machine's limit, so at least"
     assert ask.seconds is not None and 0 < ask.seconds < 60
-    assert "chat" not in vars(responder(study, machine_at(store)))
+    assert "chat" not in vars(backend(study, runtime_at(store)))
     assert not store.exists()
 
 
 def test_points_of_one_identity_are_each_told_with_all_they_lack(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), fake(temperature=[0.0, 0.5]))
-    assert [(ask.teacher, ask.missing) for ask in plan(study, machine_at(store)).asks] == [
+    assert [(ask.teacher, ask.missing) for ask in plan(study, runtime_at(store)).asks] == [
         ("one T=0", 6),
         ("one T=0.5", 6),
     ]
-    assert len(inquiries(study, machine_at(store))) == 2
+    assert len(jobs(study, runtime_at(store))) == 2
 
 
 def test_the_command_prints_what_asking_would_take(tmp_path: Path, store: Path):
@@ -237,9 +237,9 @@ def test_the_command_prints_what_asking_would_take(tmp_path: Path, store: Path):
         model = "served"
         engine = "openai"
         max_tokens = 2048
-        [machine]
+        [runtime]
         store = "{store}"
-        [machine.endpoints.served]
+        [runtime.endpoints.served]
         url = "http://127.0.0.1:9/v1"
         price_in = 200
         price_out = 800

@@ -377,8 +377,8 @@ def test_a_reward_model_judges_by_the_difference_of_its_rewards(tmp_path, reward
     judge, store = RewardJudge(scorer), Store(tmp_path)
     there, back = judge.compare([Pair("q", "one", "two"), Pair("q", "two", "one")], store)
     assert there.share + back.share == pytest.approx(1)
-    shelf = store.scores(scorer.identity())
-    rewards = shelf.columns(shelf.keys(), ["score"])["score"]
+    partition = store.scores(scorer.identity())
+    rewards = partition.columns(partition.keys(), ["score"])["score"]
     gap = abs(rewards[0] - rewards[1])
     assert max(there.share, back.share) == pytest.approx(1 / (1 + math.exp(-gap)))
     assert judge.symmetric

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.export.writer import Example, Pair
@@ -57,23 +57,23 @@ def study_of(files: list[str], student: Path | None = None, **tables: Any) -> St
     return checked(Study, given, where="here")
 
 
-def opened(study: Study, tmp_path: Path) -> tuple[Opened, Machine]:
-    machine = Machine(store=str(tmp_path / "store"), device="cpu")
-    (found,) = open_data(study, machine, Silent())
-    return found, machine
+def opened(study: Study, tmp_path: Path) -> tuple[Opened, Runtime]:
+    runtime = Runtime(store=str(tmp_path / "store"), device="cpu")
+    (found,) = open_data(study, runtime, Silent())
+    return found, runtime
 
 
 def scored(study: Study, tmp_path: Path, rule: Rule) -> tuple[Opened, Scored]:
-    found, machine = opened(study, tmp_path)
+    found, runtime = opened(study, tmp_path)
     student = study.students[0] if study.students else None
-    picked = picking.scored(found, study, machine, student=student, rule=rule, progress=Silent())
+    picked = picking.scored(found, study, runtime, student=student, rule=rule, progress=Silent())
     return found, picked
 
 
 def best(study: Study, tmp_path: Path, rule: Rule) -> dict[str, Example]:
     """Return what is picked by question, in the order of the questions."""
     found, of = scored(study, tmp_path, rule)
-    examples = picking.examples(found.source, of.roster, of.best())
+    examples = picking.examples(found.source, of.table, of.best())
     by_question = sorted(examples, key=lambda example: example.instruction.text)
     return {example.instruction.text: example for example in by_question}
 
@@ -81,7 +81,7 @@ def best(study: Study, tmp_path: Path, rule: Rule) -> dict[str, Example]:
 def pairs(study: Study, tmp_path: Path, rule: Rule, margin: float = 0.0) -> dict[str, Pair]:
     found, of = scored(study, tmp_path, rule)
     chosen, rejected = of.pairs(margin=margin)
-    made = picking.pairs(found.source, of.roster, chosen, rejected)
+    made = picking.pairs(found.source, of.table, chosen, rejected)
     return {pair.instruction.text: pair for pair in made}
 
 
@@ -244,8 +244,8 @@ def test_a_derived_teachers_rows_add_no_example_and_its_origin_is_named(tmp_path
         ("alpha", f"text {n} 1") for n in range(3)
     ]
     data, _ = opened(study, tmp_path)
-    roster = data.choice.roster
-    named = picking.examples(data.source, roster, picking.of_teacher(roster, "chosen"))
+    table = data.choice.table
+    named = picking.examples(data.source, table, picking.of_teacher(table, "chosen"))
     assert [(e.teacher, e.text) for e in named] == [("chosen", f"text {n} 1") for n in range(3)]
 
 
@@ -257,24 +257,24 @@ def test_one_teachers_responses_are_the_first_samples_unless_all_are_wanted(tmp_
     ]
     study = study_of([str(write_rows(tmp_path / "alpha.jsonl", rows))])
     data, _ = opened(study, tmp_path)
-    roster = data.choice.roster
-    first = list(picking.examples(data.source, roster, picking.of_teacher(roster, "alpha")))
+    table = data.choice.table
+    first = list(picking.examples(data.source, table, picking.of_teacher(table, "alpha")))
     assert [(e.text, e.sample, e.numbers) for e in first] == [
         (f"text {n} 0", 0, {"reward": 0.0}) for n in range(3)
     ]
-    picked = picking.of_teacher(roster, "alpha", every_sample=True)
-    every = list(picking.examples(data.source, roster, picked))
+    picked = picking.of_teacher(table, "alpha", every_sample=True)
+    every = list(picking.examples(data.source, table, picked))
     assert [e.text for e in every] == [f"text {n} {s}" for n in range(3) for s in range(2)]
     with pytest.raises(StudyError, match=r"No teacher 'alhpa'. Known: 'alpha'. Did you mean"):
-        picking.of_teacher(roster, "alhpa")
+        picking.of_teacher(table, "alhpa")
 
 
 def test_what_is_scored_already_costs_nothing_when_picking(tmp_path: Path, model_folder: Path):
     study = study_of(write_teachers(tmp_path), model_folder)
-    found, machine = opened(study, tmp_path)
+    found, runtime = opened(study, tmp_path)
     counts = []
     for _ in range(2):
         told = Asked()
-        picking.scored(found, study, machine, student=study.students[0], rule="car", progress=told)
+        picking.scored(found, study, runtime, student=study.students[0], rule="car", progress=told)
         counts.append(told.scored)
     assert counts == [12, 0]  # length and likelihood of six texts

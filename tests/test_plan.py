@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from preceptor import api
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.rewards import ReferenceReward
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError
 from preceptor.pipeline import plan
 from preceptor.scorers.column import ColumnScorer
 from preceptor.scorers.verifier.verifier import Verifier
-from small_study import preceptor, shards, shelf_sizes, write_teachers
+from small_study import partition_sizes, preceptor, shards, write_teachers
 
 STUDENT = Student(model="a/b")
 
@@ -26,7 +26,7 @@ def planned(
     study: Study, *, student: Student | None = STUDENT, rewarded: bool = True
 ) -> plan.StudentPlan:
     reward = ReferenceReward() if rewarded else None
-    return plan.for_student(study, Machine(device="cpu"), student, reward=reward)
+    return plan.for_student(study, Runtime(device="cpu"), student, reward=reward)
 
 
 def metrics(of: plan.StudentPlan) -> set[str]:
@@ -95,7 +95,7 @@ def toml_of(folder: Path, student: Path, *, instructions: int) -> Path:
     path.write_text(
         f'[data]\nresponses = ["{folder}/data/*.jsonl"]\n[[students]]\nmodel = "{student}"\n'
         '[reward]\nkind = "column"\ncolumn = "reward"\n[[metrics]]\nkind = "car"\n[[metrics]]\n'
-        f'kind = "ifd"\n[machine]\nstore = "{folder}/store"\ndevice = "cpu"\n'
+        f'kind = "ifd"\n[runtime]\nstore = "{folder}/store"\ndevice = "cpu"\n'
     )
     return path
 
@@ -114,7 +114,11 @@ def test_a_plan_computes_nothing_and_foretells_what_the_run_computes(
         assert f"tiny-llama, {step}: 0 stored, 12 to compute" in said
 
     assert preceptor("run", file).exit_code == 0
-    assert shelf_sizes(tmp_path / "store") == {"length": 12, "conditional": 12, "unconditional": 12}
+    assert partition_sizes(tmp_path / "store") == {
+        "length": 12,
+        "conditional": 12,
+        "unconditional": 12,
+    }
     before = shards(tmp_path / "store")
     assert "likelihood: 12 stored, 0 to compute (about 0 tokens)" in preceptor("plan", file).stdout
 
@@ -128,8 +132,8 @@ def test_the_outlook_counts_distinct_texts_and_their_characters(tmp_path: Path):
     texts = write_teachers(tmp_path, teachers=1)[0].read_text()
     (tmp_path / "twin.jsonl").write_text(texts)
     files = [tmp_path / "alpha.jsonl", tmp_path / "twin.jsonl"]
-    study, machine = api.study_of(files, store=str(tmp_path / "store"))
-    (step,) = api.plan(study, machine).steps
+    study, runtime = api.study_of(files, store=str(tmp_path / "store"))
+    (step,) = api.plan(study, runtime).steps
     assert (step.step, step.stored, step.missing.responses) == ("length", 0, 6)
     characters = sum(len(row["output"]) for row in map(json.loads, texts.splitlines()))
     assert step.missing.characters == characters

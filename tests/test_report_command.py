@@ -22,7 +22,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "study.toml"
     path.write_text(
         '[data]\nresponses = "data"\n[data.columns]\nnumber_columns = ["reward"]\n'
-        '[reward]\nkind = "column"\ncolumn = "reward"\n[machine]\ndevice = "cpu"\n',
+        '[reward]\nkind = "column"\ncolumn = "reward"\n[runtime]\ndevice = "cpu"\n',
         encoding="utf-8",
     )
     for file in sorted((tmp_path / "data").iterdir()):

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from preceptor import api
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.toml import study_text
 from preceptor.errors import StudyError
 from preceptor.pipeline.rank import run
 from preceptor.report.build import agreement_of, report_of, stored_outcomes
 from small_outcomes import scored
 from small_study import shards, write_teachers
-from small_teachers import GRADED, drawn, fake, machine_at, study_with, write_questions
+from small_teachers import GRADED, drawn, fake, runtime_at, study_with, write_questions
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
@@ -29,11 +29,11 @@ def test_a_report_names_the_students_the_study_and_the_packages(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path)
-    study, machine = api.study_of(
+    study, runtime = api.study_of(
         files, students=[str(model_folder)], reward_column="reward", store=str(store), device="cpu"
     )
-    run(study, machine)
-    found = report_of(stored_outcomes(study, machine), machine, command="preceptor rank")
+    run(study, runtime)
+    found = report_of(stored_outcomes(study, runtime), runtime, command="preceptor rank")
     assert found.title == "Teachers for tiny-llama"
     assert found.command == "preceptor rank"
     assert found.study_file == study_text(study)
@@ -48,8 +48,8 @@ def test_versions_are_those_beside_the_scores_not_those_of_today(tmp_path: Path,
     text = card.read_text(encoding="utf-8")
     assert '"preceptor": "0.1.0"' in text
     card.write_text(text.replace('"preceptor": "0.1.0"', '"preceptor": "0.0.9"'), encoding="utf-8")
-    (_, machine) = api.study_of(write_teachers(tmp_path), store=str(store))
-    found = report_of(outcomes, machine, command="")
+    (_, runtime) = api.study_of(write_teachers(tmp_path), store=str(store))
+    found = report_of(outcomes, runtime, command="")
     assert found.versions["preceptor"] == "0.0.9"
 
 
@@ -62,39 +62,39 @@ def test_missing_scores_are_listed_and_nothing_is_computed(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path, teachers=2, instructions=6)
-    study, machine = files_study(files, store, model_folder)
+    study, runtime = files_study(files, store, model_folder)
     with pytest.raises(StudyError) as refused:
-        stored_outcomes(study, machine)
+        stored_outcomes(study, runtime)
     told = str(refused.value)
     assert "12 scores: length, for tiny-llama" in told
     assert "12 scores: likelihood, for tiny-llama" in told
     assert "preceptor run" in told
     assert not shards(store)
-    run(study, machine)
+    run(study, runtime)
     more = write_teachers(tmp_path, teachers=3, instructions=6)
     with pytest.raises(StudyError, match="6 scores: likelihood"):
         stored_outcomes(*files_study(more, store, model_folder))
-    (outcome,) = stored_outcomes(study, machine)
-    assert outcome.ranking == run(study, machine)[0]
+    (outcome,) = stored_outcomes(study, runtime)
+    assert outcome.ranking == run(study, runtime)[0]
 
 
 def test_tokens_that_are_wanted_and_not_stored_are_missing(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path)
-    study, machine = files_study(files, store, model_folder)
-    run(study, machine)
+    study, runtime = files_study(files, store, model_folder)
+    run(study, runtime)
     with pytest.raises(StudyError, match="12 scores: likelihood"):
-        stored_outcomes(study, machine.model_copy(update={"keep_tokens": True}))
+        stored_outcomes(study, runtime.model_copy(update={"keep_tokens": True}))
 
 
 def test_missing_responses_are_listed_and_nobody_is_asked(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), fake(), fake("two"), reward=GRADED)
     with pytest.raises(StudyError, match="6 responses of one\n  6 responses of two"):
-        stored_outcomes(study, machine_at(store))
+        stored_outcomes(study, runtime_at(store))
     assert not shards(store)
-    run(study, machine_at(store))
-    assert len(stored_outcomes(study, machine_at(store))) == 1
+    run(study, runtime_at(store))
+    assert len(stored_outcomes(study, runtime_at(store))) == 1
 
 
 def test_a_derived_teacher_without_the_rewards_that_choose_it_is_missing(
@@ -102,14 +102,14 @@ def test_a_derived_teacher_without_the_rewards_that_choose_it_is_missing(
 ):
     questions = write_questions(tmp_path)
     asked = (drawn(), fake("two"))
-    run(study_with(questions, *asked, reward=GRADED), machine_at(store))
+    run(study_with(questions, *asked, reward=GRADED), runtime_at(store))
     best = {"kind": "best", "of": "one", "reward": {"kind": "judge", "model": "judge"}}
     study = study_with(questions, *asked, reward=GRADED, derived=[best])
     # Nobody answers there, and nobody is asked.
     endpoints = {"judge": {"url": "http://127.0.0.1:9/v1"}}
     given = {"store": str(store), "device": "cpu", "endpoints": endpoints}
     with pytest.raises(StudyError, match="the rewards by which one best-of-all is chosen"):
-        stored_outcomes(study, checked(Machine, given, where="here"))
+        stored_outcomes(study, checked(Runtime, given, where="here"))
 
 
 OBSERVED = {"tiny-llama": {"alpha": 3.0, "beta": 2.0, "gamma": 1.0}}
@@ -119,10 +119,10 @@ def test_observed_orders_are_held_against_every_metric(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path, teachers=3, instructions=8)
-    study, machine = files_study(files, store, model_folder, draws=50)
-    run(study, machine)
+    study, runtime = files_study(files, store, model_folder, draws=50)
+    run(study, runtime)
     found = report_of(
-        stored_outcomes(study, machine), machine, command="", observed=OBSERVED, outcome="a.csv"
+        stored_outcomes(study, runtime), runtime, command="", observed=OBSERVED, outcome="a.csv"
     )
     assert found.outcome == "a.csv"
     assert found.agreement is not None
@@ -137,8 +137,8 @@ def test_observed_orders_are_held_against_every_metric(
 
 def test_too_few_observed_teachers_are_refused(tmp_path: Path, store: Path, model_folder: Path):
     files = write_teachers(tmp_path, teachers=2)
-    study, machine = files_study(files, store, model_folder)
-    rankings = run(study, machine)
+    study, runtime = files_study(files, store, model_folder)
+    rankings = run(study, runtime)
     with pytest.raises(StudyError, match="3 are needed"):
         agreement_of(rankings, OBSERVED)
 
@@ -166,11 +166,11 @@ def load_bench() -> Any:
 def test_twenty_teachers_on_a_thousand_instructions_are_gathered_in_little_memory(tmp_path: Path):
     load_bench().prepare(tmp_path, 20, 1000)
     files = sorted(tmp_path.glob("teacher-*.jsonl"))
-    study, machine = files_study(files, tmp_path / "store", tmp_path / "tiny")
-    (outcome,) = stored_outcomes(study, machine)
+    study, runtime = files_study(files, tmp_path / "store", tmp_path / "tiny")
+    (outcome,) = stored_outcomes(study, runtime)
     tracemalloc.start()
     try:
-        found = report_of([outcome], machine, command="")
+        found = report_of([outcome], runtime, command="")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

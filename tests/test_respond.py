@@ -25,9 +25,9 @@ from small_teachers import (
     Asked,
     fake,
     generations,
-    inquiries,
-    inquiry,
-    machine_at,
+    job,
+    jobs,
+    runtime_at,
     served,
     stored_twice,
     study_with,
@@ -66,14 +66,14 @@ def test_every_response_is_stored_once_by_a_server_that_fails_one_in_five(tmp_pa
 
     study = study_with(write_questions(tmp_path, 400), served())
     with serving(otherwise=flaky) as told:
-        machine = machine_at(tmp_path / "store", told, concurrency=100, patience_s=30.0)
+        runtime = runtime_at(tmp_path / "store", told, concurrency=100, patience_s=30.0)
         asked = Asked()
-        respond(inquiry(study, machine), asked)
+        respond(job(study, runtime), asked)
         assert told.busiest > 20
     assert asked.missing == {"served": 400}
     found = list(generations(tmp_path / "store"))
     texts = {given.instruction: given.text for _, given in found}
-    wanted = inquiry(study, machine).instructions
+    wanted = job(study, runtime).instructions
     assert texts == {one.id: f"{one.text} None" for one in wanted}
     assert len(found) == 400
     assert stored_twice(tmp_path / "store") == []
@@ -82,11 +82,11 @@ def test_every_response_is_stored_once_by_a_server_that_fails_one_in_five(tmp_pa
 def test_a_run_that_is_done_asks_nothing(tmp_path: Path):
     study = study_with(write_questions(tmp_path), served())
     with serving(otherwise=echo) as told:
-        machine = machine_at(tmp_path / "store", told)
-        respond(inquiry(study, machine), Silent())
+        runtime = runtime_at(tmp_path / "store", told)
+        respond(job(study, runtime), Silent())
         assert len(told.requests) == 6
         again = Asked()
-        respond(inquiry(study, machine), again)
+        respond(job(study, runtime), again)
         assert len(told.requests) == 6
     assert again.steps == {"served responds": (6, 0)}
 
@@ -94,10 +94,8 @@ def test_a_run_that_is_done_asks_nothing(tmp_path: Path):
 def test_what_was_answered_is_stored_while_the_rest_is_waited_for(tmp_path: Path):
     study = study_with(write_questions(tmp_path, 8), served())
     with serving(*[echo] * 4, otherwise=chat.hang) as told:
-        machine = machine_at(tmp_path / "store", told, concurrency=4, patience_s=20.0)
-        asking = threading.Thread(
-            target=respond, args=(inquiry(study, machine), Silent()), daemon=True
-        )
+        runtime = runtime_at(tmp_path / "store", told, concurrency=4, patience_s=20.0)
+        asking = threading.Thread(target=respond, args=(job(study, runtime), Silent()), daemon=True)
         asking.start()
         deadline = time.monotonic() + 2
         while len(texts_in(tmp_path / "store")) < 4 and time.monotonic() < deadline:
@@ -110,13 +108,13 @@ def test_what_was_answered_is_stored_while_the_rest_is_waited_for(tmp_path: Path
 def test_a_down_endpoint_ends_with_an_error_and_what_was_answered_is_kept(tmp_path: Path):
     study = study_with(write_questions(tmp_path, 40), served())
     with serving(*[echo] * 7, otherwise=refuse(503, "down")) as told:
-        machine = machine_at(tmp_path / "store", told, concurrency=2, patience_s=0.2)
+        runtime = runtime_at(tmp_path / "store", told, concurrency=2, patience_s=0.2)
         with pytest.raises(ModelError, match=r"'served' has not answered 5 requests in a row"):
-            respond(inquiry(study, machine), Silent())
+            respond(job(study, runtime), Silent())
         assert len(texts_in(tmp_path / "store")) == 7
         told.otherwise = echo
         again = Asked()
-        respond(inquiry(study, machine), again)
+        respond(job(study, runtime), again)
     assert again.steps == {"served responds": (7, 33)}
     assert len(texts_in(tmp_path / "store")) == 40
 
@@ -130,12 +128,12 @@ def test_a_request_lost_for_a_passing_reason_is_asked_again_by_the_next_run(
 
     study = study_with(write_questions(tmp_path), served())
     with serving(otherwise=busy) as told:
-        machine = machine_at(tmp_path / "store", told, patience_s=0.2)
-        respond(inquiry(study, machine), Silent())
+        runtime = runtime_at(tmp_path / "store", told, patience_s=0.2)
+        respond(job(study, runtime), Silent())
         assert "gave no answer in time to 1 requests: run again" in caplog.text
         assert len(texts_in(tmp_path / "store")) == 5
         told.otherwise = echo
-        respond(inquiry(study, machine), Silent())
+        respond(job(study, runtime), Silent())
     assert len(texts_in(tmp_path / "store")) == 6
 
 
@@ -148,12 +146,12 @@ def test_a_conversation_that_spells_control_tokens_is_refused_alone(tmp_path: Pa
     file = write_rows(tmp_path / "questions.jsonl", rows)
     study = study_with(file, served(api="completions", template="chatml"))
     with serving(otherwise=chat.reply(200, chat.several("fine", raw=True))) as told:
-        machine = machine_at(tmp_path / "store", told, concurrency=1)
-        one = inquiry(study, machine)
+        runtime = runtime_at(tmp_path / "store", told, concurrency=1)
+        one = job(study, runtime)
         respond(one, Silent())
-        respond(inquiry(study, machine), Silent())
+        respond(job(study, runtime), Silent())
     assert len(texts_in(tmp_path / "store")) == 2
-    (note,) = one.shelf.notes().values()
+    (note,) = one.partition.notes().values()
     assert "refused request: the conversation spells <|im_" in note
     prompts = [asked["prompt"] for asked in told.requests]
     # A probe may come before the note; the refused conversation itself is never sent.
@@ -165,7 +163,7 @@ def test_a_system_text_that_spells_control_tokens_refuses_the_teacher(tmp_path: 
     table = served(api="completions", template="chatml", system="Be brief.<|im_end|>")
     study = study_with(write_questions(tmp_path), table)
     with serving() as told, pytest.raises(ModelError, match=r"spells <\|im_end\|>"):
-        respond(inquiry(study, machine_at(tmp_path / "store", told)), Silent())
+        respond(job(study, runtime_at(tmp_path / "store", told)), Silent())
     assert told.requests == []
     assert texts_in(tmp_path / "store") == {}
 
@@ -191,18 +189,16 @@ def test_a_server_is_asked_again_only_for_what_was_in_flight_when_a_run_was_kill
             model = "served"
             engine = "openai"
             max_tokens = 8
-            [machine]
+            [runtime]
             store = "{store}"
             device = "cpu"
-            [machine.endpoints.served]
+            [runtime.endpoints.served]
             url = "{told.url}"
             concurrency = {concurrency}
             patience_s = 60
         """)
-        machine = machine_at(store, told, concurrency=concurrency, patience_s=60.0)
-        by_key = {
-            generation_key(one.id, 0): one.text for one in inquiry(study, machine).instructions
-        }
+        runtime = runtime_at(store, told, concurrency=concurrency, patience_s=60.0)
+        by_key = {generation_key(one.id, 0): one.text for one in job(study, runtime).instructions}
         stored: set[str] = set()
         for _ in range(KILLS):
             before = len(log)
@@ -215,9 +211,9 @@ def test_a_server_is_asked_again_only_for_what_was_in_flight_when_a_run_was_kill
                     time.sleep(0.01)
                 process.kill()
             assert stored.isdisjoint(log[before:])
-            stored = {by_key[key] for key in inquiry(study, machine).shelf.keys().tolist()}
+            stored = {by_key[key] for key in job(study, runtime).partition.keys().tolist()}
         before = len(log)
-        respond(inquiry(study, machine), Silent())
+        respond(job(study, runtime), Silent())
         assert stored.isdisjoint(log[before:])
         assert 0 < len(stored) < number
     assert {one.text for _, one in generations(store)} == {f"{t} None" for t in by_key.values()}
@@ -229,7 +225,7 @@ def test_a_server_is_asked_again_only_for_what_was_in_flight_when_a_run_was_kill
 
 def answer_in_this_process(folder: str, model: str, store: str) -> None:
     """Ask the tiny model for everything that is missing; the target of a process."""
-    for one in inquiries(local_study(Path(folder), model), machine_at(Path(store))):
+    for one in jobs(local_study(Path(folder), model), runtime_at(Path(store))):
         respond(one, Silent())
 
 
@@ -281,10 +277,9 @@ def test_a_local_teacher_killed_at_random_places_writes_what_an_undisturbed_one_
 def test_two_runs_at_once_share_a_store_and_end_with_the_same_texts(tmp_path: Path):
     study = study_with(write_questions(tmp_path, 60), served(temperature=0.7, samples=2))
     with serving(otherwise=chat.samples()) as told:
-        machine = machine_at(tmp_path / "store", told)
+        runtime = runtime_at(tmp_path / "store", told)
         both = [
-            threading.Thread(target=respond, args=(inquiry(study, machine), Silent()))
-            for _ in range(2)
+            threading.Thread(target=respond, args=(job(study, runtime), Silent())) for _ in range(2)
         ]
         for one in both:
             one.start()
@@ -296,14 +291,14 @@ def test_two_runs_at_once_share_a_store_and_end_with_the_same_texts(tmp_path: Pa
 def test_each_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(tmp_path: Path):
     questions = write_questions(tmp_path, 2)
     with serving(otherwise=chat.samples()) as told:
-        machine = machine_at(tmp_path / "store", told)
+        runtime = runtime_at(tmp_path / "store", told)
         sampled = served(temperature=0.7, samples=3, seed=40, top_p=0.9)
-        respond(inquiry(study_with(questions, sampled), machine), Silent())
+        respond(job(study_with(questions, sampled), runtime), Silent())
         asked = [one for one in told.requests if one["temperature"] == 0.7]
         assert len({one["seed"] for one in asked}) == len(asked) == 6
         assert {one["top_p"] for one in asked} == {0.9}
         before = len(told.requests)
-        respond(inquiry(study_with(questions, served(seed=40)), machine), Silent())
+        respond(job(study_with(questions, served(seed=40)), runtime), Silent())
         greedy = told.requests[before:]
         assert len(greedy) == 2
         assert all("seed" not in one for one in greedy)
@@ -311,9 +306,9 @@ def test_each_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(tmp_pat
 
 def test_a_fake_teacher_fills_its_shelf_and_another_name_another(tmp_path: Path):
     study = study_with(write_questions(tmp_path), fake("one"), fake("two"))
-    machine = machine_at(tmp_path / "store")
-    for one in inquiries(study, machine):
+    runtime = runtime_at(tmp_path / "store")
+    for one in jobs(study, runtime):
         respond(one, Silent())
-    found = [len(list(shelf.each())) for shelf in Store(tmp_path / "store").shelves()]  # type: ignore[union-attr]
+    found = [len(list(partition.each())) for partition in Store(tmp_path / "store").partitions()]  # type: ignore[union-attr]
     assert found == [6, 6]
     assert len(set(texts_in(tmp_path / "store").values())) == 12

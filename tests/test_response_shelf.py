@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from preceptor.errors import StoreError
-from preceptor.store.store import Identity, ResponseShelf, Store
+from preceptor.store.store import Identity, ResponsePartition, Store
 from preceptor.types import Generation, Instruction
 
 TEACHER = Identity.of({"model": "gemma-2-9b-it", "temperature": 0.8})
@@ -21,36 +21,36 @@ def given(
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> ResponseShelf:
+def partition(tmp_path: Path) -> ResponsePartition:
     return Store(tmp_path).responses(TEACHER)
 
 
-def test_responses_come_back_as_they_were_given(shelf: ResponseShelf) -> None:
+def test_responses_come_back_as_they_were_given(partition: ResponsePartition) -> None:
     full = given(0, "text\n", finish_reason="length", tokens=3, prompt_tokens=9, seconds=0.5)
-    shelf.append([full, given(0, "", sample=1)])
-    shelf.append([given(1, None, note="content filter: no")])
-    assert list(shelf.each()) == [full, given(0, "", sample=1)]
-    assert shelf.notes() == {given(1).key: "content filter: no"}
-    assert {bytes(key) for key in shelf.keys().tolist()} == {
+    partition.append([full, given(0, "", sample=1)])
+    partition.append([given(1, None, note="content filter: no")])
+    assert list(partition.each()) == [full, given(0, "", sample=1)]
+    assert partition.notes() == {given(1).key: "content filter: no"}
+    assert {bytes(key) for key in partition.keys().tolist()} == {
         full.key,
         given(0, sample=1).key,
         given(1).key,
     }
 
 
-def test_the_first_answer_stays_and_a_text_beats_a_note(shelf: ResponseShelf) -> None:
-    shelf.append([given(0, "first"), given(1, None, note="refused")])
-    shelf.append([given(0, "second"), given(1, "at last")])
-    assert [row.text for row in shelf.each()] == ["first", "at last"]
-    assert shelf.notes() == {}
-    shelf.compact()
-    assert [row.text for row in shelf.each()] == ["first", "at last"]
+def test_the_first_answer_stays_and_a_text_beats_a_note(partition: ResponsePartition) -> None:
+    partition.append([given(0, "first"), given(1, None, note="refused")])
+    partition.append([given(0, "second"), given(1, "at last")])
+    assert [row.text for row in partition.each()] == ["first", "at last"]
+    assert partition.notes() == {}
+    partition.compact()
+    assert [row.text for row in partition.each()] == ["first", "at last"]
 
 
-def test_only_what_is_wanted_is_yielded(shelf: ResponseShelf) -> None:
-    shelf.append([given(n, sample=s) for n in range(4) for s in range(2)])
+def test_only_what_is_wanted_is_yielded(partition: ResponsePartition) -> None:
+    partition.append([given(n, sample=s) for n in range(4) for s in range(2)])
     wanted = {given(2, sample=1).key, given(3).key}
-    assert {row.key for row in shelf.each(wanted)} == wanted
+    assert {row.key for row in partition.each(wanted)} == wanted
 
 
 def test_a_sample_and_an_instruction_make_a_key_of_their_own() -> None:
@@ -58,10 +58,10 @@ def test_a_sample_and_an_instruction_make_a_key_of_their_own() -> None:
     assert len(keys) == 200
 
 
-def test_costs_are_means_over_what_was_counted(shelf: ResponseShelf) -> None:
-    assert shelf.costs().responses == 0
-    assert math.isnan(shelf.costs().tokens)
-    shelf.append(
+def test_costs_are_means_over_what_was_counted(partition: ResponsePartition) -> None:
+    assert partition.costs().responses == 0
+    assert math.isnan(partition.costs().tokens)
+    partition.append(
         [
             given(0, tokens=30, prompt_tokens=10, seconds=1.0),
             given(1, tokens=10, prompt_tokens=20, seconds=3.0),
@@ -69,27 +69,27 @@ def test_costs_are_means_over_what_was_counted(shelf: ResponseShelf) -> None:
             given(3, None, note="refused"),
         ]
     )
-    costs = shelf.costs()
+    costs = partition.costs()
     assert costs.responses == 3
     np.testing.assert_allclose(costs[1:], [20.0, 15.0, 10.0])
 
 
-def test_half_a_surrogate_pair_does_not_kill_the_row(shelf: ResponseShelf) -> None:
-    shelf.append([given(0, "half \ud800")])
-    assert [row.text for row in shelf.each()] == ["half ?"]
+def test_half_a_surrogate_pair_does_not_kill_the_row(partition: ResponsePartition) -> None:
+    partition.append([given(0, "half \ud800")])
+    assert [row.text for row in partition.each()] == ["half ?"]
 
 
 @pytest.mark.parametrize("row", [given(0, None), given(0, "text", note="and a note")])
-def test_a_row_needs_a_text_or_a_note(shelf: ResponseShelf, row: Generation) -> None:
+def test_a_row_needs_a_text_or_a_note(partition: ResponsePartition, row: Generation) -> None:
     with pytest.raises(StoreError, match="needs a text or a note"):
-        shelf.append([row])
+        partition.append([row])
 
 
 def test_the_store_lists_responses_beside_scores(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.responses(TEACHER, recorded={"device": "cpu"}).append([given(0)])
-    (found,) = store.shelves()
-    assert isinstance(found, ResponseShelf)
+    (found,) = store.partitions()
+    assert isinstance(found, ResponsePartition)
     assert (found.kind, found.identity, dict(found.recorded)) == (
         "responses",
         TEACHER,
@@ -97,21 +97,21 @@ def test_the_store_lists_responses_beside_scores(tmp_path: Path) -> None:
     )
 
 
-def test_notes_can_be_forgotten_and_nothing_else_is(shelf: ResponseShelf) -> None:
-    shelf.append([given(0), given(1, None, note="refused")])
-    shelf.append([given(2, None, note="refused")])
-    shelf.append([given(3)])
-    assert shelf.forget_notes() == 2
-    assert shelf.notes() == {}
-    assert {bytes(key) for key in shelf.keys().tolist()} == {given(0).key, given(3).key}
-    assert [row.instruction for row in shelf.each()] == [ASKED[0], ASKED[3]]
-    assert shelf.forget_notes() == 0
+def test_notes_can_be_forgotten_and_nothing_else_is(partition: ResponsePartition) -> None:
+    partition.append([given(0), given(1, None, note="refused")])
+    partition.append([given(2, None, note="refused")])
+    partition.append([given(3)])
+    assert partition.forget_notes() == 2
+    assert partition.notes() == {}
+    assert {bytes(key) for key in partition.keys().tolist()} == {given(0).key, given(3).key}
+    assert [row.instruction for row in partition.each()] == [ASKED[0], ASKED[3]]
+    assert partition.forget_notes() == 0
 
 
-def test_a_response_is_never_put_together_from_two(shelf: ResponseShelf) -> None:
-    shelf.append([given(0, "first")])
-    shelf.append([given(0, "second", finish_reason="length", tokens=2048)])
-    assert list(shelf.each()) == [given(0, "first")]
-    shelf.compact()
-    assert list(shelf.each()) == [given(0, "first")]
-    assert shelf.costs().responses == 1
+def test_a_response_is_never_put_together_from_two(partition: ResponsePartition) -> None:
+    partition.append([given(0, "first")])
+    partition.append([given(0, "second", finish_reason="length", tokens=2048)])
+    assert list(partition.each()) == [given(0, "first")]
+    partition.compact()
+    assert list(partition.each()) == [given(0, "first")]
+    assert partition.costs().responses == 1

@@ -344,14 +344,16 @@ def test_rewards_are_stored_once_and_serve_every_student(
     files, store = write_teachers(tmp_path / "data"), tmp_path / "store"
     reward = ["--reward-model", save("gemma2"), "--store", store]
     (first,) = ranked(*files, "--student", model_folder, *reward)
-    shelves = {s.identity.digest: len(s.keys()) for s in Store(str(store)).shelves()}
+    partitions = {s.identity.digest: len(s.keys()) for s in Store(str(store)).partitions()}
     # Without its weights the reward model cannot be asked again.
     both = preceptor("rank", *files, "--student", model_folder, "--student", other, *reward)
     assert both.exit_code == 0
     (again, second) = ranked(*files, "--student", model_folder, "--student", other, *reward)
-    of_rewards = [s for s in Store(str(store)).shelves() if "reward_model" in str(s.identity.spec)]
-    assert [len(shelf.keys()) for shelf in of_rewards] == [12]
-    assert shelves[of_rewards[0].identity.digest] == 12
+    of_rewards = [
+        s for s in Store(str(store)).partitions() if "reward_model" in str(s.identity.spec)
+    ]
+    assert [len(partition.keys()) for partition in of_rewards] == [12]
+    assert partitions[of_rewards[0].identity.digest] == 12
     rewards = [
         {r["teacher"]: r["reward"] for r in one["teachers"]} for one in (first, again, second)
     ]

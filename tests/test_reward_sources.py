@@ -71,8 +71,10 @@ def test_a_judge_without_a_url_is_run_here(
     files, store = write_teachers(tmp_path / "data"), tmp_path / "store"
     (found,) = ranked(*files, "--judge", judge, "--store", store)
     assert all(1 <= record["reward"] <= 10 for record in found["teachers"])
-    (shelf,) = [s for s in Store(str(store)).shelves() if s.identity.spec["scorer"] == "judge"]
-    assert shelf.identity.spec["engine"] == "transformers" and len(shelf.keys()) == 12
+    (partition,) = [
+        s for s in Store(str(store)).partitions() if s.identity.spec["scorer"] == "judge"
+    ]
+    assert partition.identity.spec["engine"] == "transformers" and len(partition.keys()) == 12
 
 
 def test_one_rule_checks_every_response(tmp_path: Path) -> None:
@@ -111,10 +113,10 @@ def test_a_study_needs_to_say_where_its_judge_is_served(tmp_path: Path) -> None:
     file.write_text(tables)
     result = preceptor("run", file)
     assert result.exit_code == 1 and "Nothing says where 'x' is served" in result.output
-    file.write_text(tables + '[machine.endpoints.x]\nurl = "http://127.0.0.1:1/v1"\n')
-    assert StudyFile.read(file).machine.endpoint("x").concurrency == 8
+    file.write_text(tables + '[runtime.endpoints.x]\nurl = "http://127.0.0.1:1/v1"\n')
+    assert StudyFile.read(file).runtime.endpoint("x").concurrency == 8
     with pytest.raises(StudyError, match="known are x"):
-        StudyFile.read(file).machine.endpoint("y")
+        StudyFile.read(file).runtime.endpoint("y")
 
 
 def test_sources_of_every_kind_stand_in_one_study(tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_every_source_is_looked_at_before_the_first_is_computed(
     options = ["--judge", model_folder, "--reward-model", "./nope", "--store", store]
     result = preceptor("rank", *files, *options)
     assert result.exit_code == 1 and "No model at './nope'" in result.output
-    assert not any(len(shelf.keys()) for shelf in Store(str(store)).shelves())
+    assert not any(len(partition.keys()) for partition in Store(str(store)).partitions())
 
 
 def test_what_was_ranked_before_a_failure_is_still_printed(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from preceptor.ranking.result import Ranking
 from small_study import (
     Rows,
     by_teacher,
+    partition_sizes,
     ranked,
     rows_of,
     shards,
-    shelf_sizes,
     write_rows,
     write_teachers,
 )
@@ -134,9 +134,9 @@ def test_ifd_pays_for_the_pass_without_instruction_only_when_asked_for(
 ):
     given = (*files, *options(store, model_folder))
     ranked(*given)
-    assert shelf_sizes(store) == {"length": 12, "conditional": 12}
+    assert partition_sizes(store) == {"length": 12, "conditional": 12}
     (ranking,) = ranked(*given, "--metric", "ifd")
-    assert shelf_sizes(store) == {"length": 12, "conditional": 12, "unconditional": 12}
+    assert partition_sizes(store) == {"length": 12, "conditional": 12, "unconditional": 12}
     for name, sums in by_hand.items():
         # Li et al. 2024: the perplexity with the instruction over that without it.
         ratios = [math.exp((s.after_instruction - s.alone) / s.tokens) for s in sums]
@@ -199,9 +199,9 @@ def test_a_larger_limit_only_adds_instructions_whatever_the_order_of_files(tmp_p
     files = write_teachers(tmp_path, instructions=20)
 
     def taken(limit: int, seed: int, given: Sequence[Path]) -> set[bytes]:
-        study, machine = api.study_of(given, limit=limit, seed=seed)
-        choice = open_data(study, machine, Silent())[0].choice
-        return {bytes(one) for one in choice.roster.instructions[choice.taken].tolist()}
+        study, runtime = api.study_of(given, limit=limit, seed=seed)
+        choice = open_data(study, runtime, Silent())[0].choice
+        return {bytes(one) for one in choice.table.instructions[choice.taken].tolist()}
 
     four = taken(4, 0, files)
     assert len(four) == 4

@@ -13,7 +13,7 @@ from preceptor.pipeline import score as steps
 from preceptor.pipeline.score import Amount, Silent, Step, carry_out
 from preceptor.scorers.base import Array
 from preceptor.store.identity import Identity
-from preceptor.store.store import Shelf, Store
+from preceptor.store.store import ScorePartition, Store
 from preceptor.types import Response, Score
 from small_study import rows_of, shards, write_rows
 
@@ -72,11 +72,11 @@ def step_of(folder: Path, scorer: LetterScorer, *, instructions: int = 10) -> St
     names = ("alpha", "beta", "twin")
     files = [write_rows(folder / f"{n}.jsonl", r) for n, r in zip(names, rows, strict=True)]
     source = ResponseSource.open(files)
-    choice = gather(source, None).roster.chosen(None, seed=0, minimum_coverage=0.5)
-    return Step(scorer.name, scorer, shelf_of(folder), source, choice)
+    choice = gather(source, None).table.chosen(None, seed=0, minimum_coverage=0.5)
+    return Step(scorer.name, scorer, partition_of(folder), source, choice)
 
 
-def shelf_of(folder: Path) -> Shelf:
+def partition_of(folder: Path) -> ScorePartition:
     return Store(folder / "store").scores(LetterScorer().identity())
 
 
@@ -108,7 +108,7 @@ def test_what_is_stored_is_not_asked_for_again_notes_neither(tmp_path: Path):
 def test_an_interrupted_step_keeps_every_batch_that_was_finished(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         carry_out(step_of(tmp_path, LetterScorer(stop_after=9)), Silent())
-    assert len(shelf_of(tmp_path).keys()) == 9
+    assert len(partition_of(tmp_path).keys()) == 9
     scorer, told = LetterScorer(), Told()
     carry_out(step_of(tmp_path, scorer), told)
     assert (told.stored, told.missing.responses, len(scorer.asked)) == (9, 11, 11)
@@ -122,7 +122,7 @@ def test_what_another_process_stores_meanwhile_is_left_out(
 
         def score(self, responses: Sequence[Response]) -> Iterator[list[Score]]:
             if not self.asked:
-                shelf_of(tmp_path).append([score_of(response) for response in step.source])
+                partition_of(tmp_path).append([score_of(response) for response in step.source])
             yield from super().score(responses)
 
     scorer, told = Meeting(), Told()
@@ -139,13 +139,13 @@ def test_quick_scores_do_not_make_a_shard_for_every_part(
 ):
     monkeypatch.setattr(steps, "PART_INSTRUCTIONS", 2)
     appended: list[int] = []
-    append = Shelf.append
+    append = ScorePartition.append
 
-    def counting(shelf: Shelf, rows: Sequence[Score]) -> None:
+    def counting(partition: ScorePartition, rows: Sequence[Score]) -> None:
         appended.append(len(rows))
-        append(shelf, rows)
+        append(partition, rows)
 
-    monkeypatch.setattr(Shelf, "append", counting)
+    monkeypatch.setattr(ScorePartition, "append", counting)
     carry_out(step_of(tmp_path, LetterScorer(), instructions=100), Silent())
     assert sum(appended) == 200
     assert len(appended) < 25  # of 50 parts
@@ -177,7 +177,7 @@ def test_responses_that_vanished_from_the_data_are_told_and_do_not_hang(
     write_rows(tmp_path / "beta.jsonl", rows_of(1, 10)[:3])
     columns = carry_out(step, Silent())
     assert "7 responses are no longer in the data" in caplog.text
-    assert len(shelf_of(tmp_path).keys()) == 13
+    assert len(partition_of(tmp_path).keys()) == 13
     missing = [note is None for note in columns["note"]] & np.isnan(columns["letters"])
     assert missing.sum() == 7
 
@@ -185,6 +185,8 @@ def test_responses_that_vanished_from_the_data_are_told_and_do_not_hang(
 def test_a_wanted_list_column_makes_rows_without_it_missing(tmp_path: Path):
     step = step_of(tmp_path, LetterScorer())
     columns = carry_out(step, Silent())
-    again = Step(step.name, step.scorer, step.shelf, step.source, step.choice, having="token_nll")
+    again = Step(
+        step.name, step.scorer, step.partition, step.source, step.choice, having="token_nll"
+    )
     noted = {score_of(response).key for response in step.source if score_of(response).note}
     assert set(again.missing(columns).tolist()) == set(step.choice.distinct.tolist()) - noted

@@ -18,7 +18,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from preceptor.errors import StoreError
-from preceptor.store.store import Identity, Shelf, Store
+from preceptor.store.store import Identity, ScorePartition, Store
 from preceptor.types import Score
 
 IDENTITY = Identity.of({"scorer": "likelihood", "model": {"id": "student", "dtype": "float32"}})
@@ -36,28 +36,28 @@ def batch(number: int) -> list[Score]:
 
 def write(root: Path, first: int, end: int, log: Path) -> None:
     """Append batches, and log the number of each when append has returned."""
-    shelf = Store(root).scores(IDENTITY)
+    partition = Store(root).scores(IDENTITY)
     with log.open("a") as handle:
         for number in range(first, end):
-            shelf.append(batch(number))
+            partition.append(batch(number))
             print(number, file=handle, flush=True)
 
 
 def compact_forever(root: Path) -> None:
-    shelf = Store(root).scores(IDENTITY)
+    partition = Store(root).scores(IDENTITY)
     while True:
-        shelf.compact()
+        partition.compact()
         time.sleep(0.005)
 
 
 def append_to_a_full_disk(root: Path, log: Path) -> None:
     """Append with a limit on the size of files, which fails like a full disk: in mid-write."""
-    shelf = Store(root).scores(IDENTITY)
-    shelf.append(batch(0))
+    partition = Store(root).scores(IDENTITY)
+    partition.append(batch(0))
     with log.open("a") as handle:
         resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
         try:
-            shelf.append(batch(1))
+            partition.append(batch(1))
         except StoreError as error:
             handle.write(str(error))
 
@@ -80,20 +80,20 @@ def start() -> Iterator[Callable[..., BaseProcess]]:
         process.join()
 
 
-def shards(shelf: Shelf, root: Path) -> list[Path]:
-    return sorted((root / shelf.kind / shelf.identity.digest).glob("part-*.parquet"))
+def shards(partition: ScorePartition, root: Path) -> list[Path]:
+    return sorted((root / partition.kind / partition.identity.digest).glob("part-*.parquet"))
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def partition(tmp_path: Path) -> ScorePartition:
     return Store(tmp_path).scores(IDENTITY)
 
 
-def test_rows_come_back_aligned_with_the_keys_asked_for(shelf: Shelf) -> None:
-    shelf.append([Score(key(1), {"loss": 1.5, "reward": 2}), Score(key(2), {"loss": 0.1})])
-    shelf.append([Score(key(3), {}, note="broken \ud800")])
+def test_rows_come_back_aligned_with_the_keys_asked_for(partition: ScorePartition) -> None:
+    partition.append([Score(key(1), {"loss": 1.5, "reward": 2}), Score(key(2), {"loss": 0.1})])
+    partition.append([Score(key(3), {}, note="broken \ud800")])
     asked = [key(2), key(9), key(1), key(3), key(2)]
-    columns = shelf.columns(asked, ["loss", "reward", "ifd"])
+    columns = partition.columns(asked, ["loss", "reward", "ifd"])
     np.testing.assert_array_equal(columns["loss"], [0.1, np.nan, 1.5, np.nan, 0.1])
     np.testing.assert_array_equal(columns["reward"], [np.nan, np.nan, 2.0, np.nan, np.nan])
     assert np.isnan(columns["ifd"]).all()
@@ -101,38 +101,42 @@ def test_rows_come_back_aligned_with_the_keys_asked_for(shelf: Shelf) -> None:
     assert columns["loss"].dtype == columns["ifd"].dtype == np.float64
 
 
-def test_keys_are_distinct_and_can_be_passed_back(shelf: Shelf) -> None:
-    shelf.append(batch(0))
-    shelf.append(batch(0)[:10] + batch(1))
-    keys = shelf.keys()
+def test_keys_are_distinct_and_can_be_passed_back(partition: ScorePartition) -> None:
+    partition.append(batch(0))
+    partition.append(batch(0)[:10] + batch(1))
+    keys = partition.keys()
     assert keys.dtype == "V16"
     assert sorted(keys.tolist()) == sorted(key(n) for n in range(2 * BATCH))
-    loss = shelf.columns(keys, ["loss"])["loss"]
+    loss = partition.columns(keys, ["loss"])["loss"]
     assert {key(int(n)) for n in loss} == set(keys.tolist())
 
 
-def test_keys_that_look_like_text_or_zero_keep_all_their_bytes(shelf: Shelf) -> None:
+def test_keys_that_look_like_text_or_zero_keep_all_their_bytes(partition: ScorePartition) -> None:
     odd = [bytes(16), b"a" + bytes(15), bytes(15) + b"a", b" " * 16]
-    shelf.append([Score(k, {"loss": float(n)}) for n, k in enumerate(odd)])
-    assert set(shelf.keys().tolist()) == set(odd)
-    assert shelf.columns(np.array(odd, "V16"), ["loss"])["loss"].tolist() == [0, 1, 2, 3]
+    partition.append([Score(k, {"loss": float(n)}) for n, k in enumerate(odd)])
+    assert set(partition.keys().tolist()) == set(odd)
+    assert partition.columns(np.array(odd, "V16"), ["loss"])["loss"].tolist() == [0, 1, 2, 3]
 
 
 def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "new")
-    shelf = store.scores(IDENTITY)
-    shelf.append([])
-    shelf.compact()
-    assert len(shelf.keys()) == len(shelf.keys_having("nll")) == 0
-    assert np.isnan(shelf.columns([key(1)], ["loss"])["loss"]).all()
-    assert shelf.columns([], ["loss"])["loss"].shape == (0,)
-    assert list(store.shelves()) == []
+    partition = store.scores(IDENTITY)
+    partition.append([])
+    partition.compact()
+    assert len(partition.keys()) == len(partition.keys_having("nll")) == 0
+    assert np.isnan(partition.columns([key(1)], ["loss"])["loss"]).all()
+    assert partition.columns([], ["loss"])["loss"].shape == (0,)
+    assert list(store.partitions()) == []
     assert not (tmp_path / "new").exists()
 
 
-def test_one_append_is_one_zstd_shard_with_the_promised_types(shelf: Shelf, tmp_path: Path) -> None:
-    shelf.append([Score(key(1), {"loss": 1.0, "nll": [0.5, 1.5]}), Score(key(2), {}, note="cut")])
-    (shard,) = shards(shelf, tmp_path)
+def test_one_append_is_one_zstd_shard_with_the_promised_types(
+    partition: ScorePartition, tmp_path: Path
+) -> None:
+    partition.append(
+        [Score(key(1), {"loss": 1.0, "nll": [0.5, 1.5]}), Score(key(2), {}, note="cut")]
+    )
+    (shard,) = shards(partition, tmp_path)
     types = [f"{field.name}: {field.type}" for field in pq.read_schema(shard)]
     assert sorted(types) == [
         "key: fixed_size_binary[16]",
@@ -144,64 +148,76 @@ def test_one_append_is_one_zstd_shard_with_the_promised_types(shelf: Shelf, tmp_
     assert not list(shard.parent.glob("tmp-*"))
 
 
-def test_values_beat_a_note_in_either_order_and_after_compaction(shelf: Shelf) -> None:
+def test_values_beat_a_note_in_either_order_and_after_compaction(partition: ScorePartition) -> None:
     noted, valued = Score(key(1), {}, note="timed out"), Score(key(1), {"loss": 1.0})
-    shelf.append([noted])
-    shelf.append([valued])
-    shelf.append([noted])
+    partition.append([noted])
+    partition.append([valued])
+    partition.append([noted])
     for _ in range(2):
-        columns = shelf.columns([key(1)], ["loss"])
+        columns = partition.columns([key(1)], ["loss"])
         assert (columns["loss"][0], columns["note"][0]) == (1.0, None)
-        shelf.compact()
+        partition.compact()
 
 
-def test_a_row_with_lists_beats_one_without_row_by_row(shelf: Shelf, tmp_path: Path) -> None:
-    shelf.append([Score(key(1), {"loss": 1.0}), Score(key(2), {"loss": 2.0, "nll": [2.0]})])
-    shelf.append([Score(key(1), {"loss": 9.0, "nll": [9.0, 9.5]}), Score(key(2), {"loss": 8.0})])
+def test_a_row_with_lists_beats_one_without_row_by_row(
+    partition: ScorePartition, tmp_path: Path
+) -> None:
+    partition.append([Score(key(1), {"loss": 1.0}), Score(key(2), {"loss": 2.0, "nll": [2.0]})])
+    partition.append(
+        [Score(key(1), {"loss": 9.0, "nll": [9.0, 9.5]}), Score(key(2), {"loss": 8.0})]
+    )
     for _ in range(2):
-        columns = shelf.columns([key(1), key(2), key(3)], ["loss", "nll"])
+        columns = partition.columns([key(1), key(2), key(3)], ["loss", "nll"])
         np.testing.assert_array_equal(columns["loss"], [9.0, 2.0, np.nan])
         assert [list(n) if n is not None else n for n in columns["nll"]] == [[9, 9.5], [2], None]
-        shelf.compact()
-    assert len(shards(shelf, tmp_path)) == 1
+        partition.compact()
+    assert len(shards(partition, tmp_path)) == 1
 
 
-def test_equal_rows_keep_the_earliest_number_also_when_others_compact(shelf: Shelf) -> None:
+def test_equal_rows_keep_the_earliest_number_also_when_others_compact(
+    partition: ScorePartition,
+) -> None:
     for loss in (1.0, 2.0):
-        shelf.append([Score(key(1), {"loss": loss}), Score(key(1), {"loss": 7.0})])
-    shelf.compact()
-    shelf.append([Score(key(1), {"loss": 3.0})])
-    assert shelf.columns([key(1)], ["loss"])["loss"].tolist() == [1.0]
+        partition.append([Score(key(1), {"loss": loss}), Score(key(1), {"loss": 7.0})])
+    partition.compact()
+    partition.append([Score(key(1), {"loss": 3.0})])
+    assert partition.columns([key(1)], ["loss"])["loss"].tolist() == [1.0]
 
 
-def test_columns_added_by_a_later_row_are_joined_to_the_earlier_ones(shelf: Shelf) -> None:
-    shelf.append([Score(key(1), {"loss": 1.0})])
-    shelf.append([Score(key(1), {"loss_unconditional": 3.0})])
+def test_columns_added_by_a_later_row_are_joined_to_the_earlier_ones(
+    partition: ScorePartition,
+) -> None:
+    partition.append([Score(key(1), {"loss": 1.0})])
+    partition.append([Score(key(1), {"loss_unconditional": 3.0})])
     for _ in range(2):
-        columns = shelf.columns([key(1)], ["loss", "loss_unconditional"])
+        columns = partition.columns([key(1)], ["loss", "loss_unconditional"])
         assert (columns["loss"][0], columns["loss_unconditional"][0]) == (1.0, 3.0)
-        shelf.compact()
+        partition.compact()
 
 
-def test_keys_having_a_list_are_those_with_nothing_left_to_compute(shelf: Shelf) -> None:
-    shelf.append([Score(key(1), {"loss": 1.0, "nll": []}), Score(key(2), {"loss": 1.0})])
-    shelf.append([Score(key(3), {}, note="empty"), Score(key(4), {}, note="timed out")])
-    shelf.append([Score(key(4), {"loss": 1.0, "token_ranks": [1.0]})])
+def test_keys_having_a_list_are_those_with_nothing_left_to_compute(
+    partition: ScorePartition,
+) -> None:
+    partition.append([Score(key(1), {"loss": 1.0, "nll": []}), Score(key(2), {"loss": 1.0})])
+    partition.append([Score(key(3), {}, note="empty"), Score(key(4), {}, note="timed out")])
+    partition.append([Score(key(4), {"loss": 1.0, "token_ranks": [1.0]})])
     for _ in range(2):
-        assert set(shelf.keys_having("nll").tolist()) == {key(1), key(3)}
-        assert set(shelf.keys_having("token_ranks").tolist()) == {key(3), key(4)}
-        assert set(shelf.keys_having("entropies").tolist()) == {key(3)}
-        assert len(shelf.keys()) == 4
-        shelf.compact()
+        assert set(partition.keys_having("nll").tolist()) == {key(1), key(3)}
+        assert set(partition.keys_having("token_ranks").tolist()) == {key(3), key(4)}
+        assert set(partition.keys_having("entropies").tolist()) == {key(3)}
+        assert len(partition.keys()) == 4
+        partition.compact()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -np.inf, np.float32("nan")])
 def test_a_number_that_is_not_finite_is_refused_by_name(
-    shelf: Shelf, tmp_path: Path, value: float
+    partition: ScorePartition, tmp_path: Path, value: float
 ) -> None:
     with pytest.raises(StoreError, match=f"{key(2).hex()} has reward = .*note"):
-        shelf.append([Score(key(1), {"loss": 1.0}), Score(key(2), {"loss": 1.0, "reward": value})])
-    assert shards(shelf, tmp_path) == []
+        partition.append(
+            [Score(key(1), {"loss": 1.0}), Score(key(2), {"loss": 1.0, "reward": value})]
+        )
+    assert shards(partition, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -217,33 +233,35 @@ def test_a_number_that_is_not_finite_is_refused_by_name(
     ],
 )
 def test_a_row_that_cannot_be_stored_faithfully_is_refused(
-    shelf: Shelf, row: Score, message: str
+    partition: ScorePartition, row: Score, message: str
 ) -> None:
     with pytest.raises(StoreError, match=message):
-        shelf.append([row])
-    assert len(shelf.keys()) == 0
+        partition.append([row])
+    assert len(partition.keys()) == 0
 
 
-def test_shards_that_disagree_on_a_column_are_an_error_that_names_it(shelf: Shelf) -> None:
-    shelf.append([Score(key(1), {"loss": 1.0})])
-    shelf.append([Score(key(2), {"loss": [1.0]})])
+def test_shards_that_disagree_on_a_column_are_an_error_that_names_it(
+    partition: ScorePartition,
+) -> None:
+    partition.append([Score(key(1), {"loss": 1.0})])
+    partition.append([Score(key(2), {"loss": [1.0]})])
     with pytest.raises(StoreError, match="loss"):
-        shelf.columns([key(1)], ["loss"])
+        partition.columns([key(1)], ["loss"])
     with pytest.raises(StoreError, match="loss"):
-        shelf.compact()
-    assert len(shelf.keys()) == 2
+        partition.compact()
+    assert len(partition.keys()) == 2
 
 
-def test_keys_asked_for_must_be_sixteen_bytes(shelf: Shelf) -> None:
+def test_keys_asked_for_must_be_sixteen_bytes(partition: ScorePartition) -> None:
     for wrong in ([b"short"], np.zeros(3), np.zeros(2, "V8")):
         with pytest.raises(StoreError, match="16 bytes"):
-            shelf.columns(wrong, ["loss"])
+            partition.columns(wrong, ["loss"])
 
 
 def test_a_killed_writer_loses_no_row_that_append_returned_for(
     tmp_path: Path, start: Callable[..., BaseProcess]
 ) -> None:
-    shelf = Store(tmp_path / "store").scores(IDENTITY)
+    partition = Store(tmp_path / "store").scores(IDENTITY)
     log = tmp_path / "log"
     log.touch()
     for attempt, delay in enumerate(np.random.default_rng(7).uniform(0, 0.15, size=10)):
@@ -255,10 +273,10 @@ def test_a_killed_writer_loses_no_row_that_append_returned_for(
         time.sleep(delay)
         writer.kill()
         writer.join()
-        for shard in shards(shelf, tmp_path / "store"):
+        for shard in shards(partition, tmp_path / "store"):
             assert pq.read_metadata(shard).num_rows == BATCH
         returned = [int(line) for line in log.read_text().split("\n")[:-1]]
-        seen = set(shelf.keys().tolist())
+        seen = set(partition.keys().tolist())
         assert len(seen) % BATCH == 0
         assert {key(number * BATCH + n) for number in returned for n in range(BATCH)} <= seen
     assert len(returned) > 20
@@ -268,13 +286,13 @@ def test_concurrent_writers_readers_and_compactors_lose_and_double_nothing(
     tmp_path: Path, start: Callable[..., BaseProcess]
 ) -> None:
     root, log = tmp_path / "store", tmp_path / "log"
-    shelf = Store(root).scores(IDENTITY)
+    partition = Store(root).scores(IDENTITY)
     compactors = [start(compact_forever, root) for _ in range(2)]
     # Neighbours write half of the same batches.
     writers = [start(write, root, first, first + 40, log) for first in (0, 20, 40, 60)]
     seen = 0
     while any(writer.is_alive() for writer in writers):
-        keys = shelf.keys().tolist()
+        keys = partition.keys().tolist()
         assert len(keys) == len(set(keys)) and len(keys) % BATCH == 0
         assert len(keys) >= seen, "a reader missed rows that an earlier one had seen"
         seen = len(keys)
@@ -283,11 +301,11 @@ def test_concurrent_writers_readers_and_compactors_lose_and_double_nothing(
     for compactor in compactors:
         compactor.kill()
         compactor.join()
-    shelf.compact()
+    partition.compact()
     wanted = [key(n) for n in range(100 * BATCH)]
-    assert sorted(shelf.keys().tolist()) == sorted(wanted)
-    assert shelf.columns(wanted, ["loss"])["loss"].tolist() == list(range(100 * BATCH))
-    (shard,) = shards(shelf, root)
+    assert sorted(partition.keys().tolist()) == sorted(wanted)
+    assert partition.columns(wanted, ["loss"])["loss"].tolist() == list(range(100 * BATCH))
+    (shard,) = shards(partition, root)
     assert pq.read_metadata(shard).num_rows == len(wanted)
 
 
@@ -321,32 +339,34 @@ def test_a_reader_that_loses_shards_under_its_feet_looks_again(
 ) -> None:
     fsspec.register_implementation("compacting", CompactingFiles, clobber=True)
     Store("memory://test_store/raced").scores(IDENTITY).append(batch(0) + batch(1))
-    shelf = Store("compacting://test_store/raced").scores(IDENTITY)
+    partition = Store("compacting://test_store/raced").scores(IDENTITY)
     monkeypatch.setattr(CompactingFiles, "straddled", straddled)
     # A listing that misses a shard and its successor twice running is beyond what a reader can see.
     monkeypatch.setattr(CompactingFiles, "compactions", 1 if straddled else 3)
-    assert len(shelf.keys()) == 2 * BATCH
+    assert len(partition.keys()) == 2 * BATCH
     assert CompactingFiles.compactions == 0
 
 
-def test_compaction_merges_small_shards_once(shelf: Shelf, tmp_path: Path) -> None:
+def test_compaction_merges_small_shards_once(partition: ScorePartition, tmp_path: Path) -> None:
     for number in range(5):
-        shelf.append(batch(number // 2))
-    shelf.compact()
-    (merged,) = shards(shelf, tmp_path)
+        partition.append(batch(number // 2))
+    partition.compact()
+    (merged,) = shards(partition, tmp_path)
     assert pq.read_metadata(merged).num_rows == 3 * BATCH
-    shelf.compact()
-    assert shards(shelf, tmp_path) == [merged]
+    partition.compact()
+    assert shards(partition, tmp_path) == [merged]
 
 
-def test_compaction_removes_only_old_temporary_files(shelf: Shelf, tmp_path: Path) -> None:
-    shelf.append(batch(0))
-    folder = shards(shelf, tmp_path)[0].parent
+def test_compaction_removes_only_old_temporary_files(
+    partition: ScorePartition, tmp_path: Path
+) -> None:
+    partition.append(batch(0))
+    folder = shards(partition, tmp_path)[0].parent
     for name, age in (("tmp-old", 3700), ("tmp-young", 3500), ("notes.txt", 9999)):
         (folder / name).write_bytes(b"half a shard")
         os.utime(folder / name, (time.time() - age,) * 2)
-    assert len(shelf.keys()) == BATCH
-    shelf.compact()
+    assert len(partition.keys()) == BATCH
+    partition.compact()
     assert {path.name for path in folder.iterdir()} >= {"tmp-young", "notes.txt"}
     assert not (folder / "tmp-old").exists()
 
@@ -365,54 +385,56 @@ def damage(shard: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["emptied", "cut", "without its start", "with flipped bits"])
 def test_a_damaged_shard_is_skipped_by_name_and_never_deleted(
-    shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+    partition: ScorePartition, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     rng = np.random.default_rng(3)
     for _ in range(4):
-        shelf.append([Score(rng.bytes(16), {"loss": rng.random()}) for _ in range(500)])
-    shard = shards(shelf, tmp_path)[1]
+        partition.append([Score(rng.bytes(16), {"loss": rng.random()}) for _ in range(500)])
+    shard = shards(partition, tmp_path)[1]
     damage(shard, how)
     with caplog.at_level(logging.WARNING, "preceptor.store.store"):
-        loss = shelf.columns(shelf.keys(), ["loss"])["loss"]
+        loss = partition.columns(partition.keys(), ["loss"])["loss"]
     assert shard.name in caplog.text
     assert np.isfinite(loss).sum() == 1500
     broken = shard.read_bytes()
-    shelf.compact()
+    partition.compact()
     assert shard.read_bytes() == broken
-    assert len(shards(shelf, tmp_path)) == 2
-    assert np.isfinite(shelf.columns(shelf.keys(), ["loss"])["loss"]).sum() == 1500
+    assert len(shards(partition, tmp_path)) == 2
+    assert np.isfinite(partition.columns(partition.keys(), ["loss"])["loss"]).sum() == 1500
 
 
-def test_a_dangling_shard_does_not_hang_the_reader(shelf: Shelf, tmp_path: Path) -> None:
-    shelf.append(batch(0))
-    folder = shards(shelf, tmp_path)[0].parent
+def test_a_dangling_shard_does_not_hang_the_reader(
+    partition: ScorePartition, tmp_path: Path
+) -> None:
+    partition.append(batch(0))
+    folder = shards(partition, tmp_path)[0].parent
     (folder / "part-0-gone.parquet").symlink_to(folder / "nowhere")
-    assert len(shelf.keys()) == BATCH
-    shelf.compact()
+    assert len(partition.keys()) == BATCH
+    partition.compact()
 
 
 def test_the_memory_file_system_serves_a_whole_store() -> None:
     store = Store("memory://test_store/whole")
-    shelf = store.scores(IDENTITY)
+    partition = store.scores(IDENTITY)
     for number in range(4):
-        shelf.append([*batch(number), Score(key(-1), {}, note="empty")])
-    assert len(shelf.keys()) == 4 * BATCH + 1
-    shelf.compact()
-    assert shelf.columns([key(7), key(-1)], ["loss"])["loss"][0] == 7.0
-    (again,) = Store("memory://test_store/whole").shelves()
+        partition.append([*batch(number), Score(key(-1), {}, note="empty")])
+    assert len(partition.keys()) == 4 * BATCH + 1
+    partition.compact()
+    assert partition.columns([key(7), key(-1)], ["loss"])["loss"][0] == 7.0
+    (again,) = Store("memory://test_store/whole").partitions()
     assert (again.kind, again.identity) == ("scores", IDENTITY)
-    assert sorted(again.keys().tolist()) == sorted(shelf.keys().tolist())
+    assert sorted(again.keys().tolist()) == sorted(partition.keys().tolist())
 
 
 def test_identity_json_says_what_made_the_rows(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    shelf = store.scores(IDENTITY, recorded={"torch": "2.8", "batch": 8})
-    shelf.append(batch(0))
+    partition = store.scores(IDENTITY, recorded={"torch": "2.8", "batch": 8})
+    partition.append(batch(0))
     store.scores(IDENTITY, recorded={"torch": "3.0"}).append(batch(1))
     card = json.loads((tmp_path / "scores" / IDENTITY.digest / "identity.json").read_text())
     assert (card["kind"], card["identity"]) == ("scores", IDENTITY.digest)
     assert (card["spec"], card["recorded"]) == (IDENTITY.spec, {"torch": "2.8", "batch": 8})
-    (found,) = store.shelves()
+    (found,) = store.partitions()
     assert (found.kind, found.identity, found.recorded) == ("scores", IDENTITY, card["recorded"])
 
 
@@ -429,16 +451,16 @@ def test_a_damaged_identity_json_is_skipped_and_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(tmp_path)
-    shelf = store.scores(IDENTITY)
-    shelf.append(batch(0))
+    partition = store.scores(IDENTITY)
+    partition.append(batch(0))
     path = tmp_path / "scores" / IDENTITY.digest / "identity.json"
     for broken in (b"", b'{"spec": ', b"[1]", b'{"spec": 3}', b"\xff\xfe"):
         path.write_bytes(broken)
-        assert list(store.shelves()) == []
+        assert list(store.partitions()) == []
         assert "identity.json is damaged" in caplog.text
-        shelf.append(batch(1))
-        assert [found.identity for found in store.shelves()] == [IDENTITY]
-    assert len(shelf.keys()) == 2 * BATCH
+        partition.append(batch(1))
+        assert [found.identity for found in store.partitions()] == [IDENTITY]
+    assert len(partition.keys()) == 2 * BATCH
 
 
 def test_strange_files_in_the_root_are_ignored(tmp_path: Path) -> None:
@@ -447,7 +469,7 @@ def test_strange_files_in_the_root_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "scores" / ".DS_Store").write_bytes(b"x")
     (tmp_path / "scores" / ("0" * 32)).mkdir()
     (tmp_path / "notes").mkdir()
-    assert [shelf.identity for shelf in store.shelves()] == [IDENTITY]
+    assert [partition.identity for partition in store.partitions()] == [IDENTITY]
 
 
 def test_a_root_that_is_a_file_says_what_to_do(tmp_path: Path) -> None:
@@ -461,10 +483,10 @@ def test_a_root_that_is_a_file_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux's unwritable /sys")
 def test_a_root_without_permission_says_what_to_do() -> None:
-    shelf = Store("/sys/kernel/preceptor").scores(IDENTITY)
-    assert len(shelf.keys()) == 0
+    partition = Store("/sys/kernel/preceptor").scores(IDENTITY)
+    assert len(partition.keys()) == 0
     with pytest.raises(StoreError, match=r"Cannot write .*permissions.*--store"):
-        shelf.append(batch(0))
+        partition.append(batch(0))
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(
@@ -473,9 +495,9 @@ def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(
     root, log = tmp_path / "store", tmp_path / "log"
     start(append_to_a_full_disk, root, log).join()
     assert "Cannot write" in log.read_text() and "Free space" in log.read_text()
-    shelf = Store(root).scores(IDENTITY)
-    assert len(shelf.keys()) == BATCH
-    (shard,) = shards(shelf, root)
+    partition = Store(root).scores(IDENTITY)
+    assert len(partition.keys()) == BATCH
+    (shard,) = shards(partition, root)
     assert {path.name for path in shard.parent.iterdir()} == {"identity.json", shard.name}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Student, Study, StudyFile
 from preceptor.errors import StudyError
 
@@ -20,8 +20,8 @@ def test_what_is_not_given_has_the_defaults_of_the_command_line(tmp_path: Path):
     assert file.study.ranking.minimum_coverage == 0.5
     assert file.study.reading.reduction == "token-mean"
     assert file.study.reading.conditioning == "conditional"
-    assert file.machine == Machine()
-    assert file.machine.store == ".preceptor"
+    assert file.runtime == Runtime()
+    assert file.runtime.store == ".preceptor"
 
 
 def test_the_machine_is_no_part_of_the_study(tmp_path: Path):
@@ -29,11 +29,11 @@ def test_the_machine_is_no_part_of_the_study(tmp_path: Path):
     path.write_text('[data]\nresponses = ["a"]\n')
     one = StudyFile.read(path)
     path.write_text(
-        '[data]\nresponses = ["a"]\n[machine]\ntoken_budget = 64\nstore = "elsewhere"\n'
+        '[data]\nresponses = ["a"]\n[runtime]\ntoken_budget = 64\nstore = "elsewhere"\n'
     )
     other = StudyFile.read(path)
     assert one.study == other.study
-    assert one.machine != other.machine
+    assert one.runtime != other.runtime
 
 
 def test_a_kind_picks_the_reward_and_the_metric():
@@ -101,12 +101,12 @@ def test_a_student_is_shown_by_its_hub_id_or_the_last_part_of_its_path(tmp_path:
 )
 def test_the_dtype_that_auto_means_is_what_the_identity_gets(device: str, asked: str, dtype: str):
     student = Student.model_validate({"model": "a/b", "dtype": asked})
-    options = student.options(Machine(device=device), include_end_of_turn=True)
+    options = student.options(Runtime(device=device), include_end_of_turn=True)
     assert options.dtype == dtype
     assert options.include_end_of_turn
 
 
 def test_a_hidden_accelerator_is_not_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert Machine().resolved_device() in ("cpu", "mps")
-    assert Machine(device="cuda").resolved_device() == "cuda"
+    assert Runtime().resolved_device() in ("cpu", "mps")
+    assert Runtime(device="cuda").resolved_device() == "cuda"

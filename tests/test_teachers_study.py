@@ -25,9 +25,9 @@ from small_teachers import (
     fake,
     generations,
     graded,
-    machine_at,
+    partitions,
+    runtime_at,
     served,
-    shelves,
     stored_twice,
     study_with,
     texts_in,
@@ -63,7 +63,7 @@ def study_file(tmp_path: Path, store: Path, *tables: str, instructions: int = 8)
         """
         + "\n".join(tables)
         + f"""
-        [machine]
+        [runtime]
         store = "{store}"
         device = "cpu"
         """
@@ -97,9 +97,9 @@ def test_a_study_on_the_fake_engine_runs_and_runs_again_with_nothing_asked(
         assert record["n"] == 8
         assert record["car"] == pytest.approx(record["reward"] / (1 + 3 * record["loss"]))
     texts: dict[str, list[str]] = {}
-    for shelf in shelves(tmp_path / "store"):
-        model = str(shelf.identity.spec["model"])
-        texts[model] = [one.text or "" for one in shelf.each() if one.sample == 0]
+    for partition in partitions(tmp_path / "store"):
+        model = str(partition.identity.spec["model"])
+        texts[model] = [one.text or "" for one in partition.each() if one.sample == 0]
     for model, of in texts.items():
         assert len(of) == 8
         mean = sum(map(graded, of)) / 8
@@ -145,9 +145,9 @@ def test_a_withheld_prompt_is_counted_told_and_never_a_zero(tmp_path: Path):
 
     study = study_with(write_questions(tmp_path, 8), served(), fake("two"), reward=GRADED)
     with serving(otherwise=step) as told:
-        machine = machine_at(tmp_path / "store", told, concurrency=1)
-        (ranking,) = run(study, machine)
-        (again,) = run(study, machine)
+        runtime = runtime_at(tmp_path / "store", told, concurrency=1)
+        (ranking,) = run(study, runtime)
+        (again,) = run(study, runtime)
         prompts = [str(one["messages"]) for one in told.requests]
     assert again.to_records() == ranking.to_records()
     assert sum("number 1 " in prompt for prompt in prompts) == 1
@@ -168,12 +168,12 @@ def test_a_study_whose_endpoint_is_down_keeps_what_the_others_gave(tmp_path: Pat
 
     study = study_with(write_questions(tmp_path, 8), drawn(), served(), reward=GRADED)
     with serving(otherwise=refuse(503, "down")) as told:
-        machine = machine_at(tmp_path / "store", told, concurrency=1, patience_s=0.1)
+        runtime = runtime_at(tmp_path / "store", told, concurrency=1, patience_s=0.1)
         with pytest.raises(ModelError, match="has not answered 5 requests in a row"):
-            run(study, machine)
+            run(study, runtime)
     assert len(texts_in(tmp_path / "store")) == 24
     with serving() as told:
-        assert asked_in(study, machine_at(tmp_path / "store", told)) == {"one": 0, "served": 8}
+        assert asked_in(study, runtime_at(tmp_path / "store", told)) == {"one": 0, "served": 8}
 
 
 def answering_with(engine: TransformersChat) -> chat.Step:
@@ -214,10 +214,10 @@ def test_a_model_gives_the_same_texts_in_process_and_over_http(
     shared = {"max_tokens": 20, "system": "Be brief.", "stop": ["zz"], **sampling}
     local = {"model": str(model_folder), "template": "chatml", "dtype": "float32", **shared}
     here, there = tmp_path / "here", tmp_path / "there"
-    asked_in(study_with(questions, local), machine_at(here))
+    asked_in(study_with(questions, local), runtime_at(here))
     with serving(otherwise=answering_with(engine)) as told:
         remote = study_with(questions, served(**shared))
-        asked_in(remote, machine_at(there, told, timeout_s=60.0, patience_s=60.0))
+        asked_in(remote, runtime_at(there, told, timeout_s=60.0, patience_s=60.0))
 
     def by_key(store: Path) -> dict[bytes, tuple[str | None, str | None]]:
         return {one.key: (one.text, one.finish_reason) for _, one in generations(store)}
@@ -225,7 +225,7 @@ def test_a_model_gives_the_same_texts_in_process_and_over_http(
     assert by_key(here) == by_key(there)
     texts = {text for text, _ in by_key(here).values()}
     assert len(texts) > len(by_key(here)) / 2
-    (one,), (other,) = shelves(here), shelves(there)
+    (one,), (other,) = partitions(here), partitions(there)
     assert one.identity != other.identity  # how a server renders and rounds is not known
 
 
@@ -233,16 +233,16 @@ def test_raising_every_number_at_once_pays_for_what_is_missing_and_scores_nothin
     tmp_path: Path,
 ):
     questions = write_questions(tmp_path, 12)
-    machine = machine_at(tmp_path / "store")
+    runtime = runtime_at(tmp_path / "store")
     few = study_with(questions, drawn(samples=2), reward=GRADED, data={"limit": 4})
     many = study_with(
         questions, drawn(samples=4, label="more"), fake("two"), reward=GRADED, data={"limit": 9}
     )
     told = Asked()
-    run(few, machine, told)
+    run(few, runtime, told)
     assert told.missing == {"one": 8}
     told = Asked()
-    run(many, machine, told)
+    run(many, runtime, told)
     # 9 instructions of 4 samples less the 8 that were there; nine of the other teacher.
     assert told.missing == {"more": 28, "two": 9}
     # Compared are 9 responses of each; of the first teacher's the 4 of the limit have their length.

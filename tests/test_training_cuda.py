@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora, Recipe
 from preceptor.engines.models import load_model, load_tokenizer, locate
 from preceptor.engines.packed.likelihood import TransformersLikelihood
@@ -42,9 +42,9 @@ def test_a_model_learns_and_is_written_in_bfloat16(
     if kind == "quantized" and find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
     located = student(tmp_path / "student", name, make_model, tokenizer)
-    machine = Machine(device="cuda")
-    recipe: Recipe = OFTEN.model_copy(update=KINDS[kind]).on(machine)
-    result = tune(located, ROWS, recipe, output=tmp_path / "out", machine=machine)
+    runtime = Runtime(device="cuda")
+    recipe: Recipe = OFTEN.model_copy(update=KINDS[kind]).on(runtime)
+    result = tune(located, ROWS, recipe, output=tmp_path / "out", runtime=runtime)
     assert result.last_loss < 0.8 * result.first_loss
     model = load_model(locate(str(result.folder)), dtype="bfloat16", device="cuda")
     assert load_tokenizer(locate(str(result.folder))).chat_template

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml as reference
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora, Recipe
 from preceptor.engines.models import LocatedModel
 from preceptor.engines.templates import FAMILY_TEMPLATES
@@ -136,8 +136,8 @@ def table_rows() -> list[list[str]]:
 
 def test_the_documents_table_says_what_the_code_does(tmp_path: Path, located: LocatedModel):
     recipe = Recipe()
-    machine = Machine(device="cpu")
-    prepared = prepare(located, uneven(2), recipe, machine=machine, devices=4)
+    runtime = Runtime(device="cpu")
+    prepared = prepare(located, uneven(2), recipe, runtime=runtime, devices=4)
     ours: dict[str, Any] = recipe.model_dump()
     tools = {
         "axolotl": axolotl_config(job(tmp_path), recipe, prepared.template, folder=tmp_path),

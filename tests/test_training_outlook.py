@@ -10,8 +10,8 @@ import pytest
 from preceptor.config.recipe import Lora, Recipe, steps_of
 from preceptor.engines.models import load_model, locate
 from preceptor.errors import StudyError
-from preceptor.finetuning import estimate as outlook
-from preceptor.finetuning.estimate import disk_of, memory_of, outlook_of, require_room
+from preceptor.finetuning import estimate as estimate
+from preceptor.finetuning.estimate import disk_of, estimate_of, memory_of, require_room
 from preceptor.finetuning.prepared import prepare
 from preceptor.finetuning.weights import Size, adapters, size_of
 from small_training import CPU, QUICK, student, uneven
@@ -65,8 +65,8 @@ def test_the_parameters_are_those_that_are_trained(
 
 
 def test_rows_tokens_and_steps_are_told(model_folder: Path):
-    prepared = prepare(locate(str(model_folder)), uneven(20), QUICK, machine=CPU)
-    found = outlook_of(prepared, {"no assistant turn": 2})
+    prepared = prepare(locate(str(model_folder)), uneven(20), QUICK, runtime=CPU)
+    found = estimate_of(prepared, {"no assistant turn": 2})
     said = "\n".join(found.lines())
     assert found.rows == 20 and found.tokens == prepared.rows.tokens
     assert "20 rows, " in said and "3 steps, 3 per epoch, 1 of them warm-up; 8 x 1" in said
@@ -77,10 +77,10 @@ def test_rows_tokens_and_steps_are_told(model_folder: Path):
 def test_a_full_disk_is_told_of_before_anything_is_trained(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    prepared = prepare(locate(str(model_folder)), uneven(8), QUICK, machine=CPU)
-    found = outlook_of(prepared, {})
+    prepared = prepare(locate(str(model_folder)), uneven(8), QUICK, runtime=CPU)
+    found = estimate_of(prepared, {})
     require_room(found, tmp_path / "not" / "yet" / "there")
-    monkeypatch.setattr(outlook.shutil, "disk_usage", lambda _path: SimpleNamespace(free=10))
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _path: SimpleNamespace(free=10))
     with pytest.raises(StudyError, match=r"0\.0 GiB free.*train with lora"):
         require_room(found, tmp_path)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.recipe import Lora, Recipe, steps_of, warmup_caution
 from preceptor.errors import StudyError
 
@@ -59,8 +59,8 @@ def test_every_field_enters_the_identity_or_is_known_not_to():
 def test_an_unresolved_data_type_has_no_identity():
     with pytest.raises(StudyError, match="auto"):
         Recipe().identity()
-    assert Recipe().on(Machine(device="cpu")).dtype == "float32"
-    assert Recipe().on(Machine(device="cuda")).dtype == "bfloat16"
+    assert Recipe().on(Runtime(device="cpu")).dtype == "float32"
+    assert Recipe().on(Runtime(device="cuda")).dtype == "bfloat16"
 
 
 def test_quantized_weights_need_adapters_and_wrong_fields_are_named():

@@ -78,7 +78,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from preceptor.engines.models import locate
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.finetuning.dataset import read_conversations
 from preceptor.config.recipe import Recipe
 from preceptor.finetuning.finetune import tune
@@ -90,7 +90,7 @@ def strike(moment):
         os.kill(os.getpid(), signal.SIGKILL)
 
 tune(locate(model), read_conversations([data]), Recipe.model_validate_json(recipe),
-     output=Path(output), machine=Machine(device="cpu"), watch=strike)
+     output=Path(output), machine=Runtime(device="cpu"), watch=strike)
 """
 """Kills itself in step 6, of which nothing is saved: no other process could strike at a sure step."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora
 from preceptor.engines.models import load_model, load_tokenizer, locate
 from preceptor.engines.templates import Encoder, choose_template
@@ -35,7 +35,7 @@ def test_the_loss_is_the_mean_over_all_trained_tokens_of_a_step(
 
     located = student(tmp_path / "student", name, make_model, tokenizer)
     rows = uneven(8)
-    prepared = prepare(located, rows, QUICK, machine=CPU)
+    prepared = prepare(located, rows, QUICK, runtime=CPU)
     model = load_model(located, dtype="float32", device="cpu")
     total, trained = 0.0, 0
     for row in prepared.rows.rows:
@@ -242,9 +242,9 @@ def test_what_cannot_run_here_is_said_before_weights_are_loaded(tmp_path: Path, 
     quantized = QUICK.model_copy(update={"quantized": True, "lora": Lora()})
     with pytest.raises(StudyError, match="needs a CUDA device"):
         tuned(located, uneven(2), quantized, output=tmp_path / "out")
-    machine = Machine(device="cuda:1")
+    runtime = Runtime(device="cuda:1")
     with pytest.raises(ModelError, match="cannot use the device"):
-        tune(located, uneven(2), QUICK, output=tmp_path / "out", machine=machine)
+        tune(located, uneven(2), QUICK, output=tmp_path / "out", runtime=runtime)
     assert not (tmp_path / "out").exists()
 
 

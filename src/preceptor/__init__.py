@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from preceptor.api import rank, rank_all, run_study, study_of
-    from preceptor.config.base import Machine
+    from preceptor.config.base import Runtime
     from preceptor.config.study import Study, StudyFile
     from preceptor.data.layouts import ReadOptions
     from preceptor.errors import (
@@ -28,7 +28,7 @@ _HOMES = {
     "DataError": "errors",
     "Estimate": "types",
     "Instruction": "types",
-    "Machine": "config.base",
+    "Runtime": "config.base",
     "Message": "types",
     "MissingPackage": "errors",
     "ModelError": "errors",
@@ -51,7 +51,6 @@ __all__ = [
     "DataError",
     "Estimate",
     "Instruction",
-    "Machine",
     "Message",
     "MissingPackage",
     "ModelError",
@@ -59,6 +58,7 @@ __all__ = [
     "Ranking",
     "ReadOptions",
     "Response",
+    "Runtime",
     "Score",
     "StoreError",
     "Study",

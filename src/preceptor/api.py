@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from preceptor.agreement.orders import Observed
-from preceptor.config.base import Machine, checked
+from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Study, StudyFile
 from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
@@ -16,7 +16,7 @@ from preceptor.export.writer import Format, Layout, Written
 from preceptor.pipeline import export as exporting
 from preceptor.pipeline import load as opening
 from preceptor.pipeline import rank as runner
-from preceptor.pipeline.estimate import Outlook, outlook
+from preceptor.pipeline.estimate import CostEstimate, estimate
 from preceptor.pipeline.export import ExportOptions
 from preceptor.pipeline.score import Progress, Silent
 from preceptor.pipeline.select import Rule
@@ -24,7 +24,7 @@ from preceptor.ranking.metrics import Metric, metric_named
 from preceptor.ranking.result import Ranking
 from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
-from preceptor.validation.result import LoopResult
+from preceptor.validation.result import ValidationResult
 from preceptor.validation.validate import loop
 
 __all__ = [
@@ -98,7 +98,7 @@ class ExportArguments(TypedDict, total=False):
 
 _STUDENT = ("max_length", "template", "revision", "dtype")
 _READING = ("conditioning", "reduction", "include_end_of_turn")
-_MACHINE = ("store", "device", "token_budget", "keep_tokens")
+_RUNTIME = ("store", "device", "token_budget", "keep_tokens")
 
 
 def rank(
@@ -156,14 +156,14 @@ def rank_all(
     **options: Unpack[RankOptions],
 ) -> list[Ranking]:
     """Return one ranking for each student and source of rewards; see `rank`."""
-    study, machine = study_of(
+    study, runtime = study_of(
         responses,
         students=students,
         reward_column=reward_column,
         reward_models=reward_models,
         **options,
     )
-    return runner.run(study, machine, progress)
+    return runner.run(study, runtime, progress)
 
 
 def study_of(
@@ -173,7 +173,7 @@ def study_of(
     reward_column: str | None = None,
     reward_models: Sequence[str] = (),
     **options: Unpack[RankOptions],
-) -> tuple[Study, Machine]:
+) -> tuple[Study, Runtime]:
     """Return the study and the machine that these options mean.
 
     StudyError for an option that is unknown or wrong.
@@ -183,7 +183,7 @@ def study_of(
     beta = options.get("beta", 3.0)
     picked = {
         name: {key: given[key] for key in keys if key in given}
-        for name, keys in (("student", _STUDENT), ("reading", _READING), ("machine", _MACHINE))
+        for name, keys in (("student", _STUDENT), ("reading", _READING), ("runtime", _RUNTIME))
     }
     ranking = {
         "seed": given.get("seed", 0),
@@ -209,7 +209,7 @@ def study_of(
         tables["reference"] = {"model": reference, "dtype": options.get("dtype", "auto")}
     return (
         checked(Study, tables, where="options"),
-        checked(Machine, {**picked["machine"], **_endpoints(options)}, where="options"),
+        checked(Runtime, {**picked["runtime"], **_endpoints(options)}, where="options"),
     )
 
 
@@ -280,7 +280,7 @@ def run_study(path: str | Path, progress: Progress | None = None) -> list[Rankin
     What `[train]` and `[evaluate]` ask for is `run_loop`'s.
     """
     file = StudyFile.read(path)
-    return runner.run(file.study, file.machine, progress)
+    return runner.run(file.study, file.runtime, progress)
 
 
 def study_report(
@@ -304,15 +304,15 @@ def study_report(
     """
     file = StudyFile.read(path)
     return report_of(
-        stored_outcomes(file.study, file.machine),
-        file.machine,
+        stored_outcomes(file.study, file.runtime),
+        file.runtime,
         command=command or shlex.join(["preceptor", "report", str(path)]),
         observed=observed,
         outcome=outcome,
     )
 
 
-def run_loop(path: str | Path, progress: Progress | None = None) -> LoopResult:
+def run_loop(path: str | Path, progress: Progress | None = None) -> ValidationResult:
     """Carry out the study file at `path` from its teachers to the proof of its prediction.
 
     Raises:
@@ -320,7 +320,7 @@ def run_loop(path: str | Path, progress: Progress | None = None) -> LoopResult:
             was done before is stored.
     """
     file = StudyFile.read(path)
-    return loop(file.study, file.machine, progress)
+    return loop(file.study, file.runtime, progress)
 
 
 def export(
@@ -337,11 +337,11 @@ def export(
     """
     file = StudyFile.read(study)
     chosen = ExportOptions(**options)
-    return exporting.export(file.study, file.machine, Path(output), chosen, progress or Silent())
+    return exporting.export(file.study, file.runtime, Path(output), chosen, progress or Silent())
 
 
 class TeacherArguments(TypedDict, total=False):
-    """How `respond` asks; as the fields of `[[teachers]]` and `[machine]`.
+    """How `respond` asks; as the fields of `[[teachers]]` and `[runtime]`.
 
     `url`, `key_env` and `concurrency` are those of an endpoint, which is asked in place of `engine`.
     """
@@ -391,7 +391,7 @@ def respond(
     """
     given = dict(options)
     teacher = {"model": model, **{name: given[name] for name in _TEACHER if name in given}}
-    machine: dict[str, object] = {
+    runtime: dict[str, object] = {
         name: given[name] for name in ("store", "device") if name in given
     }
     if url := options.get("url"):
@@ -402,7 +402,7 @@ def respond(
             "api_key_env": options.get("key_env"),
             "concurrency": concurrency,
         }
-        machine |= {"endpoints": {model: endpoint}}
+        runtime |= {"endpoints": {model: endpoint}}
     tables = {
         "data": {
             "instructions": [str(path) for path in instructions],
@@ -411,7 +411,7 @@ def respond(
         "teachers": [teacher],
     }
     study = checked(Study, tables, where="options")
-    where = checked(Machine, machine, where="options")
+    where = checked(Runtime, runtime, where="options")
     return opening.respond_to_file(study, where, Path(output), progress or Silent())
 
 
@@ -425,6 +425,6 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
     return exports.push(Path(folder), repository, private=private)
 
 
-def plan(study: Study, machine: Machine) -> Outlook:
+def plan(study: Study, runtime: Runtime) -> CostEstimate:
     """Return what the study would take, teacher by teacher and step by step, without paying for anything."""
-    return outlook(study, machine)
+    return estimate(study, runtime)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
 from preceptor.store.identity import Identity
-from preceptor.store.store import ResponseShelf, Store
+from preceptor.store.store import ResponsePartition, Store
 from preceptor.types import Generation, Instruction, generation_key
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class Cost(NamedTuple):
     price: float | None
 
 
-class AskedOnce:
-    """Asks `chat()` what the shelf of this identity lacks.
+class CachedChat:
+    """Asks `chat()` what the partition of this identity lacks.
 
     `chat` is called when something must be asked, so that a model is loaded for nothing only then. `who`
     begins sentences and `where` says where it is asked. `at_once` stores every answer by itself, as is
@@ -84,8 +84,8 @@ class AskedOnce:
     def stored(self, requests: Sequence[ChatRequest], store: Store) -> dict[bytes, Answer]:
         """Return the stored answers to these requests, by the id of the conversation."""
         wanted = {generation_key(conversation_id(request), 0) for request in requests}
-        shelf = store.responses(self.identity)
-        return {kept.instruction: _read(kept) for kept in shelf.each(wanted)}
+        partition = store.responses(self.identity)
+        return {kept.instruction: _read(kept) for kept in partition.each(wanted)}
 
     def cost(
         self,
@@ -159,10 +159,10 @@ class AskedOnce:
 
 
 class _Keeper:
-    """Stores answers on a shelf, one by one or a few seconds' worth at a time."""
+    """Stores answers on a partition, one by one or a few seconds' worth at a time."""
 
-    def __init__(self, shelf: ResponseShelf, patience: float) -> None:
-        self._shelf, self._patience = shelf, patience
+    def __init__(self, partition: ResponsePartition, patience: float) -> None:
+        self._partition, self._patience = partition, patience
         self._waiting: list[Generation] = []
         self._last = time.monotonic()
         self._shards = 0
@@ -174,17 +174,17 @@ class _Keeper:
 
     def _store(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._shelf.append(waiting)
+        self._partition.append(waiting)
         self._last = time.monotonic()
         self._shards += 1
         if self._shards % _MANY_SHARDS == 0:
-            self._shelf.compact()
+            self._partition.compact()
 
     def close(self) -> None:
         if self._waiting:
             self._store()
         if self._shards > 1:
-            self._shelf.compact()
+            self._partition.compact()
 
 
 def conversation_id(request: ChatRequest) -> bytes:

@@ -35,7 +35,7 @@ def published_order(question: str) -> tuple[bool, ...]:
     return (was_switched(question),)
 
 
-class Contest(NamedTuple):
+class Comparison(NamedTuple):
     """One model's answer to a question, and the baseline's."""
 
     model: str
@@ -52,15 +52,15 @@ class Outcome:
     `games` holds the comparison of each order asked, True where the model's answer was shown first.
     """
 
-    contest: Contest
+    comparison: Comparison
     win: float | None
     why: str | None
     games: Mapping[bool, Compared]
 
 
-def contests(
+def comparisons(
     answers: Sequence[Answers], baseline: Answers, questions: Mapping[str, str]
-) -> list[Contest]:
+) -> list[Comparison]:
     """Return the contests of every model on every question that it and the baseline answered.
 
     Args:
@@ -84,20 +84,20 @@ def contests(
                 "questions and baseline belong together."
             )
     return [
-        Contest(one.model, name, text, one.texts[name], baseline.texts[name])
+        Comparison(one.model, name, text, one.texts[name], baseline.texts[name])
         for one in answers
         for name, text in questions.items()
         if name in one.texts
     ]
 
 
-def pairs_of(asked: Sequence[Contest], judge: PairJudge, orders: Orders) -> list[Pair]:
+def pairs_of(asked: Sequence[Comparison], judge: PairJudge, orders: Orders) -> list[Pair]:
     """Return the pairs that the judge must compare, none for equal answers."""
-    return [pair for contest in asked for _, pair in _games(contest, judge, orders)]
+    return [pair for comparison in asked for _, pair in _games(comparison, judge, orders)]
 
 
 def held(
-    asked: Sequence[Contest],
+    asked: Sequence[Comparison],
     judge: PairJudge,
     store: Store,
     *,
@@ -111,25 +111,27 @@ def held(
     """
     compared = iter(judge.compare(pairs_of(asked, judge, orders), store, told))
     return [
-        _outcome(contest, {first: next(compared) for first, _ in _games(contest, judge, orders)})
-        for contest in asked
+        _outcome(
+            comparison, {first: next(compared) for first, _ in _games(comparison, judge, orders)}
+        )
+        for comparison in asked
     ]
 
 
-def _games(contest: Contest, judge: PairJudge, orders: Orders) -> list[tuple[bool, Pair]]:
-    if contest.answer == contest.baseline:
+def _games(comparison: Comparison, judge: PairJudge, orders: Orders) -> list[tuple[bool, Pair]]:
+    if comparison.answer == comparison.baseline:
         return []
-    shown = orders(contest.question)[:1] if judge.symmetric else orders(contest.question)
-    question, mine, theirs = contest.question, contest.answer, contest.baseline
+    shown = orders(comparison.question)[:1] if judge.symmetric else orders(comparison.question)
+    question, mine, theirs = comparison.question, comparison.answer, comparison.baseline
     return [
         (first, Pair(question, mine, theirs) if first else Pair(question, theirs, mine))
         for first in shown
     ]
 
 
-def _outcome(contest: Contest, games: Mapping[bool, Compared]) -> Outcome:
+def _outcome(comparison: Comparison, games: Mapping[bool, Compared]) -> Outcome:
     if not games:
-        return Outcome(contest, 0.5, None, games)
+        return Outcome(comparison, 0.5, None, games)
     wins = [
         None if one.share is None else one.share if model_first else 1 - one.share
         for model_first, one in games.items()
@@ -137,13 +139,13 @@ def _outcome(contest: Contest, games: Mapping[bool, Compared]) -> Outcome:
     known = [win for win in wins if win is not None]
     if len(known) < len(wins):
         why = next(one.why for one in games.values() if one.share is None)
-        return Outcome(contest, None, why, games)
-    return Outcome(contest, sum(known) / len(known), None, games)
+        return Outcome(comparison, None, why, games)
+    return Outcome(comparison, sum(known) / len(known), None, games)
 
 
 def missing_reasons(outcomes: Sequence[Outcome], model: str, questions: int) -> Counter[str]:
     """Return how many of a model's questions have no win, by reason."""
-    own = [one for one in outcomes if one.contest.model == model]
+    own = [one for one in outcomes if one.comparison.model == model]
     reasons = Counter(one.why or "" for one in own if one.win is None)
     if questions > len(own):
         reasons["without an answer"] = questions - len(own)

@@ -9,7 +9,7 @@ from preceptor.benchmarks.alpaca_eval.judge import judge_alpaca_eval, usual_orde
 from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.arena_hard.judge import GameJudge, game_pairs, judge_arena_hard
 from preceptor.benchmarks.cached_chat import Cost, Told
-from preceptor.benchmarks.comparisons import Orders, both_orders, contests, pairs_of
+from preceptor.benchmarks.comparisons import Orders, both_orders, comparisons, pairs_of
 from preceptor.benchmarks.pairwise import PairJudge
 from preceptor.benchmarks.questions import QuestionSet
 from preceptor.benchmarks.verdicts import Judged
@@ -29,7 +29,7 @@ def judging_cost(
     orders: Orders | None = None,
 ) -> Cost:
     """Return what `judge_answers` would take, without asking anything."""
-    asked = contests(answers, questions.baseline, questions.questions)
+    asked = comparisons(answers, questions.baseline, questions.questions)
     if isinstance(judge, GameJudge):
         return judge.cost(game_pairs(asked), store)
     if questions.benchmark == "arena_hard":

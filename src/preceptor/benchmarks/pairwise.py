@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from preceptor.benchmarks.cached_chat import (
     NO_LOG_PROBABILITIES,
     Answer,
-    AskedOnce,
+    CachedChat,
     Cost,
     Told,
 )
@@ -84,7 +84,7 @@ class ChoiceJudge:
         self, model: Judge, prompt: PairPrompt = CHOICE_PROMPT, *, written: bool = False
     ) -> None:
         self.model, self.prompt, self.written = model, prompt, written
-        self._asked = AskedOnce(
+        self._asked = CachedChat(
             lambda: model.chat,
             self.identity(),
             who=f"The judge '{model.options.model}'",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from preceptor.benchmarks.alpaca_eval.score import win_of
 from preceptor.benchmarks.answer_files import listed
 from preceptor.benchmarks.cached_chat import Told
-from preceptor.benchmarks.comparisons import Contest, both_orders, first_place_share, held
+from preceptor.benchmarks.comparisons import Comparison, both_orders, first_place_share, held
 from preceptor.benchmarks.judge_agreement import (
     JudgeAgreement,
     Verdict,
@@ -23,7 +23,7 @@ from preceptor.benchmarks.pairwise import PairJudge
 from preceptor.errors import DataError
 from preceptor.store.store import Store
 
-Decided = tuple[Contest, float]
+Decided = tuple[Comparison, float]
 """A contest, and the model's share of the win in 0..1 by the trusted judge."""
 
 
@@ -60,7 +60,7 @@ def read_decided(paths: Sequence[str | Path]) -> list[Decided]:
             where = f"'{path}', row {place}"
             question = text_of(row, "instruction", where)
             model = text_of(row, "generator_2", where)
-            found.append((Contest(model, question, question, answer, baseline), win))
+            found.append((Comparison(model, question, question, answer, baseline), win))
     if not found:
         raise DataError(
             "No row has both answers and a preference: expected AlpacaEval annotations (instruction, "
@@ -91,15 +91,15 @@ def rejudge(
         ModelError: the judge cannot be asked; what was answered is stored.
     """
     outcomes = held(
-        [contest for contest, _ in decided], judge, store, orders=both_orders, told=told
+        [comparison for comparison, _ in decided], judge, store, orders=both_orders, told=told
     )
     judged, floor = [], []
-    for (contest, trusted), outcome in zip(decided, outcomes, strict=True):
+    for (comparison, trusted), outcome in zip(decided, outcomes, strict=True):
         if outcome.win is None:
             continue
-        longer = longer_wins(contest.answer, contest.baseline)
-        judged.append(Verdict(contest.model, contest.question, trusted, outcome.win))
-        floor.append(Verdict(contest.model, contest.question, trusted, longer))
+        longer = longer_wins(comparison.answer, comparison.baseline)
+        judged.append(Verdict(comparison.model, comparison.question, trusted, outcome.win))
+        floor.append(Verdict(comparison.model, comparison.question, trusted, longer))
     return Rejudged(
         judge_agreement(judged, seed=seed),
         judge_agreement(floor, seed=seed),

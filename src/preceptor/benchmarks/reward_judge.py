@@ -54,18 +54,18 @@ class RewardJudge:
     ) -> list[Compared]:
         """Return a comparison for each pair, scoring what is not stored."""
         texts = _responses(pairs)
-        shelf = store.scores(self.scorer.identity())
-        known = set(shelf.keys().tolist())
+        partition = store.scores(self.scorer.identity())
+        known = set(partition.keys().tolist())
         lacking = [response for key, response in texts.items() if key not in known]
         done = len(texts) - len(lacking)
         for batch in self.scorer.score(lacking) if lacking else ():
-            shelf.append(batch)
+            partition.append(batch)
             done += len(batch)
             if told is not None:
                 told(done, len(texts))
         if lacking:
-            shelf.compact()
-        columns = shelf.columns(list(texts), ["score"])
+            partition.compact()
+        columns = partition.columns(list(texts), ["score"])
         rewards = dict(zip(texts, columns["score"].tolist(), strict=True))
         return [_by_rewards(*(rewards[key] for key in _keys(pair))) for pair in pairs]
 

@@ -58,13 +58,13 @@ def ability(model: str, against: str | None, json_path: str | None, **given: Any
         ability_changes,
         measure_ability,
     )
-    from preceptor.config.base import Machine
+    from preceptor.config.base import Runtime
 
-    machine = Machine(device=given["device"])
+    runtime = Runtime(device=given["device"])
     options = AbilityOptions(
         limit=given["limit"],
-        device=machine.resolved_device(),
-        dtype=machine.resolved_dtype("auto"),
+        device=runtime.resolved_device(),
+        dtype=runtime.resolved_dtype("auto"),
         batch_size=given["batch"],
         chat_template=given["chat_template"],
         task_folder=given["task_folder"],

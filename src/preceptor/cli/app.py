@@ -16,20 +16,20 @@ from preceptor.cli.list import teachers
 from preceptor.cli.options import (
     column_options,
     endpoint_options,
-    machine_options,
     output_options,
     ranking_options,
+    runtime_options,
 )
 from preceptor.cli.output import console, keep_command, progress_on, put, typed_command
 from preceptor.cli.report import report
 from preceptor.cli.studies import published
 from preceptor.cli.threads import load_numpy
 from preceptor.cli.train import train
-from preceptor.cli.validate import plan_loop, run_loop
+from preceptor.cli.validate import plan_validation, run_loop
 from preceptor.errors import PreceptorError
 
 if TYPE_CHECKING:
-    from preceptor.config.base import Machine
+    from preceptor.config.base import Runtime
     from preceptor.config.study import Study
     from preceptor.pipeline.rank import Outcome
     from preceptor.ranking.result import Ranking
@@ -83,12 +83,12 @@ _COLUMN_FIELDS = (
 @ranking_options
 @endpoint_options
 @column_options
-@machine_options
+@runtime_options
 @output_options
 def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
     """Rank the teachers whose RESPONSES these are for a base model."""
-    study, machine = _study(given)
-    _run(study, machine, (json_path, csv_path, html_path))
+    study, runtime = _study(given)
+    _run(study, runtime, (json_path, csv_path, html_path))
 
 
 @cli.command()
@@ -108,9 +108,9 @@ def run(
 
     file = StudyFile.read(study_file)
     if file.study.train is not None:
-        run_loop(file.study, file.machine, (json_path, csv_path, html_path))
+        run_loop(file.study, file.runtime, (json_path, csv_path, html_path))
         return
-    _run(file.study, file.machine, (json_path, csv_path, html_path))
+    _run(file.study, file.runtime, (json_path, csv_path, html_path))
 
 
 @cli.command()
@@ -119,13 +119,13 @@ def plan(study_file: str) -> None:
     """Print what a study file would take, without computing anything."""
     from preceptor import api
     from preceptor.config.study import StudyFile
-    from preceptor.report.estimate import print_outlook
+    from preceptor.report.estimate import print_estimate
 
     file = StudyFile.read(study_file)
-    outlook = api.plan(file.study, file.machine)
-    print_outlook(console(), outlook)
+    estimate = api.plan(file.study, file.runtime)
+    print_estimate(console(), estimate)
     if file.study.train is not None:
-        plan_loop(file.study, file.machine, outlook)
+        plan_validation(file.study, file.runtime, estimate)
 
 
 @cli.command()
@@ -135,19 +135,19 @@ def show(identity: str | None, store: str) -> None:
     """Explain what a store holds: all identities, or one by the start of its name."""
     from preceptor.store.store import Store
 
-    shelves = {shelf.identity.digest: shelf for shelf in Store(store).shelves()}
-    if not shelves:
+    partitions = {partition.identity.digest: partition for partition in Store(store).partitions()}
+    if not partitions:
         click.echo(f"The store '{store}' holds nothing.")
-    found = [digest for digest in shelves if digest.startswith(identity or "")]
-    if shelves and not found:
+    found = [digest for digest in partitions if digest.startswith(identity or "")]
+    if partitions and not found:
         raise click.ClickException(
-            f"No identity in '{store}' starts with '{identity}'. It holds: {', '.join(shelves)}."
+            f"No identity in '{store}' starts with '{identity}'. It holds: {', '.join(partitions)}."
         )
     for digest in found:
-        shelf = shelves[digest]
-        click.echo(f"{shelf.kind}/{digest}  {len(shelf.keys()):,} rows")
+        partition = partitions[digest]
+        click.echo(f"{partition.kind}/{digest}  {len(partition.keys()):,} rows")
         if identity:
-            spec = {"spec": shelf.identity.spec, "recorded": dict(shelf.recorded)}
+            spec = {"spec": partition.identity.spec, "recorded": dict(partition.recorded)}
             click.echo(json.dumps(spec, indent=2, ensure_ascii=True))
 
 
@@ -161,7 +161,7 @@ def forget(identity: str, store: str) -> None:
     """
     from preceptor.store.store import Store
 
-    found = [s for s in Store(store).shelves() if s.identity.digest.startswith(identity)]
+    found = [s for s in Store(store).partitions() if s.identity.digest.startswith(identity)]
     if len(found) != 1:
         raise click.ClickException(
             f"{len(found)} identities in '{store}' start with '{identity}': expected one. "
@@ -180,7 +180,7 @@ def reward_models() -> None:
 
 
 @cli.command()
-@machine_options
+@runtime_options
 @output_options
 def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
     """Rank six small teachers for gemma-3-270m, with everything real and nothing downloaded."""
@@ -188,13 +188,13 @@ def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **g
     from preceptor import api
     from preceptor.demo import GEMMA_NOTICE, demo_files, gemma_gguf
 
-    machine = {name: given[name] for name in ("store", "device", "token_budget", "keep_tokens")}
-    study, where = api.study_of(demo_files(), students=[str(gemma_gguf())], **machine)
+    runtime = {name: given[name] for name in ("store", "device", "token_budget", "keep_tokens")}
+    study, where = api.study_of(demo_files(), students=[str(gemma_gguf())], **runtime)
     click.echo(GEMMA_NOTICE, err=True)
     _run(study, where, (json_path, csv_path, html_path))
 
 
-def _study(given: dict[str, Any]) -> "tuple[Study, Machine]":
+def _study(given: dict[str, Any]) -> "tuple[Study, Runtime]":
     load_numpy()
     from preceptor import api
     from preceptor.data.layouts import ReadOptions
@@ -206,7 +206,7 @@ def _study(given: dict[str, Any]) -> "tuple[Study, Machine]":
     return api.study_of(given.pop("responses"), columns=ReadOptions(**columns), **given)
 
 
-def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> None:
+def _run(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) -> None:
     from rich.console import Console
 
     from preceptor.pipeline import load as opening
@@ -215,15 +215,15 @@ def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> N
     from preceptor.report.terminal import print_lines, print_orders, print_ranking
 
     aside = Console(stderr=True)
-    source = opening.source_of(study, machine)
+    source = opening.source_of(study, runtime)
     # Before anything is paid for: a file may be read otherwise than was meant.
     print_lines(aside, described(source))
     found: list[Outcome] = []
     try:
         with progress_on(aside) as shown:
-            data = opening.open_data(study, machine, shown, source=source)
+            data = opening.open_data(study, runtime, shown, source=source)
             print_lines(aside, rewards_of(data))
-            for outcome in runner.outcomes(data, study, machine, shown):
+            for outcome in runner.outcomes(data, study, runtime, shown):
                 found.append(outcome)
     finally:
         # Also when a later one fails: what is done was paid for.
@@ -243,7 +243,7 @@ def _run(study: "Study", machine: "Machine", outputs: Sequence[str | None]) -> N
         from preceptor.report.build import report_of
         from preceptor.report.page import page
 
-        put(html_path, page(report_of(found, machine, command=typed_command())))
+        put(html_path, page(report_of(found, runtime, command=typed_command())))
 
 
 def _csv(rankings: "list[Ranking]") -> str:

@@ -142,15 +142,15 @@ def pair_judge(given: Given) -> "PairJudge":
         served_model,
     )
     from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
-    from preceptor.config.base import Machine
+    from preceptor.config.base import Runtime
     from preceptor.config.judges import judge_repository
     from preceptor.scorers.judge import LocalModel
     from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
 
     if bool(given["judge"]) == bool(given["judge_reward_model"]):
         raise StudyError("Name one judge: --judge MODEL or --judge-reward-model ID.")
-    machine = Machine(device=given["device"])
-    device, dtype = machine.resolved_device(), machine.resolved_dtype("auto")
+    runtime = Runtime(device=given["device"])
+    device, dtype = runtime.resolved_device(), runtime.resolved_dtype("auto")
     if given["judge_reward_model"]:
         options = RewardModelOptions(given["judge_reward_model"], dtype=dtype)
         judge = RewardJudge(RewardModel(options, device=device))

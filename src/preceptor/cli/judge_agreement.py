@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 def measure_judge(files: Sequence[Path], given: Given, json_path: str | None) -> None:
     """Print, or write as JSON, how the named judge agrees with the one behind the annotations."""
     from preceptor.benchmarks.answer_files import Answers
-    from preceptor.benchmarks.comparisons import Contest, both_orders, pairs_of
+    from preceptor.benchmarks.comparisons import Comparison, both_orders, pairs_of
     from preceptor.benchmarks.questions import QuestionSet
     from preceptor.benchmarks.rejudging import read_decided, rejudge
     from preceptor.store.store import Store
 
     decided = read_decided(files)
-    texts = {contest.question: contest.question for contest, _ in decided}
+    texts = {comparison.question: comparison.question for comparison, _ in decided}
     drawn = QuestionSet("alpaca_eval", texts, Answers("alpaca_eval", "", {})).drawn(given["limit"])
     decided = [one for one in decided if one[0].question in drawn.questions]
     judge, store = pair_judge(given), Store(given["store"])
-    asked: list[Contest] = [contest for contest, _ in decided]
+    asked: list[Comparison] = [comparison for comparison, _ in decided]
     cost = judge.cost(pairs_of(asked, judge, both_orders), store)
     click.echo(worded("judge agreement", judge.name, cost), err=True)
     if given["estimate"]:

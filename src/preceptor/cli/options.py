@@ -172,7 +172,7 @@ column_options = group(
     ),
 )
 
-machine_options = group(
+runtime_options = group(
     click.option(
         "--store",
         default=".preceptor",

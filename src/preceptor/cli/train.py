@@ -12,7 +12,7 @@ from preceptor.cli.options import group
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from preceptor.config.base import Machine
+    from preceptor.config.base import Runtime
     from preceptor.config.recipe import Recipe
     from preceptor.engines.models import LocatedModel
     from preceptor.finetuning.trainer import Moment, Watch
@@ -140,7 +140,7 @@ def train(data: tuple[str, ...], tool: str | None, **given: Any) -> None:
 
     The defaults are the paper's (table 5). Run the same command again to go on after an interruption.
     """
-    from preceptor.config.base import Machine
+    from preceptor.config.base import Runtime
     from preceptor.engines.models import locate
 
     place = {
@@ -154,7 +154,7 @@ def train(data: tuple[str, ...], tool: str | None, **given: Any) -> None:
         return
     if place["devices"] and not place["dry_run"]:
         raise click.UsageError("--devices is for --dry-run and --export; a launcher sets it here.")
-    _train(data, located, recipe, machine=Machine(device=place["device"]), place=place)
+    _train(data, located, recipe, runtime=Runtime(device=place["device"]), place=place)
 
 
 def _recipe(given: dict[str, Any]) -> "Recipe":
@@ -196,14 +196,14 @@ def _train(
     located: "LocatedModel",
     recipe: "Recipe",
     *,
-    machine: "Machine",
+    runtime: "Runtime",
     place: dict[str, Any],
 ) -> None:
     from rich.console import Console
 
     from preceptor.finetuning.checkpoint import TrainingFolder
     from preceptor.finetuning.dataset import read_conversations
-    from preceptor.finetuning.estimate import outlook_of, require_room
+    from preceptor.finetuning.estimate import estimate_of, require_room
     from preceptor.finetuning.finetune import carry_out
     from preceptor.finetuning.prepared import devices, is_main_process, prepare
     from preceptor.report.terminal import print_lines
@@ -213,14 +213,14 @@ def _train(
     aside = Console(stderr=True, quiet=not is_main_process())
     conversations = read_conversations(data)
     print_lines(aside, conversations.problems)
-    prepared = prepare(located, conversations, recipe, machine=machine, devices=together)
-    outlook = outlook_of(prepared, conversations.left_out, devices=together)
-    print_lines(aside, outlook.lines())
+    prepared = prepare(located, conversations, recipe, runtime=runtime, devices=together)
+    estimate = estimate_of(prepared, conversations.left_out, devices=together)
+    print_lines(aside, estimate.lines())
     if place["dry_run"]:
         return
     if TrainingFolder(output).finished(prepared.identity) is None:
-        require_room(outlook, output)
-    with _watching(aside, outlook.steps.total) as watch:
+        require_room(estimate, output)
+    with _watching(aside, estimate.steps.total) as watch:
         tuned = carry_out(prepared, output, watch=watch)
     if is_main_process():
         how = "was tuned before; nothing to do" if tuned.stored else f"took {tuned.seconds:,.0f} s"

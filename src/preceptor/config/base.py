@@ -1,6 +1,6 @@
 """What every table of a study file shares, and the machine it is asked on.
 
-`Machine` is everything that changes no answer, and never enters an identity. A table is frozen, refuses
+`Runtime` is everything that changes no answer, and never enters an identity. A table is frozen, refuses
 unknown fields, and what contradicts itself is refused when the file is read and not after an hour.
 """
 
@@ -27,7 +27,7 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Machine(Table):
+class Runtime(Table):
     """Where it runs; nothing here changes an answer."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
@@ -53,7 +53,7 @@ class Machine(Table):
             raise StudyError(
                 f"Nothing says where '{model}' is served; known are "
                 f"{', '.join(self.endpoints) or 'no endpoints'}. Give its url in a study's "
-                f'[machine.endpoints."{model}"], or --judge-url URL for a judge.'
+                f'[runtime.endpoints."{model}"], or --judge-url URL for a judge.'
             )
         return self.endpoints[model]
 
@@ -96,9 +96,9 @@ class ModelTable(Table):
         """The label in tables: the Hub id, or the last part of a path."""
         return Path(self.model).name if os.path.exists(self.model) else self.model
 
-    def resolved_dtype(self, machine: Machine) -> str:
+    def resolved_dtype(self, runtime: Runtime) -> str:
         """Return the data type that `auto` means on this machine."""
-        return machine.resolved_dtype(self.dtype)
+        return runtime.resolved_dtype(self.dtype)
 
 
 def usable(check: Callable[[], object]) -> None:

@@ -62,7 +62,7 @@ class ChatJudge(ModelTable):
     model: str = Field(description="Preset, Hub id, local folder, or the name as served.")
     max_length: int = Field(8192, ge=2, description="Tokens of question and both answers.")
     engine: Literal["transformers", "openai"] = Field(
-        "transformers", description="Run here, or served (see [machine.endpoints])."
+        "transformers", description="Run here, or served (see [runtime.endpoints])."
     )
     prompt: str | None = Field(None, description="File with the judge's prompt; by default ours.")
     written: bool = Field(

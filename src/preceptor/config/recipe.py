@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from preceptor.config.base import Machine, Table
+from preceptor.config.base import Runtime, Table
 from preceptor.errors import StudyError
 
 OPTIMIZER = "adamw_torch"
@@ -90,9 +90,9 @@ class Recipe(Table):
             )
         return self
 
-    def on(self, machine: Machine) -> "Recipe":
+    def on(self, runtime: Runtime) -> "Recipe":
         """Return the recipe with the data type that `auto` means on this machine."""
-        dtype = "bfloat16" if machine.resolved_dtype(self.dtype) == "bfloat16" else "float32"
+        dtype = "bfloat16" if runtime.resolved_dtype(self.dtype) == "bfloat16" else "float32"
         return self.model_copy(update={"dtype": dtype})
 
     def identity(self) -> dict[str, object]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import Machine, ModelTable, Table, usable
+from preceptor.config.base import ModelTable, Runtime, Table, usable
 from preceptor.config.reward_models import PRESETS
 from preceptor.scorers.judge import JudgeOptions, LocalModel
 from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC
@@ -50,14 +50,14 @@ class ModelReward(ModelTable):
     def _without_presets(cls, value: str) -> str:
         return PRESETS[value].model if value in PRESETS else value
 
-    def options(self, machine: Machine) -> RewardModelOptions:
+    def options(self, runtime: Runtime) -> RewardModelOptions:
         """Return what the reward scorer must know, with `auto` resolved."""
         return RewardModelOptions(
             model=self.model,
             revision=self.revision,
             template=self.template,
             max_length=self.max_length,
-            dtype=self.resolved_dtype(machine),
+            dtype=self.resolved_dtype(runtime),
             remote_code=self.remote_code,
         )
 
@@ -87,7 +87,7 @@ class JudgeReward(ModelTable):
     kind: Literal["judge"] = "judge"
     model: str = Field(description="Name as served, or the model to run here.")
     engine: Literal["openai", "transformers"] = Field(
-        "openai", description="A served model (see [machine.endpoints]), or one run here."
+        "openai", description="A served model (see [runtime.endpoints]), or one run here."
     )
     rubric: str = Field(DEFAULT_RUBRIC, description="What the judge is to look at.")
     scale: tuple[int, int] = Field((1, 10), description="The lowest and the highest number.")
@@ -119,13 +119,13 @@ class JudgeReward(ModelTable):
             log_probabilities=self.log_probabilities,
         )
 
-    def local(self, machine: Machine) -> LocalModel:
+    def local(self, runtime: Runtime) -> LocalModel:
         """Return how the model is run in this process."""
         return LocalModel(
             template=self.template,
             max_length=self.max_length,
-            dtype=self.resolved_dtype(machine),
-            device=machine.resolved_device(),
+            dtype=self.resolved_dtype(runtime),
+            device=runtime.resolved_device(),
         )
 
 

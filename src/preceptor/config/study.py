@@ -1,6 +1,6 @@
 """The whole question: data, teachers, students, yardsticks.
 
-Everything in `Study` bears on the answer; what does not is `Machine`. Both are read from one TOML file,
+Everything in `Study` bears on the answer; what does not is `Runtime`. Both are read from one TOML file,
 unknown fields are refused, and what contradicts itself is refused when the file is read and not after an
 hour.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import Machine, ModelTable, Table, checked
+from preceptor.config.base import ModelTable, Runtime, Table, checked
 from preceptor.config.finetune import Evaluate, RewardJudge, Train
 from preceptor.config.rewards import ModelReward, Reward
 from preceptor.config.teachers import Derived, Teacher
@@ -50,14 +50,14 @@ class Data(Table):
 class Student(ModelTable):
     """A base model, and how it reads a response."""
 
-    def options(self, machine: Machine, *, include_end_of_turn: bool) -> StudentOptions:
+    def options(self, runtime: Runtime, *, include_end_of_turn: bool) -> StudentOptions:
         """Return what the likelihood scorer must know, with `auto` resolved."""
         return StudentOptions(
             model=self.model,
             revision=self.revision,
             template=self.template,
             max_length=self.max_length,
-            dtype=self.resolved_dtype(machine),
+            dtype=self.resolved_dtype(runtime),
             include_end_of_turn=include_end_of_turn,
         )
 
@@ -181,10 +181,10 @@ class Study(Table):
 
 
 class StudyFile(Table):
-    """A study file: the tables of `Study`, and `[machine]`."""
+    """A study file: the tables of `Study`, and `[runtime]`."""
 
     study: Study
-    machine: Machine
+    runtime: Runtime
 
     @classmethod
     def read(cls, path: str | Path) -> "StudyFile":
@@ -200,8 +200,8 @@ class StudyFile(Table):
             raise StudyError(f"Cannot read the study '{file}': {error.strerror}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise StudyError(f"'{file}' is not valid TOML: {error}.") from error
-        machine = tables.pop("machine", {})
+        runtime = tables.pop("runtime", {})
         return cls(
             study=checked(Study, tables, where=str(file)),
-            machine=checked(Machine, machine, where=f"{file} [machine]"),
+            runtime=checked(Runtime, runtime, where=f"{file} [runtime]"),
         )

@@ -28,7 +28,7 @@ class Teacher(ModelTable):
     label: str | None = Field(None, min_length=1, description="What tables call it.")
     engine: Literal["transformers", "vllm", "openai", "fake"] = Field(
         "transformers",
-        description="Run here by transformers or vLLM, asked over HTTP (see [machine.endpoints]), or "
+        description="Run here by transformers or vLLM, asked over HTTP (see [runtime.endpoints]), or "
         "made up.",
     )
     api: Literal["chat", "completions"] = Field(
@@ -82,7 +82,7 @@ class Teacher(ModelTable):
         if entry and entry.hosted and self.engine in ("transformers", "vllm"):
             raise ValueError(
                 f"'{self.model}' is only served by its maker: set engine = 'openai' and give its url in "
-                "[machine.endpoints]"
+                "[runtime.endpoints]"
             )
         if self.samples_per_request > 1 and self.engine != "openai":
             raise ValueError(

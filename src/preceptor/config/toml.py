@@ -15,7 +15,7 @@ _TAG = "kind"
 
 
 def study_text(study: Study) -> str:
-    """Return the tables of a study file, without `[machine]`; `StudyFile.read` gives an equal study.
+    """Return the tables of a study file, without `[runtime]`; `StudyFile.read` gives an equal study.
 
     Raises:
         StudyError: a rule holds a null in a list, which TOML cannot say.

@@ -1,4 +1,4 @@
-"""Gather the roster: one pass over the data, in several processes where the data are large.
+"""Gather the response table: one pass over the data, in several processes where the data are large.
 
 Each process reads whole files and sends back columns without texts. Files of one teacher stay together, so
 that its samples are numbered as in one pass; where that cannot be known beforehand and turns out to matter,
@@ -24,7 +24,7 @@ import numpy as np
 
 from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
-from preceptor.data.table import Roster
+from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError
 from preceptor.scorers.base import Scorer
 from preceptor.scorers.column import ColumnScorer
@@ -66,9 +66,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Gathered:
-    """The roster, and what could not be read: how many rows of each file, and the first of them."""
+    """The response table, and what could not be read: how many rows of each file, and the first of them."""
 
-    roster: Roster
+    table: ResponseTable
     skipped: Mapping[str, int]
     problems: Sequence[Problem]
 
@@ -83,7 +83,7 @@ class _Part:
 
 
 def gather(source: Source, scorer: Scorer | None, *, asked: Sequence[bytes] = ()) -> Gathered:
-    """Return the roster of all responses, with the measure of a scorer that costs nothing.
+    """Return the response table of all responses, with the measure of a scorer that costs nothing.
 
     `asked` are ids of instructions that belong to the comparison even if nobody answered them.
 
@@ -103,7 +103,7 @@ def gather(source: Source, scorer: Scorer | None, *, asked: Sequence[bytes] = ()
     for identity in asked:
         columns.instructions.setdefault(identity, len(columns.instructions))
     skipped = {path: count for part in parts for path, count in part.skipped.items()}
-    return Gathered(columns.roster(), skipped, [p for part in parts for p in part.problems])
+    return Gathered(columns.table(), skipped, [p for part in parts for p in part.problems])
 
 
 def _read(source: Source, scorer: Scorer | None) -> _Part:
@@ -210,7 +210,7 @@ def _overlap(parts: Sequence[_Part]) -> bool:
 
 
 class _Columns:
-    """The roster under construction."""
+    """The response table under construction."""
 
     def __init__(self, measures: Sequence[str]) -> None:
         self.teachers: dict[str, int] = {}
@@ -288,8 +288,8 @@ class _Columns:
             if missing:
                 self.dropped.setdefault(name, Counter())["missing"] += missing
 
-    def roster(self) -> Roster:
-        """Return the roster; instructions go by their ids, so that the order of files is nothing."""
+    def table(self) -> ResponseTable:
+        """Return the response table; instructions go by their ids, so that the order of files is nothing."""
         self._missing()
         kind = np.dtype((np.void, KEY_BYTES))
         ids = sorted(self.instructions)
@@ -300,7 +300,7 @@ class _Columns:
         category = np.full(len(ids), -1, np.int32)
         for instruction, name in self.categories.items():
             category[place[instruction]] = code[name]
-        return Roster(
+        return ResponseTable(
             teachers=tuple(self.teachers),
             instructions=np.frombuffer(b"".join(ids), dtype=kind),
             teacher=np.frombuffer(self.teacher, dtype=np.int32),

@@ -1,4 +1,4 @@
-"""The roster: who answered which instruction with which text, as columns without the texts.
+"""The response table: who answered which instruction with which text, as columns without the texts.
 
 Two million responses so cost a few dozen bytes each; texts are read again, a part at a time, only where
 something must be computed. What cannot be compared (no output, no reward) is counted per teacher and reason.
@@ -25,7 +25,7 @@ _MANY = 8
 
 
 @dataclass(frozen=True)
-class Roster:
+class ResponseTable:
     """Responses as columns of equal length, one row for each that can be compared.
 
     `teacher` and `instruction` index `teachers` and `instructions` (16-byte ids, (instructions,)); `keys`
@@ -104,8 +104,8 @@ class Roster:
 
     def with_teacher(
         self, name: str, rows: NDArray[np.intp], dropped: Mapping[str, int]
-    ) -> "Roster":
-        """Return a roster in which these rows, one for each instruction at most, also are a teacher's.
+    ) -> "ResponseTable":
+        """Return a table in which these rows, one for each instruction at most, also are a teacher's.
 
         `dropped` counts by reason for which instructions it has no response.
         """
@@ -149,13 +149,13 @@ def drawn(ids: Sequence[bytes], seed: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The part of a roster that is compared.
+    """The part of a response table that is compared.
 
-    `rows` index the roster, `taken` the instructions in ascending order; `asked` is how many instructions
+    `rows` index the table, `taken` the instructions in ascending order; `asked` is how many instructions
     the comparison was meant to cover.
     """
 
-    roster: Roster
+    table: ResponseTable
     rows: NDArray[np.intp]
     taken: NDArray[np.intp]
     asked: int
@@ -163,7 +163,7 @@ class Choice:
     @property
     def keys(self) -> Keys:
         """The responses' keys, one for each row."""
-        return self.roster.keys[self.rows]
+        return self.table.keys[self.rows]
 
     @cached_property
     def distinct(self) -> Keys:
@@ -184,9 +184,9 @@ class Choice:
 
     def averaged(self, values: Array) -> Array:
         """Return values (rows,) averaged over samples, (teachers, instructions); NaN is no data."""
-        shape = (len(self.roster.teachers), len(self.taken))
-        column = np.searchsorted(self.taken, self.roster.instruction[self.rows])
-        place = self.roster.teacher[self.rows].astype(np.int64) * shape[1] + column
+        shape = (len(self.table.teachers), len(self.taken))
+        column = np.searchsorted(self.taken, self.table.instruction[self.rows])
+        place = self.table.teacher[self.rows].astype(np.int64) * shape[1] + column
         number = np.bincount(place, minlength=shape[0] * shape[1])
         total = np.bincount(place, weights=values, minlength=shape[0] * shape[1])
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -197,9 +197,9 @@ class Choice:
 
         `notes` holds, by place in `rows`, why a row has no score.
         """
-        found = {teacher: Counter(reasons) for teacher, reasons in self.roster.dropped.items()}
+        found = {teacher: Counter(reasons) for teacher, reasons in self.table.dropped.items()}
         for place, note in notes.items():
-            found[self.roster.teachers[self.roster.teacher[self.rows[place]]]][note] += 1
+            found[self.table.teachers[self.table.teacher[self.rows[place]]]][note] += 1
         return {teacher: dict(counter) for teacher, counter in found.items()}
 
 

@@ -27,7 +27,7 @@ _HEAD_TILE_BYTES = _GIB // 4
 
 
 @dataclass(frozen=True)
-class Outlook:
+class CostEstimate:
     """What a tuning would take. Bytes of memory are for one device that holds all weights.
 
     Sharding (FSDP, ZeRO) divides weights, gradients and moments by the devices, not the activations.
@@ -63,14 +63,16 @@ class Outlook:
         return told + ([f"caution: {self.caution}"] if self.caution else [])
 
 
-def outlook_of(prepared: Prepared, left_out: Mapping[str, int], *, devices: int = 1) -> Outlook:
+def estimate_of(
+    prepared: Prepared, left_out: Mapping[str, int], *, devices: int = 1
+) -> CostEstimate:
     """Return what a prepared tuning would take; `left_out` counts what was not read.
 
     ModelError where the student's config cannot be used.
     """
     size = size_of(prepared.student, prepared.recipe)
     rows = prepared.rows
-    return Outlook(
+    return CostEstimate(
         rows=len(rows.rows),
         tokens=rows.tokens,
         trained_tokens=rows.trained_tokens,
@@ -113,7 +115,7 @@ def disk_of(recipe: Recipe, size: Size, *, steps: Steps) -> int:
     return min(3, saved) * checkpoint + max(model, whole)
 
 
-def require_room(outlook: Outlook, output: Path) -> None:
+def require_room(estimate: CostEstimate, output: Path) -> None:
     """Check that the disk has room for the checkpoints and the model.
 
     Raises:
@@ -121,8 +123,8 @@ def require_room(outlook: Outlook, output: Path) -> None:
     """
     place = next(path for path in (output, *output.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
-    if free < outlook.disk:
+    if free < estimate.disk:
         raise StudyError(
             f"The disk of {output} has {free / _GIB:,.1f} GiB free, and checkpoints and model take up to "
-            f"{outlook.disk / _GIB:,.1f} GiB. Free space, choose another output folder, or train with lora."
+            f"{estimate.disk / _GIB:,.1f} GiB. Free space, choose another output folder, or train with lora."
         )

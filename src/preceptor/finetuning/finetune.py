@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import Recipe, warmup_caution
 from preceptor.engines.models import LocatedModel, require_device
 from preceptor.engines.packed.cpu.memory import is_out_of_memory
@@ -58,7 +58,7 @@ def tune(
     recipe: Recipe,
     *,
     output: Path,
-    machine: Machine,
+    runtime: Runtime,
     watch: Watch | None = None,
 ) -> Tuned:
     """Tune a student and write the model to `output`; go on where an earlier run was stopped.
@@ -72,7 +72,7 @@ def tune(
         ModelError: the student cannot be used. DataError: nothing is left to train on.
         StoreError: the disk refuses. MissingPackage: TRL is not installed.
     """
-    prepared = prepare(student, conversations, recipe, machine=machine, devices=devices())
+    prepared = prepare(student, conversations, recipe, runtime=runtime, devices=devices())
     if caution := warmup_caution(prepared.steps):
         logger.warning(caution)
     return carry_out(prepared, output, watch=watch)
@@ -132,7 +132,7 @@ def _worded(prepared: Prepared, folder: TrainingFolder) -> Iterator[None]:
             raise
         reason = (str(error).splitlines() or ["out of memory"])[0]
         raise ModelError(
-            f"The memory of {prepared.machine.resolved_device()} is too small for this training: {reason} "
+            f"The memory of {prepared.runtime.resolved_device()} is too small for this training: {reason} "
             "Lower device_batch or max_length, leave gradient_checkpointing on, train with lora, or shard "
             "over several GPUs."
         ) from error
@@ -161,7 +161,7 @@ def _require_devices(prepared: Prepared) -> None:
     """Check that what the machine names is what the trainer would take."""
     import torch
 
-    device = prepared.machine.resolved_device()
+    device = prepared.runtime.resolved_device()
     require_device(device)
     if prepared.recipe.quantized:
         require_quantization()

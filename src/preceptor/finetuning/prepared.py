@@ -6,7 +6,7 @@ The one idea: everything that can be refused is refused here, and a plan needs n
 import os
 from dataclasses import dataclass
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import Recipe, Steps, steps_of
 from preceptor.engines.models import LocatedModel, load_tokenizer
 from preceptor.engines.templates import ChatTemplate, choose_template
@@ -22,7 +22,7 @@ class Prepared:
 
     student: LocatedModel
     recipe: Recipe
-    machine: Machine
+    runtime: Runtime
     template: ChatTemplate
     rows: TrainingRows
     steps: Steps
@@ -44,7 +44,7 @@ def prepare(
     conversations: Conversations,
     recipe: Recipe,
     *,
-    machine: Machine,
+    runtime: Runtime,
     devices: int = 1,
 ) -> Prepared:
     """Return the rows, steps and identity of a tuning, without loading any weights.
@@ -54,10 +54,10 @@ def prepare(
         ModelError: the tokenizer cannot be used, or no token ends a turn.
         DataError: nothing is left to train on.
     """
-    recipe = recipe.on(machine)
+    recipe = recipe.on(runtime)
     template = choose_template(recipe.template, student.folder)
     identity = tuned_identity(student, conversations.digest, recipe)
     labeller = Labeller(load_tokenizer(student), template, max_length=recipe.max_length)
     rows = labeller.label(conversations.rows)
     steps = steps_of(recipe, len(rows.rows), devices=devices)
-    return Prepared(student, recipe, machine, template, rows, steps, identity)
+    return Prepared(student, recipe, runtime, template, rows, steps, identity)

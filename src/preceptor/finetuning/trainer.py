@@ -68,7 +68,7 @@ def sft_settings(prepared: Prepared, folder: Path) -> Any:
     from trl.trainer.sft_config import SFTConfig
 
     recipe, steps = prepared.recipe, prepared.steps
-    on_cpu = prepared.machine.resolved_device() == "cpu"
+    on_cpu = prepared.runtime.resolved_device() == "cpu"
     share = recipe.warmup_share
     checkpointing: Any = {_checkpointing_name(SFTConfig): recipe.gradient_checkpointing}
     return SFTConfig(

@@ -1,6 +1,6 @@
 """Teachers made of another's samples: the best, the worst, or any of N (paper, finding 5 and table 3).
 
-The one idea: a derived teacher is rows of the roster under another name. Its texts are already there and
+The one idea: a derived teacher is rows of the table under another name. Its texts are already there and
 already scored under their content, so it costs no generation and no second score.
 """
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from preceptor.config.study import Study
 from preceptor.config.teachers import Derived
-from preceptor.data.table import Roster
+from preceptor.data.table import ResponseTable
 from preceptor.errors import StudyError, nearest
 from preceptor.scorers.base import Array
 
-Rewards = Callable[[Derived, Roster, NDArray[np.intp]], Array]
-"""Gives the rewards (rows,) of these rows of a roster, NaN where there is none."""
+Rewards = Callable[[Derived, ResponseTable, NDArray[np.intp]], Array]
+"""Gives the rewards (rows,) of these rows of a response table, NaN where there is none."""
 
 
-def with_derived(roster: Roster, derived: Derived, rewards: Rewards) -> Roster:
-    """Return the roster with this derived teacher.
+def with_derived(table: ResponseTable, derived: Derived, rewards: Rewards) -> ResponseTable:
+    """Return the response table with this derived teacher.
 
     An instruction of which fewer than `n` samples have a reward is left out and counted. Of equal rewards
     the earlier sample is taken.
@@ -29,26 +29,26 @@ def with_derived(roster: Roster, derived: Derived, rewards: Rewards) -> Roster:
     Raises:
         StudyError: there is no such teacher, or it has one sample of everything.
     """
-    rows = _samples(roster, derived)
+    rows = _samples(table, derived)
     values = (
         np.zeros(len(rows))
         if derived.kind == "random"
-        else np.asarray(rewards(derived, roster, rows))
+        else np.asarray(rewards(derived, table, rows))
     )
     usable = np.isfinite(values)
-    asked = np.unique(roster.instruction[rows])
+    asked = np.unique(table.instruction[rows])
     kept, values = rows[usable], values[usable]
-    of = roster.instruction[kept]
-    enough = np.bincount(of, minlength=len(roster.instructions)) >= (derived.n or 1)
+    of = table.instruction[kept]
+    enough = np.bincount(of, minlength=len(table.instructions)) >= (derived.n or 1)
     kept, values, of = kept[enough[of]], values[enough[of]], of[enough[of]]
-    order = np.lexsort((roster.sample[kept], _preference(roster, derived, kept, values), of))
+    order = np.lexsort((table.sample[kept], _preference(table, derived, kept, values), of))
     _, first = np.unique(of[order], return_index=True)
     picked = kept[order][first]
     lacking = len(asked) - len(picked)
     reason = f"fewer than {derived.n or 1} samples with a reward"
-    missing = {"missing": len(roster.instructions) - len(asked), reason: lacking}
+    missing = {"missing": len(table.instructions) - len(asked), reason: lacking}
     dropped = {why: count for why, count in missing.items() if count}
-    return roster.with_teacher(derived.name, picked, dropped)
+    return table.with_teacher(derived.name, picked, dropped)
 
 
 def require_derivable(study: Study) -> None:
@@ -91,20 +91,20 @@ def _one_sample(derived: Derived) -> StudyError:
     )
 
 
-def _samples(roster: Roster, derived: Derived) -> NDArray[np.intp]:
+def _samples(table: ResponseTable, derived: Derived) -> NDArray[np.intp]:
     """Return the rows to choose from."""
-    _require_known(derived, roster.teachers)
-    if derived.name in roster.teachers:
+    _require_known(derived, table.teachers)
+    if derived.name in table.teachers:
         raise StudyError(f"A derived teacher is named '{derived.name}' like another: rename it.")
-    rows = np.flatnonzero(roster.teacher == roster.teachers.index(derived.of))
-    order = roster.order_within()[rows]
+    rows = np.flatnonzero(table.teacher == table.teachers.index(derived.of))
+    order = table.order_within()[rows]
     if not len(order) or order.max() == 0:
         raise _one_sample(derived)
     return rows if derived.n is None else rows[order < derived.n]
 
 
 def _preference(
-    roster: Roster, derived: Derived, rows: NDArray[np.intp], values: Array
+    table: ResponseTable, derived: Derived, rows: NDArray[np.intp], values: Array
 ) -> NDArray[np.int64] | Array:
     """Return what is sorted by, the lowest first."""
     if derived.kind == "best":
@@ -112,8 +112,8 @@ def _preference(
     if derived.kind == "worst":
         return values
     salt = derived.seed.to_bytes(8, "little")
-    ids = roster.instructions[roster.instruction[rows]].tolist()
-    parts = zip(ids, roster.sample[rows].tolist(), strict=True)
+    ids = table.instructions[table.instruction[rows]].tolist()
+    parts = zip(ids, table.sample[rows].tolist(), strict=True)
     drawn = [
         blake2b(one + sample.to_bytes(4, "little"), salt=salt).digest() for one, sample in parts
     ]

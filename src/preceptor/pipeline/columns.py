@@ -38,8 +38,8 @@ class Assembly:
         self, scorers: Sequence[StoredScorer], stored: Sequence[Mapping[str, NDArray[Any]]]
     ) -> Measurements:
         """Return the measures of these scorers and of the data, from what is stored of each."""
-        roster = self.choice.roster
-        rows = {name: column[self.choice.rows] for name, column in roster.values.items()}
+        table = self.choice.table
+        rows = {name: column[self.choice.rows] for name, column in table.values.items()}
         for scorer, columns in zip(scorers, stored, strict=True):
             self._note(scorer, columns)
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
@@ -51,7 +51,7 @@ class Assembly:
             values["likelihood_share"] = within_instruction(-self.choice.averaged(plain_loss))
             values["reward_share"] = within_instruction(values["reward"])
         return Measurements(
-            teachers=roster.teachers,
+            teachers=table.teachers,
             instructions=self.choice.asked,
             values=values,
             denominators={n: self.choice.averaged(column) for n, column in denominators.items()},
@@ -61,12 +61,12 @@ class Assembly:
 
     def _require_scores(self) -> None:
         """Refuse a teacher of whom no response has a score, and say why it has none."""
-        teacher = self.choice.roster.teacher[self.choice.rows]
-        noted = np.bincount(teacher[list(self.notes)], minlength=len(self.choice.roster.teachers))
+        teacher = self.choice.table.teacher[self.choice.rows]
+        noted = np.bincount(teacher[list(self.notes)], minlength=len(self.choice.table.teachers))
         bare = np.flatnonzero(noted == np.bincount(teacher, minlength=len(noted))).tolist()
         if not bare:
             return
-        names = ", ".join(f"'{self.choice.roster.teachers[place]}'" for place in bare)
+        names = ", ".join(f"'{self.choice.table.teachers[place]}'" for place in bare)
         of_bare = [note for row, note in self.notes.items() if teacher[row] in bare]
         reasons = ", ".join(f"{why} ({n:,})" for why, n in Counter(of_bare).most_common(_REASONS))
         raise StudyError(
@@ -90,11 +90,11 @@ class Assembly:
         if not isinstance(scorer, LikelihoodScorer) or scorer.suffix:
             self.cut[scorer.name] = int(weights.sum())
         elif not self.truncated:
-            roster = self.choice.roster
+            table = self.choice.table
             counts = np.bincount(
-                roster.teacher[self.choice.rows], weights=weights, minlength=len(roster.teachers)
+                table.teacher[self.choice.rows], weights=weights, minlength=len(table.teachers)
             )
-            self.truncated = dict(zip(roster.teachers, counts.astype(int).tolist(), strict=True))
+            self.truncated = dict(zip(table.teachers, counts.astype(int).tolist(), strict=True))
 
     def told(self) -> list[str]:
         """Return a sentence for each scorer but the student that had to cut responses."""

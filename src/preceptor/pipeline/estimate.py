@@ -11,17 +11,17 @@ from itertools import product
 
 import numpy as np
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.study import Study
 from preceptor.data.gather import Source
 from preceptor.pipeline import plan
-from preceptor.pipeline.generate import Inquiry
+from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import Opened, find_models, open_data, source_of
 from preceptor.pipeline.rank import steps_of, students_of
 from preceptor.pipeline.score import Amount, Silent, amount_of
 from preceptor.pipeline.sources import GeneratedSource
-from preceptor.store.store import Costs, ResponseShelf, Store
-from preceptor.teachers.base import Ask, Responder
+from preceptor.store.store import Costs, ResponsePartition, Store
+from preceptor.teachers.base import GenerationRequest, TeacherBackend
 from preceptor.teachers.local import LocalTeacher
 from preceptor.teachers.served import ServedTeacher
 
@@ -33,7 +33,7 @@ _ENOUGH = 5
 
 
 @dataclass(frozen=True)
-class StepOutlook:
+class StepEstimate:
     """What one step of scoring would take."""
 
     student: str
@@ -44,7 +44,7 @@ class StepOutlook:
 
 
 @dataclass(frozen=True)
-class AskOutlook:
+class GenerationEstimate:
     """What one teacher's missing responses would take.
 
     `prompt_tokens` and `tokens` are expected totals, `most_tokens` the bound by `max_tokens`; `seconds` and
@@ -67,7 +67,7 @@ class AskOutlook:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class CostEstimate:
     """The whole: teachers to ask, and steps of scoring.
 
     While responses are missing `data` is empty, and `later` names the steps that will follow on them.
@@ -75,95 +75,100 @@ class Outlook:
 
     source: Source
     data: Sequence[Opened]
-    asks: Sequence[AskOutlook]
-    steps: Sequence[StepOutlook]
+    asks: Sequence[GenerationEstimate]
+    steps: Sequence[StepEstimate]
     later: Sequence[str]
 
 
-def outlook(study: Study, machine: Machine) -> Outlook:
+def estimate(study: Study, runtime: Runtime) -> CostEstimate:
     """Return what running the study would take.
 
     Raises:
         PreceptorError: the study cannot be run as it stands.
     """
-    source = source_of(study, machine)
-    asks: list[AskOutlook] = []
+    source = source_of(study, runtime)
+    asks: list[GenerationEstimate] = []
     if isinstance(source, GeneratedSource):
-        asks = asks_of(source.inquiries, machine)
+        asks = asks_of(source.jobs, runtime)
         references = bool(source.questions.references)
-        find_models(study, machine, references=references)
+        find_models(study, runtime, references=references)
         if any(ask.missing for ask in asks):
-            return Outlook(source, (), asks, (), _later(study, machine, references=references))
-    data = open_data(study, machine, Silent(), source=source, paying=False)
-    return Outlook(source, data, asks, _steps(data, study, machine), ())
+            return CostEstimate(source, (), asks, (), _later(study, runtime, references=references))
+    data = open_data(study, runtime, Silent(), source=source, paying=False)
+    return CostEstimate(source, data, asks, _steps(data, study, runtime), ())
 
 
-def _later(study: Study, machine: Machine, *, references: bool) -> list[str]:
+def _later(study: Study, runtime: Runtime, *, references: bool) -> list[str]:
     """Return the steps that follow once the responses are there."""
     found: dict[str, None] = {}
     rewards = plan.reward_sources(study, references=references)
     for reward, student in product(rewards, students_of(study)):
-        planned = plan.for_student(study, machine, student, reward=reward)
+        planned = plan.for_student(study, runtime, student, reward=reward)
         found |= dict.fromkeys(f"{planned.name}, {scorer.name}" for scorer in planned.scorers)
     return list(found)
 
 
-def _steps(data: Sequence[Opened], study: Study, machine: Machine) -> list[StepOutlook]:
-    found: dict[tuple[str, str], StepOutlook] = {}
+def _steps(data: Sequence[Opened], study: Study, runtime: Runtime) -> list[StepEstimate]:
+    found: dict[tuple[str, str], StepEstimate] = {}
     for opened, student in product(data, students_of(study)):
-        planned, steps = steps_of(opened, study, machine, student)
+        planned, steps = steps_of(opened, study, runtime, student)
         for step in steps:
-            identity = step.shelf.identity.digest
+            identity = step.partition.identity.digest
             if (planned.name, identity) in found:
                 continue
             missing = step.missing(step.stored())
             texts = next(step.texts(missing), [])
             stored = len(opened.choice.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
-            found[planned.name, identity] = StepOutlook(
+            found[planned.name, identity] = StepEstimate(
                 planned.name, step.name, identity, stored, work
             )
     return list(found.values())
 
 
-def asks_of(inquiries: Sequence[Inquiry], machine: Machine) -> list[AskOutlook]:
+def asks_of(jobs: Sequence[GenerationJob], runtime: Runtime) -> list[GenerationEstimate]:
     """Return what each teacher would take; what two labels share is asked for under the first."""
-    others = _mean_tokens(machine)
+    others = _mean_tokens(runtime)
     claimed: dict[str, set[bytes]] = {}
     asks = []
-    for inquiry in inquiries:
-        lacking = inquiry.missing()
-        taken = claimed.setdefault(inquiry.shelf.identity.digest, set())
+    for job in jobs:
+        lacking = job.missing()
+        taken = claimed.setdefault(job.partition.identity.digest, set())
         missing = [ask for ask in lacking if ask.key not in taken]
         taken.update(ask.key for ask in missing)
-        stored = len(inquiry.wanted()) - len(lacking)
-        asks.append(_ask(inquiry, missing, machine, stored=stored, others=others))
+        stored = len(job.wanted()) - len(lacking)
+        asks.append(_ask(job, missing, runtime, stored=stored, others=others))
     return asks
 
 
 def _ask(
-    inquiry: Inquiry, missing: Sequence[Ask], machine: Machine, *, stored: int, others: float
-) -> AskOutlook:
-    responder = inquiry.responder
-    sampling = responder.options.sampling
-    own = inquiry.shelf.costs()
+    job: GenerationJob,
+    missing: Sequence[GenerationRequest],
+    runtime: Runtime,
+    *,
+    stored: int,
+    others: float,
+) -> GenerationEstimate:
+    backend = job.backend
+    sampling = backend.options.sampling
+    own = job.partition.costs()
     tokens, basis = _expected(own, others, most=sampling.max_tokens)
-    prompts = _prompt_tokens(missing, own, responder)
-    pace, how = _pace(own, responder, machine) if missing else (None, "")
+    prompts = _prompt_tokens(missing, own, backend)
+    pace, how = _pace(own, backend, runtime) if missing else (None, "")
     total = round(tokens * len(missing))
     most = sampling.max_tokens * len(missing)
-    return AskOutlook(
-        teacher=inquiry.name,
+    return GenerationEstimate(
+        teacher=job.name,
         sampling=sampling.described(),
-        identity=inquiry.shelf.identity.digest,
+        identity=job.partition.identity.digest,
         stored=stored,
         missing=len(missing),
         prompt_tokens=prompts,
         tokens=total,
         most_tokens=most,
         seconds=total / pace if pace else None,
-        money=_money(responder, prompts, total),
-        most_money=_money(responder, prompts, most),
+        money=_money(backend, prompts, total),
+        most_money=_money(backend, prompts, most),
         basis="; ".join(part for part in (basis, how) if part and missing),
     )
 
@@ -177,18 +182,22 @@ def _expected(own: Costs, others: float, *, most: int) -> tuple[float, str]:
     return min(ASSUMED_TOKENS, most), f"length assumed: {min(ASSUMED_TOKENS, most)} tokens"
 
 
-def _mean_tokens(machine: Machine) -> float:
+def _mean_tokens(runtime: Runtime) -> float:
     """Return the mean length of all responses in the store; NaN where there are too few."""
-    shelves = Store(machine.store).shelves()
-    costs = [shelf.costs() for shelf in shelves if isinstance(shelf, ResponseShelf)]
+    partitions = Store(runtime.store).partitions()
+    costs = [
+        partition.costs() for partition in partitions if isinstance(partition, ResponsePartition)
+    ]
     known = [one for one in costs if one.responses >= _ENOUGH and math.isfinite(one.tokens)]
     if not known:
         return math.nan
     return float(np.average([c.tokens for c in known], weights=[c.responses for c in known]))
 
 
-def _prompt_tokens(missing: Sequence[Ask], own: Costs, responder: Responder) -> int:
-    options = responder.options
+def _prompt_tokens(
+    missing: Sequence[GenerationRequest], own: Costs, backend: TeacherBackend
+) -> int:
+    options = backend.options
     shared = options.sampling.samples_per_request
     # One of the samples of each request: they share its prompt.
     asked = {(ask.instruction.id, ask.sample // shared): ask.instruction for ask in missing}
@@ -201,18 +210,18 @@ def _prompt_tokens(missing: Sequence[Ask], own: Costs, responder: Responder) -> 
     return round(characters / _CHARACTERS_PER_TOKEN)
 
 
-def _pace(own: Costs, responder: Responder, machine: Machine) -> tuple[float | None, str]:
+def _pace(own: Costs, backend: TeacherBackend, runtime: Runtime) -> tuple[float | None, str]:
     """Return tokens a second, and what that rests on."""
     if own.responses >= _ENOUGH and math.isfinite(own.tokens_per_second):
         return own.tokens_per_second, "time by their speed"
-    pace = responder.fastest_pace(machine.batch) if isinstance(responder, LocalTeacher) else None
+    pace = backend.fastest_pace(runtime.batch) if isinstance(backend, LocalTeacher) else None
     return pace, "time at the machine's limit, so at least" if pace else ""
 
 
-def _money(responder: Responder, prompts: int, tokens: int) -> float | None:
-    if not isinstance(responder, ServedTeacher):
+def _money(backend: TeacherBackend, prompts: int, tokens: int) -> float | None:
+    if not isinstance(backend, ServedTeacher):
         return None
-    price_in, price_out = responder.endpoint.price_in, responder.endpoint.price_out
+    price_in, price_out = backend.endpoint.price_in, backend.endpoint.price_out
     if price_in is None or price_out is None:
         return None
     return (prompts * price_in + tokens * price_out) / 1e6

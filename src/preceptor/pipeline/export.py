@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.catalogue import find_teacher
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError, nearest
@@ -68,7 +68,7 @@ class ExportOptions:
 
 
 def export(
-    study: Study, machine: Machine, folder: Path, options: ExportOptions, progress: Progress
+    study: Study, runtime: Runtime, folder: Path, options: ExportOptions, progress: Progress
 ) -> Written:
     """Write the data set that the options choose to `folder`; only what the store lacks is computed.
 
@@ -80,11 +80,11 @@ def export(
     # All that can be refused is, before anything is paid for.
     require_free(folder, overwrite=options.overwrite)
     _require_teacher(study, options.teacher)
-    source = source_of(study, machine)
+    source = source_of(study, runtime)
     if isinstance(source, GeneratedSource) and (options.each or options.pairs):
         _require_reward(study, references=bool(source.questions.references))
-    opened = _opened(open_data(study, machine, progress, source=source), options)
-    work = _Export(opened, study, machine, folder, options, student, progress)
+    opened = _opened(open_data(study, runtime, progress, source=source), options)
+    work = _Export(opened, study, runtime, folder, options, student, progress)
     return work.each() if options.each or options.pairs else work.teacher()
 
 
@@ -137,7 +137,7 @@ class _Export:
 
     opened: Opened
     study: Study
-    machine: Machine
+    runtime: Runtime
     folder: Path
     options: ExportOptions
     student: Student | None
@@ -151,18 +151,18 @@ class _Export:
             ranking = self._ranking()
             teacher = ranking.teachers[0].teacher
             how = f"All responses of the best teacher. {ranking.verdict()}"
-        roster = self.opened.choice.roster
-        picked = picking.of_teacher(roster, teacher, every_sample=self.options.every_sample)
+        table = self.opened.choice.table
+        picked = picking.of_teacher(table, teacher, every_sample=self.options.every_sample)
         return self._write(picked, self._card(how, [picked], ranking))
 
     def each(self) -> Written:
         """Write the best response to each instruction, or the best and the worst."""
-        options, roster = self.options, self.opened.choice.roster
+        options, table = self.options, self.opened.choice.table
         rule = options.each or "reward"
         found = picking.scored(
             self.opened,
             self.study,
-            self.machine,
+            self.runtime,
             student=self.student,
             rule=rule,
             progress=self.progress,
@@ -177,7 +177,7 @@ class _Export:
         apart = f", more than {options.margin:g} apart" if options.margin else ""
         how = f"For each instruction the best and the worst response of any teacher {by}{apart}."
         return write_pairs(
-            picking.pairs(self.opened.source, roster, chosen, rejected),
+            picking.pairs(self.opened.source, table, chosen, rejected),
             self.folder,
             format=options.format,
             card=self._card(how, [chosen, rejected], None),
@@ -186,7 +186,7 @@ class _Export:
 
     def _write(self, picked: Picked, card: Card) -> Written:
         return write_examples(
-            picking.examples(self.opened.source, self.opened.choice.roster, picked),
+            picking.examples(self.opened.source, self.opened.choice.table, picked),
             self.folder,
             layout=self.options.layout,
             format=self.options.format,
@@ -197,7 +197,7 @@ class _Export:
     def _ranking(self) -> Ranking:
         alone = {"students": (self.student,) if self.student else ()}
         study = self.study.model_copy(update=alone)
-        return next(rank_opened([self.opened], study, self.machine, self.progress))
+        return next(rank_opened([self.opened], study, self.runtime, self.progress))
 
     def _card(self, how: str, picked: Sequence[Picked], ranking: Ranking | None) -> Card:
         opened, student = self.opened, self.student
@@ -231,13 +231,13 @@ def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[Teache
 
     A derived teacher's texts are another's, by whose model and licence they are.
     """
-    roster = opened.choice.roster
+    table = opened.choice.table
     counts = Counter(
-        roster.teachers[place] for one in picked for place in roster.teacher[one.rows].tolist()
+        table.teachers[place] for one in picked for place in table.teacher[one.rows].tolist()
     )
     asked = {}
     if isinstance(opened.source, GeneratedSource):
-        asked = {inquiry.name: inquiry.responder.options for inquiry in opened.source.inquiries}
+        asked = {job.name: job.backend.options for job in opened.source.jobs}
     derived = {one.name: one for one in study.derived}
     uses = []
     for name, rows in counts.most_common():

@@ -20,8 +20,8 @@ import numpy as np
 
 from preceptor.errors import StoreError
 from preceptor.pipeline.score import Amount, Progress
-from preceptor.store.store import ResponseShelf
-from preceptor.teachers.base import Ask, Responder
+from preceptor.store.store import ResponsePartition
+from preceptor.teachers.base import GenerationRequest, TeacherBackend
 from preceptor.teachers.sampler import Asking
 from preceptor.types import Generation, Instruction, generation_key
 
@@ -33,46 +33,46 @@ _MANY_SHARDS = 200
 
 
 @dataclass(frozen=True)
-class Inquiry:
-    """One teacher, its shelf, and the instructions it is to answer."""
+class GenerationJob:
+    """One teacher, its partition, and the instructions it is to answer."""
 
-    responder: Responder
-    shelf: ResponseShelf
+    backend: TeacherBackend
+    partition: ResponsePartition
     instructions: Sequence[Instruction]
 
     @property
     def name(self) -> str:
         """The teacher's label."""
-        return self.responder.options.name
+        return self.backend.options.name
 
-    def wanted(self) -> list[Ask]:
+    def wanted(self) -> list[GenerationRequest]:
         """Return every response to get, the shortest instructions first: batches then waste little.
 
         Samples of one instruction stand together, so that they can share a request.
         """
-        samples = range(self.responder.options.sampling.samples)
+        samples = range(self.backend.options.sampling.samples)
         ordered = sorted(self.instructions, key=lambda one: (_length(one), one.id))
-        return [Ask(one, sample) for one in ordered for sample in samples]
+        return [GenerationRequest(one, sample) for one in ordered for sample in samples]
 
-    def missing(self) -> list[Ask]:
+    def missing(self) -> list[GenerationRequest]:
         """Return what the store lacks."""
-        present = set(self.shelf.keys().tolist())
+        present = set(self.partition.keys().tolist())
         if present.issuperset(self._keys):
             return []
         return [ask for ask in self.wanted() if ask.key not in present]
 
     def generations(self) -> Iterator[Generation]:
         """Yield what the store has of it."""
-        return self.shelf.each(self._keys)
+        return self.partition.each(self._keys)
 
     def notes(self) -> Mapping[str, int]:
         """Return how many responses will never come, by why."""
-        noted, wanted = self.shelf.notes(), self._keys
+        noted, wanted = self.partition.notes(), self._keys
         return Counter(note for key, note in noted.items() if key in wanted)
 
     @cached_property
     def _keys(self) -> set[bytes]:
-        samples = range(self.responder.options.sampling.samples)
+        samples = range(self.backend.options.sampling.samples)
         return {generation_key(one.id, sample) for one in self.instructions for sample in samples}
 
 
@@ -80,25 +80,27 @@ def _length(instruction: Instruction) -> int:
     return sum(len(message.content) for message in instruction.messages)
 
 
-def respond(inquiry: Inquiry, progress: Progress, missing: Sequence[Ask] | None = None) -> None:
-    """Get and store everything the inquiry lacks; `missing` is what it was found to lack just now.
+def respond(
+    job: GenerationJob, progress: Progress, missing: Sequence[GenerationRequest] | None = None
+) -> None:
+    """Get and store everything the job lacks; `missing` is what it was found to lack just now.
 
     Raises:
         ModelError: the model cannot be asked at all, or its samples would all be copies; what was answered
             before that is stored.
     """
-    missing = inquiry.missing() if missing is None else missing
-    present = len(inquiry.instructions) * inquiry.responder.options.sampling.samples - len(missing)
-    progress.begin(f"{inquiry.name} responds", present, Amount(len(missing), len(missing)))
+    missing = job.missing() if missing is None else missing
+    present = len(job.instructions) * job.backend.options.sampling.samples - len(missing)
+    progress.begin(f"{job.name} responds", present, Amount(len(missing), len(missing)))
     if missing:
-        asking = Asking(inquiry.responder)
+        asking = Asking(job.backend)
         asking.check(len(missing))
-        _Work(inquiry, asking, progress).ask(missing)
-        inquiry.shelf.compact()
+        _Work(job, asking, progress).ask(missing)
+        job.partition.compact()
         if asking.lost:
             logger.warning(
                 "'%s' gave no answer in time to %d requests: run again to ask for them once more",
-                inquiry.name,
+                job.name,
                 asking.lost,
             )
     progress.end()
@@ -107,20 +109,20 @@ def respond(inquiry: Inquiry, progress: Progress, missing: Sequence[Ask] | None 
 class _Work:
     """An inquiry under way: what is answered and not yet stored."""
 
-    def __init__(self, inquiry: Inquiry, asking: Asking, progress: Progress) -> None:
-        self._inquiry, self._asking, self._progress = inquiry, asking, progress
-        self._batch = inquiry.responder.batch
+    def __init__(self, job: GenerationJob, asking: Asking, progress: Progress) -> None:
+        self._job, self._asking, self._progress = job, asking, progress
+        self._batch = job.backend.batch
         self._buffer: list[Generation] = []
         self._store_again = 0.0
         self._shards = 0
         self._lock = threading.Lock()
         self._later: threading.Timer | None = None
 
-    def ask(self, missing: Sequence[Ask]) -> None:
+    def ask(self, missing: Sequence[GenerationRequest]) -> None:
         """Ask for what is missing, part by part; other processes' answers are looked at in between."""
         try:
             for part in self._parts(missing):
-                present = set(self._inquiry.shelf.keys().tolist())
+                present = set(self._job.partition.keys().tolist())
                 todo = [ask for ask in part if ask.key not in present]
                 done = len(part) - len(todo)
                 self._progress.advance(Amount(done, done))
@@ -132,7 +134,7 @@ class _Work:
                 self._store()
             raise
 
-    def _answer(self, part: Sequence[Ask]) -> None:
+    def _answer(self, part: Sequence[GenerationRequest]) -> None:
         with closing(self._asking.answers(part)) as answers:
             for rows in answers:
                 with self._lock:
@@ -141,13 +143,13 @@ class _Work:
                     self._store_soon()
         self._store()
 
-    def _parts(self, missing: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
+    def _parts(self, missing: Sequence[GenerationRequest]) -> Iterator[Sequence[GenerationRequest]]:
         """Yield parts of what is missing, in an order that differs between processes."""
         if self._batch is None:
-            parts = _whole_instructions(missing, self._inquiry.responder.part)
+            parts = _whole_instructions(missing, self._job.backend.part)
         else:
             lacking = {ask.key for ask in missing}
-            fixed = _cut(self._inquiry.wanted(), self._batch)
+            fixed = _cut(self._job.wanted(), self._batch)
             parts = [[ask for ask in part if ask.key in lacking] for part in fixed]
         order = np.random.default_rng([os.getpid(), time.time_ns()]).permutation(len(parts))
         yield from (parts[place] for place in order if parts[place])
@@ -177,7 +179,7 @@ class _Work:
             if not self._buffer:
                 return
             began = time.monotonic()
-            self._inquiry.shelf.append(self._buffer)
+            self._job.partition.append(self._buffer)
             rows, self._buffer = self._buffer, []
             now = time.monotonic()
             self._store_again = now + min(_LONGEST_HELD_S, (now - began) / _STORE_SHARE)
@@ -185,12 +187,14 @@ class _Work:
             tokens = sum(row.tokens or 0 for row in rows)
             self._progress.advance(Amount(len(rows), len(rows), tokens))
             if self._shards % _MANY_SHARDS == 0:
-                self._inquiry.shelf.compact()
+                self._job.partition.compact()
 
 
-def _whole_instructions(asks: Sequence[Ask], size: int) -> list[Sequence[Ask]]:
+def _whole_instructions(
+    asks: Sequence[GenerationRequest], size: int
+) -> list[Sequence[GenerationRequest]]:
     """Cut into parts of about this size, all samples of an instruction in one."""
-    parts: list[list[Ask]] = [[]]
+    parts: list[list[GenerationRequest]] = [[]]
     for _, group in groupby(asks, key=lambda ask: ask.instruction.id):
         if len(parts[-1]) >= size:
             parts.append([])
@@ -198,5 +202,5 @@ def _whole_instructions(asks: Sequence[Ask], size: int) -> list[Sequence[Ask]]:
     return list(parts)
 
 
-def _cut(asks: Sequence[Ask], size: int) -> list[Sequence[Ask]]:
+def _cut(asks: Sequence[GenerationRequest], size: int) -> list[Sequence[GenerationRequest]]:
     return [asks[start : start + size] for start in range(0, len(asks), size)]

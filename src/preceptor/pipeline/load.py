@@ -1,6 +1,6 @@
 """Open the data of a study: ask its teachers what the store lacks, read everything once, derive, choose.
 
-What comes out is the roster of what is compared, once for each source of rewards. Nothing here knows how a
+What comes out is the table of what is compared, once for each source of rewards. Nothing here knows how a
 score is made, nor what a ranking is.
 """
 
@@ -13,23 +13,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.rewards import ColumnReward, Reward
 from preceptor.config.study import Study
 from preceptor.config.teachers import Derived
 from preceptor.data.formats import Problem
 from preceptor.data.gather import Gathered, Source, gather
 from preceptor.data.responses import ResponseSource
-from preceptor.data.table import Choice, Roster
+from preceptor.data.table import Choice, ResponseTable
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline import plan
 from preceptor.pipeline.best_of_n import require_derivable, with_derived
-from preceptor.pipeline.generate import Inquiry, respond
+from preceptor.pipeline.generate import GenerationJob, respond
 from preceptor.pipeline.score import Progress, Step, carry_out
 from preceptor.pipeline.sources import (
     GeneratedSource,
     expanded,
-    inquiries_of,
+    jobs_of,
     questions_of,
     write_responses,
 )
@@ -62,7 +62,7 @@ class Opened:
     told: Sequence[str] = ()
 
 
-def source_of(study: Study, machine: Machine) -> ResponseSource | GeneratedSource:
+def source_of(study: Study, runtime: Runtime) -> ResponseSource | GeneratedSource:
     """Return where the study's responses come from; no teacher is asked yet.
 
     Raises:
@@ -81,11 +81,11 @@ def source_of(study: Study, machine: Machine) -> ResponseSource | GeneratedSourc
         assert read is not None
         return read
     questions = questions_of(study, read)
-    inquiries = inquiries_of(study, machine, questions, recorded=recorded(machine))
-    return GeneratedSource(read, questions, inquiries)
+    jobs = jobs_of(study, runtime, questions, recorded=recorded(runtime))
+    return GeneratedSource(read, questions, jobs)
 
 
-def find_models(study: Study, machine: Machine, *, references: bool) -> None:
+def find_models(study: Study, runtime: Runtime, *, references: bool) -> None:
     """Find every model that scores will need, and look at the judges' endpoints and keys.
 
     Raises:
@@ -99,44 +99,44 @@ def find_models(study: Study, machine: Machine, *, references: bool) -> None:
             raise _without_reward(derived)
     scorers: list[StoredScorer] = []
     for reward, student in product(rewards, study.students or (None,)):
-        scorers += plan.for_student(study, machine, student, reward=reward).scorers
+        scorers += plan.for_student(study, runtime, student, reward=reward).scorers
     for derived in study.derived:
-        scorers += plan.reward_scorers(derived.reward, machine)
+        scorers += plan.reward_scorers(derived.reward, runtime)
     for scorer in scorers:
         scorer.identity()
         if isinstance(scorer, Judge):
             scorer.require_address()
 
 
-def ask_teachers(inquiries: Sequence[Inquiry], progress: Progress) -> None:
+def ask_teachers(jobs: Sequence[GenerationJob], progress: Progress) -> None:
     """Get the responses that the store lacks, a teacher at a time; a model is freed after its last use."""
-    missing = [inquiry.missing() for inquiry in inquiries]
-    for inquiry, lacking in zip(inquiries, missing, strict=True):
-        if lacking and isinstance(inquiry.responder, ServedTeacher):
-            inquiry.responder.chat  # noqa: B018  (looks at address and key before anything is paid)
+    missing = [job.missing() for job in jobs]
+    for job, lacking in zip(jobs, missing, strict=True):
+        if lacking and isinstance(job.backend, ServedTeacher):
+            job.backend.chat  # noqa: B018  (looks at address and key before anything is paid)
     seen: set[str] = set()
-    for inquiry, lacking in zip(inquiries, missing, strict=True):
-        shared = inquiry.shelf.identity.digest in seen
-        seen.add(inquiry.shelf.identity.digest)
+    for job, lacking in zip(jobs, missing, strict=True):
+        shared = job.partition.identity.digest in seen
+        seen.add(job.partition.identity.digest)
         try:
-            respond(inquiry, progress, None if shared else lacking)
+            respond(job, progress, None if shared else lacking)
         finally:
-            inquiry.responder.release()
+            job.backend.release()
 
 
-def respond_to_file(study: Study, machine: Machine, path: Path, progress: Progress) -> int:
+def respond_to_file(study: Study, runtime: Runtime, path: Path, progress: Progress) -> int:
     """Ask the study's teachers, write their responses to `path`, and return how many."""
     if not path.parent.is_dir():
         raise DataError(f"There is no folder {path.parent} to write {path.name} to: make it first.")
-    source = source_of(study, machine)
+    source = source_of(study, runtime)
     assert isinstance(source, GeneratedSource)
-    ask_teachers(source.inquiries, progress)
+    ask_teachers(source.jobs, progress)
     return write_responses(source, path)
 
 
 def open_data(
     study: Study,
-    machine: Machine,
+    runtime: Runtime,
     progress: Progress,
     *,
     source: Source | None = None,
@@ -151,13 +151,13 @@ def open_data(
         DataError: the data cannot be read.
         StudyError: too few instructions are common to all teachers.
     """
-    found_source = source or source_of(study, machine)
+    found_source = source or source_of(study, runtime)
     if isinstance(found_source, GeneratedSource) and paying:
         # A misspelled student must be told of before an hour of generation, not after it.
-        find_models(study, machine, references=bool(found_source.questions.references))
-        ask_teachers(found_source.inquiries, progress)
+        find_models(study, runtime, references=bool(found_source.questions.references))
+        ask_teachers(found_source.jobs, progress)
     references = any(response.reference for response in islice(found_source, _PEEKED))
-    opening = _Opening(study, machine, progress, found_source, paying)
+    opening = _Opening(study, runtime, progress, found_source, paying)
     plainly: Opened | None = None
     found = []
     rewards = plan.reward_sources(study, references=references)
@@ -181,25 +181,25 @@ class _Opening:
     """What opening the data for any source of rewards needs."""
 
     study: Study
-    machine: Machine
+    runtime: Runtime
     progress: Progress
     source: Source
     paying: bool
 
     def opened(self, scorer: Scorer | None, reward: Reward | None, name: str) -> Opened:
         gathered = self._gathered(scorer)
-        roster = gathered.roster
-        told = [*_never_answered(self.source), *_copies(roster), *_cut_off(self.source, roster)]
+        table = gathered.table
+        told = [*_never_answered(self.source), *_copies(table), *_cut_off(self.source, table)]
         for derived in self.study.derived:
             try:
-                roster = with_derived(roster, derived, _Rewards(self, reward))
+                table = with_derived(table, derived, _Rewards(self, reward))
             except _Unpaid as unpaid:
                 told.append(
                     f"'{derived.name}' will be chosen when {unpaid} more rewards are there."
                 )
                 continue
             told += _inflated(derived, reward)
-        choice = roster.chosen(
+        choice = table.chosen(
             self.study.data.limit,
             seed=self.study.ranking.seed,
             minimum_coverage=self.study.ranking.minimum_coverage,
@@ -225,17 +225,17 @@ class _Rewards:
     opening: _Opening
     reward: Reward | None
 
-    def __call__(self, derived: Derived, roster: Roster, rows: NDArray[np.intp]) -> Array:
+    def __call__(self, derived: Derived, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
         chosen_by = derived.reward or self.reward
         if chosen_by is None:
             raise _without_reward(derived)
         along = plan.read_along(chosen_by)
         if along is not None and derived.reward is None:
-            return roster.values["reward"][rows]
+            return table.values["reward"][rows]
         if along is not None:
-            return self._read_along(along, roster, rows)
-        (scorer,) = plan.reward_scorers(chosen_by, self.opening.machine)
-        step = step_of(scorer, self.opening.machine, self.opening.source, _all_of(roster, rows))
+            return self._read_along(along, table, rows)
+        (scorer,) = plan.reward_scorers(chosen_by, self.opening.runtime)
+        step = step_of(scorer, self.opening.runtime, self.opening.source, _all_of(table, rows))
         lacking = len(step.missing(step.stored()))
         if lacking and not self.opening.paying:
             raise _Unpaid(f"{lacking:,}")
@@ -243,11 +243,11 @@ class _Rewards:
         scorer.release()
         return np.asarray(scorer.derive({name: columns[name] for name in scorer.columns})["reward"])
 
-    def _read_along(self, scorer: Scorer, roster: Roster, rows: NDArray[np.intp]) -> Array:
+    def _read_along(self, scorer: Scorer, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
         """Return another reward that is read along with the data, matched by content."""
-        other = gather(self.opening.source, scorer).roster
+        other = gather(self.opening.source, scorer).table
         known = dict(zip(other.keys.tolist(), other.values["reward"].tolist(), strict=True))
-        return np.array([known.get(key, np.nan) for key in roster.keys[rows].tolist()])
+        return np.array([known.get(key, np.nan) for key in table.keys[rows].tolist()])
 
 
 def _without_reward(derived: Derived) -> StudyError:
@@ -257,31 +257,31 @@ def _without_reward(derived: Derived) -> StudyError:
     )
 
 
-def _all_of(roster: Roster, rows: NDArray[np.intp]) -> Choice:
-    taken = np.unique(roster.instruction[rows]).astype(np.intp)
-    return Choice(roster, rows, taken, len(taken))
+def _all_of(table: ResponseTable, rows: NDArray[np.intp]) -> Choice:
+    taken = np.unique(table.instruction[rows]).astype(np.intp)
+    return Choice(table, rows, taken, len(taken))
 
 
-def step_of(scorer: StoredScorer, machine: Machine, source: Source, choice: Choice) -> Step:
+def step_of(scorer: StoredScorer, runtime: Runtime, source: Source, choice: Choice) -> Step:
     """Return the step that puts a scorer's numbers on these responses."""
-    shelf = Store(machine.store).scores(scorer.identity(), recorded=recorded(machine))
+    partition = Store(runtime.store).scores(scorer.identity(), recorded=recorded(runtime))
     likelihood = isinstance(scorer, LikelihoodScorer)
-    having = "token_nll" if likelihood and machine.keep_tokens else None
-    return Step(scorer.name, scorer, shelf, source, choice, having)
+    having = "token_nll" if likelihood and runtime.keep_tokens else None
+    return Step(scorer.name, scorer, partition, source, choice, having)
 
 
 def require_addresses(steps: Sequence[Step]) -> None:
     """Look at the endpoints and keys of judges that will be asked, before the first model is loaded."""
-    for step in {step.shelf.identity: step for step in steps}.values():
+    for step in {step.partition.identity: step for step in steps}.values():
         if isinstance(step.scorer, Judge) and len(step.missing(step.stored())):
             step.scorer.require_address()
 
 
-def recorded(machine: Machine) -> dict[str, object]:
+def recorded(runtime: Runtime) -> dict[str, object]:
     """Return what is written beside an identity without being part of it."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found: dict[str, object] = {"device": machine.resolved_device()}
+    found: dict[str, object] = {"device": runtime.resolved_device()}
     for package in ("preceptor", "torch", "transformers", "tokenizers"):
         try:
             found[package] = version(package)
@@ -292,43 +292,43 @@ def recorded(machine: Machine) -> dict[str, object]:
 
 def _never_answered(source: Source) -> list[str]:
     """Return a sentence for each teacher and kind of refusal, with one example."""
-    inquiries: Sequence[Inquiry] = source.inquiries if isinstance(source, GeneratedSource) else ()
+    jobs: Sequence[GenerationJob] = source.jobs if isinstance(source, GeneratedSource) else ()
     told = []
-    for inquiry in inquiries:
+    for job in jobs:
         kinds: dict[str, list[tuple[str, int]]] = {}
-        for note, count in inquiry.notes().items():
+        for note, count in job.notes().items():
             kinds.setdefault(note.partition(":")[0], []).append((note, count))
         for notes in kinds.values():
             total = sum(count for _, count in notes)
             such = ", such as" if len(notes) > 1 else ""
             told.append(
-                f"'{inquiry.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
+                f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
             )
     return told
 
 
-def _cut_off(source: Source, roster: Roster) -> list[str]:
+def _cut_off(source: Source, table: ResponseTable) -> list[str]:
     """Return a sentence for each asked teacher of which `max_tokens` cut off many responses."""
-    inquiries: Sequence[Inquiry] = source.inquiries if isinstance(source, GeneratedSource) else ()
-    rows = np.bincount(roster.teacher, minlength=len(roster.teachers))
-    all_of = dict(zip(roster.teachers, rows.tolist(), strict=True))
+    jobs: Sequence[GenerationJob] = source.jobs if isinstance(source, GeneratedSource) else ()
+    rows = np.bincount(table.teacher, minlength=len(table.teachers))
+    all_of = dict(zip(table.teachers, rows.tolist(), strict=True))
     return [
-        f"{roster.cut[inquiry.name]:,} of {all_of[inquiry.name]:,} responses of '{inquiry.name}' were cut "
-        f"off at {inquiry.responder.options.sampling.max_tokens:,} tokens (max_tokens)."
-        for inquiry in inquiries
-        if inquiry.name in all_of and roster.cut[inquiry.name] > _MANY_CUT * all_of[inquiry.name]
+        f"{table.cut[job.name]:,} of {all_of[job.name]:,} responses of '{job.name}' were cut "
+        f"off at {job.backend.options.sampling.max_tokens:,} tokens (max_tokens)."
+        for job in jobs
+        if job.name in all_of and table.cut[job.name] > _MANY_CUT * all_of[job.name]
     ]
 
 
-def _copies(roster: Roster) -> list[str]:
+def _copies(table: ResponseTable) -> list[str]:
     """Return a sentence for each teacher whose samples are often all alike."""
     told = []
-    for place, teacher in enumerate(roster.teachers):
-        rows = np.flatnonzero(roster.teacher == place)
-        several = np.bincount(roster.instruction[rows], minlength=len(roster.instructions)) > 1
+    for place, teacher in enumerate(table.teachers):
+        rows = np.flatnonzero(table.teacher == place)
+        several = np.bincount(table.instruction[rows], minlength=len(table.instructions)) > 1
         if not several.any():
             continue
-        pairs = zip(roster.instruction[rows].tolist(), roster.keys[rows].tolist(), strict=True)
+        pairs = zip(table.instruction[rows].tolist(), table.keys[rows].tolist(), strict=True)
         distinct = np.bincount([i for i, _ in set(pairs)], minlength=len(several))
         alike = int((several & (distinct == 1)).sum())
         if alike > _MANY_COPIES * several.sum():

@@ -7,7 +7,7 @@ pure: it names the scorers and measures, and refuses what cannot be answered.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.rewards import (
     ColumnReward,
     JudgeReward,
@@ -73,20 +73,20 @@ def read_along(reward: Reward | None) -> Scorer | None:
     return Verifier() if isinstance(reward, ReferenceReward) else None
 
 
-def reward_scorers(reward: Reward | None, machine: Machine) -> list[StoredScorer]:
+def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[StoredScorer]:
     """Return the scorer of rewards that cost something, if that is where they come from."""
     if isinstance(reward, ModelReward):
-        device, budget = machine.resolved_device(), machine.token_budget
-        return [RewardModel(reward.options(machine), device=device, token_budget=budget)]
+        device, budget = runtime.resolved_device(), runtime.token_budget
+        return [RewardModel(reward.options(runtime), device=device, token_budget=budget)]
     if isinstance(reward, JudgeReward):
         if reward.engine == "transformers":
-            return [LocalJudge(reward.options(), reward.local(machine))]
-        return [Judge(reward.options(), machine.endpoint(reward.model))]
+            return [LocalJudge(reward.options(), reward.local(runtime))]
+        return [Judge(reward.options(), runtime.endpoint(reward.model))]
     return []
 
 
 def for_student(
-    study: Study, machine: Machine, student: Student | None, *, reward: Reward | None
+    study: Study, runtime: Runtime, student: Student | None, *, reward: Reward | None
 ) -> StudentPlan:
     """Return what ranking for `student` takes; None ranks by reward and length alone.
 
@@ -100,26 +100,26 @@ def for_student(
     model = None
     scorers: list[StoredScorer] = [LengthScorer()]
     if needed & {"reward", "reward_share"}:
-        scorers += reward_scorers(reward, machine)
+        scorers += reward_scorers(reward, runtime)
     if student is not None:
-        model = _likelihood_model(student, study, machine)
+        model = _likelihood_model(student, study, runtime)
         available |= {*CONDITIONAL, "ifd", "likelihood_share"}
         available |= {"reward_share"} if reward is not None else set()
         scorers += _passes(model, needed, conditioning=study.reading.conditioning)
     under_reference = {n.removesuffix(REFERENCE) for n in needed if n.endswith(REFERENCE)}
     if under_reference:
-        reference = _likelihood_model(study.reference, study, machine)
+        reference = _likelihood_model(study.reference, study, runtime)
         scorers += _passes(reference, under_reference, suffix=REFERENCE)
     require_measures(metrics, available)
     return StudentPlan(student.name if student else "any student", tuple(scorers), metrics, model)
 
 
-def _likelihood_model(student: Student, study: Study, machine: Machine) -> StudentModel:
+def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> StudentModel:
     return StudentModel(
-        student.options(machine, include_end_of_turn=study.reading.include_end_of_turn),
-        device=machine.resolved_device(),
-        token_budget=machine.token_budget,
-        keep_tokens=machine.keep_tokens,
+        student.options(runtime, include_end_of_turn=study.reading.include_end_of_turn),
+        device=runtime.resolved_device(),
+        token_budget=runtime.token_budget,
+        keep_tokens=runtime.keep_tokens,
     )
 
 

@@ -1,6 +1,6 @@
 """Carry a study out from files to rankings.
 
-Read once for the roster, score what the store lacks, put the measures together as columns, rank. Nothing
+Read once for the table, score what the store lacks, put the measures together as columns, rank. Nothing
 here knows how a score is made.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.pipeline import plan
 from preceptor.pipeline.columns import Assembly
@@ -51,7 +51,7 @@ class Outcome:
         )
 
 
-def run(study: Study, machine: Machine, progress: Progress | None = None) -> list[Ranking]:
+def run(study: Study, runtime: Runtime, progress: Progress | None = None) -> list[Ranking]:
     """Return one ranking for each student and source of rewards; only what the store lacks is computed.
 
     Raises:
@@ -59,26 +59,26 @@ def run(study: Study, machine: Machine, progress: Progress | None = None) -> lis
             that is stored.
     """
     shown = progress or Silent()
-    return list(rank_opened(open_data(study, machine, shown), study, machine, shown))
+    return list(rank_opened(open_data(study, runtime, shown), study, runtime, shown))
 
 
 def rank_opened(
-    data: Sequence[Opened], study: Study, machine: Machine, progress: Progress | None = None
+    data: Sequence[Opened], study: Study, runtime: Runtime, progress: Progress | None = None
 ) -> Iterator[Ranking]:
     """Yield one ranking for each student and opened data, as each is done; see `run`."""
     # Not a loop, which would hold on to one while the next is computed.
-    return map(attrgetter("ranking"), outcomes(data, study, machine, progress))
+    return map(attrgetter("ranking"), outcomes(data, study, runtime, progress))
 
 
 def outcomes(
-    data: Sequence[Opened], study: Study, machine: Machine, progress: Progress | None = None
+    data: Sequence[Opened], study: Study, runtime: Runtime, progress: Progress | None = None
 ) -> Iterator[Outcome]:
     """Yield one outcome for each student and opened data, as each is done; see `run`.
 
     All models are found, and endpoints' keys looked at, before the first is loaded.
     """
     pairs = list(product(students_of(study), data))
-    plans = [steps_of(opened, study, machine, student) for student, opened in pairs]
+    plans = [steps_of(opened, study, runtime, student) for student, opened in pairs]
     require_addresses([step for _, steps in plans for step in steps])
     for (_, opened), (planned, steps) in zip(pairs, plans, strict=True):
         ranking = _ranking(opened, study, planned, steps, progress or Silent())
@@ -91,12 +91,12 @@ def students_of(study: Study) -> Sequence[Student | None]:
 
 
 def steps_of(
-    opened: Opened, study: Study, machine: Machine, student: Student | None
+    opened: Opened, study: Study, runtime: Runtime, student: Student | None
 ) -> tuple[plan.StudentPlan, list[Step]]:
     """Return what ranking opened data for a student takes, as steps over the store."""
-    planned = plan.for_student(study, machine, student, reward=opened.reward)
+    planned = plan.for_student(study, runtime, student, reward=opened.reward)
     choice = opened.choice
-    return planned, [step_of(one, machine, opened.source, choice) for one in planned.scorers]
+    return planned, [step_of(one, runtime, opened.source, choice) for one in planned.scorers]
 
 
 def _carried_out(steps: Sequence[Step], progress: Progress) -> list[Mapping[str, NDArray[Any]]]:
@@ -150,23 +150,23 @@ def _ranking(
 
 def _described(step: Step) -> dict[str, object]:
     """Return what made the numbers of a step: the identity under which they lie, in full."""
-    identity = step.shelf.identity
+    identity = step.partition.identity
     return {"identity": identity.digest, "spec": identity.spec}
 
 
 def _not_drawn(opened: Opened, study: Study) -> list[str]:
     """Return, where a limit drew instructions, which could not be drawn and why."""
-    roster = opened.choice.roster
+    table = opened.choice.table
     reasons = [
         f"'{teacher}' {', '.join(f'{reason} {count}' for reason, count in counts.items())}"
-        for teacher, counts in roster.dropped.items()
+        for teacher, counts in table.dropped.items()
         if counts
     ]
     if study.data.limit is None or not reasons:
         return []
     return [
         f"The {len(opened.choice.taken)} instructions were drawn from those that every teacher answered, "
-        f"of {len(roster.instructions)} in the data. Lacking: {'; '.join(reasons)}."
+        f"of {len(table.instructions)} in the data. Lacking: {'; '.join(reasons)}."
     ]
 
 
@@ -188,7 +188,7 @@ def _settings(opened: Opened, study: Study, planned: plan.StudentPlan) -> dict[s
         "reward": opened.reward_name,
         "reading": study.reading.model_dump(),
         "skipped_rows": dict(opened.skipped),
-        "cut_by_generator": {k: v for k, v in opened.choice.roster.cut.items() if v},
+        "cut_by_generator": {k: v for k, v in opened.choice.table.cut.items() if v},
     }
     if isinstance(opened.source, GeneratedSource):
         settings["instructions"] = list(study.data.instructions)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from preceptor.data.table import Choice, Keys
 from preceptor.scorers.base import StoredScorer
-from preceptor.store.store import Shelf
+from preceptor.store.store import ScorePartition
 from preceptor.types import Response, Score
 
 logger = logging.getLogger(__name__)
@@ -84,27 +84,27 @@ class Silent:
 
 @dataclass(frozen=True)
 class Step:
-    """A scorer, its shelf, and the data it is to score."""
+    """A scorer, its partition, and the data it is to score."""
 
     name: str
     scorer: StoredScorer
-    shelf: Shelf
+    partition: ScorePartition
     source: Iterable[Response]
     choice: Choice
     having: str | None = None
 
     def stored(self) -> Mapping[str, NDArray[Any]]:
         """Return the scorer's columns and the notes, one value for each row of the choice."""
-        return self.shelf.columns(self.choice.keys, self.scorer.columns)
+        return self.partition.columns(self.choice.keys, self.scorer.columns)
 
     def finished(self) -> Keys:
         """Return the stored keys for which nothing is left to compute."""
-        return self.shelf.keys_having(self.having) if self.having else self.shelf.keys()
+        return self.partition.keys_having(self.having) if self.having else self.partition.keys()
 
     def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
         """Return the keys without a number or a note among what is stored."""
         if self.having is not None:
-            return self.choice.lacking(self.shelf.keys_having(self.having))
+            return self.choice.lacking(self.partition.keys_having(self.having))
         absent = stored["note"] == None  # noqa: E711  (elementwise)
         for name in self.scorer.columns:
             absent &= np.isnan(stored[name])
@@ -174,7 +174,7 @@ def carry_out(step: Step, progress: Progress) -> Mapping[str, NDArray[Any]]:
             work = _Work(step, progress)
         work.score(texts)
     if work is not None:
-        step.shelf.compact()
+        step.partition.compact()
         progress.end()
     return step.stored()
 
@@ -248,7 +248,7 @@ class _Work:
         scores, self._buffer = self._buffer, []
         if not scores:
             return
-        self._step.shelf.append(scores)
+        self._step.partition.append(scores)
         self._flushed = time.monotonic()
         self._shards += 1
         values = (score.values.get("tokens") for score in scores)
@@ -256,4 +256,4 @@ class _Work:
         characters = sum(self._lengths.pop(score.key, 0) for score in scores)
         self._progress.advance(Amount(len(scores), characters, tokens))
         if self._shards % _MANY_SHARDS == 0:
-            self._step.shelf.compact()
+            self._step.partition.compact()

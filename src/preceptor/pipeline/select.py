@@ -1,6 +1,6 @@
 """Pick the responses a data set is made of: one teacher's, or for each instruction the best by a score.
 
-The one idea: what is picked are rows of the roster, of which the texts are streamed afterwards. Scores of
+The one idea: what is picked are rows of the table, of which the texts are streamed afterwards. Scores of
 single responses are formed from what the store holds of each, or computed where it holds nothing.
 """
 
@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.data.gather import Source
-from preceptor.data.table import Choice, Roster
+from preceptor.data.table import Choice, ResponseTable
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import Example, Pair
 from preceptor.pipeline import plan
@@ -36,26 +36,26 @@ Rule = Literal["reward", "car", "persyn"]
 
 @dataclass(frozen=True)
 class Picked:
-    """Rows of a roster, and numbers (rows,) that belong to each; NaN is no data."""
+    """Rows of a response table, and numbers (rows,) that belong to each; NaN is no data."""
 
     rows: NDArray[np.intp]
     numbers: Mapping[str, Array]
 
 
-def of_teacher(roster: Roster, teacher: str, *, every_sample: bool = False) -> Picked:
+def of_teacher(table: ResponseTable, teacher: str, *, every_sample: bool = False) -> Picked:
     """Return all responses of one teacher, the first sample of each instruction unless `every_sample`.
 
     Raises:
         StudyError: there is no such teacher.
     """
-    if teacher not in roster.teachers:
-        known = ", ".join(f"'{name}'" for name in roster.teachers)
+    if teacher not in table.teachers:
+        known = ", ".join(f"'{name}'" for name in table.teachers)
         raise StudyError(
-            f"No teacher '{teacher}'. Known: {known}.{nearest(teacher, roster.teachers)}"
+            f"No teacher '{teacher}'. Known: {known}.{nearest(teacher, table.teachers)}"
         )
-    of = roster.teacher == roster.teachers.index(teacher)
-    rows = np.flatnonzero(of if every_sample else of & (roster.order_within() == 0))
-    given = {name: values[rows] for name, values in roster.values.items()}
+    of = table.teacher == table.teachers.index(teacher)
+    rows = np.flatnonzero(of if every_sample else of & (table.order_within() == 0))
+    given = {name: values[rows] for name, values in table.values.items()}
     return Picked(rows, given)
 
 
@@ -63,10 +63,10 @@ def of_teacher(roster: Roster, teacher: str, *, every_sample: bool = False) -> P
 class Scored:
     """Every sample of every teacher on the instructions compared, with its numbers.
 
-    `rows` index the roster; `score` is what is picked by, higher is better.
+    `rows` index the response table; `score` is what is picked by, higher is better.
     """
 
-    roster: Roster
+    table: ResponseTable
     rows: NDArray[np.intp]
     numbers: Mapping[str, Array]
     score: Array
@@ -93,7 +93,7 @@ class Scored:
         rows = self.rows[usable]
         of, teacher, sample = (
             column[rows]
-            for column in (self.roster.instruction, self.roster.teacher, self.roster.sample)
+            for column in (self.table.instruction, self.table.teacher, self.table.sample)
         )
         ends = []
         for key in (self.score[usable], -self.score[usable]):
@@ -110,7 +110,7 @@ class Scored:
 def scored(
     opened: Opened,
     study: Study,
-    machine: Machine,
+    runtime: Runtime,
     *,
     student: Student | None,
     rule: Rule,
@@ -130,23 +130,23 @@ def scored(
         )
     if student is None and rule != "reward":
         raise StudyError(f"Responses cannot be picked by {rule} without a student: name one.")
-    roster = opened.choice.roster
-    rows = np.flatnonzero(np.isin(roster.instruction, opened.choice.taken))
-    choice = Choice(roster, rows, opened.choice.taken, len(opened.choice.taken))
+    table = opened.choice.table
+    rows = np.flatnonzero(np.isin(table.instruction, opened.choice.taken))
+    choice = Choice(table, rows, opened.choice.taken, len(opened.choice.taken))
     metric = _metric(rule, study)
     wanted = study.model_copy(update={"metrics": (metric,), "by": None})
-    planned = plan.for_student(wanted, machine, student, reward=opened.reward)
-    numbers = {name: values[rows] for name, values in roster.values.items()}
+    planned = plan.for_student(wanted, runtime, student, reward=opened.reward)
+    numbers = {name: values[rows] for name, values in table.values.items()}
     for scorer in planned.scorers:
-        step = step_of(scorer, machine, opened.source, choice)
+        step = step_of(scorer, runtime, opened.source, choice)
         columns = carry_out(step, progress)
         scorer.release()
         numbers |= scorer.derive({name: columns[name] for name in scorer.columns})
     numbers = {
         name: numbers[name] for name in ("reward", "loss", "tokens", "length") if name in numbers
     }
-    score = _score(rule, metric, numbers, roster.instruction[rows], study.ranking.transform)
-    return Scored(roster, rows, numbers | {rule: score}, score)
+    score = _score(rule, metric, numbers, table.instruction[rows], study.ranking.transform)
+    return Scored(table, rows, numbers | {rule: score}, score)
 
 
 def _metric(rule: Rule, study: Study) -> Metric:
@@ -188,9 +188,9 @@ def _spanned(values: Array, of: NDArray[np.int32]) -> Array:
     return spanned
 
 
-def examples(source: Source, roster: Roster, picked: Picked) -> Iterator[Example]:
+def examples(source: Source, table: ResponseTable, picked: Picked) -> Iterator[Example]:
     """Yield the picked responses with their texts, in the order of the data; a repeated text once."""
-    waiting = {roster.keys[row].item(): place for place, row in enumerate(picked.rows.tolist())}
+    waiting = {table.keys[row].item(): place for place, row in enumerate(picked.rows.tolist())}
     for response in source:
         if response.text is not None and response.key in waiting:
             place = waiting.pop(response.key)
@@ -198,19 +198,19 @@ def examples(source: Source, roster: Roster, picked: Picked) -> Iterator[Example
             yield Example(
                 instruction=response.instruction,
                 text=response.text,
-                teacher=roster.teachers[roster.teacher[row]],
-                sample=int(roster.sample[row]),
+                teacher=table.teachers[table.teacher[row]],
+                sample=int(table.sample[row]),
                 numbers={name: float(values[place]) for name, values in picked.numbers.items()},
             )
 
 
-def pairs(source: Source, roster: Roster, chosen: Picked, rejected: Picked) -> Iterator[Pair]:
+def pairs(source: Source, table: ResponseTable, chosen: Picked, rejected: Picked) -> Iterator[Pair]:
     """Yield the picked pairs with their texts, once both have been met."""
     sides = (chosen, rejected)
     waiting: dict[bytes, list[tuple[int, int]]] = {}
     for side, picked in enumerate(sides):
         for place, row in enumerate(picked.rows.tolist()):
-            waiting.setdefault(roster.keys[row].item(), []).append((place, side))
+            waiting.setdefault(table.keys[row].item(), []).append((place, side))
     met: dict[int, dict[int, Response]] = {}
     for response in source:
         if response.text is None:
@@ -218,13 +218,13 @@ def pairs(source: Source, roster: Roster, chosen: Picked, rejected: Picked) -> I
         for place, side in waiting.pop(response.key, ()):
             met.setdefault(place, {})[side] = response
             if len(met[place]) == len(sides):
-                yield _pair(roster, sides, place, met.pop(place))
+                yield _pair(table, sides, place, met.pop(place))
 
 
 def _pair(
-    roster: Roster, sides: tuple[Picked, Picked], place: int, met: Mapping[int, Response]
+    table: ResponseTable, sides: tuple[Picked, Picked], place: int, met: Mapping[int, Response]
 ) -> Pair:
-    teachers = [roster.teachers[roster.teacher[side.rows[place]]] for side in sides]
+    teachers = [table.teachers[table.teacher[side.rows[place]]] for side in sides]
     numbers = {
         f"{word}_{name}": float(values[place])
         for word, side in zip(("chosen", "rejected"), sides, strict=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.study import Study
 from preceptor.data.formats import Problem
 from preceptor.data.instructions import PromptSource
@@ -19,9 +19,9 @@ from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
 from preceptor.data.table import drawn
 from preceptor.errors import DataError, StudyError
-from preceptor.pipeline.generate import Inquiry
+from preceptor.pipeline.generate import GenerationJob
 from preceptor.store.store import Store
-from preceptor.teachers.base import Responder, TeacherOptions, without_thoughts
+from preceptor.teachers.base import TeacherBackend, TeacherOptions, without_thoughts
 from preceptor.teachers.fake import FakeTeacher
 from preceptor.teachers.local import LocalTeacher
 from preceptor.teachers.served import ServedTeacher
@@ -49,11 +49,11 @@ class GeneratedSource:
     """Responses in files, where the study has any, and then those of its teachers from the store."""
 
     def __init__(
-        self, read: ResponseSource | None, questions: Questions, inquiries: Sequence[Inquiry]
+        self, read: ResponseSource | None, questions: Questions, jobs: Sequence[GenerationJob]
     ) -> None:
         self.read = read
         self.questions = questions
-        self.inquiries = inquiries
+        self.jobs = jobs
 
     @property
     def files(self) -> Sequence[SourceFile]:
@@ -76,7 +76,7 @@ class GeneratedSource:
         Raises:
             StudyError: a file has a teacher of the same name as one that is asked.
         """
-        names = {inquiry.name for inquiry in self.inquiries}
+        names = {job.name for job in self.jobs}
         asked = {instruction.id for instruction in self.questions.instructions}
         for response in self.read or ():
             if response.instruction.id not in asked:
@@ -87,26 +87,26 @@ class GeneratedSource:
                     "name: its texts would pass for samples of the other. Give it another name."
                 )
             yield response
-        for inquiry in self.inquiries:
-            yield from self._answers(inquiry)
+        for job in self.jobs:
+            yield from self._answers(job)
 
     def specs(self) -> dict[str, object]:
         """Return each asked teacher's identity in full, by its label."""
         return {
-            inquiry.name: {
-                "identity": inquiry.shelf.identity.digest,
-                "spec": inquiry.shelf.identity.spec,
+            job.name: {
+                "identity": job.partition.identity.digest,
+                "spec": job.partition.identity.spec,
             }
-            for inquiry in self.inquiries
+            for job in self.jobs
         }
 
-    def _answers(self, inquiry: Inquiry) -> Iterator[Response]:
-        by_id = {instruction.id: instruction for instruction in inquiry.instructions}
-        dropping = inquiry.responder.options.thoughts == "drop"
-        opened = dropping and inquiry.responder.opens_thoughts
-        for given in inquiry.generations():
+    def _answers(self, job: GenerationJob) -> Iterator[Response]:
+        by_id = {instruction.id: instruction for instruction in job.instructions}
+        dropping = job.backend.options.thoughts == "drop"
+        opened = dropping and job.backend.opens_thoughts
+        for given in job.generations():
             yield Response(
-                teacher=inquiry.name,
+                teacher=job.name,
                 instruction=by_id[given.instruction],
                 text=without_thoughts(given.text or "", opened=opened) if dropping else given.text,
                 sample=given.sample,
@@ -151,32 +151,32 @@ def questions_of(study: Study, read: ResponseSource | None) -> Questions:
     return Questions(instructions, references, source.files, problems, counts, categories)
 
 
-def inquiries_of(
-    study: Study, machine: Machine, questions: Questions, *, recorded: Mapping[str, object]
-) -> list[Inquiry]:
+def jobs_of(
+    study: Study, runtime: Runtime, questions: Questions, *, recorded: Mapping[str, object]
+) -> list[GenerationJob]:
     """Return one inquiry for each teacher and point of its grid; nothing is loaded or asked yet.
 
     Raises:
         ModelError: a model is not found, or an endpoint's address or key cannot be used.
         StudyError: nothing says where a model is served.
     """
-    store = Store(machine.store)
+    store = Store(runtime.store)
     found = []
     for teacher in study.teachers:
         for point in teacher.points():
-            responder = _responder(point, machine)
-            shelf = store.responses(responder.identity(), recorded=recorded)
-            found.append(Inquiry(responder, shelf, questions.instructions))
+            backend = _backend(point, runtime)
+            partition = store.responses(backend.identity(), recorded=recorded)
+            found.append(GenerationJob(backend, partition, questions.instructions))
     return found
 
 
-def _responder(options: TeacherOptions, machine: Machine) -> Responder:
+def _backend(options: TeacherOptions, runtime: Runtime) -> TeacherBackend:
     if options.engine == "fake":
         return FakeTeacher(options)
     if options.engine == "openai":
-        return ServedTeacher(options, machine.endpoint(options.model))
-    resolved = replace(options, dtype=machine.resolved_dtype(options.dtype))
-    return LocalTeacher(resolved, device=machine.resolved_device(), batch=machine.batch)
+        return ServedTeacher(options, runtime.endpoint(options.model))
+    resolved = replace(options, dtype=runtime.resolved_dtype(options.dtype))
+    return LocalTeacher(resolved, device=runtime.resolved_device(), batch=runtime.batch)
 
 
 def write_responses(source: GeneratedSource, path: Path) -> int:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from preceptor.agreement.compare import compare
 from preceptor.agreement.orders import Observed, Prediction, teacher_label
 from preceptor.agreement.table import AgreementTable
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.study import Study
 from preceptor.config.toml import study_text
 from preceptor.errors import StudyError
-from preceptor.pipeline.estimate import Outlook, outlook
+from preceptor.pipeline.estimate import CostEstimate, estimate
 from preceptor.pipeline.load import recorded
 from preceptor.pipeline.rank import Outcome, outcomes
 from preceptor.ranking.result import Ranking
@@ -25,24 +25,24 @@ from preceptor.store.store import Store
 logger = logging.getLogger(__name__)
 
 
-def stored_outcomes(study: Study, machine: Machine) -> list[Outcome]:
+def stored_outcomes(study: Study, runtime: Runtime) -> list[Outcome]:
     """Return the outcomes of a study of which everything is stored.
 
     Raises:
         StudyError: responses or scores are missing; the message says which.
         PreceptorError: the study cannot be ranked as it stands.
     """
-    found = outlook(study, machine)
+    found = estimate(study, runtime)
     if lacking := _lacking(found, study):
         raise StudyError(
             "A report pays for nothing, and of this study these are missing:\n"
             + "\n".join(f"  {line}" for line in lacking)
             + "\nGet them with `preceptor run` first."
         )
-    return list(outcomes(found.data, study, machine))
+    return list(outcomes(found.data, study, runtime))
 
 
-def _lacking(found: Outlook, study: Study) -> list[str]:
+def _lacking(found: CostEstimate, study: Study) -> list[str]:
     """Return what is missing, a line for each teacher to ask, derived teacher and step."""
     lines = [f"{ask.missing:,} responses of {ask.teacher}" for ask in found.asks if ask.missing]
     lines += [
@@ -50,18 +50,18 @@ def _lacking(found: Outlook, study: Study) -> list[str]:
         for step in found.steps
         if step.missing.responses
     ]
-    rosters = [opened.choice.roster.teachers for opened in found.data]
+    tables = [opened.choice.table.teachers for opened in found.data]
     lines += [
         f"the rewards by which {derived.name} is chosen"
         for derived in study.derived
-        if any(derived.name not in teachers for teachers in rosters)
+        if any(derived.name not in teachers for teachers in tables)
     ]
     return lines
 
 
 def report_of(
     found: Sequence[Outcome],
-    machine: Machine,
+    runtime: Runtime,
     *,
     command: str,
     observed: Observed | None = None,
@@ -71,7 +71,7 @@ def report_of(
 
     Args:
         found: at least one.
-        machine: where their scores are stored.
+        runtime: where their scores are stored.
         command: the command line that made them.
         observed: student -> teacher -> what was observed after tuning, to be compared with the rankings.
         outcome: where that is from, in words.
@@ -86,7 +86,7 @@ def report_of(
         title=f"Teachers for {' and '.join(dict.fromkeys(one.student for one in rankings))}",
         command=command,
         study_file=_study_file(study),
-        versions=_versions(found, machine),
+        versions=_versions(found, runtime),
         agreement=None if observed is None else agreement_of(rankings, observed),
         outcome=outcome,
     )
@@ -131,16 +131,16 @@ def _prediction(ranking: Ranking) -> Prediction:
     return Prediction(ranking.student, "this report", values, source, transformed)
 
 
-def _versions(found: Sequence[Outcome], machine: Machine) -> dict[str, str]:
+def _versions(found: Sequence[Outcome], runtime: Runtime) -> dict[str, str]:
     """Return the packages' versions as they stand beside the stored scores; several where they differ."""
-    used = {step.shelf.identity.digest for one in found for step in one.steps}
+    used = {step.partition.identity.digest for one in found for step in one.steps}
     cards = [
-        shelf.recorded
-        for shelf in Store(machine.store).shelves()
-        if shelf.kind == "scores" and shelf.identity.digest in used
+        partition.recorded
+        for partition in Store(runtime.store).partitions()
+        if partition.kind == "scores" and partition.identity.digest in used
     ]
     versions = {}
-    for package in recorded(machine):
+    for package in recorded(runtime):
         seen = dict.fromkeys(str(card[package]) for card in cards if card.get(package))
         if package != "device" and seen:
             versions[package] = ", ".join(seen)

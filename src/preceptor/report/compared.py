@@ -22,7 +22,7 @@ from preceptor.ranking.rank import transformed
 class Compared:
     """An outcome's measures on its common instructions, teachers in the ranking's order.
 
-    `raw` holds rewards as given, before any transform. `instructions` index the roster's, one for each
+    `raw` holds rewards as given, before any transform. `instructions` index the table's, one for each
     column.
     """
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from preceptor.data.gather import Source
-from preceptor.pipeline.estimate import AskOutlook, Outlook
+from preceptor.pipeline.estimate import CostEstimate, GenerationEstimate
 from preceptor.pipeline.load import Opened
 from preceptor.pipeline.sources import GeneratedSource
 from preceptor.report.terminal import print_lines, printable
@@ -20,9 +20,9 @@ def described(source: Source) -> list[str]:
     lines = _few([file.describe() for file in source.files], "files")
     if isinstance(source, GeneratedSource):
         asked = [
-            f"{inquiry.name}: {inquiry.responder.options.sampling.described()}, "
-            f"{len(inquiry.instructions):,} instructions, under {inquiry.shelf.identity.digest}"
-            for inquiry in source.inquiries
+            f"{job.name}: {job.backend.options.sampling.described()}, "
+            f"{len(job.instructions):,} instructions, under {job.partition.identity.digest}"
+            for job in source.jobs
         ]
         lines += _few(asked, "teachers")
     return lines
@@ -38,35 +38,35 @@ def _few(lines: list[str], what: str) -> list[str]:
     return lines if hidden <= 1 else [*lines[:_SHOWN], f"... and {hidden} more {what}"]
 
 
-def print_outlook(console: Console, outlook: Outlook) -> None:
+def print_estimate(console: Console, estimate: CostEstimate) -> None:
     """Print what a study would take."""
-    print_lines(console, described(outlook.source))
-    if outlook.data:
-        choice = outlook.data[0].choice
-        teachers, taken = len(choice.roster.teachers), len(choice.taken)
-        asked = len(choice.roster.instructions)
-        print_lines(console, rewards_of(outlook.data))
+    print_lines(console, described(estimate.source))
+    if estimate.data:
+        choice = estimate.data[0].choice
+        teachers, taken = len(choice.table.teachers), len(choice.taken)
+        asked = len(choice.table.instructions)
+        print_lines(console, rewards_of(estimate.data))
         print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
-    if outlook.asks:
-        _print_asks(console, outlook.asks)
+    if estimate.asks:
+        _print_asks(console, estimate.asks)
     lines = [
         f"{step.student}, {step.step}: {step.stored:,} stored, {step.missing.responses:,} to compute "
         f"(about {step.missing.characters / _CHARACTERS_PER_TOKEN:,.0f} tokens) under {step.identity}"
-        for step in outlook.steps
+        for step in estimate.steps
     ]
-    told = dict.fromkeys(sentence for opened in outlook.data for sentence in opened.told)
+    told = dict.fromkeys(sentence for opened in estimate.data for sentence in opened.told)
     for line in [*lines, *told]:
         console.print(printable(line), highlight=False, markup=False)
-    if outlook.later:
+    if estimate.later:
         console.print(
-            f"Then, on the responses: {'; '.join(printable(step) for step in outlook.later)}. "
+            f"Then, on the responses: {'; '.join(printable(step) for step in estimate.later)}. "
             "Plan again when they are there.",
             highlight=False,
             markup=False,
         )
 
 
-def _print_asks(console: Console, asks: Sequence[AskOutlook]) -> None:
+def _print_asks(console: Console, asks: Sequence[GenerationEstimate]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("teacher", overflow="fold")
     for heading in ("stored", "to ask", "prompt tokens", "tokens", "at most", "time", "money"):
@@ -97,7 +97,7 @@ def worded_time(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _money(ask: AskOutlook) -> str:
+def _money(ask: GenerationEstimate) -> str:
     if ask.money is None or ask.most_money is None:
         return "no price"
     return f"{ask.money:.2f} (at most {ask.most_money:.2f})"

@@ -65,13 +65,13 @@ def examples_of(
 
 def first_samples(choice: Choice, instructions: NDArray[np.intp]) -> Choice:
     """Return the first sample of every teacher for these instructions, by instruction and teacher."""
-    roster = choice.roster
-    rows = choice.rows[np.isin(roster.instruction[choice.rows], instructions)]
-    order = np.lexsort((roster.sample[rows], roster.teacher[rows], roster.instruction[rows]))
+    table = choice.table
+    rows = choice.rows[np.isin(table.instruction[choice.rows], instructions)]
+    order = np.lexsort((table.sample[rows], table.teacher[rows], table.instruction[rows]))
     rows = rows[order]
-    pairs = np.stack([roster.instruction[rows], roster.teacher[rows]])
+    pairs = np.stack([table.instruction[rows], table.teacher[rows]])
     first = np.r_[True, (np.diff(pairs) != 0).any(axis=0)]
-    return Choice(roster, rows[first], np.sort(instructions), len(instructions))
+    return Choice(table, rows[first], np.sort(instructions), len(instructions))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Chosen:
     """The instructions to show for one ranking, with all that is told of them but the texts.
 
     At most 60, the most disagreed upon first, with each teacher's first sample; `order` is that of the
-    ranking. `choice` holds their rows, by instruction and by teacher as in the roster; so are the `scores`
+    ranking. `choice` holds their rows, by instruction and by teacher as in the table; so are the `scores`
     (teachers, instructions). Those are of the sample shown, the reward before any transform, and its CAR
     where CAR was formed.
     """
@@ -95,7 +95,7 @@ class Chosen:
     def of(cls, compared: Compared) -> "Chosen":
         """Choose by the numbers compared, and read those of the responses to show."""
         apart, outcome = disagreements(compared), compared.outcome
-        # Equal ones in the order of their ids, which is that of the roster.
+        # Equal ones in the order of their ids, which is that of the response table.
         places = np.argsort(-apart, kind="stable")[:MOST_EXAMPLES]
         shown = compared.instructions[places]
         choice = first_samples(outcome.opened.choice, shown)
@@ -109,14 +109,14 @@ class Chosen:
     def examples(self, texts: Mapping[bytes, Response]) -> tuple[Example, ...]:
         """Return the examples, given the responses by their keys."""
         columns = np.searchsorted(self.choice.taken, self.instructions).tolist()
-        names = self.choice.roster.category_of(self.instructions)
+        names = self.choice.table.category_of(self.instructions)
         described = zip(columns, names, self.disagreement.tolist(), strict=True)
         return tuple(self._example(*one, texts=texts) for one in described)
 
     def _example(
         self, column: int, category: str | None, apart: float, *, texts: Mapping[bytes, Response]
     ) -> Example:
-        teachers, keys = self.choice.roster.teachers, self.choice.keys
+        teachers, keys = self.choice.table.teachers, self.choice.keys
         rows = range(column * len(teachers), (column + 1) * len(teachers))
         found = {
             name: texts.get(keys[row].tobytes()) for name, row in zip(teachers, rows, strict=True)
@@ -132,7 +132,7 @@ class Chosen:
         )
 
     def _answer(self, teacher: str, column: int, response: Response | None) -> Answer:
-        row = self.choice.roster.teachers.index(teacher)
+        row = self.choice.table.teachers.index(teacher)
         scores = {name: _number(values[row, column]) for name, values in self.scores.items()}
         if response is None or response.text is None:
             return Answer(teacher, None, scores, note=GONE)
@@ -151,7 +151,7 @@ def conversation(instruction: Instruction) -> str:
 def _texts(source: Iterable[Response], choices: Sequence[Choice]) -> dict[bytes, Response]:
     """Return the responses of these choices by key; what two teachers said alike is one."""
     instructions = {
-        one for choice in choices for one in choice.roster.instructions[choice.taken].tolist()
+        one for choice in choices for one in choice.table.instructions[choice.taken].tolist()
     }
     waiting = {key for choice in choices for key in choice.keys.tolist()}
     found: dict[bytes, Response] = {}
@@ -185,7 +185,7 @@ def _cutter(outcome: Outcome, choice: Choice) -> _Cut:
         if not isinstance(scorer, LikelihoodScorer) or scorer.suffix:
             continue
         if scorer.conditioning == "conditional":
-            stored = step.shelf.lists(choice.keys, "token_nll")
+            stored = step.partition.lists(choice.keys, "token_nll")
             # The tokenizer is loaded for nothing where no surprise is stored.
             encoder = scorer.student.encoder if stored else None
             return lambda response, text: _tokens(response, text, stored, encoder)

@@ -45,7 +45,7 @@ def evidence_of(outcomes: Sequence[Outcome]) -> tuple[Evidence, ...]:
 def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Evidence, Chosen]:
     compared, ranking = Compared.of(outcome), outcome.ranking
     options, models = outcome.study.ranking, models_of(outcome.study)
-    names = outcome.opened.choice.roster.category_of(compared.instructions)
+    names = outcome.opened.choice.table.category_of(compared.instructions)
     changes = _Changes(ranking)
     _try_settings(changes, compared)
     _try_fewer(changes, compared)
@@ -126,7 +126,7 @@ def _try_settings(changes: _Changes, compared: Compared) -> None:
 def _try_fewer(changes: _Changes, compared: Compared) -> None:
     """Take down the first half, quarter and eighth of the instructions, in the order the seed draws."""
     study, raw = compared.outcome.study, compared.raw
-    ids = compared.outcome.opened.choice.roster.instructions[compared.instructions]
+    ids = compared.outcome.opened.choice.table.instructions[compared.instructions]
     order: NDArray[np.intp] = drawn(ids.tolist(), study.ranking.seed)
     for part in nested(raw, order):
         best = winners(

@@ -18,13 +18,13 @@ from preceptor.report.agreement import print_agreement, print_notes
 from preceptor.report.estimate import worded_time
 from preceptor.report.terminal import printable
 from preceptor.types import Estimate
-from preceptor.validation.estimate import LoopOutlook, TuningOutlook
-from preceptor.validation.result import AnswerFigures, LoopResult
+from preceptor.validation.estimate import FinetuneEstimate, ValidationEstimate
+from preceptor.validation.result import AnswerFigures, ValidationResult
 
 _GIB = 1024**3
 
 
-def print_loop(console: Console, result: LoopResult) -> None:
+def print_validation(console: Console, result: ValidationResult) -> None:
     """Print observed orders, agreement, and whether the prediction held."""
     for ranking in result.observed:
         figures = {t.teacher: t.answered for t in result.tuned if t.student == ranking.student}
@@ -38,7 +38,7 @@ def print_loop(console: Console, result: LoopResult) -> None:
     console.print()
 
 
-def source_of_observed(result: LoopResult) -> str:
+def source_of_observed(result: ValidationResult) -> str:
     """Return in words what the observed orders rest on."""
     return "; ".join(dict.fromkeys(_source(ranking) for ranking in result.observed))
 
@@ -94,29 +94,31 @@ def _answered(figures: AnswerFigures) -> list[str]:
     return [ended, *means]
 
 
-def print_loop_outlook(console: Console, outlook: LoopOutlook) -> None:
+def print_validation_estimate(console: Console, estimate: ValidationEstimate) -> None:
     """Print what the proof would take."""
     console.print()
-    count = outlook.students * len(outlook.teachers)
-    lines = [f"Then the proof: {count:,} tunings, {outlook.questions:,} questions to each student."]
-    if outlook.tunings:
-        _print_tunings(console, outlook.tunings)
-        unknown = any(one.seconds is None and not one.done for one in outlook.tunings)
+    count = estimate.students * len(estimate.teachers)
+    lines = [
+        f"Then the proof: {count:,} tunings, {estimate.questions:,} questions to each student."
+    ]
+    if estimate.tunings:
+        _print_tunings(console, estimate.tunings)
+        unknown = any(one.seconds is None and not one.done for one in estimate.tunings)
         lines += ["No training of this student is stored: its speed is unknown."] if unknown else []
-    for ask in outlook.untuned:
+    for ask in estimate.untuned:
         took = f" ({worded_time(ask.seconds)})" if ask.missing else ""
         lines.append(
             f"{ask.teacher}: {ask.stored:,} answers stored, {ask.missing:,} to write{took}"
         )
-    lines += [_worded(name, cost) for name, cost in outlook.verdicts]
-    if outlook.disk is None:
+    lines += [_worded(name, cost) for name, cost in estimate.verdicts]
+    if estimate.disk is None:
         lines.append(
             "Rows, steps and disk are known when the responses are there: plan again then."
         )
-    elif outlook.disk:
-        place = f"models and checkpoints in {outlook.models}"
-        lines.append(f"Disk: up to {outlook.disk / _GIB:,.1f} GiB for {place}.")
-    for one in outlook.tunings:
+    elif estimate.disk:
+        place = f"models and checkpoints in {estimate.models}"
+        lines.append(f"Disk: up to {estimate.disk / _GIB:,.1f} GiB for {place}.")
+    for one in estimate.tunings:
         lines += [f"{count:,} instructions left out: {why}." for why, count in one.left_out.items()]
         lines += [one.caution] if one.caution else []
     for line in dict.fromkeys(lines):
@@ -134,7 +136,7 @@ def _worded(name: str, cost: Cost) -> str:
     )
 
 
-def _print_tunings(console: Console, tunings: Sequence[TuningOutlook]) -> None:
+def _print_tunings(console: Console, tunings: Sequence[FinetuneEstimate]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("student", overflow="fold")
     table.add_column("tuned on", overflow="fold")

@@ -1,4 +1,4 @@
-"""The machinery of a shelf: immutable shards under one identity, appended, merged, read, compacted.
+"""The machinery of a partition: immutable shards under one identity, appended, merged, read, compacted.
 
 The one idea: a shard has a unique name and appears whole or not at all, and rows are idempotent under their
 16-byte key. So writers never conflict and need no lock, a killed run loses at most the batch it had not yet
@@ -39,7 +39,7 @@ _MERGED_SHARD_BYTES = 128 * 2**20
 
 
 class Shards:
-    """The rows that one identity made, whatever their columns; `Shelf` and `ResponseShelf` say which.
+    """The rows that one identity made, whatever their columns; `subclasses say which.
 
     Any number of processes may append, read and compact at once. Rows with the same key are read as
     one: a row with values beats a row with a note, then a row with list columns beats one without,
@@ -222,7 +222,7 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise StoreError(
             f"Shards of one identity disagree on a column: {error}. A measure is a number or a "
-            "list, never both: rename it in the scorer and move this shelf away."
+            "list, never both: rename it in the scorer and move this partition away."
         ) from error
 
 

@@ -59,7 +59,7 @@ _RESPONSE_SCHEMA = pa.schema(
 
 
 class Store:
-    """A folder of shelves, on this machine or behind any fsspec URL such as `s3://bucket/folder`."""
+    """A folder of partitions, on this machine or behind any fsspec URL such as `s3://bucket/folder`."""
 
     def __init__(self, root: str | Path = ".preceptor") -> None:
         """Name the root; nothing is created before the first append.
@@ -81,7 +81,7 @@ class Store:
 
     def scores(
         self, identity: Identity, *, recorded: Mapping[str, object] | None = None
-    ) -> "Shelf":
+    ) -> "ScorePartition":
         """Return the scores of one identity, which need not exist yet.
 
         `recorded` (versions, device, batch size) is written beside the spec by the first append and
@@ -90,14 +90,14 @@ class Store:
         Raises:
             StoreError: the folder says that another spec made its rows.
         """
-        return Shelf(self._opened("scores", identity), "scores", identity, recorded or {})
+        return ScorePartition(self._opened("scores", identity), "scores", identity, recorded or {})
 
     def responses(
         self, identity: Identity, *, recorded: Mapping[str, object] | None = None
-    ) -> "ResponseShelf":
+    ) -> "ResponsePartition":
         """Return the responses of one teacher's identity; see `scores`."""
         folder = self._opened("responses", identity)
-        return ResponseShelf(folder, "responses", identity, recorded or {})
+        return ResponsePartition(folder, "responses", identity, recorded or {})
 
     def _opened(self, kind: Kind, identity: Identity) -> Folder:
         folder = self._folder.child(kind, identity.digest)
@@ -109,7 +109,7 @@ class Store:
             )
         return folder
 
-    def shelves(self) -> Iterator["Shelf | ResponseShelf"]:
+    def partitions(self) -> Iterator["ScorePartition | ResponsePartition"]:
         """Yield every shelf whose `identity.json` can be read, by kind and digest.
 
         One that is damaged or belongs to another folder is skipped with a warning.
@@ -120,16 +120,16 @@ class Store:
                 card = read_card(folder)
                 identity = Identity.of(card["spec"]) if card else None
                 if card and identity and identity.digest == digest:
-                    shelf = Shelf if kind == "scores" else ResponseShelf
-                    yield shelf(folder, kind, identity, card.get("recorded") or {})
+                    partition = ScorePartition if kind == "scores" else ResponsePartition
+                    yield partition(folder, kind, identity, card.get("recorded") or {})
                 elif card:
                     _LOGGER.warning(
                         "Skipping %s: its identity.json is of another folder", folder.path
                     )
 
 
-class Shelf(Shards):
-    """All scores that one identity made. Get one from `Store.shelf` or `Store.shelves`."""
+class ScorePartition(Shards):
+    """All scores that one identity made. Get one from `Store.shelf` or `Store.partitions`."""
 
     def append(self, rows: Sequence[Score]) -> None:
         """Store the rows as one new shard; when this returns they survive a crash.
@@ -160,7 +160,7 @@ class Shelf(Shards):
 
         Keys may repeat. Scalars are float64 with NaN for no data (unknown key or name, null); list
         columns are object arrays of float32 arrays or None; notes are strings or None. The arrays
-        may be read-only. Time and memory grow with the shelf, whose other columns are not read.
+        may be read-only. Time and memory grow with the partition, whose other columns are not read.
 
         Raises:
             StoreError: a key is not 16 bytes, or shards disagree on whether a column is a list.
@@ -182,7 +182,7 @@ class Shelf(Shards):
     ) -> dict[bytes, NDArray[np.float32]]:
         """Return a list column for those of these keys that have it.
 
-        Unlike `columns`, memory grows with the keys and not with the shelf: fit for a few of many.
+        Unlike `columns`, memory grows with the keys and not with the partition: fit for a few of many.
         """
         _check_name(name)
         wanted = as_arrow(keys)
@@ -220,7 +220,7 @@ class Costs(NamedTuple):
     tokens_per_second: float
 
 
-class ResponseShelf(Shards):
+class ResponsePartition(Shards):
     """All responses that one teacher, sampled one way, gave. Get one from `Store.responses`.
 
     Of several rows with one key the first with a text is read, whole.

@@ -1,4 +1,4 @@
-"""A responder puts a teacher's answer on an instruction; this is what teachers are to the runner.
+"""A teacher backend puts a teacher's answer on an instruction; this is what teachers are to the runner.
 
 It is to responses what a scorer is to scores: an identity that covers everything that can change a text, and
 an engine that is loaded or contacted only when something is missing. Labels, addresses, keys and batch sizes
@@ -75,7 +75,7 @@ class TeacherOptions:
     thoughts: Literal["drop", "keep"] = "drop"
 
 
-class Ask(NamedTuple):
+class GenerationRequest(NamedTuple):
     """One response to get: an instruction and a sample index."""
 
     instruction: Instruction
@@ -92,7 +92,7 @@ def begins_thoughts(prompt: str) -> bool:
     return prompt.rstrip().endswith(_THOUGHTS)
 
 
-class Responder(Protocol):
+class TeacherBackend(Protocol):
     """One teacher that can be asked."""
 
     @property

@@ -1,4 +1,4 @@
-"""Ask a responder: check first what it does with seeds, ask, sort out what cannot be answered, ask the rest.
+"""Ask a teacher: check first what it does with seeds, ask, sort out what cannot be answered, ask the rest.
 
 What comes out are rows for the store. A note is final, so only what is a request's own fault becomes one;
 what failed for a reason that may pass is left out, and asked again by the next run.
@@ -14,7 +14,7 @@ from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.chat.sampling_check import check_sampling
 from preceptor.engines.chat.watch import Watch
 from preceptor.errors import ModelError
-from preceptor.teachers.base import Ask, Responder, request_of
+from preceptor.teachers.base import GenerationRequest, TeacherBackend, request_of
 from preceptor.teachers.served import ServedTeacher
 from preceptor.types import Generation, Instruction
 
@@ -29,15 +29,15 @@ class Asking:
     `lost` counts the responses that were not given in time, to be asked for again another day.
     """
 
-    def __init__(self, responder: Responder) -> None:
+    def __init__(self, backend: TeacherBackend) -> None:
         self.lost = 0
-        self._responder = responder
-        self._name = responder.options.name
-        self._sampling = responder.options.sampling
+        self._backend = backend
+        self._name = backend.options.name
+        self._sampling = backend.options.sampling
         self._watch = Watch(
             f"The teacher '{self._name}'",
-            responder.where,
-            lambda: responder.chat.complete(request_of(responder.options, _PROBE, 0)),
+            backend.where,
+            lambda: backend.chat.complete(request_of(backend.options, _PROBE, 0)),
         )
         self._alone = self._sampling.samples_per_request == 1
         self._clock = time.monotonic()
@@ -48,10 +48,10 @@ class Asking:
         Raises:
             ModelError: further samples would be copies; `waiting` is how many are wanted.
         """
-        if not isinstance(self._responder, ServedTeacher) or self._sampling.temperature == 0:
+        if not isinstance(self._backend, ServedTeacher) or self._sampling.temperature == 0:
             return
         count = self._sampling.samples_per_request
-        found = check_sampling(self._responder.chat, count=count)
+        found = check_sampling(self._backend.chat, count=count)
         told = [f"'{self._name}': {sentence}" for sentence in found.told()]
         samples = self._sampling.samples
         if found.seed == "no effect" and samples > 1:
@@ -64,13 +64,13 @@ class Asking:
         # A count that is refused would be refused with every request, and each refusal noted for good.
         self._alone |= found.count in ("ignored", "copies", "unknown")
 
-    def answers(self, asks: Sequence[Ask]) -> Generator[list[Generation], None, None]:
+    def answers(self, asks: Sequence[GenerationRequest]) -> Generator[list[Generation], None, None]:
         """Yield rows as they come, for each of the asks once or, where it was lost, never.
 
         Raises:
             ModelError: the endpoint is down, or refuses key, address, model or settings.
         """
-        chat = self._responder.chat  # loading it is no part of the time that answers take
+        chat = self._backend.chat  # loading it is no part of the time that answers take
         self._clock = time.monotonic()
         todo = list(asks)
         while todo:
@@ -98,24 +98,28 @@ class Asking:
             )
         self._alone = True
 
-    def _requests(self, todo: Sequence[Ask]) -> tuple[list[ChatRequest], list[list[Ask]]]:
+    def _requests(
+        self, todo: Sequence[GenerationRequest]
+    ) -> tuple[list[ChatRequest], list[list[GenerationRequest]]]:
         """Return the requests, and which samples each is to give."""
         groups = [[ask] for ask in todo] if self._alone else self._shared(todo)
         requests = []
         for group in groups:
-            request = request_of(self._responder.options, group[0].instruction, group[0].sample)
+            request = request_of(self._backend.options, group[0].instruction, group[0].sample)
             requests.append(replace(request, count=len(group)))
         return requests, groups
 
-    def _shared(self, todo: Sequence[Ask]) -> list[list[Ask]]:
+    def _shared(self, todo: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
         """Group samples of one instruction that are asked for at once."""
         size = self._sampling.samples_per_request
-        groups: dict[tuple[bytes, int], list[Ask]] = {}
+        groups: dict[tuple[bytes, int], list[GenerationRequest]] = {}
         for ask in todo:
             groups.setdefault((ask.instruction.id, ask.sample // size), []).append(ask)
         return [sorted(group, key=lambda ask: ask.sample) for group in groups.values()]
 
-    def _rows(self, group: Sequence[Ask], outcome: Completion | Failure) -> list[Generation]:
+    def _rows(
+        self, group: Sequence[GenerationRequest], outcome: Completion | Failure
+    ) -> list[Generation]:
         """Return what came as rows, of the first samples where there are fewer than were asked for."""
         if isinstance(outcome, Failure):
             note = self._watch.note(outcome)
@@ -135,7 +139,7 @@ def _refused(outcome: Completion | Failure) -> bool:
     return isinstance(outcome, Failure) and outcome.kind == "refused request"
 
 
-def _row(ask: Ask, answer: Completion, seconds: float) -> Generation:
+def _row(ask: GenerationRequest, answer: Completion, seconds: float) -> Generation:
     return Generation(
         instruction=ask.instruction.id,
         sample=ask.sample,

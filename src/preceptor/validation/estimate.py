@@ -13,13 +13,13 @@ from pathlib import Path
 from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.cached_chat import Cost
 from preceptor.benchmarks.judging import judging_cost
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.recipe import steps_of, warmup_caution
 from preceptor.config.study import Study
 from preceptor.finetuning.estimate import disk_of
 from preceptor.finetuning.weights import Size, size_of
-from preceptor.pipeline.estimate import AskOutlook, asks_of
-from preceptor.pipeline.generate import Inquiry
+from preceptor.pipeline.estimate import GenerationEstimate, asks_of
+from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import Opened
 from preceptor.store.store import Store
 from preceptor.validation.finetune_job import Pupil, Tuning, models_folder
@@ -33,7 +33,7 @@ COUNTED = 256
 
 
 @dataclass(frozen=True)
-class TuningOutlook:
+class FinetuneEstimate:
     """One tuning: what is trained on, and the answers that follow. `seconds` is None where unknown.
 
     `done` says that nothing is to be trained: the model is there, or all its answers are.
@@ -47,13 +47,13 @@ class TuningOutlook:
     steps: int
     seconds: float | None
     done: bool
-    asked: AskOutlook
+    asked: GenerationEstimate
     left_out: Mapping[str, int]
     caution: str | None
 
 
 @dataclass(frozen=True)
-class LoopOutlook:
+class ValidationEstimate:
     """The whole proof. While responses are missing `tunings` is empty and `disk` unknown.
 
     `teachers` are the names known so far. `untuned` are the baselines to ask. `verdicts` has the judge's name
@@ -64,14 +64,14 @@ class LoopOutlook:
     students: int
     teachers: Sequence[str]
     questions: int
-    tunings: Sequence[TuningOutlook]
-    untuned: Sequence[AskOutlook]
+    tunings: Sequence[FinetuneEstimate]
+    untuned: Sequence[GenerationEstimate]
     verdicts: Sequence[tuple[str, Cost]]
     disk: int | None
     models: Path
 
 
-def loop_outlook(loop: Loop, data: Sequence[Opened]) -> LoopOutlook:
+def validation_estimate(loop: Loop, data: Sequence[Opened]) -> ValidationEstimate:
     """Return what the loop would take once the data are ranked; `data` is empty while responses lack.
 
     Raises:
@@ -79,22 +79,22 @@ def loop_outlook(loop: Loop, data: Sequence[Opened]) -> LoopOutlook:
     """
     parts = [_Student(loop, loop.pupil(student)) for student in loop.study.students]
     planned = [part.tunings(data[0]) if data else [] for part in parts]
-    found = [part.outlooks(own) for part, own in zip(parts, planned, strict=True)]
-    untuned = [loop.inquiry(part.pupil.untuned) for part in parts]
+    found = [part.estimates(own) for part, own in zip(parts, planned, strict=True)]
+    untuned = [loop.job(part.pupil.untuned) for part in parts]
     teachers = [tuning.teacher for tuning in planned[0]] or named_teachers(loop.study)
-    return LoopOutlook(
+    return ValidationEstimate(
         students=len(parts),
         teachers=teachers,
         questions=len(loop.exam.instructions),
         tunings=[one for own in found for one in own],
-        untuned=asks_of(untuned, loop.machine) if loop.exam.untuned_answers else [],
+        untuned=asks_of(untuned, loop.runtime) if loop.exam.untuned_answers else [],
         verdicts=[
             cost
             for part, own in zip(parts, planned, strict=True)
             for cost in part.verdicts(own, teachers)
         ],
         disk=sum(part.disk(own) for part, own in zip(parts, found, strict=True)) if data else None,
-        models=models_folder(loop.machine),
+        models=models_folder(loop.runtime),
     )
 
 
@@ -119,21 +119,21 @@ class _Student:
             own = lessons.conversations(name)
             left_out = {**lessons.left_out, **own.left_out}
             told = replace(own, left_out=left_out)
-            found.append(Tuning(self.pupil, name, told, self.loop.machine))
+            found.append(Tuning(self.pupil, name, told, self.loop.runtime))
         return found
 
-    def outlooks(self, tunings: Sequence[Tuning]) -> list[TuningOutlook]:
-        pace = training_pace(self.loop.machine, dict(self.pupil.untuned.located.identity))
-        return [self._outlook(tuning, pace) for tuning in tunings]
+    def estimates(self, tunings: Sequence[Tuning]) -> list[FinetuneEstimate]:
+        pace = training_pace(self.loop.runtime, dict(self.pupil.untuned.located.identity))
+        return [self._estimate(tuning, pace) for tuning in tunings]
 
-    def _outlook(self, tuning: Tuning, pace: float | None) -> TuningOutlook:
+    def _estimate(self, tuning: Tuning, pace: float | None) -> FinetuneEstimate:
         recipe, rows = self.pupil.recipe, tuning.conversations.rows
         some = replace(tuning.conversations, rows=rows[:COUNTED])
         counted = replace(tuning, conversations=some).prepared().rows
         tokens = round(counted.tokens * len(rows) / len(some.rows))
-        (asked,) = asks_of([self.loop.inquiry(tuning.responder())], self.loop.machine)
+        (asked,) = asks_of([self.loop.job(tuning.backend())], self.loop.runtime)
         steps = steps_of(recipe, len(rows))
-        return TuningOutlook(
+        return FinetuneEstimate(
             student=self.pupil.name,
             teacher=tuning.teacher,
             model=tuning.identity.digest,
@@ -147,7 +147,7 @@ class _Student:
             caution=warmup_caution(steps),
         )
 
-    def disk(self, tunings: Sequence[TuningOutlook]) -> int:
+    def disk(self, tunings: Sequence[FinetuneEstimate]) -> int:
         """Return the bytes of all models to come, and of the checkpoints of one at a time."""
         missing = [one for one in tunings if not one.done]
         if not missing:
@@ -163,11 +163,11 @@ class _Student:
         self, tunings: Sequence[Tuning], teachers: Sequence[str]
     ) -> list[tuple[str, Cost]]:
         """Return what judging would take; an answer that is missing is stood in for by its length."""
-        base = self.loop.inquiry(self.pupil.untuned)
-        asked = {one.teacher: self.loop.inquiry(one.responder()) for one in tunings}
+        base = self.loop.job(self.pupil.untuned)
+        asked = {one.teacher: self.loop.job(one.backend()) for one in tunings}
         texts = {name: self._texts(name, asked.get(name, base)) for name in teachers}
         untuned = self._texts("untuned", base) if self.loop.exam.untuned_answers else {}
-        store = Store(self.loop.machine.store)
+        store = Store(self.loop.runtime.store)
         return [
             (paper.judge.name, self._cost(paper, texts, untuned, store))
             for paper in self.loop.exam.papers
@@ -184,12 +184,12 @@ class _Student:
         answers: list[Answers] = [paper.answers_of(name, held) for name, held in texts.items()]
         return judging_cost(answers, questions, paper.judge, store, orders=paper.orders)
 
-    def _texts(self, name: str, inquiry: Inquiry) -> dict[bytes, str]:
-        (ask,) = asks_of([inquiry], self.loop.machine)
+    def _texts(self, name: str, job: GenerationJob) -> dict[bytes, str]:
+        (ask,) = asks_of([job], self.loop.runtime)
         expected = round(ask.tokens / ask.missing) if ask.missing else 0
         stood_in = f"{name}:" + " word" * expected
-        texts = dict.fromkeys((one.id for one in inquiry.instructions), stood_in)
-        given = {one.instruction: one.text for one in inquiry.generations() if one.text is not None}
+        texts = dict.fromkeys((one.id for one in job.instructions), stood_in)
+        given = {one.instruction: one.text for one in job.generations() if one.text is not None}
         return texts | given
 
 
@@ -197,13 +197,13 @@ def _model_bytes(size: Size, dtype: str) -> int:
     return (2 if dtype == "bfloat16" else 4) * size.parameters
 
 
-def training_pace(machine: Machine, student: Mapping[str, str]) -> float | None:
+def training_pace(runtime: Runtime, student: Mapping[str, str]) -> float | None:
     """Return the tokens a second of this student's finished tunings in the store; None without any.
 
     Of a tuning that was gone on with, only the steps of the last process count: its seconds are those.
     """
     tokens, seconds = 0.0, 0.0
-    folder = models_folder(machine)
+    folder = models_folder(runtime)
     for path in sorted(folder.glob("*/training/finished.json")):
         try:
             spec = json.loads((path.parent / "identity.json").read_bytes())["spec"]

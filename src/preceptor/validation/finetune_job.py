@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.finetune import Evaluate, Train
 from preceptor.config.recipe import Recipe
 from preceptor.config.study import Student
 from preceptor.errors import MissingPackage, StudyError
 from preceptor.finetuning.checkpoint import TrainingFolder, tuned_identity
 from preceptor.finetuning.dataset import Conversations
-from preceptor.finetuning.estimate import outlook_of, require_room
+from preceptor.finetuning.estimate import estimate_of, require_room
 from preceptor.finetuning.finetune import carry_out
 from preceptor.finetuning.prepared import Prepared, prepare
 from preceptor.finetuning.trainer import Moment
@@ -37,7 +37,7 @@ CUT = "a response would be cut at max_length"
 """Why `whole_only` leaves an instruction out."""
 
 
-def models_folder(machine: Machine) -> Path:
+def models_folder(runtime: Runtime) -> Path:
     """Return where tuned models lie, `<store>/models`.
 
     Raises:
@@ -45,10 +45,10 @@ def models_folder(machine: Machine) -> Path:
     """
     from fsspec.core import split_protocol
 
-    protocol, path = split_protocol(machine.store)
+    protocol, path = split_protocol(runtime.store)
     if protocol not in (None, "file", "local"):
         raise StudyError(
-            f"The store '{machine.store}' is not on this machine, and models are trained on a disk. Give "
+            f"The store '{runtime.store}' is not on this machine, and models are trained on a disk. Give "
             "machine.store a local folder."
         )
     return Path(path).expanduser() / "models"
@@ -95,9 +95,9 @@ class Pupil:
         return lessons.first(train.rows)
 
 
-def pupil_of(student: Student, train: Train, evaluate: Evaluate, *, machine: Machine) -> Pupil:
+def pupil_of(student: Student, train: Train, evaluate: Evaluate, *, runtime: Runtime) -> Pupil:
     """Return the student with its recipe, and how it answers; nothing is loaded."""
-    recipe = train.recipe(student.template).on(machine)
+    recipe = train.recipe(student.template).on(runtime)
     options = TeacherOptions(
         name=f"{student.name}, untuned",
         model=student.model,
@@ -107,8 +107,8 @@ def pupil_of(student: Student, train: Train, evaluate: Evaluate, *, machine: Mac
         template=recipe.template,
         dtype=recipe.dtype,
     )
-    device = machine.resolved_device()
-    return Pupil(student, recipe, LocalTeacher(options, device=device, batch=machine.batch))
+    device = runtime.resolved_device()
+    return Pupil(student, recipe, LocalTeacher(options, device=device, batch=runtime.batch))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Tuning:
     pupil: Pupil
     teacher: str
     conversations: Conversations
-    machine: Machine
+    runtime: Runtime
 
     @property
     def name(self) -> str:
@@ -134,13 +134,13 @@ class Tuning:
     @property
     def folder(self) -> Path:
         """Where the tuned model lies, or will."""
-        return models_folder(self.machine) / self.identity.digest
+        return models_folder(self.runtime) / self.identity.digest
 
     def finished(self) -> Mapping[str, Any] | None:
         """Return what is recorded of the finished tuning; None where the model is not there."""
         return TrainingFolder(self.folder).finished(self.identity)
 
-    def responder(self) -> TunedStudent:
+    def backend(self) -> TunedStudent:
         """Return the tuned student, to be asked; its model must exist only if it is."""
         untuned, tuning = self.pupil.untuned, self.identity.digest
         return TunedStudent(untuned, name=self.name, tuning=tuning, folder=self.folder)
@@ -148,7 +148,7 @@ class Tuning:
     def prepared(self) -> Prepared:
         """Return rows, tokens and steps of the tuning."""
         student, recipe = self.pupil.untuned.located, self.pupil.recipe
-        return prepare(student, self.conversations, recipe, machine=self.machine)
+        return prepare(student, self.conversations, recipe, runtime=self.runtime)
 
     def carry_out(self, progress: Progress) -> None:
         """Tune, or go on where an earlier run was stopped; what is finished is left alone.
@@ -160,7 +160,7 @@ class Tuning:
         if self.finished() is not None:
             return
         prepared = self.prepared()
-        require_room(outlook_of(prepared, self.conversations.left_out), self.folder)
+        require_room(estimate_of(prepared, self.conversations.left_out), self.folder)
         total = len(prepared.rows.rows) * prepared.recipe.epochs
         progress.begin(f"{self.name}, rows", 0, Amount(total, total))
         with _alone(self.folder):

@@ -20,7 +20,7 @@ from preceptor.benchmarks.questions import (
     read_baseline,
 )
 from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.finetune import OWN, STUDENT, ChatJudge, Evaluate
 from preceptor.config.judges import judge_repository
 from preceptor.config.study import Study
@@ -101,7 +101,7 @@ def same_text(instruction: Instruction) -> str:
     return " ".join(instruction.text.casefold().split())
 
 
-def exam_of(study: Study, machine: Machine) -> Exam:
+def exam_of(study: Study, runtime: Runtime) -> Exam:
     """Return the exam of a study, asking nobody; published questions are fetched at first use.
 
     Raises:
@@ -116,8 +116,8 @@ def exam_of(study: Study, machine: Machine) -> Exam:
     for questions, instructions in sets:
         drawn = questions.drawn(evaluate.limit)
         kept = {name: instructions[name] for name in drawn.questions}
-        judge = judge_of(evaluate, machine, questions.benchmark)
-        _require_usable(judge, study, machine)
+        judge = judge_of(evaluate, runtime, questions.benchmark)
+        _require_usable(judge, study, runtime)
         papers.append(Paper(drawn, kept, judge, _orders(evaluate)))
     return Exam(papers)
 
@@ -175,10 +175,10 @@ def _of_benchmark(benchmark: Benchmark, baseline: Answers | None) -> QuestionSet
     return arena_questions([], baseline)
 
 
-def judge_of(evaluate: Evaluate, machine: Machine, benchmark: Benchmark) -> AnyJudge:
+def judge_of(evaluate: Evaluate, runtime: Runtime, benchmark: Benchmark) -> AnyJudge:
     """Return who judges: games are written by served models alone, and only in Arena-Hard."""
     table = evaluate.judge
-    dtype = table.resolved_dtype(machine)
+    dtype = table.resolved_dtype(runtime)
     if not isinstance(table, ChatJudge):
         options = RewardModelOptions(
             model=table.located,
@@ -187,13 +187,13 @@ def judge_of(evaluate: Evaluate, machine: Machine, benchmark: Benchmark) -> AnyJ
             max_length=table.max_length,
             dtype=dtype,
         )
-        device, budget = machine.resolved_device(), machine.token_budget
+        device, budget = runtime.resolved_device(), runtime.token_budget
         return RewardJudge(RewardModel(options, device=device, token_budget=budget))
     if table.engine == "transformers":
-        run = LocalModel(table.template, table.max_length, dtype, machine.resolved_device())
+        run = LocalModel(table.template, table.max_length, dtype, runtime.resolved_device())
         prompt = read_prompt(table.prompt) if table.prompt else CHOICE_PROMPT
         return ChoiceJudge(local_model(judge_repository(table.located), run), prompt)
-    endpoint = machine.endpoint(table.model)
+    endpoint = runtime.endpoint(table.model)
     if benchmark == "arena_hard" and not table.written:
         model = served_model(
             table.model, endpoint, max_tokens=JUDGEMENT_TOKENS, log_probabilities=False
@@ -209,12 +209,12 @@ def _orders(evaluate: Evaluate) -> Orders | None:
     return both_orders if both else None
 
 
-def _require_usable(judge: AnyJudge, study: Study, machine: Machine) -> None:
+def _require_usable(judge: AnyJudge, study: Study, runtime: Runtime) -> None:
     judge.identity()
     if isinstance(judge, ChoiceJudge | GameJudge):
         judge.model.require_address()
         return
-    made = [s.identity() for reward in study.reward for s in plan.reward_scorers(reward, machine)]
+    made = [s.identity() for reward in study.reward for s in plan.reward_scorers(reward, runtime)]
     require_independent(judge, made)
 
 

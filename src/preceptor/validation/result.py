@@ -53,7 +53,7 @@ class TunedFigures:
 
 
 @dataclass(frozen=True)
-class LoopResult:
+class ValidationResult:
     """Prediction and proof.
 
     `predicted` has a ranking for each student and source of rewards, `observed` one for each student.

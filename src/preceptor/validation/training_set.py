@@ -11,7 +11,7 @@ import numpy as np
 
 from preceptor.config.finetune import Train
 from preceptor.data.gather import Source
-from preceptor.data.table import Roster, drawn
+from preceptor.data.table import ResponseTable, drawn
 from preceptor.errors import StudyError, nearest
 from preceptor.finetuning.dataset import Conversation, Conversations, conversations_of
 from preceptor.pipeline.load import Opened
@@ -22,13 +22,13 @@ from preceptor.validation.questions import require_apart, same_text
 
 @dataclass(frozen=True)
 class Lessons:
-    """Instructions to train on, in the order drawn, as places in the roster.
+    """Instructions to train on, in the order drawn, as places in the response table.
 
     `left_out` counts by reason the instructions that every teacher answered and that are not trained on.
     """
 
     source: Source
-    roster: Roster
+    table: ResponseTable
     teachers: tuple[str, ...]
     instructions: tuple[int, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -45,12 +45,12 @@ class Lessons:
 
     def texts(self, teacher: str) -> dict[int, Conversation]:
         """Return one teacher's conversations by the instruction's place; the first sample of each."""
-        rows = of_teacher(self.roster, teacher).rows
-        rows = rows[np.isin(self.roster.instruction[rows], self.instructions)]
-        place = {self.roster.instructions[at].item(): at for at in self.instructions}
+        rows = of_teacher(self.table, teacher).rows
+        rows = rows[np.isin(self.table.instruction[rows], self.instructions)]
+        place = {self.table.instructions[at].item(): at for at in self.instructions}
         return {
             place[one.instruction.id]: (*one.instruction.messages, Message("assistant", one.text))
-            for one in examples(self.source, self.roster, Picked(rows, {}))
+            for one in examples(self.source, self.table, Picked(rows, {}))
         }
 
     def conversations(self, teacher: str) -> Conversations:
@@ -68,18 +68,18 @@ def lessons_of(opened: Opened, train: Train, questions: Collection[str], *, seed
     Raises:
         StudyError: a teacher is not known, or nothing is left.
     """
-    roster = opened.choice.roster
-    teachers = train.teachers or roster.teachers
-    unknown = [teacher for teacher in teachers if teacher not in roster.teachers]
+    table = opened.choice.table
+    teachers = train.teachers or table.teachers
+    unknown = [teacher for teacher in teachers if teacher not in table.teachers]
     if unknown:
         raise StudyError(
             f"[train] names the teacher '{unknown[0]}', which is not compared. Known: "
-            f"{', '.join(roster.teachers)}.{nearest(unknown[0], roster.teachers)}"
+            f"{', '.join(table.teachers)}.{nearest(unknown[0], table.teachers)}"
         )
-    numbers = [roster.teachers.index(teacher) for teacher in teachers]
-    common = np.flatnonzero(roster.counts()[numbers].min(axis=0))
-    order = common[drawn(roster.instructions[common].tolist(), seed)].tolist()
-    lessons = Lessons(opened.source, roster, tuple(teachers), tuple(order))
+    numbers = [table.teachers.index(teacher) for teacher in teachers]
+    common = np.flatnonzero(table.counts()[numbers].min(axis=0))
+    order = common[drawn(table.instructions[common].tolist(), seed)].tolist()
+    lessons = Lessons(opened.source, table, tuple(teachers), tuple(order))
     barred = _asked_again(lessons, questions)
     lessons = lessons.kept(set(order) - barred, "among the questions")
     require_apart(questions, len(lessons.instructions))
@@ -88,7 +88,7 @@ def lessons_of(opened: Opened, train: Train, questions: Collection[str], *, seed
 
 def _asked_again(lessons: Lessons, questions: Collection[str]) -> set[int]:
     """Return the places of instructions that are among the questions, by their content."""
-    place = {lessons.roster.instructions[at].item(): at for at in lessons.instructions}
+    place = {lessons.table.instructions[at].item(): at for at in lessons.instructions}
     found: set[int] = set()
     seen: set[bytes] = set()
     for response in lessons.source:

@@ -15,11 +15,11 @@ from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.cached_chat import Told
 from preceptor.benchmarks.judging import judge_answers
 from preceptor.benchmarks.verdicts import Judged
-from preceptor.config.base import Machine
+from preceptor.config.base import Runtime
 from preceptor.config.finetune import Evaluate, Train
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError
-from preceptor.pipeline.generate import Inquiry, respond
+from preceptor.pipeline.generate import GenerationJob, respond
 from preceptor.pipeline.load import Opened, open_data, recorded
 from preceptor.pipeline.rank import rank_opened
 from preceptor.pipeline.score import Amount, Progress, Silent
@@ -36,7 +36,7 @@ from preceptor.validation.finetune_job import (
 )
 from preceptor.validation.observed import calibration_of, observed_order
 from preceptor.validation.questions import Exam, Paper, exam_of, release, try_out
-from preceptor.validation.result import AnswerFigures, LoopResult, TunedFigures, agreement_of
+from preceptor.validation.result import AnswerFigures, TunedFigures, ValidationResult, agreement_of
 from preceptor.validation.training_set import Lessons, lessons_of
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Loop:
     """A study that is put to the proof, with all that could be refused found and checked."""
 
     study: Study
-    machine: Machine
+    runtime: Runtime
     train: Train
     evaluate: Evaluate
     exam: Exam
@@ -57,7 +57,7 @@ class Loop:
     progress: Progress
 
     @classmethod
-    def open(cls, study: Study, machine: Machine, progress: Progress | None = None) -> "Loop":
+    def open(cls, study: Study, runtime: Runtime, progress: Progress | None = None) -> "Loop":
         """Find questions, baseline, judge and trainer; nobody is asked.
 
         Raises:
@@ -68,34 +68,34 @@ class Loop:
                 "The study has no [train] and [evaluate]: a prediction is put to the proof with both."
             )
         require_trainer()
-        models_folder(machine)
+        models_folder(runtime)
         keys = [student_key(student.name) for student in study.students]
         if twice := [s.name for s in study.students if keys.count(student_key(s.name)) > 1]:
             raise StudyError(
                 f"Agreement takes {' and '.join(twice)} for one student: leave one out."
             )
-        exam, calibration = exam_of(study, machine), calibration_of(study.evaluate)
+        exam, calibration = exam_of(study, runtime), calibration_of(study.evaluate)
         shown = progress or Silent()
-        return cls(study, machine, study.train, study.evaluate, exam, calibration, shown)
+        return cls(study, runtime, study.train, study.evaluate, exam, calibration, shown)
 
-    def result(self) -> LoopResult:
+    def result(self) -> ValidationResult:
         """Go through the whole loop; only what the store lacks is computed."""
-        data = open_data(self.study, self.machine, self.progress)
-        predicted = list(rank_opened(data, self.study, self.machine, self.progress))
+        data = open_data(self.study, self.runtime, self.progress)
+        predicted = list(rank_opened(data, self.study, self.runtime, self.progress))
         return self.proven(data, predicted)
 
-    def proven(self, data: Sequence[Opened], predicted: Sequence[Ranking]) -> LoopResult:
+    def proven(self, data: Sequence[Opened], predicted: Sequence[Ranking]) -> ValidationResult:
         """Return the prediction with its proof: train, respond, judge, rank, agree.
 
         Raises:
             PreceptorError: a stage fails; what was done before it is stored.
         """
         lessons = self.lessons(data[0])
-        try_out([paper.judge for paper in self.exam.papers], Store(self.machine.store))
+        try_out([paper.judge for paper in self.exam.papers], Store(self.runtime.store))
         proofs = [self._observed(student, lessons) for student in self.study.students]
         observed = tuple(proof.ranking for proof in proofs)
         options = self.study.ranking
-        return LoopResult(
+        return ValidationResult(
             predicted=tuple(predicted),
             observed=observed,
             tuned=tuple(figures for proof in proofs for figures in proof.tuned),
@@ -110,13 +110,13 @@ class Loop:
 
     def pupil(self, student: Student) -> Pupil:
         """Return a student with its recipe, and how it answers."""
-        return pupil_of(student, self.train, self.evaluate, machine=self.machine)
+        return pupil_of(student, self.train, self.evaluate, runtime=self.runtime)
 
-    def inquiry(self, responder: LocalTeacher) -> Inquiry:
+    def job(self, backend: LocalTeacher) -> GenerationJob:
         """Return the questions to a student, and where its answers are kept."""
-        store = Store(self.machine.store)
-        shelf = store.responses(responder.identity(), recorded=recorded(self.machine))
-        return Inquiry(responder, shelf, self.exam.instructions)
+        store = Store(self.runtime.store)
+        partition = store.responses(backend.identity(), recorded=recorded(self.runtime))
+        return GenerationJob(backend, partition, self.exam.instructions)
 
     def _observed(self, student: Student, lessons: Lessons) -> "_Proof":
         """Tune one student on each teacher, have all answers judged, and rank the teachers."""
@@ -125,16 +125,16 @@ class Loop:
         texts: dict[str, Mapping[bytes, str]] = {}
         figures = []
         for teacher in own.teachers:
-            tuning = Tuning(pupil, teacher, own.conversations(teacher), self.machine)
-            inquiry = self.inquiry(tuning.responder())
-            if inquiry.missing():
+            tuning = Tuning(pupil, teacher, own.conversations(teacher), self.runtime)
+            job = self.job(tuning.backend())
+            if job.missing():
                 tuning.carry_out(self.progress)
-            texts[teacher], answered = self._answered(inquiry)
+            texts[teacher], answered = self._answered(job)
             figures.append(_figures(tuning, own, answered))
         untuned: Mapping[bytes, str] = {}
         before = None
         if self.exam.untuned_answers:
-            untuned, before = self._answered(self.inquiry(pupil.untuned))
+            untuned, before = self._answered(self.job(pupil.untuned))
         judged = [self._judged(paper, texts, untuned, pupil.untuned) for paper in self.exam.papers]
         release(paper.judge for paper in self.exam.papers)
         ranking = observed_order(
@@ -147,14 +147,14 @@ class Loop:
         told = (*ranking.warnings, *_cautions(judged, figures, self.evaluate))
         return _Proof(replace(ranking, warnings=told), tuple(figures), before)
 
-    def _answered(self, inquiry: Inquiry) -> tuple[dict[bytes, str], AnswerFigures]:
+    def _answered(self, job: GenerationJob) -> tuple[dict[bytes, str], AnswerFigures]:
         """Get a student's answers, by the instructions' ids; its model is freed."""
         try:
-            respond(inquiry, self.progress)
+            respond(job, self.progress)
         finally:
-            inquiry.responder.release()
-        given = [one for one in inquiry.generations() if one.text is not None]
-        opened = bool(given) and inquiry.responder.opens_thoughts
+            job.backend.release()
+        given = [one for one in job.generations() if one.text is not None]
+        opened = bool(given) and job.backend.opens_thoughts
         texts = {one.instruction: without_thoughts(one.text or "", opened=opened) for one in given}
         tokens = [one.tokens for one in given if one.tokens is not None]
         return texts, AnswerFigures(
@@ -175,19 +175,19 @@ class Loop:
         answers: list[Answers] = [paper.answers_of(name, held) for name, held in texts.items()]
         of = questions.benchmark if self.evaluate.benchmarks else "questions"
         with _told(f"judge answers to {of}", self.progress) as told:
-            store = Store(self.machine.store)
+            store = Store(self.runtime.store)
             return judge_answers(
                 answers, questions, paper.judge, store, orders=paper.orders, told=told
             )
 
 
-def loop(study: Study, machine: Machine, progress: Progress | None = None) -> LoopResult:
+def loop(study: Study, runtime: Runtime, progress: Progress | None = None) -> ValidationResult:
     """Go through a study from its teachers to the proof of the prediction; see `Loop`.
 
     Raises:
         PreceptorError: a stage cannot be gone through; what was done before is stored.
     """
-    return Loop.open(study, machine, progress).result()
+    return Loop.open(study, runtime, progress).result()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from preceptor.benchmarks.comparisons import (
     Orders,
     Outcome,
     both_orders,
-    contests,
+    comparisons,
     first_place_share,
     held,
     missing_reasons,
@@ -61,7 +61,7 @@ def judge_alpaca_eval(
         ModelError: the judge cannot be asked.
     """
     orders = orders or usual_orders(judge)
-    asked = contests(answers, questions.baseline, questions.questions)
+    asked = comparisons(answers, questions.baseline, questions.questions)
     outcomes = held(asked, judge, store, orders=orders, told=told)
     for one in answers:
         count = len(questions.questions)
@@ -77,7 +77,7 @@ def judge_alpaca_eval(
         preferences=tuple(annotated_preferences(rows, "the judge's verdicts")),
         rows=tuple(rows),
         first_place={
-            one.model: first_place_share([o for o in outcomes if o.contest.model == one.model])
+            one.model: first_place_share([o for o in outcomes if o.comparison.model == one.model])
             for one in answers
         },
     )
@@ -96,11 +96,11 @@ def annotation_rows(outcomes: Sequence[Outcome], *, baseline: str, judge: str) -
     """
     return [
         {
-            "instruction": one.contest.question,
-            "output_1": one.contest.baseline,
+            "instruction": one.comparison.question,
+            "output_1": one.comparison.baseline,
             "generator_1": baseline,
-            "output_2": one.contest.answer,
-            "generator_2": one.contest.model,
+            "output_2": one.comparison.answer,
+            "generator_2": one.comparison.model,
             "annotator": judge,
             "preference": None if one.win is None else 1 + one.win,
             "price_per_example": None,

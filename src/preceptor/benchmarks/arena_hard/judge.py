@@ -14,12 +14,12 @@ import numpy as np
 from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.arena_hard.files import judged_battles
 from preceptor.benchmarks.arena_hard.score import GAMES, VERDICTS, PromptBattles, verdict_in
-from preceptor.benchmarks.cached_chat import AskedOnce, Cost, Told
+from preceptor.benchmarks.cached_chat import CachedChat, Cost, Told
 from preceptor.benchmarks.comparisons import (
-    Contest,
+    Comparison,
     Outcome,
     both_orders,
-    contests,
+    comparisons,
     first_place_share,
     held,
     missing_reasons,
@@ -66,7 +66,7 @@ class GameJudge:
                 "Judge Arena-Hard by choice, or serve the model and give its URL."
             )
         self.model, self.prompt = model, prompt
-        self._asked = AskedOnce(
+        self._asked = CachedChat(
             lambda: model.chat,
             self.identity(),
             who=f"The judge '{model.options.model}'",
@@ -144,7 +144,7 @@ def _stated(text: str) -> bool:
     return any(f"[[{verdict}]]" in text for verdict in VERDICTS)
 
 
-def game_pairs(asked: Sequence[Contest]) -> list[Pair]:
+def game_pairs(asked: Sequence[Comparison]) -> list[Pair]:
     """Return two games for each contest; in the first the baseline's answer is A."""
     return [
         pair
@@ -178,13 +178,13 @@ def judge_arena_hard(
         DataError: answers, questions and baseline do not belong together.
         ModelError: the judge cannot be asked.
     """
-    asked = contests(answers, questions.baseline, questions.questions)
+    asked = comparisons(answers, questions.baseline, questions.questions)
     if isinstance(judge, GameJudge):
         return _by_games(asked, questions, judge, store, told)
     outcomes = held(asked, judge, store, orders=both_orders, told=told)
     battles, first = [], {}
     for one in answers:
-        own = [outcome for outcome in outcomes if outcome.contest.model == one.model]
+        own = [outcome for outcome in outcomes if outcome.comparison.model == one.model]
         count = len(questions.questions)
         reasons = missing_reasons(own, one.model, count)
         require_complete(reasons, model=one.model, questions=count)
@@ -204,10 +204,10 @@ def _chosen(
     outcomes: Sequence[Outcome], reasons: Counter[str], *, baseline: str, judge: str
 ) -> PromptBattles:
     """Return battles of which each game is won by its probability; both games stand for one prompt."""
-    judged = [(one.contest.question_id, one.win) for one in outcomes if one.win is not None]
+    judged = [(one.comparison.question_id, one.win) for one in outcomes if one.win is not None]
     wins = np.array([win for _, win in judged], dtype=np.float64)
     return PromptBattles(
-        outcomes[0].contest.model,
+        outcomes[0].comparison.model,
         baseline,
         tuple(name for name, _ in judged),
         won=GAMES * wins,
@@ -220,7 +220,7 @@ def _chosen(
 
 
 def _by_games(
-    asked: Sequence[Contest],
+    asked: Sequence[Comparison],
     questions: QuestionSet,
     judge: GameJudge,
     store: Store,
@@ -246,17 +246,17 @@ def _by_games(
     )
 
 
-def judgement_rows(asked: Sequence[Contest], games: Sequence[Game], *, judge: str) -> list[Row]:
+def judgement_rows(asked: Sequence[Comparison], games: Sequence[Game], *, judge: str) -> list[Row]:
     """Return one row per contest with its two games, as Arena-Hard's own tool writes them."""
     return [
         {
-            "question_id": contest.question_id,
-            "model": contest.model,
+            "question_id": comparison.question_id,
+            "model": comparison.model,
             "judge": judge,
             "games": [
                 {"user_prompt": game.prompt, "judgment": game.judgement, "score": game.verdict}
                 for game in games[GAMES * place : GAMES * (place + 1)]
             ],
         }
-        for place, contest in enumerate(asked)
+        for place, comparison in enumerate(asked)
     ]
