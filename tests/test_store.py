@@ -89,7 +89,7 @@ def partition(tmp_path: Path) -> ScorePartition:
     return Store(tmp_path).scores(IDENTITY)
 
 
-def test_rows_come_back_aligned_with_the_keys_asked_for(partition: ScorePartition) -> None:
+def test_rows_come_back_aligned_with_the_keys_asked_for(partition):
     partition.append([Score(key(1), {"loss": 1.5, "reward": 2}), Score(key(2), {"loss": 0.1})])
     partition.append([Score(key(3), {}, note="broken \ud800")])
     asked = [key(2), key(9), key(1), key(3), key(2)]
@@ -101,7 +101,7 @@ def test_rows_come_back_aligned_with_the_keys_asked_for(partition: ScorePartitio
     assert columns["loss"].dtype == columns["ifd"].dtype == np.float64
 
 
-def test_keys_are_distinct_and_can_be_passed_back(partition: ScorePartition) -> None:
+def test_keys_are_distinct_and_can_be_passed_back(partition):
     partition.append(batch(0))
     partition.append(batch(0)[:10] + batch(1))
     keys = partition.keys()
@@ -111,14 +111,14 @@ def test_keys_are_distinct_and_can_be_passed_back(partition: ScorePartition) -> 
     assert {key(int(n)) for n in loss} == set(keys.tolist())
 
 
-def test_keys_that_look_like_text_or_zero_keep_all_their_bytes(partition: ScorePartition) -> None:
+def test_keys_that_look_like_text_or_zero_keep_all_their_bytes(partition):
     odd = [bytes(16), b"a" + bytes(15), bytes(15) + b"a", b" " * 16]
     partition.append([Score(k, {"loss": float(n)}) for n, k in enumerate(odd)])
     assert set(partition.keys().tolist()) == set(odd)
     assert partition.columns(np.array(odd, "V16"), ["loss"])["loss"].tolist() == [0, 1, 2, 3]
 
 
-def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path) -> None:
+def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path):
     store = Store(tmp_path / "new")
     partition = store.scores(IDENTITY)
     partition.append([])
@@ -130,9 +130,7 @@ def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
 
 
-def test_one_append_is_one_zstd_shard_with_the_promised_types(
-    partition: ScorePartition, tmp_path: Path
-) -> None:
+def test_one_append_is_one_zstd_shard_with_the_promised_types(partition, tmp_path: Path):
     partition.append(
         [Score(key(1), {"loss": 1.0, "nll": [0.5, 1.5]}), Score(key(2), {}, note="cut")]
     )
@@ -148,7 +146,7 @@ def test_one_append_is_one_zstd_shard_with_the_promised_types(
     assert not list(shard.parent.glob("tmp-*"))
 
 
-def test_values_beat_a_note_in_either_order_and_after_compaction(partition: ScorePartition) -> None:
+def test_values_beat_a_note_in_either_order_and_after_compaction(partition):
     noted, valued = Score(key(1), {}, note="timed out"), Score(key(1), {"loss": 1.0})
     partition.append([noted])
     partition.append([valued])
@@ -159,9 +157,7 @@ def test_values_beat_a_note_in_either_order_and_after_compaction(partition: Scor
         partition.compact()
 
 
-def test_a_row_with_lists_beats_one_without_row_by_row(
-    partition: ScorePartition, tmp_path: Path
-) -> None:
+def test_a_row_with_lists_beats_one_without_row_by_row(partition, tmp_path: Path):
     partition.append([Score(key(1), {"loss": 1.0}), Score(key(2), {"loss": 2.0, "nll": [2.0]})])
     partition.append(
         [Score(key(1), {"loss": 9.0, "nll": [9.0, 9.5]}), Score(key(2), {"loss": 8.0})]
@@ -174,9 +170,7 @@ def test_a_row_with_lists_beats_one_without_row_by_row(
     assert len(shards(partition, tmp_path)) == 1
 
 
-def test_equal_rows_keep_the_earliest_number_also_when_others_compact(
-    partition: ScorePartition,
-) -> None:
+def test_equal_rows_keep_the_earliest_number_also_when_others_compact(partition):
     for loss in (1.0, 2.0):
         partition.append([Score(key(1), {"loss": loss}), Score(key(1), {"loss": 7.0})])
     partition.compact()
@@ -184,9 +178,7 @@ def test_equal_rows_keep_the_earliest_number_also_when_others_compact(
     assert partition.columns([key(1)], ["loss"])["loss"].tolist() == [1.0]
 
 
-def test_columns_added_by_a_later_row_are_joined_to_the_earlier_ones(
-    partition: ScorePartition,
-) -> None:
+def test_columns_added_by_a_later_row_are_joined_to_the_earlier_ones(partition):
     partition.append([Score(key(1), {"loss": 1.0})])
     partition.append([Score(key(1), {"loss_unconditional": 3.0})])
     for _ in range(2):
@@ -195,9 +187,7 @@ def test_columns_added_by_a_later_row_are_joined_to_the_earlier_ones(
         partition.compact()
 
 
-def test_keys_having_a_list_are_those_with_nothing_left_to_compute(
-    partition: ScorePartition,
-) -> None:
+def test_keys_having_a_list_are_those_with_nothing_left_to_compute(partition):
     partition.append([Score(key(1), {"loss": 1.0, "nll": []}), Score(key(2), {"loss": 1.0})])
     partition.append([Score(key(3), {}, note="empty"), Score(key(4), {}, note="timed out")])
     partition.append([Score(key(4), {"loss": 1.0, "token_ranks": [1.0]})])
@@ -210,9 +200,7 @@ def test_keys_having_a_list_are_those_with_nothing_left_to_compute(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -np.inf, np.float32("nan")])
-def test_a_number_that_is_not_finite_is_refused_by_name(
-    partition: ScorePartition, tmp_path: Path, value: float
-) -> None:
+def test_a_number_that_is_not_finite_is_refused_by_name(partition, tmp_path: Path, value: float):
     with pytest.raises(StoreError, match=f"{key(2).hex()} has reward = .*note"):
         partition.append(
             [Score(key(1), {"loss": 1.0}), Score(key(2), {"loss": 1.0, "reward": value})]
@@ -232,17 +220,13 @@ def test_a_number_that_is_not_finite_is_refused_by_name(
         (Score(key(1), {"loss": [[1.0]]}), "neither a number nor a list"),  # type: ignore[list-item]
     ],
 )
-def test_a_row_that_cannot_be_stored_faithfully_is_refused(
-    partition: ScorePartition, row: Score, message: str
-) -> None:
+def test_a_row_that_cannot_be_stored_faithfully_is_refused(partition, row: Score, message: str):
     with pytest.raises(StoreError, match=message):
         partition.append([row])
     assert len(partition.keys()) == 0
 
 
-def test_shards_that_disagree_on_a_column_are_an_error_that_names_it(
-    partition: ScorePartition,
-) -> None:
+def test_shards_that_disagree_on_a_column_are_an_error_that_names_it(partition):
     partition.append([Score(key(1), {"loss": 1.0})])
     partition.append([Score(key(2), {"loss": [1.0]})])
     with pytest.raises(StoreError, match="loss"):
@@ -252,7 +236,7 @@ def test_shards_that_disagree_on_a_column_are_an_error_that_names_it(
     assert len(partition.keys()) == 2
 
 
-def test_keys_asked_for_must_be_sixteen_bytes(partition: ScorePartition) -> None:
+def test_keys_asked_for_must_be_sixteen_bytes(partition):
     for wrong in ([b"short"], np.zeros(3), np.zeros(2, "V8")):
         with pytest.raises(StoreError, match="16 bytes"):
             partition.columns(wrong, ["loss"])
@@ -260,7 +244,7 @@ def test_keys_asked_for_must_be_sixteen_bytes(partition: ScorePartition) -> None
 
 def test_a_killed_writer_loses_no_row_that_append_returned_for(
     tmp_path: Path, start: Callable[..., BaseProcess]
-) -> None:
+):
     partition = Store(tmp_path / "store").scores(IDENTITY)
     log = tmp_path / "log"
     log.touch()
@@ -284,7 +268,7 @@ def test_a_killed_writer_loses_no_row_that_append_returned_for(
 
 def test_concurrent_writers_readers_and_compactors_lose_and_double_nothing(
     tmp_path: Path, start: Callable[..., BaseProcess]
-) -> None:
+):
     root, log = tmp_path / "store", tmp_path / "log"
     partition = Store(root).scores(IDENTITY)
     compactors = [start(compact_forever, root) for _ in range(2)]
@@ -336,7 +320,7 @@ class CompactingFiles(MemoryFileSystem):
 @pytest.mark.parametrize("straddled", [False, True])
 def test_a_reader_that_loses_shards_under_its_feet_looks_again(
     monkeypatch: pytest.MonkeyPatch, straddled: bool
-) -> None:
+):
     fsspec.register_implementation("compacting", CompactingFiles, clobber=True)
     Store("memory://test_store/raced").scores(IDENTITY).append(batch(0) + batch(1))
     partition = Store("compacting://test_store/raced").scores(IDENTITY)
@@ -347,7 +331,7 @@ def test_a_reader_that_loses_shards_under_its_feet_looks_again(
     assert CompactingFiles.compactions == 0
 
 
-def test_compaction_merges_small_shards_once(partition: ScorePartition, tmp_path: Path) -> None:
+def test_compaction_merges_small_shards_once(partition, tmp_path: Path):
     for number in range(5):
         partition.append(batch(number // 2))
     partition.compact()
@@ -357,9 +341,7 @@ def test_compaction_merges_small_shards_once(partition: ScorePartition, tmp_path
     assert shards(partition, tmp_path) == [merged]
 
 
-def test_compaction_removes_only_old_temporary_files(
-    partition: ScorePartition, tmp_path: Path
-) -> None:
+def test_compaction_removes_only_old_temporary_files(partition, tmp_path: Path):
     partition.append(batch(0))
     folder = shards(partition, tmp_path)[0].parent
     for name, age in (("tmp-old", 3700), ("tmp-young", 3500), ("notes.txt", 9999)):
@@ -385,8 +367,8 @@ def damage(shard: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["emptied", "cut", "without its start", "with flipped bits"])
 def test_a_damaged_shard_is_skipped_by_name_and_never_deleted(
-    partition: ScorePartition, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
-) -> None:
+    partition, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+):
     rng = np.random.default_rng(3)
     for _ in range(4):
         partition.append([Score(rng.bytes(16), {"loss": rng.random()}) for _ in range(500)])
@@ -403,9 +385,7 @@ def test_a_damaged_shard_is_skipped_by_name_and_never_deleted(
     assert np.isfinite(partition.columns(partition.keys(), ["loss"])["loss"]).sum() == 1500
 
 
-def test_a_dangling_shard_does_not_hang_the_reader(
-    partition: ScorePartition, tmp_path: Path
-) -> None:
+def test_a_dangling_shard_does_not_hang_the_reader(partition, tmp_path: Path):
     partition.append(batch(0))
     folder = shards(partition, tmp_path)[0].parent
     (folder / "part-0-gone.parquet").symlink_to(folder / "nowhere")
@@ -413,7 +393,7 @@ def test_a_dangling_shard_does_not_hang_the_reader(
     partition.compact()
 
 
-def test_the_memory_file_system_serves_a_whole_store() -> None:
+def test_the_memory_file_system_serves_a_whole_store():
     store = Store("memory://test_store/whole")
     partition = store.scores(IDENTITY)
     for number in range(4):
@@ -426,7 +406,7 @@ def test_the_memory_file_system_serves_a_whole_store() -> None:
     assert sorted(again.keys().tolist()) == sorted(partition.keys().tolist())
 
 
-def test_identity_json_says_what_made_the_rows(tmp_path: Path) -> None:
+def test_identity_json_says_what_made_the_rows(tmp_path: Path):
     store = Store(tmp_path)
     partition = store.scores(IDENTITY, recorded={"torch": "2.8", "batch": 8})
     partition.append(batch(0))
@@ -438,7 +418,7 @@ def test_identity_json_says_what_made_the_rows(tmp_path: Path) -> None:
     assert (found.kind, found.identity, found.recorded) == ("scores", IDENTITY, card["recorded"])
 
 
-def test_another_spec_under_the_same_digest_is_refused(tmp_path: Path) -> None:
+def test_another_spec_under_the_same_digest_is_refused(tmp_path: Path):
     store = Store(tmp_path)
     store.scores(IDENTITY).append(batch(0))
     path = tmp_path / "scores" / IDENTITY.digest / "identity.json"
@@ -449,7 +429,7 @@ def test_another_spec_under_the_same_digest_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_identity_json_is_skipped_and_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     store = Store(tmp_path)
     partition = store.scores(IDENTITY)
     partition.append(batch(0))
@@ -463,7 +443,7 @@ def test_a_damaged_identity_json_is_skipped_and_written_again(
     assert len(partition.keys()) == 2 * BATCH
 
 
-def test_strange_files_in_the_root_are_ignored(tmp_path: Path) -> None:
+def test_strange_files_in_the_root_are_ignored(tmp_path: Path):
     store = Store(tmp_path)
     store.scores(IDENTITY).append(batch(0))
     (tmp_path / "scores" / ".DS_Store").write_bytes(b"x")
@@ -472,7 +452,7 @@ def test_strange_files_in_the_root_are_ignored(tmp_path: Path) -> None:
     assert [partition.identity for partition in store.partitions()] == [IDENTITY]
 
 
-def test_a_root_that_is_a_file_says_what_to_do(tmp_path: Path) -> None:
+def test_a_root_that_is_a_file_says_what_to_do(tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StoreError, match=r"is a file.*--store"):
         Store(tmp_path / "file")
@@ -482,7 +462,7 @@ def test_a_root_that_is_a_file_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux's unwritable /sys")
-def test_a_root_without_permission_says_what_to_do() -> None:
+def test_a_root_without_permission_says_what_to_do():
     partition = Store("/sys/kernel/preceptor").scores(IDENTITY)
     assert len(partition.keys()) == 0
     with pytest.raises(StoreError, match=r"Cannot write .*permissions.*--store"):
@@ -491,7 +471,7 @@ def test_a_root_without_permission_says_what_to_do() -> None:
 
 def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(
     tmp_path: Path, start: Callable[..., BaseProcess]
-) -> None:
+):
     root, log = tmp_path / "store", tmp_path / "log"
     start(append_to_a_full_disk, root, log).join()
     assert "Cannot write" in log.read_text() and "Free space" in log.read_text()
@@ -502,14 +482,14 @@ def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(
 
 
 @pytest.mark.parametrize("root", ["s4://bucket/x", "memry://x"])
-def test_an_unknown_protocol_is_a_store_error(root: str) -> None:
+def test_an_unknown_protocol_is_a_store_error(root: str):
     with pytest.raises(StoreError, match="Cannot open the store"):
         Store(root)
 
 
 def test_the_default_root_is_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     Store().scores(IDENTITY).append(batch(0))
     assert (tmp_path / ".preceptor" / "scores" / IDENTITY.digest).is_dir()

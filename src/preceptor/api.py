@@ -25,7 +25,7 @@ from preceptor.ranking.result import Ranking
 from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
 from preceptor.validation.result import ValidationResult
-from preceptor.validation.validate import loop
+from preceptor.validation.validate import validate as validate_study
 
 __all__ = [
     "RankOptions",
@@ -35,10 +35,10 @@ __all__ = [
     "rank",
     "rank_all",
     "respond",
-    "run_loop",
     "run_study",
     "study_of",
     "study_report",
+    "validate",
 ]
 
 
@@ -277,7 +277,7 @@ def _metric(name: str, beta: float) -> Metric:
 def run_study(path: str | Path, progress: Progress | None = None) -> list[Ranking]:
     """Carry out the study file at `path` as far as the prediction; return one ranking for each student.
 
-    What `[train]` and `[evaluate]` ask for is `run_loop`'s.
+    What `[train]` and `[evaluate]` ask for is `validate`'s.
     """
     file = StudyFile.read(path)
     return runner.run(file.study, file.runtime, progress)
@@ -312,15 +312,15 @@ def study_report(
     )
 
 
-def run_loop(path: str | Path, progress: Progress | None = None) -> ValidationResult:
-    """Carry out the study file at `path` from its teachers to the proof of its prediction.
+def validate(path: str | Path, progress: Progress | None = None) -> ValidationResult:
+    """Carry out the study file at `path` from its teachers to the validation of its prediction.
 
     Raises:
         PreceptorError: the file has no `[train]` and `[evaluate]`, or a stage cannot be gone through; what
             was done before is stored.
     """
     file = StudyFile.read(path)
-    return loop(file.study, file.runtime, progress)
+    return validate_study(file.study, file.runtime, progress)
 
 
 def export(

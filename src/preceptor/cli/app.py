@@ -25,7 +25,7 @@ from preceptor.cli.report import report
 from preceptor.cli.studies import published
 from preceptor.cli.threads import load_numpy
 from preceptor.cli.train import train
-from preceptor.cli.validate import plan_validation, run_loop
+from preceptor.cli.validate import plan_validation, run_validation
 from preceptor.errors import PreceptorError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def run(
 ) -> None:
     """Carry out a study file.
 
-    With [train] and [evaluate] the prediction is then put to the proof: every student is tuned on every
+    With [train] and [evaluate] the prediction is then validated: every student is fine-tuned on every
     teacher's responses, the answers are judged, and both orders compared. --json then holds all of it, and
     --csv what was observed, for `preceptor agree --observed`.
     """
@@ -108,7 +108,7 @@ def run(
 
     file = StudyFile.read(study_file)
     if file.study.train is not None:
-        run_loop(file.study, file.runtime, (json_path, csv_path, html_path))
+        run_validation(file.study, file.runtime, (json_path, csv_path, html_path))
         return
     _run(file.study, file.runtime, (json_path, csv_path, html_path))
 

@@ -1,7 +1,6 @@
-"""The part of `preceptor run` and `preceptor plan` that puts a prediction to the proof.
+"""The part of `preceptor run` and `preceptor plan` that validates a prediction.
 
-The one idea: the predicted order is printed before the first student is tuned, for it is what was wanted to
-know, and the proof can take days.
+The predicted order is printed before the first student is trained: validation can take days.
 """
 
 import json
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
     from preceptor.validation.result import ValidationResult
 
 
-_OUTCOME = "this study's own evaluation of the students it tuned"
+_OUTCOME = "this study's own evaluation of the students it fine-tuned"
 
 
-def run_loop(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) -> None:
-    """Go through the loop, and print and write what it finds."""
+def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) -> None:
+    """Validate a study, and print and write what it finds."""
     from rich.console import Console
 
     from preceptor.pipeline import load as opening
@@ -30,11 +29,11 @@ def run_loop(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) 
     from preceptor.report.estimate import described, rewards_of
     from preceptor.report.terminal import print_lines, print_orders, print_ranking
     from preceptor.report.validation import print_validation
-    from preceptor.validation.validate import Loop
+    from preceptor.validation.validate import Validation
 
     aside = Console(stderr=True)
     screen = Console(stderr=True) if "-" in outputs else console()
-    loop = Loop.open(study, runtime)
+    validation = Validation.open(study, runtime)
     source = opening.source_of(study, runtime)
     print_lines(aside, described(source))
     with progress_on(aside) as shown:
@@ -46,7 +45,7 @@ def run_loop(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) 
         print_ranking(screen, ranking)
     print_orders(screen, predicted)
     with progress_on(aside) as shown:
-        result = replace(loop, progress=shown).proven(data, predicted)
+        result = replace(validation, progress=shown).validated(data, predicted)
     print_validation(screen, result)
     json_path, csv_path, html_path = outputs
     if json_path:
@@ -58,7 +57,7 @@ def run_loop(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) 
         from preceptor.report.page import page
 
         report = report_of(found, runtime, command=typed_command(), outcome=_OUTCOME)
-        # The loop's own agreement: it was worked out once, and by the names that the study gives.
+        # The validation's own agreement: it was worked out once, and by the names that the study gives.
         put(html_path, page(replace(report, agreement=result.agreement)))
 
 
@@ -76,11 +75,11 @@ def observed_csv(result: "ValidationResult") -> str:
 
 
 def plan_validation(study: "Study", runtime: "Runtime", estimate: "CostEstimate") -> None:
-    """Print what the proof would take, after what the prediction would."""
+    """Print what validation would take, after what the prediction would."""
     from preceptor.report.validation import print_validation_estimate
     from preceptor.validation.estimate import validation_estimate
-    from preceptor.validation.validate import Loop
+    from preceptor.validation.validate import Validation
 
     print_validation_estimate(
-        console(), validation_estimate(Loop.open(study, runtime), estimate.data)
+        console(), validation_estimate(Validation.open(study, runtime), estimate.data)
     )

@@ -1,7 +1,7 @@
-"""The loop in a terminal: what it would take, and what it found.
+"""Validation in a terminal: what it would take, and what it found.
 
-The one idea: the observed order is shown with how the tuned students answered beside it, because a win rate
-of answers that never end, or are all short, says something else than one of answers that do.
+How the fine-tuned students answered stands beside the observed order: a win rate of answers that never end,
+or are all short, means something else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _GIB = 1024**3
 def print_validation(console: Console, result: ValidationResult) -> None:
     """Print observed orders, agreement, and whether the prediction held."""
     for ranking in result.observed:
-        figures = {t.teacher: t.answered for t in result.tuned if t.student == ranking.student}
+        figures = {t.teacher: t.answered for t in result.finetuned if t.student == ranking.student}
         _print_observed(console, ranking, figures, result.untuned.get(ranking.student))
     if result.agreement is not None:
         print_agreement(console, result.agreement, source=source_of_observed(result))
@@ -58,10 +58,10 @@ def _print_observed(
     console.print(Text(f"Observed: {printable(ranking.verdict())}", style="bold"))
     console.print(Text(printable(_source(ranking)), style="dim"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    headings = ["", "tuned on", f"{ranking.by} [95% interval]", "P(best)", "n"]
+    headings = ["", "fine-tuned on", f"{ranking.by} [95% interval]", "P(best)", "n"]
     others = [name for name in ranking.metrics if name != ranking.by]
     for heading in (*headings, *others, "ended", "tokens", "characters"):
-        left = heading == "tuned on"
+        left = heading == "fine-tuned on"
         table.add_column(Text(heading), justify="left" if left else "right", overflow="fold")
     for result in ranking.teachers:
         table.add_row(
@@ -95,15 +95,15 @@ def _answered(figures: AnswerFigures) -> list[str]:
 
 
 def print_validation_estimate(console: Console, estimate: ValidationEstimate) -> None:
-    """Print what the proof would take."""
+    """Print what validation would take."""
     console.print()
     count = estimate.students * len(estimate.teachers)
     lines = [
-        f"Then the proof: {count:,} tunings, {estimate.questions:,} questions to each student."
+        f"Then validation: {count:,} fine-tune jobs, {estimate.questions:,} questions to each student."
     ]
-    if estimate.tunings:
-        _print_tunings(console, estimate.tunings)
-        unknown = any(one.seconds is None and not one.done for one in estimate.tunings)
+    if estimate.finetune_jobs:
+        _print_finetune_jobs(console, estimate.finetune_jobs)
+        unknown = any(one.seconds is None and not one.done for one in estimate.finetune_jobs)
         lines += ["No training of this student is stored: its speed is unknown."] if unknown else []
     for ask in estimate.untuned:
         took = f" ({worded_time(ask.seconds)})" if ask.missing else ""
@@ -118,7 +118,7 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
     elif estimate.disk:
         place = f"models and checkpoints in {estimate.models}"
         lines.append(f"Disk: up to {estimate.disk / _GIB:,.1f} GiB for {place}.")
-    for one in estimate.tunings:
+    for one in estimate.finetune_jobs:
         lines += [f"{count:,} instructions left out: {why}." for why, count in one.left_out.items()]
         lines += [one.caution] if one.caution else []
     for line in dict.fromkeys(lines):
@@ -136,13 +136,13 @@ def _worded(name: str, cost: Cost) -> str:
     )
 
 
-def _print_tunings(console: Console, tunings: Sequence[FinetuneEstimate]) -> None:
+def _print_finetune_jobs(console: Console, finetune_jobs: Sequence[FinetuneEstimate]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("student", overflow="fold")
-    table.add_column("tuned on", overflow="fold")
+    table.add_column("fine-tuned on", overflow="fold")
     for heading in ("rows", "tokens", "steps", "training", "answers", "to write", "time"):
         table.add_column(heading, justify="right")
-    for one in tunings:
+    for one in finetune_jobs:
         table.add_row(
             Text(printable(one.student)),
             Text(printable(one.teacher)),

@@ -1,7 +1,7 @@
-"""What the proof of a prediction would take: rows, steps, minutes, answers, verdicts, money, disk.
+"""What validation would take: rows, steps, minutes, answers, verdicts, money, disk.
 
-The one idea: nothing is trained, asked or paid for to find out. Speeds are those that the store has measured,
-and unknown without; tokens are counted on a few hundred rows and scaled up.
+Nothing is trained, asked or paid for to find out. Speeds are those that the store has measured, unknown
+without; tokens are counted on a few hundred rows and scaled up.
 """
 
 import json
@@ -22,9 +22,9 @@ from preceptor.pipeline.estimate import GenerationEstimate, asks_of
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import Opened
 from preceptor.store.store import Store
-from preceptor.validation.finetune_job import Pupil, Tuning, models_folder
-from preceptor.validation.questions import Paper
-from preceptor.validation.validate import Loop
+from preceptor.validation.finetune_job import FinetuneJob, StudentSetup, models_folder
+from preceptor.validation.questions import BenchmarkTask
+from preceptor.validation.validate import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ COUNTED = 256
 
 @dataclass(frozen=True)
 class FinetuneEstimate:
-    """One tuning: what is trained on, and the answers that follow. `seconds` is None where unknown.
+    """One fine-tune job: what is trained on, and the answers that follow. `seconds` is None where unknown.
 
     `done` says that nothing is to be trained: the model is there, or all its answers are.
     """
@@ -54,47 +54,53 @@ class FinetuneEstimate:
 
 @dataclass(frozen=True)
 class ValidationEstimate:
-    """The whole proof. While responses are missing `tunings` is empty and `disk` unknown.
+    """The whole validation. While responses are missing `finetune_jobs` is empty and `disk` unknown.
 
     `teachers` are the names known so far. `untuned` are the baselines to ask. `verdicts` has the judge's name
-    and cost by student and paper. `disk` is the most bytes that models and checkpoints take at once; `models`
+    and cost by student and task. `disk` is the most bytes that models and checkpoints take at once; `models`
     is where.
     """
 
     students: int
     teachers: Sequence[str]
     questions: int
-    tunings: Sequence[FinetuneEstimate]
+    finetune_jobs: Sequence[FinetuneEstimate]
     untuned: Sequence[GenerationEstimate]
     verdicts: Sequence[tuple[str, Cost]]
     disk: int | None
     models: Path
 
 
-def validation_estimate(loop: Loop, data: Sequence[Opened]) -> ValidationEstimate:
-    """Return what the loop would take once the data are ranked; `data` is empty while responses lack.
+def validation_estimate(validation: Validation, data: Sequence[Opened]) -> ValidationEstimate:
+    """Return what validation would take once the data are ranked; `data` is empty while responses lack.
 
     Raises:
-        PreceptorError: the loop cannot be gone through as the study has it.
+        PreceptorError: the study cannot be validated as it is.
     """
-    parts = [_Student(loop, loop.pupil(student)) for student in loop.study.students]
-    planned = [part.tunings(data[0]) if data else [] for part in parts]
+    parts = [
+        _Student(validation, validation.setup(student)) for student in validation.study.students
+    ]
+    planned = [part.finetune_jobs(data[0]) if data else [] for part in parts]
     found = [part.estimates(own) for part, own in zip(parts, planned, strict=True)]
-    untuned = [loop.job(part.pupil.untuned) for part in parts]
-    teachers = [tuning.teacher for tuning in planned[0]] or named_teachers(loop.study)
+    untuned = [validation.job(part.setup.untuned) for part in parts]
+    teachers = [finetune_job.teacher for finetune_job in planned[0]] or named_teachers(
+        validation.study
+    )
     return ValidationEstimate(
         students=len(parts),
         teachers=teachers,
-        questions=len(loop.exam.instructions),
-        tunings=[one for own in found for one in own],
-        untuned=asks_of(untuned, loop.runtime) if loop.exam.untuned_answers else [],
+        questions=len(validation.evaluation_set.instructions),
+        finetune_jobs=[one for own in found for one in own],
+        untuned=asks_of(untuned, validation.runtime)
+        if validation.evaluation_set.untuned_answers
+        else [],
         verdicts=[
             cost
             for part, own in zip(parts, planned, strict=True)
             for cost in part.verdicts(own, teachers)
         ],
         disk=sum(part.disk(own) for part, own in zip(parts, found, strict=True)) if data else None,
-        models=models_folder(loop.runtime),
+        models=models_folder(validation.runtime),
     )
 
 
@@ -109,83 +115,87 @@ def named_teachers(study: Study) -> list[str]:
 class _Student:
     """One student's part."""
 
-    loop: Loop
-    pupil: Pupil
+    validation: Validation
+    setup: StudentSetup
 
-    def tunings(self, opened: Opened) -> list[Tuning]:
-        lessons = self.pupil.lessons(self.loop.lessons(opened), self.loop.train)
+    def finetune_jobs(self, opened: Opened) -> list[FinetuneJob]:
+        training_set = self.setup.training_set(
+            self.validation.training_set(opened), self.validation.train
+        )
         found = []
-        for name in lessons.teachers:
-            own = lessons.conversations(name)
-            left_out = {**lessons.left_out, **own.left_out}
+        for name in training_set.teachers:
+            own = training_set.conversations(name)
+            left_out = {**training_set.left_out, **own.left_out}
             told = replace(own, left_out=left_out)
-            found.append(Tuning(self.pupil, name, told, self.loop.runtime))
+            found.append(FinetuneJob(self.setup, name, told, self.validation.runtime))
         return found
 
-    def estimates(self, tunings: Sequence[Tuning]) -> list[FinetuneEstimate]:
-        pace = training_pace(self.loop.runtime, dict(self.pupil.untuned.located.identity))
-        return [self._estimate(tuning, pace) for tuning in tunings]
+    def estimates(self, finetune_jobs: Sequence[FinetuneJob]) -> list[FinetuneEstimate]:
+        pace = training_pace(self.validation.runtime, dict(self.setup.untuned.located.identity))
+        return [self._estimate(finetune_job, pace) for finetune_job in finetune_jobs]
 
-    def _estimate(self, tuning: Tuning, pace: float | None) -> FinetuneEstimate:
-        recipe, rows = self.pupil.recipe, tuning.conversations.rows
-        some = replace(tuning.conversations, rows=rows[:COUNTED])
-        counted = replace(tuning, conversations=some).prepared().rows
+    def _estimate(self, finetune_job: FinetuneJob, pace: float | None) -> FinetuneEstimate:
+        recipe, rows = self.setup.recipe, finetune_job.conversations.rows
+        some = replace(finetune_job.conversations, rows=rows[:COUNTED])
+        counted = replace(finetune_job, conversations=some).prepared().rows
         tokens = round(counted.tokens * len(rows) / len(some.rows))
-        (asked,) = asks_of([self.loop.job(tuning.backend())], self.loop.runtime)
+        (asked,) = asks_of([self.validation.job(finetune_job.backend())], self.validation.runtime)
         steps = steps_of(recipe, len(rows))
         return FinetuneEstimate(
-            student=self.pupil.name,
-            teacher=tuning.teacher,
-            model=tuning.identity.digest,
+            student=self.setup.name,
+            teacher=finetune_job.teacher,
+            model=finetune_job.identity.digest,
             rows=len(rows),
             tokens=tokens,
             steps=steps.total,
             seconds=tokens * recipe.epochs / pace if pace else None,
-            done=not asked.missing or tuning.finished() is not None,
+            done=not asked.missing or finetune_job.finished() is not None,
             asked=asked,
-            left_out=tuning.conversations.left_out,
+            left_out=finetune_job.conversations.left_out,
             caution=warmup_caution(steps),
         )
 
-    def disk(self, tunings: Sequence[FinetuneEstimate]) -> int:
+    def disk(self, finetune_jobs: Sequence[FinetuneEstimate]) -> int:
         """Return the bytes of all models to come, and of the checkpoints of one at a time."""
-        missing = [one for one in tunings if not one.done]
+        missing = [one for one in finetune_jobs if not one.done]
         if not missing:
             return 0
-        recipe = self.pupil.recipe
-        size = size_of(self.pupil.untuned.located, recipe)
+        recipe = self.setup.recipe
+        size = size_of(self.setup.untuned.located, recipe)
         most = max(steps_of(recipe, one.rows) for one in missing)
         return disk_of(recipe, size, steps=most) + (len(missing) - 1) * _model_bytes(
             size, recipe.dtype
         )
 
     def verdicts(
-        self, tunings: Sequence[Tuning], teachers: Sequence[str]
+        self, finetune_jobs: Sequence[FinetuneJob], teachers: Sequence[str]
     ) -> list[tuple[str, Cost]]:
         """Return what judging would take; an answer that is missing is stood in for by its length."""
-        base = self.loop.job(self.pupil.untuned)
-        asked = {one.teacher: self.loop.job(one.backend()) for one in tunings}
+        base = self.validation.job(self.setup.untuned)
+        asked = {one.teacher: self.validation.job(one.backend()) for one in finetune_jobs}
         texts = {name: self._texts(name, asked.get(name, base)) for name in teachers}
-        untuned = self._texts("untuned", base) if self.loop.exam.untuned_answers else {}
-        store = Store(self.loop.runtime.store)
+        untuned = (
+            self._texts("untuned", base) if self.validation.evaluation_set.untuned_answers else {}
+        )
+        store = Store(self.validation.runtime.store)
         return [
-            (paper.judge.name, self._cost(paper, texts, untuned, store))
-            for paper in self.loop.exam.papers
+            (task.judge.name, self._cost(task, texts, untuned, store))
+            for task in self.validation.evaluation_set.tasks
         ]
 
     def _cost(
         self,
-        paper: Paper,
+        task: BenchmarkTask,
         texts: Mapping[str, Mapping[bytes, str]],
         untuned: Mapping[bytes, str],
         store: Store,
     ) -> Cost:
-        questions = paper.against(paper.answers_of(self.pupil.untuned.options.name, untuned))
-        answers: list[Answers] = [paper.answers_of(name, held) for name, held in texts.items()]
-        return judging_cost(answers, questions, paper.judge, store, orders=paper.orders)
+        questions = task.against(task.answers_of(self.setup.untuned.options.name, untuned))
+        answers: list[Answers] = [task.answers_of(name, held) for name, held in texts.items()]
+        return judging_cost(answers, questions, task.judge, store, orders=task.orders)
 
     def _texts(self, name: str, job: GenerationJob) -> dict[bytes, str]:
-        (ask,) = asks_of([job], self.loop.runtime)
+        (ask,) = asks_of([job], self.validation.runtime)
         expected = round(ask.tokens / ask.missing) if ask.missing else 0
         stood_in = f"{name}:" + " word" * expected
         texts = dict.fromkeys((one.id for one in job.instructions), stood_in)
@@ -198,9 +208,9 @@ def _model_bytes(size: Size, dtype: str) -> int:
 
 
 def training_pace(runtime: Runtime, student: Mapping[str, str]) -> float | None:
-    """Return the tokens a second of this student's finished tunings in the store; None without any.
+    """Return the tokens a second of this student's finished fine-tune jobs in the store; None without any.
 
-    Of a tuning that was gone on with, only the steps of the last process count: its seconds are those.
+    Of a job that was resumed, only the steps of the last process count: its seconds are those.
     """
     tokens, seconds = 0.0, 0.0
     folder = models_folder(runtime)

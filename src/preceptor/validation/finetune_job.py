@@ -1,7 +1,7 @@
-"""One student tuned on one teacher's responses: named before it exists, made once, asked as often as needed.
+"""One student fine-tuned on one teacher's responses: named before it exists, trained once.
 
-The one idea: its name follows from student, rows and recipe, so that what the store holds of it is found
-without a model; weights are only loaded where an answer is missing.
+Its name follows from student, rows and recipe, so what the store holds of it is found without the model;
+weights are loaded only where an answer is missing.
 """
 
 import gc
@@ -31,14 +31,14 @@ from preceptor.store.identity import Identity
 from preceptor.teachers.base import Sampling, TeacherOptions
 from preceptor.teachers.finetuned import TunedStudent
 from preceptor.teachers.local import LocalTeacher
-from preceptor.validation.training_set import Lessons
+from preceptor.validation.training_set import TrainingSet
 
 CUT = "a response would be cut at max_length"
 """Why `whole_only` leaves an instruction out."""
 
 
 def models_folder(runtime: Runtime) -> Path:
-    """Return where tuned models lie, `<store>/models`.
+    """Return where fine-tuned models lie, `<store>/models`.
 
     Raises:
         StudyError: the store is not on this machine.
@@ -55,18 +55,18 @@ def models_folder(runtime: Runtime) -> Path:
 
 
 def require_trainer() -> None:
-    """Make sure that students can be tuned here, before anything is paid for.
+    """Make sure that students can be fine-tuned here, before anything is paid for.
 
     Raises:
         MissingPackage: TRL is not installed.
     """
     if find_spec("trl") is None:
-        raise MissingPackage("trl", purpose="Tuning a student", extra="train")
+        raise MissingPackage("trl", purpose="Fine-tuning a student", extra="train")
 
 
 @dataclass(frozen=True)
-class Pupil:
-    """A student about to be tuned: how it is trained and, tuned or not, how it answers."""
+class StudentSetup:
+    """A student about to be fine-tuned: how it is trained and, tuned or not, how it answers."""
 
     student: Student
     recipe: Recipe
@@ -77,25 +77,27 @@ class Pupil:
         """The student's label."""
         return self.student.name
 
-    def lessons(self, lessons: Lessons, train: Train) -> Lessons:
-        """Return what this student is tuned on: only its tokenizer knows what would be cut."""
+    def training_set(self, training_set: TrainingSet, train: Train) -> TrainingSet:
+        """Return what this student is fine-tuned on: only its tokenizer knows what would be cut."""
         if train.whole_only:
-            kept = set(lessons.instructions)
-            for teacher in lessons.teachers:
-                texts = lessons.texts(teacher)
+            kept = set(training_set.instructions)
+            for teacher in training_set.teachers:
+                texts = training_set.texts(teacher)
                 rows = list(texts.values())
                 whole = which_are_whole(self.untuned.located, rows, self.recipe)
                 kept &= {place for place, fits in zip(texts, whole, strict=True) if fits}
-            lessons = lessons.kept(kept, CUT)
-        if not lessons.instructions:
+            training_set = training_set.kept(kept, CUT)
+        if not training_set.instructions:
             raise StudyError(
                 f"No instruction has a response of every teacher within max_length = "
                 f"{self.recipe.max_length:,} tokens for {self.name}. Raise it, or leave whole_only out."
             )
-        return lessons.first(train.rows)
+        return training_set.first(train.rows)
 
 
-def pupil_of(student: Student, train: Train, evaluate: Evaluate, *, runtime: Runtime) -> Pupil:
+def setup_of(
+    student: Student, train: Train, evaluate: Evaluate, *, runtime: Runtime
+) -> StudentSetup:
     """Return the student with its recipe, and how it answers; nothing is loaded."""
     recipe = train.recipe(student.template).on(runtime)
     options = TeacherOptions(
@@ -108,14 +110,14 @@ def pupil_of(student: Student, train: Train, evaluate: Evaluate, *, runtime: Run
         dtype=recipe.dtype,
     )
     device = runtime.resolved_device()
-    return Pupil(student, recipe, LocalTeacher(options, device=device, batch=runtime.batch))
+    return StudentSetup(student, recipe, LocalTeacher(options, device=device, batch=runtime.batch))
 
 
 @dataclass(frozen=True)
-class Tuning:
+class FinetuneJob:
     """One student and one teacher's responses."""
 
-    pupil: Pupil
+    setup: StudentSetup
     teacher: str
     conversations: Conversations
     runtime: Runtime
@@ -123,38 +125,38 @@ class Tuning:
     @property
     def name(self) -> str:
         """The label in progress."""
-        return f"{self.pupil.name} tuned on {self.teacher}"
+        return f"{self.setup.name} fine-tuned on {self.teacher}"
 
     @cached_property
     def identity(self) -> Identity:
-        """What names the tuned model."""
+        """What names the fine-tuned model."""
         rows = self.conversations.digest
-        return tuned_identity(self.pupil.untuned.located, rows, self.pupil.recipe)
+        return tuned_identity(self.setup.untuned.located, rows, self.setup.recipe)
 
     @property
     def folder(self) -> Path:
-        """Where the tuned model lies, or will."""
+        """Where the fine-tuned model lies, or will."""
         return models_folder(self.runtime) / self.identity.digest
 
     def finished(self) -> Mapping[str, Any] | None:
-        """Return what is recorded of the finished tuning; None where the model is not there."""
+        """Return what is recorded of the finished job; None where the model is not there."""
         return TrainingFolder(self.folder).finished(self.identity)
 
     def backend(self) -> TunedStudent:
-        """Return the tuned student, to be asked; its model must exist only if it is."""
-        untuned, tuning = self.pupil.untuned, self.identity.digest
-        return TunedStudent(untuned, name=self.name, tuning=tuning, folder=self.folder)
+        """Return the fine-tuned student, to be asked; its model must exist only if it is."""
+        untuned, digest = self.setup.untuned, self.identity.digest
+        return TunedStudent(untuned, name=self.name, tuning=digest, folder=self.folder)
 
     def prepared(self) -> Prepared:
-        """Return rows, tokens and steps of the tuning."""
-        student, recipe = self.pupil.untuned.located, self.pupil.recipe
+        """Return rows, tokens and steps of the job."""
+        student, recipe = self.setup.untuned.located, self.setup.recipe
         return prepare(student, self.conversations, recipe, runtime=self.runtime)
 
     def carry_out(self, progress: Progress) -> None:
-        """Tune, or go on where an earlier run was stopped; what is finished is left alone.
+        """Train, or go on where an earlier run was stopped; what is finished is left alone.
 
         Raises:
-            StudyError: the disk has no room, or another process is tuning the same.
+            StudyError: the disk has no room, or another process is training the same.
             ModelError: the student cannot be trained.
         """
         if self.finished() is not None:
@@ -200,7 +202,7 @@ def _alone(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StudyError(
-                f"Another process is tuning the model in {folder}. Wait until it is finished, and run "
+                f"Another process is training the model in {folder}. Wait until it is finished, and run "
                 "again."
             ) from error
         yield

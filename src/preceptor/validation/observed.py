@@ -1,8 +1,4 @@
-"""The observed order of tuned students: what a judge's verdicts say, as a ranking like any other.
-
-The one idea: with the benchmarks' own baselines the yardstick is the paper's (AP, or one benchmark's own
-number); else it is the win rate. Either way teachers are compared on the same questions, resampled together.
-"""
+"""The observed order of fine-tuned students: what a judge's verdicts say, as a ranking like any other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +19,7 @@ from preceptor.ranking.result import Ranking, TeacherResult
 from preceptor.types import Estimate
 
 YARDSTICKS = ("AP", "LC", "AH", "WR")
-"""What orders tuned students in a benchmark: the first of these that all have."""
+"""What orders fine-tuned students in a benchmark: the first of these that all have."""
 
 
 def calibration_of(evaluate: Evaluate) -> Calibration | None:
@@ -44,10 +40,10 @@ def observed_order(
     calibration: Calibration | None,
     options: RankingOptions,
 ) -> Ranking:
-    """Return the order of one student's tunings by the verdicts of all its papers.
+    """Return the order of one student's fine-tune jobs by the verdicts of all its tasks.
 
     Args:
-        judged: verdicts, one entry for each paper; models go by their teachers' names.
+        judged: verdicts, one entry for each task; models go by their teachers' names.
         evaluate: what was asked, and against whom.
         student: its label.
         calibration: for length control; None leaves it out.
@@ -60,15 +56,15 @@ def observed_order(
         seed = options.seed
         alpaca = [
             evaluate_alpaca_eval(one, calibration, seed=seed)
-            for paper in judged
-            for one in paper.preferences
+            for task in judged
+            for one in task.preferences
         ]
-        arena = [evaluate_arena_hard(one, seed=seed) for paper in judged for one in paper.battles]
+        arena = [evaluate_arena_hard(one, seed=seed) for task in judged for one in task.battles]
         return ranking_of_results(
             student_results(alpaca, arena), student=student, settings=_settings(judged, seed)
         )
-    (paper,) = judged
-    ranking = observed_ranking(paper.preferences or paper.battles, student=student, options=options)
+    (task,) = judged
+    ranking = observed_ranking(task.preferences or task.battles, student=student, options=options)
     if not evaluate.questions:
         return ranking
     # They are put and read as AlpacaEval's are, and are not its own.
@@ -78,9 +74,9 @@ def observed_order(
 
 def _settings(judged: Sequence[Judged], seed: int) -> dict[str, object]:
     return {
-        "benchmark": " and ".join(paper.benchmark for paper in judged),
-        "judge": "; ".join(dict.fromkeys(paper.judge_name for paper in judged)),
-        "baseline": "; ".join(paper.baseline for paper in judged),
+        "benchmark": " and ".join(task.benchmark for task in judged),
+        "judge": "; ".join(dict.fromkeys(task.judge_name for task in judged)),
+        "baseline": "; ".join(task.baseline for task in judged),
         "seed": seed,
     }
 
@@ -94,7 +90,7 @@ def ranking_of_results(
 
     Args:
         results: one for each teacher, under the teacher's name.
-        student: the label of the student that was tuned.
+        student: the label of the student that was fine-tuned.
         settings: passed through.
 
     Raises:

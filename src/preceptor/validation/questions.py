@@ -1,6 +1,6 @@
-"""The exam: what the tuned students are asked, whom they are held against, and who judges.
+"""The evaluation set: what fine-tuned students are asked, against which baseline, and who judges.
 
-The one idea: everything is found, and everything that can be refused is, before anything is paid for. The
+Everything is found, and everything that can be refused is refused, before anything is paid for. The
 questions are the same for every student and teacher.
 """
 
@@ -37,10 +37,10 @@ _NOBODY = "the untuned student"
 
 
 @dataclass(frozen=True)
-class Paper:
+class BenchmarkTask:
     """One set of questions: `instructions` by the question's id, as models get them, and its judge.
 
-    `questions.baseline` is empty where the untuned student is the baseline: see `against`.
+    `questions.baseline` is empty where the unfine-tuned student is the baseline: see `against`.
     """
 
     questions: QuestionSet
@@ -52,7 +52,7 @@ class Paper:
         """Return the questions with their baseline, which may be these answers of the untuned student.
 
         Raises:
-            DataError: the untuned student answered nothing.
+            DataError: the unfine-tuned student answered nothing.
         """
         kept = self.questions
         if kept.baseline.texts:
@@ -60,7 +60,7 @@ class Paper:
         answered = {name: text for name, text in kept.questions.items() if name in untuned.texts}
         if not answered:
             raise DataError(
-                f"The untuned student answered none of the {len(kept.questions)} questions, so there is "
+                f"The unfine-tuned student answered none of the {len(kept.questions)} questions, so there is "
                 "no baseline. Shorten the questions, or name another baseline."
             )
         return QuestionSet(kept.benchmark, answered, untuned)
@@ -74,21 +74,21 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """All papers of an evaluation."""
+class EvaluationSet:
+    """All tasks of an evaluation."""
 
-    papers: Sequence[Paper]
+    tasks: Sequence[BenchmarkTask]
 
     @property
     def instructions(self) -> list[Instruction]:
         """Every different instruction that is asked."""
-        asked = (one for paper in self.papers for one in paper.instructions.values())
+        asked = (one for task in self.tasks for one in task.instructions.values())
         return list({instruction.id: instruction for instruction in asked}.values())
 
     @property
     def untuned_answers(self) -> bool:
-        """Whether the untuned student must answer, to be the baseline."""
-        return any(not paper.questions.baseline.texts for paper in self.papers)
+        """Whether the unfine-tuned student must answer, to be the baseline."""
+        return any(not task.questions.baseline.texts for task in self.tasks)
 
     @property
     def texts(self) -> frozenset[str]:
@@ -101,8 +101,8 @@ def same_text(instruction: Instruction) -> str:
     return " ".join(instruction.text.casefold().split())
 
 
-def exam_of(study: Study, runtime: Runtime) -> Exam:
-    """Return the exam of a study, asking nobody; published questions are fetched at first use.
+def evaluation_set_of(study: Study, runtime: Runtime) -> EvaluationSet:
+    """Return the evaluation set of a study, asking nobody; published questions are fetched at first use.
 
     Raises:
         DataError: questions or a baseline cannot be read.
@@ -112,14 +112,14 @@ def exam_of(study: Study, runtime: Runtime) -> Exam:
     evaluate = study.evaluate
     assert evaluate is not None
     sets = [_own_questions(evaluate)] if evaluate.questions else _published(evaluate)
-    papers = []
+    tasks = []
     for questions, instructions in sets:
         drawn = questions.drawn(evaluate.limit)
         kept = {name: instructions[name] for name in drawn.questions}
         judge = judge_of(evaluate, runtime, questions.benchmark)
         _require_usable(judge, study, runtime)
-        papers.append(Paper(drawn, kept, judge, _orders(evaluate)))
-    return Exam(papers)
+        tasks.append(BenchmarkTask(drawn, kept, judge, _orders(evaluate)))
+    return EvaluationSet(tasks)
 
 
 def _own_questions(evaluate: Evaluate) -> tuple[QuestionSet, dict[str, Instruction]]:

@@ -1,7 +1,7 @@
-"""What the loop found: predicted orders, observed orders, and how far they agree.
+"""What validation found: predicted orders, observed orders, and how far they agree.
 
-The one idea: a prediction has held only where its agreement has an interval above zero and chance is ruled
-out; with few teachers neither can be, and then that is what is said.
+A prediction holds only where the interval of its agreement lies above zero and chance is ruled out. With few
+teachers neither is possible, and the result says so.
 """
 
 import math
@@ -34,8 +34,8 @@ class AnswerFigures:
 
 
 @dataclass(frozen=True)
-class TunedFigures:
-    """One tuned student: what it was tuned on, how that went, and how it answered.
+class FinetunedFigures:
+    """One tuned student: what it was fine-tuned on, how that went, and how it answered.
 
     `model` is the digest that names it, and its folder in the store. `left_out` counts by reason what
     was not trained on. Losses and steps are None where the model is no longer there.
@@ -54,16 +54,16 @@ class TunedFigures:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Prediction and proof.
+    """Predicted and observed orders.
 
     `predicted` has a ranking for each student and source of rewards, `observed` one for each student.
     `untuned` says how each student answered before, where it was asked. `agreement` is None where fewer
-    than three teachers were tuned on.
+    than three teachers were fine-tuned on.
     """
 
     predicted: tuple[Ranking, ...]
     observed: tuple[Ranking, ...]
-    tuned: tuple[TunedFigures, ...]
+    finetuned: tuple[FinetunedFigures, ...]
     untuned: Mapping[str, AnswerFigures] = field(default_factory=dict)
     agreement: AgreementTable | None = None
 
@@ -72,7 +72,7 @@ class ValidationResult:
         if self.agreement is None:
             teachers = len(self.observed[0].teachers)
             return [
-                f"{teachers} teachers have no order to agree on: tune on {FEWEST} or more to hold a "
+                f"{teachers} teachers have no order to agree on: fine-tune on {FEWEST} or more to hold a "
                 "prediction against."
             ]
         by = {ranking.by for ranking in self.predicted}
@@ -113,7 +113,7 @@ class ValidationResult:
         return {
             "predicted": [ranking.to_dict() for ranking in self.predicted],
             "observed": [ranking.to_dict() for ranking in self.observed],
-            "tuned": [asdict(one) for one in self.tuned],
+            "finetuned": [asdict(one) for one in self.finetuned],
             "untuned": {name: asdict(figures) for name, figures in self.untuned.items()},
             "agreement": agreement,
             "verdict": self.sentences(),
@@ -129,7 +129,7 @@ class ValidationResult:
 
         `AP` is what the observed order rests on, whatever it is called; higher is better.
         """
-        answered = {(one.student, one.teacher): one.answered for one in self.tuned}
+        answered = {(one.student, one.teacher): one.answered for one in self.finetuned}
         rows = []
         for ranking in self.observed:
             for result in ranking.teachers:

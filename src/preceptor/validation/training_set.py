@@ -1,7 +1,7 @@
-"""What the students are tuned on: the same instructions for every teacher, answered by each.
+"""What students are fine-tuned on: the same instructions for every teacher, answered by each.
 
-The one idea: which instructions is settled once, from columns; texts are streamed, one teacher's at a time.
-The order is the one in which the study draws what it compares, so a larger `rows` only adds to a smaller.
+Which instructions is settled once, from columns; texts are streamed, one teacher's at a time. The order is
+the one in which the study draws what it compares, so more `rows` only add to fewer.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ from preceptor.validation.questions import require_apart, same_text
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingSet:
     """Instructions to train on, in the order drawn, as places in the response table.
 
     `left_out` counts by reason the instructions that every teacher answered and that are not trained on.
@@ -33,12 +33,12 @@ class Lessons:
     instructions: tuple[int, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
 
-    def first(self, rows: int | None) -> "Lessons":
-        """Return the lessons of at most so many instructions."""
+    def first(self, rows: int | None) -> "TrainingSet":
+        """Return the training set of at most so many instructions."""
         return replace(self, instructions=self.instructions[:rows])
 
-    def kept(self, places: Collection[int], reason: str) -> "Lessons":
-        """Return the lessons of these instructions alone; the others are counted under the reason."""
+    def kept(self, places: Collection[int], reason: str) -> "TrainingSet":
+        """Return the training set of these instructions alone; the others are counted under the reason."""
         left = tuple(place for place in self.instructions if place in places)
         counts = {**self.left_out, reason: len(self.instructions) - len(left)}
         return replace(self, instructions=left, left_out={k: v for k, v in counts.items() if v})
@@ -54,7 +54,7 @@ class Lessons:
         }
 
     def conversations(self, teacher: str) -> Conversations:
-        """Return what a student is tuned on.
+        """Return what a student is fine-tuned on.
 
         Raises:
             DataError: nothing of it can be trained on.
@@ -62,7 +62,9 @@ class Lessons:
         return conversations_of(self.texts(teacher).values())
 
 
-def lessons_of(opened: Opened, train: Train, questions: Collection[str], *, seed: int) -> Lessons:
+def training_set_of(
+    opened: Opened, train: Train, questions: Collection[str], *, seed: int
+) -> TrainingSet:
     """Return all that could be trained on: what every teacher answered and no question asks.
 
     Raises:
@@ -79,19 +81,19 @@ def lessons_of(opened: Opened, train: Train, questions: Collection[str], *, seed
     numbers = [table.teachers.index(teacher) for teacher in teachers]
     common = np.flatnonzero(table.counts()[numbers].min(axis=0))
     order = common[drawn(table.instructions[common].tolist(), seed)].tolist()
-    lessons = Lessons(opened.source, table, tuple(teachers), tuple(order))
-    barred = _asked_again(lessons, questions)
-    lessons = lessons.kept(set(order) - barred, "among the questions")
-    require_apart(questions, len(lessons.instructions))
-    return lessons
+    training_set = TrainingSet(opened.source, table, tuple(teachers), tuple(order))
+    barred = _asked_again(training_set, questions)
+    training_set = training_set.kept(set(order) - barred, "among the questions")
+    require_apart(questions, len(training_set.instructions))
+    return training_set
 
 
-def _asked_again(lessons: Lessons, questions: Collection[str]) -> set[int]:
+def _asked_again(training_set: TrainingSet, questions: Collection[str]) -> set[int]:
     """Return the places of instructions that are among the questions, by their content."""
-    place = {lessons.table.instructions[at].item(): at for at in lessons.instructions}
+    place = {training_set.table.instructions[at].item(): at for at in training_set.instructions}
     found: set[int] = set()
     seen: set[bytes] = set()
-    for response in lessons.source:
+    for response in training_set.source:
         known = response.instruction.id
         if known in seen or known not in place:
             continue

@@ -1,7 +1,7 @@
-"""The whole loop: generate, score, rank; then train, respond, judge, rank; and agree.
+"""Validation: rank teachers, then fine-tune on each, answer, judge, rank what came of it, and compare.
 
-The one idea: every stage asks the store first, so the line below is the same whether everything is still to
-be done, the last run was killed in the middle of it, or nothing is left to do.
+Every stage asks the store first, so the code is the same whether everything is still to be done, the last run
+was killed in the middle, or nothing is left to do.
 """
 
 import logging
@@ -28,16 +28,27 @@ from preceptor.store.store import Store
 from preceptor.teachers.base import without_thoughts
 from preceptor.teachers.local import LocalTeacher
 from preceptor.validation.finetune_job import (
-    Pupil,
-    Tuning,
+    FinetuneJob,
+    StudentSetup,
     models_folder,
-    pupil_of,
     require_trainer,
+    setup_of,
 )
 from preceptor.validation.observed import calibration_of, observed_order
-from preceptor.validation.questions import Exam, Paper, exam_of, release, try_out
-from preceptor.validation.result import AnswerFigures, TunedFigures, ValidationResult, agreement_of
-from preceptor.validation.training_set import Lessons, lessons_of
+from preceptor.validation.questions import (
+    BenchmarkTask,
+    EvaluationSet,
+    evaluation_set_of,
+    release,
+    try_out,
+)
+from preceptor.validation.result import (
+    AnswerFigures,
+    FinetunedFigures,
+    ValidationResult,
+    agreement_of,
+)
+from preceptor.validation.training_set import TrainingSet, training_set_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,28 +56,26 @@ _FEW_ENDED = 0.5
 
 
 @dataclass(frozen=True)
-class Loop:
-    """A study that is put to the proof, with all that could be refused found and checked."""
+class Validation:
+    """A study whose prediction is validated, with all that could be refused found and checked."""
 
     study: Study
     runtime: Runtime
     train: Train
     evaluate: Evaluate
-    exam: Exam
+    evaluation_set: EvaluationSet
     calibration: Calibration | None
     progress: Progress
 
     @classmethod
-    def open(cls, study: Study, runtime: Runtime, progress: Progress | None = None) -> "Loop":
+    def open(cls, study: Study, runtime: Runtime, progress: Progress | None = None) -> "Validation":
         """Find questions, baseline, judge and trainer; nobody is asked.
 
         Raises:
-            PreceptorError: the loop cannot be gone through as the study has it.
+            PreceptorError: the study cannot be validated as it is.
         """
         if study.train is None or study.evaluate is None:
-            raise StudyError(
-                "The study has no [train] and [evaluate]: a prediction is put to the proof with both."
-            )
+            raise StudyError("The study has no [train] and [evaluate]: validation needs both.")
         require_trainer()
         models_folder(runtime)
         keys = [student_key(student.name) for student in study.students]
@@ -74,78 +83,83 @@ class Loop:
             raise StudyError(
                 f"Agreement takes {' and '.join(twice)} for one student: leave one out."
             )
-        exam, calibration = exam_of(study, runtime), calibration_of(study.evaluate)
+        evaluation_set, calibration = (
+            evaluation_set_of(study, runtime),
+            calibration_of(study.evaluate),
+        )
         shown = progress or Silent()
-        return cls(study, runtime, study.train, study.evaluate, exam, calibration, shown)
+        return cls(study, runtime, study.train, study.evaluate, evaluation_set, calibration, shown)
 
     def result(self) -> ValidationResult:
-        """Go through the whole loop; only what the store lacks is computed."""
+        """Run the whole validation; only what the store lacks is computed."""
         data = open_data(self.study, self.runtime, self.progress)
         predicted = list(rank_opened(data, self.study, self.runtime, self.progress))
-        return self.proven(data, predicted)
+        return self.validated(data, predicted)
 
-    def proven(self, data: Sequence[Opened], predicted: Sequence[Ranking]) -> ValidationResult:
-        """Return the prediction with its proof: train, respond, judge, rank, agree.
+    def validated(self, data: Sequence[Opened], predicted: Sequence[Ranking]) -> ValidationResult:
+        """Return the prediction with what was observed: train, respond, judge, rank, agree.
 
         Raises:
             PreceptorError: a stage fails; what was done before it is stored.
         """
-        lessons = self.lessons(data[0])
-        try_out([paper.judge for paper in self.exam.papers], Store(self.runtime.store))
-        proofs = [self._observed(student, lessons) for student in self.study.students]
-        observed = tuple(proof.ranking for proof in proofs)
+        training_set = self.training_set(data[0])
+        try_out([task.judge for task in self.evaluation_set.tasks], Store(self.runtime.store))
+        outcomes = [self._observed(student, training_set) for student in self.study.students]
+        observed = tuple(outcome.ranking for outcome in outcomes)
         options = self.study.ranking
         return ValidationResult(
             predicted=tuple(predicted),
             observed=observed,
-            tuned=tuple(figures for proof in proofs for figures in proof.tuned),
-            untuned={p.ranking.student: p.untuned for p in proofs if p.untuned is not None},
+            finetuned=tuple(figures for outcome in outcomes for figures in outcome.finetuned),
+            untuned={p.ranking.student: p.untuned for p in outcomes if p.untuned is not None},
             agreement=agreement_of(predicted, observed, draws=options.draws, seed=options.seed),
         )
 
-    def lessons(self, opened: Opened) -> Lessons:
+    def training_set(self, opened: Opened) -> TrainingSet:
         """Return what could be trained on; the first source of rewards decides on derived teachers."""
         seed = self.study.ranking.seed
-        return lessons_of(opened, self.train, self.exam.texts, seed=seed)
+        return training_set_of(opened, self.train, self.evaluation_set.texts, seed=seed)
 
-    def pupil(self, student: Student) -> Pupil:
+    def setup(self, student: Student) -> StudentSetup:
         """Return a student with its recipe, and how it answers."""
-        return pupil_of(student, self.train, self.evaluate, runtime=self.runtime)
+        return setup_of(student, self.train, self.evaluate, runtime=self.runtime)
 
     def job(self, backend: LocalTeacher) -> GenerationJob:
         """Return the questions to a student, and where its answers are kept."""
         store = Store(self.runtime.store)
         partition = store.responses(backend.identity(), recorded=recorded(self.runtime))
-        return GenerationJob(backend, partition, self.exam.instructions)
+        return GenerationJob(backend, partition, self.evaluation_set.instructions)
 
-    def _observed(self, student: Student, lessons: Lessons) -> "_Proof":
-        """Tune one student on each teacher, have all answers judged, and rank the teachers."""
-        pupil = self.pupil(student)
-        own = pupil.lessons(lessons, self.train)
+    def _observed(self, student: Student, training_set: TrainingSet) -> "_Observed":
+        """Fine-tune one student on each teacher, have all answers judged, and rank the teachers."""
+        setup = self.setup(student)
+        own = setup.training_set(training_set, self.train)
         texts: dict[str, Mapping[bytes, str]] = {}
         figures = []
         for teacher in own.teachers:
-            tuning = Tuning(pupil, teacher, own.conversations(teacher), self.runtime)
-            job = self.job(tuning.backend())
+            finetune_job = FinetuneJob(setup, teacher, own.conversations(teacher), self.runtime)
+            job = self.job(finetune_job.backend())
             if job.missing():
-                tuning.carry_out(self.progress)
+                finetune_job.carry_out(self.progress)
             texts[teacher], answered = self._answered(job)
-            figures.append(_figures(tuning, own, answered))
+            figures.append(_figures(finetune_job, own, answered))
         untuned: Mapping[bytes, str] = {}
         before = None
-        if self.exam.untuned_answers:
-            untuned, before = self._answered(self.job(pupil.untuned))
-        judged = [self._judged(paper, texts, untuned, pupil.untuned) for paper in self.exam.papers]
-        release(paper.judge for paper in self.exam.papers)
+        if self.evaluation_set.untuned_answers:
+            untuned, before = self._answered(self.job(setup.untuned))
+        judged = [
+            self._judged(task, texts, untuned, setup.untuned) for task in self.evaluation_set.tasks
+        ]
+        release(task.judge for task in self.evaluation_set.tasks)
         ranking = observed_order(
             judged,
             self.evaluate,
-            student=pupil.name,
+            student=setup.name,
             calibration=self.calibration,
             options=self.study.ranking,
         )
         told = (*ranking.warnings, *_cautions(judged, figures, self.evaluate))
-        return _Proof(replace(ranking, warnings=told), tuple(figures), before)
+        return _Observed(replace(ranking, warnings=told), tuple(figures), before)
 
     def _answered(self, job: GenerationJob) -> tuple[dict[bytes, str], AnswerFigures]:
         """Get a student's answers, by the instructions' ids; its model is freed."""
@@ -166,49 +180,51 @@ class Loop:
 
     def _judged(
         self,
-        paper: Paper,
+        task: BenchmarkTask,
         texts: Mapping[str, Mapping[bytes, str]],
         untuned: Mapping[bytes, str],
         base: LocalTeacher,
     ) -> Judged:
-        questions = paper.against(paper.answers_of(base.options.name, untuned))
-        answers: list[Answers] = [paper.answers_of(name, held) for name, held in texts.items()]
+        questions = task.against(task.answers_of(base.options.name, untuned))
+        answers: list[Answers] = [task.answers_of(name, held) for name, held in texts.items()]
         of = questions.benchmark if self.evaluate.benchmarks else "questions"
         with _told(f"judge answers to {of}", self.progress) as told:
             store = Store(self.runtime.store)
             return judge_answers(
-                answers, questions, paper.judge, store, orders=paper.orders, told=told
+                answers, questions, task.judge, store, orders=task.orders, told=told
             )
 
 
-def loop(study: Study, runtime: Runtime, progress: Progress | None = None) -> ValidationResult:
-    """Go through a study from its teachers to the proof of the prediction; see `Loop`.
+def validate(study: Study, runtime: Runtime, progress: Progress | None = None) -> ValidationResult:
+    """Carry out a study from its teachers to the validation of the prediction; see `Validation`.
 
     Raises:
         PreceptorError: a stage cannot be gone through; what was done before is stored.
     """
-    return Loop.open(study, runtime, progress).result()
+    return Validation.open(study, runtime, progress).result()
 
 
 @dataclass(frozen=True)
-class _Proof:
+class _Observed:
     """What was observed of one student."""
 
     ranking: Ranking
-    tuned: tuple[TunedFigures, ...]
+    finetuned: tuple[FinetunedFigures, ...]
     untuned: AnswerFigures | None
 
 
-def _figures(tuning: Tuning, lessons: Lessons, answered: AnswerFigures) -> TunedFigures:
-    held = tuning.finished() or {}
-    return TunedFigures(
-        student=tuning.pupil.name,
-        teacher=tuning.teacher,
-        model=tuning.identity.digest,
-        rows=held.get("rows", len(tuning.conversations.rows)),
+def _figures(
+    finetune_job: FinetuneJob, training_set: TrainingSet, answered: AnswerFigures
+) -> FinetunedFigures:
+    held = finetune_job.finished() or {}
+    return FinetunedFigures(
+        student=finetune_job.setup.name,
+        teacher=finetune_job.teacher,
+        model=finetune_job.identity.digest,
+        rows=held.get("rows", len(finetune_job.conversations.rows)),
         left_out={
-            **lessons.left_out,
-            **tuning.conversations.left_out,
+            **training_set.left_out,
+            **finetune_job.conversations.left_out,
             **held.get("left_out", {}),
         },
         steps=held.get("steps"),
@@ -223,19 +239,19 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _cautions(
-    judged: Sequence[Judged], figures: Sequence[TunedFigures], evaluate: Evaluate
+    judged: Sequence[Judged], figures: Sequence[FinetunedFigures], evaluate: Evaluate
 ) -> Iterator[str]:
     """Yield what must be known of the judge and of the answers."""
-    for paper in judged:
-        said = paper.cautions()
+    for task in judged:
+        said = task.cautions()
         # Questions of one's own have no published rates to compare with.
         yield from said[1:] if evaluate.questions else said
     for one in figures:
         ended = one.answered.ended
         if ended is not None and ended < _FEW_ENDED:
             yield (
-                f"Tuned on '{one.teacher}', {one.student} ended {ended:.0%} of its answers itself; the rest "
-                f"were cut off at {evaluate.max_tokens:,} tokens (max_tokens)."
+                f"Fine-tuned on '{one.teacher}', {one.student} ended {ended:.0%} of its answers itself; "
+                f"the rest were cut off at {evaluate.max_tokens:,} tokens (max_tokens)."
             )
 
 

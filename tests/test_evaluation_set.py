@@ -1,4 +1,4 @@
-"""The exam is found before anything is paid for, and is the same for every student and teacher."""
+"""The evaluation set is found before anything is paid for, and is the same for every student and teacher."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,17 @@ from preceptor.benchmarks.pairwise import ChoiceJudge
 from preceptor.config.base import Runtime, checked
 from preceptor.errors import DataError, ModelError, StudyError
 from preceptor.types import Instruction, Message
-from preceptor.validation.questions import Exam, exam_of, judge_of, same_text
-from small_loop import runtime_at, study_of, tables
+from preceptor.validation.questions import EvaluationSet, evaluation_set_of, judge_of, same_text
 from small_study import write_rows
+from small_validation import runtime_at, study_of, tables
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
 
-def exam(folder: Path, model: Path, **evaluate: Any) -> Exam:
+def evaluation_set(folder: Path, model: Path, **evaluate: Any) -> EvaluationSet:
     given = tables(folder, model)
     given["evaluate"] |= evaluate
-    return exam_of(study_of(given), runtime_at(folder / "store"))
+    return evaluation_set_of(study_of(given), runtime_at(folder / "store"))
 
 
 def test_questions_of_ones_own_are_known_by_their_text_once_each(
@@ -28,9 +28,9 @@ def test_questions_of_ones_own_are_known_by_their_text_once_each(
 ):
     rows = [{"instruction": text} for text in ("One?", "Two?", "One?")]
     path = write_rows(tmp_path / "own.jsonl", rows)
-    (paper,) = exam(tmp_path, model_folder, questions=str(path)).papers
-    assert dict(paper.questions.questions) == {"One?": "One?", "Two?": "Two?"}
-    assert paper.instructions["Two?"] == Instruction.from_text("Two?")
+    (task,) = evaluation_set(tmp_path, model_folder, questions=str(path)).tasks
+    assert dict(task.questions.questions) == {"One?": "One?", "Two?": "Two?"}
+    assert task.instructions["Two?"] == Instruction.from_text("Two?")
 
 
 def test_a_conversation_is_put_whole_and_shown_to_the_judge_by_its_roles(
@@ -39,15 +39,15 @@ def test_a_conversation_is_put_whole_and_shown_to_the_judge_by_its_roles(
     turns = [("user", "Hi"), ("assistant", "Hello"), ("user", "More")]
     row = {"messages": [{"role": role, "content": text} for role, text in turns]}
     path = write_rows(tmp_path / "own.jsonl", [row])
-    (paper,) = exam(tmp_path, model_folder, questions=str(path)).papers
+    (task,) = evaluation_set(tmp_path, model_folder, questions=str(path)).tasks
     shown = "[user]\nHi\n\n[assistant]\nHello\n\n[user]\nMore"
-    assert list(paper.questions.questions) == [shown]
-    assert paper.instructions[shown].messages == tuple(Message(*turn) for turn in turns)
+    assert list(task.questions.questions) == [shown]
+    assert task.instructions[shown].messages == tuple(Message(*turn) for turn in turns)
 
 
 def test_a_limit_is_nested(tmp_path: Path, model_folder: Path):
-    of_two = exam(tmp_path, model_folder, limit=2).papers[0].instructions.keys()
-    of_three = exam(tmp_path, model_folder, limit=3).papers[0].instructions.keys()
+    of_two = evaluation_set(tmp_path, model_folder, limit=2).tasks[0].instructions.keys()
+    of_three = evaluation_set(tmp_path, model_folder, limit=3).tasks[0].instructions.keys()
     assert (len(of_two), len(of_three)) == (2, 3)
     assert of_two < of_three
 
@@ -58,10 +58,10 @@ def test_a_file_of_answers_is_a_baseline_and_bounds_the_questions(
     asked = "Is the sea number 1 wide?"
     rows = [{"instruction": asked, "output": "Yes.", "generator": "sage"}]
     path = write_rows(tmp_path / "sage.jsonl", rows)
-    found = exam(tmp_path, model_folder, baseline=str(path))
+    found = evaluation_set(tmp_path, model_folder, baseline=str(path))
     assert not found.untuned_answers
-    (paper,) = found.papers
-    against = paper.against(paper.answers_of("untuned", {}))
+    (task,) = found.tasks
+    against = task.against(task.answers_of("untuned", {}))
     assert (against.baseline.model, list(against.questions)) == ("sage", [asked])
 
 
@@ -69,23 +69,25 @@ def test_a_baseline_of_other_questions_is_refused(tmp_path: Path, model_folder: 
     rows = [{"instruction": "Else?", "output": "Yes.", "generator": "sage"}]
     path = write_rows(tmp_path / "sage.jsonl", rows)
     with pytest.raises(DataError, match="answers none of the questions"):
-        exam(tmp_path, model_folder, baseline=str(path))
+        evaluation_set(tmp_path, model_folder, baseline=str(path))
 
 
 def test_an_untuned_student_that_answers_nothing_is_no_baseline(tmp_path: Path, model_folder: Path):
-    found = exam(tmp_path, model_folder)
+    found = evaluation_set(tmp_path, model_folder)
     assert found.untuned_answers
-    (paper,) = found.papers
+    (task,) = found.tasks
     with pytest.raises(DataError, match="answered none of the 4 questions"):
-        paper.against(paper.answers_of("untuned", {}))
+        task.against(task.answers_of("untuned", {}))
 
 
 def test_a_missing_judge_is_told_of_before_anything_is_asked(tmp_path: Path, model_folder: Path):
     judge = {"kind": "chat", "model": str(tmp_path / "nowhere")}
     with pytest.raises(ModelError, match="nowhere"):
-        exam(tmp_path, model_folder, judge=judge)
+        evaluation_set(tmp_path, model_folder, judge=judge)
     with pytest.raises(StudyError, match="Nothing says where 'served' is served"):
-        exam(tmp_path, model_folder, judge={"kind": "chat", "model": "served", "engine": "openai"})
+        evaluation_set(
+            tmp_path, model_folder, judge={"kind": "chat", "model": "served", "engine": "openai"}
+        )
 
 
 def test_games_are_written_by_served_models_in_arena_hard_alone(tmp_path: Path, model_folder: Path):

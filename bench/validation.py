@@ -1,11 +1,10 @@
-"""The whole loop at the smallest real size: rank four teachers, tune a student on each, judge, compare.
+"""Validation at the smallest real size: rank four teachers, fine-tune a student on each, judge, compare.
 
-The one idea: one study file that this script writes is gone through by the library, as a user's would be. It
-shows that the loop closes and what each stage costs; with so few rows, short answers and a small judge it
-says nothing of the teachers. Told as JSON. With --kills the same study is gone through once more in a store
-of its own, ended by SIGKILL at random moments, resumed, and compared.
+It shows that the stages join and what each costs; with so few rows, short answers and a small judge it says
+nothing of the teachers. Prints JSON. With --kills the same study is carried out once more in a store of its
+own, ended by SIGKILL at random moments, resumed, and compared.
 
-    python bench/loop.py --student FOLDER --zoo FOLDER --judge FOLDER --reward-model FOLDER
+    python bench/validation.py --student FOLDER --zoo FOLDER --judge FOLDER --reward-model FOLDER
 """
 
 import argparse
@@ -22,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from preceptor.api import run_loop
+from preceptor.api import validate
 from preceptor.pipeline.score import Amount
 from preceptor.validation.result import ValidationResult
 
@@ -92,14 +91,14 @@ def _given() -> argparse.Namespace:
 
 
 def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Return what the loop found and what it cost."""
+    """Return what the validation found and what it cost."""
     write_data(given, folder)
     study = write_study(given, folder, "whole")
     timed, began = Timed(), time.perf_counter()
-    result = run_loop(study, timed)
+    result = validate(study, timed)
     seconds = time.perf_counter() - began
     again, began = Timed(), time.perf_counter()
-    same = run_loop(study, again).to_dict() == result.to_dict()
+    same = validate(study, again).to_dict() == result.to_dict()
     found = {
         "settings": vars(given),
         "seconds": {"all": round(seconds), **_rounded(timed.seconds)},
@@ -193,10 +192,10 @@ def told(result: ValidationResult) -> dict[str, object]:
         "agreement": [{name: cell[name] for name in shown} for cell in cells],
         "verdict": result.sentences(),
         "answers": {
-            **{one.teacher: vars(one.answered) for one in result.tuned},
+            **{one.teacher: vars(one.answered) for one in result.finetuned},
             **{f"{name}, untuned": vars(one) for name, one in result.untuned.items()},
         },
-        "losses": {one.teacher: (one.first_loss, one.last_loss) for one in result.tuned},
+        "losses": {one.teacher: (one.first_loss, one.last_loss) for one in result.finetuned},
         "warnings": result.observed[0].warnings,
     }
 
@@ -218,7 +217,7 @@ def _order(ranking: Any) -> list[dict[str, object]]:
 def killed(
     given: argparse.Namespace, folder: Path, seconds: float, expected: Mapping[str, Any]
 ) -> dict[str, object]:
-    """Go through the loop under kills, and compare what comes of it."""
+    """Validate under kills, and compare what comes of it."""
     study, output = write_study(given, folder, "killed"), folder / "killed.json"
     words = [sys.executable, "-m", "preceptor", "run", str(study), "--json", str(output)]
     moments, struck, began = random.Random(given.seed), 0, time.perf_counter()

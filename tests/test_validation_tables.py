@@ -10,7 +10,7 @@ from preceptor.config.study import Study
 from preceptor.errors import StudyError
 
 JUDGE = {"kind": "chat", "model": "judge"}
-EVALUATE = {"questions": "exam.jsonl", "judge": JUDGE}
+EVALUATE = {"questions": "questions.jsonl", "judge": JUDGE}
 PRESET = next(iter(REWARD_MODELS))
 STUDY = {
     "data": {"responses": ["a.jsonl"]},

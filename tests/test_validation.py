@@ -1,4 +1,4 @@
-"""The whole loop over tiny real models: it closes, is never paid for twice, and survives kills anywhere."""
+"""Validation over tiny real models: it finishes, is never paid for twice, and survives kills anywhere."""
 
 import fcntl
 import html
@@ -19,15 +19,15 @@ from preceptor.config.base import Runtime
 from preceptor.errors import StudyError
 from preceptor.store.store import Store
 from preceptor.validation.result import ValidationResult
-from preceptor.validation.validate import Loop
-from small_loop import TRAIN, gone_through, study_of, tables, write_study
+from preceptor.validation.validate import Validation
 from small_study import preceptor, start, write_rows
+from small_validation import TRAIN, gone_through, study_of, tables, write_study
 
 PATIENCE = 300.0
 
 
 class Done(NamedTuple):
-    """A loop that was gone through without disturbance."""
+    """A validation that was gone through without disturbance."""
 
     tables: dict[str, Any]
     store: Path
@@ -48,7 +48,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def done(quiet: None, tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Done:
-    folder = tmp_path_factory.mktemp("loop")
+    folder = tmp_path_factory.mktemp("validation")
     given = tables(folder, model_folder, questions=6, train={**TRAIN, "epochs": 3, "batch": 2})
     result, told = gone_through(given, folder / "store")
     return Done(given, folder / "store", result, told.computed)
@@ -72,7 +72,7 @@ def test_the_loop_closes_from_prediction_to_agreement(done: Done):
 
 
 def test_every_tuning_has_trained_on_the_same_number_of_rows_and_learnt(done: Done):
-    for one in done.result.tuned:
+    for one in done.result.finetuned:
         assert (one.rows, one.steps) == (8, 12)  # 8 rows by 2, three times
         assert one.first_loss is not None and one.last_loss is not None
         assert one.last_loss < one.first_loss
@@ -108,9 +108,9 @@ def test_another_teacher_costs_only_its_own_tuning(done: Done, tmp_path: Path, m
     more = tables(tmp_path, model_folder, teachers=4, questions=6, train=done.tables["train"])
     store = shutil.copytree(done.store, tmp_path / "store")
     _, told = gone_through(more, store)
-    assert {step: count for step, count in told.computed.items() if "tuned on" in step} == {
-        "tiny-llama tuned on delta, rows": 24,
-        "tiny-llama tuned on delta responds": 6,
+    assert {step: count for step, count in told.computed.items() if "fine-tuned on" in step} == {
+        "tiny-llama fine-tuned on delta, rows": 24,
+        "tiny-llama fine-tuned on delta responds": 6,
     }
     assert "tiny-llama, untuned responds" not in told.computed
     assert told.computed["judge answers to questions"] == 12  # six questions in both orders
@@ -142,24 +142,24 @@ def test_instructions_that_are_among_the_questions_are_not_trained_on(
         tmp_path, model_folder, train={**TRAIN, "rows": None, "teachers": ["beta", "alpha"]}
     )
     asked = [f"  what is  NUMBER {number} good for?" for number in range(10)]
-    write_rows(tmp_path / "exam.jsonl", [{"instruction": text} for text in asked])
+    write_rows(tmp_path / "questions.jsonl", [{"instruction": text} for text in asked])
     result, _ = gone_through(given, tmp_path / "store")
-    assert [one.teacher for one in result.tuned] == ["beta", "alpha"]
-    for one in result.tuned:
+    assert [one.teacher for one in result.finetuned] == ["beta", "alpha"]
+    for one in result.finetuned:
         assert one.rows == 2  # of twelve
         assert one.left_out == {"among the questions": 10}
     assert result.agreement is None
     assert result.sentences() == [
-        "2 teachers have no order to agree on: tune on 3 or more to hold a prediction against."
+        "2 teachers have no order to agree on: fine-tune on 3 or more to hold a prediction against."
     ]
 
 
 def test_two_processes_never_train_the_same_model_at_once(done: Done, tmp_path: Path):
     store = tmp_path / "store"
     (store / "models").mkdir(parents=True)
-    with (store / "models" / f"{done.result.tuned[0].model}.lock").open("ab") as held:
+    with (store / "models" / f"{done.result.finetuned[0].model}.lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StudyError, match="Another process is tuning"):
+        with pytest.raises(StudyError, match="Another process is training"):
             gone_through(done.tables, store)
     assert not list((store / "models").glob("*/training/checkpoints"))
 
@@ -167,13 +167,13 @@ def test_two_processes_never_train_the_same_model_at_once(done: Done, tmp_path: 
 def test_a_store_that_is_not_on_this_machine_is_refused_before_anything(done: Done):
     runtime = Runtime(store="memory://far", device="cpu")
     with pytest.raises(StudyError, match=r"memory://far.*is not on this machine"):
-        Loop.open(study_of(done.tables), runtime)
+        Validation.open(study_of(done.tables), runtime)
 
 
 def test_a_study_without_the_tables_has_nothing_to_prove(done: Done):
     study = study_of({**done.tables, "train": None, "evaluate": None})
     with pytest.raises(StudyError, match=r"no \[train\] and \[evaluate\]"):
-        Loop.open(study, Runtime())
+        Validation.open(study, Runtime())
 
 
 def assert_same(found: Any, expected: Any, at: str = "result") -> None:
@@ -231,10 +231,10 @@ def test_a_loop_killed_at_every_stage_and_inside_resumes_to_the_same_result(
     study = write_study(tmp_path / "study.toml", done.tables, store)
     strikes = [
         when_it_says("likelihood: "),
-        when_it_says("tuned on alpha, rows"),
+        when_it_says("fine-tuned on alpha, rows"),
         # Two checkpoints are kept at a time, so a slow look must be content with a later one.
         when_there_is(store, "models/*/training/checkpoints/checkpoint-[3-9]/whole"),
-        when_it_says("tuned on beta responds"),
+        when_it_says("fine-tuned on beta responds"),
         when_it_says("untuned responds"),
         when_it_says("judge answers"),
     ]
@@ -244,7 +244,7 @@ def test_a_loop_killed_at_every_stage_and_inside_resumes_to_the_same_result(
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     # Everything before the last strike was kept.
-    assert "tuned on gamma, rows" not in said
+    assert "fine-tuned on gamma, rows" not in said
     assert "likelihood: 36 stored, 0 to compute" in said
     assert "untuned responds: 6 stored, 0 to compute" in said
     assert_same(json.loads(output.read_text()), json.loads(json.dumps(done.result.to_dict())))

@@ -1,4 +1,4 @@
-"""What may be concluded from few teachers, and how a loop's result is written."""
+"""What may be concluded from few teachers, and how a validation's result is written."""
 
 import math
 
@@ -10,7 +10,7 @@ from preceptor.ranking.metrics import AverageReward
 from preceptor.ranking.rank import Measurements, Ranking, RankingOptions, rank
 from preceptor.validation.result import (
     AnswerFigures,
-    TunedFigures,
+    FinetunedFigures,
     ValidationResult,
     agreement_of,
 )
@@ -43,7 +43,7 @@ def result(predicted: list[float], observed: list[float]) -> ValidationResult:
         (made,),
         (seen,),
         tuple(
-            TunedFigures("s", name, "0", 8, {}, 4, 2.0, 1.0, figures)
+            FinetunedFigures("s", name, "0", 8, {}, 4, 2.0, 1.0, figures)
             for name in NAMES[: len(observed)]
         ),
         agreement=agreement_of([made], [seen], draws=200, seed=0),

@@ -1,4 +1,4 @@
-"""What a plan says of the proof, checked by hand; and that it trains, asks and stores nothing."""
+"""What a plan says of validation, checked by hand; and that it trains, asks and stores nothing."""
 
 import json
 from pathlib import Path
@@ -10,25 +10,25 @@ from preceptor.config.base import Runtime, checked
 from preceptor.config.recipe import Recipe, steps_of
 from preceptor.pipeline.estimate import estimate
 from preceptor.validation.estimate import ValidationEstimate, training_pace, validation_estimate
-from preceptor.validation.validate import Loop
-from small_loop import TRAIN, runtime_at, study_of, tables, write_study
+from preceptor.validation.validate import Validation
 from small_study import preceptor
 from small_teachers import fake
+from small_validation import TRAIN, runtime_at, study_of, tables, write_study
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
 
 def planned(given: dict[str, Any], runtime: Runtime) -> ValidationEstimate:
     study = study_of(given)
-    return validation_estimate(Loop.open(study, runtime), estimate(study, runtime).data)
+    return validation_estimate(Validation.open(study, runtime), estimate(study, runtime).data)
 
 
 def test_rows_steps_answers_and_disk_are_counted_and_nothing_is_stored(
     tmp_path: Path, model_folder: Path
 ):
     found = planned(tables(tmp_path, model_folder), runtime_at(tmp_path / "store"))
-    assert [one.teacher for one in found.tunings] == ["alpha", "beta", "gamma"]
-    for one in found.tunings:
+    assert [one.teacher for one in found.finetune_jobs] == ["alpha", "beta", "gamma"]
+    for one in found.finetune_jobs:
         assert (one.rows, one.steps, one.asked.missing, one.done) == (8, 4, 4, False)
         assert one.steps == steps_of(Recipe(batch=4), 8).total
         assert one.seconds is None
@@ -69,7 +69,7 @@ def test_before_the_teachers_have_answered_the_verdicts_are_counted_all_the_same
     given["teachers"] = [fake(name) for name in ("one", "two", "three")]
     given["reward"] = ()
     found = planned(given, runtime_at(tmp_path / "store"))
-    assert (found.tunings, found.disk) == ([], None)
+    assert (found.finetune_jobs, found.disk) == ([], None)
     assert list(found.teachers) == ["one", "two", "three"]
     assert found.verdicts[0][1].requests == 24
 
@@ -100,7 +100,7 @@ def test_the_command_prints_what_the_proof_would_take(tmp_path: Path, model_fold
     shown = preceptor("plan", study)
     assert shown.exit_code == 0, shown.output
     said = " ".join(shown.stdout.split())
-    assert "Then the proof: 3 tunings, 4 questions to each student." in said
+    assert "Then validation: 3 fine-tune jobs, 4 questions to each student." in said
     assert "its speed is unknown" in said
     assert "24 verdicts to ask, 0 stored" in said
     assert "The warm-up takes 100 steps and the training has 6" in said

@@ -9,10 +9,10 @@ from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.load import open_data
 from preceptor.pipeline.score import Silent
-from preceptor.validation.finetune_job import Pupil, pupil_of
-from preceptor.validation.training_set import Lessons, lessons_of
-from small_loop import TRAIN, runtime_at, study_of, tables
+from preceptor.validation.finetune_job import StudentSetup, setup_of
+from preceptor.validation.training_set import TrainingSet, training_set_of
 from small_study import rows_of, write_rows
+from small_validation import TRAIN, runtime_at, study_of, tables
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
@@ -22,19 +22,19 @@ def given(tmp_path: Path, model_folder: Path) -> dict[str, Any]:
     return tables(tmp_path, model_folder)
 
 
-def lessons(study: Study, store: Path, questions: tuple[str, ...] = ()) -> Lessons:
+def training_set(study: Study, store: Path, questions: tuple[str, ...] = ()) -> TrainingSet:
     assert study.train is not None
     data = open_data(study, runtime_at(store), Silent())
-    return lessons_of(data[0], study.train, questions, seed=study.ranking.seed)
+    return training_set_of(data[0], study.train, questions, seed=study.ranking.seed)
 
 
-def pupil(study: Study, store: Path) -> Pupil:
+def setup(study: Study, store: Path) -> StudentSetup:
     assert study.train is not None and study.evaluate is not None
-    return pupil_of(study.students[0], study.train, study.evaluate, runtime=runtime_at(store))
+    return setup_of(study.students[0], study.train, study.evaluate, runtime=runtime_at(store))
 
 
 def test_all_teachers_train_on_the_same_instructions_each_with_its_own_texts(given, tmp_path: Path):
-    found = lessons(study_of(given), tmp_path).first(5)
+    found = training_set(study_of(given), tmp_path).first(5)
     texts = {teacher: found.texts(teacher) for teacher in found.teachers}
     assert {frozenset(one) for one in texts.values()} == {frozenset(found.instructions)}
     written = {row["instruction"]: row["output"] for row in rows_of(1, 12)}
@@ -43,7 +43,7 @@ def test_all_teachers_train_on_the_same_instructions_each_with_its_own_texts(giv
 
 
 def test_more_rows_only_add(given, tmp_path: Path):
-    found = lessons(study_of(given), tmp_path)
+    found = training_set(study_of(given), tmp_path)
     few, more = found.first(3).instructions, found.first(7).instructions
     assert more[:3] == few
     assert found.first(None).instructions == found.instructions
@@ -54,7 +54,7 @@ def test_what_is_compared_under_a_limit_is_trained_on_first(given, tmp_path: Pat
     study = study_of(given)
     data = open_data(study, runtime_at(tmp_path), Silent())
     assert study.train is not None
-    found = lessons_of(data[0], study.train, (), seed=study.ranking.seed)
+    found = training_set_of(data[0], study.train, (), seed=study.ranking.seed)
     assert len(found.instructions) == 12
     assert sorted(found.first(4).instructions) == data[0].choice.taken.tolist()
 
@@ -62,23 +62,23 @@ def test_what_is_compared_under_a_limit_is_trained_on_first(given, tmp_path: Pat
 def test_an_instruction_that_one_teacher_has_not_answered_is_left_to_none(given, tmp_path: Path):
     (tmp_path / "teachers" / "gamma.jsonl").unlink()
     write_rows(tmp_path / "teachers" / "gamma.jsonl", rows_of(2, 12)[:9])
-    assert len(lessons(study_of(given), tmp_path).instructions) == 9
+    assert len(training_set(study_of(given), tmp_path).instructions) == 9
     given["train"] = {**TRAIN, "teachers": ["beta", "alpha"]}
-    found = lessons(study_of(given), tmp_path)
+    found = training_set(study_of(given), tmp_path)
     assert (found.teachers, len(found.instructions)) == (("beta", "alpha"), 12)
 
 
 def test_a_misspelled_teacher_is_told_of(given, tmp_path: Path):
     given["train"] = {**TRAIN, "teachers": ["beta", "alhpa"]}
     with pytest.raises(StudyError, match=r"names the teacher 'alhpa'.*Did you mean 'alpha'"):
-        lessons(study_of(given), tmp_path)
+        training_set(study_of(given), tmp_path)
 
 
 def test_questions_that_leave_nothing_are_refused(given, tmp_path: Path):
     asked = tuple(f"what is number {number} good for?" for number in range(12))
     with pytest.raises(StudyError, match="Nothing is left to train on once the 12 questions"):
-        lessons(study_of(given), tmp_path, asked)
-    assert len(lessons(study_of(given), tmp_path, asked[1:]).instructions) == 1
+        training_set(study_of(given), tmp_path, asked)
+    assert len(training_set(study_of(given), tmp_path, asked[1:]).instructions) == 1
 
 
 def test_whole_only_leaves_out_for_all_what_would_be_cut_for_one(given, tmp_path: Path):
@@ -89,7 +89,7 @@ def test_whole_only_leaves_out_for_all_what_would_be_cut_for_one(given, tmp_path
     cut = {row["instruction"] for row in long[:7]}
     given["train"] = {**TRAIN, "whole_only": True, "rows": 4}
     study = study_of(given)
-    found = pupil(study, tmp_path).lessons(lessons(study, tmp_path), study.train)
+    found = setup(study, tmp_path).training_set(training_set(study, tmp_path), study.train)
     assert len(found.instructions) == 4
     assert found.left_out == {"a response would be cut at max_length": 7}
     asked = {turns[0].content for turns in found.texts("alpha").values()}
@@ -97,4 +97,4 @@ def test_whole_only_leaves_out_for_all_what_would_be_cut_for_one(given, tmp_path
     given["train"]["max_length"] = 8
     study = study_of(given)
     with pytest.raises(StudyError, match="No instruction has a response of every teacher within"):
-        pupil(study, tmp_path).lessons(lessons(study, tmp_path), study.train)
+        setup(study, tmp_path).training_set(training_set(study, tmp_path), study.train)

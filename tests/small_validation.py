@@ -12,7 +12,7 @@ from preceptor.config.base import Runtime, checked
 from preceptor.config.study import Study
 from preceptor.pipeline.score import Amount, Silent
 from preceptor.validation.result import ValidationResult
-from preceptor.validation.validate import loop
+from preceptor.validation.validate import validate
 from small_study import write_rows, write_teachers
 
 TRAIN: Mapping[str, Any] = {
@@ -30,7 +30,7 @@ TRAIN: Mapping[str, Any] = {
 def write_exam(folder: Path, count: int = 4) -> Path:
     """Write questions that no teacher was asked."""
     rows = [{"instruction": f"Is the sea number {number} wide?"} for number in range(count)]
-    return write_rows(folder / "exam.jsonl", rows)
+    return write_rows(folder / "questions.jsonl", rows)
 
 
 def tables(
@@ -108,6 +108,6 @@ class Counting(Silent):
 
 
 def gone_through(given: Mapping[str, Any], store: Path) -> tuple[ValidationResult, Counting]:
-    """Go through the loop, and tell what was computed."""
+    """Validate, and tell what was computed."""
     told = Counting()
-    return loop(study_of(given), runtime_at(store), told), told
+    return validate(study_of(given), runtime_at(store), told), told
