@@ -240,7 +240,8 @@ def test_a_sampled_permutation_p_is_near_the_exact_one_and_never_0():
     one, other = generator(10).normal(size=(2, 9))
     got = permutation_test(one[None], other[None], draws=4000, rng=generator()).p_value
     chance = [spearman(one, other[generator(seed).permutation(9)]) for seed in range(3000)]
-    expected = np.mean(np.abs(chance) >= abs(spearman(one, other)))
+    # The orders that tie with the one seen count, however the processor rounds them.
+    expected = np.mean(np.abs(chance) >= abs(spearman(one, other)) - 1e-12)
     assert got == pytest.approx(expected, abs=0.03)
     perfect = permutation_test(one[None], one[None], draws=99, rng=generator())
     assert perfect.p_value == pytest.approx(1 / 100)

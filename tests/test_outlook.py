@@ -200,7 +200,7 @@ import json, sys
 from preceptor.api import plan
 from preceptor.config.study import StudyFile
 file = StudyFile.read({str(file)!r})
-(ask,) = plan(file.study, file.machine).asks
+(ask,) = plan(file.study, file.runtime).asks
 print(json.dumps([ask.missing, ask.tokens, ask.seconds, "torch" in sys.modules]))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

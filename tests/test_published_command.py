@@ -122,7 +122,7 @@ def test_json_of_one_table_on_standard_output_is_nothing_else():
 def test_a_check_fails_where_a_number_is_off(tmp_path: Path, before: str, after: str, said: str):
     package = tmp_path / "preceptor"
     shutil.copytree(ROOT / "src" / "preceptor", package, ignore=shutil.ignore_patterns("*.pyc"))
-    data = package / "published" / "tables.toml"
+    data = package / "studies" / "tables.toml"
     text = data.read_text(encoding="utf-8")
     assert before in text
     data.write_text(text.replace(before, after), encoding="utf-8")

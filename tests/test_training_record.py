@@ -90,7 +90,7 @@ def strike(moment):
         os.kill(os.getpid(), signal.SIGKILL)
 
 tune(locate(model), read_conversations([data]), Recipe.model_validate_json(recipe),
-     output=Path(output), machine=Runtime(device="cpu"), watch=strike)
+     output=Path(output), runtime=Runtime(device="cpu"), watch=strike)
 """
 """Kills itself in step 6, of which nothing is saved: no other process could strike at a sure step."""
 
