@@ -1,0 +1,1 @@
+"""Validation: train on every teacher's responses, judge the answers, compare both orders."""
