@@ -1,6 +1,7 @@
 """Stored responses: each paid for once, whatever happens between."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,19 @@ def test_notes_can_be_forgotten_and_nothing_else_is(partition: ResponsePartition
     assert {bytes(key) for key in partition.keys().tolist()} == {given(0).key, given(3).key}
     assert [row.instruction for row in partition.each()] == [ASKED[0], ASKED[3]]
     assert partition.forget_notes() == 0
+
+
+def test_notes_stay_forgotten_when_a_compaction_runs_at_the_same_time(tmp_path: Path) -> None:
+    for trial in range(10):
+        partition = Store(tmp_path / str(trial)).responses(TEACHER)
+        for sample in range(40):
+            partition.append([given(0, sample=sample), given(1, None, sample, note="refused")])
+        with ThreadPoolExecutor() as threads:
+            compactions = [threads.submit(partition.compact) for _ in range(3)]
+            forgotten = partition.forget_notes()
+        assert all(one.exception() is None for one in compactions)
+        assert (forgotten, partition.notes()) == (40, {})
+        assert len(partition.keys()) == 40
 
 
 def test_a_response_is_never_put_together_from_two(partition: ResponsePartition) -> None:

@@ -1,6 +1,6 @@
 """A step pays for what is missing, once, and whatever stops it, what was computed is stored."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
 from preceptor.pipeline import score as steps
 from preceptor.pipeline.score import Amount, Silent, Step, carry_out
-from preceptor.scorers.base import Array
+from preceptor.scorers.base import Scorer
 from preceptor.store.identity import Identity
 from preceptor.store.store import ScorePartition, Store
 from preceptor.types import Response, Score
@@ -19,7 +19,7 @@ from small_study import rows_of, shards, write_rows
 
 
 @dataclass
-class LetterScorer:
+class LetterScorer(Scorer):
     """Counts letters, a few responses at a time; keeps what it was asked for; may be stopped."""
 
     batch: int = 3
@@ -40,9 +40,6 @@ class LetterScorer:
             part = responses[start : start + self.batch]
             self.asked += part
             yield [score_of(response) for response in part]
-
-    def derive(self, columns: Mapping[str, Array]) -> Mapping[str, Array]:
-        return columns
 
 
 def score_of(response: Response) -> Score:
@@ -182,11 +179,36 @@ def test_responses_that_vanished_from_the_data_are_told_and_do_not_hang(
     assert missing.sum() == 7
 
 
-def test_a_wanted_list_column_makes_rows_without_it_missing(tmp_path: Path):
-    step = step_of(tmp_path, LetterScorer())
-    columns = carry_out(step, Silent())
-    again = Step(
-        step.name, step.scorer, step.partition, step.source, step.choice, having="token_nll"
-    )
-    noted = {score_of(response).key for response in step.source if score_of(response).note}
-    assert set(again.missing(columns).tolist()) == set(step.choice.distinct.tolist()) - noted
+def test_a_wanted_token_column_makes_rows_without_it_missing(tmp_path: Path):
+    class Tokens(LetterScorer):
+        token_column = "token_nll"
+
+    columns = carry_out(step_of(tmp_path, LetterScorer()), Silent())
+    again = step_of(tmp_path, Tokens())
+    noted = {score_of(response).key for response in again.source if score_of(response).note}
+    assert set(again.missing(columns).tolist()) == set(again.choice.distinct.tolist()) - noted
+
+
+def test_a_column_added_to_a_scorer_is_computed_for_rows_stored_before(tmp_path: Path):
+    class Words(LetterScorer):
+        columns = ("letters", "words")
+
+        def score(self, responses: Sequence[Response]) -> Iterator[list[Score]]:
+            for scores in super().score(responses):
+                yield [
+                    one if one.note else Score(one.key, {"letters": 0.0, "words": 7.0})
+                    for one in scores
+                ]
+
+    before = carry_out(step_of(tmp_path, LetterScorer()), Silent())
+    scorer, told = Words(), Told()
+    after = carry_out(step_of(tmp_path, scorer), told)
+    assert told.missing.responses == len(scorer.asked) > 0
+    assert not any("sea" in (response.text or "") for response in scorer.asked)
+    scored = ~np.isnan(before["letters"])
+    assert (after["words"][scored] == 7).all() and np.isnan(after["words"][~scored]).all()
+    # What was stored first stays.
+    assert after["letters"][scored].tolist() == before["letters"][scored].tolist()
+    again = Words()
+    carry_out(step_of(tmp_path, again), Silent())
+    assert again.calls == 0

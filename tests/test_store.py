@@ -123,7 +123,7 @@ def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path):
     partition = store.scores(IDENTITY)
     partition.append([])
     partition.compact()
-    assert len(partition.keys()) == len(partition.keys_having("nll")) == 0
+    assert len(partition.keys()) == len(partition.complete((), listed="nll")) == 0
     assert np.isnan(partition.columns([key(1)], ["loss"])["loss"]).all()
     assert partition.columns([], ["loss"])["loss"].shape == (0,)
     assert list(store.partitions()) == []
@@ -187,14 +187,14 @@ def test_columns_added_by_a_later_row_are_joined_to_the_earlier_ones(partition):
         partition.compact()
 
 
-def test_keys_having_a_list_are_those_with_nothing_left_to_compute(partition):
+def test_complete_rows_have_every_wanted_number_and_list_or_a_note(partition):
     partition.append([Score(key(1), {"loss": 1.0, "nll": []}), Score(key(2), {"loss": 1.0})])
     partition.append([Score(key(3), {}, note="empty"), Score(key(4), {}, note="timed out")])
     partition.append([Score(key(4), {"loss": 1.0, "token_ranks": [1.0]})])
     for _ in range(2):
-        assert set(partition.keys_having("nll").tolist()) == {key(1), key(3)}
-        assert set(partition.keys_having("token_ranks").tolist()) == {key(3), key(4)}
-        assert set(partition.keys_having("entropies").tolist()) == {key(3)}
+        assert set(partition.complete((), listed="nll").tolist()) == {key(1), key(3)}
+        assert set(partition.complete(["loss"], listed="token_ranks").tolist()) == {key(3), key(4)}
+        assert set(partition.complete(["loss", "tokens"]).tolist()) == {key(3)}
         assert len(partition.keys()) == 4
         partition.compact()
 

@@ -8,7 +8,6 @@ an answer is a typed failure: it is never stored, and the next run asks it again
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from typing import NamedTuple
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
 from preceptor.store.identity import Identity
-from preceptor.store.store import ResponsePartition, Store
+from preceptor.store.store import Store
+from preceptor.store.writer import Flush, StoreWriter
 from preceptor.types import Generation, Instruction, generation_key
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,6 @@ Told = Callable[[int, int], None]
 
 NO_LOG_PROBABILITIES = Failure("unreadable answer", "it tells no log-probabilities")
 """What an answer without the log-probabilities that were asked for is: it is not the answer, so not kept."""
-
-_MANY_SHARDS = 200
-_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ class CachedChat:
     """Asks `chat()` what the partition of this identity lacks.
 
     `chat` is called when something must be asked, so that a model is loaded for nothing only then. `who`
-    begins sentences and `where` says where it is asked. `at_once` stores every answer by itself, as is
-    right for what is paid for by the call; else what came within two seconds is stored together.
+    begins sentences and `where` says where it is asked. `flush` says when answers are stored.
     """
 
     def __init__(
@@ -75,11 +71,11 @@ class CachedChat:
         *,
         who: str,
         where: object,
-        at_once: bool,
+        flush: Flush,
     ) -> None:
         self._chat, self.identity = chat, identity
         self._who, self._where = who, where
-        self._patience = 0.0 if at_once else _PATIENCE_S
+        self._flush: Flush = flush
 
     def stored(self, requests: Sequence[ChatRequest], store: Store) -> dict[bytes, Answer]:
         """Return the stored answers to these requests, by the id of the conversation."""
@@ -137,54 +133,23 @@ class CachedChat:
         keys, requests = list(lacking), list(lacking.values())
         chat = self._chat()
         watch = Watch(self._who, self._where, lambda: chat.complete(_short(requests[0])))
-        keeper = _Keeper(store.responses(self.identity), self._patience)
-        try:
-            with closing(chat.complete_all(requests)) as outcomes:
-                for finished in outcomes:
-                    key, outcome = keys[finished.index], finished.outcome
-                    if isinstance(outcome, Failure):
-                        watch.note(outcome)
-                        yield key, outcome
-                        continue
-                    watch.answered()
-                    answer = _answer(outcome)
-                    if requests[finished.index].alternatives and not answer.likely:
-                        yield key, NO_LOG_PROBABILITIES
-                        continue
-                    keeper.keep(_generation(key, answer))
-                    yield key, answer
-        finally:
-            # Also when interrupted: what was answered is kept.
-            keeper.close()
-
-
-class _Keeper:
-    """Stores answers on a partition, one by one or a few seconds' worth at a time."""
-
-    def __init__(self, partition: ResponsePartition, patience: float) -> None:
-        self._partition, self._patience = partition, patience
-        self._waiting: list[Generation] = []
-        self._last = time.monotonic()
-        self._shards = 0
-
-    def keep(self, answer: Generation) -> None:
-        self._waiting.append(answer)
-        if time.monotonic() - self._last >= self._patience:
-            self._store()
-
-    def _store(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._partition.append(waiting)
-        self._last = time.monotonic()
-        self._shards += 1
-        if self._shards % _MANY_SHARDS == 0:
-            self._partition.compact()
-
-    def close(self) -> None:
-        if self._waiting:
-            self._store()
-        if self._shards > 1:
-            self._partition.compact()
+        with (
+            StoreWriter(store.responses(self.identity), self._flush) as writer,
+            closing(chat.complete_all(requests)) as outcomes,
+        ):
+            for finished in outcomes:
+                key, outcome = keys[finished.index], finished.outcome
+                if isinstance(outcome, Failure):
+                    watch.note(outcome)
+                    yield key, outcome
+                    continue
+                watch.answered()
+                answer = _answer(outcome)
+                if requests[finished.index].alternatives and not answer.likely:
+                    yield key, NO_LOG_PROBABILITIES
+                    continue
+                writer.add([_generation(key, answer)])
+                yield key, answer
 
 
 def conversation_id(request: ChatRequest) -> bytes:

@@ -89,7 +89,7 @@ class ChoiceJudge:
             self.identity(),
             who=f"The judge '{model.options.model}'",
             where=model.endpoint or "this process",
-            at_once=model.endpoint is not None,
+            flush=model.flush,
         )
 
     @property

@@ -26,7 +26,7 @@ from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError
-from preceptor.scorers.base import Scorer
+from preceptor.scorers.base import InlineScorer
 from preceptor.scorers.column import ColumnScorer
 from preceptor.types import KEY_BYTES, Response
 
@@ -82,7 +82,7 @@ class _Part:
     problems: Sequence[Problem]
 
 
-def gather(source: Source, scorer: Scorer | None, *, asked: Sequence[bytes] = ()) -> Gathered:
+def gather(source: Source, scorer: InlineScorer | None, *, asked: Sequence[bytes] = ()) -> Gathered:
     """Return the response table of all responses, with the measure of a scorer that costs nothing.
 
     `asked` are ids of instructions that belong to the comparison even if nobody answered them.
@@ -106,7 +106,7 @@ def gather(source: Source, scorer: Scorer | None, *, asked: Sequence[bytes] = ()
     return Gathered(columns.table(), skipped, [p for part in parts for p in part.problems])
 
 
-def _read(source: Source, scorer: Scorer | None) -> _Part:
+def _read(source: Source, scorer: InlineScorer | None) -> _Part:
     columns = _Columns(scorer.measures if scorer else ())
     responses = iter(source)
     while chunk := list(islice(responses, _CHUNK)):
@@ -114,7 +114,7 @@ def _read(source: Source, scorer: Scorer | None) -> _Part:
     return _Part(columns, dict(source.problem_counts), source.problems)
 
 
-def _side_by_side(source: Source, scorer: Scorer | None) -> list[_Part] | None:
+def _side_by_side(source: Source, scorer: InlineScorer | None) -> list[_Part] | None:
     """Return the parts read by several processes; None where one should, or where one failed."""
     sizes = [Path(file.path).stat().st_size for file in source.files if Path(file.path).is_file()]
     groups = _groups(source.files)
@@ -166,7 +166,7 @@ def _cores() -> int:
 
 
 def _start(
-    groups: Sequence[list[SourceFile]], places: Sequence[int], scorer: Scorer | None
+    groups: Sequence[list[SourceFile]], places: Sequence[int], scorer: InlineScorer | None
 ) -> "subprocess.Popen[bytes]":
     # Not multiprocessing: it runs the user's script again, or copies a process full of threads.
     worker = subprocess.Popen(
@@ -332,7 +332,7 @@ class _Given(NamedTuple):
     notes: Sequence[str | None]
 
 
-def _given(chunk: Sequence[Response], scorer: Scorer | None) -> _Given:
+def _given(chunk: Sequence[Response], scorer: InlineScorer | None) -> _Given:
     """Return what the scorer puts on these rows."""
     if scorer is None:
         return _Given({}, [None] * len(chunk))

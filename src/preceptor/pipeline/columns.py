@@ -17,8 +17,8 @@ from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.metrics import within_instruction
-from preceptor.scorers.base import Array, StoredScorer
-from preceptor.scorers.likelihood import LikelihoodScorer, instruction_following_difficulty
+from preceptor.scorers.base import Array, Scorer
+from preceptor.scorers.likelihood import instruction_following_difficulty
 
 _REASONS = 3
 
@@ -35,7 +35,7 @@ class Assembly:
         self.cut: dict[str, int] = {}
 
     def measurements(
-        self, scorers: Sequence[StoredScorer], stored: Sequence[Mapping[str, NDArray[Any]]]
+        self, scorers: Sequence[Scorer], stored: Sequence[Mapping[str, NDArray[Any]]]
     ) -> Measurements:
         """Return the measures of these scorers and of the data, from what is stored of each."""
         table = self.choice.table
@@ -74,20 +74,18 @@ class Assembly:
             "out."
         )
 
-    def _note(self, scorer: StoredScorer, columns: Mapping[str, NDArray[Any]]) -> None:
+    def _note(self, scorer: Scorer, columns: Mapping[str, NDArray[Any]]) -> None:
         """Take down why rows have no score, and how many were cut."""
         noted = columns["note"] != None  # noqa: E711  (elementwise)
         for place in np.flatnonzero(noted).tolist():
             self.notes.setdefault(place, str(columns["note"][place]))
-        absent = ~noted
-        for name in scorer.columns:
-            absent &= np.isnan(columns[name])
-        for place in np.flatnonzero(absent).tolist():
+        lacking = np.logical_or.reduce([np.isnan(columns[name]) for name in scorer.required])
+        for place in np.flatnonzero(lacking & ~noted).tolist():
             self.notes.setdefault(place, f"not scored yet ({scorer.name})")
         if "truncated" not in columns:
             return
         weights = np.nan_to_num(columns["truncated"])
-        if not isinstance(scorer, LikelihoodScorer) or scorer.suffix:
+        if not scorer.of_student:
             self.cut[scorer.name] = int(weights.sum())
         elif not self.truncated:
             table = self.choice.table

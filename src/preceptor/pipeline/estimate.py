@@ -22,8 +22,6 @@ from preceptor.pipeline.score import Amount, Silent, amount_of
 from preceptor.pipeline.sources import GeneratedSource
 from preceptor.store.store import Costs, ResponsePartition, Store
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
-from preceptor.teachers.local import LocalTeacher
-from preceptor.teachers.served import ServedTeacher
 
 ASSUMED_TOKENS = 500
 """Tokens of a response where nothing is stored; a teacher's `max_tokens` bounds it."""
@@ -214,14 +212,12 @@ def _pace(own: Costs, backend: TeacherBackend, runtime: Runtime) -> tuple[float 
     """Return tokens a second, and what that rests on."""
     if own.responses >= _ENOUGH and math.isfinite(own.tokens_per_second):
         return own.tokens_per_second, "time by their speed"
-    pace = backend.fastest_pace(runtime.batch) if isinstance(backend, LocalTeacher) else None
+    pace = backend.fastest_pace(runtime.batch)
     return pace, "time at the machine's limit, so at least" if pace else ""
 
 
 def _money(backend: TeacherBackend, prompts: int, tokens: int) -> float | None:
-    if not isinstance(backend, ServedTeacher):
-        return None
-    price_in, price_out = backend.endpoint.price_in, backend.endpoint.price_out
+    price_in, price_out = backend.prices
     if price_in is None or price_out is None:
         return None
     return (prompts * price_in + tokens * price_out) / 1e6

@@ -7,29 +7,24 @@ missing, so that a run that was killed gives the same texts as one that was not.
 
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
 import numpy as np
 
-from preceptor.errors import StoreError
 from preceptor.pipeline.score import Amount, Progress
 from preceptor.store.store import ResponsePartition
+from preceptor.store.writer import StoreWriter
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
-from preceptor.teachers.sampler import Asking
+from preceptor.teachers.sampler import Sampler
 from preceptor.types import Generation, Instruction, generation_key
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_HELD_S = 0.2
-_STORE_SHARE = 0.2
-_MANY_SHARDS = 200
 
 
 @dataclass(frozen=True)
@@ -93,101 +88,60 @@ def respond(
     present = len(job.instructions) * job.backend.options.sampling.samples - len(missing)
     progress.begin(f"{job.name} responds", present, Amount(len(missing), len(missing)))
     if missing:
-        asking = Asking(job.backend)
-        asking.check(len(missing))
-        _Work(job, asking, progress).ask(missing)
-        job.partition.compact()
-        if asking.lost:
+        sampler = Sampler(job.backend)
+        sampler.check(len(missing))
+
+        def stored(rows: Sequence[Generation]) -> None:
+            tokens = sum(row.tokens or 0 for row in rows)
+            progress.advance(Amount(len(rows), len(rows), tokens))
+
+        with StoreWriter(job.partition, "each", stored) as writer:
+            for part in _parts(job, missing):
+                # Other processes' answers are looked at in between.
+                had = set(job.partition.keys().tolist())
+                todo = [request for request in part if request.key not in had]
+                progress.advance(Amount(len(part) - len(todo), len(part) - len(todo)))
+                if todo:
+                    _answer(job, sampler, todo, writer)
+        if sampler.lost:
             logger.warning(
                 "'%s' gave no answer in time to %d requests: run again to ask for them once more",
                 job.name,
-                asking.lost,
+                sampler.lost,
             )
     progress.end()
 
 
-class _Work:
-    """An inquiry under way: what is answered and not yet stored."""
+def _answer(
+    job: GenerationJob,
+    sampler: Sampler,
+    part: Sequence[GenerationRequest],
+    writer: StoreWriter[Generation],
+) -> None:
+    """Get the answers of one part; a batch is stored whole or, when interrupted, not at all."""
+    batch: list[Generation] = []
+    with closing(sampler.answers(part)) as answers:
+        for rows in answers:
+            if job.backend.batch is None:
+                writer.add(rows)
+            else:
+                batch += rows
+    writer.add(batch)
+    writer.flush()
 
-    def __init__(self, job: GenerationJob, asking: Asking, progress: Progress) -> None:
-        self._job, self._asking, self._progress = job, asking, progress
-        self._batch = job.backend.batch
-        self._buffer: list[Generation] = []
-        self._store_again = 0.0
-        self._shards = 0
-        self._lock = threading.Lock()
-        self._later: threading.Timer | None = None
 
-    def ask(self, missing: Sequence[GenerationRequest]) -> None:
-        """Ask for what is missing, part by part; other processes' answers are looked at in between."""
-        try:
-            for part in self._parts(missing):
-                present = set(self._job.partition.keys().tolist())
-                todo = [ask for ask in part if ask.key not in present]
-                done = len(part) - len(todo)
-                self._progress.advance(Amount(done, done))
-                if todo:
-                    self._answer(todo)
-        except BaseException:
-            # Also when interrupted, what endpoints answered is kept; of a batch it is all or nothing.
-            if self._batch is None:
-                self._store()
-            raise
-
-    def _answer(self, part: Sequence[GenerationRequest]) -> None:
-        with closing(self._asking.answers(part)) as answers:
-            for rows in answers:
-                with self._lock:
-                    self._buffer += rows
-                if self._batch is None:
-                    self._store_soon()
-        self._store()
-
-    def _parts(self, missing: Sequence[GenerationRequest]) -> Iterator[Sequence[GenerationRequest]]:
-        """Yield parts of what is missing, in an order that differs between processes."""
-        if self._batch is None:
-            parts = _whole_instructions(missing, self._job.backend.part)
-        else:
-            lacking = {ask.key for ask in missing}
-            fixed = _cut(self._job.wanted(), self._batch)
-            parts = [[ask for ask in part if ask.key in lacking] for part in fixed]
-        order = np.random.default_rng([os.getpid(), time.time_ns()]).permutation(len(parts))
-        yield from (parts[place] for place in order if parts[place])
-
-    def _store_soon(self) -> None:
-        """Store what was answered, or where storing takes much of the time let it wait for company.
-
-        It waits for a moment at most, also where nothing more comes.
-        """
-        wait = self._store_again - time.monotonic()
-        if wait <= 0:
-            self._store()
-        elif self._later is None:
-            self._later = threading.Timer(wait, self._store_now)
-            self._later.daemon = True
-            self._later.start()
-
-    def _store_now(self) -> None:
-        """Store from a thread of its own; what the disk refuses is left for the other, which tells."""
-        self._later = None
-        with suppress(StoreError):
-            self._store()
-
-    def _store(self) -> None:
-        """Put what was answered into the store."""
-        with self._lock:
-            if not self._buffer:
-                return
-            began = time.monotonic()
-            self._job.partition.append(self._buffer)
-            rows, self._buffer = self._buffer, []
-            now = time.monotonic()
-            self._store_again = now + min(_LONGEST_HELD_S, (now - began) / _STORE_SHARE)
-            self._shards += 1
-            tokens = sum(row.tokens or 0 for row in rows)
-            self._progress.advance(Amount(len(rows), len(rows), tokens))
-            if self._shards % _MANY_SHARDS == 0:
-                self._job.partition.compact()
+def _parts(
+    job: GenerationJob, missing: Sequence[GenerationRequest]
+) -> Iterator[Sequence[GenerationRequest]]:
+    """Yield parts of what is missing, in an order that differs between processes."""
+    if job.backend.batch is None:
+        parts = _whole_instructions(missing, job.backend.part)
+    else:
+        lacking = {request.key for request in missing}
+        fixed = _cut(job.wanted(), job.backend.batch)
+        parts = [[request for request in part if request.key in lacking] for part in fixed]
+    order = np.random.default_rng([os.getpid(), time.time_ns()]).permutation(len(parts))
+    yield from (parts[place] for place in order if parts[place])
 
 
 def _whole_instructions(

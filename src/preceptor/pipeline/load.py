@@ -33,11 +33,8 @@ from preceptor.pipeline.sources import (
     questions_of,
     write_responses,
 )
-from preceptor.scorers.base import Array, Scorer, StoredScorer
-from preceptor.scorers.judge import Judge
-from preceptor.scorers.likelihood import LikelihoodScorer
+from preceptor.scorers.base import Array, InlineScorer, Scorer
 from preceptor.store.store import Store
-from preceptor.teachers.served import ServedTeacher
 
 logger = logging.getLogger(__name__)
 
@@ -97,23 +94,22 @@ def find_models(study: Study, runtime: Runtime, *, references: bool) -> None:
     for derived in study.derived:
         if derived.kind != "random" and derived.reward is None and None in rewards:
             raise _without_reward(derived)
-    scorers: list[StoredScorer] = []
+    scorers: list[Scorer] = []
     for reward, student in product(rewards, study.students or (None,)):
         scorers += plan.for_student(study, runtime, student, reward=reward).scorers
     for derived in study.derived:
         scorers += plan.reward_scorers(derived.reward, runtime)
     for scorer in scorers:
         scorer.identity()
-        if isinstance(scorer, Judge):
-            scorer.require_address()
+        scorer.preflight()
 
 
 def ask_teachers(jobs: Sequence[GenerationJob], progress: Progress) -> None:
     """Get the responses that the store lacks, a teacher at a time; a model is freed after its last use."""
     missing = [job.missing() for job in jobs]
     for job, lacking in zip(jobs, missing, strict=True):
-        if lacking and isinstance(job.backend, ServedTeacher):
-            job.backend.chat  # noqa: B018  (looks at address and key before anything is paid)
+        if lacking:
+            job.backend.preflight()
     seen: set[str] = set()
     for job, lacking in zip(jobs, missing, strict=True):
         shared = job.partition.identity.digest in seen
@@ -186,7 +182,7 @@ class _Opening:
     source: Source
     paying: bool
 
-    def opened(self, scorer: Scorer | None, reward: Reward | None, name: str) -> Opened:
+    def opened(self, scorer: InlineScorer | None, reward: Reward | None, name: str) -> Opened:
         gathered = self._gathered(scorer)
         table = gathered.table
         told = [*_never_answered(self.source), *_copies(table), *_cut_off(self.source, table)]
@@ -206,7 +202,7 @@ class _Opening:
         )
         return Opened(self.source, choice, reward, name, gathered.skipped, gathered.problems, told)
 
-    def _gathered(self, scorer: Scorer | None) -> Gathered:
+    def _gathered(self, scorer: InlineScorer | None) -> Gathered:
         if not isinstance(self.source, GeneratedSource):
             return gather(self.source, scorer)
         asked = [instruction.id for instruction in self.source.questions.instructions]
@@ -240,10 +236,12 @@ class _Rewards:
         if lacking and not self.opening.paying:
             raise _Unpaid(f"{lacking:,}")
         columns = carry_out(step, self.opening.progress)
-        scorer.release()
+        scorer.resource.release()
         return np.asarray(scorer.derive({name: columns[name] for name in scorer.columns})["reward"])
 
-    def _read_along(self, scorer: Scorer, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
+    def _read_along(
+        self, scorer: InlineScorer, table: ResponseTable, rows: NDArray[np.intp]
+    ) -> Array:
         """Return another reward that is read along with the data, matched by content."""
         other = gather(self.opening.source, scorer).table
         known = dict(zip(other.keys.tolist(), other.values["reward"].tolist(), strict=True))
@@ -262,19 +260,17 @@ def _all_of(table: ResponseTable, rows: NDArray[np.intp]) -> Choice:
     return Choice(table, rows, taken, len(taken))
 
 
-def step_of(scorer: StoredScorer, runtime: Runtime, source: Source, choice: Choice) -> Step:
+def step_of(scorer: Scorer, runtime: Runtime, source: Source, choice: Choice) -> Step:
     """Return the step that puts a scorer's numbers on these responses."""
     partition = Store(runtime.store).scores(scorer.identity(), recorded=recorded(runtime))
-    likelihood = isinstance(scorer, LikelihoodScorer)
-    having = "token_nll" if likelihood and runtime.keep_tokens else None
-    return Step(scorer.name, scorer, partition, source, choice, having)
+    return Step(scorer.name, scorer, partition, source, choice)
 
 
 def require_addresses(steps: Sequence[Step]) -> None:
     """Look at the endpoints and keys of judges that will be asked, before the first model is loaded."""
     for step in {step.partition.identity: step for step in steps}.values():
-        if isinstance(step.scorer, Judge) and len(step.missing(step.stored())):
-            step.scorer.require_address()
+        if len(step.missing(step.stored())):
+            step.scorer.preflight()
 
 
 def recorded(runtime: Runtime) -> dict[str, object]:

@@ -19,7 +19,7 @@ from preceptor.config.rewards import (
 from preceptor.config.study import Student, Study
 from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric
-from preceptor.scorers.base import Scorer, StoredScorer
+from preceptor.scorers.base import InlineScorer, Scorer
 from preceptor.scorers.column import ColumnScorer
 from preceptor.scorers.judge import Judge, LocalJudge
 from preceptor.scorers.length import LengthScorer
@@ -42,7 +42,7 @@ class StudentPlan:
     """What ranking for one student takes: its scorers in order, and the metrics to form."""
 
     name: str
-    scorers: tuple[StoredScorer, ...]
+    scorers: tuple[Scorer, ...]
     metrics: tuple[Metric, ...]
     student: StudentModel | None
 
@@ -64,7 +64,7 @@ def labels(rewards: Sequence[Reward | None]) -> list[str]:
     ]
 
 
-def read_along(reward: Reward | None) -> Scorer | None:
+def read_along(reward: Reward | None) -> InlineScorer | None:
     """Return the scorer that reads rewards along with the data, None where they must be computed."""
     if isinstance(reward, ColumnReward):
         return ColumnScorer(reward.column)
@@ -73,7 +73,7 @@ def read_along(reward: Reward | None) -> Scorer | None:
     return Verifier() if isinstance(reward, ReferenceReward) else None
 
 
-def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[StoredScorer]:
+def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
     """Return the scorer of rewards that cost something, if that is where they come from."""
     if isinstance(reward, ModelReward):
         device, budget = runtime.resolved_device(), runtime.token_budget
@@ -98,7 +98,7 @@ def for_student(
     available = {"length", "perplexity_gpt2", "ifd_gpt2"}
     available |= {"reward"} if reward is not None else set()
     model = None
-    scorers: list[StoredScorer] = [LengthScorer()]
+    scorers: list[Scorer] = [LengthScorer()]
     if needed & {"reward", "reward_share"}:
         scorers += reward_scorers(reward, runtime)
     if student is not None:
@@ -139,14 +139,14 @@ def _passes(
     *,
     conditioning: str = "conditional",
     suffix: str = "",
-) -> list[StoredScorer]:
+) -> list[Scorer]:
     """Return the likelihood passes: the one without the instruction only when something needs it."""
     wanted = set(needed)
     unconditional = "ifd" in wanted or (conditioning == "unconditional" and "loss" in wanted)
     conditional = wanted & {*CONDITIONAL, "likelihood_share"} - (
         {"loss"} if conditioning == "unconditional" else set()
     )
-    passes: list[StoredScorer] = []
+    passes: list[Scorer] = []
     if conditional or "ifd" in wanted:
         passes.append(LikelihoodScorer(model, suffix=suffix))
     if unconditional:

@@ -23,7 +23,6 @@ from preceptor.pipeline.sources import GeneratedSource
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
-from preceptor.scorers.likelihood import LikelihoodScorer
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +103,9 @@ def _carried_out(steps: Sequence[Step], progress: Progress) -> list[Mapping[str,
     columns = []
     for place, step in enumerate(steps):
         columns.append(carry_out(step, progress))
-        if not any(_model_of(step) is _model_of(later) for later in steps[place + 1 :]):
-            step.scorer.release()
+        if not any(step.scorer.resource is later.scorer.resource for later in steps[place + 1 :]):
+            step.scorer.resource.release()
     return columns
-
-
-def _model_of(step: Step) -> object:
-    return step.scorer.student if isinstance(step.scorer, LikelihoodScorer) else step.scorer
 
 
 def _assembly(opened: Opened, study: Study, planned: plan.StudentPlan) -> Assembly:

@@ -10,14 +10,16 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.data.table import Choice, Keys
-from preceptor.scorers.base import StoredScorer
+from preceptor.scorers.base import Scorer
 from preceptor.store.store import ScorePartition
+from preceptor.store.writer import StoreWriter
 from preceptor.types import Response, Score
 
 logger = logging.getLogger(__name__)
@@ -28,10 +30,8 @@ PART_INSTRUCTIONS = 64
 TEXTS_IN_MEMORY = 256 * 1024 * 1024
 """Characters of response text held at once; more than that is read in several passes."""
 
-_FLUSH_SECONDS = 2.0
 _LEAST_FLUSH_SECONDS = 0.25
 _LOOK_SHARE = 0.05
-_MANY_SHARDS = 200
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,10 @@ class Step:
     """A scorer, its partition, and the data it is to score."""
 
     name: str
-    scorer: StoredScorer
+    scorer: Scorer
     partition: ScorePartition
     source: Iterable[Response]
     choice: Choice
-    having: str | None = None
 
     def stored(self) -> Mapping[str, NDArray[Any]]:
         """Return the scorer's columns and the notes, one value for each row of the choice."""
@@ -99,16 +98,18 @@ class Step:
 
     def finished(self) -> Keys:
         """Return the stored keys for which nothing is left to compute."""
-        return self.partition.keys_having(self.having) if self.having else self.partition.keys()
+        scorer = self.scorer
+        return self.partition.complete(scorer.required, listed=scorer.token_column)
 
     def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
-        """Return the keys without a number or a note among what is stored."""
-        if self.having is not None:
-            return self.choice.lacking(self.partition.keys_having(self.having))
-        absent = stored["note"] == None  # noqa: E711  (elementwise)
-        for name in self.scorer.columns:
-            absent &= np.isnan(stored[name])
-        return self.choice.distinct_of(absent)
+        """Return the keys without a note that lack a required column of what is stored."""
+        if self.scorer.token_column is not None:
+            return self.choice.lacking(self.finished())
+        lacking = np.zeros(len(stored["note"]), np.bool_)
+        for name in self.scorer.required:
+            lacking |= np.isnan(stored[name])
+        noted = stored["note"] != None  # noqa: E711  (elementwise)
+        return self.choice.distinct_of(lacking & ~noted)
 
     def texts(self, keys: Keys) -> Iterator[list[Response]]:
         """Yield the responses with these keys, one for each, by whole instructions.
@@ -167,14 +168,14 @@ def carry_out(step: Step, progress: Progress) -> Mapping[str, NDArray[Any]]:
         progress.begin(step.name, present, Amount())
         progress.end()
         return columns
-    work = None
-    for texts in step.texts(missing):
-        if work is None:
-            progress.begin(step.name, present, amount_of(texts, missing=len(missing)))
-            work = _Work(step, progress)
-        work.score(texts)
-    if work is not None:
-        step.partition.compact()
+    chunks = step.texts(missing)
+    first = next(chunks, None)
+    if first is not None:
+        progress.begin(step.name, present, amount_of(first, missing=len(missing)))
+        work = _Work(step, progress)
+        with StoreWriter(step.partition, step.scorer.flush, work.stored) as writer:
+            for texts in chain([first], chunks):
+                work.score(texts, writer)
         progress.end()
     return step.stored()
 
@@ -198,42 +199,26 @@ def _parts(texts: Sequence[Response]) -> Iterator[list[Response]]:
 
 
 class _Work:
-    """A step under way: what is scored and not yet stored, and what was last seen in the store."""
+    """A step under way: what was last seen in the store, and how long the texts being scored are."""
 
     def __init__(self, step: Step, progress: Progress) -> None:
         self._step, self._progress = step, progress
-        self._buffer: list[Score] = []
         self._lengths: dict[bytes, int] = {}
         self._present: set[bytes] = set()
         self._look_again = 0.0
-        self._flushed = time.monotonic()
-        self._shards = 0
-        # What was paid for by the call is not held back for company.
-        paid = getattr(step.scorer, "paid_per_answer", False)
-        self._patience = 0.0 if paid else _FLUSH_SECONDS
 
-    def score(self, texts: Sequence[Response]) -> None:
-        """Score what is still missing of these, part by part; what is computed is stored."""
-        try:
-            for part in _parts(texts):
-                self._score_part(part)
-        finally:
-            # Also when interrupted: what is computed is kept.
-            self._store()
-
-    def _score_part(self, part: Sequence[Response]) -> None:
-        self._look()
-        todo = [response for response in part if response.key not in self._present]
-        self._lengths |= {response.key: len(response.text or "") for response in todo}
-        done = sum(len(r.text or "") for r in part if r.key in self._present)
-        self._progress.advance(Amount(len(part) - len(todo), done))
-        for batch in self._step.scorer.score(todo) if todo else ():
-            self._buffer += batch
-            if time.monotonic() - self._flushed >= self._patience:
-                self._store()
-        # Others see at once what is done, but quick scores do not make a shard for every part.
-        if time.monotonic() - self._flushed >= _LEAST_FLUSH_SECONDS:
-            self._store()
+    def score(self, texts: Sequence[Response], writer: StoreWriter[Score]) -> None:
+        """Score what is still missing of these, part by part."""
+        for part in _parts(texts):
+            self._look()
+            todo = [response for response in part if response.key not in self._present]
+            self._lengths |= {response.key: len(response.text or "") for response in todo}
+            done = sum(len(r.text or "") for r in part if r.key in self._present)
+            self._progress.advance(Amount(len(part) - len(todo), done))
+            for batch in self._step.scorer.score(todo) if todo else ():
+                writer.add(batch)
+            # Others see at once what is done, but quick scores do not make a shard for every part.
+            writer.flush(_LEAST_FLUSH_SECONDS)
 
     def _look(self) -> None:
         """See what other processes have stored, unless looking would take much of the time."""
@@ -244,16 +229,9 @@ class _Work:
         now = time.monotonic()
         self._look_again = now + (now - began) / _LOOK_SHARE
 
-    def _store(self) -> None:
-        scores, self._buffer = self._buffer, []
-        if not scores:
-            return
-        self._step.partition.append(scores)
-        self._flushed = time.monotonic()
-        self._shards += 1
+    def stored(self, scores: Sequence[Score]) -> None:
+        """Show that these scores are in the store."""
         values = (score.values.get("tokens") for score in scores)
         tokens = sum(int(value) for value in values if isinstance(value, float))
         characters = sum(self._lengths.pop(score.key, 0) for score in scores)
         self._progress.advance(Amount(len(scores), characters, tokens))
-        if self._shards % _MANY_SHARDS == 0:
-            self._step.partition.compact()

@@ -140,7 +140,7 @@ def scored(
     for scorer in planned.scorers:
         step = step_of(scorer, runtime, opened.source, choice)
         columns = carry_out(step, progress)
-        scorer.release()
+        scorer.resource.release()
         numbers |= scorer.derive({name: columns[name] for name in scorer.columns})
     numbers = {
         name: numbers[name] for name in ("reward", "loss", "tokens", "length") if name in numbers

@@ -1,4 +1,4 @@
-"""A scorer puts measures on responses; this is all the rest of the system knows of it.
+"""A scorer puts numbers on responses; this is all the rest of the system knows of it.
 
 Scores come a finished batch at a time, so that each batch is stored before the next is begun and a killed
 run loses one at most. Trouble with one response is data (a note), never an exception and never a zero.
@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.store.identity import Identity
+from preceptor.store.writer import Flush
 from preceptor.types import Response, Score
 
 Array = NDArray[np.float64]
 
 
-class Scorer(Protocol):
-    """Anything that puts numbers on responses, at once or at a cost."""
+class InlineScorer(Protocol):
+    """Numbers that cost nothing: read along with the data and never stored."""
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The measures it can give, by the names that metrics use."""
+        """The measures it gives, by the names that metrics use."""
         ...
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
@@ -29,8 +30,19 @@ class Scorer(Protocol):
         ...
 
 
-class StoredScorer(Scorer, Protocol):
-    """A scorer whose numbers cost something and are therefore kept under its identity."""
+class Resource(Protocol):
+    """What several scorers may share, such as a loaded model."""
+
+    def release(self) -> None:
+        """Free what was loaded; it is loaded again where it is needed again."""
+        ...
+
+
+class Scorer(Protocol):
+    """A scorer whose numbers cost something and are therefore kept under its identity.
+
+    Subclass it to have the defaults: nothing to check, nothing to free, the columns are the measures.
+    """
 
     @property
     def name(self) -> str:
@@ -38,18 +50,64 @@ class StoredScorer(Scorer, Protocol):
         ...
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures it gives, by the names that metrics use."""
+        ...
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The numbers stored for each response."""
         ...
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns that every scored row has: a row that lacks one is scored again."""
+        return self.columns
+
+    @property
+    def token_column(self) -> str | None:
+        """The column of numbers for each token that is required too, None where none is kept."""
+        return None
+
+    @property
+    def flush(self) -> Flush:
+        """When scores are stored: `each` as it comes, where each is paid for, or `timed`, some together."""
+        return "timed"
+
+    @property
+    def of_student(self) -> bool:
+        """Whether it reads responses as the student does, so that what it cuts is what the student misses."""
+        return False
+
+    @property
+    def resource(self) -> Resource:
+        """What is freed after its last use."""
+        return self
+
     def identity(self) -> Identity:
-        """Return what everything that could change a number of it hashes to."""
+        """Return what everything that could change a number of it hashes to.
+
+        Raises:
+            ModelError: its model is not found.
+        """
+        ...
+
+    def preflight(self) -> None:
+        """Check, before anything is spent, what scoring needs beyond the model: endpoint and key.
+
+        Raises:
+            ModelError: the address or the key cannot be used.
+        """
+        return None
+
+    def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
+        """Yield one score for each response, a finished batch at a time, in any order."""
         ...
 
     def release(self) -> None:
-        """Free what was loaded; it is loaded again where it is needed again."""
-        ...
+        """Free what it has loaded itself."""
+        return None
 
     def derive(self, columns: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the measures from the stored columns, each of shape (responses,)."""
-        ...
+        return columns

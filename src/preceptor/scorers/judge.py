@@ -27,10 +27,11 @@ from preceptor.engines.models import (
 )
 from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
 from preceptor.errors import StudyError
-from preceptor.scorers.base import Array
+from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC, PROMPT_VERSION, judge_prompt
 from preceptor.store.identity import Identity
+from preceptor.store.writer import Flush
 from preceptor.types import Message, Response, Score
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class JudgeOptions:
             raise StudyError("The judge's rubric is empty: say what it is to look at.")
 
 
-class Judge:
+class Judge(Scorer):
     """Scores responses by what the model behind `endpoint` thinks of each; higher is better.
 
     `reward` is on the judge's own scale. Where the endpoint tells log-probabilities it is an expectation.
@@ -78,7 +79,8 @@ class Judge:
     name = "judge"
     columns = ("score", "mass", "sampled", "expected")
     measures: ClassVar[tuple[str, ...]] = ("reward",)
-    paid_per_answer: ClassVar[bool] = True
+    required = ("score", "expected")  # an answer may tell neither mass nor a number drawn
+    flush: Flush = "each"
 
     def __init__(self, options: JudgeOptions, endpoint: Endpoint | None) -> None:
         self.options = options
@@ -95,13 +97,10 @@ class Judge:
         assert self.endpoint is not None
         return OpenAIChat(self.endpoint, self.options.model)
 
-    def require_address(self) -> None:
+    def preflight(self) -> None:
         """Check address and key without asking anything; ModelError where they cannot be used."""
         if self.endpoint is not None:
             self.chat  # noqa: B018
-
-    def release(self) -> None:
-        """Nothing is held."""
 
     def model_spec(self) -> Mapping[str, object]:
         """Return what bears on the scores about the model and how it is run."""
@@ -208,6 +207,8 @@ class LocalModel:
 
 class LocalJudge(Judge):
     """The same judge over a model run in this process: prompt, expectation and measure are the same."""
+
+    flush: Flush = "timed"
 
     def __init__(self, options: JudgeOptions, run: LocalModel | None = None) -> None:
         super().__init__(options, None)

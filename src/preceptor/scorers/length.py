@@ -3,16 +3,16 @@
 The encoding ships inside the `bpe-openai` package, so counting never needs the network.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from preceptor.scorers.base import Array
+from preceptor.scorers.base import Scorer
 from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
 
 _BATCH = 4096
 
 
-class LengthScorer:
+class LengthScorer(Scorer):
     """Counts `length` (cl100k_base tokens) and `characters` of each response."""
 
     name = "length"
@@ -39,10 +39,3 @@ class LengthScorer:
                 )
                 for response in responses[start : start + _BATCH]
             ]
-
-    def release(self) -> None:
-        """Nothing is held."""
-
-    def derive(self, columns: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the stored columns: they are the measures."""
-        return columns

@@ -23,7 +23,7 @@ from preceptor.engines.models import (
 )
 from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choose_template
 from preceptor.errors import ModelError
-from preceptor.scorers.base import Array
+from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
 
@@ -116,7 +116,7 @@ class StudentModel:
         }
 
 
-class LikelihoodScorer:
+class LikelihoodScorer(Scorer):
     """Scores responses by their likelihood under `student`, after the instruction or without it.
 
     `suffix` ends the names of its measures where the model is not the student but a reference.
@@ -189,9 +189,20 @@ class LikelihoodScorer:
             return TokenizedPair((self.student.encoder.context,), encoded.response)
         return TokenizedPair(encoded.prompt, encoded.response)
 
-    def release(self) -> None:
-        """Free the memory of the model."""
-        self.student.release()
+    @property
+    def token_column(self) -> str | None:
+        """The negative log-likelihood of each token, where these are kept."""
+        return "token_nll" if self.student.keep_tokens else None
+
+    @property
+    def of_student(self) -> bool:
+        """Whether the model is the student and no reference."""
+        return not self.suffix
+
+    @property
+    def resource(self) -> StudentModel:
+        """The model, which both passes share."""
+        return self.student
 
     def derive(self, columns: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the measures; a mean is over the tokens of the response, rank 1 is the likeliest."""

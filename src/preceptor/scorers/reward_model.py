@@ -18,7 +18,7 @@ from preceptor.engines.packed.body import EngineOptions
 from preceptor.engines.packed.reward import TransformersReward, load_reward_model
 from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choose_template
 from preceptor.errors import ModelError
-from preceptor.scorers.base import Array
+from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity, folder_digest
 from preceptor.types import Message, Response, Score
 
@@ -44,7 +44,7 @@ class RewardModelOptions:
     remote_code: bool = False
 
 
-class RewardModel:
+class RewardModel(Scorer):
     """The scorer that asks a reward model; `device` and `token_budget` change no number."""
 
     columns = ("score", "tokens", "truncated")

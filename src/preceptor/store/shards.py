@@ -39,7 +39,7 @@ _MERGED_SHARD_BYTES = 128 * 2**20
 
 
 class Shards:
-    """The rows that one identity made, whatever their columns; `subclasses say which.
+    """The rows that one identity made, whatever their columns; subclasses say which.
 
     Any number of processes may append, read and compact at once. Rows with the same key are read as
     one: a row with values beats a row with a note, then a row with list columns beats one without,
@@ -70,23 +70,33 @@ class Shards:
         return as_numpy(concatenated(tables)["key"].unique())
 
     def forget_notes(self) -> int:
-        """Remove the rows that only say why there is nothing, and return how many.
+        """Remove the rows that only say why there is nothing, and return of how many keys.
 
-        What they stand for is asked for again. The others are durable before their old shard goes.
+        What they stand for is asked for again. The other rows are durable before their old shard goes.
+        A compaction at the same time may bring notes back in a merged shard: hence the repetition.
         """
-        forgotten = 0
-        for name in self._shards():
-            with self._folder.explained("read", name), suppress(FileNotFoundError):
-                table = self._load(name, read_rows)
-                noted = 0 if table is None else int(valid(table["note"]).sum())
-                if table is None or not noted:
-                    continue
-                if noted < len(table):
-                    stamp = name.removesuffix(".parquet").split("-")[1]
-                    self._put(table.filter(table["note"].is_null()), stamp=stamp)
-                self._folder.delete(name)
-                forgotten += noted
-        return forgotten
+        began = f"part-{time.time_ns():020d}"
+        forgotten: set[bytes] = set()
+        found = True
+        while found:
+            noted = [self._without_notes(name) for name in self._shards() if name < began]
+            found = any(noted)
+            forgotten.update(*noted)
+        return len(forgotten)
+
+    def _without_notes(self, name: str) -> list[bytes]:
+        """Replace one shard by one without notes; return the keys that had them."""
+        with self._folder.explained("read", name), suppress(FileNotFoundError):
+            table = self._load(name, read_rows)
+            noted = None if table is None else table.filter(table["note"].is_valid())
+            if table is None or not noted:
+                return []
+            if len(noted) < len(table):
+                self._put(table.filter(table["note"].is_null()), stamp=_stamp_of(name))
+            self._folder.delete(name)
+            keys: list[bytes] = noted["key"].to_pylist()
+            return keys
+        return []
 
     def compact(self) -> None:
         """Merge small shards, one row per key, and remove what killed writers left behind.
@@ -106,7 +116,11 @@ class Shards:
             self._merge(batch)
 
     def _merge(self, names: Sequence[str]) -> None:
-        """Replace these shards by one; those that are gone or damaged are left as they are."""
+        """Replace these shards by one; those that are gone or damaged are left as they are.
+
+        Where a source is gone when the merged shard stands, somebody else has replaced it, perhaps without
+        its notes: then the merged shard, which would bring back what was removed, goes again.
+        """
         tables: dict[str, pa.Table] = {}
         for name in names:
             with self._folder.explained("read", name), suppress(FileNotFoundError):
@@ -116,16 +130,18 @@ class Shards:
         if len(tables) < 2:
             return
         # The first source's stamp keeps its rows first among equals, so that no number changes.
-        stamp = min(tables).removesuffix(".parquet").split("-")[1]
-        self._put(self._one_each(concatenated(list(tables.values()))), stamp=stamp)
-        for name in tables:
+        stamp = _stamp_of(min(tables))
+        put = self._put(self._one_each(concatenated(list(tables.values()))), stamp=stamp)
+        for name in tables if tables.keys() <= set(self._shards()) else (put,):
             self._folder.delete(name)
 
-    def _put(self, table: pa.Table, *, stamp: str) -> None:
+    def _put(self, table: pa.Table, *, stamp: str) -> str:
         sink = io.BytesIO()
         how = {"compression": "zstd", "use_dictionary": ["note"], "write_page_checksum": True}
         pq.write_table(table.drop_columns([LISTED]), sink, **how)
-        self._folder.put(f"part-{stamp}-{uuid.uuid4().hex}.parquet", sink.getvalue())
+        name = f"part-{stamp}-{uuid.uuid4().hex}.parquet"
+        self._folder.put(name, sink.getvalue())
+        return name
 
     def _write_card(self) -> None:
         card = {
@@ -182,6 +198,11 @@ class Shards:
                     raise
                 _LOGGER.warning("Skipping damaged shard %s/%s: %s", self._folder.path, name, error)
                 return None
+
+
+def _stamp_of(name: str) -> str:
+    """Return the time at which the rows of a shard were first stored."""
+    return name.removesuffix(".parquet").split("-")[1]
 
 
 def read_rows(

@@ -144,14 +144,18 @@ class ScorePartition(Shards):
             return
         self._append(_table(rows))
 
-    def keys_having(self, name: str) -> NDArray[np.void]:
-        """Return the keys for which nothing is left to compute when this list column is wanted.
+    def complete(self, names: Sequence[str], *, listed: str | None = None) -> NDArray[np.void]:
+        """Return the keys for which nothing is left to compute when these columns are wanted.
 
-        Those are the ones that have it, and those whose note says that they have no score.
+        Those are the ones that have all numbers `names` and the list column `listed`, and those whose note
+        says that they have no score.
         """
-        tables = self._collect(lambda file: read_rows(file, (), lists=name))
+        tables = self._collect(lambda file: read_rows(file, names, lists=listed or ""))
         rows = merged(concatenated(tables))
-        return as_numpy(rows.filter(pc.or_(rows[LISTED], rows["note"].is_valid()))["key"])
+        whole_rows = np.ones(len(rows), np.bool_) if listed is None else np.asarray(rows[LISTED])
+        for name in names:
+            whole_rows &= valid(rows[name]) if name in rows.column_names else False
+        return as_numpy(rows.filter(pa.array(whole_rows | valid(rows["note"])))["key"])
 
     def columns(
         self, keys: NDArray[np.void] | Sequence[bytes], names: Sequence[str]

@@ -93,12 +93,28 @@ def begins_thoughts(prompt: str) -> bool:
 
 
 class TeacherBackend(Protocol):
-    """One teacher that can be asked."""
+    """One teacher that can be asked.
 
-    @property
-    def options(self) -> TeacherOptions:
-        """What it is."""
-        ...
+    Subclass it to have the defaults: answered one by one, nothing to check, no price, speed unknown.
+    """
+
+    options: TeacherOptions
+    """What it is."""
+
+    part: int
+    """Requests to hand over at once, so that none waits for the slowest of a few."""
+
+    batch: int | None = None
+    """Requests that are answered together, in a composition of their own; None where each is alone."""
+
+    where: object = "this process"
+    """Where it is asked, for messages."""
+
+    honours_seeds: bool = True
+    """Whether samples surely differ with their seeds; else that is found out before many are paid for."""
+
+    prices: tuple[float | None, float | None] = (None, None)
+    """What a million tokens of prompt and of response cost; None where it is not known."""
 
     @property
     def chat(self) -> ChatModel:
@@ -106,32 +122,29 @@ class TeacherBackend(Protocol):
         ...
 
     @property
-    def batch(self) -> int | None:
-        """Requests that are answered together, in a composition of their own; None where each is alone."""
-        ...
-
-    @property
-    def part(self) -> int:
-        """Requests to hand over at once, so that none waits for the slowest of a few."""
-        ...
-
-    @property
     def opens_thoughts(self) -> bool:
         """Whether its prompts are known to end with the beginning of thoughts."""
-        ...
-
-    @property
-    def where(self) -> object:
-        """Where it is asked, for messages."""
-        ...
+        return False
 
     def identity(self) -> Identity:
         """Return what everything that could change a text of it hashes to."""
         ...
 
+    def preflight(self) -> None:
+        """Check, before anything is spent, what asking needs beyond the model: endpoint and key.
+
+        Raises:
+            ModelError: the address or the key cannot be used.
+        """
+        return None
+
+    def fastest_pace(self, batch: int) -> float | None:
+        """Return tokens a second that it cannot beat on this machine; None where that is not known."""
+        return None
+
     def release(self) -> None:
         """Free what was loaded; it is loaded again where it is needed again."""
-        ...
+        return None
 
 
 def without_thoughts(text: str, *, opened: bool = False) -> str:

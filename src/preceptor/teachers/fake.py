@@ -5,16 +5,13 @@ from functools import cached_property
 from preceptor.engines.base import ChatModel
 from preceptor.engines.fake import FakeChat
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherOptions
+from preceptor.teachers.base import TeacherBackend, TeacherOptions
 
 
-class FakeTeacher:
+class FakeTeacher(TeacherBackend):
     """A fake; each name gives texts of its own."""
 
-    batch = None
     part = 4096
-    opens_thoughts = False
-    where = "this process"
 
     def __init__(self, options: TeacherOptions) -> None:
         self.options = options
@@ -34,6 +31,3 @@ class FakeTeacher:
                 **self.options.sampling.spec(),
             }
         )
-
-    def release(self) -> None:
-        """Nothing is held."""

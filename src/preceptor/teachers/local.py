@@ -14,7 +14,7 @@ from preceptor.engines.models import (
 from preceptor.engines.pace import fastest_pace, parameters_of
 from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherOptions, begins_thoughts
+from preceptor.teachers.base import TeacherBackend, TeacherOptions, begins_thoughts
 from preceptor.types import Message
 
 _PART = 2048
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from preceptor.engines.vllm import VllmChat
 
 
-class LocalTeacher:
+class LocalTeacher(TeacherBackend):
     """A model found on disk or on the Hub, loaded only when something must be answered."""
-
-    where = "this process"
 
     def __init__(self, options: TeacherOptions, *, device: str = "cpu", batch: int = 16) -> None:
         self.options = options

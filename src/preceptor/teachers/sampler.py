@@ -15,7 +15,6 @@ from preceptor.engines.chat.sampling_check import check_sampling
 from preceptor.engines.chat.watch import Watch
 from preceptor.errors import ModelError
 from preceptor.teachers.base import GenerationRequest, TeacherBackend, request_of
-from preceptor.teachers.served import ServedTeacher
 from preceptor.types import Generation, Instruction
 
 logger = logging.getLogger(__name__)
@@ -23,8 +22,8 @@ logger = logging.getLogger(__name__)
 _PROBE = Instruction.from_text("How many legs has a cat?")
 
 
-class Asking:
-    """One responder being asked.
+class Sampler:
+    """One teacher being asked.
 
     `lost` counts the responses that were not given in time, to be asked for again another day.
     """
@@ -48,7 +47,7 @@ class Asking:
         Raises:
             ModelError: further samples would be copies; `waiting` is how many are wanted.
         """
-        if not isinstance(self._backend, ServedTeacher) or self._sampling.temperature == 0:
+        if self._backend.honours_seeds or self._sampling.temperature == 0:
             return
         count = self._sampling.samples_per_request
         found = check_sampling(self._backend.chat, count=count)

@@ -10,7 +10,7 @@ from preceptor.engines.chat.client import Endpoint, OpenAIChat
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherOptions, begins_thoughts
+from preceptor.teachers.base import TeacherBackend, TeacherOptions, begins_thoughts
 from preceptor.types import Message
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
@@ -32,15 +32,16 @@ _PROBE = (
 )
 
 
-class ServedTeacher:
+class ServedTeacher(TeacherBackend):
     """A model that `endpoint` serves under its name."""
 
-    batch = None
+    honours_seeds = False
 
     def __init__(self, options: TeacherOptions, endpoint: Endpoint) -> None:
         self.options = options
         self.endpoint = endpoint
         self.where = endpoint
+        self.prices = (endpoint.price_in, endpoint.price_out)
         self.part = max(_LEAST_PART, _ROUNDS * endpoint.concurrency)
 
     @property
@@ -90,5 +91,6 @@ class ServedTeacher:
             }
         )
 
-    def release(self) -> None:
-        """Nothing is held."""
+    def preflight(self) -> None:
+        """Check address and key without asking anything; ModelError where they cannot be used."""
+        self.chat  # noqa: B018

@@ -212,7 +212,7 @@ def _orders(evaluate: Evaluate) -> Orders | None:
 def _require_usable(judge: AnyJudge, study: Study, runtime: Runtime) -> None:
     judge.identity()
     if isinstance(judge, ChoiceJudge | GameJudge):
-        judge.model.require_address()
+        judge.model.preflight()
         return
     made = [s.identity() for reward in study.reward for s in plan.reward_scorers(reward, runtime)]
     require_independent(judge, made)

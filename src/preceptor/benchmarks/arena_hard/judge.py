@@ -71,7 +71,7 @@ class GameJudge:
             self.identity(),
             who=f"The judge '{model.options.model}'",
             where=model.endpoint,
-            at_once=True,
+            flush="each",
         )
 
     @property

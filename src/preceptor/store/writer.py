@@ -1,0 +1,111 @@
+"""Buffer rows on their way into a partition: what costs little by the shard, what was paid for at once.
+
+Scoring, generation and judging all store through here, so that each keeps what it has when it is interrupted
+and none floods a store with a shard for every row.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Generic, Literal, Protocol, Self, TypeVar
+
+from preceptor.errors import StoreError
+
+Flush = Literal["each", "timed"]
+"""When a row is stored: `each` as it comes, because it was paid for, or `timed`, some together."""
+
+_EVERY_S = 2.0
+_LONGEST_HELD_S = 0.2
+_STORE_SHARE = 0.2
+_MANY_SHARDS = 200
+
+Row = TypeVar("Row")
+_Given = TypeVar("_Given", contravariant=True)
+
+
+class Partition(Protocol[_Given]):
+    """What rows are appended to."""
+
+    def append(self, rows: Sequence[_Given]) -> None:
+        """Store the rows as one shard; durable when this returns."""
+        ...
+
+    def compact(self) -> None:
+        """Merge small shards."""
+        ...
+
+
+class StoreWriter(Generic[Row]):
+    """Stores rows in a partition; a context manager that also stores what it holds when it is interrupted.
+
+    With `timed`, rows of two seconds go together. With `each` a row is stored at once; only where storing
+    takes more than a fifth of the time do rows wait for company, for 0.2 seconds at most, also when no
+    further row comes. `stored` is called with the rows of every shard.
+    """
+
+    def __init__(
+        self,
+        partition: Partition[Row],
+        flush: Flush,
+        stored: Callable[[Sequence[Row]], None] | None = None,
+    ) -> None:
+        self._partition, self._flush, self._stored = partition, flush, stored
+        self._buffer: list[Row] = []
+        self._shards = 0
+        self._last = time.monotonic()
+        self._next = self._last + (_EVERY_S if flush == "timed" else 0)
+        self._lock = threading.Lock()
+        self._later: threading.Timer | None = None
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take rows, and store them when their time has come."""
+        with self._lock:
+            self._buffer += rows
+        wait = self._next - time.monotonic()
+        if wait <= 0:
+            self.flush()
+        elif self._flush == "each" and self._later is None:
+            self._later = threading.Timer(wait, self._flush_later)
+            self._later.daemon = True
+            self._later.start()
+
+    def flush(self, after: float = 0.0) -> None:
+        """Store what is held, unless the last shard is younger than `after` seconds.
+
+        Raises:
+            StoreError: the disk refuses; the rows are still held.
+        """
+        with self._lock:
+            began = time.monotonic()
+            if not self._buffer or began - self._last < after:
+                return
+            self._partition.append(self._buffer)
+            rows, self._buffer = self._buffer, []
+            self._last = now = time.monotonic()
+            wait = min(_LONGEST_HELD_S, (now - began) / _STORE_SHARE)
+            self._next = now + (_EVERY_S if self._flush == "timed" else wait)
+            self._shards += 1
+            if self._stored is not None:
+                self._stored(rows)
+            if self._shards % _MANY_SHARDS == 0:
+                self._partition.compact()
+
+    def _flush_later(self) -> None:
+        """Store from a thread of its own; what the disk refuses is left for the main one, which raises."""
+        self._later = None
+        with suppress(StoreError):
+            self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._later is not None:
+            self._later.cancel()
+        self.flush()
+        if kind is None and self._shards:
+            self._partition.compact()
