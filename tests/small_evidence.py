@@ -18,10 +18,10 @@ from preceptor.ranking.bootstrap import (
 )
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.rank import BETAS, Ranking, RankingOptions, rank
+from preceptor.ranking.sensitivity import BetaSweep
 from preceptor.report.data import (
     Answer,
     Array,
-    BetaSweep,
     Category,
     Change,
     Evidence,
@@ -77,7 +77,7 @@ def small_evidence(
         Measurements(labels, INSTRUCTIONS, values, truncated={labels[-1]: 3}),
         student=student,
         options=RankingOptions(draws=500, seed=seed),
-        settings={"reward": "skywork-27b"} if reward else {"reward": "none"},
+        settings={"reward": "skywork-27b"} if reward else {"reward": None},
     )
     order = [labels.index(result.teacher) for result in ranking.teachers]
     values = {name: array[order] for name, array in values.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.agreement.orders import read_predictions
 from preceptor.cli.options import METRIC_NAMES
 from preceptor.cli.threads import load_numpy
 from preceptor.ranking.metrics import METRICS
@@ -66,6 +67,23 @@ def test_json_on_standard_output_stands_alone(tmp_path: Path, store: Path):
     assert json.loads(result.stdout)
     assert "alpaca layout" in result.stderr
     assert "length: 0 stored, 12 to compute" in result.stderr
+
+
+def test_csv_or_html_on_standard_output_stands_alone(tmp_path: Path, store: Path):
+    given = ("rank", *write_teachers(tmp_path), "--store", store)
+    table, page = (preceptor(*given, f"--{kind}", "-").stdout for kind in ("csv", "html"))
+    assert table.startswith("student,")
+    assert len({len(row) for row in csv.reader(table.splitlines())}) == 1
+    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+
+
+def test_without_rewards_both_files_name_no_source_of_them(tmp_path: Path, store: Path):
+    outputs = tmp_path / "out.json", tmp_path / "out.csv"
+    given = ("rank", *write_teachers(tmp_path), "--store", store)
+    assert preceptor(*given, "--json", outputs[0], "--csv", outputs[1]).exit_code == 0
+    assert json.loads(outputs[0].read_text())[0]["settings"]["reward"] is None
+    for path in outputs:
+        assert [one.rewards for one in read_predictions(path)] == [None]
 
 
 def test_the_default_store_lies_in_the_working_directory(

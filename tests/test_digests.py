@@ -17,7 +17,6 @@ from preceptor.store.identity import (
     cache_folder,
     file_digest,
     folder_digest,
-    write_atomically,
 )
 
 # FIPS 180-2, appendix B.1: the SHA-256 of "abc".
@@ -216,18 +215,3 @@ def test_an_identity_does_not_follow_later_changes_of_its_spec() -> None:
     inner["beta"] = 4
     identity.spec["metric"] = None
     assert identity.spec == {"metric": {"beta": 3}}
-
-
-def test_an_atomic_write_replaces_the_whole_file_and_makes_folders(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "deeper" / "file"
-    write_atomically(path, b"long content")
-    write_atomically(path, b"short")
-    assert path.read_bytes() == b"short"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_an_atomic_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "target" / "full").mkdir(parents=True)
-    with pytest.raises(OSError, match="target"):
-        write_atomically(tmp_path / "target", b"x")
-    assert [path.name for path in tmp_path.iterdir()] == ["target"]

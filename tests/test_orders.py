@@ -64,9 +64,7 @@ def test_a_ranking_gives_its_numbers_and_none_for_what_it_lacks(tmp_path: Path):
     assert (found.student, found.rewards, found.transformed) == (
         "google/gemma-2-2b", "column reward", True,
     )  # fmt: skip
-    plain = read_predictions(
-        write(tmp_path / "b.json", ranking(record, settings={"reward": "none"}))
-    )
+    plain = read_predictions(write(tmp_path / "b.json", ranking(record, settings={"reward": None})))
     assert (plain[0].rewards, plain[0].transformed) == (None, False)
 
 

@@ -65,7 +65,7 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, model_folder: Path):
     folder = TrainingFolder(tmp_path)
     folder.inner.mkdir()
     (folder.inner / "identity.json").write_text("{")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="is not JSON"):
         folder.begin(tuned_identity(locate(str(model_folder)), "0", RECIPE))
 
 

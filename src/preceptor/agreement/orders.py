@@ -6,9 +6,6 @@ ID meet; any other goes by its exact name. Files are untrusted: only names and f
 and a number that is missing is None, never 0.
 """
 
-import csv
-import io
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +16,7 @@ from typing import TypeVar
 from preceptor.config.catalogue import find_teacher
 from preceptor.errors import DataError
 from preceptor.ranking.metrics import METRICS
+from preceptor.store.files import read_csv, read_json
 
 Observed = Mapping[str, Mapping[str, float]]
 """Student -> teacher -> what was observed; higher is better."""
@@ -158,20 +156,9 @@ def _is_json(path: str) -> bool:
     return Path(path).suffix.casefold() == ".json"
 
 
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(f"Cannot read '{path}': {reason}. Give a JSON or CSV file.") from error
-
-
 def _rankings(path: str) -> list[Mapping[str, object]]:
     """Return the rankings of a JSON file: one, or a list."""
-    try:
-        held = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is not JSON: {error!s:.100}. Give what --json wrote.") from error
+    held = read_json(path)
     rankings = held if isinstance(held, list) else [held]
     for ranking in rankings:
         teachers = ranking.get("teachers") if isinstance(ranking, dict) else None
@@ -199,31 +186,27 @@ def _of_ranking(ranking: Mapping[str, object], path: str) -> Prediction:
         student=str(ranking["student"]),
         file=path,
         values=rows,
-        rewards=None if rewards in (None, "none") else str(rewards),
+        rewards=None if rewards is None else str(rewards),
         transformed=settings.get("transform", "raw") != "raw",
     )
 
 
 def _rows(path: str, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line and row of a CSV file, its headings stripped and those of `needs` in lower case."""
-    reader = csv.reader(io.StringIO(_text(path), newline=""))
-    try:
-        headings = [heading.strip() for heading in next(reader, [])]
-        names = {"teacher", "student", *needs}
-        headings = [h.casefold() if h.casefold() in names else h for h in headings]
-        missing = [name for name in needs if name not in headings]
-        if missing or len(set(headings)) < len(headings):
-            wrong = f"has no column '{missing[0]}'" if missing else "has two columns of one name"
-            raise DataError(
-                f"'{path}' {wrong}; its columns are {', '.join(headings)!r:.200}. It needs "
-                f"{', '.join(needs)}."
-            )
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                cells += [""] * (len(headings) - len(cells))
-                yield reader.line_num, dict(zip(headings, cells, strict=False))
-    except csv.Error as error:
-        raise DataError(f"'{path}' is not CSV: line {reader.line_num}: {error}.") from error
+    lines = read_csv(path)
+    headings = [heading.strip() for heading in next(lines, (0, []))[1]]
+    names = {"teacher", "student", *needs}
+    headings = [h.casefold() if h.casefold() in names else h for h in headings]
+    missing = [name for name in needs if name not in headings]
+    if missing or len(set(headings)) < len(headings):
+        wrong = f"has no column '{missing[0]}'" if missing else "has two columns of one name"
+        raise DataError(
+            f"'{path}' {wrong}; its columns are {', '.join(headings)!r:.200}. It needs "
+            f"{', '.join(needs)}."
+        )
+    for number, cells in lines:
+        cells += [""] * (len(headings) - len(cells))
+        yield number, dict(zip(headings, cells, strict=False))
 
 
 def _numbers(row: Mapping[str, object], where: str) -> dict[str, float | None]:

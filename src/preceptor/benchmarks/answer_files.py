@@ -4,7 +4,6 @@ The one idea: an answer is known by its question, by the text in AlpacaEval and 
 layout a file has shows in its rows, never in its name. Files are untrusted text.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -13,6 +12,7 @@ from typing import Literal
 
 from preceptor.benchmarks.judgement_rows import Row, read_rows, text_of
 from preceptor.errors import DataError
+from preceptor.store.files import explained, json_text, lines_text, write_text
 
 Benchmark = Literal["alpaca_eval", "arena_hard"]
 
@@ -155,13 +155,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     Raises:
         DataError: the file cannot be written.
     """
-    if path.suffix == ".jsonl":
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-    else:
-        text = json.dumps(list(rows), indent=1) + "\n"
-    try:
+    with explained("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"Cannot write '{path}': {error.strerror}.") from error
+    write_text(path, lines_text(rows) if path.suffix == ".jsonl" else json_text(list(rows)))
     return path

@@ -13,7 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from preceptor.errors import DataError, StudyError
+from preceptor.errors import StudyError
+from preceptor.store.files import read_text
 from preceptor.types import Message
 
 LABELS = ("m", "M")
@@ -88,11 +89,7 @@ def read_prompt(path: str | Path) -> PairPrompt:
         DataError: the file cannot be read.
         StudyError: a placeholder is missing.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"Cannot read the judge's prompt '{path}': {error}.") from error
-    return PairPrompt(Path(path).name, text)
+    return PairPrompt(Path(path).name, read_text(path))
 
 
 CHOICE_PROMPT = PairPrompt(

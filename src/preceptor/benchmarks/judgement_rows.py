@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import DataError
+from preceptor.store.files import read_text
 
 Row = Mapping[str, Any]
 
@@ -20,12 +21,7 @@ def read_rows(path: Path) -> list[Row] | Row:
     Raises:
         DataError: if the file cannot be read, is no JSON, is empty, or a row is no object.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"Cannot read '{path}': it is no UTF-8 text.") from error
+    text = read_text(path)
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):

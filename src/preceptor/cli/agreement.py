@@ -156,7 +156,8 @@ def _print(table: "AgreementTable", answers: _Answers, *, source: str) -> None:
 
 
 def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) -> str:
-    import json
+
+    from preceptor.store.files import json_text
 
     comparison = table.comparison
     whole = {
@@ -180,7 +181,7 @@ def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) 
         "warnings": table.warnings(),
         "settings": {name: _plain(value) for name, value in given.items()},
     }
-    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+    return json_text(whole)
 
 
 def _plain(value: Any) -> Any:
@@ -198,13 +199,8 @@ def _plain(value: Any) -> Any:
 
 
 def _csv(table: "AgreementTable") -> str:
-    import csv
-    import io
+    from preceptor.store.files import csv_text
 
     rows = [cell.record() for row in table.cells for cell in row]
     rows += [mean.record() | {"student": "mean"} for mean in table.means]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text(rows)

@@ -228,15 +228,16 @@ def _run(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) -> N
     finally:
         # Also when a later one fails: what is done was paid for.
         rankings = [outcome.ranking for outcome in found]
-        if outputs[0] != "-":
+        if "-" not in outputs:
             screen = console()
             for ranking in rankings:
                 print_ranking(screen, ranking)
             print_orders(screen, rankings)
     json_path, csv_path, html_path = outputs
     if json_path:
-        text = json.dumps([ranking.to_dict() for ranking in rankings], indent=2, allow_nan=False)
-        put(json_path, text + "\n")
+        from preceptor.store.files import json_text
+
+        put(json_path, json_text([ranking.to_dict() for ranking in rankings]))
     if csv_path:
         put(csv_path, _csv(rankings))
     if html_path:
@@ -247,20 +248,14 @@ def _run(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) -> N
 
 
 def _csv(rankings: "list[Ranking]") -> str:
-    import csv
-    import io
+    from preceptor.store.files import csv_text
 
     rows = [
         {"student": r.student, "reward_source": r.settings.get("reward"), **record}
         for r in rankings
         for record in r.to_records()
     ]
-    buffer = io.StringIO()
-    fields = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(buffer, fields)
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text(rows)
 
 
 cli.add_command(ability)

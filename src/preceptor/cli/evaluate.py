@@ -251,16 +251,10 @@ def _finite(value: object) -> object:
 
 def _put_csv(path: str, records: Sequence[_Record], *, observed: bool) -> None:
     """Write the records; as observed outcomes only those with an AP, and say which have none."""
-    import csv
-    import io
+    from preceptor.store.files import csv_text
 
     kept = [record for record in records if record["AP"] is not None or not observed]
-    buffer = io.StringIO()
-    fields = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(buffer, fields)
-    writer.writeheader()
-    writer.writerows(kept)
-    put(path, buffer.getvalue())
+    put(path, csv_text(kept, list(dict.fromkeys(name for record in records for name in record))))
     if len(kept) < len(records):
         left_out = len(records) - len(kept)
         verb = "is" if left_out == 1 else "are"

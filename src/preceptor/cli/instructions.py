@@ -4,7 +4,6 @@ The one idea: the data are read and chosen from by `curation`; this file parses,
 what became of every row, in a table and in a report beside the file.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preceptor.cli.options import group
-from preceptor.errors import DataError, StudyError
+from preceptor.errors import StudyError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,13 +134,9 @@ def _filters(given: dict[str, Any]) -> "tuple[Where, ...]":
 
 
 def _write_report(report: dict[str, Any], path: Path) -> None:
-    from preceptor.store.identity import write_atomically
+    from preceptor.store.files import write_json
 
-    text = json.dumps(report, indent=2, ensure_ascii=True) + "\n"
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise DataError(f"Cannot write '{path}': {error.strerror}.") from error
+    write_json(path, report)
 
 
 def _console(*, stderr: bool = False) -> "Console":

@@ -5,7 +5,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -29,10 +28,9 @@ def put(path: str, text: str) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"Cannot write '{path}': {error.strerror}.") from error
+    from preceptor.store.files import write_text
+
+    write_text(path, text)
 
 
 _COMMAND = "preceptor.command"

@@ -63,15 +63,9 @@ def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | N
 
 def observed_csv(result: "ValidationResult") -> str:
     """Return the observed orders as `preceptor agree --observed` reads them."""
-    import csv
-    import io
+    from preceptor.store.files import csv_text
 
-    rows = result.observed_records()
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text(result.observed_records())
 
 
 def plan_validation(study: "Study", runtime: "Runtime", estimate: "CostEstimate") -> None:

@@ -7,11 +7,8 @@ it, so that both know it by the same id; responses are left alone and need not b
 import json
 import logging
 import math
-import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -30,7 +27,8 @@ from preceptor.data.responses import (
 )
 from preceptor.data.rows import Row, Unreadable, shown
 from preceptor.data.schema import Reading
-from preceptor.errors import DataError, StudyError
+from preceptor.errors import StudyError
+from preceptor.store.files import explained, replacing
 from preceptor.types import Instruction
 
 logger = logging.getLogger(__name__)
@@ -234,19 +232,8 @@ def write_prompts(prompts: Iterable[Prompt], path: Path, *, fields: Sequence[str
     write = {".jsonl": _write_lines, ".parquet": _write_parquet}.get(path.suffix)
     if write is None:
         raise StudyError(f"'{path}' ends in neither .jsonl nor .parquet: name it so.")
-    temporary = path.with_name(f"tmp-{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        count = write(prompts, temporary, names)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"Cannot write '{path}': {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return count
+    with explained("write", path), replacing(path) as temporary:
+        return write(prompts, temporary, names)
 
 
 def _write_lines(prompts: Iterable[Prompt], path: Path, names: Sequence[str]) -> int:

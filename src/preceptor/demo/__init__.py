@@ -6,13 +6,12 @@ card, README.md beside this file, says which answers were written and which a mo
 """
 
 import logging
-import os
-import uuid
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
 from preceptor.errors import MissingPackage, ModelError
+from preceptor.store.files import replacing
 from preceptor.store.identity import cache_folder, file_digest
 
 GEMMA_NOTICE = (
@@ -58,11 +57,10 @@ def gemma_gguf() -> Path:
 
 def _join_parts(target: Path) -> None:
     """Put the package's parts together under a temporary name, then in place."""
-    temporary = target.with_name(f"tmp-{uuid.uuid4().hex}")
     _LOGGER.info("Putting %s together (once). %s", target.name, GEMMA_NOTICE)
     try:
-        import_module(_MODULE).assemble(temporary)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            import_module(_MODULE).assemble(temporary)
     except ImportError as error:
         raise MissingPackage(_PACKAGE, purpose="the demo's base model", extra="demo") from error
     except (OSError, ValueError) as error:
@@ -70,5 +68,3 @@ def _join_parts(target: Path) -> None:
             f"Cannot put {target} together: {error}. Check the free space there, or reinstall the "
             f"package '{_PACKAGE}'."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

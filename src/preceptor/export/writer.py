@@ -40,7 +40,7 @@ from preceptor.export.layouts import (
     example_entry,
     pair_entry,
 )
-from preceptor.store.identity import write_atomically
+from preceptor.store.files import write_atomically
 
 __all__ = [
     "Card",

@@ -17,7 +17,8 @@ from preceptor.config.recipe import Recipe
 from preceptor.engines.models import LocatedModel
 from preceptor.engines.templates import choose_template
 from preceptor.errors import StoreError, StudyError
-from preceptor.store.identity import Identity, write_atomically
+from preceptor.store.files import read_json, write_atomically
+from preceptor.store.identity import Identity
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,12})")
 _WHOLE = "whole"
@@ -156,12 +157,9 @@ def disk_error(folder: Path, error: Exception) -> StoreError:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         return None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}. Remove the output folder.") from error
+    content = read_json(path, StoreError)
     return content if isinstance(content, dict) else None
 
 

@@ -202,7 +202,7 @@ class _Export:
     def _card(self, how: str, picked: Sequence[Picked], ranking: Ranking | None) -> Card:
         opened, student = self.opened, self.student
         settings: dict[str, object] = {
-            "reward": opened.reward_name,
+            "reward": opened.reward and opened.reward_name,
             "layouts": [file.describe() for file in opened.source.files],
             "skipped_rows": dict(opened.skipped),
         }

@@ -180,7 +180,7 @@ def _settings(opened: Opened, study: Study, planned: plan.StudentPlan) -> dict[s
         "responses": list(study.data.responses),
         "layouts": [file.describe() for file in opened.source.files],
         "limit": study.data.limit,
-        "reward": opened.reward_name,
+        "reward": opened.reward and opened.reward_name,
         "reading": study.reading.model_dump(),
         "skipped_rows": dict(opened.skipped),
         "cut_by_generator": {k: v for k, v in opened.choice.table.cut.items() if v},

@@ -5,7 +5,6 @@ because they are the prompts; responses are streamed from the store, in every pa
 """
 
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
@@ -20,6 +19,7 @@ from preceptor.data.schema import category_of
 from preceptor.data.table import drawn
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
+from preceptor.store.files import explained, replacing
 from preceptor.store.store import Store
 from preceptor.teachers.base import TeacherBackend, TeacherOptions, without_thoughts
 from preceptor.teachers.fake import FakeTeacher
@@ -188,19 +188,12 @@ def write_responses(source: GeneratedSource, path: Path) -> int:
     Raises:
         DataError: the file cannot be written.
     """
-    temporary = path.with_name(f"tmp-{uuid.uuid4().hex}")
     count = 0
-    try:
-        with temporary.open("xb") as file:
-            for response in source:
-                line = json.dumps(_row(response), ensure_ascii=False, default=str)
-                file.write(line.encode("utf-8", "replace") + b"\n")
-                count += 1
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"Cannot write '{path}': {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explained("write", path), replacing(path) as temporary, temporary.open("xb") as file:
+        for response in source:
+            line = json.dumps(_row(response), ensure_ascii=False, default=str)
+            file.write(line.encode("utf-8", "replace") + b"\n")
+            count += 1
     return count
 
 

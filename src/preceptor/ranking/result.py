@@ -106,7 +106,7 @@ class Ranking:
     def reward_source(self) -> str | None:
         """Where the rewards came from, in words; None where there were none or nothing says it."""
         source = self.settings.get("reward")
-        return None if source in (None, "none") else str(source)
+        return None if source is None else str(source)
 
     def verdict(self) -> str:
         """Return which teacher is best and how sure that is, in one or two sentences.

@@ -5,7 +5,7 @@ exactly through the ranking, and a difference along it is never chance of the dr
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from preceptor.ranking.rank import (
     resampled,
     transformed,
 )
-from preceptor.report.data import BetaSweep
 
 GRID = (
     *(step / 4 for step in range(13)),
@@ -37,6 +36,21 @@ SHARES = (2, 4, 8)
 
 FEWEST = 10
 """With fewer instructions than this a winner says nothing, so they are not tried."""
+
+
+@dataclass(frozen=True)
+class BetaSweep:
+    """CAR's answer as beta grows: the same draws at every beta.
+
+    `values`, `low`, `high` (95% interval), `p_best` and `ranks` (1 is best) have shape (betas, teachers).
+    """
+
+    betas: tuple[float, ...]
+    values: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    p_best: NDArray[np.float64]
+    ranks: NDArray[np.float64]
 
 
 def beta_sweep(

@@ -13,24 +13,10 @@ from numpy.typing import NDArray
 
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.sensitivity import BetaSweep
 from preceptor.types import Estimate
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class BetaSweep:
-    """CAR's answer as beta grows: the same draws at every beta.
-
-    `values`, `low`, `high` (95% interval), `p_best` and `ranks` (1 is best) have shape (betas, teachers).
-    """
-
-    betas: tuple[float, ...]
-    values: Array
-    low: Array
-    high: Array
-    p_best: Array
-    ranks: Array
 
 
 @dataclass(frozen=True)

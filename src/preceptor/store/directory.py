@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from preceptor.errors import StoreError
-from preceptor.store.identity import write_atomically
+from preceptor.store.files import TEMPORARY, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 _ABANDONED_SECONDS = 3600
@@ -85,7 +85,7 @@ class Folder:
         for name in self.names() if self.local else []:
             path = Path(self.path, name)
             with self.explained("delete", name), suppress(FileNotFoundError):
-                if name.startswith("tmp-") and path.stat().st_mtime < oldest:
+                if name.startswith(TEMPORARY) and path.stat().st_mtime < oldest:
                     path.unlink()
 
 

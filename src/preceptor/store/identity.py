@@ -5,14 +5,12 @@ and time of change in a small JSON file of the user's cache folder; the memory i
 a lost, damaged or outdated entry only means that the file is hashed again.
 """
 
-import errno
 import hashlib
 import json
 import logging
 import math
 import os
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from pathlib import Path
 import platformdirs
 
 from preceptor.errors import ModelError, StoreError
+from preceptor.store.files import write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -140,45 +139,6 @@ def folder_digest(folder: str | Path, patterns: Sequence[str]) -> str:
         raw = name.encode("utf-8", "surrogateescape")
         state.update(len(raw).to_bytes(8, "little") + raw + bytes.fromhex(file_digest(match)))
     return state.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Make the file appear whole or not at all, in place of any other, durable when this returns.
-
-    Missing folders are made. A killed writer may leave a `tmp-*` file beside it.
-
-    Raises:
-        OSError: the disk refuses; nothing is left behind.
-    """
-    folder = path.parent
-    created = [parent for parent in path.parents if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"tmp-{uuid.uuid4().hex}"
-    try:
-        with temporary.open("xb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    for parent in (folder, *(made.parent for made in created)):
-        _sync_folder(parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # mounts that cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _first_names(folder: Path) -> list[str]:

@@ -5,7 +5,6 @@ is read with them and its order is checked; from then on they are known by instr
 part of the package (CC BY-NC 4.0): give them, or they are fetched from the benchmark's data set.
 """
 
-import csv
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +16,7 @@ from preceptor.benchmarks.alpaca_eval.length_control import Calibration
 from preceptor.benchmarks.alpaca_eval.score import INSTRUCTIONS
 from preceptor.benchmarks.judgement_rows import Row, read_rows, text_of
 from preceptor.errors import DataError
+from preceptor.store.files import read_csv
 
 Array = NDArray[np.float64]
 
@@ -106,17 +106,14 @@ def _check_order(texts: Sequence[str]) -> None:
 
 def _gamed_table(path: Path) -> Array:
     """Return the columns index, preference, length difference and difficulty, shape (rows, 4)."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Cannot read '{path}': {error}.") from error
+    (_, headings), *lines = [*read_csv(path)] or [(0, [])]
+    rows = [dict(zip(headings, cells, strict=False)) for _, cells in lines]
     missing = [name for name in _COLUMNS if not rows or name not in rows[0]]
     if missing:
         raise DataError(f"'{path}' has no column {', '.join(missing)}: expected df_gamed.csv.")
     try:
         table = np.array([[float(row[name]) for name in _COLUMNS] for row in rows])
-    except (TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise DataError(f"'{path}' holds what is no number: {error}.") from error
     bad = ~np.isfinite(table).all(axis=1) | (table[:, 1] < 0) | (table[:, 1] > 1)
     if bad.any() or not np.array_equal(table[:, 0], np.floor(table[:, 0])):

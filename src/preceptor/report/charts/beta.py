@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.ranking.sensitivity import BetaSweep
 from preceptor.report.charts.labels import LINE, spread_out
 from preceptor.report.charts.parts import (
     Chart,
@@ -26,7 +27,7 @@ from preceptor.report.charts.parts import (
     whole_spec,
 )
 from preceptor.report.charts.risk import chosen_beta
-from preceptor.report.data import Array, BetaSweep, Evidence
+from preceptor.report.data import Array, Evidence
 
 LEAST_HEIGHT = 300
 CERTAIN = 0.01

@@ -1,0 +1,162 @@
+"""Whole files: read with one wording of errors, written so that they appear whole or not at all.
+
+A writer fills a temporary file (`tmp-*`) beside the target, makes it durable, and renames it. Nothing here
+knows what the files are for.
+"""
+
+import csv
+import errno
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from preceptor.errors import DataError, PreceptorError
+
+TEMPORARY = "tmp-"
+"""How the names of files begin that a killed writer may leave."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path; what was written there takes the place of `path` when the block ends.
+
+    Missing folders are made. It is durable when the block has ended, and gone if the block fails.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    folder = path.parent
+    created = [parent for parent in path.parents if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    for parent in (folder, *(made.parent for made in created)):
+        _sync_folder(parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Make the file appear whole or not at all, in place of any other, durable when this returns.
+
+    Raises:
+        OSError: the disk refuses; nothing is left behind.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def explained(action: str, path: object, error: type[PreceptorError] = DataError) -> Iterator[None]:
+    """Turn what the disk or a decoder raises into an error that names the file."""
+    try:
+        yield
+    except UnicodeDecodeError as cause:
+        raise error(f"Cannot {action} '{path}': it is not UTF-8 text.") from cause
+    except OSError as cause:
+        raise error(f"Cannot {action} '{path}': {cause.strerror or cause}.") from cause
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a user's file as UTF-8; what is no file, such as a device, is written to as it is.
+
+    A half of a surrogate pair, which UTF-8 has not, becomes its escape, as JSON spells it.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    with explained("write", path):
+        target = Path(path).resolve()
+        if not target.parent.is_dir():  # more likely misspelt than wished for
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+        else:
+            write_atomically(target, data)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write `json_text`; DataError where the file cannot be written."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Return the value as indented JSON; ValueError for a number that is not finite."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def lines_text(rows: Iterable[Mapping[str, object]]) -> str:
+    """Return rows as JSON, one object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> str:
+    """Return rows as CSV, None as nothing; the columns are those of all rows in order of appearance."""
+    names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def read_text(path: str | Path, error: type[PreceptorError] = DataError) -> str:
+    """Return a file's UTF-8 text, without a byte order mark.
+
+    Raises:
+        error: it cannot be read or is not UTF-8.
+    """
+    with explained("read", path, error):
+        return Path(path).read_text(encoding="utf-8-sig")
+
+
+def read_json(path: str | Path, error: type[PreceptorError] = DataError) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        error: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(read_text(path, error))
+    except (ValueError, RecursionError) as cause:
+        raise error(f"'{path}' is not JSON: {cause!s:.100}.") from cause
+
+
+def read_csv(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line and the cells of each row that is not empty, headings first.
+
+    Raises:
+        DataError: the file cannot be read or is not CSV.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+    except csv.Error as cause:
+        raise DataError(f"'{path}' is not CSV: line {reader.line_num}: {cause}.") from cause
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as cause:
+        if cause.errno not in (errno.EINVAL, errno.ENOTSUP):  # mounts that cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
