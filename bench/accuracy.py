@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Student
 from preceptor.engines.base import RANK_LIMIT, TokenizedPair
 from preceptor.engines.models import load_model
-from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
-from preceptor.scorers.likelihood import StudentModel, StudentOptions
+from preceptor.engines.packed.likelihood import TransformersLikelihood
+from preceptor.scorers.likelihood import StudentModel
 from preceptor.types import Instruction
 
 BUDGETS = (64, 1024, 8192)
@@ -122,7 +124,7 @@ def engine_measures(
     model: Any, pairs: Sequence[TokenizedPair], context: int, *, budget: int, order: Sequence[int]
 ) -> Measures:
     """Return the engine's measures of the pairs, which it is given in this order."""
-    engine = TransformersLikelihood(model, EngineOptions(token_budget=budget, keep_tokens=True))
+    engine = TransformersLikelihood(model, Runtime(token_budget=budget, keep_tokens=True))
     if not engine.packed:
         raise SystemExit(f"{type(model).__name__} is not packed: there is nothing to measure here")
     passes = []
@@ -162,7 +164,7 @@ def compare(
     folder: str, texts: Sequence[tuple[str, str]], *, rows: int, max_length: int
 ) -> dict[str, object]:
     """Return everything measured for one model."""
-    student = StudentModel(StudentOptions(folder, max_length=max_length))
+    student = StudentModel(Student(model=folder, max_length=max_length))
     pairs, context = encode(student, texts, rows), student.encoder.context
     model = load_model(student.located, dtype="float32", device="cpu")
     begun = time.perf_counter()

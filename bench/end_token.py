@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora, Recipe
+from preceptor.config.runtime import Runtime
 from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import ChatRequest, Completion
 from preceptor.engines.generation import TransformersChat

@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion
-from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import OpenAIChat
 from preceptor.types import Message
 
 FAULTS = ("500", "429", "429 with pause", "dropped", "truncated", "hang")
@@ -136,7 +137,7 @@ def measure(given: argparse.Namespace, share: float) -> dict[str, object]:
 def asked(given: argparse.Namespace, url: str) -> dict[str, object]:
     """Ask everything; return what came of it."""
     endpoint = Endpoint(
-        url, None, given.concurrency, timeout_s=given.timeout, patience_s=given.patience
+        url=url, concurrency=given.concurrency, timeout_s=given.timeout, patience_s=given.patience
     )
     seen = np.zeros(given.requests, dtype=np.int64)
     failures: Counter[str] = Counter()

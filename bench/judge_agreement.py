@@ -39,9 +39,10 @@ from preceptor.benchmarks.pairwise import (
     served_model,
 )
 from preceptor.benchmarks.reward_judge import RewardJudge
-from preceptor.engines.chat.client import Endpoint
-from preceptor.scorers.judge import LocalModel
-from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
+from preceptor.config.finetune import ChatJudge
+from preceptor.config.rewards import ModelReward
+from preceptor.config.runtime import Endpoint, Runtime
+from preceptor.scorers.reward_model import RewardModel
 from preceptor.store.store import Store
 
 
@@ -114,11 +115,12 @@ def parsed() -> argparse.Namespace:
 
 def judge_of(given: argparse.Namespace) -> PairJudge:
     if given.reward_model:
-        options = RewardModelOptions(given.reward_model, dtype=given.dtype)
+        options = ModelReward(model=given.reward_model, dtype=given.dtype)
         return RewardJudge(RewardModel(options, device=given.device))
     if given.judge_url:
-        return ChoiceJudge(served_model(given.judge, Endpoint(given.judge_url)))
-    return ChoiceJudge(local_model(given.judge, LocalModel(dtype=given.dtype, device=given.device)))
+        return ChoiceJudge(served_model(given.judge, Endpoint(url=given.judge_url)))
+    judge = ChatJudge(model=given.judge, dtype=given.dtype)
+    return ChoiceJudge(local_model(judge, Runtime(device=given.device)))
 
 
 def read_zoo(data: Path) -> tuple[dict[str, dict[str, tuple[str, float]]], dict[str, str]]:

@@ -29,8 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.engines.chat.client import Endpoint
-from preceptor.scorers.judge import Judge, JudgeOptions
+from preceptor.config.rewards import JudgeReward
+from preceptor.config.runtime import Endpoint
+from preceptor.scorers.judge import Judge
 from preceptor.store.store import Store
 from preceptor.types import Instruction, Response
 
@@ -256,9 +257,9 @@ def judged(
 def judge_at(url: str, given: argparse.Namespace) -> Judge:
     """Return the judge; where it is served is no part of its identity."""
     endpoint = Endpoint(
-        url, api_key_env="PRECEPTOR_BENCH_KEY", concurrency=2, timeout_s=given.timeout
+        url=url, api_key_env="PRECEPTOR_BENCH_KEY", concurrency=2, timeout_s=given.timeout
     )
-    return Judge(JudgeOptions(Path(given.gguf).name, scale=(1, given.highest)), endpoint)
+    return Judge(JudgeReward(model=Path(given.gguf).name, scale=(1, given.highest)), endpoint)
 
 
 def compared(

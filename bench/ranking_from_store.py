@@ -17,8 +17,9 @@ from typing import TextIO
 
 import numpy as np
 
+from preceptor.config.study import Student
 from preceptor.scorers.length import LengthScorer
-from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel, StudentOptions
+from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.store.store import ScorePartition, Store
 from preceptor.types import Instruction, Score, response_key
 
@@ -87,7 +88,7 @@ def write_part(
 
 def prepare(folder: Path, teachers: int, instructions: int) -> None:
     save_student(folder / "tiny")
-    student = StudentModel(StudentOptions(str(folder / "tiny")))
+    student = StudentModel(Student(model=str(folder / "tiny")))
     store = Store(folder / "store")
     partitions = (
         store.scores(LengthScorer().identity()),

@@ -33,10 +33,11 @@ from typing import Any, NamedTuple
 import torch
 
 import turns
+from preceptor.config.runtime import Runtime
 from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
-from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.templates import Encoder, choose_template
 from preceptor.errors import PreceptorError
 
@@ -207,7 +208,7 @@ def build(name: str, located: LocatedModel, model: Any, given: argparse.Namespac
         return lambda pairs: padded(model, pairs, size=1)
     if name == "lm_eval":
         return lm_eval(located, model)
-    engine = TransformersLikelihood(model, EngineOptions(token_budget=given.token_budget))
+    engine = TransformersLikelihood(model, Runtime(token_budget=given.token_budget))
     return lambda pairs: ours(engine, pairs)
 
 

@@ -21,7 +21,7 @@ import torch
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import load_model, locate
 from preceptor.engines.packed.attention import NAME
-from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.errors import PreceptorError
 from speed import SHAPES, Work, necessary, options, ours, padded, read_pairs
 
@@ -138,7 +138,7 @@ def random_model(shape: str, dtype: str) -> Any:
 
 def engine(model: Any) -> Contender:
     """Return the engine, packed as it comes."""
-    found = TransformersLikelihood(model, EngineOptions())
+    found = TransformersLikelihood(model)
     return lambda pairs: ours(found, pairs)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor import api
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.load import open_data
 from preceptor.pipeline.rank import Outcome, outcomes

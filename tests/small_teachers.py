@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from chat_server import Told as Server
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import source_of

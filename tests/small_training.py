@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import Recipe
+from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel, locate
 from preceptor.finetuning.dataset import Conversations, conversations_of
 from preceptor.finetuning.finetune import Tuned, tune

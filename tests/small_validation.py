@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.score import Amount, Silent
 from preceptor.validation.result import ValidationResult

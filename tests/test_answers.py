@@ -2,7 +2,7 @@
 
 import pytest
 
-from preceptor.data.layouts import ReadOptions, settle
+from preceptor.config.data import ReadOptions, settle
 from preceptor.types import Message
 
 SYSTEM = "Be brief."

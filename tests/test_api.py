@@ -6,8 +6,8 @@ import pytest
 
 import preceptor
 from preceptor import api
-from preceptor.config.base import Runtime
-from preceptor.data.layouts import ReadOptions
+from preceptor.config.data import ReadOptions
+from preceptor.config.runtime import Runtime
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward
 from small_study import ranked, write_rows, write_teachers
@@ -87,7 +87,7 @@ def test_the_options_of_a_script_are_those_of_the_command_line():
 
     command = {parameter.name for parameter in cli.commands["rank"].params}
     outputs = {"json_path", "csv_path", "html_path"}
-    columns = {name for name in command if name in ReadOptions.__dataclass_fields__}
+    columns = {name for name in command if name in ReadOptions.model_fields}
     given = {"responses", "students", "reward_column", "reward_models"}
     scripted = {*given, *api.RankOptions.__annotations__}
     assert command - outputs - columns == scripted - {"columns"}

@@ -17,7 +17,8 @@ from preceptor.benchmarks.pairwise import ChoiceJudge, local_model, served_model
 from preceptor.benchmarks.questions import QuestionSet
 from preceptor.benchmarks.verdict_files import file_name, write_answers, write_verdicts
 from preceptor.benchmarks.verdicts import observed_ranking
-from preceptor.engines.chat.client import Endpoint
+from preceptor.config.finetune import ChatJudge
+from preceptor.config.runtime import Endpoint
 from preceptor.errors import StudyError
 from preceptor.store.store import Store
 from test_pairwise import prefers
@@ -44,7 +45,7 @@ def answers_of(model: str, count: int = PROMPTS) -> Answers:
 
 
 def endpoint(told: Told) -> Endpoint:
-    return Endpoint(told.url, timeout_s=5.0, patience_s=0.5, concurrency=1)
+    return Endpoint(url=told.url, timeout_s=5.0, patience_s=0.5, concurrency=1)
 
 
 def game_judge(told: Told) -> GameJudge:
@@ -125,7 +126,7 @@ def test_a_game_that_failed_is_asked_again_alone(tmp_path):
 
 def test_a_model_run_here_cannot_write_judgements(model_folder):
     with pytest.raises(StudyError, match="Judge Arena-Hard by choice"):
-        GameJudge(local_model(str(model_folder)))
+        GameJudge(local_model(ChatJudge(model=str(model_folder))))
 
 
 def test_by_choice_each_game_is_won_by_its_probability_and_the_judge_says_so(tmp_path):

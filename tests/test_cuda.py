@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.attention import PackContext, PromptMemory, packed_attention, running
 from preceptor.engines.packed.cuda.varlen import usable
 from preceptor.engines.packed.head import Head, _CompiledFold, _device_fold, _Fold, _sums_in_full
-from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.packed.packing import Pack, plan
 from preceptor.engines.packed.reward import TransformersReward
 from small_pairs import PACKED, PLAIN, by_response, random_ids
@@ -41,7 +42,7 @@ PAIRS = some_pairs()
 def on_cuda(
     model: Any, dtype: torch.dtype = torch.float32, **options: Any
 ) -> TransformersLikelihood:
-    return TransformersLikelihood(model.to("cuda", dtype), EngineOptions(**options))
+    return TransformersLikelihood(model.to("cuda", dtype), Runtime(**options))
 
 
 @pytest.mark.parametrize("name", NAMES)

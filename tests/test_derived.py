@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from chat_server import Handler, Told, answer, serving
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.load import Opened, open_data

@@ -7,7 +7,8 @@ import pytest
 
 from preceptor.benchmarks.arena_hard.judge import GameJudge
 from preceptor.benchmarks.pairwise import ChoiceJudge
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.errors import DataError, ModelError, StudyError
 from preceptor.types import Instruction, Message
 from preceptor.validation.questions import EvaluationSet, evaluation_set_of, judge_of, same_text

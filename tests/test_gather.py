@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preceptor.config.data import ReadOptions
 from preceptor.data import gather as module
 from preceptor.data.gather import Gathered, gather
-from preceptor.data.layouts import ReadOptions
 from preceptor.data.responses import ResponseSource
 from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError

@@ -8,7 +8,6 @@ from preceptor.config.base import checked
 from preceptor.config.study import Study
 from preceptor.config.teachers import Derived, Teacher
 from preceptor.errors import StudyError
-from preceptor.teachers.base import Sampling
 
 
 def teacher(**fields: Any) -> Teacher:
@@ -31,8 +30,8 @@ def labels(table: Teacher) -> list[str]:
 def test_a_teacher_is_greedy_with_one_response_unless_told_otherwise():
     # Xu et al. 2025, section 3.2: greedy decoding, at most 2,048 tokens.
     (point,) = teacher().points()
-    assert point.sampling == Sampling(temperature=0.0, top_p=1.0, max_tokens=2048, samples=1)
-    assert point.sampling.described() == "greedy"
+    assert (point.temperature, point.top_p, point.max_tokens, point.samples) == (0.0, 1.0, 2048, 1)
+    assert point.described() == "greedy"
     assert point.engine == "transformers"
 
 
@@ -44,7 +43,7 @@ def test_a_grid_is_one_teacher_for_each_point_labelled_by_what_varies():
         "one T=0.8 p=0.5",
         "one T=0.8 p=0.95",
     ]
-    settings = [(p.sampling.temperature, p.sampling.top_p) for p in grid.points()]
+    settings = [(p.temperature, p.top_p) for p in grid.points()]
     assert settings == [(0.3, 0.5), (0.3, 0.95), (0.8, 0.5), (0.8, 0.95)]
     assert labels(teacher(label="one", temperature=[0.3, 1], top_p=0.5)) == ["one T=0.3", "one T=1"]
     assert labels(teacher(label="one", temperature=0.7, top_p=[0.5, 1])) == ["one p=0.5", "one p=1"]

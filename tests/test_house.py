@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import preceptor
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 
 ROOT = Path(__file__).parents[1]

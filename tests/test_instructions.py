@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.config.data import ReadOptions
 from preceptor.data.formats import Problem
-from preceptor.data.layouts import ReadOptions
 from preceptor.data.responses import ResponseSource
 from preceptor.errors import DataError
 

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 import chat_server as chat
 from chat_server import Told, answer, ranked, refuse, serving
+from preceptor.config.base import checked
+from preceptor.config.rewards import DEFAULT_RUBRIC, JudgeReward
+from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import Alternative, ChatRequest, Completion, Failure, Position
-from preceptor.engines.chat.client import Endpoint
 from preceptor.errors import ModelError, StudyError
-from preceptor.scorers.judge import Judge, JudgeOptions, LocalJudge, LocalModel
+from preceptor.scorers.judge import Judge, LocalJudge
 from preceptor.scorers.judge_answer import NO_SCORE, Reading, read_answer
-from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC, judge_prompt
+from preceptor.scorers.judge_prompt import judge_prompt
 from preceptor.store.store import Store
 from preceptor.types import Instruction, Message, Response, Score
 
@@ -37,7 +39,7 @@ def responses(*texts: str) -> list[Response]:
     return [Response("t", Instruction.from_text(f"q{i}"), text) for i, text in enumerate(texts)]
 
 
-def judge_at(told: Told, *, options: JudgeOptions | None = None, **endpoint: Any) -> Judge:
+def judge_at(told: Told, *, options: JudgeReward | None = None, **endpoint: Any) -> Judge:
     chosen = {
         "api_key_env": "JUDGE_KEY",
         "timeout_s": 5.0,
@@ -45,7 +47,7 @@ def judge_at(told: Told, *, options: JudgeOptions | None = None, **endpoint: Any
         "concurrency": 1,
         **endpoint,
     }
-    return Judge(options or JudgeOptions("served"), Endpoint(told.url, **chosen))
+    return Judge(options or JudgeReward(model="served"), Endpoint(url=told.url, **chosen))
 
 
 def scores_of(judge: Judge, asked: list[Response]) -> list[Score]:
@@ -328,9 +330,10 @@ def test_what_was_scored_is_out_before_the_rest_is_asked():
 
 
 def test_where_and_how_fast_it_is_served_is_no_part_of_the_identity():
-    one = Judge(JudgeOptions("m"), Endpoint("http://127.0.0.1:1/v1"))
+    one = Judge(JudgeReward(model="m"), Endpoint(url="http://127.0.0.1:1/v1"))
     other = Judge(
-        JudgeOptions("m"), Endpoint("http://u:p@127.0.0.1:2/?k=secretsecret", None, 3, 9, 9)
+        JudgeReward(model="m"),
+        Endpoint(url="http://u:p@127.0.0.1:2/?k=secretsecret", concurrency=3, timeout_s=9),
     )
     assert one.identity() == other.identity()
     assert "127.0.0.1" not in one.identity().canonical
@@ -349,9 +352,9 @@ def test_where_and_how_fast_it_is_served_is_no_part_of_the_identity():
     ],
 )
 def test_everything_that_bears_on_a_score_is_in_the_identity(change: dict[str, Any]):
-    endpoint = Endpoint("http://127.0.0.1:1/v1")
-    changed = JudgeOptions(**{"model": "m", **change})
-    assert Judge(changed, endpoint).identity() != Judge(JudgeOptions("m"), endpoint).identity()
+    endpoint = Endpoint(url="http://127.0.0.1:1/v1")
+    changed = JudgeReward(**{"model": "m", **change})
+    assert Judge(changed, endpoint).identity() != Judge(JudgeReward(model="m"), endpoint).identity()
 
 
 def test_the_words_of_the_prompt_change_only_with_its_version():
@@ -371,18 +374,21 @@ def test_the_words_of_the_prompt_change_only_with_its_version():
 @pytest.mark.parametrize("scale", [(1, 11), (5, 5), (-1, 3), (9, 2)])
 def test_a_scale_that_cannot_be_read_is_refused(scale: tuple[int, int]):
     with pytest.raises(StudyError, match="within 0 to 10"):
-        JudgeOptions("m", scale=scale)
+        checked(JudgeReward, {"model": "m", "scale": scale}, where="judge")
 
 
 def test_an_empty_rubric_is_refused():
     with pytest.raises(StudyError, match="rubric is empty"):
-        JudgeOptions("m", rubric=" \n")
+        checked(JudgeReward, {"model": "m", "rubric": " \n"}, where="judge")
 
 
 @pytest.fixture(scope="module")
 def local(model_folder: Path) -> LocalJudge:
-    options = JudgeOptions(str(model_folder), rubric="Good or bad?")  # its context is 512 tokens
-    return LocalJudge(options, LocalModel(template="plain"))
+    return LocalJudge(
+        JudgeReward(
+            model=str(model_folder), rubric="Good or bad?", template="plain", max_length=8192
+        )
+    )  # its context is 512 tokens
 
 
 @pytest.fixture(scope="module")
@@ -436,8 +442,15 @@ def test_a_local_judge_scores_or_notes_every_response(local: LocalJudge):
 def test_a_local_judge_whose_likeliest_token_is_a_number_gives_the_expectation(model_folder: Path):
     import torch
 
-    options = JudgeOptions(str(model_folder), rubric="Good or bad?", scale=(1, 3))
-    judge = LocalJudge(options, LocalModel(template="plain"))
+    judge = LocalJudge(
+        JudgeReward(
+            model=str(model_folder),
+            rubric="Good or bad?",
+            scale=(1, 3),
+            template="plain",
+            max_length=8192,
+        )
+    )
     row = responses("The sea is wide.")[0]
     engine: Any = judge.chat
     prompt = engine.encoder.encode(
@@ -469,11 +482,11 @@ def test_a_local_judges_identity_is_its_content_and_not_its_place(
     import shutil
 
     copy = tmp_path / "elsewhere"
-    shutil.copytree(local.options.model, copy)
-    options = JudgeOptions(str(copy), rubric="Good or bad?")
-    moved = LocalJudge(options, LocalModel(template="plain", device="cuda"))
+    shutil.copytree(local.table.model, copy)
+    table = local.table.model_copy(update={"model": str(copy), "dtype": "float32"})
+    moved = LocalJudge(table, Runtime(device="cuda"))
     assert moved.identity() == local.identity()
-    other = LocalJudge(options, LocalModel(template="chatml"))
+    other = LocalJudge(table.model_copy(update={"template": "chatml"}))
     assert other.identity() != local.identity()
     assert json.loads(local.identity().canonical)["engine"] == "transformers"
 

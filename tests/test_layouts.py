@@ -1,11 +1,11 @@
 """Golden rows of each layout, and what becomes of values that do not fit."""
 
 import math
-from dataclasses import fields
 
 import pytest
 
-from preceptor.data.layouts import LAYOUTS, ReadOptions, settle
+from preceptor.config.data import ReadOptions
+from preceptor.data.layouts import LAYOUTS, settle
 from preceptor.errors import DataError
 from preceptor.types import Instruction, Message
 
@@ -440,8 +440,10 @@ def test_a_reference_of_another_shape_is_reported_and_left_out():
     assert "'key'" in problems[0]
 
 
-def test_every_option_has_a_help_text():
-    assert all(field.metadata["help"].endswith(".") for field in fields(ReadOptions))
+def test_every_option_has_a_help_text_and_that_of_the_layout_names_all():
+    texts = {name: str(field.description) for name, field in ReadOptions.model_fields.items()}
+    assert all(text.endswith(".") for text in texts.values())
+    assert texts["layout"].endswith(f"auto, {', '.join(LAYOUTS)}.")
 
 
 def test_top_columns_are_all_that_the_reading_looks_at():

@@ -18,12 +18,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Student
 from preceptor.engines.models import load_tokenizer, locate
 from preceptor.scorers.likelihood import (
     Conditioning,
     LikelihoodScorer,
     StudentModel,
-    StudentOptions,
     instruction_following_difficulty,
 )
 from preceptor.types import Instruction, Response, Score
@@ -40,8 +41,9 @@ RESPONSES = [
 ]
 
 
-def student_of(folder: Path, **options: Any) -> StudentModel:
-    return StudentModel(StudentOptions(str(folder), **{"template": "gemma", **options}))
+def student_of(folder: Path, *, include_end_of_turn: bool = False, **options: Any) -> StudentModel:
+    student = Student(model=str(folder), **{"template": "gemma", **options})
+    return StudentModel(student, include_end_of_turn=include_end_of_turn)
 
 
 def score(scorer: LikelihoodScorer, responses: Sequence[Response]) -> list[Score]:
@@ -152,8 +154,8 @@ def test_the_same_text_after_another_prompt_has_another_key_and_number(model_fol
 
 
 def test_single_tokens_are_kept_on_request(model_folder: Path) -> None:
-    options = StudentOptions(str(model_folder), template="gemma")
-    scores = score(LikelihoodScorer(StudentModel(options, keep_tokens=True)), RESPONSES)
+    options = Student(model=str(model_folder), template="gemma")
+    scores = score(LikelihoodScorer(StudentModel(options, Runtime(keep_tokens=True))), RESPONSES)
     for one in scores:
         nll, ranks = one.values["token_nll"], one.values["token_rank"]
         assert isinstance(nll, Sequence)
@@ -263,15 +265,18 @@ def test_where_and_in_what_batches_it_runs_stays_out_of_the_identity(
     model_folder: Path, tmp_path: Path
 ) -> None:
     moved = shutil.copytree(model_folder, tmp_path / "moved")
-    options = StudentOptions(str(moved), template="gemma")
-    student = StudentModel(options, device="cuda", token_budget=7, keep_tokens=True)
-    assert LikelihoodScorer(student).identity().digest == identity_of(model_folder)
+    student = Student(model=str(moved), template="gemma", dtype="float32")
+    runtime = Runtime(device="cuda", token_budget=7, keep_tokens=True)
+    assert LikelihoodScorer(StudentModel(student, runtime)).identity().digest == identity_of(
+        model_folder
+    )
 
 
 def test_an_identity_is_known_without_loading_a_model_library(model_folder: Path) -> None:
     code = (
         "import sys; from preceptor.scorers.likelihood import *; "
-        f"print(LikelihoodScorer(StudentModel(StudentOptions({str(model_folder)!r}, "
+        "from preceptor.config.study import Student; "
+        f"print(LikelihoodScorer(StudentModel(Student(model={str(model_folder)!r}, "
         "template='gemma'))).identity().digest); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -11,11 +11,14 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 import chat_server as chat
 from chat_server import Told, answer, completion, refuse, reply, serving
+from preceptor.config.base import checked
+from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.wire import (
     DETAIL_LIMIT,
     Secrets,
@@ -34,7 +37,7 @@ def request(text: str = "hello", **options: Any) -> ChatRequest:
 
 def client(told: Told, **options: Any) -> OpenAIChat:
     chosen = {"timeout_s": 5.0, "patience_s": 8.0, **options}
-    return OpenAIChat(Endpoint(told.url, **{"api_key_env": "SOME_KEY", **chosen}), "some-model")
+    return OpenAIChat(Endpoint(url=told.url, **{"api_key_env": "SOME_KEY", **chosen}), "some-model")
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +189,7 @@ def test_where_nobody_listens_the_failure_says_so():
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", patience_s=0.2)
+    endpoint = Endpoint(url=f"http://127.0.0.1:{port}/v1", patience_s=0.2)
     outcome = OpenAIChat(endpoint, "m").complete(request())
     assert isinstance(outcome, Failure)
     assert outcome.kind == "unreachable"
@@ -313,7 +316,7 @@ def test_user_and_query_of_an_address_are_used_and_never_shown():
     secret, token = "hunter2hunter2", "deadbeefdeadbeef"
     url = f"http://someone:{secret}@127.0.0.1:%d/v1?token={token}"
     with serving(otherwise=chat.echo_headers(400)) as told:
-        endpoint = Endpoint(url % told.port, "SOME_KEY", patience_s=1)
+        endpoint = Endpoint(url=url % told.port, api_key_env="SOME_KEY", patience_s=1)
         asking = OpenAIChat(endpoint, "m")
         outcome = asking.complete(request())
     assert told.paths == [f"/v1/chat/completions?token={token}"]
@@ -327,21 +330,21 @@ def test_user_and_query_of_an_address_are_used_and_never_shown():
 
 def test_a_remote_endpoint_needs_its_key_and_says_which():
     with pytest.raises(ModelError, match="MY_KEY is not set"):
-        OpenAIChat(Endpoint("https://example.org/v1?sig=123456", api_key_env="MY_KEY"), "m")
-    OpenAIChat(Endpoint("https://example.org/v1", api_key_env=None), "m")
+        OpenAIChat(Endpoint(url="https://example.org/v1?sig=123456", api_key_env="MY_KEY"), "m")
+    OpenAIChat(Endpoint(url="https://example.org/v1", api_key_env=None), "m")
 
 
 def test_a_key_that_fits_no_header_is_not_quoted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SOME_KEY", "sk-line\nbreak")
     with pytest.raises(ModelError, match="SOME_KEY") as raised:
-        OpenAIChat(Endpoint("http://127.0.0.1:1/v1", "SOME_KEY"), "m")
+        OpenAIChat(Endpoint(url="http://127.0.0.1:1/v1", api_key_env="SOME_KEY"), "m")
     assert "sk-line" not in str(raised.value)
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:80", "ftp://x/", "http://", "http://a:b/v1"])
 def test_an_address_that_is_none_is_refused(url: str):
     with pytest.raises(ModelError, match="no endpoint"):
-        OpenAIChat(Endpoint(url), "m")
+        OpenAIChat(Endpoint(url=url), "m")
 
 
 @pytest.mark.parametrize(
@@ -390,8 +393,12 @@ def test_a_text_that_is_no_unicode_is_asked_all_the_same():
     "odd", [{"concurrency": 0}, {"timeout_s": 0}, {"patience_s": -1}, {"timeout_s": float("nan")}]
 )
 def test_limits_that_would_ask_nothing_are_refused(odd: dict[str, Any]):
-    with pytest.raises(StudyError, match="at least one request at once"):
-        Endpoint("http://someone:hunter2@127.0.0.1:1/v1", **odd)
+    url = "http://someone:hunter2@127.0.0.1:1/v1"
+    with pytest.raises(StudyError, match=next(iter(odd))) as refused:
+        checked(Endpoint, {"url": url, **odd}, where="runtime.endpoints")
+    with pytest.raises(ValidationError) as raised:
+        Endpoint(url=url, **odd)
+    assert "hunter2" not in f"{refused.value} {raised.value}"
 
 
 def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch):
@@ -439,7 +446,7 @@ def test_a_key_that_goes_out_unencrypted_is_told_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SOME_KEY", KEY)
-    Secrets.of("http://elsewhere.example.org/v1", "SOME_KEY")
+    Secrets.of("http://elsewhere.example.org/v1", api_key_env="SOME_KEY")
     assert "unencrypted" in caplog.text and KEY not in caplog.text
 
 
@@ -449,9 +456,9 @@ def test_a_key_that_goes_out_unencrypted_is_told_of(
     + [{name: value} for name in ("price_in", "price_out") for value in (-0.1, float("nan"))],
 )
 def test_a_pace_or_a_price_that_is_none_is_refused(odd: dict[str, Any]):
-    with pytest.raises(StudyError, match=f"{next(iter(odd))}|requests per minute"):
-        Endpoint("http://127.0.0.1:1/v1", **odd)
+    with pytest.raises(StudyError, match=next(iter(odd))):
+        checked(Endpoint, {"url": "http://127.0.0.1:1/v1", **odd}, where="runtime.endpoints")
 
 
 def test_a_price_may_be_nothing():
-    assert Endpoint("http://127.0.0.1:1/v1", price_in=0, price_out=0.0).price_in == 0
+    assert Endpoint(url="http://127.0.0.1:1/v1", price_in=0, price_out=0.0).price_in == 0

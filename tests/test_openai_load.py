@@ -11,8 +11,9 @@ import pytest
 
 import chat_server as chat
 from chat_server import Told, answer, refuse, serving
+from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import OpenAIChat
 from preceptor.types import Message
 
 
@@ -22,7 +23,7 @@ def request(text: str = "hello", **options: Any) -> ChatRequest:
 
 def client(told: Told, **options: Any) -> OpenAIChat:
     return OpenAIChat(
-        Endpoint(told.url, **{"timeout_s": 5.0, "patience_s": 8.0, **options}), "some-model"
+        Endpoint(url=told.url, **{"timeout_s": 5.0, "patience_s": 8.0, **options}), "some-model"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from chat_server import serving
 from preceptor.api import plan
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.estimate import ASSUMED_TOKENS, GenerationEstimate
 from preceptor.types import Generation

@@ -24,9 +24,11 @@ from preceptor.benchmarks.pairwise import (
 )
 from preceptor.benchmarks.questions import QuestionSet
 from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
-from preceptor.engines.chat.client import Endpoint
+from preceptor.config.finetune import ChatJudge
+from preceptor.config.rewards import ModelReward
+from preceptor.config.runtime import Endpoint
 from preceptor.errors import ModelError, StudyError
-from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
+from preceptor.scorers.reward_model import RewardModel
 from preceptor.store.store import Store
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -69,7 +71,7 @@ def prefers(text: str, share: float) -> Any:
 
 
 def judge_at(told: Told, **options: Any) -> ChoiceJudge:
-    endpoint = Endpoint(told.url, timeout_s=5.0, patience_s=0.5, concurrency=1)
+    endpoint = Endpoint(url=told.url, timeout_s=5.0, patience_s=0.5, concurrency=1)
     return ChoiceJudge(served_model("served", endpoint), **options)
 
 
@@ -317,7 +319,7 @@ def test_a_judge_that_names_neither_label_is_refused_after_one_call(tmp_path):
 
 
 def test_the_identity_holds_the_whole_prompt_and_not_where_it_is_served():
-    here, there = Endpoint("http://127.0.0.1:1/v1"), Endpoint("http://127.0.0.1:2/v1")
+    here, there = Endpoint(url="http://127.0.0.1:1/v1"), Endpoint(url="http://127.0.0.1:2/v1")
     own = PairPrompt("own", "{instruction} {output_1} {output_2}")
     one = ChoiceJudge(served_model("served", here))
     assert one.identity() == ChoiceJudge(served_model("served", there)).identity()
@@ -335,7 +337,7 @@ def test_the_cost_is_known_before_anything_is_asked(tmp_path):
     store = Store(tmp_path)
     pairs = [Pair(f"q{place}", "one two three", "four") for place in range(4)]
     with serving(otherwise=prefers_first(0.6)) as told:
-        endpoint = Endpoint(told.url, price_in=10.0, price_out=30.0, concurrency=1)
+        endpoint = Endpoint(url=told.url, price_in=10.0, price_out=30.0, concurrency=1)
         judge = ChoiceJudge(served_model("served", endpoint))
         cost = judge.cost(pairs, store)
         assert told.requests == []
@@ -349,7 +351,8 @@ def test_the_cost_is_known_before_anything_is_asked(tmp_path):
 
 def test_a_model_run_here_gives_probabilities_in_both_orders(tmp_path, model_folder):
     judge = ChoiceJudge(
-        local_model(str(model_folder)), PairPrompt("s", "{instruction}{output_1}{output_2}")
+        local_model(ChatJudge(model=str(model_folder))),
+        PairPrompt("s", "{instruction}{output_1}{output_2}"),
     )
     store = Store(tmp_path)
     judged = judge_alpaca_eval([answers_of("m", 3)], questions(3), judge, store)
@@ -373,7 +376,7 @@ def reward_folder(tmp_path_factory, make_model, tokenizer) -> Path:
 
 
 def test_a_reward_model_judges_by_the_difference_of_its_rewards(tmp_path, reward_folder):
-    scorer = RewardModel(RewardModelOptions(str(reward_folder), template="gemma"))
+    scorer = RewardModel(ModelReward(model=str(reward_folder), template="gemma"))
     judge, store = RewardJudge(scorer), Store(tmp_path)
     there, back = judge.compare([Pair("q", "one", "two"), Pair("q", "two", "one")], store)
     assert there.share + back.share == pytest.approx(1)
@@ -386,7 +389,7 @@ def test_a_reward_model_judges_by_the_difference_of_its_rewards(tmp_path, reward
 
 
 def test_a_reward_model_may_not_judge_its_own_prediction(reward_folder):
-    scorer = RewardModel(RewardModelOptions(str(reward_folder), template="gemma"))
+    scorer = RewardModel(ModelReward(model=str(reward_folder), template="gemma"))
     with pytest.raises(StudyError, match="would agree with itself"):
         require_independent(RewardJudge(scorer), [scorer.identity()])
     with pytest.raises(StudyError, match="would agree with itself"):

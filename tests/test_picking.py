@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.export.writer import Example, Pair

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from preceptor import api
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
 from preceptor.config.rewards import ReferenceReward
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError
 from preceptor.pipeline import plan

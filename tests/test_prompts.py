@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.config.data import ReadOptions
 from preceptor.data.instructions import Prompt, PromptSource, write_prompts
-from preceptor.data.layouts import ReadOptions
 from preceptor.data.responses import ResponseSource
 from preceptor.errors import DataError, StudyError
 from preceptor.types import Instruction, Message

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from preceptor import api
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.config.toml import study_text
 from preceptor.errors import StudyError
 from preceptor.pipeline.rank import run

@@ -1,17 +1,20 @@
 """What a teacher is asked, what makes it another teacher, and what of its text is the response."""
 
-import dataclasses
-
 import pytest
 
-from preceptor.engines.chat.client import Endpoint
-from preceptor.teachers.base import Sampling, TeacherOptions, request_of, without_thoughts
+from preceptor.config.runtime import Endpoint
+from preceptor.config.teachers import TeacherPoint
+from preceptor.teachers.base import request_of, without_thoughts
 from preceptor.teachers.fake import FakeTeacher
 from preceptor.teachers.served import ServedTeacher
 from preceptor.types import Instruction, Message
 
 ASKED = Instruction.from_text("Why is the sky blue?")
-OPTIONS = TeacherOptions("sky", "sky-1", "openai", Sampling())
+TEACHER = TeacherPoint(label="sky", model="sky-1", engine="openai")
+
+
+def changed(**fields: object) -> TeacherPoint:
+    return TEACHER.model_copy(update=fields)
 
 
 @pytest.mark.parametrize(
@@ -39,23 +42,22 @@ def test_what_a_template_opened_and_nothing_closed_is_all_thought():
 def test_each_sample_has_a_seed_of_its_own_and_greedy_has_none():
     other = Instruction.from_text("Why is the sea blue?")
     seeds = [
-        request_of(dataclasses.replace(OPTIONS, sampling=warm), instruction, sample).seed
-        for warm in (Sampling(temperature=0.8, seed=seed) for seed in (0, 1))
+        request_of(changed(temperature=0.8, seed=seed), instruction, sample).seed
+        for seed in (0, 1)
         for instruction in (ASKED, other)
         for sample in range(3)
     ]
     assert len(set(seeds)) == len(seeds)
     assert all(seed is not None and 0 <= seed < 2**31 for seed in seeds)
-    warm = dataclasses.replace(OPTIONS, sampling=Sampling(temperature=0.8))
-    assert request_of(warm, ASKED, 0).seed == seeds[0]
-    assert request_of(OPTIONS, ASKED, 0).seed is None
+    assert request_of(changed(temperature=0.8), ASKED, 0).seed == seeds[0]
+    assert request_of(TEACHER, ASKED, 0).seed is None
 
 
 def test_a_system_text_goes_before_the_conversations_own():
-    options = dataclasses.replace(OPTIONS, system="Be brief.")
+    teacher = changed(system="Be brief.")
     own = Instruction((Message("system", "Be kind."), Message("user", "Hello")))
-    assert request_of(options, ASKED, 0).messages[0] == Message("system", "Be brief.")
-    assert request_of(options, own, 0).messages == (
+    assert request_of(teacher, ASKED, 0).messages[0] == Message("system", "Be brief.")
+    assert request_of(teacher, own, 0).messages == (
         Message("system", "Be brief.\n\nBe kind."),
         Message("user", "Hello"),
     )
@@ -63,25 +65,24 @@ def test_a_system_text_goes_before_the_conversations_own():
 
 def test_what_changes_no_text_makes_no_other_teacher():
     def served(url: str = "http://127.0.0.1:1/v1", **changes: object) -> str:
-        options = dataclasses.replace(OPTIONS, **changes)  # type: ignore[arg-type]
-        return ServedTeacher(options, Endpoint(url)).identity().digest
+        return ServedTeacher(changed(**changes), Endpoint(url=url)).identity().digest
 
     same = served()
     assert served(url="http://127.0.0.1:2/v1") == same
-    assert served(name="another label") == same
+    assert served(label="another label") == same
     assert served(thoughts="keep") == same
-    assert served(sampling=Sampling(samples=5, seed=3, top_p=0.5)) == same  # greedy knows neither
+    assert served(samples=5, seed=3, top_p=0.5) == same  # greedy knows neither
     for changes in (
         {"model": "sky-2"},
         {"system": "Be brief."},
         {"revision": "2024-06"},
-        {"sampling": Sampling(max_tokens=10)},
-        {"sampling": Sampling(stop=("\n",))},
-        {"sampling": Sampling(temperature=0.8)},
+        {"max_tokens": 10},
+        {"stop": ("\n",)},
+        {"temperature": 0.8},
     ):
         assert served(**changes) != same
-    warm = served(sampling=Sampling(temperature=0.8))
-    assert served(sampling=Sampling(temperature=0.8, samples=4)) == warm
-    assert served(sampling=Sampling(temperature=0.8, seed=1)) != warm
-    assert served(sampling=Sampling(temperature=0.8, top_p=0.9)) != warm
-    assert FakeTeacher(OPTIONS).identity().digest != same
+    warm = served(temperature=0.8)
+    assert served(temperature=0.8, samples=4) == warm
+    assert served(temperature=0.8, seed=1) != warm
+    assert served(temperature=0.8, top_p=0.9) != warm
+    assert FakeTeacher(TEACHER).identity().digest != same

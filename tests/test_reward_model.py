@@ -15,12 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from preceptor.config.rewards import ModelReward
+from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.packed.body import EngineOptions
 from preceptor.engines.packed.reward import TransformersReward
 from preceptor.engines.templates import FAMILY_TEMPLATES
 from preceptor.errors import ModelError
-from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
+from preceptor.scorers.reward_model import RewardModel
 from preceptor.store.store import Store
 from preceptor.types import Instruction, Message, Response
 from small_study import preceptor, ranked, rows_of, write_rows, write_teachers
@@ -68,7 +69,7 @@ def save(tmp_path: Path, make_model: MakeModel, make_tokenizer: Callable[..., An
 
 
 def scorer_of(folder: Path | str, **options: Any) -> RewardModel:
-    return RewardModel(RewardModelOptions(str(folder), **options))
+    return RewardModel(ModelReward(model=str(folder), **options))
 
 
 def scores_of(scorer: RewardModel, responses: Sequence[Response] = RESPONSES) -> list[float]:
@@ -123,7 +124,7 @@ def test_architectures_that_cannot_be_packed_are_scored_one_by_one(save: Save, n
 def test_batches_and_order_change_nothing(save: Save, budget: int) -> None:
     folder = save("gemma2")
     alone = [scores_of(scorer_of(folder), [response])[0] for response in RESPONSES]
-    scorer = RewardModel(RewardModelOptions(str(folder)), token_budget=budget)
+    scorer = RewardModel(ModelReward(model=str(folder)), Runtime(token_budget=budget))
     assert scores_of(scorer) == pytest.approx(alone, abs=1e-5)
     assert scores_of(scorer, RESPONSES[::-1]) == pytest.approx(alone[::-1], abs=1e-5)
 
@@ -143,8 +144,8 @@ def test_a_conversation_that_ends_with_the_padding_token_is_read_before_it(save:
 
 
 def test_a_response_of_padding_alone_is_read_in_the_prompt(make_model: MakeModel) -> None:
-    engine = TransformersReward(make_model("llama", labels=1), EngineOptions())
-    plain = TransformersReward(make_model("llama", labels=1), EngineOptions(packed=False))
+    engine = TransformersReward(make_model("llama", labels=1))
+    plain = TransformersReward(make_model("llama", labels=1), packed=False)
     pairs = [TokenizedPair((5, 6, 7), (0, 0)), TokenizedPair((5, 6, 7), (8, 0))]
     found = [sorted((r.index, r.score) for b in e.score(pairs) for r in b) for e in (engine, plain)]
     assert engine.packed and not plain.packed
@@ -177,7 +178,7 @@ def test_a_long_response_is_cut_before_its_ending_and_counted(save: Save) -> Non
     scorer = scorer_of(save("qwen3"), max_length=60)
     long = Response("a", RESPONSES[0].instruction, "The cat sat on the mat. " * 40)
     encoded = scorer.encoder.encode_conversation(long.instruction.messages, long.text or "")
-    whole = scorer_of(scorer.options.model).encoder.encode_conversation(
+    whole = scorer_of(scorer.table.model).encoder.encode_conversation(
         long.instruction.messages, long.text or ""
     )
     assert encoded.truncated and not whole.truncated
@@ -298,7 +299,9 @@ def test_what_bears_on_scores_is_in_the_identity_and_nothing_else(save: Save) ->
     moved = folder.parent / "moved"
     shutil.copytree(folder, moved)
     assert scorer_of(moved).identity() == identity
-    assert RewardModel(RewardModelOptions(str(folder)), token_budget=8).identity() == identity
+    assert (
+        RewardModel(ModelReward(model=str(folder)), Runtime(token_budget=8)).identity() == identity
+    )
     assert scorer_of(folder, max_length=50).identity() != identity
     assert scorer_of(folder, template="plain").identity() != identity
 

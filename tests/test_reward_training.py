@@ -7,8 +7,9 @@ The one idea: the model is trained once, on four kinds of pairs. Measured: 0.945
 import numpy as np
 import pytest
 
+from preceptor.config.rewards import ModelReward
 from preceptor.demo import demo_files
-from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
+from preceptor.scorers.reward_model import RewardModel
 from preceptor.types import Instruction, Response
 from small_reward_model import (
     Pair,
@@ -161,7 +162,7 @@ def test_the_scorer_gives_the_same_rewards_and_so_the_same_preferences(
         for pair in pairs
         for answer in (pair.chosen, pair.rejected)
     ]
-    scorer = RewardModel(RewardModelOptions(str(trained_reward_model)))
+    scorer = RewardModel(ModelReward(model=str(trained_reward_model)))
     found = {
         score.key: score.values["score"] for batch in scorer.score(responses) for score in batch
     }

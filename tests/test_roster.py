@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preceptor.config.data import ReadOptions
 from preceptor.data.gather import gather
-from preceptor.data.layouts import ReadOptions
 from preceptor.data.responses import ResponseSource
 from preceptor.data.table import Choice, ResponseTable
 from preceptor.errors import StudyError

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from chat_server import Handler, Told, answer, refuse, samples, serving
-from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.config.runtime import Endpoint
+from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.sampling_check import SamplingCheck, check_sampling
 
 
@@ -15,7 +16,9 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def client(told: Told, *, concurrency: int = 4) -> OpenAIChat:
-    return OpenAIChat(Endpoint(told.url, None, concurrency, timeout_s=5.0, patience_s=0.3), "m")
+    return OpenAIChat(
+        Endpoint(url=told.url, concurrency=concurrency, timeout_s=5.0, patience_s=0.3), "m"
+    )
 
 
 def test_an_endpoint_that_honours_both_is_told_nothing_of():
@@ -107,7 +110,9 @@ def test_empty_answers_are_no_copies():
 
 def test_raw_completions_are_checked_alike():
     with serving(otherwise=samples(seed="ignored")) as told:
-        asking = OpenAIChat(Endpoint(told.url), "m", render=lambda messages: messages[-1].content)
+        asking = OpenAIChat(
+            Endpoint(url=told.url), "m", render=lambda messages: messages[-1].content
+        )
         found = check_sampling(asking, count=2)
     assert set(told.paths) == {"/v1/completions"}
     assert (found.seed, found.count) == ("ignored", "honoured")

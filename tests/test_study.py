@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study, StudyFile
 from preceptor.errors import StudyError
+from preceptor.scorers.likelihood import StudentModel
 
 DATA = {"data": {"responses": ["a.jsonl"]}}
 
@@ -101,9 +103,7 @@ def test_a_student_is_shown_by_its_hub_id_or_the_last_part_of_its_path(tmp_path:
 )
 def test_the_dtype_that_auto_means_is_what_the_identity_gets(device: str, asked: str, dtype: str):
     student = Student.model_validate({"model": "a/b", "dtype": asked})
-    options = student.options(Runtime(device=device), include_end_of_turn=True)
-    assert options.dtype == dtype
-    assert options.include_end_of_turn
+    assert StudentModel(student, Runtime(device=device)).dtype == dtype
 
 
 def test_a_hidden_accelerator_is_not_used(monkeypatch: pytest.MonkeyPatch):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from preceptor import api
 from preceptor.config.base import checked
+from preceptor.config.data import ReadOptions
 from preceptor.config.study import Study, StudyFile
 from preceptor.config.toml import study_text
-from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
 
 STUDIES: list[dict[str, Any]] = [

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora, Recipe
+from preceptor.config.runtime import Runtime
 from preceptor.engines.models import load_model, load_tokenizer, locate
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.finetuning.dataset import conversations_of

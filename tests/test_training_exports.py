@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml as reference
 
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora, Recipe
+from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel
 from preceptor.engines.templates import FAMILY_TEMPLATES
 from preceptor.errors import StudyError

@@ -2,8 +2,9 @@
 
 import pytest
 
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
 from preceptor.config.recipe import Lora, Recipe, steps_of, warmup_caution
+from preceptor.config.runtime import Runtime
 from preceptor.errors import StudyError
 
 

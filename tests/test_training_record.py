@@ -78,7 +78,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from preceptor.engines.models import locate
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.finetuning.dataset import read_conversations
 from preceptor.config.recipe import Recipe
 from preceptor.finetuning.finetune import tune

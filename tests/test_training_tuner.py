@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import Lora
+from preceptor.config.runtime import Runtime
 from preceptor.engines.models import load_model, load_tokenizer, locate
 from preceptor.engines.templates import Encoder, choose_template
 from preceptor.errors import ModelError, StudyError

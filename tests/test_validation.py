@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from preceptor.agreement.orders import read_observed
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.errors import StudyError
 from preceptor.store.store import Store
 from preceptor.validation.result import ValidationResult

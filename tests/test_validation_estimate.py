@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
 from preceptor.config.recipe import Recipe, steps_of
+from preceptor.config.runtime import Runtime
 from preceptor.pipeline.estimate import estimate
 from preceptor.validation.estimate import ValidationEstimate, training_pace, validation_estimate
 from preceptor.validation.validate import Validation

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.attention import PackContext
 from preceptor.engines.packed.cuda import varlen
 from preceptor.engines.packed.cuda.varlen import attend_at_once, fits, segments, sequences, usable
-from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.packed.packing import Pack, plan
 from small_pairs import PACKED, by_response, random_ids
 
@@ -182,7 +183,7 @@ def test_keys_are_not_gathered_where_a_long_prompt_would_be_repeated_too_often()
 
 
 def measured(model: Any, pairs: list[TokenizedPair], *, budget: int) -> torch.Tensor:
-    engine = TransformersLikelihood(model, EngineOptions(token_budget=budget))
+    engine = TransformersLikelihood(model, Runtime(token_budget=budget))
     assert engine.packed
     return by_response(engine, pairs)
 

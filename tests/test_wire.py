@@ -9,8 +9,9 @@ import pytest
 
 import chat_server as chat
 from chat_server import Told, answer, refuse, reply, serving
+from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.wire import Secrets, read_completion, refused_parameter
 from preceptor.errors import ModelError
 from preceptor.types import Message
@@ -28,7 +29,7 @@ def request(text: str = "hello", **options: Any) -> ChatRequest:
 
 def client(told: Told, **options: Any) -> OpenAIChat:
     return OpenAIChat(
-        Endpoint(told.url, **{"timeout_s": 5.0, "patience_s": 8.0, **options}), "some-model"
+        Endpoint(url=told.url, **{"timeout_s": 5.0, "patience_s": 8.0, **options}), "some-model"
     )
 
 
@@ -108,7 +109,7 @@ def rendered(messages: Sequence[Message]) -> str:
 
 def test_a_rendered_conversation_is_asked_as_a_raw_completion():
     with serving(otherwise=reply(200, chat.several("x", raw=True))) as told:
-        endpoint = Endpoint(told.url, concurrency=1)
+        endpoint = Endpoint(url=told.url, concurrency=1)
         asking = OpenAIChat(endpoint, "base", render=rendered)
         finished = list(
             asking.complete_all([request("a", alternatives=3), request("no"), request("b")])
@@ -123,7 +124,7 @@ def test_a_rendered_conversation_is_asked_as_a_raw_completion():
 
 def test_raw_completions_have_one_name_for_the_limit():
     with serving(otherwise=refuse(400, "max_tokens is not supported")) as told:
-        outcome = OpenAIChat(Endpoint(told.url), "base", render=rendered).complete(request())
+        outcome = OpenAIChat(Endpoint(url=told.url), "base", render=rendered).complete(request())
     assert isinstance(outcome, Failure)
     assert outcome.kind == "refused request"
     assert len(told.requests) == 1

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from preceptor.api import rank, rank_all, run_study, study_of
-    from preceptor.config.base import Runtime
+    from preceptor.config.data import ReadOptions
+    from preceptor.config.runtime import Runtime
     from preceptor.config.study import Study, StudyFile
-    from preceptor.data.layouts import ReadOptions
     from preceptor.errors import (
         DataError,
         MissingPackage,
@@ -28,13 +28,13 @@ _HOMES = {
     "DataError": "errors",
     "Estimate": "types",
     "Instruction": "types",
-    "Runtime": "config.base",
+    "Runtime": "config.runtime",
     "Message": "types",
     "MissingPackage": "errors",
     "ModelError": "errors",
     "PreceptorError": "errors",
     "Ranking": "ranking.result",
-    "ReadOptions": "data.layouts",
+    "ReadOptions": "config.data",
     "Response": "types",
     "Score": "types",
     "StoreError": "errors",

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from preceptor.agreement.orders import Observed
-from preceptor.config.base import Runtime, checked
+from preceptor.config.base import checked
+from preceptor.config.data import ReadOptions
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study, StudyFile
-from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
 from preceptor.export import writer as exports
 from preceptor.export.writer import Format, Layout, Written

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
 
 from preceptor.benchmarks.judgement_rows import Row, read_rows, text_of
+from preceptor.config.finetune import Benchmark
 from preceptor.errors import DataError
 from preceptor.store.files import explained, json_text, lines_text, write_text
-
-Benchmark = Literal["alpaca_eval", "arena_hard"]
 
 _ALPACA = ("instruction", "output")
 _ARENA = (("question_id", "choices"), ("question_id", "output"), ("uid", "messages"))

@@ -17,10 +17,13 @@ from preceptor.benchmarks.cached_chat import (
     Told,
 )
 from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, LABELS, Pair, PairPrompt
+from preceptor.config.finetune import ChatJudge
+from preceptor.config.judges import judge_repository
+from preceptor.config.rewards import JudgeReward
+from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import ChatRequest, Failure
-from preceptor.engines.chat.client import Endpoint
 from preceptor.errors import ModelError
-from preceptor.scorers.judge import Judge, JudgeOptions, LocalJudge, LocalModel
+from preceptor.scorers.judge import Judge, LocalJudge
 from preceptor.store.identity import Identity
 from preceptor.store.store import Store
 
@@ -32,6 +35,7 @@ ALTERNATIVES = 5
 NO_LABEL = "without a label in the judge's answer"
 """Why an answer gives no share."""
 
+_RUNTIME = Runtime()
 _PROBE = Pair("What is the capital of France?", "Paris.", "A banana is a fruit.")
 
 
@@ -87,7 +91,7 @@ class ChoiceJudge:
         self._asked = CachedChat(
             lambda: model.chat,
             self.identity(),
-            who=f"The judge '{model.options.model}'",
+            who=f"The judge '{model.table.model}'",
             where=model.endpoint or "this process",
             flush=model.flush,
         )
@@ -96,7 +100,7 @@ class ChoiceJudge:
     def name(self) -> str:
         """The model, and whose prompt it is asked by."""
         model = self.model
-        label = model.located.name if isinstance(model, LocalJudge) else model.options.model
+        label = model.located.name if isinstance(model, LocalJudge) else model.table.model
         return f"{label} ({self.prompt.name}{', written' * self.written})"
 
     def identity(self) -> Identity:
@@ -116,8 +120,8 @@ class ChoiceJudge:
         """Return what the judge is asked about one pair."""
         return ChatRequest(
             self.prompt.messages(pair),
-            max_tokens=self.model.options.max_tokens,
-            seed=self.model.options.seed,
+            max_tokens=self.model.table.max_tokens,
+            seed=self.model.table.seed,
             alternatives=0 if self.written else ALTERNATIVES,
             choices=LABELS,
         )
@@ -133,7 +137,7 @@ class ChoiceJudge:
             ModelError: the judge cannot be asked, tells no log-probabilities, or names neither label.
         """
         (answer,) = self._asked.ask([self.request(_PROBE)], store)
-        who = f"The judge '{self.model.options.model}'"
+        who = f"The judge '{self.model.table.model}'"
         if answer is NO_LOG_PROBABILITIES:
             raise ModelError(
                 f"{who} tells no log-probabilities. Ask an endpoint that does, or take the letter "
@@ -199,10 +203,19 @@ def served_model(
     model: str, endpoint: Endpoint, *, max_tokens: int = 1, log_probabilities: bool = True
 ) -> Judge:
     """Return the chat model served there, fit for a `ChoiceJudge` or a judge of games."""
-    options = JudgeOptions(model, max_tokens=max_tokens, log_probabilities=log_probabilities)
-    return Judge(options, endpoint)
+    table = JudgeReward(model=model, max_tokens=max_tokens, log_probabilities=log_probabilities)
+    return Judge(table, endpoint)
 
 
-def local_model(model: str, run: LocalModel | None = None) -> LocalJudge:
+def local_model(judge: ChatJudge, runtime: Runtime = _RUNTIME) -> LocalJudge:
     """Return a model run in this process, fit for a `ChoiceJudge`."""
-    return LocalJudge(JudgeOptions(model, max_tokens=1), run)
+    table = JudgeReward(
+        model=judge_repository(judge.located),
+        revision=judge.revision,
+        engine="transformers",
+        template=judge.template,
+        max_length=judge.max_length,
+        dtype=judge.dtype,
+        max_tokens=1,
+    )
+    return LocalJudge(table, runtime)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from preceptor.benchmarks.answer_files import Answers, Benchmark, answers_of, listed, read_answers
+from preceptor.benchmarks.answer_files import Answers, answers_of, listed, read_answers
 from preceptor.benchmarks.arena_hard.score import BASELINE as ARENA_BASELINE
 from preceptor.benchmarks.judgement_rows import read_rows, text_of
+from preceptor.config.finetune import Benchmark
 from preceptor.errors import DataError, StudyError
 
 _ALPACA_HOME = "tatsu-lab/alpaca_eval"

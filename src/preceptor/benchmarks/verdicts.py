@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from preceptor.benchmarks.alpaca_eval.score import Preferences
-from preceptor.benchmarks.answer_files import Benchmark
 from preceptor.benchmarks.arena_hard.score import PromptBattles
 from preceptor.benchmarks.judgement_rows import Row
+from preceptor.config.finetune import Benchmark
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import Array
 from preceptor.ranking.rank import Measurements, Ranking, RankingOptions, rank

@@ -58,7 +58,7 @@ def ability(model: str, against: str | None, json_path: str | None, **given: Any
         ability_changes,
         measure_ability,
     )
-    from preceptor.config.base import Runtime
+    from preceptor.config.runtime import Runtime
 
     runtime = Runtime(device=given["device"])
     options = AbilityOptions(

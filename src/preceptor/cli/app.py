@@ -29,7 +29,7 @@ from preceptor.cli.validate import plan_validation, run_validation
 from preceptor.errors import PreceptorError
 
 if TYPE_CHECKING:
-    from preceptor.config.base import Runtime
+    from preceptor.config.runtime import Runtime
     from preceptor.config.study import Study
     from preceptor.pipeline.rank import Outcome
     from preceptor.ranking.result import Ranking
@@ -197,7 +197,7 @@ def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **g
 def _study(given: dict[str, Any]) -> "tuple[Study, Runtime]":
     load_numpy()
     from preceptor import api
-    from preceptor.data.layouts import ReadOptions
+    from preceptor.config.data import ReadOptions
 
     named = given.pop("teacher_columns")
     columns = {name: given.pop(name) for name in _COLUMN_FIELDS}

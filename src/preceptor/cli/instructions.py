@@ -84,10 +84,10 @@ def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given
     path = Path(output)
     report_path = path.with_name(f"{path.name}.report.json")
     _check_output(path, report_path, overwrite=overwrite)
+    from preceptor.config.data import ReadOptions
     from preceptor.data.curation import curate
     from preceptor.data.curation_report import CurationOptions
     from preceptor.data.instructions import PromptSource, write_prompts
-    from preceptor.data.layouts import ReadOptions
     from preceptor.report.terminal import print_lines
 
     where = _filters(given)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from preceptor.benchmarks.pairwise import PairJudge
     from preceptor.benchmarks.questions import QuestionSet
     from preceptor.benchmarks.verdicts import Judged
-    from preceptor.engines.chat.client import Endpoint
+    from preceptor.config.runtime import Endpoint
 
 Given = Mapping[str, Any]
 
@@ -142,18 +142,17 @@ def pair_judge(given: Given) -> "PairJudge":
         served_model,
     )
     from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
-    from preceptor.config.base import Runtime
-    from preceptor.config.judges import judge_repository
-    from preceptor.scorers.judge import LocalModel
-    from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
+    from preceptor.config.finetune import ChatJudge
+    from preceptor.config.rewards import RewardModelTable
+    from preceptor.config.runtime import Runtime
+    from preceptor.scorers.reward_model import RewardModel
 
     if bool(given["judge"]) == bool(given["judge_reward_model"]):
         raise StudyError("Name one judge: --judge MODEL or --judge-reward-model ID.")
     runtime = Runtime(device=given["device"])
-    device, dtype = runtime.resolved_device(), runtime.resolved_dtype("auto")
     if given["judge_reward_model"]:
-        options = RewardModelOptions(given["judge_reward_model"], dtype=dtype)
-        judge = RewardJudge(RewardModel(options, device=device))
+        table = RewardModelTable(model=given["judge_reward_model"])
+        judge = RewardJudge(RewardModel(table, runtime))
         if given["predicted"]:
             require_independent(judge, _reward_sources(given["predicted"]))
         return judge
@@ -162,8 +161,7 @@ def pair_judge(given: Given) -> "PairJudge":
     if endpoint is not None:
         model = served_model(given["judge"], endpoint, log_probabilities=not written)
     else:
-        run = LocalModel(dtype=dtype, device=device)
-        model = local_model(judge_repository(given["judge"]), run)
+        model = local_model(ChatJudge(model=given["judge"]), runtime)
     return ChoiceJudge(model, prompt, written=written)
 
 
@@ -182,7 +180,7 @@ def _reward_sources(path: Path) -> list[str]:
 
 
 def _endpoint(given: Given) -> "Endpoint | None":
-    from preceptor.engines.chat.client import Endpoint
+    from preceptor.config.runtime import Endpoint
 
     if not given["judge_url"]:
         return None
@@ -190,7 +188,7 @@ def _endpoint(given: Given) -> "Endpoint | None":
         raise StudyError("A judge's URL is given without a judge: name the model with --judge.")
     price_in, price_out = given["price"] or (None, None)
     return Endpoint(
-        given["judge_url"],
+        url=given["judge_url"],
         api_key_env=given["judge_key_env"],
         concurrency=given["judge_concurrency"],
         price_in=price_in,

@@ -12,8 +12,8 @@ from preceptor.cli.options import group
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from preceptor.config.base import Runtime
     from preceptor.config.recipe import Recipe
+    from preceptor.config.runtime import Runtime
     from preceptor.engines.models import LocatedModel
     from preceptor.finetuning.trainer import Moment, Watch
 
@@ -140,7 +140,7 @@ def train(data: tuple[str, ...], tool: str | None, **given: Any) -> None:
 
     The defaults are the paper's (table 5). Run the same command again to go on after an interruption.
     """
-    from preceptor.config.base import Runtime
+    from preceptor.config.runtime import Runtime
     from preceptor.engines.models import locate
 
     place = {

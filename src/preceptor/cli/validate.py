@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from preceptor.cli.output import console, progress_on, put, typed_command
 
 if TYPE_CHECKING:
-    from preceptor.config.base import Runtime
+    from preceptor.config.runtime import Runtime
     from preceptor.config.study import Study
     from preceptor.pipeline.estimate import CostEstimate
     from preceptor.validation.result import ValidationResult

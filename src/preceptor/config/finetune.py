@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.benchmarks.answer_files import Benchmark
 from preceptor.config.base import ModelTable, Table
 from preceptor.config.judges import PRESETS as JUDGES
 from preceptor.config.recipe import Recipe
-from preceptor.config.reward_models import PRESETS as REWARD_MODELS
+from preceptor.config.rewards import RewardModelTable
+
+Benchmark = Literal["alpaca_eval", "arena_hard"]
+"""Benchmarks by name."""
 
 STUDENT = "student"
 """The word for the untuned student as baseline."""
@@ -86,16 +88,10 @@ class ChatJudge(ModelTable):
         return JUDGES[self.model].model if named else self.model
 
 
-class RewardJudge(ModelTable):
+class RewardJudge(RewardModelTable):
     """A reward model that scores both answers; never the one whose rewards made the prediction."""
 
     kind: Literal["reward"] = "reward"
-    model: str = Field(description="Preset, Hub id or local folder of the reward model.")
-
-    @property
-    def located(self) -> str:
-        """The preset's Hub id, else the model as it was named."""
-        return REWARD_MODELS[self.model].model if self.model in REWARD_MODELS else self.model
 
 
 class Evaluate(Table):

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from preceptor.config.base import Runtime, Table
+from preceptor.config.base import Table
+from preceptor.config.runtime import Runtime
 from preceptor.errors import StudyError
 
 OPTIMIZER = "adamw_torch"

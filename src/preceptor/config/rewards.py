@@ -3,14 +3,19 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from preceptor.config.base import ModelTable, Runtime, Table, usable
+from preceptor.config.base import ModelTable, Table
 from preceptor.config.reward_models import PRESETS
-from preceptor.scorers.judge import JudgeOptions, LocalModel
-from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC
-from preceptor.scorers.reward_model import RewardModelOptions
-from preceptor.scorers.verifier.verifier import Verifier
+
+DEFAULT_RUBRIC = """\
+Rate how good the response is for the person who wrote the last user turn. Consider:
+- Helpfulness: it gives what the person needs, at the depth the request asks for.
+- Correctness: its facts, reasoning, calculations and code are right.
+- Instruction following: it does what was asked, in the form, language and length that were asked for.
+Length alone is no merit. Be strict: the highest number is for a response that could hardly be better, the \
+lowest for one that is useless, wrong throughout or beside the question."""
+"""What a judge is asked to look at where the user gives no rubric."""
 
 
 class ColumnReward(Table):
@@ -36,10 +41,9 @@ class ReferenceReward(Table):
         return "checked against the reference answers"
 
 
-class ModelReward(ModelTable):
-    """Rewards from a reward model, a sequence classifier with one label."""
+class RewardModelTable(ModelTable):
+    """A reward model, a sequence classifier with one label; a preset's name becomes its Hub id."""
 
-    kind: Literal["model"] = "model"
     model: str = Field(description="Preset, Hub id or local folder of the reward model.")
     remote_code: bool = Field(
         False, description="Let code from the model's repository run; read it first."
@@ -50,16 +54,11 @@ class ModelReward(ModelTable):
     def _without_presets(cls, value: str) -> str:
         return PRESETS[value].model if value in PRESETS else value
 
-    def options(self, runtime: Runtime) -> RewardModelOptions:
-        """Return what the reward scorer must know, with `auto` resolved."""
-        return RewardModelOptions(
-            model=self.model,
-            revision=self.revision,
-            template=self.template,
-            max_length=self.max_length,
-            dtype=self.resolved_dtype(runtime),
-            remote_code=self.remote_code,
-        )
+
+class ModelReward(RewardModelTable):
+    """Rewards from a reward model."""
+
+    kind: Literal["model"] = "model"
 
 
 class RuleReward(Table):
@@ -70,10 +69,14 @@ class RuleReward(Table):
         description="A check as a reference holds it: kind and its fields."
     )
 
-    @model_validator(mode="after")
-    def _checkable(self) -> "RuleReward":
-        usable(lambda: Verifier(self.rule))
-        return self
+    @field_validator("rule")
+    @classmethod
+    def _is_a_check(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("kind"), str):
+            raise ValueError(
+                'a rule is a table with a kind, such as {kind = "contains", answer = "Paris"}'
+            )
+        return value
 
     @property
     def name(self) -> str:
@@ -92,41 +95,35 @@ class JudgeReward(ModelTable):
     rubric: str = Field(DEFAULT_RUBRIC, description="What the judge is to look at.")
     scale: tuple[int, int] = Field((1, 10), description="The lowest and the highest number.")
     seed: int = Field(0, description="Seed given to the endpoint.")
-    max_tokens: int = Field(16, ge=1, description="Tokens of the judge's answer; 0 temperature.")
+    max_tokens: int = Field(
+        16, ge=1, description="Tokens of the judge's answer; a model that reasons needs more."
+    )
     log_probabilities: bool = Field(
         True, description="Take the expectation over the numbers where the endpoint tells it."
     )
 
-    @model_validator(mode="after")
-    def _askable(self) -> "JudgeReward":
-        usable(self.options)
-        return self
+    @field_validator("scale")
+    @classmethod
+    def _upward(cls, value: tuple[int, int]) -> tuple[int, int]:
+        low, high = value
+        if not 0 <= low < high <= 10:
+            raise ValueError(
+                f"a judge's scale runs from {low} to {high}: expected two whole numbers within 0 to 10, "
+                "the lower first. A common choice is (1, 10)"
+            )
+        return value
+
+    @field_validator("rubric")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("the judge's rubric is empty: say what it is to look at")
+        return value
 
     @property
     def name(self) -> str:
         """The label in tables."""
         return f"judge {super().name}"
-
-    def options(self) -> JudgeOptions:
-        """Return what the judge must know."""
-        return JudgeOptions(
-            model=self.model,
-            revision=self.revision,
-            rubric=self.rubric,
-            scale=self.scale,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            log_probabilities=self.log_probabilities,
-        )
-
-    def local(self, runtime: Runtime) -> LocalModel:
-        """Return how the model is run in this process."""
-        return LocalModel(
-            template=self.template,
-            max_length=self.max_length,
-            dtype=self.resolved_dtype(runtime),
-            device=runtime.resolved_device(),
-        )
 
 
 Reward = Annotated[

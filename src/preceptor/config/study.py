@@ -12,54 +12,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import ModelTable, Runtime, Table, checked
+from preceptor.config.base import ModelTable, Table, checked
+from preceptor.config.data import Data
 from preceptor.config.finetune import Evaluate, RewardJudge, Train
 from preceptor.config.rewards import ModelReward, Reward
+from preceptor.config.runtime import Runtime
 from preceptor.config.teachers import Derived, Teacher
-from preceptor.data.layouts import ReadOptions
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import Metric
 from preceptor.ranking.rank import RankingOptions
-from preceptor.scorers.likelihood import StudentOptions
-
-
-class Data(Table):
-    """The responses to compare, or the instructions that teachers are to answer."""
-
-    responses: tuple[str, ...] = Field(
-        (), description="Files, folders or Hub data sets with the teachers' responses."
-    )
-    instructions: tuple[str, ...] = Field(
-        (),
-        description="Files or Hub data sets with the instructions that the teachers are asked; by default "
-        "those of the responses.",
-    )
-    limit: int | None = Field(
-        None, ge=2, description="Compare on this many instructions, drawn by the seed; nested."
-    )
-    columns: ReadOptions = Field(
-        ReadOptions(), description="What the columns mean, where recognition needs overriding."
-    )
-
-    @field_validator("responses", "instructions", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
 
 class Student(ModelTable):
     """A base model, and how it reads a response."""
-
-    def options(self, runtime: Runtime, *, include_end_of_turn: bool) -> StudentOptions:
-        """Return what the likelihood scorer must know, with `auto` resolved."""
-        return StudentOptions(
-            model=self.model,
-            revision=self.revision,
-            template=self.template,
-            max_length=self.max_length,
-            dtype=self.resolved_dtype(runtime),
-            include_end_of_turn=include_end_of_turn,
-        )
 
 
 class Reading(Table):
@@ -172,7 +137,7 @@ class Study(Table):
             )
         judge, rewards = self.evaluate.judge, self.reward
         made = [one.model for one in rewards if isinstance(one, ModelReward)]
-        if isinstance(judge, RewardJudge) and judge.located in made:
+        if isinstance(judge, RewardJudge) and judge.model in made:
             raise ValueError(
                 f"the judge '{judge.model}' made the rewards of the prediction that it would check: it would "
                 "agree with itself. Judge with another model"

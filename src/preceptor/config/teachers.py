@@ -10,11 +10,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import ModelTable, Table
+from preceptor.config.base import TEMPLATES, ModelTable, Table
 from preceptor.config.catalogue import find_teacher
 from preceptor.config.rewards import Reward
-from preceptor.engines.templates import FAMILY_TEMPLATES
-from preceptor.teachers.base import Sampling, TeacherOptions
 
 _MOST_STOPS = 4
 
@@ -93,7 +91,7 @@ class Teacher(ModelTable):
         if self.api == "completions" and self.template in ("auto", "own"):
             raise ValueError(
                 "api = 'completions' renders the template here: name one of "
-                f"{', '.join(FAMILY_TEMPLATES)}, or a .jinja file"
+                f"{', '.join(TEMPLATES)}, or a .jinja file"
             )
         if self.engine == "openai" and self.api == "chat" and self.template != "auto":
             raise ValueError(
@@ -118,8 +116,8 @@ class Teacher(ModelTable):
         entry = find_teacher(self.model)
         return entry.model if entry else self.model
 
-    def points(self) -> list[TeacherOptions]:
-        """Return a teacher for each point of the grid, labelled by what varies; dtype still `auto`."""
+    def points(self) -> list["TeacherPoint"]:
+        """Return a teacher for each point of the grid, labelled by what varies."""
         temperatures, nuclei = _listed(self.temperature), _listed(self.top_p)
         found = []
         # Greedy texts know no nucleus: a greedy row of a grid is one point.
@@ -130,32 +128,44 @@ class Teacher(ModelTable):
             label = self.name
             label += f" T={temperature:g}" if len(set(temperatures)) > 1 else ""
             label += f" p={top_p:g}" if len(set(nuclei)) > 1 and temperature > 0 else ""
-            found.append(self._options(label, temperature, top_p))
+            point: dict[str, object] = {
+                "label": label,
+                "model": self.located,
+                "system": self.system.strip(),
+            }
+            point |= {"temperature": temperature, "top_p": top_p}
+            found.append(TeacherPoint.model_validate(self.model_dump() | point))
         return found
 
-    def _options(self, label: str, temperature: float, top_p: float) -> TeacherOptions:
-        sampling = Sampling(
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=self.max_tokens,
-            stop=self.stop,
-            samples=self.samples,
-            samples_per_request=self.samples_per_request,
-            seed=self.seed,
-        )
-        return TeacherOptions(
-            name=label,
-            model=self.located,
-            engine=self.engine,
-            sampling=sampling,
-            revision=self.revision,
-            api=self.api,
-            template=self.template,
-            max_length=self.max_length,
-            dtype=self.dtype,
-            system=self.system.strip(),
-            thoughts=self.thoughts,
-        )
+
+class TeacherPoint(Teacher):
+    """A teacher as it is asked: one point of its grid, with its label and the model that is loaded."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def sampling(self) -> dict[str, object]:
+        """Return what of the sampling bears on a text; greedy texts know neither seed nor nucleus.
+
+        Every sample of every instruction has a seed of its own, made of `seed`, the instruction and the
+        sample's index. `samples_per_request` of them may share a request, and then its seed.
+        """
+        greedy = self.temperature == 0
+        return {
+            "temperature": self.temperature,
+            "top_p": 1.0 if greedy else self.top_p,
+            "max_tokens": self.max_tokens,
+            "stop": self.stop,
+            "seed": None if greedy else self.seed,
+        }
+
+    def described(self) -> str:
+        """Return how it samples, in words."""
+        if self.temperature == 0:
+            return "greedy"
+        nucleus = f", top-p {self.top_p:g}" if self.top_p < 1 else ""
+        count = f", {self.samples} samples" if self.samples > 1 else ""
+        return f"temperature {self.temperature:g}{nucleus}{count}, seed {self.seed}"
 
 
 class Derived(Table):

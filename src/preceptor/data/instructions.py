@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from preceptor.config.data import ReadOptions
 from preceptor.data.formats import Columns, Journal
-from preceptor.data.layouts import ReadOptions, settle_instructions
+from preceptor.data.layouts import settle_instructions
 from preceptor.data.responses import (
     FilesRead,
     Input,

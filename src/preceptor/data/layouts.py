@@ -6,10 +6,11 @@ and becomes a `Reading`. No file is opened here; `instructions` does that.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
+from preceptor.config.data import ReadOptions
 from preceptor.data.rows import (
     HISTORY_COLUMN,
     SYSTEM_COLUMN,
@@ -77,32 +78,6 @@ _NOT_TEACHERS = re.compile(
     r"""(?ix) answer|chosen|completion|context|conversation|generation|input|message|output|rejected
     |response|solution|system"""
 )
-
-
-def _option(text: str, default: str | tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What a file's columns mean, where recognition needs overriding; every field is optional.
-
-    Each field's metadata holds its text for `--help` under "help". Names of columns may be dotted
-    to reach into nested objects (`scores.reward`).
-    """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    layout: str = _option(f"Layout of the rows: auto, {', '.join(LAYOUTS)}.", "auto")
-    instruction_column: str | None = _option("Column with the instruction or the conversation.")
-    response_column: str | None = _option("Column with the response.")
-    teacher_column: str | None = _option("Column that names the teacher of each row.")
-    teacher_columns: tuple[str, ...] = _option(
-        "Columns that each hold one teacher's responses.", ()
-    )
-    reference_column: str | None = _option("Column with the checkable answer, for verifiers.")
-    split: str = _option("Split to read from a Hub data set or a folder.", "train")
-    number_columns: tuple[str, ...] = _option("Numeric columns to carry along, as a reward.", ())
 
 
 def settle(rows: Sequence[Row], options: ReadOptions, *, where: str, label: str) -> Reading:

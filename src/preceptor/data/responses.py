@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
+from preceptor.config.data import ReadOptions
 from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
-from preceptor.data.layouts import ReadOptions, settle
+from preceptor.data.layouts import settle
 from preceptor.data.rows import Row
 from preceptor.data.schema import Reading
 from preceptor.errors import DataError, nearest

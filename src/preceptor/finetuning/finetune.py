@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import Recipe, warmup_caution
+from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel, require_device
 from preceptor.engines.packed.cpu.memory import is_out_of_memory
 from preceptor.errors import MissingPackage, ModelError, StudyError

@@ -6,8 +6,8 @@ The one idea: everything that can be refused is refused here, and a plan needs n
 import os
 from dataclasses import dataclass
 
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import Recipe, Steps, steps_of
+from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel, load_tokenizer
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.finetuning.checkpoint import tuned_identity

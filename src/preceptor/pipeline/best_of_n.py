@@ -62,7 +62,7 @@ def require_derivable(study: Study) -> None:
     if study.data.responses:
         return
     points = [point for teacher in study.teachers for point in teacher.points()]
-    samples = {point.name: point.sampling.samples for point in points}
+    samples = {point.name: point.samples for point in points}
     for derived in study.derived:
         _require_known(derived, tuple(samples))
         if samples[derived.of] == 1:

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.gather import Source
 from preceptor.pipeline import plan
@@ -148,16 +148,16 @@ def _ask(
     others: float,
 ) -> GenerationEstimate:
     backend = job.backend
-    sampling = backend.options.sampling
+    teacher = backend.teacher
     own = job.partition.costs()
-    tokens, basis = _expected(own, others, most=sampling.max_tokens)
+    tokens, basis = _expected(own, others, most=teacher.max_tokens)
     prompts = _prompt_tokens(missing, own, backend)
     pace, how = _pace(own, backend, runtime) if missing else (None, "")
     total = round(tokens * len(missing))
-    most = sampling.max_tokens * len(missing)
+    most = teacher.max_tokens * len(missing)
     return GenerationEstimate(
         teacher=job.name,
-        sampling=sampling.described(),
+        sampling=teacher.described(),
         identity=job.partition.identity.digest,
         stored=stored,
         missing=len(missing),
@@ -195,14 +195,14 @@ def _mean_tokens(runtime: Runtime) -> float:
 def _prompt_tokens(
     missing: Sequence[GenerationRequest], own: Costs, backend: TeacherBackend
 ) -> int:
-    options = backend.options
-    shared = options.sampling.samples_per_request
+    teacher = backend.teacher
+    shared = teacher.samples_per_request
     # One of the samples of each request: they share its prompt.
     asked = {(ask.instruction.id, ask.sample // shared): ask.instruction for ask in missing}
     if own.responses >= _ENOUGH and math.isfinite(own.prompt_tokens):
         return round(own.prompt_tokens * len(asked))
     characters = sum(
-        len(options.system) + sum(len(message.content) for message in instruction.messages)
+        len(teacher.system) + sum(len(message.content) for message in instruction.messages)
         for instruction in asked.values()
     )
     return round(characters / _CHARACTERS_PER_TOKEN)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preceptor.config.base import Runtime
 from preceptor.config.catalogue import find_teacher
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import (
@@ -237,14 +237,14 @@ def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[Teache
     )
     asked = {}
     if isinstance(opened.source, GeneratedSource):
-        asked = {job.name: job.backend.options for job in opened.source.jobs}
+        asked = {job.name: job.backend.teacher for job in opened.source.jobs}
     derived = {one.name: one for one in study.derived}
     uses = []
     for name, rows in counts.most_common():
         of = derived[name].of if name in derived else name
         options = asked.get(of)
         entry = find_teacher(options.model if options else of)
-        sampling = options.sampling.described() if options else "as in the data"
+        sampling = options.described() if options else "as in the data"
         if name in derived:
             sampling = f"{derived[name].kind} of {derived[name].n or 'all'} samples, {sampling}"
         uses.append(

@@ -38,14 +38,14 @@ class GenerationJob:
     @property
     def name(self) -> str:
         """The teacher's label."""
-        return self.backend.options.name
+        return self.backend.teacher.name
 
     def wanted(self) -> list[GenerationRequest]:
         """Return every response to get, the shortest instructions first: batches then waste little.
 
         Samples of one instruction stand together, so that they can share a request.
         """
-        samples = range(self.backend.options.sampling.samples)
+        samples = range(self.backend.teacher.samples)
         ordered = sorted(self.instructions, key=lambda one: (_length(one), one.id))
         return [GenerationRequest(one, sample) for one in ordered for sample in samples]
 
@@ -67,7 +67,7 @@ class GenerationJob:
 
     @cached_property
     def _keys(self) -> set[bytes]:
-        samples = range(self.backend.options.sampling.samples)
+        samples = range(self.backend.teacher.samples)
         return {generation_key(one.id, sample) for one in self.instructions for sample in samples}
 
 
@@ -85,7 +85,7 @@ def respond(
             before that is stored.
     """
     missing = job.missing() if missing is None else missing
-    present = len(job.instructions) * job.backend.options.sampling.samples - len(missing)
+    present = len(job.instructions) * job.backend.teacher.samples - len(missing)
     progress.begin(f"{job.name} responds", present, Amount(len(missing), len(missing)))
     if missing:
         sampler = Sampler(job.backend)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.base import Runtime
 from preceptor.config.rewards import ColumnReward, Reward
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.config.teachers import Derived
 from preceptor.data.formats import Problem
@@ -72,7 +72,7 @@ def source_of(study: Study, runtime: Runtime) -> ResponseSource | GeneratedSourc
     numbers = tuple(dict.fromkeys((*columns.number_columns, *named)))
     read = None
     if study.data.responses:
-        options = replace(columns, number_columns=numbers)
+        options = columns.model_copy(update={"number_columns": numbers})
         read = ResponseSource.open(expanded(study.data.responses), options)
     if not study.teachers:
         assert read is not None
@@ -91,6 +91,8 @@ def find_models(study: Study, runtime: Runtime, *, references: bool) -> None:
     """
     require_derivable(study)
     rewards = plan.reward_sources(study, references=references)
+    for reward in (*rewards, *(derived.reward for derived in study.derived)):
+        plan.read_along(reward)
     for derived in study.derived:
         if derived.kind != "random" and derived.reward is None and None in rewards:
             raise _without_reward(derived)
@@ -310,7 +312,7 @@ def _cut_off(source: Source, table: ResponseTable) -> list[str]:
     all_of = dict(zip(table.teachers, rows.tolist(), strict=True))
     return [
         f"{table.cut[job.name]:,} of {all_of[job.name]:,} responses of '{job.name}' were cut "
-        f"off at {job.backend.options.sampling.max_tokens:,} tokens (max_tokens)."
+        f"off at {job.backend.teacher.max_tokens:,} tokens (max_tokens)."
         for job in jobs
         if job.name in all_of and table.cut[job.name] > _MANY_CUT * all_of[job.name]
     ]

@@ -7,7 +7,6 @@ pure: it names the scorers and measures, and refuses what cannot be answered.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from preceptor.config.base import Runtime
 from preceptor.config.rewards import (
     ColumnReward,
     JudgeReward,
@@ -16,6 +15,7 @@ from preceptor.config.rewards import (
     Reward,
     RuleReward,
 )
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric
@@ -76,12 +76,11 @@ def read_along(reward: Reward | None) -> InlineScorer | None:
 def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
     """Return the scorer of rewards that cost something, if that is where they come from."""
     if isinstance(reward, ModelReward):
-        device, budget = runtime.resolved_device(), runtime.token_budget
-        return [RewardModel(reward.options(runtime), device=device, token_budget=budget)]
+        return [RewardModel(reward, runtime)]
     if isinstance(reward, JudgeReward):
         if reward.engine == "transformers":
-            return [LocalJudge(reward.options(), reward.local(runtime))]
-        return [Judge(reward.options(), runtime.endpoint(reward.model))]
+            return [LocalJudge(reward, runtime)]
+        return [Judge(reward, runtime.endpoint(reward.model))]
     return []
 
 
@@ -115,12 +114,7 @@ def for_student(
 
 
 def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> StudentModel:
-    return StudentModel(
-        student.options(runtime, include_end_of_turn=study.reading.include_end_of_turn),
-        device=runtime.resolved_device(),
-        token_budget=runtime.token_budget,
-        keep_tokens=runtime.keep_tokens,
-    )
+    return StudentModel(student, runtime, include_end_of_turn=study.reading.include_end_of_turn)
 
 
 def _default_metrics(study: Study, student: bool, rewarded: bool) -> tuple[Metric, ...]:

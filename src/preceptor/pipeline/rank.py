@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.pipeline import plan
 from preceptor.pipeline.columns import Assembly

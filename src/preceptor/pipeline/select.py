@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.data.gather import Source
 from preceptor.data.table import Choice, ResponseTable

@@ -6,12 +6,13 @@ because they are the prompts; responses are streamed from the store, in every pa
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
 
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
+from preceptor.config.teachers import TeacherPoint
 from preceptor.data.formats import Problem
 from preceptor.data.instructions import PromptSource
 from preceptor.data.responses import ResponseSource, SourceFile
@@ -21,7 +22,7 @@ from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.store.files import explained, replacing
 from preceptor.store.store import Store
-from preceptor.teachers.base import TeacherBackend, TeacherOptions, without_thoughts
+from preceptor.teachers.base import TeacherBackend, without_thoughts
 from preceptor.teachers.fake import FakeTeacher
 from preceptor.teachers.local import LocalTeacher
 from preceptor.teachers.served import ServedTeacher
@@ -102,7 +103,7 @@ class GeneratedSource:
 
     def _answers(self, job: GenerationJob) -> Iterator[Response]:
         by_id = {instruction.id: instruction for instruction in job.instructions}
-        dropping = job.backend.options.thoughts == "drop"
+        dropping = job.backend.teacher.thoughts == "drop"
         opened = dropping and job.backend.opens_thoughts
         for given in job.generations():
             yield Response(
@@ -170,13 +171,12 @@ def jobs_of(
     return found
 
 
-def _backend(options: TeacherOptions, runtime: Runtime) -> TeacherBackend:
-    if options.engine == "fake":
-        return FakeTeacher(options)
-    if options.engine == "openai":
-        return ServedTeacher(options, runtime.endpoint(options.model))
-    resolved = replace(options, dtype=runtime.resolved_dtype(options.dtype))
-    return LocalTeacher(resolved, device=runtime.resolved_device(), batch=runtime.batch)
+def _backend(teacher: TeacherPoint, runtime: Runtime) -> TeacherBackend:
+    if teacher.engine == "fake":
+        return FakeTeacher(teacher)
+    if teacher.engine == "openai":
+        return ServedTeacher(teacher, runtime.endpoint(teacher.model))
+    return LocalTeacher(teacher, runtime)
 
 
 def write_responses(source: GeneratedSource, path: Path) -> int:

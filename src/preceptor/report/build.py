@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from preceptor.agreement.compare import compare
 from preceptor.agreement.orders import Observed, Prediction, teacher_label
 from preceptor.agreement.table import AgreementTable
-from preceptor.config.base import Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.config.toml import study_text
 from preceptor.errors import StudyError

@@ -20,7 +20,7 @@ def described(source: Source) -> list[str]:
     lines = _few([file.describe() for file in source.files], "files")
     if isinstance(source, GeneratedSource):
         asked = [
-            f"{job.name}: {job.backend.options.sampling.described()}, "
+            f"{job.name}: {job.backend.teacher.described()}, "
             f"{len(job.instructions):,} instructions, under {job.partition.identity.digest}"
             for job in source.jobs
         ]

@@ -8,14 +8,15 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
+from preceptor.config.rewards import JudgeReward
+from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.watch import Watch
 from preceptor.engines.choices import TransformersChoices
 from preceptor.engines.models import (
@@ -26,10 +27,9 @@ from preceptor.engines.models import (
     locate,
 )
 from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
-from preceptor.errors import StudyError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
-from preceptor.scorers.judge_prompt import DEFAULT_RUBRIC, PROMPT_VERSION, judge_prompt
+from preceptor.scorers.judge_prompt import PROMPT_VERSION, judge_prompt
 from preceptor.store.identity import Identity
 from preceptor.store.writer import Flush
 from preceptor.types import Message, Response, Score
@@ -39,35 +39,8 @@ logger = logging.getLogger(__name__)
 ALTERNATIVES = 20
 """Likeliest tokens asked for at each position: the most that OpenAI and vLLM give."""
 
+_RUNTIME = Runtime()
 _PROBE = (Message("user", "How many legs has a cat?"),)
-
-
-@dataclass(frozen=True)
-class JudgeOptions:
-    """What the judge is and what it is asked; all of it bears on the scores.
-
-    `model` is the name under which it is served, or for a local judge what `locate` understands.
-    `revision` is the local model's, or what the user declares about a served one. `scale` is the lowest
-    and the highest whole number, within 0 to 10. A model that thinks aloud needs more `max_tokens`.
-    """
-
-    model: str
-    revision: str | None = None
-    rubric: str = DEFAULT_RUBRIC
-    scale: tuple[int, int] = (1, 10)
-    seed: int = 0
-    max_tokens: int = 16
-    log_probabilities: bool = True
-
-    def __post_init__(self) -> None:
-        low, high = self.scale
-        if not 0 <= low < high <= 10:
-            raise StudyError(
-                f"A judge's scale runs from {low} to {high}: expected two whole numbers within 0 to "
-                "10, the lower first. A common choice is (1, 10)."
-            )
-        if not self.rubric.strip():
-            raise StudyError("The judge's rubric is empty: say what it is to look at.")
 
 
 class Judge(Scorer):
@@ -82,11 +55,11 @@ class Judge(Scorer):
     required = ("score", "expected")  # an answer may tell neither mass nor a number drawn
     flush: Flush = "each"
 
-    def __init__(self, options: JudgeOptions, endpoint: Endpoint | None) -> None:
-        self.options = options
+    def __init__(self, table: JudgeReward, endpoint: Endpoint | None) -> None:
+        self.table = table
         self.endpoint = endpoint
         self._watch = Watch(
-            f"The judge '{options.model}'",
+            f"The judge '{table.model}'",
             endpoint,
             lambda: self.chat.complete(self.request(_PROBE, "Four.")),
         )
@@ -95,7 +68,7 @@ class Judge(Scorer):
     def chat(self) -> ChatModel:
         """The model that is asked."""
         assert self.endpoint is not None
-        return OpenAIChat(self.endpoint, self.options.model)
+        return OpenAIChat(self.endpoint, self.table.model)
 
     def preflight(self) -> None:
         """Check address and key without asking anything; ModelError where they cannot be used."""
@@ -106,24 +79,24 @@ class Judge(Scorer):
         """Return what bears on the scores about the model and how it is run."""
         return {
             "engine": "openai",
-            "model": self.options.model,
-            "revision": self.options.revision,
+            "model": self.table.model,
+            "revision": self.table.revision,
             "temperature": 0,
-            "seed": self.options.seed,
-            "max_tokens": self.options.max_tokens,
-            "log_probabilities": self.options.log_probabilities,
+            "seed": self.table.seed,
+            "max_tokens": self.table.max_tokens,
+            "log_probabilities": self.table.log_probabilities,
         }
 
     def identity(self) -> Identity:
         """Return the identity of model, prompt and scale; where it is served does not enter."""
-        rubric = self.options.rubric.strip()
+        rubric = self.table.rubric.strip()
         return Identity.of(
             {
                 "scorer": "judge",
                 "prompt_version": PROMPT_VERSION,
                 "rubric": rubric,
                 "rubric_sha256": hashlib.sha256(rubric.encode("utf-8", "replace")).hexdigest(),
-                "scale": list(self.options.scale),
+                "scale": list(self.table.scale),
                 "least_mass": LEAST_MASS,
                 **self.model_spec(),
             }
@@ -167,13 +140,13 @@ class Judge(Scorer):
             "used for all",
             int((expected == 0).sum()),
             int(np.isfinite(expected).sum()),
-            self.options.model,
+            self.table.model,
         )
         return {"reward": columns["sampled"]}
 
     def request(self, conversation: Sequence[Message], text: str) -> ChatRequest:
         """Return what the judge is asked about one response."""
-        options = self.options
+        options = self.table
         low, high = options.scale
         prompt = judge_prompt(conversation, text, rubric=options.rubric, scale=options.scale)
         return ChatRequest(
@@ -187,7 +160,7 @@ class Judge(Scorer):
     def _scored(self, key: bytes, outcome: Completion | Failure) -> Score | None:
         if isinstance(outcome, Completion):
             self._watch.answered()
-            reading = read_answer(outcome, self.options.scale)
+            reading = read_answer(outcome, self.table.scale)
             if isinstance(reading, str):
                 return Score(key, {}, reading)
             return Score(key, reading.columns())
@@ -195,40 +168,32 @@ class Judge(Scorer):
         return None if note is None else Score(key, {}, note)
 
 
-@dataclass(frozen=True)
-class LocalModel:
-    """How a local judge is run. `device` is where and changes no score; the rest bears on them."""
-
-    template: str = "auto"
-    max_length: int = 8192
-    dtype: str = "float32"
-    device: str = "cpu"
-
-
 class LocalJudge(Judge):
     """The same judge over a model run in this process: prompt, expectation and measure are the same."""
 
     flush: Flush = "timed"
 
-    def __init__(self, options: JudgeOptions, run: LocalModel | None = None) -> None:
-        super().__init__(options, None)
-        self.run = run or LocalModel()
+    def __init__(self, table: JudgeReward, runtime: Runtime = _RUNTIME) -> None:
+        super().__init__(table, None)
+        self.runtime = runtime
+        self.dtype = runtime.resolved_dtype(table.dtype)
 
     @cached_property
     def located(self) -> LocatedModel:
         """Where the model lies, and its identity."""
-        return locate(self.options.model, revision=self.options.revision)
+        return locate(self.table.model, revision=self.table.revision)
 
     @cached_property
     def chat(self) -> ChatModel:
         """The loaded model."""
-        longest = context_length(self.located) or self.run.max_length
+        longest = context_length(self.located) or self.table.max_length
         encoder = Encoder(
             load_tokenizer(self.located),
             self._template,
-            max_length=min(self.run.max_length, longest),
+            max_length=min(self.table.max_length, longest),
         )
-        model = load_model(self.located, dtype=self.run.dtype, device=self.run.device)
+        device = self.runtime.resolved_device()
+        model = load_model(self.located, dtype=self.dtype, device=device)
         return TransformersChoices(model, encoder)
 
     def release(self) -> None:
@@ -237,7 +202,7 @@ class LocalJudge(Judge):
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        return choose_template(self.run.template, self.located.folder)
+        return choose_template(self.table.template, self.located.folder)
 
     def model_spec(self) -> Mapping[str, object]:
         """Return what bears on the scores about the model and how it is run."""
@@ -245,6 +210,6 @@ class LocalJudge(Judge):
             "engine": "transformers",
             "model": dict(self.located.identity),
             "template": dict(self._template.identity()),
-            "max_length": self.run.max_length,
-            "dtype": self.run.dtype,
+            "max_length": self.table.max_length,
+            "dtype": self.dtype,
         }

@@ -12,15 +12,6 @@ from preceptor.types import Message
 PROMPT_VERSION = 1
 """Raised by every change of the prompt's words or order; part of a judge's identity."""
 
-DEFAULT_RUBRIC = """\
-Rate how good the response is for the person who wrote the last user turn. Consider:
-- Helpfulness: it gives what the person needs, at the depth the request asks for.
-- Correctness: its facts, reasoning, calculations and code are right.
-- Instruction following: it does what was asked, in the form, language and length that were asked for.
-Length alone is no merit. Be strict: the highest number is for a response that could hardly be better, the \
-lowest for one that is useless, wrong throughout or beside the question."""
-"""What a judge is asked to look at where the user gives no rubric."""
-
 _FENCE_CHARACTERS = "=~#"
 _LEAST_FENCE = 8
 

@@ -7,12 +7,13 @@ that every mean the paper could have meant can be formed later without another p
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Student
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
 from preceptor.engines.models import (
     LocatedModel,
@@ -29,56 +30,42 @@ from preceptor.types import Response, Score
 
 Conditioning = Literal["conditional", "unconditional"]
 
-
-@dataclass(frozen=True)
-class StudentOptions:
-    """How the student reads a response; all of it bears on the numbers.
-
-    `dtype` is a torch dtype's name. `max_length` bounds prompt and response together, in tokens.
-    """
-
-    model: str
-    revision: str | None = None
-    template: str = "auto"
-    max_length: int = 4096
-    dtype: str = "float32"
-    include_end_of_turn: bool = False
+_RUNTIME = Runtime()
 
 
 class StudentModel:
     """A student found on disk or on the Hub, loaded only when something must be computed.
 
-    `device` and `token_budget` say where and in what batches; they change no number. One student serves
-    both passes.
+    `runtime` says where and in what batches, and what the data type `auto` means. One student serves both
+    passes. With `include_end_of_turn` the token that ends the turn counts as part of the response.
     """
 
     def __init__(
         self,
-        options: StudentOptions,
+        student: Student,
+        runtime: Runtime = _RUNTIME,
         *,
-        device: str = "cpu",
-        token_budget: int | None = None,
-        keep_tokens: bool = False,
+        include_end_of_turn: bool = False,
     ) -> None:
-        self.options = options
-        self.device = device
-        self.token_budget = token_budget
-        self.keep_tokens = keep_tokens
+        self.student = student
+        self.runtime = runtime
+        self.dtype = runtime.resolved_dtype(student.dtype)
+        self.include_end_of_turn = include_end_of_turn
 
     @cached_property
     def located(self) -> LocatedModel:
         """Where the model lies, and its identity."""
-        return locate(self.options.model, revision=self.options.revision)
+        return locate(self.student.model, revision=self.student.revision)
 
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template its prompts are rendered with."""
-        return choose_template(self.options.template, self.located.folder)
+        return choose_template(self.student.template, self.located.folder)
 
     @cached_property
     def max_length(self) -> int:
         """The bound on prompt and response together: as asked, or the model's context if shorter."""
-        return min(self.options.max_length, context_length(self.located) or self.options.max_length)
+        return min(self.student.max_length, context_length(self.located) or self.student.max_length)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -87,17 +74,17 @@ class StudentModel:
             load_tokenizer(self.located),
             self.template,
             max_length=self.max_length,
-            end_of_turn=self.options.include_end_of_turn,
+            end_of_turn=self.include_end_of_turn,
         )
 
     @cached_property
     def engine(self) -> Likelihood:
         """The loaded model."""
-        from preceptor.engines.packed.likelihood import EngineOptions, TransformersLikelihood
+        from preceptor.engines.packed.likelihood import TransformersLikelihood
 
-        model = load_model(self.located, dtype=self.options.dtype, device=self.device)
-        options = EngineOptions(token_budget=self.token_budget, keep_tokens=self.keep_tokens)
-        return TransformersLikelihood(model, options)
+        device = self.runtime.resolved_device()
+        model = load_model(self.located, dtype=self.dtype, device=device)
+        return TransformersLikelihood(model, self.runtime)
 
     def release(self) -> None:
         """Free the model's memory; it is loaded again where it is needed again."""
@@ -110,8 +97,8 @@ class StudentModel:
             "template": dict(self.template.identity()),
             "begin": "one beginning token where the tokenizer has one, else its end token as context",
             "max_length": self.max_length,
-            "dtype": self.options.dtype,
-            "include_end_of_turn": self.options.include_end_of_turn,
+            "dtype": self.dtype,
+            "include_end_of_turn": self.include_end_of_turn,
             "engine": "transformers",
         }
 
@@ -139,7 +126,7 @@ class LikelihoodScorer(Scorer):
     def name(self) -> str:
         """What it does, for progress and plans."""
         without = " without instruction" if self.conditioning == "unconditional" else ""
-        return f"likelihood{without}" + (f" by {self.student.options.model}" if self.suffix else "")
+        return f"likelihood{without}" + (f" by {self.student.student.model}" if self.suffix else "")
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -192,7 +179,7 @@ class LikelihoodScorer(Scorer):
     @property
     def token_column(self) -> str | None:
         """The negative log-likelihood of each token, where these are kept."""
-        return "token_nll" if self.student.keep_tokens else None
+        return "token_nll" if self.student.runtime.keep_tokens else None
 
     @property
     def of_student(self) -> bool:

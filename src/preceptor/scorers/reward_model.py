@@ -8,13 +8,13 @@ reward is defined up to a constant only: see the reward transforms before dividi
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from preceptor.config.reward_models import repository_of
+from preceptor.config.rewards import RewardModelTable
+from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, context_length, load_tokenizer, locate
-from preceptor.engines.packed.body import EngineOptions
 from preceptor.engines.packed.reward import TransformersReward, load_reward_model
 from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choose_template
 from preceptor.errors import ModelError
@@ -24,42 +24,21 @@ from preceptor.types import Message, Response, Score
 
 logger = logging.getLogger(__name__)
 
+_RUNTIME = Runtime()
 _SANITY_PROMPT = (Message("user", "What is the capital of France?"),)
 _SANITY_ANSWERS = ("The capital of France is Paris.", "Bananas bananas of of the the 7 7 7.")
 
 
-@dataclass(frozen=True)
-class RewardModelOptions:
-    """Which reward model, and how it reads a conversation; all of it bears on the numbers.
-
-    `model` is a preset, a Hub id or a local folder. `max_length` bounds the conversation in tokens.
-    `remote_code` lets the repository's own code run.
-    """
-
-    model: str
-    revision: str | None = None
-    template: str = "auto"
-    max_length: int = 4096
-    dtype: str = "float32"
-    remote_code: bool = False
-
-
 class RewardModel(Scorer):
-    """The scorer that asks a reward model; `device` and `token_budget` change no number."""
+    """The scorer that asks a reward model; `runtime` says where, and what the data type `auto` means."""
 
     columns = ("score", "tokens", "truncated")
     measures = ("reward",)
 
-    def __init__(
-        self,
-        options: RewardModelOptions,
-        *,
-        device: str = "cpu",
-        token_budget: int | None = None,
-    ) -> None:
-        self.options = options
-        self.device = device
-        self.token_budget = token_budget
+    def __init__(self, table: RewardModelTable, runtime: Runtime = _RUNTIME) -> None:
+        self.table = table
+        self.runtime = runtime
+        self.dtype = runtime.resolved_dtype(table.dtype)
 
     @property
     def name(self) -> str:
@@ -69,17 +48,17 @@ class RewardModel(Scorer):
     @cached_property
     def located(self) -> LocatedModel:
         """Where the model lies, and its identity."""
-        return locate(repository_of(self.options.model), revision=self.options.revision)
+        return locate(repository_of(self.table.model), revision=self.table.revision)
 
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template its conversations are rendered with."""
-        return choose_template(self.options.template, self.located.folder)
+        return choose_template(self.table.template, self.located.folder)
 
     @cached_property
     def max_length(self) -> int:
         """The bound on a conversation: as asked, or the model's context if shorter."""
-        return min(self.options.max_length, context_length(self.located) or self.options.max_length)
+        return min(self.table.max_length, context_length(self.located) or self.table.max_length)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -91,11 +70,11 @@ class RewardModel(Scorer):
         """The loaded model, after a look at whether it prefers an answer to nonsense."""
         model = load_reward_model(
             self.located,
-            dtype=self.options.dtype,
-            device=self.device,
-            remote_code=self.options.remote_code,
+            dtype=self.dtype,
+            device=self.runtime.resolved_device(),
+            remote_code=self.table.remote_code,
         )
-        engine = TransformersReward(model, EngineOptions(token_budget=self.token_budget))
+        engine = TransformersReward(model, self.runtime)
         self._compare_sanity_pair(engine)
         return engine
 
@@ -120,10 +99,10 @@ class RewardModel(Scorer):
             "model": dict(self.located.identity),
             "template": dict(self.template.identity()),
             "max_length": self.max_length,
-            "dtype": self.options.dtype,
+            "dtype": self.dtype,
             "engine": "transformers",
         }
-        if self.options.remote_code:
+        if self.table.remote_code:
             # A commit on the Hub covers the code; in a folder it is told apart.
             local = self.located.revision is None and any(self.located.folder.glob("*.py"))
             spec["remote_code"] = folder_digest(self.located.folder, ("*.py",)) if local else "own"

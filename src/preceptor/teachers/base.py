@@ -6,73 +6,16 @@ never enter the identity, so a renamed teacher or another server pays for nothin
 """
 
 import re
-from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel, ChatRequest
 from preceptor.store.identity import Identity
 from preceptor.types import Instruction, Message, generation_key
 
 _THOUGHTS, _THOUGHTS_END = "<think>", "</think>"
 _LONE_END = re.compile(r"^[ \t]*</think>[ \t]*$", re.MULTILINE)
-
-Engine = Literal["transformers", "vllm", "openai", "fake"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How responses are drawn from a teacher; temperature 0 is greedy.
-
-    Every sample of every instruction has a seed of its own, made of `seed`, the instruction and the sample's
-    index. `samples_per_request` of them may share a request, and then its seed; that is no part of `spec`.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_tokens: int = 2048
-    stop: tuple[str, ...] = ()
-    samples: int = 1
-    samples_per_request: int = 1
-    seed: int = 0
-
-    def spec(self) -> dict[str, object]:
-        """Return what bears on a sample's text; greedy texts know neither seed nor nucleus."""
-        spec = asdict(self)
-        del spec["samples"], spec["samples_per_request"]
-        if self.temperature == 0:
-            spec |= {"top_p": 1.0, "seed": None}
-        return spec
-
-    def described(self) -> str:
-        """Return how it samples, in words."""
-        if self.temperature == 0:
-            return "greedy"
-        nucleus = f", top-p {self.top_p:g}" if self.top_p < 1 else ""
-        count = f", {self.samples} samples" if self.samples > 1 else ""
-        return f"temperature {self.temperature:g}{nucleus}{count}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class TeacherOptions:
-    """A teacher: its label, its model and how it answers.
-
-    `api` is for served models, `template`, `max_length` (tokens of prompt and response) and `dtype` for
-    those rendered or run here. `system` goes before every conversation. `thoughts` says whether what a
-    model thought aloud is part of its response; it is kept in the store either way.
-    """
-
-    name: str
-    model: str
-    engine: Engine
-    sampling: Sampling
-    revision: str | None = None
-    api: Literal["chat", "completions"] = "chat"
-    template: str = "auto"
-    max_length: int = 8192
-    dtype: str = "float32"
-    system: str = ""
-    thoughts: Literal["drop", "keep"] = "drop"
 
 
 class GenerationRequest(NamedTuple):
@@ -98,8 +41,8 @@ class TeacherBackend(Protocol):
     Subclass it to have the defaults: answered one by one, nothing to check, no price, speed unknown.
     """
 
-    options: TeacherOptions
-    """What it is."""
+    teacher: TeacherPoint
+    """What it is, and how it is sampled."""
 
     part: int
     """Requests to hand over at once, so that none waits for the slowest of a few."""
@@ -160,16 +103,15 @@ def without_thoughts(text: str, *, opened: bool = False) -> str:
     return text[end.end() :].lstrip() if end and _THOUGHTS not in text[: end.start()] else text
 
 
-def request_of(options: TeacherOptions, instruction: Instruction, sample: int) -> ChatRequest:
+def request_of(teacher: TeacherPoint, instruction: Instruction, sample: int) -> ChatRequest:
     """Return what the teacher is asked for one sample."""
-    sampling = options.sampling
     return ChatRequest(
-        messages=_with_system(instruction.messages, options.system),
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        stop=sampling.stop,
-        seed=None if sampling.temperature == 0 else _seed(sampling.seed, instruction, sample),
+        messages=_with_system(instruction.messages, teacher.system),
+        max_tokens=teacher.max_tokens,
+        temperature=teacher.temperature,
+        top_p=teacher.top_p,
+        stop=teacher.stop,
+        seed=None if teacher.temperature == 0 else _seed(teacher.seed, instruction, sample),
     )
 
 

@@ -2,10 +2,11 @@
 
 from functools import cached_property
 
+from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
 from preceptor.engines.fake import FakeChat
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherBackend, TeacherOptions
+from preceptor.teachers.base import TeacherBackend
 
 
 class FakeTeacher(TeacherBackend):
@@ -13,21 +14,21 @@ class FakeTeacher(TeacherBackend):
 
     part = 4096
 
-    def __init__(self, options: TeacherOptions) -> None:
-        self.options = options
+    def __init__(self, teacher: TeacherPoint) -> None:
+        self.teacher = teacher
 
     @cached_property
     def chat(self) -> ChatModel:
         """The fake."""
-        return FakeChat(self.options.model)
+        return FakeChat(self.teacher.model)
 
     def identity(self) -> Identity:
         """Return the identity of the fake's name and sampling."""
         return Identity.of(
             {
                 "engine": "fake",
-                "model": self.options.model,
-                "system": self.options.system,
-                **self.options.sampling.spec(),
+                "model": self.teacher.model,
+                "system": self.teacher.system,
+                **self.teacher.sampling(),
             }
         )

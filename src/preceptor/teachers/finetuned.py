@@ -23,9 +23,7 @@ class TunedStudent(LocalTeacher):
     """
 
     def __init__(self, untuned: LocalTeacher, *, name: str, tuning: str, folder: Path) -> None:
-        super().__init__(
-            replace(untuned.options, name=name), device=untuned.device, batch=untuned.batch or 1
-        )
+        super().__init__(untuned.teacher.model_copy(update={"label": name}), untuned.runtime)
         self._untuned, self._tuning, self._folder = untuned, tuning, folder
 
     @cached_property
@@ -33,7 +31,7 @@ class TunedStudent(LocalTeacher):
         """The student's tokenizer and config, and the weights of the tuning."""
         return replace(
             self._untuned.located,
-            name=self.options.name,
+            name=self.teacher.name,
             source=str(self._folder),
             revision=None,
             identity={"tuned": self._tuning},

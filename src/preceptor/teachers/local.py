@@ -3,6 +3,8 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from preceptor.config.runtime import Runtime
+from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
 from preceptor.engines.models import (
     LocatedModel,
@@ -14,7 +16,7 @@ from preceptor.engines.models import (
 from preceptor.engines.pace import fastest_pace, parameters_of
 from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherBackend, TeacherOptions, begins_thoughts
+from preceptor.teachers.base import TeacherBackend, begins_thoughts
 from preceptor.types import Message
 
 _PART = 2048
@@ -27,16 +29,18 @@ if TYPE_CHECKING:
 class LocalTeacher(TeacherBackend):
     """A model found on disk or on the Hub, loaded only when something must be answered."""
 
-    def __init__(self, options: TeacherOptions, *, device: str = "cpu", batch: int = 16) -> None:
-        self.options = options
-        self.device = device
-        self.batch = batch if options.engine == "transformers" else None
-        self.part = batch if options.engine == "transformers" else _PART
+    def __init__(self, teacher: TeacherPoint, runtime: Runtime) -> None:
+        self.teacher = teacher
+        self.runtime = runtime
+        self.dtype = runtime.resolved_dtype(teacher.dtype)
+        self.device = runtime.resolved_device()
+        self.batch = runtime.batch if teacher.engine == "transformers" else None
+        self.part = self.batch or _PART
 
     @cached_property
     def located(self) -> LocatedModel:
         """Where the model lies, and its identity."""
-        return locate(self.options.model, revision=self.options.revision)
+        return locate(self.teacher.model, revision=self.teacher.revision)
 
     @property
     def opens_thoughts(self) -> bool:
@@ -47,49 +51,49 @@ class LocalTeacher(TeacherBackend):
     def chat(self) -> ChatModel:
         """The loaded model."""
         encoder = Encoder(load_tokenizer(self.located), self._template, max_length=self._max_length)
-        if self.options.engine == "vllm":
+        if self.teacher.engine == "vllm":
             return self._served_here(encoder)
         from preceptor.engines.generation import TransformersChat
 
-        model = load_model(self.located, dtype=self.options.dtype, device=self.device)
+        model = load_model(self.located, dtype=self.dtype, device=self.device)
         return TransformersChat(model, encoder, batch=self.batch or 1)
 
     def _served_here(self, encoder: Encoder) -> "VllmChat":
         from preceptor.engines.vllm import VllmChat
 
-        return VllmChat(self.located, encoder=encoder, dtype=self.options.dtype)
+        return VllmChat(self.located, encoder=encoder, dtype=self.dtype)
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        return choose_template(self.options.template, self.located.folder)
+        return choose_template(self.teacher.template, self.located.folder)
 
     @cached_property
     def _max_length(self) -> int:
-        return min(self.options.max_length, context_length(self.located) or self.options.max_length)
+        return min(self.teacher.max_length, context_length(self.located) or self.teacher.max_length)
 
     def fastest_pace(self, batch: int) -> float | None:
         """Return tokens a second that it cannot beat on this machine; None where unknown."""
         parameters = parameters_of(self.located)
-        if parameters is None or self.options.engine != "transformers":
+        if parameters is None or self.teacher.engine != "transformers":
             return None
-        return fastest_pace(parameters, batch=batch, dtype=self.options.dtype, device=self.device)
+        return fastest_pace(parameters, batch=batch, dtype=self.dtype, device=self.device)
 
     def identity(self) -> Identity:
         """Return the identity of weights, template, precision and sampling; the device does not enter."""
         return Identity.of(
             {
-                "engine": self.options.engine,
+                "engine": self.teacher.engine,
                 "model": dict(self.located.identity),
                 "template": dict(self._template.identity()),
                 "max_length": self._max_length,
-                "dtype": self.options.dtype,
-                "system": self.options.system,
-                **self.options.sampling.spec(),
+                "dtype": self.dtype,
+                "system": self.teacher.system,
+                **self.teacher.sampling(),
             }
         )
 
     def release(self) -> None:
         """Free the model's memory; it is loaded again where it is needed again."""
         chat = self.__dict__.pop("chat", None)
-        if self.options.engine == "vllm" and chat is not None:
+        if self.teacher.engine == "vllm" and chat is not None:
             chat.release()

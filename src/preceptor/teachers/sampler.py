@@ -31,14 +31,14 @@ class Sampler:
     def __init__(self, backend: TeacherBackend) -> None:
         self.lost = 0
         self._backend = backend
-        self._name = backend.options.name
-        self._sampling = backend.options.sampling
+        self._teacher = backend.teacher
+        self._name = backend.teacher.name
         self._watch = Watch(
             f"The teacher '{self._name}'",
             backend.where,
-            lambda: backend.chat.complete(request_of(backend.options, _PROBE, 0)),
+            lambda: backend.chat.complete(request_of(backend.teacher, _PROBE, 0)),
         )
-        self._alone = self._sampling.samples_per_request == 1
+        self._alone = self._teacher.samples_per_request == 1
         self._clock = time.monotonic()
 
     def check(self, waiting: int) -> None:
@@ -47,12 +47,12 @@ class Sampler:
         Raises:
             ModelError: further samples would be copies; `waiting` is how many are wanted.
         """
-        if self._backend.honours_seeds or self._sampling.temperature == 0:
+        if self._backend.honours_seeds or self._teacher.temperature == 0:
             return
-        count = self._sampling.samples_per_request
+        count = self._teacher.samples_per_request
         found = check_sampling(self._backend.chat, count=count)
         told = [f"'{self._name}': {sentence}" for sentence in found.told()]
-        samples = self._sampling.samples
+        samples = self._teacher.samples
         if found.seed == "no effect" and samples > 1:
             raise ModelError(
                 f"{' '.join(told)} {samples} samples would be {samples} copies, and {waiting:,} are still "
@@ -104,13 +104,13 @@ class Sampler:
         groups = [[ask] for ask in todo] if self._alone else self._shared(todo)
         requests = []
         for group in groups:
-            request = request_of(self._backend.options, group[0].instruction, group[0].sample)
+            request = request_of(self._backend.teacher, group[0].instruction, group[0].sample)
             requests.append(replace(request, count=len(group)))
         return requests, groups
 
     def _shared(self, todo: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
         """Group samples of one instruction that are asked for at once."""
-        size = self._sampling.samples_per_request
+        size = self._teacher.samples_per_request
         groups: dict[tuple[bytes, int], list[GenerationRequest]] = {}
         for ask in todo:
             groups.setdefault((ask.instruction.id, ask.sample // size), []).append(ask)

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from preceptor.config.runtime import Endpoint
+from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
-from preceptor.engines.chat.client import Endpoint, OpenAIChat
+from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherBackend, TeacherOptions, begins_thoughts
+from preceptor.teachers.base import TeacherBackend, begins_thoughts
 from preceptor.types import Message
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
@@ -37,8 +39,8 @@ class ServedTeacher(TeacherBackend):
 
     honours_seeds = False
 
-    def __init__(self, options: TeacherOptions, endpoint: Endpoint) -> None:
-        self.options = options
+    def __init__(self, teacher: TeacherPoint, endpoint: Endpoint) -> None:
+        self.teacher = teacher
         self.endpoint = endpoint
         self.where = endpoint
         self.prices = (endpoint.price_in, endpoint.price_out)
@@ -53,7 +55,7 @@ class ServedTeacher(TeacherBackend):
     def chat(self) -> ChatModel:
         """The client."""
         render = self._rendered if self._template else None
-        return OpenAIChat(self.endpoint, self.options.model, render=render)
+        return OpenAIChat(self.endpoint, self.teacher.model, render=render)
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """Return the raw prompt; ModelError where a text would steer its structure.
@@ -71,9 +73,9 @@ class ServedTeacher(TeacherBackend):
     @cached_property
     def _template(self) -> ChatTemplate | None:
         """The template of raw prompts; without a beginning token, which servers add themselves."""
-        if self.options.api == "chat":
+        if self.teacher.api == "chat":
             return None
-        chosen = choose_template(self.options.template, Path("no model"))
+        chosen = choose_template(self.teacher.template, Path("no model"))
         return ChatTemplate(chosen.name, chosen.source, dict.fromkeys(chosen.special_tokens, ""))
 
     def identity(self) -> Identity:
@@ -82,12 +84,12 @@ class ServedTeacher(TeacherBackend):
         return Identity.of(
             {
                 "engine": "openai",
-                "api": self.options.api,
-                "model": self.options.model,
-                "revision": self.options.revision,
+                "api": self.teacher.api,
+                "model": self.teacher.model,
+                "revision": self.teacher.revision,
                 "template": dict(template.identity()) if template else None,
-                "system": self.options.system,
-                **self.options.sampling.spec(),
+                "system": self.teacher.system,
+                **self.teacher.sampling(),
             }
         )
 

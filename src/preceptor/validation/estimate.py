@@ -13,8 +13,8 @@ from pathlib import Path
 from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.cached_chat import Cost
 from preceptor.benchmarks.judging import judging_cost
-from preceptor.config.base import Runtime
 from preceptor.config.recipe import steps_of, warmup_caution
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.finetuning.estimate import disk_of
 from preceptor.finetuning.weights import Size, size_of
@@ -190,7 +190,7 @@ class _Student:
         untuned: Mapping[bytes, str],
         store: Store,
     ) -> Cost:
-        questions = task.against(task.answers_of(self.setup.untuned.options.name, untuned))
+        questions = task.against(task.answers_of(self.setup.untuned.teacher.name, untuned))
         answers: list[Answers] = [task.answers_of(name, held) for name, held in texts.items()]
         return judging_cost(answers, questions, task.judge, store, orders=task.orders)
 

@@ -14,10 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.base import Runtime
 from preceptor.config.finetune import Evaluate, Train
 from preceptor.config.recipe import Recipe
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student
+from preceptor.config.teachers import TeacherPoint
 from preceptor.errors import MissingPackage, StudyError
 from preceptor.finetuning.checkpoint import TrainingFolder, tuned_identity
 from preceptor.finetuning.dataset import Conversations
@@ -28,7 +29,6 @@ from preceptor.finetuning.trainer import Moment
 from preceptor.finetuning.whole import which_are_whole
 from preceptor.pipeline.score import Amount, Progress
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import Sampling, TeacherOptions
 from preceptor.teachers.finetuned import TunedStudent
 from preceptor.teachers.local import LocalTeacher
 from preceptor.validation.training_set import TrainingSet
@@ -100,17 +100,17 @@ def setup_of(
 ) -> StudentSetup:
     """Return the student with its recipe, and how it answers; nothing is loaded."""
     recipe = train.recipe(student.template).on(runtime)
-    options = TeacherOptions(
-        name=f"{student.name}, untuned",
+    asked = TeacherPoint(
+        label=f"{student.name}, untuned",
         model=student.model,
         engine="transformers",
-        sampling=Sampling(temperature=evaluate.temperature, max_tokens=evaluate.max_tokens),
+        temperature=evaluate.temperature,
+        max_tokens=evaluate.max_tokens,
         revision=student.revision,
         template=recipe.template,
         dtype=recipe.dtype,
     )
-    device = runtime.resolved_device()
-    return StudentSetup(student, recipe, LocalTeacher(options, device=device, batch=runtime.batch))
+    return StudentSetup(student, recipe, LocalTeacher(asked, runtime))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ questions are the same for every student and teacher.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from preceptor.benchmarks.answer_files import Answers, Benchmark
+from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.arena_hard.judge import JUDGEMENT_TOKENS, GameJudge
 from preceptor.benchmarks.comparisons import Orders, both_orders
 from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, GAME_PROMPT, read_prompt
@@ -20,16 +20,14 @@ from preceptor.benchmarks.questions import (
     read_baseline,
 )
 from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
-from preceptor.config.base import Runtime
-from preceptor.config.finetune import OWN, STUDENT, ChatJudge, Evaluate
-from preceptor.config.judges import judge_repository
+from preceptor.config.finetune import OWN, STUDENT, Benchmark, ChatJudge, Evaluate
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.instructions import PromptSource
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline import plan
 from preceptor.pipeline.sources import expanded
-from preceptor.scorers.judge import LocalModel
-from preceptor.scorers.reward_model import RewardModel, RewardModelOptions
+from preceptor.scorers.reward_model import RewardModel
 from preceptor.store.store import Store
 from preceptor.types import Instruction
 
@@ -178,21 +176,11 @@ def _of_benchmark(benchmark: Benchmark, baseline: Answers | None) -> QuestionSet
 def judge_of(evaluate: Evaluate, runtime: Runtime, benchmark: Benchmark) -> AnyJudge:
     """Return who judges: games are written by served models alone, and only in Arena-Hard."""
     table = evaluate.judge
-    dtype = table.resolved_dtype(runtime)
     if not isinstance(table, ChatJudge):
-        options = RewardModelOptions(
-            model=table.located,
-            revision=table.revision,
-            template=table.template,
-            max_length=table.max_length,
-            dtype=dtype,
-        )
-        device, budget = runtime.resolved_device(), runtime.token_budget
-        return RewardJudge(RewardModel(options, device=device, token_budget=budget))
+        return RewardJudge(RewardModel(table, runtime))
     if table.engine == "transformers":
-        run = LocalModel(table.template, table.max_length, dtype, runtime.resolved_device())
         prompt = read_prompt(table.prompt) if table.prompt else CHOICE_PROMPT
-        return ChoiceJudge(local_model(judge_repository(table.located), run), prompt)
+        return ChoiceJudge(local_model(table, runtime), prompt)
     endpoint = runtime.endpoint(table.model)
     if benchmark == "arena_hard" and not table.written:
         model = served_model(

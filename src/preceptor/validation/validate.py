@@ -15,8 +15,8 @@ from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.cached_chat import Told
 from preceptor.benchmarks.judging import judge_answers
 from preceptor.benchmarks.verdicts import Judged
-from preceptor.config.base import Runtime
 from preceptor.config.finetune import Evaluate, Train
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.generate import GenerationJob, respond
@@ -185,7 +185,7 @@ class Validation:
         untuned: Mapping[bytes, str],
         base: LocalTeacher,
     ) -> Judged:
-        questions = task.against(task.answers_of(base.options.name, untuned))
+        questions = task.against(task.answers_of(base.teacher.name, untuned))
         answers: list[Answers] = [task.answers_of(name, held) for name, held in texts.items()]
         of = questions.benchmark if self.evaluate.benchmarks else "questions"
         with _told(f"judge answers to {of}", self.progress) as told:

@@ -62,14 +62,14 @@ class GameJudge:
     def __init__(self, model: Judge, prompt: PairPrompt = GAME_PROMPT) -> None:
         if model.endpoint is None:
             raise StudyError(
-                f"'{model.options.model}' runs in this process, which only chooses between letters. "
+                f"'{model.table.model}' runs in this process, which only chooses between letters. "
                 "Judge Arena-Hard by choice, or serve the model and give its URL."
             )
         self.model, self.prompt = model, prompt
         self._asked = CachedChat(
             lambda: model.chat,
             self.identity(),
-            who=f"The judge '{model.options.model}'",
+            who=f"The judge '{model.table.model}'",
             where=model.endpoint,
             flush="each",
         )
@@ -77,7 +77,7 @@ class GameJudge:
     @property
     def name(self) -> str:
         """The model, and whose prompt it is asked by."""
-        return f"{self.model.options.model} ({self.prompt.name})"
+        return f"{self.model.table.model} ({self.prompt.name})"
 
     def identity(self) -> Identity:
         """Return the identity of the model, the whole prompt and the words of the retry."""
@@ -97,8 +97,8 @@ class GameJudge:
         return self._request(self.prompt.messages(pair))
 
     def _request(self, messages: tuple[Message, ...]) -> ChatRequest:
-        options = self.model.options
-        return ChatRequest(messages, max_tokens=options.max_tokens, seed=options.seed)
+        table = self.model.table
+        return ChatRequest(messages, max_tokens=table.max_tokens, seed=table.seed)
 
     def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
         """Return what judging these games would take, retries not counted."""

@@ -12,18 +12,17 @@ own types, and writes requests to its log.
 import asyncio
 import json
 import logging
-import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
 from preceptor.engines.chat.wire import (
     BODY_LIMIT,
@@ -36,7 +35,7 @@ from preceptor.engines.chat.wire import (
     read_completion,
     refused_parameter,
 )
-from preceptor.errors import MissingPackage, ModelError, StudyError
+from preceptor.errors import MissingPackage, ModelError
 from preceptor.types import Message
 
 if TYPE_CHECKING:
@@ -62,50 +61,6 @@ _PASSING = ("rate limited", "server error", "timed out", "unreachable", "unreada
 
 _asking: ContextVar[bool] = ContextVar("preceptor_asking", default=False)
 _LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy")))
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a chat model is served and how it may be used; no part of any identity.
-
-    `url` is the base, for example `http://127.0.0.1:8080/v1`. The key is the value of the environment
-    variable named `api_key_env`, on loopback only if it is set. None sends no key but to OpenAI itself,
-    which gets that of `OPENAI_API_KEY`. `timeout_s` bounds one attempt, `patience_s` all attempts at one
-    request together with the pauses between them. `requests_per_minute` spaces all attempts of a client
-    evenly, and waiting for it takes no patience; None sets no limit.
-    `price_in` and `price_out` are money for a million tokens of prompts and of answers, None where unknown.
-    """
-
-    url: str
-    api_key_env: str | None = None
-    concurrency: int = 8
-    timeout_s: float = 600.0
-    patience_s: float = 1200.0
-    requests_per_minute: float | None = None
-    price_in: float | None = None
-    price_out: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.concurrency >= 1 and self.timeout_s > 0 and self.patience_s > 0):
-            raise StudyError(
-                f"{self!r} has concurrency {self.concurrency}, timeout {self.timeout_s} s and patience "
-                f"{self.patience_s} s: expected at least one request at once and times above 0."
-            )
-        pace = self.requests_per_minute
-        if pace is not None and not 0 < pace < math.inf:
-            raise StudyError(
-                f"{self!r} has {pace} requests per minute: expected a number above 0, or none for no limit."
-            )
-        for name in ("price_in", "price_out"):
-            price = getattr(self, name)
-            if price is not None and not 0 <= price < math.inf:
-                raise StudyError(
-                    f"{self!r} has {name} {price}: expected the money for a million tokens, 0 or more, or "
-                    "none where it is unknown."
-                )
-
-    def __repr__(self) -> str:
-        return f"Endpoint({Secrets.without(self.url)})"
 
 
 _Queue: TypeAlias = "queue.SimpleQueue[Finished | BaseException | None]"

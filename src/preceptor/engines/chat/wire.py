@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
+from preceptor.config.runtime import REDACTED, without_secrets
 from preceptor.engines.base import (
     Alternative,
     ChatRequest,
@@ -33,8 +34,6 @@ BODY_LIMIT = 16 * 2**20
 
 DETAIL_LIMIT = 200
 """Characters of a server's own words that are kept at most."""
-
-REDACTED = "[redacted]"
 
 _LEAST_SECRET = 4
 _LEAST_SECRET_IN_ANSWER = 12
@@ -88,7 +87,7 @@ class Secrets:
         key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
         if not key and api_key_env and not loopback:
             raise ModelError(
-                f"The endpoint {cls.without(url)} needs a key, and the environment variable "
+                f"The endpoint {without_secrets(url)} needs a key, and the environment variable "
                 f"{api_key_env} is not set. Set it, or name another variable (api_key_env)."
             )
         if not (key.isascii() and key.isprintable()):
@@ -97,23 +96,12 @@ class Secrets:
                 "ASCII. Set it again."
             )
         if key and parts.scheme == "http" and not loopback:
-            logger.warning("the key goes to %s unencrypted: use https", cls.without(url))
+            logger.warning("the key goes to %s unencrypted: use https", without_secrets(url))
         secrets = [f"Bearer {key}", key] if key else []
         return cls(url, key or None, _spellings(secrets + _secrets_in(parts)), loopback)
 
-    @staticmethod
-    def without(url: str) -> str:
-        """Return the address without user, password, query and fragment, fit for messages."""
-        try:
-            parts = urlsplit(url)
-            host = parts.netloc.rpartition("@")[2]
-        except ValueError:
-            return "(unreadable address)"
-        hidden = "" if parts.netloc == host and not parts.query else f" ({REDACTED})"
-        return urlunsplit((parts.scheme, host, parts.path, "", "")) + hidden
-
     def __repr__(self) -> str:
-        return f"Secrets({self.without(self.url)})"
+        return f"Secrets({without_secrets(self.url)})"
 
     def headers(self) -> dict[str, str]:
         """Return the headers that carry the key; none without a key."""
@@ -146,7 +134,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         pass  # an unreadable port or bracket
     raise ModelError(
-        f"'{Secrets.without(url)}' is no endpoint: expected an address such as "
+        f"'{without_secrets(url)}' is no endpoint: expected an address such as "
         "http://127.0.0.1:8080/v1."
     )
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed import attention
 from preceptor.engines.packed.cpu.memory import (
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 TOKEN_BUDGET = {"cpu": 2048, "mps": 4096, "cuda": 16384}
 """Tokens in one pack where the user does not say; halved whenever memory runs out."""
 
+RUNTIME = Runtime()
+"""Where it runs where nothing is said: the default pack size, and no token kept."""
+
 _MOST_CPU_WORKERS = 8
 
 _PACKS_PER_WORKER = 8
@@ -54,19 +58,6 @@ class _OutOfMemory(Exception):
         self.whole = whole
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """Where and how the engine runs; nothing here changes a number beyond rounding.
-
-    `token_budget` None takes the device's default; `keep_tokens` also returns every token's statistics;
-    `packed` False forces the plain path.
-    """
-
-    token_budget: int | None = None
-    keep_tokens: bool = False
-    packed: bool = True
-
-
 class Indexed(Protocol):
     """What an engine finds out about the pair at `index`."""
 
@@ -82,11 +73,11 @@ Found = TypeVar("Found", bound=Indexed)
 class PackedEngine(Generic[Found]):
     """A loaded model on the device it lies on; a subclass says what is read off its hidden states."""
 
-    def __init__(self, model: Any, options: EngineOptions | None = None) -> None:
+    def __init__(self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True) -> None:
         self.model = model.eval()
-        self.options = options or EngineOptions()
+        self.runtime = runtime
         self.device = next(model.parameters()).device
-        self.budget = self.options.token_budget or TOKEN_BUDGET.get(self.device.type, 4096)
+        self.budget = runtime.token_budget or TOKEN_BUDGET.get(self.device.type, 4096)
         if self.device.type == "cpu":
             keep_freed_memory()
             gate_in_place(model)
@@ -94,12 +85,12 @@ class PackedEngine(Generic[Found]):
             rotate_in_place(model)
         attention.register()
         self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
-        self.packed = self.options.packed and self._reproduces_itself()
-        if self.options.packed and self.at_once and not self.packed:
+        self.packed = packed and self._reproduces_itself()
+        if packed and self.at_once and not self.packed:
             self.at_once = False  # widths of heads, say, that the one call does not take
             self.packed = self._reproduces_itself()
         self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
-        if self.options.packed and not self.packed:
+        if packed and not self.packed:
             logger.warning(
                 "%s cannot be packed: its responses are scored one by one, which is slower",
                 type(model).__name__,

@@ -4,15 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from preceptor.config.runtime import Runtime
 from preceptor.engines.base import Measured, TokenizedPair, TokenStatistics
 from preceptor.engines.packed.attention import PackContext
-from preceptor.engines.packed.body import EngineOptions, PackedEngine
+from preceptor.engines.packed.body import RUNTIME, PackedEngine
 from preceptor.engines.packed.head import Head, TokenTensors, fold_logits
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["EngineOptions", "TransformersLikelihood"]
 
 _PROBE_TOLERANCE = {"torch.float32": 2e-3, "torch.float16": 0.1, "torch.bfloat16": 0.4}
 
@@ -20,9 +19,9 @@ _PROBE_TOLERANCE = {"torch.float32": 2e-3, "torch.float16": 0.1, "torch.bfloat16
 class TransformersLikelihood(PackedEngine[Measured]):
     """Likelihoods under a loaded `AutoModelForCausalLM`, on the device it lies on."""
 
-    def __init__(self, model: Any, options: EngineOptions | None = None) -> None:
+    def __init__(self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True) -> None:
         self.head = _head_of(model, next(model.parameters()).device.type)
-        super().__init__(model, options)
+        super().__init__(model, runtime, packed=packed)
 
     def _read_off(
         self, context: PackContext, hidden: "torch.Tensor", pairs: Sequence[TokenizedPair]
@@ -56,7 +55,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
         lengths = [len(pairs[index].response) for index in order]
         parts = torch.split(table, lengths, dim=1)
         sums = torch.stack([part.sum(dim=1) for part in parts]).tolist()
-        kept = [part[:2].tolist() if self.options.keep_tokens else ((), ()) for part in parts]
+        kept = [part[:2].tolist() if self.runtime.keep_tokens else ((), ()) for part in parts]
         return [
             Measured(index, TokenStatistics(length, *total, *(tuple(column) for column in tokens)))
             for index, length, total, tokens in zip(order, lengths, sums, kept, strict=True)

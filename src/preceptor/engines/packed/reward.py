@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.models import LocatedModel, quieten_loading, require_device
 from preceptor.engines.packed.attention import PackContext
-from preceptor.engines.packed.body import EngineOptions, PackedEngine
+from preceptor.engines.packed.body import RUNTIME, PackedEngine
 from preceptor.errors import ModelError
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ class Rewarded:
 class TransformersReward(PackedEngine[Rewarded]):
     """Scores under a loaded `AutoModelForSequenceClassification` with one label."""
 
-    def __init__(self, model: Any, options: EngineOptions | None = None) -> None:
+    def __init__(self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True) -> None:
         # A forward pass of somebody else's code may do more than apply the head.
         self.head = getattr(model, "score", None) if _is_of_the_library(model) else None
-        super().__init__(model, options)
+        super().__init__(model, runtime, packed=packed)
 
     def score(self, conversations: Sequence[TokenizedPair]) -> Iterator[list[Rewarded]]:
         """Yield the score of every conversation once, a batch at a time, in any order.

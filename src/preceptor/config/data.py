@@ -1,0 +1,59 @@
+"""What is compared: the tables `[data]` and `[data.columns]` of a study file."""
+
+from pydantic import Field, field_validator
+
+from preceptor.config.base import Table
+
+
+class ReadOptions(Table):
+    """What a file's columns mean, where recognition needs overriding; every field is optional.
+
+    Names of columns may be dotted to reach into nested objects (`scores.reward`).
+    """
+
+    layout: str = Field(
+        "auto",
+        description="Layout of the rows: auto, ultrafeedback, magpie, sharegpt, messages, alpaca-eval, "
+        "alpaca, prompt-completion, conversation, teacher-columns.",
+    )
+    instruction_column: str | None = Field(
+        None, description="Column with the instruction or the conversation."
+    )
+    response_column: str | None = Field(None, description="Column with the response.")
+    teacher_column: str | None = Field(
+        None, description="Column that names the teacher of each row."
+    )
+    teacher_columns: tuple[str, ...] = Field(
+        (), description="Columns that each hold one teacher's responses."
+    )
+    reference_column: str | None = Field(
+        None, description="Column with the checkable answer, for verifiers."
+    )
+    split: str = Field("train", description="Split to read from a Hub data set or a folder.")
+    number_columns: tuple[str, ...] = Field(
+        (), description="Numeric columns to carry along, as a reward."
+    )
+
+
+class Data(Table):
+    """The responses to compare, or the instructions that teachers are to answer."""
+
+    responses: tuple[str, ...] = Field(
+        (), description="Files, folders or Hub data sets with the teachers' responses."
+    )
+    instructions: tuple[str, ...] = Field(
+        (),
+        description="Files or Hub data sets with the instructions that the teachers are asked; by default "
+        "those of the responses.",
+    )
+    limit: int | None = Field(
+        None, ge=2, description="Compare on this many instructions, drawn by the seed; nested."
+    )
+    columns: ReadOptions = Field(
+        ReadOptions(), description="What the columns mean, where recognition needs overriding."
+    )
+
+    @field_validator("responses", "instructions", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value

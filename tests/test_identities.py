@@ -1,0 +1,105 @@
+"""Identities name stored numbers: they stay what they are, whatever happens to the tables behind them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Study
+from preceptor.pipeline.plan import for_student
+from preceptor.pipeline.sources import Questions, jobs_of
+from preceptor.types import Instruction
+from preceptor.validation.finetune_job import setup_of
+from preceptor.validation.questions import judge_of
+
+RUNTIME = Runtime(
+    device="cpu",
+    endpoints={"served": {"url": "http://127.0.0.1:1/v1"}, "base": {"url": "http://127.0.0.1:1"}},
+)
+GOLDEN = {
+    "length": "7e8f630e96df1115810047777241e54f",
+    "reward by tiny": "7177174bed3d739cb633fb08d5f8c216",
+    "likelihood": "5ed8fcef03596a61d88db97360c60999",
+    "likelihood without instruction": "26cc7508909284d9260a097ecad1566c",
+    "judge served": "297d3ee1bb7cc97514591c2023e14c22",
+    "judge tiny": "3548602d16c27982ed3b4c084c514250",
+    "one": "9a02880e2d470b649a97e70ec0b2225c",
+    "tiny T=0": "0b7b899b995ac5dcb19832420e23ed9a",
+    "tiny T=0.8": "d23b784516713485f64168c4c7cebc7f",
+    "served": "341ed9f155cabe474729315014c7676b",
+    "base": "9d91aa9910f4e27f650e0b79fed434af",
+    "untuned": "89fe5e5fdfd71a906f59b86aca24ebff",
+    "pair judge": "eec6caccf42fbe6378947e2d4c299bdd",
+    "game judge": "0015d89ec348fdd6251e65df8ae43e9b",
+    "local pair judge": "c285786739b246c24900400f8f57398d",
+    "reward judge": "50b5bc08c26735d78816ab4e7f4c14e9",
+}
+"""As they were when the store's rows were first written (2026-11-28)."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A folder that can be found and not loaded: only its content and config count here."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return str(folder)
+
+
+def study_of(model: str) -> Study:
+    rewards = [
+        {"kind": "model", "model": model, "template": "llama3", "remote_code": True},
+        {"kind": "judge", "model": "served", "rubric": "Good?", "scale": [0, 5], "seed": 7},
+        {"kind": "judge", "model": model, "engine": "transformers", "template": "plain"},
+    ]
+    teachers = [
+        {"model": "one", "engine": "fake", "system": " Be kind. ", "samples": 3, "temperature": 1},
+        {"model": model, "template": "chatml", "temperature": [0, 0.8], "top_p": [0.9], "seed": 3},
+        {"model": "served", "engine": "openai", "revision": "june", "stop": "\n\n"},
+        {"model": "base", "engine": "openai", "api": "completions", "template": "phi3"},
+    ]
+    tables = {
+        "data": {"instructions": "questions.jsonl"},
+        "teachers": teachers,
+        "students": [{"model": model, "template": "gemma", "max_length": 3000}],
+        "reading": {"include_end_of_turn": True},
+        "reward": rewards,
+        "metrics": [{"kind": kind} for kind in ("car", "ifd")],
+        "train": {"template": "gemma"},
+        "evaluate": {
+            "benchmarks": ["alpaca_eval"],
+            "temperature": 0.5,
+            "max_tokens": 99,
+            "judge": {"kind": "chat", "engine": "openai", "model": "served"},
+        },
+    }
+    return checked(Study, tables, where="here")
+
+
+def test_no_identity_of_a_scorer_teacher_or_judge_changes(model: str):
+    study = study_of(model)
+    found = {}
+    for reward in study.reward:
+        for scorer in for_student(study, RUNTIME, study.students[0], reward=reward).scorers:
+            name = reward.name if scorer.name == "judge" else scorer.name
+            found[name] = scorer.identity().digest
+    questions = Questions([Instruction.from_text("Why?")], {}, (), (), {})
+    for job in jobs_of(study, RUNTIME, questions, recorded={}):
+        found[job.name] = job.backend.identity().digest
+    assert study.train is not None and study.evaluate is not None
+    pupil = setup_of(study.students[0], study.train, study.evaluate, runtime=RUNTIME)
+    found["untuned"] = pupil.untuned.identity().digest
+    found["pair judge"] = judge_of(study.evaluate, RUNTIME, "alpaca_eval").identity().digest
+    games = study.evaluate.model_copy(update={"benchmarks": ("arena_hard",)})
+    found["game judge"] = judge_of(games, RUNTIME, "arena_hard").identity().digest
+    chosen = {"kind": "chat", "model": model, "template": "plain", "max_length": 700}
+    local = study.evaluate.model_validate({**study.evaluate.model_dump(), "judge": chosen})
+    found["local pair judge"] = judge_of(local, RUNTIME, "alpaca_eval").identity().digest
+    scored = {"kind": "reward", "model": model, "template": "chatml"}
+    rewarded = study.evaluate.model_validate({**study.evaluate.model_dump(), "judge": scored})
+    found["reward judge"] = judge_of(rewarded, RUNTIME, "alpaca_eval").identity().digest
+    assert found == GOLDEN
