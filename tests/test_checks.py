@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.errors import DataError
-from preceptor.scorers.verifier import bounded
-from preceptor.scorers.verifier.bounded import NotChecked
+from preceptor.scorers.verifier import pool
 from preceptor.scorers.verifier.checks import NOT_JSON, fenced_block, parsed_json
-from preceptor.scorers.verifier.verifier import verify
+from preceptor.scorers.verifier.verifier import NotChecked, verify
 
 LONG = 200_000
 
@@ -138,7 +137,7 @@ def test_references_within_a_schema_work() -> None:
 
 
 def test_a_schema_that_takes_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "CHECK_SECONDS", 0.5)
     with pytest.raises(NotChecked):
         reward("json_schema", json.dumps("a" * 60 + "b"), schema={"pattern": "^(a+)+$"})
     # Each definition asks twice for the next: 2 to the power of 40 visits.
@@ -230,7 +229,7 @@ def test_an_integer_too_long_to_be_spelt_is_an_unusable_answer() -> None:
 
 @pytest.mark.parametrize("text", [r"\boxed{9^{9^{9^{9}}}}", "9**9**9**9", r"\boxed{1000000!!}"])
 def test_a_huge_power_is_cut_off(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "CHECK_SECONDS", 0.5)
     with pytest.raises(NotChecked):
         reward("math", text, answer="7")
 

@@ -14,7 +14,6 @@ from preceptor.data.responses import ResponseSource
 from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError
 from preceptor.scorers.column import ColumnScorer
-from preceptor.scorers.verifier.verifier import Verifier
 from preceptor.types import Instruction
 from small_study import Rows, rows_of, write_rows
 
@@ -121,11 +120,17 @@ def test_an_error_in_a_process_is_the_error_of_the_run(tmp_path: Path, many: Cal
         gather(source, None)
 
 
-def test_the_reward_of_a_text_is_checked_against_the_reference_of_its_own_row(tmp_path: Path):
+def test_a_text_is_told_apart_by_the_reference_of_its_own_row(tmp_path: Path):
     same = {"instruction": "What is two plus two?", "output": "four"}
     answers = [{**same, "reference": {"kind": "exact", "answer": a}} for a in ("four", "five")]
-    source = ResponseSource.open([write_rows(tmp_path / "alpha.jsonl", answers)])
-    assert gather(source, Verifier()).table.values["reward"].tolist() == [1.0, 0.0]
+    source = ResponseSource.open([write_rows(tmp_path / "alpha.jsonl", [*answers, same])])
+    table = gather(source, None).table
+    assert table.checked_keys is not None
+    assert len(set(table.keys.tolist())) == 1
+    assert len(set(table.checked_keys.tolist())) == 3
+    with_references = table.with_references()
+    assert len(with_references.keys) == 2
+    assert with_references.dropped["alpha"] == {"no reference": 1}
 
 
 def test_no_responses_at_all_are_refused(tmp_path: Path):

@@ -38,7 +38,7 @@ def test_every_metric_that_needs_no_further_pass_is_formed_unless_some_are_named
     found = planned(study_with())
     assert {"car", "reward", "loss", "perplexity", "rsr", "length"} <= metrics(found)
     assert "ifd" not in metrics(found)
-    assert [scorer.name for scorer in found.scorers] == ["length", "likelihood"]
+    assert [scorer.name for scorer in found.scorers] == ["length", "verifier", "likelihood"]
     assert metrics(planned(study_with(metrics=[{"kind": "ifd"}]))) == {"ifd"}
 
 
@@ -50,7 +50,7 @@ def test_without_a_student_only_reward_and_length_rank():
     found = planned(study_with(), student=None)
     assert metrics(found) == {"reward", "length"}
     assert found.student is None
-    assert [scorer.name for scorer in found.scorers] == ["length"]
+    assert [scorer.name for scorer in found.scorers] == ["length", "verifier"]
 
 
 def test_the_pass_without_instruction_is_planned_only_where_it_is_needed():
@@ -59,9 +59,9 @@ def test_the_pass_without_instruction_is_planned_only_where_it_is_needed():
     assert [scorer.name for scorer in planned(ifd).scorers] == passes
     reading = {"conditioning": "unconditional"}
     car = study_with(metrics=[{"kind": "car"}], reading=reading)
-    assert [scorer.name for scorer in planned(car).scorers] == [passes[0], passes[2]]
+    assert [scorer.name for scorer in planned(car).scorers] == ["length", "verifier", passes[2]]
     both = study_with(metrics=[{"kind": "car"}, {"kind": "rsr"}], reading=reading)
-    assert [scorer.name for scorer in planned(both).scorers] == passes
+    assert [scorer.name for scorer in planned(both).scorers] == ["length", "verifier", *passes[1:]]
 
 
 def test_a_metric_by_length_alone_loads_no_model():
@@ -86,7 +86,9 @@ def test_a_named_column_goes_before_references_and_references_before_nothing():
         (study_with(reward={"kind": "reference"}), False),
     ):
         (reward,) = plan.reward_sources(study, references=references)
-        assert isinstance(plan.read_along(reward), Verifier)
+        assert plan.read_along(reward) is None
+        (checker,) = plan.reward_scorers(reward, Runtime(device="cpu"))
+        assert isinstance(checker, Verifier) and checker.reads_reference
     assert plan.reward_sources(study_with(), references=False) == (None,)
 
 

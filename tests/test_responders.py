@@ -4,7 +4,8 @@ import pytest
 
 from preceptor.config.runtime import Endpoint
 from preceptor.config.teachers import TeacherPoint
-from preceptor.teachers.base import request_of, without_thoughts
+from preceptor.engines.reasoning import without_reasoning
+from preceptor.teachers.base import request_of
 from preceptor.teachers.fake import FakeTeacher
 from preceptor.teachers.served import ServedTeacher
 from preceptor.types import Instruction, Message
@@ -31,12 +32,12 @@ def changed(**fields: object) -> TeacherPoint:
     ],
 )
 def test_thoughts_are_no_part_of_the_response(text: str, response: str):
-    assert without_thoughts(text) == response
+    assert without_reasoning(text) == response
 
 
 def test_what_a_template_opened_and_nothing_closed_is_all_thought():
-    assert without_thoughts("cut off before the en", opened=True) == ""
-    assert without_thoughts("blue? </think> It scatters.", opened=True) == "It scatters."
+    assert without_reasoning("cut off before the en", opened=True) == ""
+    assert without_reasoning("blue? </think> It scatters.", opened=True) == "It scatters."
 
 
 def test_each_sample_has_a_seed_of_its_own_and_greedy_has_none():

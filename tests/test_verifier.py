@@ -4,14 +4,13 @@ Expected values follow from the rules in `preceptor.scorers.verifier.verifier.ve
 examples can be checked by hand.
 """
 
-import pickle
 import time
 
 import pytest
 
 from preceptor.errors import DataError, StudyError
 from preceptor.scorers.verifier.verifier import Verifier, verify
-from preceptor.types import Instruction, Response
+from preceptor.types import Instruction, Response, Score
 
 
 def reward(kind: str, answer: object, text: str, **extra: object) -> float:
@@ -219,6 +218,14 @@ def test_null_fields_of_a_reference_count_as_absent() -> None:
     assert verify("x", reference) == 1.0
 
 
+def scores_of(verifier: Verifier, responses: list[Response]) -> list[Score]:
+    """Return a score for each response, in their order."""
+    found = {score.key: score for scores in verifier.score(responses) for score in scores}
+    verifier.release()
+    keyed = [one.checked_key if verifier.reads_reference else one.key for one in responses]
+    return [found[key] for key in keyed]
+
+
 def response(text: str | None, reference: dict[str, object] | None) -> Response:
     return Response("t", Instruction.from_text("q"), text, reference=reference)
 
@@ -234,8 +241,7 @@ def test_the_scorer_gives_a_number_or_a_note_for_every_response_in_order() -> No
         response("4", {"kind": "vibes", "answer": 4}),
         response("4", {"kind": "numeric", "answer": "four"}),
     ]
-    [scores] = Verifier().score(responses)
-    assert [score.key for score in scores] == [one.key for one in responses]
+    scores = scores_of(Verifier(), responses)
     assert [dict(score.values) for score in scores[:2]] == [{"reward": 1.0}, {"reward": 0.0}]
     assert [score.note for score in scores[:5]] == [None, None, "no reference", "empty", "empty"]
     assert "vibes" in (scores[5].note or "")
@@ -253,7 +259,7 @@ def test_a_rule_checks_every_response_whatever_its_reference() -> None:
         response("", None),
         response("4", {"kind": "vibes"}),
     ]
-    [scores] = Verifier(rule).score(responses)
+    scores = scores_of(Verifier(rule), responses)
     assert [score.values.get("reward") for score in scores] == [1.0, 0.0, 0.0, None, 1.0]
     assert scores[3].note == "empty"
 
@@ -279,11 +285,12 @@ def test_a_malformed_rule_is_an_error_before_anything_is_scored(
 def test_a_check_cut_off_is_a_note_and_the_others_are_scored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("preceptor.scorers.verifier.bounded.CHECK_SECONDS", 0.5)
+    monkeypatch.setattr("preceptor.scorers.verifier.pool.CHECK_SECONDS", 0.5)
     seven = {"kind": "math", "answer": "7"}
-    [scores] = Verifier().score([response(text, seven) for text in ("7", "9**9**9**9", "8")])
+    texts = ("7", "9**9**9**9", "8")
+    scores = scores_of(Verifier(), [response(text, seven) for text in texts])
     assert [score.values.get("reward") for score in scores] == [1.0, None, 0.0]
-    assert (scores[1].note or "").startswith("not checked: it took longer than")
+    assert (scores[1].note or "").startswith("not checked: it takes longer than")
 
 
 LONG = 200_000
@@ -313,9 +320,48 @@ def test_a_response_of_200_000_characters_is_checked_in_linear_time(unit: str) -
         assert min(spent) < 0.05, (reference["kind"], spent)
 
 
-def test_a_verifier_with_a_rule_can_be_sent_to_another_process():
-    response = Response("a", Instruction.from_text("Capital?"), "It is Paris.")
-    verifier = Verifier({"kind": "contains", "answer": "Paris"})
-    ((before,),) = verifier.score([response])
-    ((after,),) = pickle.loads(pickle.dumps(verifier)).score([response])
-    assert before == after and after.values == {"reward": 1.0}
+def test_a_score_is_kept_under_the_text_and_its_reference_but_under_the_text_alone_for_a_rule():
+    four, five = ({"kind": "numeric", "answer": answer} for answer in (4, 5))
+    same = [response("4", four), response("4", five), response("4", dict(reversed(four.items())))]
+    found = [score for batch in Verifier().score(same) for score in batch]
+    assert {score.key: score.values["reward"] for score in found} == {
+        same[0].checked_key: 1.0,
+        same[1].checked_key: 0.0,
+    }
+    assert same[0].checked_key == same[2].checked_key != same[0].key
+    (scores,) = filter(None, Verifier(four).score(same[1:2]))
+    assert scores == [Score(same[1].key, {"reward": 1.0})]
+
+
+def test_the_identity_holds_the_rule_and_the_version_of_the_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule = {"kind": "contains", "answer": "Paris"}
+    assert Verifier().identity() == Verifier(processes=1).identity()
+    others = [Verifier(rule), Verifier({**rule, "answer": "Rome"}), Verifier()]
+    assert len({one.identity() for one in others}) == 3
+    before = Verifier().identity()
+    monkeypatch.setattr("preceptor.scorers.verifier.verifier.CHECKS_VERSION", 2)
+    assert Verifier().identity() != before
+
+
+def test_the_answer_after_a_reasoning_trace_is_checked() -> None:
+    four = {"kind": "numeric", "answer": 4}
+    texts = ["<think>5? No: 4.</think>5", "<think>5?</think> 4", "5?\n</think>\n4", "4"]
+    scores = scores_of(Verifier(), [response(text, four) for text in texts])
+    assert [score.values["reward"] for score in scores] == [0, 1, 1, 1]
+    unanswered = [response("<think>4", four), response("<think>4</think> \n", four)]
+    scores = scores_of(Verifier(), unanswered)
+    assert [score.note for score in scores] == ["unfinished reasoning", "empty"]
+    assert verify("<think>5</think>4", four) == 1.0
+
+
+def test_a_check_held_up_by_the_machine_has_no_score_and_is_left_for_another_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # By the clock nothing may take any time, as on a machine that does nothing else but other work.
+    monkeypatch.setattr("preceptor.scorers.verifier.pool._PATIENCE", 0)
+    seven = {"kind": "math", "answer": "7"}
+    late = [response("9**9**9**9", seven)]
+    assert [score for batch in Verifier(processes=1).score(late) for score in batch] == []
+    assert "1 checks were held up by the machine" in caplog.text

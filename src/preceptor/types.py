@@ -5,6 +5,7 @@ a response's key is the hash of that id and its text, so the same text is never 
 whatever file, row or teacher label it came from.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -100,6 +101,13 @@ class Response:
     def key(self) -> bytes:
         """The 16-byte hash of the instruction and the text: what scores are stored under."""
         return response_key(self.instruction.id, self.text or "")
+
+    @_ComputedOnce
+    def checked_key(self) -> bytes:
+        """The 16-byte hash of the key and the reference: what the score of a check is stored under."""
+        if self.reference is None:
+            return self.key
+        return _digest(self.key, json.dumps(self.reference, sort_keys=True, default=str))
 
 
 def response_key(instruction_id: bytes, text: str) -> bytes:

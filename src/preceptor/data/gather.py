@@ -216,7 +216,8 @@ class _Columns:
         self.teachers: dict[str, int] = {}
         self.instructions: dict[bytes, int] = {}
         self.teacher, self.instruction, self.sample = array("i"), array("i"), array("i")
-        self.keys = bytearray()
+        self.keys, self.checked_keys = bytearray(), bytearray()
+        self.has_references = False
         self.values = {measure: array("d") for measure in measures}
         self.dropped: dict[str, Counter[str]] = {}
         self.lost: set[tuple[int, int]] = set()
@@ -242,6 +243,8 @@ class _Columns:
             self.instruction.append(instruction)
             self.sample.append(response.sample)
             self.keys += response.key
+            self.checked_keys += response.checked_key
+            self.has_references |= response.reference is not None
             self.cut_off.append(response.finish_reason == "length")
         for measure, column in self.values.items():
             values = given.values[measure]
@@ -262,6 +265,8 @@ class _Columns:
         self.instruction.frombytes(_renumbered(other.instruction, instructions))
         self.sample += other.sample
         self.keys += other.keys
+        self.checked_keys += other.checked_keys
+        self.has_references |= other.has_references
         for measure, column in self.values.items():
             column += other.values[measure]
         for name, reasons in other.dropped.items():
@@ -307,6 +312,7 @@ class _Columns:
             instruction=place[np.frombuffer(self.instruction, dtype=np.int32)],
             sample=np.frombuffer(self.sample, dtype=np.int32),
             keys=np.frombuffer(self.keys, dtype=kind),
+            checked_keys=np.frombuffer(self.checked_keys, kind) if self.has_references else None,
             values={name: np.frombuffer(column) for name, column in self.values.items()},
             cut_off=np.frombuffer(self.cut_off, dtype=np.bool_),
             dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
@@ -343,7 +349,7 @@ def _given(chunk: Sequence[Response], scorer: InlineScorer | None) -> _Given:
         absent = f"null {measure}"
         notes = [absent if number is None else None for number in numbers]
         return _Given({measure: numbers}, notes)  # type: ignore[dict-item]
-    # One at a time, because scores come in any order and one text may meet two references.
+    # One at a time, because scores come in any order.
     found = [score for response in chunk for batch in scorer.score([response]) for score in batch]
     values = [score.values.get(measure, math.nan) for score in found]
     return _Given({measure: values}, [score.note for score in found])  # type: ignore[dict-item]

@@ -32,6 +32,8 @@ class ResponseTable:
     are the responses' 16-byte keys; `values` holds the measures that came with the data; `cut_off` says
     which responses their generator cut off. `dropped` counts per teacher and reason what could not be
     compared. `category` (instructions,) indexes `categories`, -1 for none; None where the data have none.
+    `checked_keys` hash each key with its row's reference answer, and are the key where a row has none; None
+    where no row has one.
     """
 
     teachers: tuple[str, ...]
@@ -45,6 +47,37 @@ class ResponseTable:
     dropped: Mapping[str, Mapping[str, int]]
     categories: tuple[str, ...] = ()
     category: NDArray[np.int32] | None = None
+    checked_keys: NDArray[np.void] | None = None
+
+    @property
+    def has_references(self) -> bool:
+        """Whether any response has a reference answer to be checked against."""
+        return self.checked_keys is not None
+
+    def with_references(self) -> "ResponseTable":
+        """Return the rows that have a reference answer; the others are counted as dropped."""
+        if self.checked_keys is None:
+            kept = np.zeros(len(self.keys), np.bool_)
+        else:
+            kept = self.checked_keys != self.keys
+        if kept.all():
+            return self
+        lost = np.bincount(self.teacher[~kept], minlength=len(self.teachers)).tolist()
+        dropped = {
+            teacher: {**self.dropped.get(teacher, {}), **({"no reference": count} if count else {})}
+            for teacher, count in zip(self.teachers, lost, strict=True)
+        }
+        return replace(
+            self,
+            teacher=self.teacher[kept],
+            instruction=self.instruction[kept],
+            sample=self.sample[kept],
+            keys=self.keys[kept],
+            values={name: column[kept] for name, column in self.values.items()},
+            cut_off=self.cut_off[kept],
+            dropped=dropped,
+            checked_keys=None if self.checked_keys is None else self.checked_keys[kept],
+        )
 
     def category_of(self, instructions: NDArray[np.intp]) -> list[str | None]:
         """Return the category of each of these instructions, by their places; None for none."""
@@ -118,6 +151,9 @@ class ResponseTable:
             instruction=np.concatenate([self.instruction, self.instruction[rows]]),
             sample=np.concatenate([self.sample, self.sample[rows]]),
             keys=np.concatenate([self.keys, self.keys[rows]]),
+            checked_keys=None
+            if self.checked_keys is None
+            else np.concatenate([self.checked_keys, self.checked_keys[rows]]),
             values={n: np.concatenate([v, v[rows]]) for n, v in self.values.items()},
             cut_off=np.concatenate([self.cut_off, self.cut_off[rows]]),
             dropped={**self.dropped, name: dict(dropped)},
@@ -164,6 +200,11 @@ class Choice:
     def keys(self) -> Keys:
         """The responses' keys, one for each row."""
         return self.table.keys[self.rows]
+
+    def by_reference(self) -> "Choice":
+        """Return the same rows under the keys that scores of checks are stored under."""
+        checked = self.table.checked_keys
+        return self if checked is None else replace(self, table=replace(self.table, keys=checked))
 
     @cached_property
     def distinct(self) -> Keys:

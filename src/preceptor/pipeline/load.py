@@ -7,13 +7,14 @@ score is made, nor what a ranking is.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.rewards import ColumnReward, Reward
+from preceptor.config.rewards import ColumnReward, ReferenceReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.config.teachers import Derived
@@ -38,7 +39,6 @@ from preceptor.store.store import Store
 
 logger = logging.getLogger(__name__)
 
-_PEEKED = 20
 _MANY_COPIES = 0.2
 _MANY_CUT = 0.1
 
@@ -154,19 +154,19 @@ def open_data(
         # A misspelled student must be told of before an hour of generation, not after it.
         find_models(study, runtime, references=bool(found_source.questions.references))
         ask_teachers(found_source.jobs, progress)
-    references = any(response.reference for response in islice(found_source, _PEEKED))
     opening = _Opening(study, runtime, progress, found_source, paying)
-    plainly: Opened | None = None
+    references = not study.reward and opening.plainly.table.has_references
+    plain: Opened | None = None
     found = []
     rewards = plan.reward_sources(study, references=references)
     for reward, name in zip(rewards, plan.labels(rewards), strict=True):
         scorer = plan.read_along(reward)
-        if scorer is None and plainly is not None and not study.derived:
-            found.append(replace(plainly, reward=reward, reward_name=name))
+        if scorer is None and plain is not None and not study.derived:
+            found.append(replace(plain, reward=reward, reward_name=name))
             continue
         found.append(opening.opened(scorer, reward, name))
         if scorer is None:
-            plainly = found[-1]
+            plain = found[-1]
     return found
 
 
@@ -185,8 +185,10 @@ class _Opening:
     paying: bool
 
     def opened(self, scorer: InlineScorer | None, reward: Reward | None, name: str) -> Opened:
-        gathered = self._gathered(scorer)
+        gathered = self._gathered(scorer) if scorer else self.plainly
         table = gathered.table
+        if isinstance(reward, ReferenceReward):
+            table = table.with_references()
         told = [*_never_answered(self.source), *_copies(table), *_cut_off(self.source, table)]
         for derived in self.study.derived:
             try:
@@ -203,6 +205,11 @@ class _Opening:
             minimum_coverage=self.study.ranking.minimum_coverage,
         )
         return Opened(self.source, choice, reward, name, gathered.skipped, gathered.problems, told)
+
+    @cached_property
+    def plainly(self) -> Gathered:
+        """The data without rewards that are read along, gathered once."""
+        return self._gathered(None)
 
     def _gathered(self, scorer: InlineScorer | None) -> Gathered:
         if not isinstance(self.source, GeneratedSource):
@@ -265,6 +272,8 @@ def _all_of(table: ResponseTable, rows: NDArray[np.intp]) -> Choice:
 def step_of(scorer: Scorer, runtime: Runtime, source: Source, choice: Choice) -> Step:
     """Return the step that puts a scorer's numbers on these responses."""
     partition = Store(runtime.store).scores(scorer.identity(), recorded=recorded(runtime))
+    if scorer.reads_reference:
+        choice = choice.by_reference()
     return Step(scorer.name, scorer, partition, source, choice)
 
 

@@ -66,15 +66,15 @@ def labels(rewards: Sequence[Reward | None]) -> list[str]:
 
 def read_along(reward: Reward | None) -> InlineScorer | None:
     """Return the scorer that reads rewards along with the data, None where they must be computed."""
-    if isinstance(reward, ColumnReward):
-        return ColumnScorer(reward.column)
-    if isinstance(reward, RuleReward):
-        return Verifier(reward.rule)
-    return Verifier() if isinstance(reward, ReferenceReward) else None
+    return ColumnScorer(reward.column) if isinstance(reward, ColumnReward) else None
 
 
 def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
     """Return the scorer of rewards that cost something, if that is where they come from."""
+    if isinstance(reward, RuleReward):
+        return [Verifier(reward.rule)]
+    if isinstance(reward, ReferenceReward):
+        return [Verifier()]
     if isinstance(reward, ModelReward):
         return [RewardModel(reward, runtime)]
     if isinstance(reward, JudgeReward):

@@ -92,6 +92,10 @@ class Step:
     source: Iterable[Response]
     choice: Choice
 
+    def key(self, response: Response) -> bytes:
+        """Return the key that the scorer's number for a response is stored under."""
+        return response.checked_key if self.scorer.reads_reference else response.key
+
     def stored(self) -> Mapping[str, NDArray[Any]]:
         """Return the scorer's columns and the notes, one value for each row of the choice."""
         return self.partition.columns(self.choice.keys, self.scorer.columns)
@@ -120,13 +124,13 @@ class Step:
         while waiting:
             found = _Found()
             for response in self.source:
-                if response.text is not None and response.key in waiting:
-                    found.offer(response)
+                if response.text is not None and (key := self.key(response)) in waiting:
+                    found.offer(key, response)
             responses = found.responses()
             if not responses:
                 logger.warning("%d responses are no longer in the data", len(waiting))
                 return
-            waiting.difference_update(response.key for response in responses)
+            waiting.difference_update(map(self.key, responses))
             yield responses
 
 
@@ -138,14 +142,14 @@ class _Found:
         self._held = 0
         self._full = False
 
-    def offer(self, response: Response) -> None:
+    def offer(self, key: bytes, response: Response) -> None:
         group = self._groups.get(response.instruction.id)
         if group is None:
             if self._full:
                 return
             group = self._groups[response.instruction.id] = {}
-        if response.key not in group:
-            group[response.key] = response
+        if key not in group:
+            group[key] = response
             self._held += len(response.text or "")
         while self._held > TEXTS_IN_MEMORY and len(self._groups) > 1:
             self._full = True
@@ -211,9 +215,11 @@ class _Work:
         """Score what is still missing of these, part by part."""
         for part in _parts(texts):
             self._look()
-            todo = [response for response in part if response.key not in self._present]
-            self._lengths |= {response.key: len(response.text or "") for response in todo}
-            done = sum(len(r.text or "") for r in part if r.key in self._present)
+            keys = {self._step.key(response): response for response in part}
+            missing = {key: one for key, one in keys.items() if key not in self._present}
+            self._lengths |= {key: len(response.text or "") for key, response in missing.items()}
+            todo = list(missing.values())
+            done = sum(len(one.text or "") for key, one in keys.items() if key not in missing)
             self._progress.advance(Amount(len(part) - len(todo), done))
             for batch in self._step.scorer.score(todo) if todo else ():
                 writer.add(batch)

@@ -22,7 +22,7 @@ from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.store.files import explained, replacing
 from preceptor.store.store import Store
-from preceptor.teachers.base import TeacherBackend, without_thoughts
+from preceptor.teachers.base import TeacherBackend
 from preceptor.teachers.fake import FakeTeacher
 from preceptor.teachers.local import LocalTeacher
 from preceptor.teachers.served import ServedTeacher
@@ -103,13 +103,11 @@ class GeneratedSource:
 
     def _answers(self, job: GenerationJob) -> Iterator[Response]:
         by_id = {instruction.id: instruction for instruction in job.instructions}
-        dropping = job.backend.teacher.thoughts == "drop"
-        opened = dropping and job.backend.opens_thoughts
         for given in job.generations():
             yield Response(
                 teacher=job.name,
                 instruction=by_id[given.instruction],
-                text=without_thoughts(given.text or "", opened=opened) if dropping else given.text,
+                text=job.backend.response_in(given.text or ""),
                 sample=given.sample,
                 finish_reason=given.finish_reason,
                 reference=self.questions.references.get(given.instruction),

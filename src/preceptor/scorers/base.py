@@ -84,6 +84,11 @@ class Scorer(Protocol):
         """What is freed after its last use."""
         return self
 
+    @property
+    def reads_reference(self) -> bool:
+        """Whether a number depends on the response's reference answer too, and is stored by both."""
+        return False
+
     def identity(self) -> Identity:
         """Return what everything that could change a number of it hashes to.
 

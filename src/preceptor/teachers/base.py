@@ -5,17 +5,14 @@ an engine that is loaded or contacted only when something is missing. Labels, ad
 never enter the identity, so a renamed teacher or another server pays for nothing twice.
 """
 
-import re
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel, ChatRequest
+from preceptor.engines.reasoning import without_reasoning
 from preceptor.store.identity import Identity
 from preceptor.types import Instruction, Message, generation_key
-
-_THOUGHTS, _THOUGHTS_END = "<think>", "</think>"
-_LONE_END = re.compile(r"^[ \t]*</think>[ \t]*$", re.MULTILINE)
 
 
 class GenerationRequest(NamedTuple):
@@ -28,11 +25,6 @@ class GenerationRequest(NamedTuple):
     def key(self) -> bytes:
         """The key it is stored under."""
         return generation_key(self.instruction.id, self.sample)
-
-
-def begins_thoughts(prompt: str) -> bool:
-    """Tell whether a rendered prompt ends with the beginning of thoughts."""
-    return prompt.rstrip().endswith(_THOUGHTS)
 
 
 class TeacherBackend(Protocol):
@@ -73,6 +65,12 @@ class TeacherBackend(Protocol):
         """Return what everything that could change a text of it hashes to."""
         ...
 
+    def response_in(self, text: str) -> str:
+        """Return what of a generated text is the response: the answer, unless reasoning is kept too."""
+        if self.teacher.thoughts == "keep":
+            return text
+        return without_reasoning(text, opened=self.opens_thoughts)
+
     def preflight(self) -> None:
         """Check, before anything is spent, what asking needs beyond the model: endpoint and key.
 
@@ -88,19 +86,6 @@ class TeacherBackend(Protocol):
     def release(self) -> None:
         """Free what was loaded; it is loaded again where it is needed again."""
         return None
-
-
-def without_thoughts(text: str, *, opened: bool = False) -> str:
-    """Return the response without what was thought aloud before it, up to `</think>`.
-
-    `opened` says that the template opens the thoughts itself. Where that is not known, an end of thoughts
-    on a line of its own, before any beginning, counts too. Thoughts that never end leave nothing.
-    """
-    thinking = opened or text.lstrip().startswith(_THOUGHTS)
-    if thinking:
-        return text.partition(_THOUGHTS_END)[2].lstrip()
-    end = _LONE_END.search(text)
-    return text[end.end() :].lstrip() if end and _THOUGHTS not in text[: end.start()] else text
 
 
 def request_of(teacher: TeacherPoint, instruction: Instruction, sample: int) -> ChatRequest:

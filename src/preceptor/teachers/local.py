@@ -14,9 +14,10 @@ from preceptor.engines.models import (
     locate,
 )
 from preceptor.engines.pace import fastest_pace, parameters_of
+from preceptor.engines.reasoning import begins_reasoning
 from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherBackend, begins_thoughts
+from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Message
 
 _PART = 2048
@@ -45,7 +46,7 @@ class LocalTeacher(TeacherBackend):
     @property
     def opens_thoughts(self) -> bool:
         """Whether the template ends with the beginning of thoughts."""
-        return begins_thoughts(self._template.render((Message("user", "A"),)))
+        return begins_reasoning(self._template.render((Message("user", "A"),)))
 
     @cached_property
     def chat(self) -> ChatModel:

@@ -9,10 +9,11 @@ from preceptor.config.runtime import Endpoint
 from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
 from preceptor.engines.chat.client import OpenAIChat
+from preceptor.engines.reasoning import begins_reasoning
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.store.identity import Identity
-from preceptor.teachers.base import TeacherBackend, begins_thoughts
+from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Message
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
@@ -49,7 +50,7 @@ class ServedTeacher(TeacherBackend):
     @property
     def opens_thoughts(self) -> bool:
         """Whether the template rendered here ends with the beginning of thoughts; else not known."""
-        return self._template is not None and begins_thoughts(self._template.render(_PROBE))
+        return self._template is not None and begins_reasoning(self._template.render(_PROBE))
 
     @cached_property
     def chat(self) -> ChatModel:

@@ -18,6 +18,7 @@ from preceptor.benchmarks.verdicts import Judged
 from preceptor.config.finetune import Evaluate, Train
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
+from preceptor.engines.reasoning import without_reasoning
 from preceptor.errors import StudyError
 from preceptor.pipeline.generate import GenerationJob, respond
 from preceptor.pipeline.load import Opened, open_data, recorded
@@ -25,7 +26,6 @@ from preceptor.pipeline.rank import rank_opened
 from preceptor.pipeline.score import Amount, Progress, Silent
 from preceptor.ranking.result import Ranking
 from preceptor.store.store import Store
-from preceptor.teachers.base import without_thoughts
 from preceptor.teachers.local import LocalTeacher
 from preceptor.validation.finetune_job import (
     FinetuneJob,
@@ -169,7 +169,7 @@ class Validation:
             job.backend.release()
         given = [one for one in job.generations() if one.text is not None]
         opened = bool(given) and job.backend.opens_thoughts
-        texts = {one.instruction: without_thoughts(one.text or "", opened=opened) for one in given}
+        texts = {one.instruction: without_reasoning(one.text or "", opened=opened) for one in given}
         tokens = [one.tokens for one in given if one.tokens is not None]
         return texts, AnswerFigures(
             answers=len(given),

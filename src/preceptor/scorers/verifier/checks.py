@@ -1,8 +1,8 @@
 r"""The checks that need a package: a pattern, a JSON Schema, the equality of mathematical answers.
 
-The one idea: patterns, schemas and formulas come from data sets and models and can be made to take for
-ever, so this module only looks them over and picks the part of the response that counts; the check
-itself runs under a time limit (`bounded`). Patterns are RE2's, which take time linear in the text
+Patterns, schemas and formulas come from data sets and models and can be made to take for ever: this module
+looks them over and picks the part of the response that counts, and `library_checks` does the rest, in a
+worker process under a limit of time and memory. Patterns are RE2's, which take time linear in the text
 whatever they say, so that an unlucky pattern costs microseconds and not the time limit of every row.
 """
 
@@ -13,8 +13,14 @@ from collections.abc import Callable, Mapping
 import orjson
 
 from preceptor.errors import DataError
-from preceptor.scorers.verifier.bounded import bounded_check, require_package
 from preceptor.scorers.verifier.final_answers import final_parts, math_passages
+from preceptor.scorers.verifier.library_checks import (
+    equal_as_mathematics,
+    pattern_occurs,
+    pattern_spans,
+    require_package,
+    schema_accepts,
+)
 
 Check = Callable[[str], float]
 """The reward of a response's text, from 0.0 to 1.0."""
@@ -41,10 +47,9 @@ def regex_check(reference: Mapping[str, object]) -> Check:
     if not isinstance(full, bool):
         raise DataError(f"The field 'full' is true or false, not {full!r:.80}.")
     require_package("regex")
-    known = {"pattern": pattern, "full": full}
-    if not full:
-        return lambda text: bounded_check("regex", known, text)
-    return lambda text: bounded_check("regex", known, json.dumps(_readings(text)))
+    if full:
+        return lambda text: float(pattern_spans(pattern, _readings(text)))
+    return lambda text: float(pattern_occurs(pattern, text))
 
 
 def _readings(text: str) -> list[str]:
@@ -69,7 +74,7 @@ def json_schema_check(reference: Mapping[str, object]) -> Check:
     if not isinstance(schema, Mapping):
         raise DataError(f"A schema is a table or the JSON text of one, not {schema!r:.80}.")
     try:
-        known = {"schema": json.loads(json.dumps(schema))}
+        known = json.loads(json.dumps(schema))
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"The schema is not JSON: {error!s:.80}.") from None
     _refuse_outside_references(schema)
@@ -80,7 +85,7 @@ def json_schema_check(reference: Mapping[str, object]) -> Check:
         source = (text if block is None else block).strip()
         if parsed_json(source) is NOT_JSON:
             return 0.0
-        return bounded_check("json_schema", known, source)
+        return float(schema_accepts(known, source))
 
     return check
 
@@ -139,9 +144,9 @@ def math_check(reference: Mapping[str, object]) -> Check:
     answer = reference["answer"]
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise DataError(f"A mathematical answer is a text or a number, not {answer!r:.80}.")
-    known = {"answer": _written(answer)}
+    known = _written(answer)
     require_package("math")
-    return lambda text: bounded_check("math", known, json.dumps(math_passages(text)))
+    return lambda text: float(equal_as_mathematics(known, math_passages(text)))
 
 
 def _written(answer: str | int | float) -> str:

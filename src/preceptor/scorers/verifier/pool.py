@@ -1,0 +1,264 @@
+"""Check answers in parallel, in worker processes of their own, each check in bounded time and memory.
+
+Patterns, schemas and formulas come from data sets and models, and a library can be busy with one for ever:
+a signal handler or a thread stops no long call, only the end of a process does. Time is the processor time
+of the check itself, so that a busy machine changes no reward; a check that runs out of it beside others is
+tried once more, alone and with more time and memory. One that was held up by the machine all the same gives
+no verdict, so that another run tries it again.
+"""
+
+import json
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import NamedTuple
+
+from preceptor.errors import DataError
+
+CHECK_SECONDS = 5.0
+"""Processor time that a check may take beside others; alone it may take twice that."""
+
+START_SECONDS = 120.0
+"""The time a new process may take to import what a check needs, on a busy machine."""
+
+_PATIENCE = 6 if hasattr(signal, "setitimer") else 1
+"""How many times its processor time a check may take by the clock."""
+
+_CHUNK = 64
+"""The most checks that are handed over at once: their results come together."""
+
+_CHUNKS_EACH = 4
+
+
+class Limit(NamedTuple):
+    """What a check may take: `seconds` of processor time and `memory` in bytes of address space."""
+
+    seconds: float
+    memory: int
+
+
+class Verdict(NamedTuple):
+    """What came of a check: a reward, what is wrong with its reference, or why it cannot be done.
+
+    All three are None where the machine held the check up: it says nothing, and is to be tried again.
+    """
+
+    reward: float | None = None
+    refused: str | None = None
+    failed: str | None = None
+
+
+Checked = tuple[Mapping[str, object], str]
+"""A reference and the text that is checked against it."""
+
+
+class _Ended(Exception):
+    """The process ended before its answer; `own` says that the check itself did it."""
+
+    def __init__(self, own: bool) -> None:
+        self.own = own
+
+
+def _beside_others() -> Limit:
+    return Limit(CHECK_SECONDS, 1 << 30)
+
+
+def _alone() -> Limit:
+    return Limit(2 * CHECK_SECONDS, 4 << 30)
+
+
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class CheckPool:
+    """Worker processes that check texts against references; they start when first needed.
+
+    Not multiprocessing: it runs the user's script again, or copies a process full of threads.
+    """
+
+    def __init__(self, processes: int | None = None) -> None:
+        """Use this many processes, or one for each core."""
+        self._workers = [_Worker() for _ in range(processes or cores())]
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._finalizer = weakref.finalize(self, _close, self._workers, os.getpid())
+
+    def check(self, checks: Sequence[Checked]) -> Iterator[list[tuple[int, Verdict]]]:
+        """Yield the verdicts with the places of their checks, some at a time, in any order.
+
+        Raises:
+            DataError: The processes cannot start.
+        """
+        stop = threading.Event()
+        size = max(1, min(_CHUNK, len(checks) // (_CHUNKS_EACH * len(self._workers))))
+        places = range(len(checks))
+        unfinished: list[int] = []
+        with ThreadPoolExecutor(len(self._workers)) as threads:
+            try:
+                futures = [
+                    threads.submit(self._chunk, checks, places[start : start + size], stop)
+                    for start in range(0, len(checks), size)
+                ]
+                for future in as_completed(futures):
+                    verdicts, ended = future.result()
+                    unfinished += ended
+                    yield verdicts
+            finally:
+                # Also when interrupted: nothing goes on behind a caller who has left.
+                if not all(future.done() for future in futures):
+                    stop.set()
+                    threads.shutdown(wait=False, cancel_futures=True)
+                    self.close()
+        for place in unfinished:
+            yield [(place, self._again(checks[place]))]
+
+    def close(self) -> None:
+        """End the processes; they start again where they are needed again."""
+        _close(self._workers, os.getpid())
+
+    def _chunk(
+        self, checks: Sequence[Checked], places: Sequence[int], stop: threading.Event
+    ) -> tuple[list[tuple[int, Verdict]], list[int]]:
+        """Return the verdicts on these checks, and the places of those to be tried alone."""
+        verdicts: list[tuple[int, Verdict]] = []
+        unfinished: list[int] = []
+        waiting = list(places)
+        worker = self._idle.get()
+        try:
+            while waiting and not stop.is_set():
+                try:
+                    for answer in worker.answers([checks[at] for at in waiting], _beside_others()):
+                        place = waiting.pop(0)
+                        if "memory" in answer:
+                            unfinished.append(place)
+                        else:
+                            verdicts.append((place, _verdict(answer)))
+                except _Ended:
+                    unfinished.append(waiting.pop(0))
+        finally:
+            self._idle.put(worker)
+        return verdicts, unfinished
+
+    def _again(self, check: Checked) -> Verdict:
+        """Return the verdict on a check that ran out of time or memory beside others."""
+        worker = self._idle.get()
+        limit = _alone()
+        try:
+            (answer,) = worker.answers([check], limit)
+            return _verdict(answer)
+        except _Ended as ended:
+            late = f"it takes longer than {limit.seconds:g} s or breaks its process"
+            return Verdict(failed=late) if ended.own else Verdict()
+        finally:
+            self._idle.put(worker)
+
+
+def _verdict(answer: Mapping[str, object]) -> Verdict:
+    if "memory" in answer:
+        return Verdict(failed=f"it needs more than {_alone().memory >> 30} GiB of memory")
+    return Verdict(**answer)  # type: ignore[arg-type]  # what `worker` writes
+
+
+def _close(workers: Sequence["_Worker"], pid: int) -> None:
+    # A fork that ends must leave the processes of its parent alone.
+    if os.getpid() == pid:
+        for worker in workers:
+            worker.stop()
+
+
+class _Worker:
+    """One process that answers a job at a time, started at first use and after every end."""
+
+    def __init__(self) -> None:
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def answers(self, checks: Sequence[Checked], limit: Limit) -> Iterator[dict[str, object]]:
+        """Yield the answer to each check; `_Ended` at the first that is not answered."""
+        fresh = self._running is None or self._running.poll() is not None
+        if fresh:
+            self.stop()
+        running = self._running = self._running or _start()
+        try:
+            _send(running, (limit, list(checks)))
+            ready = _line_within(running, START_SECONDS)
+            if not ready and not fresh:
+                raise _Ended(own=False)
+            if not ready:
+                raise DataError(
+                    "The process that checks answers did not start. Look for what keeps Python from "
+                    f"running in '{sys.executable}', or for a lack of memory."
+                )
+            for _ in checks:
+                line = _line_within(running, _PATIENCE * limit.seconds)
+                if not line:
+                    raise _Ended(_by_itself(running))
+                yield dict(json.loads(line))
+        except OSError:
+            raise _Ended(own=False) from None
+        except (_Ended, DataError):
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the process, if one runs."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.kill()
+            running.communicate()
+
+
+def _by_itself(running: "subprocess.Popen[bytes]") -> bool:
+    """Tell whether a process ended because of its check, and not because somebody ended it."""
+    kill = -getattr(signal, "SIGKILL", 9)
+    return running.wait() != kill or not hasattr(signal, "setitimer")
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    # -P: modules that lie in the current folder must not be imported in place of installed ones.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "preceptor.scorers.verifier.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _send(running: "subprocess.Popen[bytes]", job: object) -> None:
+    assert running.stdin is not None
+    pickle.dump(job, running.stdin)
+    running.stdin.flush()
+
+
+def _line_within(running: "subprocess.Popen[bytes]", seconds: float) -> bytes:
+    """Return the next line, or nothing where the process ended or was killed for being late."""
+    assert running.stdout is not None
+    late = threading.Event()
+
+    def cut_off() -> None:
+        late.set()
+        running.kill()
+
+    timer = threading.Timer(seconds, cut_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        line = running.stdout.readline()
+    finally:
+        timer.cancel()
+        timer.join()
+    # A line that came just before the kill is not believed: the process is gone all the same.
+    return b"" if late.is_set() else line
