@@ -46,7 +46,9 @@ def main() -> None:
     measurements = random_measurements(arguments.teachers, arguments.instructions)
     before = peak_megabytes()
     start, busy = time.perf_counter(), time.process_time()
-    ranking = rank(measurements, student="bench", options=RankingOptions(draws=arguments.draws))
+    ranking = rank(
+        measurements, student="bench", options=RankingOptions(n_resamples=arguments.draws)
+    )
     seconds = time.perf_counter() - start
     result = {
         "seconds": round(seconds, 2),

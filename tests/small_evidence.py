@@ -76,7 +76,7 @@ def small_evidence(
     ranking = rank(
         Measurements(labels, INSTRUCTIONS, values, truncated={labels[-1]: 3}),
         student=student,
-        options=RankingOptions(draws=500, seed=seed),
+        options=RankingOptions(n_resamples=500, seed=seed),
         settings={"reward": "skywork-27b"} if reward else {"reward": None},
     )
     order = [labels.index(result.teacher) for result in ranking.teachers]

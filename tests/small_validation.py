@@ -46,7 +46,7 @@ def tables(
         "data": {"responses": [str(file) for file in files]},
         "students": [{"model": str(model), "template": "gemma", "max_length": 256}],
         "reward": {"kind": "column", "column": "reward"},
-        "ranking": {"draws": 200},
+        "ranking": {"n_resamples": 200},
         "train": dict(TRAIN),
         "evaluate": {
             "questions": str(write_exam(folder, questions)),

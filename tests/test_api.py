@@ -77,8 +77,8 @@ def test_every_option_reaches_its_place_in_the_study():
         "include_end_of_turn": True,
     }
     options = study.ranking
-    assert (options.seed, options.draws, options.transform) == (5, 11, "sigmoid")
-    assert options.minimum_coverage == 0.25
+    assert (options.seed, options.n_resamples, options.transform) == (5, 11, "sigmoid")
+    assert options.min_coverage == 0.25
     assert runtime == Runtime(device="cpu", token_budget=64, store="there", keep_tokens=True)
 
 

@@ -41,7 +41,7 @@ def test_it_has_verdict_table_settings_warnings_and_command():
     assert best.teacher in rows[2]
     assert f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" in rows[2]
     assert "Rewards: skywork-27b." in text
-    assert '"draws": 500' in text
+    assert '"n_resamples": 500' in text
     assert "3." in text.split("Warnings:")[1].split("\n\n")[1]
     assert report.command in text
     assert "```toml\n[data]" in text

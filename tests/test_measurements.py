@@ -21,7 +21,7 @@ def test_only_instructions_with_every_needed_measure_of_every_teacher_are_kept()
         [[1.0, 2.0, GAP, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]],
         [[1.0, 2.0, 3.0, 4.0, 5.0], [GAP, 7.0, 8.0, 9.0, 10.0]],
     )
-    common = common_instructions(given, ["reward", "loss"], minimum_coverage=0.5)
+    common = common_instructions(given, ["reward", "loss"], min_coverage=0.5)
     assert common.n == 3
     assert common.values["loss"].tolist() == [[2.0, 4.0, 5.0], [7.0, 9.0, 10.0]]
     assert common.values["reward"].tolist() == [[2.0, 4.0, 5.0], [2.0, 4.0, 5.0]]
@@ -29,7 +29,7 @@ def test_only_instructions_with_every_needed_measure_of_every_teacher_are_kept()
 
 def test_a_measure_nobody_needs_costs_no_instruction_and_is_told_of():
     given = measured([[1.0, 2.0, 3.0]], [[GAP, 2.0, 3.0]])
-    common = common_instructions(given, ["reward"], minimum_coverage=0.5)
+    common = common_instructions(given, ["reward"], min_coverage=0.5)
     assert common.n == 3
     assert list(common.values) == ["reward"]
     assert common.notes == ("Not shown, because some responses lack it: loss.",)
@@ -39,7 +39,7 @@ def test_a_gap_in_a_denominator_is_a_gap():
     given = measured(
         [[1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0]], denominators={"loss": np.array([[5.0, GAP, 6.0]])}
     )
-    common = common_instructions(given, ["loss"], minimum_coverage=0.5)
+    common = common_instructions(given, ["loss"], min_coverage=0.5)
     assert common.denominators["loss"].tolist() == [[5.0, 6.0]]
 
 
@@ -48,7 +48,7 @@ def test_losses_are_told_per_teacher_and_reason_most_first():
         [[1.0, GAP, 3.0, 4.0, 5.0], [1.0, 2.0, GAP, GAP, 5.0]],
         dropped={"B": {"missing": 1, "empty": 1}},
     )
-    common = common_instructions(given, ["reward"], minimum_coverage=0.1)
+    common = common_instructions(given, ["reward"], min_coverage=0.1)
     assert common.dropped == ({"no reward": 1}, {"missing": 1, "empty": 1})
     assert common.notes == (
         "3 of 5 instructions are left out because a teacher lacks them: "
@@ -58,13 +58,13 @@ def test_losses_are_told_per_teacher_and_reason_most_first():
 
 def test_a_loss_that_no_reason_covers_is_told_as_unexplained():
     given = measured([[1.0, GAP, GAP, 4.0]], instructions=6, dropped={"A": {"empty": 1}})
-    common = common_instructions(given, ["reward"], minimum_coverage=0.1)
+    common = common_instructions(given, ["reward"], min_coverage=0.1)
     assert common.dropped == ({"empty": 1, "unexplained": 1},)
 
 
 def test_truncated_responses_are_kept_and_told():
     given = measured([[1.0, 2.0]], truncated={"A": 2})
-    common = common_instructions(given, ["reward"], minimum_coverage=0.5)
+    common = common_instructions(given, ["reward"], min_coverage=0.5)
     assert common.n == 2
     assert common.notes == (
         "Responses cut at the maximum length and judged by their start: 'A' 2.",
@@ -72,7 +72,7 @@ def test_truncated_responses_are_kept_and_told():
 
 
 def test_complete_measurements_carry_no_note():
-    common = common_instructions(measured([[1.0, 2.0]]), ["reward"], minimum_coverage=1.0)
+    common = common_instructions(measured([[1.0, 2.0]]), ["reward"], min_coverage=1.0)
     assert common.notes == ()
     assert common.dropped == ({},)
 
@@ -87,7 +87,7 @@ def test_too_low_coverage_is_refused_and_names_the_teacher_that_costs_the_most()
         dropped={"B": {"null reward": 3}},
     )
     with pytest.raises(StudyError) as refusal:
-        common_instructions(given, ["reward"], minimum_coverage=0.5)
+        common_instructions(given, ["reward"], min_coverage=0.5)
     message = str(refusal.value)
     assert "Only 2 of 6 instructions" in message
     assert "at least 3" in message
@@ -104,26 +104,26 @@ def test_the_costliest_teacher_is_the_one_whose_absence_frees_the_most_not_the_o
         ]
     )
     with pytest.raises(StudyError, match="'C' costs the most: 3 could be compared without it"):
-        common_instructions(given, ["reward"], minimum_coverage=0.5)
+        common_instructions(given, ["reward"], min_coverage=0.5)
 
 
 def test_coverage_counts_the_instructions_asked_for():
     given = measured([[1.0, 2.0, 3.0]], instructions=7)
     with pytest.raises(StudyError, match="Only 3 of 7"):
-        common_instructions(given, ["reward"], minimum_coverage=0.5)
-    assert common_instructions(given, ["reward"], minimum_coverage=0.4).n == 3
+        common_instructions(given, ["reward"], min_coverage=0.5)
+    assert common_instructions(given, ["reward"], min_coverage=0.4).n == 3
 
 
 def test_one_common_instruction_is_refused_at_any_coverage():
     given = measured([[1.0, GAP], [1.0, 2.0]])
     with pytest.raises(StudyError, match="at least 2"):
-        common_instructions(given, ["reward"], minimum_coverage=0.0)
+        common_instructions(given, ["reward"], min_coverage=0.0)
 
 
 def test_a_teacher_without_any_data_is_named():
     given = measured([[1.0, 2.0], [1.0, 2.0]], [[1.0, 2.0], [GAP, GAP]])
     with pytest.raises(StudyError, match="No loss at all for 'B'"):
-        common_instructions(given, ["reward", "loss"], minimum_coverage=0.0)
+        common_instructions(given, ["reward", "loss"], min_coverage=0.0)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_equal_scores_make_no_pair(tmp_path: Path):
 def test_a_response_without_reward_is_neither_best_nor_worst(tmp_path: Path):
     rows: Any = [("none", None), *BETA[1:]]
     files = write_teachers(tmp_path, alpha=ALPHA, beta=[("low", 0.1), *BETA[1:]], gamma=rows)
-    study = study_of(files, ranking={"minimum_coverage": 0.1})
+    study = study_of(files, ranking={"min_coverage": 0.1})
     found = best(study, tmp_path, "reward")
     # Of the first question gamma has nothing to compare, so that nobody is picked for it.
     assert list(found) == ["Question 1?", "Question 2?"]

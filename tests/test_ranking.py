@@ -12,7 +12,7 @@ from preceptor.errors import StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, metric_named, sigmoid
 from preceptor.ranking.rank import BETAS, Measurements, RankingOptions, rank
 
-QUICK = RankingOptions(draws=200)
+QUICK = RankingOptions(n_resamples=200)
 
 
 def measurements(teachers: int = 3, instructions: int = 60, seed: int = 0) -> Measurements:
@@ -64,7 +64,7 @@ def test_records_have_the_fixed_fields():
 
 def test_the_same_seed_gives_the_same_result_and_another_seed_another_interval():
     one, again = (rank(measurements(), student="S", options=QUICK) for _ in range(2))
-    other = rank(measurements(), student="S", options=RankingOptions(draws=200, seed=1))
+    other = rank(measurements(), student="S", options=RankingOptions(n_resamples=200, seed=1))
     assert one == again
     assert one.to_records()[0]["car"] == other.to_records()[0]["car"]
     assert one.to_records()[0]["car_low"] != other.to_records()[0]["car_low"]
@@ -107,7 +107,7 @@ def test_an_instruction_only_one_teacher_answered_changes_no_number(transform):
     wider = Measurements(
         table.teachers, 61, {name: np.hstack([v, extra]) for name, v in table.values.items()}
     )
-    options = RankingOptions(draws=200, transform=transform)
+    options = RankingOptions(n_resamples=200, transform=transform)
     one, other = (rank(t, student="S", options=options) for t in (table, wider))
     assert one.to_records() == other.to_records()
     assert "1 of 61 instructions are left out" in other.warnings[-1]
@@ -127,7 +127,7 @@ def test_identical_teachers_share_the_rank_and_the_probability():
     doubled = Measurements(
         ("A", "twin of B", "B"), 60, {name: v[[0, 1, 1]] for name, v in table.values.items()}
     )
-    ranking = rank(doubled, student="S", options=RankingOptions(draws=501))
+    ranking = rank(doubled, student="S", options=RankingOptions(n_resamples=501))
     twins = [result for result in ranking.teachers if "B" in result.teacher]
     assert twins[0].rank == twins[1].rank
     assert twins[0].p_rank == twins[1].p_rank
@@ -156,7 +156,7 @@ def test_p_beats_the_runner_up_agrees_with_the_paired_normal_probability():
     from scipy.stats import norm
 
     table = measurements(2, 400, seed=3)
-    ranking = rank(table, student="S", by="reward", options=RankingOptions(draws=4000))
+    ranking = rank(table, student="S", by="reward", options=RankingOptions(n_resamples=4000))
     leader, second = (table.teachers.index(result.teacher) for result in ranking.teachers)
     difference = table.values["reward"][leader] - table.values["reward"][second]
     expected = norm.cdf(difference.mean() / (difference.std() / 20))
@@ -266,7 +266,7 @@ def test_denominators_that_can_sum_to_zero_are_refused():
 
 def test_the_transform_is_applied_to_the_rewards_that_are_reported():
     table = measurements()
-    ranking = rank(table, student="S", options=RankingOptions(draws=50, transform="sigmoid"))
+    ranking = rank(table, student="S", options=RankingOptions(n_resamples=50, transform="sigmoid"))
     expected = sigmoid(table.values["reward"]).mean(axis=1)
     for result in ranking.teachers:
         value = result.estimates["reward"].value
@@ -278,7 +278,7 @@ def test_a_negative_mean_reward_is_told_and_a_transform_heals_it():
     table = measurements()
     low = Measurements(table.teachers, 60, {**table.values, "reward": table.values["reward"] - 5})
     assert "CAR REWARDS INCOMPATIBILITY" in rank(low, student="S", options=QUICK).warnings[0]
-    healed = rank(low, student="S", options=RankingOptions(draws=50, transform="shift-min"))
+    healed = rank(low, student="S", options=RankingOptions(n_resamples=50, transform="shift-min"))
     assert not healed.warnings
 
 
@@ -315,7 +315,7 @@ def test_stability_starts_from_the_chosen_transform_and_the_untransformed_reward
         "reward": np.array([[-1.0] * 40, [-0.9] * 40]),
         "loss": np.array([[1.0] * 40, [0.5] * 40]),
     }
-    options = RankingOptions(draws=50, transform="sigmoid")
+    options = RankingOptions(n_resamples=50, transform="sigmoid")
     ranking = rank(Measurements(("A", "B"), 40, values), student="S", options=options)
     variants = {variant.name: variant for variant in ranking.stability.variants}
     assert ranking.teachers[0].teacher == "B"
@@ -341,7 +341,7 @@ def test_stability_divides_by_the_denominators_too():
 def test_settings_state_what_was_used_and_keep_what_was_given():
     ranking = rank(measurements(), student="S", settings={"template": "plain"}, options=QUICK)
     assert ranking.settings["template"] == "plain"
-    assert ranking.settings["draws"] == 200
+    assert ranking.settings["n_resamples"] == 200
     assert ranking.settings["seed"] == 0
     assert ranking.settings["metrics"]["car"] == {"beta": 3.0}
 
@@ -365,14 +365,14 @@ def test_too_little_coverage_is_refused():
     table.values["loss"][1, :40] = np.nan
     with pytest.raises(StudyError, match="'B' costs the most"):
         rank(table, student="S")
-    half = RankingOptions(draws=50, minimum_coverage=0.3)
+    half = RankingOptions(n_resamples=50, min_coverage=0.3)
     assert rank(table, student="S", options=half).teachers[0].n == 20
 
 
 def test_impossible_options_are_refused():
     with pytest.raises(StudyError, match="Did you mean 'sigmoid'"):
         RankingOptions(transform="sigmoyd")
-    with pytest.raises(StudyError, match="at least 1 draw"):
-        RankingOptions(draws=0)
+    with pytest.raises(StudyError, match="at least 1 resample"):
+        RankingOptions(n_resamples=0)
     with pytest.raises(StudyError, match="coverage of 0 to 1"):
-        RankingOptions(minimum_coverage=50)
+        RankingOptions(min_coverage=50)

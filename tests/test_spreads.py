@@ -9,7 +9,7 @@ from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward
 from preceptor.ranking.rank import RankingOptions
 from preceptor.report.distributions import BINS, MOST_CATEGORIES, OTHER, by_category, spreads
 
-OPTIONS = RankingOptions(draws=200)
+OPTIONS = RankingOptions(n_resamples=200)
 
 
 def common(**values: Array) -> Common:

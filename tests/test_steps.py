@@ -69,7 +69,7 @@ def step_of(folder: Path, scorer: LetterScorer, *, instructions: int = 10) -> St
     names = ("alpha", "beta", "twin")
     files = [write_rows(folder / f"{n}.jsonl", r) for n, r in zip(names, rows, strict=True)]
     source = ResponseSource.open(files)
-    choice = gather(source, None).table.chosen(None, seed=0, minimum_coverage=0.5)
+    choice = gather(source, None).table.chosen(None, seed=0, min_coverage=0.5)
     return Step(scorer.name, scorer, partition_of(folder), source, choice)
 
 

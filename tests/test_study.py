@@ -18,8 +18,8 @@ def test_what_is_not_given_has_the_defaults_of_the_command_line(tmp_path: Path):
     path.write_text('[data]\nresponses = ["a.jsonl"]\n')
     file = StudyFile.read(path)
     assert file.study.beta == 3.0
-    assert file.study.ranking.draws == 2000
-    assert file.study.ranking.minimum_coverage == 0.5
+    assert file.study.ranking.n_resamples == 2000
+    assert file.study.ranking.min_coverage == 0.5
     assert file.study.reading.reduction == "token-mean"
     assert file.study.reading.conditioning == "conditional"
     assert file.runtime == Runtime()
@@ -68,7 +68,7 @@ def test_a_kind_picks_the_reward_and_the_metric():
         ({**DATA, "reward": {"kind": "oracle"}}, "'oracle'"),
         ({**DATA, "data": {"responses": ["a"], "limit": 1}}, "data.limit"),
         ({**DATA, "ranking": {"seed": -1}}, "seed = -1: expected 0 to 2**63 - 1"),
-        ({**DATA, "ranking": {"draws": 0}}, "draws = 0"),
+        ({**DATA, "ranking": {"n_resamples": 0}}, "n_resamples = 0"),
         ({**DATA, "ranking": {"transform": "sigmoud"}}, "Did you mean 'sigmoid'?"),
         ({**DATA, "reading": {"reduction": "mean"}}, "reading.reduction"),
         ({**DATA, "studnets": []}, "studnets"),

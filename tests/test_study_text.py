@@ -36,7 +36,7 @@ STUDIES: list[dict[str, Any]] = [
         "metrics": [{"kind": "car", "beta": 0.25}, {"kind": "reward"}, {"kind": "persyn"}],
         "by": "reward",
         "reading": {"reduction": "sequence-sum"},
-        "ranking": {"seed": 2**63 - 1, "minimum_coverage": 1e-05, "transform": "minmax"},
+        "ranking": {"seed": 2**63 - 1, "min_coverage": 1e-05, "transform": "minmax"},
         "reference": {"model": "another"},
     },
     {

@@ -27,7 +27,7 @@ def measured(n: int = 40, *, corpus: bool = False) -> Measurements:
 
 
 def common_of(measurements: Measurements) -> Common:
-    return common_instructions(measurements, ("reward", "loss"), minimum_coverage=0.5)
+    return common_instructions(measurements, ("reward", "loss"), min_coverage=0.5)
 
 
 @pytest.mark.parametrize("corpus", [False, True])
@@ -35,7 +35,7 @@ def common_of(measurements: Measurements) -> Common:
 @pytest.mark.parametrize("beta", [0.0, 0.7, 3.0])
 def test_at_the_ranking_s_beta_the_sweep_is_the_ranking(corpus: bool, transform: str, beta: float):
     measurements = measured(corpus=corpus)
-    options = RankingOptions(draws=300, seed=5, transform=transform)
+    options = RankingOptions(n_resamples=300, seed=5, transform=transform)
     car = CompatibilityAdjustedReward(beta=beta)
     ranking = rank(measurements, student="s", metrics=[car], options=options)
     sweep = beta_sweep(common_of(measurements), car, options)

@@ -16,7 +16,7 @@ from preceptor.validation.result import (
 )
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g")
-OPTIONS = RankingOptions(draws=200)
+OPTIONS = RankingOptions(n_resamples=200)
 
 
 def ranking(values: list[float], *, measure: str = "reward", student: str = "s") -> Ranking:

@@ -188,9 +188,9 @@ def study_of(
     }
     ranking = {
         "seed": given.get("seed", 0),
-        "draws": given.get("draws", 2000),
+        "n_resamples": given.get("draws", 2000),
         "transform": given.get("reward_transform", "raw"),
-        "minimum_coverage": given.get("minimum_coverage", 0.5),
+        "min_coverage": given.get("minimum_coverage", 0.5),
     }
     tables = {
         "data": {

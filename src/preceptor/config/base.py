@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from preceptor.errors import StudyError, nearest
+from preceptor.ranking.rank import RankingOptions
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -63,7 +64,8 @@ def _said(problem: "ErrorDetails") -> str:
     """Return what is wrong with a field; an unknown one gets the nearest name of any table."""
     if problem["type"] != "extra_forbidden":
         return problem["msg"]
-    return f"unknown field.{nearest(str(problem['loc'][-1]), _field_names(Table))}"
+    names = _field_names(Table) | set(RankingOptions.model_fields)
+    return f"unknown field.{nearest(str(problem['loc'][-1]), names)}"
 
 
 def _field_names(table: type[BaseModel]) -> set[str]:

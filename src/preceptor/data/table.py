@@ -99,7 +99,7 @@ class ResponseTable:
         counts = np.bincount(place, minlength=shape[0] * shape[1])
         return counts.reshape(shape).astype(np.int32)
 
-    def chosen(self, limit: int | None, *, seed: int, minimum_coverage: float) -> "Choice":
+    def chosen(self, limit: int | None, *, seed: int, min_coverage: float) -> "Choice":
         """Return the rows to compare: instructions every teacher answered, equally often.
 
         Of several samples the first are taken, as many as the teacher with the fewest has. A limit takes
@@ -111,8 +111,8 @@ class ResponseTable:
         fewest = self.counts().min(axis=0) if self.teachers else np.zeros(0, np.int32)
         common = np.flatnonzero(fewest)
         total = len(self.instructions)
-        if len(common) < 2 or len(common) < minimum_coverage * total:
-            raise StudyError(self._refusal(len(common), minimum_coverage))
+        if len(common) < 2 or len(common) < min_coverage * total:
+            raise StudyError(self._refusal(len(common), min_coverage))
         taken = (
             common
             if limit is None
@@ -159,7 +159,7 @@ class ResponseTable:
             dropped={**self.dropped, name: dict(dropped)},
         )
 
-    def _refusal(self, common: int, minimum_coverage: float) -> str:
+    def _refusal(self, common: int, min_coverage: float) -> str:
         answered = (self.counts() > 0).sum(axis=1)
         shown = sorted(zip(answered.tolist(), self.teachers, strict=True))[:_MANY]
         lines = [
@@ -169,7 +169,7 @@ class ResponseTable:
         ]
         return (
             f"Only {common} of {len(self.instructions)} instructions were answered by all "
-            f"{len(self.teachers)} teachers; expected at least 2, and {minimum_coverage:.0%} of them. "
+            f"{len(self.teachers)} teachers; expected at least 2, and {min_coverage:.0%} of them. "
             "Instructions are matched by their text. The teachers with the fewest:\n"
             + "\n".join(lines)
             + "\nLeave a teacher out, complete its responses, or lower --minimum-coverage."

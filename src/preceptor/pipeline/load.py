@@ -202,7 +202,7 @@ class _Opening:
         choice = table.chosen(
             self.study.data.limit,
             seed=self.study.ranking.seed,
-            minimum_coverage=self.study.ranking.minimum_coverage,
+            min_coverage=self.study.ranking.min_coverage,
         )
         return Opened(self.source, choice, reward, name, gathered.skipped, gathered.problems, told)
 

@@ -101,7 +101,7 @@ class Common:
 
 
 def common_instructions(
-    measurements: Measurements, needed: Sequence[str], *, minimum_coverage: float
+    measurements: Measurements, needed: Sequence[str], *, min_coverage: float
 ) -> Common:
     """Return the instructions on which every teacher has every needed measure.
 
@@ -111,7 +111,7 @@ def common_instructions(
     Args:
         measurements: what was measured.
         needed: measures, all of them present in `measurements`.
-        minimum_coverage: smallest acceptable share of the instructions asked for.
+        min_coverage: smallest acceptable share of the instructions asked for.
 
     Raises:
         StudyError: if a teacher has no data at all for a needed measure, if fewer than two
@@ -127,8 +127,8 @@ def common_instructions(
     )
     keep = ~gaps.any(axis=0)
     n = int(keep.sum())
-    if n < 2 or n < minimum_coverage * measurements.instructions:
-        raise StudyError(_refusal(measurements, gaps, dropped, minimum_coverage=minimum_coverage))
+    if n < 2 or n < min_coverage * measurements.instructions:
+        raise StudyError(_refusal(measurements, gaps, dropped, min_coverage=min_coverage))
     whole = [name for name in missing if not missing[name][:, keep].any()]
     return Common(
         n=n,
@@ -230,14 +230,14 @@ def _refusal(
     gaps: Flags,
     dropped: Sequence[Mapping[str, int]],
     *,
-    minimum_coverage: float,
+    min_coverage: float,
 ) -> str:
     """Return why there is too little to compare, who costs the most, and what to do."""
     n = int((~gaps.any(axis=0)).sum())
     alone = gaps & (gaps.sum(axis=0) == 1)
     costs = [(int(a.sum()), int(g.sum())) for a, g in zip(alone, gaps, strict=True)]
     worst = max(range(len(costs)), key=lambda place: costs[place])
-    least = max(2, math.ceil(minimum_coverage * measurements.instructions))
+    least = max(2, math.ceil(min_coverage * measurements.instructions))
     return (
         f"Only {n} of {measurements.instructions} instructions can be compared: at least {least} "
         "need every measure from every teacher. Lacking: "

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.bootstrap import (
@@ -66,34 +67,38 @@ RESERVED_FIELDS = frozenset(
 """Fields of a record that no measure or metric may be named after."""
 
 
-@dataclass(frozen=True)
-class RankingOptions:
-    """How a ranking is formed, apart from its yardstick.
-
-    `draws` bootstrap draws come from `seed`; `transform` is applied to the rewards of the common
-    instructions, whose pool it uses; below `minimum_coverage` (common over asked-for instructions)
-    a ranking is refused.
+class RankingOptions(BaseModel):
+    """How a ranking is formed, apart from its metrics: the table `[ranking]` of a study file.
 
     Raises:
         StudyError: for an unknown transform, fewer than one draw, or a coverage outside 0..1.
     """
 
-    draws: int = 2000
-    seed: int = 0
-    transform: str = "raw"
-    minimum_coverage: float = 0.5
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __post_init__(self) -> None:
+    n_resamples: int = Field(2000, description="Bootstrap resamples of the instructions.")
+    seed: int = Field(0, description="Seed of the resamples, and of the limit's draw.")
+    transform: str = Field(
+        "raw",
+        description=f"{', '.join(TRANSFORMS)}: applied to the rewards of the compared instructions.",
+    )
+    min_coverage: float = Field(
+        0.5, description="Refuse a ranking on a smaller share of the instructions asked for."
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> "RankingOptions":
         if self.transform not in TRANSFORMS:
             raise StudyError(
                 f"No reward transform is called '{self.transform}'; known are "
                 f"{', '.join(TRANSFORMS)}.{nearest(self.transform, TRANSFORMS)}"
             )
-        if self.draws < 1 or not 0 <= self.minimum_coverage <= 1:
+        if self.n_resamples < 1 or not 0 <= self.min_coverage <= 1:
             raise StudyError(
-                f"draws = {self.draws}, minimum_coverage = {self.minimum_coverage}: expected at "
-                "least 1 draw (2000 is usual) and a coverage of 0 to 1."
+                f"n_resamples = {self.n_resamples}, min_coverage = {self.min_coverage}: expected "
+                "at least 1 resample (2000 is usual) and a coverage of 0 to 1."
             )
+        return self
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def rank(
     _require_usable(chosen, measurements)
     ordering = _ordering_metric(chosen, by)
     needed = list(dict.fromkeys(name for metric in chosen for name in metric.needs))
-    common = common_instructions(measurements, needed, minimum_coverage=options.minimum_coverage)
+    common = common_instructions(measurements, needed, min_coverage=options.min_coverage)
     used = transformed(common, options.transform)
     measured = resampled(used, options)
     quantities = measured | {m.kind: formed(m, measured) for m in chosen}
@@ -152,7 +157,7 @@ def rank(
         metrics=tuple(metric.kind for metric in chosen),
         instructions=measurements.instructions,
         teachers=_results(measurements, common, quantities, ordering=ordering),
-        settings={**(settings or {}), **asdict(options), "metrics": _parameters(chosen)},
+        settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
         warnings=(*told, *common.notes),
         stability=_stability(common, chosen, options, teachers=measurements.teachers),
     )
@@ -211,8 +216,8 @@ def resampled(common: Common, options: RankingOptions) -> dict[str, Quantity]:
     blocks = [*common.values.values(), *common.denominators.values()]
     matrix = np.concatenate(blocks, dtype=np.float64)
     rng = np.random.default_rng(options.seed)
-    draws = bootstrap_means(matrix, draws=options.draws, rng=rng)
-    draws = draws.reshape(options.draws, len(names), -1)
+    draws = bootstrap_means(matrix, draws=options.n_resamples, rng=rng)
+    draws = draws.reshape(options.n_resamples, len(names), -1)
     point = matrix.mean(axis=1).reshape(len(names), -1)
     quantities = {}
     for place, name in enumerate(common.values):

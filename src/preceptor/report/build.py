@@ -110,7 +110,7 @@ def agreement_of(rankings: Sequence[Ranking], observed: Observed) -> AgreementTa
         StudyError: fewer than 3 teachers are both ranked and observed, or two have one label there.
     """
     settings = rankings[0].settings
-    draws, seed = settings["draws"], settings["seed"]
+    draws, seed = settings["n_resamples"], settings["seed"]
     assert isinstance(draws, int) and isinstance(seed, int)
     comparison = compare([_prediction(ranking) for ranking in rankings], observed)
     return AgreementTable(comparison, draws=max(draws, 100), seed=seed)

@@ -35,8 +35,8 @@ class Compared:
         """Read the measures of an outcome from the store once more."""
         measurements = outcome.measurements()
         needed = list(dict.fromkeys(n for metric in outcome.planned.metrics for n in metric.needs))
-        coverage = outcome.study.ranking.minimum_coverage
-        common = common_instructions(measurements, needed, minimum_coverage=coverage)
+        coverage = outcome.study.ranking.min_coverage
+        common = common_instructions(measurements, needed, min_coverage=coverage)
         places = np.array([measurements.teachers.index(t) for t in outcome.teachers])
         ordered = replace(
             common,

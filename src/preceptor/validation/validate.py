@@ -112,7 +112,9 @@ class Validation:
             observed=observed,
             finetuned=tuple(figures for outcome in outcomes for figures in outcome.finetuned),
             untuned={p.ranking.student: p.untuned for p in outcomes if p.untuned is not None},
-            agreement=agreement_of(predicted, observed, draws=options.draws, seed=options.seed),
+            agreement=agreement_of(
+                predicted, observed, draws=options.n_resamples, seed=options.seed
+            ),
         )
 
     def training_set(self, opened: Opened) -> TrainingSet:
