@@ -124,7 +124,7 @@ def engine_measures(
     model: Any, pairs: Sequence[TokenizedPair], context: int, *, budget: int, order: Sequence[int]
 ) -> Measures:
     """Return the engine's measures of the pairs, which it is given in this order."""
-    engine = TransformersLikelihood(model, Runtime(token_budget=budget, keep_tokens=True))
+    engine = TransformersLikelihood(model, Runtime(max_batch_tokens=budget, keep_tokens=True))
     if not engine.packed:
         raise SystemExit(f"{type(model).__name__} is not packed: there is nothing to measure here")
     passes = []

@@ -48,10 +48,10 @@ def main() -> None:
     recipe = Recipe(
         learning_rate=given.learning_rate,
         epochs=given.epochs,
-        batch=given.batch,
-        device_batch=given.batch,
+        batch_size=given.batch,
+        per_device_batch_size=given.batch,
         max_length=2 * given.longest,
-        warmup_share=0.1,
+        warmup_ratio=0.1,
         gradient_checkpointing=False,
         lora=Lora() if given.lora else None,
     )

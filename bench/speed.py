@@ -82,7 +82,7 @@ def options(description: str, *, instructions: int, max_length: int) -> argparse
 def main() -> None:
     parser = options(__doc__, instructions=3, max_length=512)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--token-budget", type=int, default=None)
+    parser.add_argument("--max-batch-tokens", type=int, default=None)
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=CONTENDERS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -208,7 +208,7 @@ def build(name: str, located: LocatedModel, model: Any, given: argparse.Namespac
         return lambda pairs: padded(model, pairs, size=1)
     if name == "lm_eval":
         return lm_eval(located, model)
-    engine = TransformersLikelihood(model, Runtime(token_budget=given.token_budget))
+    engine = TransformersLikelihood(model, Runtime(max_batch_tokens=given.max_batch_tokens))
     return lambda pairs: ours(engine, pairs)
 
 

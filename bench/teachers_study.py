@@ -127,7 +127,7 @@ def served_tables(given: argparse.Namespace) -> str:
         temperature = {TEMPERATURE}
         samples = {SAMPLES}
 
-        [[derived]]
+        [[best_of_n]]
         kind = "best"
         of = "served sampled"
         label = "best of samples"

@@ -151,7 +151,7 @@ def training_settings(folder: Path, recipe: Recipe) -> Any:
     return RewardConfig(
         output_dir=str(folder),
         max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.batch,
+        per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         warmup_steps=recipe.steps // 10,
         lr_scheduler_type="cosine",

@@ -17,7 +17,7 @@ CPU = Runtime(device="cpu")
 QUICK = Recipe(
     learning_rate=1e-3,
     epochs=1,
-    batch=8,
+    batch_size=8,
     warmup_steps=1,
     max_length=256,
     gradient_checkpointing=False,

@@ -19,7 +19,7 @@ from small_study import write_rows, write_teachers
 TRAIN: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "epochs": 2,
-    "batch": 4,
+    "batch_size": 4,
     "rows": 8,
     "warmup_steps": 1,
     "max_length": 128,
@@ -41,10 +41,10 @@ def tables(
     files = write_teachers(folder / "teachers", teachers=teachers, instructions=12)
     prompt = folder / "prompt.txt"
     prompt.write_text("{instruction}\n{output_1}\n{output_2}\n", encoding="utf-8")  # a tiny context
-    judge = {"model": str(model), "template": "chatml", "prompt": str(prompt)}
+    judge = {"model": str(model), "chat_template": "chatml", "prompt": str(prompt)}
     given: dict[str, Any] = {
         "data": {"responses": [str(file) for file in files]},
-        "students": [{"model": str(model), "template": "gemma", "max_length": 256}],
+        "students": [{"model": str(model), "chat_template": "gemma", "max_length": 256}],
         "reward": {"kind": "column", "column": "reward"},
         "ranking": {"n_resamples": 200},
         "train": dict(TRAIN),
@@ -64,7 +64,7 @@ def study_of(given: Mapping[str, Any]) -> Study:
 
 def runtime_at(store: Path) -> Runtime:
     """Return this machine's CPU with this store."""
-    return Runtime(store=str(store), device="cpu", batch=2)
+    return Runtime(store=str(store), device="cpu", batch_size=2)
 
 
 def write_study(path: Path, given: Mapping[str, Any], store: Path) -> Path:

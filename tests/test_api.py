@@ -46,27 +46,27 @@ def test_every_option_reaches_its_place_in_the_study():
         beta=2.0,
         limit=7,
         max_length=99,
-        template="plain",
+        chat_template="plain",
         revision="main",
         dtype="float16",
         seed=5,
-        draws=11,
+        n_resamples=11,
         reward_transform="sigmoid",
-        minimum_coverage=0.25,
+        min_coverage=0.25,
         conditioning="unconditional",
         reduction="sequence-sum",
         include_end_of_turn=True,
         columns=ReadOptions(teacher_column="who"),
         store="there",
         device="cpu",
-        token_budget=64,
+        max_batch_tokens=64,
         keep_tokens=True,
     )
     assert study.data.responses == ("a.jsonl",)
     assert study.data.limit == 7
     assert study.data.columns.teacher_column == "who"
     for student in study.students:
-        assert (student.max_length, student.template) == (99, "plain")
+        assert (student.max_length, student.chat_template) == (99, "plain")
         assert (student.revision, student.dtype) == ("main", "float16")
     assert [metric.kind for metric in study.metrics] == ["car", "rsr"]
     assert study.metrics[0] == CompatibilityAdjustedReward(beta=2.0)
@@ -79,7 +79,7 @@ def test_every_option_reaches_its_place_in_the_study():
     options = study.ranking
     assert (options.seed, options.n_resamples, options.transform) == (5, 11, "sigmoid")
     assert options.min_coverage == 0.25
-    assert runtime == Runtime(device="cpu", token_budget=64, store="there", keep_tokens=True)
+    assert runtime == Runtime(device="cpu", max_batch_tokens=64, store="there", keep_tokens=True)
 
 
 def test_the_options_of_a_script_are_those_of_the_command_line():

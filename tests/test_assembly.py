@@ -25,7 +25,9 @@ def test_measures_of_the_reference_are_those_it_would_have_as_a_student(
 ) -> None:
     files, store = write_teachers(tmp_path / "data"), ["--store", tmp_path / "store"]
     asked = ["--metric", "ppl_gpt2", "--metric", "ifd_gpt2", "--metric", "perplexity"]
-    (found,) = ranked(*files, "--student", model_folder, "--reference", reference, *asked, *store)
+    (found,) = ranked(
+        *files, "--student", model_folder, "--reference-model", reference, *asked, *store
+    )
     own = ["--metric", "perplexity", "--metric", "ifd"]
     (expected,) = ranked(*files, "--student", reference, *own, *store)
     assert found["settings"]["reference"] == "tiny-gpt2"
@@ -37,7 +39,14 @@ def test_measures_of_the_reference_are_those_it_would_have_as_a_student(
 
 def test_the_reference_needs_no_student(tmp_path: Path, reference: Path) -> None:
     files = write_teachers(tmp_path / "data")
-    options = ["--metric", "ppl_gpt2", "--reference", reference, "--store", tmp_path / "store"]
+    options = [
+        "--metric",
+        "ppl_gpt2",
+        "--reference-model",
+        reference,
+        "--store",
+        tmp_path / "store",
+    ]
     (found,) = ranked(*files, *options)
     assert found["by"] == "ppl_gpt2"
     assert found["teachers"][0]["ppl_gpt2"] < found["teachers"][1]["ppl_gpt2"]
@@ -53,7 +62,7 @@ def test_responses_cut_for_the_reference_are_told_of_apart(
         write_rows(tmp_path / "beta.jsonl", rows_of(1, 6)),
     ]
     asked = ["--metric", "ppl_gpt2", "--metric", "length", "--by", "length"]
-    (found,) = ranked(*files, "--reference", reference, *asked, "--store", tmp_path / "store")
+    (found,) = ranked(*files, "--reference-model", reference, *asked, "--store", tmp_path / "store")
     assert any("1 responses were longer than its maximum length" in t for t in found["warnings"])
 
 

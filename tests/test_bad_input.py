@@ -257,7 +257,7 @@ def test_a_teacher_with_few_instructions_is_named_in_the_refusal(inside: Path):
         "Only 5 of 100 instructions were answered by all 3 teachers",
         "few: 5 of 100 instructions, 95 missing",
         "Leave a teacher out",
-        "--minimum-coverage",
+        "--min-coverage",
     )
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
 # The design names these as fixed, because others script them.
 FIXED_OPTIONS = (
-    "--student", "--reward-column", "--metric", "--beta", "--limit", "--max-length", "--template",
+    "--student", "--reward-column", "--metric", "--beta", "--limit", "--max-length", "--chat-template",
     "--seed", "--store", "--json", "--csv", "--html",
 )  # fmt: skip
 FIXED_FIELDS = ("teacher", "rank", "n", "reward", "loss", "car", "car_low", "car_high", "p_best")
@@ -97,7 +97,16 @@ def test_the_default_store_lies_in_the_working_directory(
 def test_show_explains_every_identity_and_one_by_the_start_of_its_name(
     tmp_path: Path, store: Path, model_folder: Path
 ):
-    given = ("--student", model_folder, "--template", "plain", "--store", store, "--device", "cpu")
+    given = (
+        "--student",
+        model_folder,
+        "--chat-template",
+        "plain",
+        "--store",
+        store,
+        "--device",
+        "cpu",
+    )
     ranked(*write_teachers(tmp_path), *given)
     lines = preceptor("show", "--store", store).stdout.splitlines()
     assert len(lines) == 2

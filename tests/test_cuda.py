@@ -49,7 +49,7 @@ def on_cuda(
 def test_likelihoods_in_float32_are_those_of_the_cpu(name: str, make_model: MakeModel) -> None:
     expected = by_response(TransformersLikelihood(make_model(name)), PAIRS)
     for budget in (1, 300, 10_000):
-        engine = on_cuda(make_model(name), token_budget=budget)
+        engine = on_cuda(make_model(name), max_batch_tokens=budget)
         assert engine.packed == (name in PACKED)
         torch.testing.assert_close(by_response(engine, PAIRS), expected, rtol=0, atol=1e-4)
 
@@ -62,7 +62,7 @@ def test_likelihoods_in_half_precision_are_no_further_from_the_truth_than_the_pl
     rounded = make_model(name).to(dtype).float()  # the very weights that are run
     expected = by_response(TransformersLikelihood(rounded), PAIRS)
     plain = by_response(on_cuda(make_model(name), dtype, packed=False), PAIRS)
-    engine = on_cuda(make_model(name), dtype, token_budget=1000)
+    engine = on_cuda(make_model(name), dtype, max_batch_tokens=1000)
     assert engine.packed
     assert engine.at_once == usable(torch.device("cuda", 0), dtype)
     found = by_response(engine, PAIRS)
@@ -76,7 +76,7 @@ def test_likelihoods_in_half_precision_are_no_further_from_the_truth_than_the_pl
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_a_budget_changes_little_in_half_precision(name: str, make_model: MakeModel) -> None:
     found = [
-        by_response(on_cuda(make_model(name), torch.bfloat16, token_budget=budget), PAIRS)
+        by_response(on_cuda(make_model(name), torch.bfloat16, max_batch_tokens=budget), PAIRS)
         for budget in (50, 10_000)
     ]
     torch.testing.assert_close(found[0][:, 0], found[1][:, 0], rtol=0, atol=0.05)
@@ -86,7 +86,7 @@ def test_when_the_memory_of_the_device_runs_out_smaller_packs_are_run(
     make_model: MakeModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = by_response(TransformersLikelihood(make_model("llama")), PAIRS)
-    engine = on_cuda(make_model("llama"), token_budget=100_000)
+    engine = on_cuda(make_model("llama"), max_batch_tokens=100_000)
     total = torch.cuda.get_device_properties(0).total_memory
     hoard = 8 * 2**20
 

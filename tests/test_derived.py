@@ -51,7 +51,7 @@ def write_alpha(folder: Path, rewards: Any = REWARDS) -> Path:
 
 def column_study(file: Path, *derived: dict[str, Any], **tables: Any) -> Study:
     reward = {"kind": "column", "column": "reward"}
-    given = {"data": {"responses": str(file)}, "reward": reward, "derived": derived, **tables}
+    given = {"data": {"responses": str(file)}, "reward": reward, "best_of_n": derived, **tables}
     return checked(Study, given, where="here")
 
 
@@ -212,8 +212,8 @@ def by_words(handler: Handler, asked: dict[str, Any]) -> None:
 def judged(tmp_path: Path, told: Told) -> tuple[Study, Runtime]:
     """Return a study in which a judge chooses, and ranks."""
     derived = [{"kind": kind, "of": "one", "label": kind} for kind in ("best", "worst")]
-    judge = {"kind": "judge", "model": "served", "log_probabilities": False}
-    study = study_with(write_questions(tmp_path), drawn(), reward=judge, derived=derived)
+    judge = {"kind": "judge", "model": "served", "logprobs": False}
+    study = study_with(write_questions(tmp_path), drawn(), reward=judge, best_of_n=derived)
     return study, runtime_at(tmp_path / "store", told)
 
 
@@ -263,7 +263,7 @@ def table_3(tmp_path: Path) -> Ranking:
     sampled = drawn(label="sampled", temperature=0.8, samples=5)
     greedy = {"model": "one", "engine": "fake", "label": "greedy"}
     questions = write_questions(tmp_path, 12)
-    study = study_with(questions, sampled, greedy, reward=GRADED, derived=derived)
+    study = study_with(questions, sampled, greedy, reward=GRADED, best_of_n=derived)
     told = Asked()
     (ranking,) = run(study, runtime_at(tmp_path / "store"), told)
     assert told.missing == {"sampled": 60, "greedy": 12}

@@ -228,7 +228,7 @@ def test_families_and_sizes_are_the_catalogue_s_by_label_or_by_the_model_asked(
     grid = drawn("mine", temperature=[0.5, 1.0], label="hot")
     best = {"kind": "best", "of": "ours", "n": 2}
     asked = drawn("gemma-2-2b-it", label="ours")
-    study = study_with(write_questions(tmp_path), grid, asked, reward=GRADED, derived=[best])
+    study = study_with(write_questions(tmp_path), grid, asked, reward=GRADED, best_of_n=[best])
     assert models_of(study) == {
         "hot T=0.5": "mine",
         "hot T=1": "mine",

@@ -42,7 +42,12 @@ def examples_of(compared: Compared) -> tuple[Example, ...]:
 
 
 def ranked(files: Sequence[Path], store: Path, folder: Path, **options: Any) -> Outcome:
-    given = {"students": [str(folder)], "reward_column": "reward", "template": "plain", **options}
+    given = {
+        "students": [str(folder)],
+        "reward_column": "reward",
+        "chat_template": "plain",
+        **options,
+    }
     (outcome,) = scored(files, store, **given)
     return outcome
 
@@ -183,7 +188,7 @@ def test_pieces_join_to_the_text_and_surprises_are_those_stored(
     tmp_path: Path, store: Path, model_folder: Path, template: str, ending: bool
 ):
     files = with_texts(tmp_path, AWKWARD)
-    options = {"keep_tokens": True, "template": template, "include_end_of_turn": ending}
+    options = {"keep_tokens": True, "chat_template": template, "include_end_of_turn": ending}
     outcome = ranked(files, store, model_folder, **options)
     nats = stored_nats(outcome)
     tokenizer = AutoTokenizer.from_pretrained(model_folder)

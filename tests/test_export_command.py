@@ -63,7 +63,7 @@ def asking_file(tmp_path: Path, *tables: str) -> Path:
 
 
 def student(folder: Path, label: str = "") -> str:
-    return f'\n[[students]]\nmodel = "{folder}"\ntemplate = "plain"\n{label}'
+    return f'\n[[students]]\nmodel = "{folder}"\nchat_template = "plain"\n{label}'
 
 
 def exported(file: Path, folder: Path, *options: object) -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ def test_each_by_car_and_persyn_writes_the_numbers_it_was_picked_by(
 
 
 def test_asked_and_derived_teachers_are_exported_with_how_they_sampled(tmp_path: Path):
-    derived = '\n[[derived]]\nkind = "best"\nof = "one"\nlabel = "chosen"\n'
+    derived = '\n[[best_of_n]]\nkind = "best"\nof = "one"\nlabel = "chosen"\n'
     rows = exported(asking_file(tmp_path, derived), tmp_path / "out", "--teacher", "chosen")
     samples: dict[bytes, list[str]] = {}
     for _, one in sorted(generations(tmp_path / "store"), key=lambda given: given[1].sample):
@@ -189,7 +189,7 @@ def test_a_reward_of_zero_stands_in_the_card_as_what_was_measured(
 
 
 def test_the_card_of_a_derived_teacher_names_the_model_that_wrote_its_texts(tmp_path: Path):
-    derived = '\n[[derived]]\nkind = "random"\nof = "one"\nlabel = "chosen"\n'
+    derived = '\n[[best_of_n]]\nkind = "random"\nof = "one"\nlabel = "chosen"\n'
     exported(asking_file(tmp_path, derived), tmp_path / "out", "--teacher", "chosen")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "temperature 0.8, 3 samples, seed 0" in card

@@ -88,7 +88,7 @@ def test_another_machine_costs_nothing(questions: Path, store: Path):
             price_in=1,
             price_out=2,
         )
-        assert asked_in(study, other.model_copy(update={"batch": 3})) == {"served": 0}
+        assert asked_in(study, other.model_copy(update={"batch_size": 3})) == {"served": 0}
     assert told.requests == []
 
 
@@ -97,7 +97,7 @@ def test_where_and_how_fast_a_local_teacher_runs_changes_no_identity(
 ):
     study = study_with(questions, {"model": str(model_folder), "dtype": "float32"})
     runtime = runtime_at(store)
-    other = runtime.model_copy(update={"batch": 3, "device": "cuda", "token_budget": 5})
+    other = runtime.model_copy(update={"batch_size": 3, "device": "cuda", "max_batch_tokens": 5})
     assert backend(study, runtime).identity() == backend(study, other).identity()
 
 
@@ -126,7 +126,7 @@ def test_what_bears_on_a_sampled_text_is_another_identity(
     [
         {"model": "m2"},
         {"revision": "2"},
-        {"api": "completions", "template": "chatml"},
+        {"api": "completions", "chat_template": "chatml"},
         {"system": "s"},
     ],
 )
@@ -243,7 +243,7 @@ def test_a_judge_without_its_key_is_told_of_before_any_teacher_is_asked(
     far = {"url": "https://far.invalid/v1", "api_key_env": "NO_SUCH_KEY"}
     for tables in (
         {"reward": judge},
-        {"reward": GRADED, "derived": [{**derived, "reward": judge}]},
+        {"reward": GRADED, "best_of_n": [{**derived, "reward": judge}]},
     ):
         study = study_with(questions, drawn(), **tables)
         runtime = runtime_at(store)
@@ -265,7 +265,7 @@ def test_a_judge_without_its_key_is_told_of_before_any_teacher_is_asked(
 def test_a_derived_teacher_that_cannot_be_is_told_of_before_any_teacher_is_asked(
     questions: Path, store: Path, derived: dict[str, Any], said: str
 ):
-    study = study_with(questions, drawn(), fake("two"), reward=GRADED, derived=[derived])
+    study = study_with(questions, drawn(), fake("two"), reward=GRADED, best_of_n=[derived])
     with pytest.raises(StudyError) as error:
         asked_in(study, runtime_at(store))
     assert said in str(error.value)

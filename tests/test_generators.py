@@ -1,4 +1,4 @@
-"""The tables [[teachers]] and [[derived]]: what they accept, refuse and default to."""
+"""The tables [[teachers]] and [[best_of_n]]: what they accept, refuse and default to."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from preceptor.config.base import checked
 from preceptor.config.study import Study
-from preceptor.config.teachers import Derived, Teacher
+from preceptor.config.teachers import BestOfN, Teacher
 from preceptor.errors import StudyError
 
 
@@ -14,8 +14,8 @@ def teacher(**fields: Any) -> Teacher:
     return checked(Teacher, {"model": "org/one", **fields}, where="here")
 
 
-def derived(**fields: Any) -> Derived:
-    return checked(Derived, {"kind": "best", "of": "one", **fields}, where="here")
+def derived(**fields: Any) -> BestOfN:
+    return checked(BestOfN, {"kind": "best", "of": "one", **fields}, where="here")
 
 
 def study(*teachers: dict[str, Any], **tables: Any) -> Study:
@@ -135,7 +135,7 @@ def test_two_teachers_of_one_name_are_refused():
         study(
             {"model": "org/one", "temperature": 0.5, "samples": 2},
             {"model": "org/two", "label": "two"},
-            derived=[{"kind": "best", "of": "org/one", "label": "two"}],
+            best_of_n=[{"kind": "best", "of": "org/one", "label": "two"}],
         )
 
 

@@ -52,24 +52,30 @@ def model(tmp_path: Path) -> str:
 
 def study_of(model: str) -> Study:
     rewards = [
-        {"kind": "model", "model": model, "template": "llama3", "remote_code": True},
+        {"kind": "model", "model": model, "chat_template": "llama3", "trust_remote_code": True},
         {"kind": "judge", "model": "served", "rubric": "Good?", "scale": [0, 5], "seed": 7},
-        {"kind": "judge", "model": model, "engine": "transformers", "template": "plain"},
+        {"kind": "judge", "model": model, "engine": "transformers", "chat_template": "plain"},
     ]
     teachers = [
         {"model": "one", "engine": "fake", "system": " Be kind. ", "samples": 3, "temperature": 1},
-        {"model": model, "template": "chatml", "temperature": [0, 0.8], "top_p": [0.9], "seed": 3},
+        {
+            "model": model,
+            "chat_template": "chatml",
+            "temperature": [0, 0.8],
+            "top_p": [0.9],
+            "seed": 3,
+        },
         {"model": "served", "engine": "openai", "revision": "june", "stop": "\n\n"},
-        {"model": "base", "engine": "openai", "api": "completions", "template": "phi3"},
+        {"model": "base", "engine": "openai", "api": "completions", "chat_template": "phi3"},
     ]
     tables = {
         "data": {"instructions": "questions.jsonl"},
         "teachers": teachers,
-        "students": [{"model": model, "template": "gemma", "max_length": 3000}],
+        "students": [{"model": model, "chat_template": "gemma", "max_length": 3000}],
         "reading": {"include_end_of_turn": True},
         "reward": rewards,
         "metrics": [{"kind": kind} for kind in ("car", "ifd")],
-        "train": {"template": "gemma"},
+        "train": {"chat_template": "gemma"},
         "evaluate": {
             "benchmarks": ["alpaca_eval"],
             "temperature": 0.5,
@@ -96,10 +102,10 @@ def test_no_identity_of_a_scorer_teacher_or_judge_changes(model: str):
     found["pair judge"] = judge_of(study.evaluate, RUNTIME, "alpaca_eval").identity().digest
     games = study.evaluate.model_copy(update={"benchmarks": ("arena_hard",)})
     found["game judge"] = judge_of(games, RUNTIME, "arena_hard").identity().digest
-    chosen = {"kind": "chat", "model": model, "template": "plain", "max_length": 700}
+    chosen = {"kind": "chat", "model": model, "chat_template": "plain", "max_length": 700}
     local = study.evaluate.model_validate({**study.evaluate.model_dump(), "judge": chosen})
     found["local pair judge"] = judge_of(local, RUNTIME, "alpaca_eval").identity().digest
-    scored = {"kind": "reward", "model": model, "template": "chatml"}
+    scored = {"kind": "reward", "model": model, "chat_template": "chatml"}
     rewarded = study.evaluate.model_validate({**study.evaluate.model_dump(), "judge": scored})
     found["reward judge"] = judge_of(rewarded, RUNTIME, "alpaca_eval").identity().digest
     assert found == GOLDEN

@@ -348,7 +348,7 @@ def test_where_and_how_fast_it_is_served_is_no_part_of_the_identity():
         {"scale": (1, 5)},
         {"seed": 1},
         {"max_tokens": 99},
-        {"log_probabilities": False},
+        {"logprobs": False},
     ],
 )
 def test_everything_that_bears_on_a_score_is_in_the_identity(change: dict[str, Any]):
@@ -386,7 +386,7 @@ def test_an_empty_rubric_is_refused():
 def local(model_folder: Path) -> LocalJudge:
     return LocalJudge(
         JudgeReward(
-            model=str(model_folder), rubric="Good or bad?", template="plain", max_length=8192
+            model=str(model_folder), rubric="Good or bad?", chat_template="plain", max_length=8192
         )
     )  # its context is 512 tokens
 
@@ -447,7 +447,7 @@ def test_a_local_judge_whose_likeliest_token_is_a_number_gives_the_expectation(m
             model=str(model_folder),
             rubric="Good or bad?",
             scale=(1, 3),
-            template="plain",
+            chat_template="plain",
             max_length=8192,
         )
     )
@@ -486,7 +486,7 @@ def test_a_local_judges_identity_is_its_content_and_not_its_place(
     table = local.table.model_copy(update={"model": str(copy), "dtype": "float32"})
     moved = LocalJudge(table, Runtime(device="cuda"))
     assert moved.identity() == local.identity()
-    other = LocalJudge(table.model_copy(update={"template": "chatml"}))
+    other = LocalJudge(table.model_copy(update={"chat_template": "chatml"}))
     assert other.identity() != local.identity()
     assert json.loads(local.identity().canonical)["engine"] == "transformers"
 

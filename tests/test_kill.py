@@ -32,7 +32,7 @@ class Study:
         self.rows = rows
         files = write_teachers(folder / "data", instructions=rows // 2, words=4)
         self.words = ("rank", *files, "--student", student, "--reward-column", "reward")
-        self.words += ("--device", "cpu", "--token-budget", "128")
+        self.words += ("--device", "cpu", "--max-batch-tokens", "128")
         self.processes: list[subprocess.Popen[str]] = []
 
     def begin(self, store: Path, result: Path) -> "subprocess.Popen[str]":
@@ -183,7 +183,7 @@ class Counting(Silent):
 own, other, student, store, *files = sys.argv[1:]
 told = Counting()
 options = {"student": student, "reward_column": "reward", "store": store, "device": "cpu"}
-ranking = api.rank(files, token_budget=128, progress=told, **options)
+ranking = api.rank(files, max_batch_tokens=128, progress=told, **options)
 print(json.dumps([told.computed, ranking.to_records()]))
 """
 

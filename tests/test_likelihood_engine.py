@@ -88,7 +88,7 @@ def test_packs_give_the_likelihoods_of_single_sequences_at_any_budget_in_any_ord
     assert len({round(one.nll / one.tokens, 3) for one in expected}) > 10
     for budget in (1, 50, 10_000):
         order = random.Random(budget).sample(range(len(PAIRS)), len(PAIRS))
-        engine = TransformersLikelihood(make_model(name), Runtime(token_budget=budget))
+        engine = TransformersLikelihood(make_model(name), Runtime(max_batch_tokens=budget))
         assert engine.packed
         torch.set_num_threads(2 if budget == 50 else 1)
         found = measure(engine, [PAIRS[place] for place in order])
@@ -108,7 +108,7 @@ def test_prompts_and_responses_longer_than_a_block_of_attention_are_right(
     model = make_model(name)
     model.set_attn_implementation("eager")
     for budget in (300, 10_000):
-        engine = TransformersLikelihood(make_model(name), Runtime(token_budget=budget))
+        engine = TransformersLikelihood(make_model(name), Runtime(max_batch_tokens=budget))
         for pair, statistics in zip(pairs, measure(engine, pairs), strict=True):
             assert_close(statistics, reference(model, pair))
 
@@ -159,7 +159,7 @@ def test_a_prompt_is_resumed_over_many_packs(name: str, make_model: MakeModel) -
     pairs.insert(20, TokenizedPair(other, random_ids(source, 5)))
     model = make_model(name)
     rows: list[int] = []
-    engine = TransformersLikelihood(make_model(name), Runtime(token_budget=30))
+    engine = TransformersLikelihood(make_model(name), Runtime(max_batch_tokens=30))
     engine.model.base_model.register_forward_pre_hook(
         lambda _module, _args, options: rows.append(options["input_ids"].shape[1]), with_kwargs=True
     )
@@ -176,13 +176,13 @@ def test_one_token_responses_cost_nothing_beyond_their_prompts(
 ) -> None:
     pairs = [TokenizedPair(prompt, (n,)) for prompt in ((5, 6), (7,)) for n in range(3, 9)]
     model = make_model("llama")
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=budget))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=budget))
     for pair, statistics in zip(pairs, measure(engine, pairs), strict=True):
         assert_close(statistics, reference(model, pair))
 
 
 def test_identical_pairs_get_identical_numbers(make_model: MakeModel) -> None:
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=100))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=100))
     first, *others = measure(engine, [PAIRS[2]] * 7)
     for other in others:
         assert_close(other, first)
@@ -194,7 +194,7 @@ def test_no_pairs_give_no_batches(make_model: MakeModel) -> None:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_single_tokens_are_kept_on_request_and_add_up(packed: bool, make_model: MakeModel) -> None:
-    runtime = Runtime(token_budget=64, keep_tokens=True)
+    runtime = Runtime(max_batch_tokens=64, keep_tokens=True)
     for statistics in measure(
         TransformersLikelihood(make_model("llama"), runtime, packed=packed), PAIRS
     ):
@@ -238,7 +238,7 @@ def limit_memory(engine: TransformersLikelihood, tokens: int) -> None:
 def test_running_out_of_memory_halves_the_budget_and_loses_nothing(
     limit: int, make_model: MakeModel, caplog: pytest.LogCaptureFixture, two_threads: int
 ) -> None:
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=10_000))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=10_000))
     limit_memory(engine, limit)
     with caplog.at_level(logging.WARNING, "preceptor"):
         found = measure(engine, PAIRS)
@@ -255,7 +255,7 @@ def test_a_response_that_never_fits_is_left_out_and_the_others_are_right(
     source = random.Random(2)
     lengths = [3, 90, 20, 56, 57, 5]
     pairs = [TokenizedPair(random_ids(source, 5), random_ids(source, n)) for n in lengths]
-    engine = TransformersLikelihood(make_model(name), Runtime(token_budget=200))
+    engine = TransformersLikelihood(make_model(name), Runtime(max_batch_tokens=200))
     limit_memory(engine, 60)
     model = make_model(name)
     found = {m.index: m.statistics for batch in engine.measure(pairs) for m in batch}
@@ -271,7 +271,7 @@ def test_a_prompt_that_never_fits_takes_only_its_own_responses_with_it(
     source = random.Random(2)
     prompts = [random_ids(source, n) for n in (5, 70)]
     pairs = [TokenizedPair(prompts[n % 2], random_ids(source, 20)) for n in range(12)]
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=50))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=50))
     limit_memory(engine, 60)
     with caplog.at_level(logging.WARNING, "preceptor"):
         found = {m.index: m.statistics for batch in engine.measure(pairs) for m in batch}
@@ -285,7 +285,7 @@ def test_a_prompt_that_never_fits_takes_only_its_own_responses_with_it(
 def test_what_does_not_fit_beside_other_packs_is_run_alone(
     make_model: MakeModel, two_threads: int
 ) -> None:
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=1))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=1))
 
     def refuse(_module: Any, _args: object, _options: object) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -300,7 +300,7 @@ def test_what_does_not_fit_beside_other_packs_is_run_alone(
 
 def test_memory_that_never_suffices_gives_nothing_and_ends(make_model: MakeModel) -> None:
     pairs = [TokenizedPair(p, (n,)) for p in ((5,), (6, 7, 8)) for n in range(3, 9)]
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=8))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=8))
     limit_memory(engine, 0)
     assert list(engine.measure(pairs)) == []
 
@@ -315,7 +315,7 @@ def test_weights_that_are_no_numbers_spoil_only_the_rows_that_meet_them(
     pairs[6] = TokenizedPair((*PAIRS[6].prompt, NAN_TOKEN), PAIRS[6].response)
     model = make_model("llama")
     for budget in (50, 10_000):
-        engine = TransformersLikelihood(broken, Runtime(token_budget=budget))
+        engine = TransformersLikelihood(broken, Runtime(max_batch_tokens=budget))
         assert engine.packed
         for place, statistics in enumerate(measure(engine, pairs)):
             if place in (4, 6):
@@ -327,7 +327,7 @@ def test_weights_that_are_no_numbers_spoil_only_the_rows_that_meet_them(
 def test_an_error_of_a_worker_reaches_the_caller_and_all_threads_end(
     make_model: MakeModel, two_threads: int
 ) -> None:
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=1))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=1))
     passes = iter(range(100))
 
     def fail(*_arguments: object) -> None:
@@ -345,7 +345,7 @@ def test_an_error_of_a_worker_reaches_the_caller_and_all_threads_end(
 def test_a_consumer_that_stops_early_leaves_no_threads_running(
     make_model: MakeModel, two_threads: int
 ) -> None:
-    engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=1))
+    engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=1))
     passes: list[None] = []
     engine.model.base_model.register_forward_pre_hook(lambda *_arguments: passes.append(None))
     pairs = [TokenizedPair((number,), (4, 5)) for number in range(3, 60)]
@@ -366,7 +366,7 @@ def test_nothing_of_inference_mode_leaks_to_a_consumer_between_batches(
     for threads in (1, 2):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        engine = TransformersLikelihood(make_model("llama"), Runtime(token_budget=1))
+        engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=1))
         batches = engine.measure(PAIRS[:3])
         next(batches)
         assert not torch.is_inference_mode_enabled()

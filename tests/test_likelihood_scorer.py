@@ -42,7 +42,7 @@ RESPONSES = [
 
 
 def student_of(folder: Path, *, include_end_of_turn: bool = False, **options: Any) -> StudentModel:
-    student = Student(model=str(folder), **{"template": "gemma", **options})
+    student = Student(model=str(folder), **{"chat_template": "gemma", **options})
     return StudentModel(student, include_end_of_turn=include_end_of_turn)
 
 
@@ -154,7 +154,7 @@ def test_the_same_text_after_another_prompt_has_another_key_and_number(model_fol
 
 
 def test_single_tokens_are_kept_on_request(model_folder: Path) -> None:
-    options = Student(model=str(model_folder), template="gemma")
+    options = Student(model=str(model_folder), chat_template="gemma")
     scores = score(LikelihoodScorer(StudentModel(options, Runtime(keep_tokens=True))), RESPONSES)
     for one in scores:
         nll, ranks = one.values["token_nll"], one.values["token_rank"]
@@ -199,7 +199,7 @@ def test_a_conversation_that_the_template_refuses_is_a_note_on_its_row(
         "{% if 'poem' in messages[0].content %}{{ raise_exception('no poems') }}{% endif %}"
         "{{ messages[0].content }}:"
     )
-    scorer = LikelihoodScorer(student_of(model_folder, template=str(template)))
+    scorer = LikelihoodScorer(student_of(model_folder, chat_template=str(template)))
     scores = score(scorer, RESPONSES)
     assert [one.note is None for one in scores] == [True, True, False, False]
     assert "no poems" in str(scores[2].note)
@@ -252,7 +252,7 @@ def test_whatever_can_change_a_number_changes_the_identity(
     identities = [
         identity_of(model_folder),
         identity_of(model_folder, "unconditional"),
-        identity_of(model_folder, template="chatml"),
+        identity_of(model_folder, chat_template="chatml"),
         identity_of(model_folder, max_length=100),
         identity_of(model_folder, dtype="bfloat16"),
         identity_of(model_folder, include_end_of_turn=True),
@@ -265,8 +265,8 @@ def test_where_and_in_what_batches_it_runs_stays_out_of_the_identity(
     model_folder: Path, tmp_path: Path
 ) -> None:
     moved = shutil.copytree(model_folder, tmp_path / "moved")
-    student = Student(model=str(moved), template="gemma", dtype="float32")
-    runtime = Runtime(device="cuda", token_budget=7, keep_tokens=True)
+    student = Student(model=str(moved), chat_template="gemma", dtype="float32")
+    runtime = Runtime(device="cuda", max_batch_tokens=7, keep_tokens=True)
     assert LikelihoodScorer(StudentModel(student, runtime)).identity().digest == identity_of(
         model_folder
     )
@@ -277,7 +277,7 @@ def test_an_identity_is_known_without_loading_a_model_library(model_folder: Path
         "import sys; from preceptor.scorers.likelihood import *; "
         "from preceptor.config.study import Student; "
         f"print(LikelihoodScorer(StudentModel(Student(model={str(model_folder)!r}, "
-        "template='gemma'))).identity().digest); "
+        "chat_template='gemma'))).identity().digest); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     paths = [path for path in sys.path if path]

@@ -179,7 +179,12 @@ def test_once_all_is_answered_the_steps_of_scoring_are_told(tmp_path: Path, stor
 def test_a_local_teacher_is_not_loaded_where_its_speed_is_known(
     tmp_path: Path, store: Path, model_folder: Path
 ):
-    table = {"model": str(model_folder), "label": "tiny", "max_tokens": 50, "template": "plain"}
+    table = {
+        "model": str(model_folder),
+        "label": "tiny",
+        "max_tokens": 50,
+        "chat_template": "plain",
+    }
     study = study_with(write_questions(tmp_path, 10), table)
     runtime = runtime_at(store)
     fill(study, runtime, 6, tokens=50, prompt_tokens=12, seconds=2.0)

@@ -376,7 +376,7 @@ def reward_folder(tmp_path_factory, make_model, tokenizer) -> Path:
 
 
 def test_a_reward_model_judges_by_the_difference_of_its_rewards(tmp_path, reward_folder):
-    scorer = RewardModel(ModelReward(model=str(reward_folder), template="gemma"))
+    scorer = RewardModel(ModelReward(model=str(reward_folder), chat_template="gemma"))
     judge, store = RewardJudge(scorer), Store(tmp_path)
     there, back = judge.compare([Pair("q", "one", "two"), Pair("q", "two", "one")], store)
     assert there.share + back.share == pytest.approx(1)
@@ -389,7 +389,7 @@ def test_a_reward_model_judges_by_the_difference_of_its_rewards(tmp_path, reward
 
 
 def test_a_reward_model_may_not_judge_its_own_prediction(reward_folder):
-    scorer = RewardModel(ModelReward(model=str(reward_folder), template="gemma"))
+    scorer = RewardModel(ModelReward(model=str(reward_folder), chat_template="gemma"))
     with pytest.raises(StudyError, match="would agree with itself"):
         require_independent(RewardJudge(scorer), [scorer.identity()])
     with pytest.raises(StudyError, match="would agree with itself"):

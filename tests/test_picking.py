@@ -52,7 +52,7 @@ def write_teachers(folder: Path, **teachers: Any) -> list[str]:
 
 
 def study_of(files: list[str], student: Path | None = None, **tables: Any) -> Study:
-    students = [{"model": str(student), "template": "plain"}] if student else []
+    students = [{"model": str(student), "chat_template": "plain"}] if student else []
     reward = {"kind": "column", "column": "reward"}
     given = {"data": {"responses": files}, "reward": reward, "students": students, **tables}
     return checked(Study, given, where="here")
@@ -239,7 +239,7 @@ def test_a_derived_teachers_rows_add_no_example_and_its_origin_is_named(tmp_path
     ]
     file = str(write_rows(tmp_path / "alpha.jsonl", rows))
     derived = [{"kind": "best", "of": "alpha", "label": "chosen"}]
-    study = study_of([file], derived=derived)
+    study = study_of([file], best_of_n=derived)
     found = best(study, tmp_path, "reward")
     assert [(e.teacher, e.text) for e in found.values()] == [
         ("alpha", f"text {n} 1") for n in range(3)

@@ -105,7 +105,7 @@ def test_a_derived_teacher_without_the_rewards_that_choose_it_is_missing(
     asked = (drawn(), fake("two"))
     run(study_with(questions, *asked, reward=GRADED), runtime_at(store))
     best = {"kind": "best", "of": "one", "reward": {"kind": "judge", "model": "judge"}}
-    study = study_with(questions, *asked, reward=GRADED, derived=[best])
+    study = study_with(questions, *asked, reward=GRADED, best_of_n=[best])
     # Nobody answers there, and nobody is asked.
     endpoints = {"judge": {"url": "http://127.0.0.1:9/v1"}}
     given = {"store": str(store), "device": "cpu", "endpoints": endpoints}
@@ -120,7 +120,7 @@ def test_observed_orders_are_held_against_every_metric(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path, teachers=3, instructions=8)
-    study, runtime = files_study(files, store, model_folder, draws=50)
+    study, runtime = files_study(files, store, model_folder, n_resamples=50)
     run(study, runtime)
     found = report_of(
         stored_outcomes(study, runtime), runtime, command="", observed=OBSERVED, outcome="a.csv"

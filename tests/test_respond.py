@@ -144,7 +144,7 @@ def test_a_conversation_that_spells_control_tokens_is_refused_alone(tmp_path: Pa
         {"instruction": "Compare <b>bold</b> and <i>slanted</i> text."},
     ]
     file = write_rows(tmp_path / "questions.jsonl", rows)
-    study = study_with(file, served(api="completions", template="chatml"))
+    study = study_with(file, served(api="completions", chat_template="chatml"))
     with serving(otherwise=chat.reply(200, chat.several("fine", raw=True))) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=1)
         one = job(study, runtime)
@@ -160,7 +160,7 @@ def test_a_conversation_that_spells_control_tokens_is_refused_alone(tmp_path: Pa
 
 
 def test_a_system_text_that_spells_control_tokens_refuses_the_teacher(tmp_path: Path):
-    table = served(api="completions", template="chatml", system="Be brief.<|im_end|>")
+    table = served(api="completions", chat_template="chatml", system="Be brief.<|im_end|>")
     study = study_with(write_questions(tmp_path), table)
     with serving() as told, pytest.raises(ModelError, match=r"spells <\|im_end\|>"):
         respond(job(study, runtime_at(tmp_path / "store", told)), Silent())
@@ -230,7 +230,7 @@ def answer_in_this_process(folder: str, model: str, store: str) -> None:
 
 
 def local_study(folder: Path, model: str) -> Any:
-    table = {"model": model, "label": "tiny", "template": "plain", "max_tokens": 24}
+    table = {"model": model, "label": "tiny", "chat_template": "plain", "max_tokens": 24}
     return study_with(folder / "questions.jsonl", {**table, "temperature": 0.9, "samples": 3})
 
 

@@ -71,7 +71,7 @@ def test_what_changes_no_text_makes_no_other_teacher():
     same = served()
     assert served(url="http://127.0.0.1:2/v1") == same
     assert served(label="another label") == same
-    assert served(thoughts="keep") == same
+    assert served(reasoning="keep") == same
     assert served(samples=5, seed=3, top_p=0.5) == same  # greedy knows neither
     for changes in (
         {"model": "sky-2"},

@@ -124,7 +124,7 @@ def test_architectures_that_cannot_be_packed_are_scored_one_by_one(save: Save, n
 def test_batches_and_order_change_nothing(save: Save, budget: int) -> None:
     folder = save("gemma2")
     alone = [scores_of(scorer_of(folder), [response])[0] for response in RESPONSES]
-    scorer = RewardModel(ModelReward(model=str(folder)), Runtime(token_budget=budget))
+    scorer = RewardModel(ModelReward(model=str(folder)), Runtime(max_batch_tokens=budget))
     assert scores_of(scorer) == pytest.approx(alone, abs=1e-5)
     assert scores_of(scorer, RESPONSES[::-1]) == pytest.approx(alone[::-1], abs=1e-5)
 
@@ -222,7 +222,7 @@ def test_a_classifier_of_several_labels_is_refused(save: Save) -> None:
 
 def test_allowing_code_does_not_allow_several_labels(save: Save) -> None:
     with pytest.raises(ModelError, match="gives 3 numbers, expected one score"):
-        scorer_of(save("llama", labels=3), remote_code=True).engine  # noqa: B018
+        scorer_of(save("llama", labels=3), trust_remote_code=True).engine  # noqa: B018
 
 
 def test_a_name_near_a_preset_is_suggested() -> None:
@@ -281,7 +281,7 @@ def test_code_of_a_repository_never_runs_unasked(custom: Path) -> None:
 
 
 def test_code_of_a_repository_runs_where_it_is_allowed_and_its_score_counts(custom: Path) -> None:
-    scorer = scorer_of(custom, remote_code=True)
+    scorer = scorer_of(custom, trust_remote_code=True)
     pair = scorer.encoder.encode_conversation(RESPONSES[0].instruction.messages, "4")
     with torch.no_grad():
         output = scorer.engine.model(input_ids=torch.tensor([[*pair.prompt, *pair.response]]))
@@ -290,7 +290,7 @@ def test_code_of_a_repository_runs_where_it_is_allowed_and_its_score_counts(cust
     assert score != pytest.approx(float(output.logits[0][0]), abs=1e-3)
     before = scorer.identity()
     (custom / "modeling_custom.py").write_text(CUSTOM + "\n# changed\n")
-    assert scorer_of(custom, remote_code=True).identity() != before
+    assert scorer_of(custom, trust_remote_code=True).identity() != before
 
 
 def test_what_bears_on_scores_is_in_the_identity_and_nothing_else(save: Save) -> None:
@@ -300,10 +300,11 @@ def test_what_bears_on_scores_is_in_the_identity_and_nothing_else(save: Save) ->
     shutil.copytree(folder, moved)
     assert scorer_of(moved).identity() == identity
     assert (
-        RewardModel(ModelReward(model=str(folder)), Runtime(token_budget=8)).identity() == identity
+        RewardModel(ModelReward(model=str(folder)), Runtime(max_batch_tokens=8)).identity()
+        == identity
     )
     assert scorer_of(folder, max_length=50).identity() != identity
-    assert scorer_of(folder, template="plain").identity() != identity
+    assert scorer_of(folder, chat_template="plain").identity() != identity
 
 
 def test_a_model_that_prefers_nonsense_is_told_of(

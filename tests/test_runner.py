@@ -102,7 +102,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def options(store: Path, folder: Path) -> tuple[object, ...]:
-    return ("--student", folder, "--template", "plain", "--store", store, "--device", "cpu")
+    return ("--student", folder, "--chat-template", "plain", "--store", store, "--device", "cpu")
 
 
 def test_car_is_mean_reward_over_one_plus_beta_times_mean_loss(
@@ -362,7 +362,7 @@ def test_two_students_share_lengths_and_get_a_ranking_each(
 def test_batch_size_changes_no_score(files: list[Path], tmp_path: Path, model_folder: Path):
     found = []
     for budget in ("1", "64", "4096"):
-        given = (*files, *options(tmp_path / budget, model_folder), "--token-budget", budget)
+        given = (*files, *options(tmp_path / budget, model_folder), "--max-batch-tokens", budget)
         found.append([record["loss"] for record in ranked(*given)[0]["teachers"]])
     assert found[0] == pytest.approx(found[1], abs=1e-6)
     assert found[0] == pytest.approx(found[2], abs=1e-6)

@@ -23,7 +23,7 @@ STUDIES: list[dict[str, Any]] = [
         "reward": [
             {"kind": "column", "column": "reward"},
             {"kind": "reference"},
-            {"kind": "model", "model": "some/model", "remote_code": True},
+            {"kind": "model", "model": "some/model", "trust_remote_code": True},
             {"kind": "judge", "model": "judge", "rubric": "Two\nlines.", "scale": [1, 5]},
             {
                 "kind": "rule",
@@ -37,7 +37,7 @@ STUDIES: list[dict[str, Any]] = [
         "by": "reward",
         "reading": {"reduction": "sequence-sum"},
         "ranking": {"seed": 2**63 - 1, "min_coverage": 1e-05, "transform": "minmax"},
-        "reference": {"model": "another"},
+        "reference_model": {"model": "another"},
     },
     {
         "data": {"instructions": "questions.jsonl"},
@@ -45,7 +45,7 @@ STUDIES: list[dict[str, Any]] = [
             {"model": "a", "engine": "fake", "temperature": [0.5, 1], "samples": 3},
             {"model": "b", "engine": "openai", "stop": ["\t"], "label": "the b"},
         ],
-        "derived": [
+        "best_of_n": [
             {"kind": "best", "of": "the b", "n": 2, "reward": {"kind": "column", "column": "r"}}
         ],
         "beta": 2,

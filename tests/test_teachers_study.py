@@ -57,7 +57,7 @@ def study_file(tmp_path: Path, store: Path, *tables: str, instructions: int = 8)
         [[teachers]]
         model = "two"
         engine = "fake"
-        [[derived]]
+        [[best_of_n]]
         kind = "best"
         of = "one"
         """
@@ -81,7 +81,7 @@ def result_of(file: Path, result: Path) -> str:
 def test_a_study_on_the_fake_engine_runs_and_runs_again_with_nothing_asked(
     tmp_path: Path, model_folder: Path
 ):
-    student = f'[[students]]\nmodel = "{model_folder}"\ntemplate = "plain"\n'
+    student = f'[[students]]\nmodel = "{model_folder}"\nchat_template = "plain"\n'
     file = study_file(tmp_path, tmp_path / "store", student)
     first, again = tmp_path / "first.json", tmp_path / "again.json"
     result_of(file, first)
@@ -212,7 +212,7 @@ def test_a_model_gives_the_same_texts_in_process_and_over_http(
 ):
     questions = write_questions(tmp_path, 6)
     shared = {"max_tokens": 20, "system": "Be brief.", "stop": ["zz"], **sampling}
-    local = {"model": str(model_folder), "template": "chatml", "dtype": "float32", **shared}
+    local = {"model": str(model_folder), "chat_template": "chatml", "dtype": "float32", **shared}
     here, there = tmp_path / "here", tmp_path / "there"
     asked_in(study_with(questions, local), runtime_at(here))
     with serving(otherwise=answering_with(engine)) as told:

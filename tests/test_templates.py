@@ -214,7 +214,7 @@ def test_a_jinja_file_can_be_the_template(tmp_path: Path) -> None:
 def test_an_unknown_template_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"No template 'gema'.*Did you mean 'gemma'\?"):
         choose_template("gema", tmp_path)
-    with pytest.raises(StudyError, match=r"no chat template\. Use --template auto"):
+    with pytest.raises(StudyError, match=r"no chat template\. Use --chat-template auto"):
         choose_template("own", tmp_path)
 
 

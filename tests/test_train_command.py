@@ -62,7 +62,16 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path: Path, wo
 def test_it_trains_tells_of_every_step_and_knows_when_it_is_done(
     tmp_path: Path, words: list[object]
 ):
-    words += ["--output", tmp_path / "out", "--batch", "8", "--epochs", "1", "--warmup-steps", "1"]
+    words += [
+        "--output",
+        tmp_path / "out",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "1",
+        "--warmup-steps",
+        "1",
+    ]
     result = preceptor(*words)
     assert result.exit_code == 0, result.output
     assert "train: 1/2 steps, loss " in result.stderr
@@ -76,9 +85,9 @@ def test_it_trains_tells_of_every_step_and_knows_when_it_is_done(
 def test_wrong_inputs_are_answered_in_words(tmp_path: Path, words: list[object]):
     output = ["--output", tmp_path / "out"]
     for more, said in (
-        (["--quantized"], "set lora too"),
-        (["--device-batch", "3"], "no multiple of device_batch"),
-        (["--template", "gema"], "Did you mean 'gemma'?"),
+        (["--load-in-4bit"], "set lora too"),
+        (["--per-device-batch-size", "3"], "no multiple of per_device_batch_size"),
+        (["--chat-template", "gema"], "Did you mean 'gemma'?"),
         (["--devices", "2"], "--devices is for"),
         (["--max-length", "3"], "Nothing is left to train on"),
         (["--lora", "--lora-target", "q_prj"], "no layer 'q_prj'"),
@@ -97,7 +106,7 @@ def test_wrong_inputs_are_answered_in_words(tmp_path: Path, words: list[object])
 @pytest.mark.parametrize("tool", TOOLS)
 def test_it_writes_another_tools_configuration(tmp_path: Path, words: list[object], tool: str):
     result = preceptor(
-        *words, "--output", tmp_path / "job", "--export", tool, "--template", "gemma"
+        *words, "--output", tmp_path / "job", "--export", tool, "--chat-template", "gemma"
     )
     assert result.exit_code == 0, result.output
     files = [Path(line) for line in result.stdout.split()]

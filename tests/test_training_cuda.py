@@ -25,12 +25,12 @@ pytestmark = [
 ]
 
 ROWS = conversations_of([conversation("What is the sea?", "The sea is wide.")] * 2)
-OFTEN = QUICK.model_copy(update={"epochs": 60, "batch": 2, "learning_rate": 1e-2})
+OFTEN = QUICK.model_copy(update={"epochs": 60, "batch_size": 2, "learning_rate": 1e-2})
 KINDS: dict[str, dict[str, object]] = {
     "whole": {},
     "checkpointed": {"gradient_checkpointing": True},
     "adapters": {"lora": Lora()},
-    "quantized": {"lora": Lora(), "quantized": True},
+    "quantized": {"lora": Lora(), "load_in_4bit": True},
 }
 
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("private_cache")
 RECIPES = {
     "full": Recipe(),
     "lora": Recipe(lora=Lora(), attention="sdpa", dtype="float32"),
-    "qlora": Recipe(lora=Lora(targets=("q_proj",)), quantized=True, warmup_share=0.03),
+    "qlora": Recipe(lora=Lora(targets=("q_proj",)), load_in_4bit=True, warmup_ratio=0.03),
 }
 DOCUMENT = Path(__file__).parents[1] / "docs" / "training.md"
 
@@ -89,7 +89,7 @@ def test_llama_factory_gets_the_same_data_and_steps(
 
 
 def test_a_template_llama_factory_does_not_have_is_refused(tmp_path: Path, located: LocatedModel):
-    plain = Recipe(template="plain")
+    plain = Recipe(chat_template="plain")
     with pytest.raises(StudyError, match="knows none for 'plain'"):
         write_llama_factory(job(tmp_path), located, plain, folder=tmp_path)
 

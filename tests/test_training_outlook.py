@@ -32,7 +32,7 @@ def test_all_weights_take_sixteen_bytes_each():
 
 def test_adapters_and_four_bits_save_what_they_should():
     lora = BFLOAT.model_copy(update={"lora": Lora()})
-    four = lora.model_copy(update={"quantized": True})
+    four = lora.model_copy(update={"load_in_4bit": True})
     assert memory_of(lora, FEW, longest=1)["weights"] == 2 * FEW.parameters + 4 * FEW.trained
     assert memory_of(lora, FEW, longest=1)["moments"] == 8 * FEW.trained
     assert memory_of(four, FEW, longest=1)["weights"] < 5_000_000_000

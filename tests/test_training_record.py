@@ -31,7 +31,7 @@ def test_student_rows_recipe_and_template_name_a_tuning(tmp_path: Path, model_fo
     others = (
         tuned_identity(located, uneven(5).digest, RECIPE),
         tuned_identity(located, digest, RECIPE.model_copy(update={"epochs": 3})),
-        tuned_identity(located, digest, RECIPE.model_copy(update={"template": "gemma"})),
+        tuned_identity(located, digest, RECIPE.model_copy(update={"chat_template": "gemma"})),
     )
     assert len({known.digest, *(other.digest for other in others)}) == 4
 
@@ -41,7 +41,7 @@ def test_a_template_that_is_not_known_is_refused_by_name(
 ):
     with pytest.raises(StudyError, match="No template 'gema'"):
         tuned_identity(
-            locate(str(model_folder)), "0", RECIPE.model_copy(update={"template": "gema"})
+            locate(str(model_folder)), "0", RECIPE.model_copy(update={"chat_template": "gema"})
         )
 
 
@@ -70,7 +70,13 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, model_folder: Path):
 
 
 RESUMED = QUICK.model_copy(
-    update={"batch": 4, "epochs": 3, "save_steps": 2, "warmup_steps": 2, "lora": Lora(dropout=0.2)}
+    update={
+        "batch_size": 4,
+        "epochs": 3,
+        "save_steps": 2,
+        "warmup_steps": 2,
+        "lora": Lora(dropout=0.2),
+    }
 )
 """Twelve steps; dropout draws in each, so that lost random states would show."""
 
@@ -116,7 +122,7 @@ def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, model_folde
     assert not (rough / "config.json").exists()
     given = ["train", data, "--student", model_folder, "--device", "cpu"]
     given += ["--no-gradient-checkpointing"]
-    given += ["--batch", "4", "--epochs", "3", "--save-steps", "2", "--warmup-steps", "2"]
+    given += ["--batch-size", "4", "--epochs", "3", "--save-steps", "2", "--warmup-steps", "2"]
     given += ["--learning-rate", "1e-3", "--lora", "--lora-dropout", "0.2", "--max-length", "256"]
     for output in (rough, calm):
         result = preceptor(*given, "--output", output)
@@ -135,7 +141,7 @@ def test_an_interrupted_tuning_keeps_its_step_and_goes_on(tmp_path: Path, model_
             signal.raise_signal(signal.SIGINT)
 
     located, output = locate(str(model_folder)), tmp_path / "out"
-    recipe = QUICK.model_copy(update={"batch": 2, "lora": Lora(dropout=0.2)})
+    recipe = QUICK.model_copy(update={"batch_size": 2, "lora": Lora(dropout=0.2)})
     with pytest.raises(KeyboardInterrupt):
         tuned(located, uneven(10), recipe, output=output, watch=interrupt)
     newest = TrainingFolder(output).newest_checkpoint()

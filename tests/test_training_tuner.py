@@ -23,7 +23,7 @@ from small_training import CPU, QUICK, conversation, log_of, student, tuned, une
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
-LEARN_BY_HEART = QUICK.model_copy(update={"epochs": 40, "batch": 2, "learning_rate": 1e-2})
+LEARN_BY_HEART = QUICK.model_copy(update={"epochs": 40, "batch_size": 2, "learning_rate": 1e-2})
 ANSWER = "The sea is wide."
 
 
@@ -57,7 +57,7 @@ def test_accumulated_rows_train_as_rows_side_by_side_do(
     located = student(tmp_path / "student", name, make_model, tokenizer)
     logs = []
     for at_once in (1, 8):
-        recipe = QUICK.model_copy(update={"device_batch": at_once})
+        recipe = QUICK.model_copy(update={"per_device_batch_size": at_once})
         tuned(located, uneven(24), recipe, output=tmp_path / str(at_once))
         logs.append(log_of(tmp_path / str(at_once)))
     one, eight = logs
@@ -130,14 +130,14 @@ def test_adapters_are_merged_into_the_weights_and_kept_beside_them(
     assert (after - before).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("template", ["chatml", "gemma", "plain"])
+@pytest.mark.parametrize("chat_template", ["chatml", "gemma", "plain"])
 def test_a_written_template_gives_the_tokens_that_were_trained(
     template: str, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
 ):
     from transformers import AutoTokenizer
 
     located = student(tmp_path / "student", "llama", make_model, tokenizer)
-    recipe = QUICK.model_copy(update={"template": template})
+    recipe = QUICK.model_copy(update={"chat_template": template})
     turns = [Message("user", "What is the sea?")]
     result = tuned(located, uneven(2), recipe, output=tmp_path / "out")
     written = AutoTokenizer.from_pretrained(result.folder)
@@ -239,7 +239,7 @@ def test_what_cannot_run_here_is_said_before_weights_are_loaded(tmp_path: Path, 
     located = locate(str(model_folder))
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    quantized = QUICK.model_copy(update={"quantized": True, "lora": Lora()})
+    quantized = QUICK.model_copy(update={"load_in_4bit": True, "lora": Lora()})
     with pytest.raises(StudyError, match="needs a CUDA device"):
         tuned(located, uneven(2), quantized, output=tmp_path / "out")
     runtime = Runtime(device="cuda:1")

@@ -49,7 +49,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def done(quiet: None, tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Done:
     folder = tmp_path_factory.mktemp("validation")
-    given = tables(folder, model_folder, questions=6, train={**TRAIN, "epochs": 3, "batch": 2})
+    given = tables(folder, model_folder, questions=6, train={**TRAIN, "epochs": 3, "batch_size": 2})
     result, told = gone_through(given, folder / "store")
     return Done(given, folder / "store", result, told.computed)
 

@@ -31,7 +31,7 @@ def test_rows_steps_answers_and_disk_are_counted_and_nothing_is_stored(
     assert [one.teacher for one in found.finetune_jobs] == ["alpha", "beta", "gamma"]
     for one in found.finetune_jobs:
         assert (one.rows, one.steps, one.asked.missing, one.done) == (8, 4, 4, False)
-        assert one.steps == steps_of(Recipe(batch=4), 8).total
+        assert one.steps == steps_of(Recipe(batch_size=4), 8).total
         assert one.seconds is None
         assert one.tokens > 8 * 10
     (untuned,) = found.untuned

@@ -14,7 +14,7 @@ EVALUATE = {"questions": "questions.jsonl", "judge": JUDGE}
 PRESET = next(iter(REWARD_MODELS))
 STUDY = {
     "data": {"responses": ["a.jsonl"]},
-    "students": [{"model": "student", "template": "gemma"}],
+    "students": [{"model": "student", "chat_template": "gemma"}],
     "train": {},
     "evaluate": EVALUATE,
 }
@@ -23,15 +23,15 @@ STUDY = {
 def test_what_is_not_given_is_the_papers_recipe_and_the_students_template():
     study = checked(Study, STUDY, where="here")
     assert study.train is not None and study.evaluate is not None
-    recipe = study.train.recipe(study.students[0].template)
-    assert recipe == Recipe(template="gemma")
+    recipe = study.train.recipe(study.students[0].chat_template)
+    assert recipe == Recipe(chat_template="gemma")
     assert type(recipe) is Recipe  # so that what is drawn enters the identity as rows alone
     assert study.evaluate.temperature == 0
     assert study.evaluate.held_against == "student"
 
 
 def test_a_template_of_the_recipe_goes_before_the_students():
-    assert Train(template="chatml").recipe("gemma").template == "chatml"
+    assert Train(chat_template="chatml").recipe("gemma").chat_template == "chatml"
 
 
 def test_a_benchmark_is_held_against_its_own_baseline_by_default():
@@ -42,7 +42,7 @@ def test_a_benchmark_is_held_against_its_own_baseline_by_default():
 def test_presets_of_judges_are_resolved_only_where_they_are_run_here():
     assert ChatJudge(model="qwen3-4b").located == "Qwen/Qwen3-4B-Instruct-2507"
     assert ChatJudge(model="qwen3-4b", engine="openai").located == "qwen3-4b"
-    assert RewardJudge(model=PRESET).located == REWARD_MODELS[PRESET].model
+    assert RewardJudge(model=PRESET).model == REWARD_MODELS[PRESET].model
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,10 @@ def test_presets_of_judges_are_resolved_only_where_they_are_run_here():
             },
             "AP over parts of the benchmarks is withheld",
         ),
-        ({"evaluate": {**EVALUATE, "judge": {**JUDGE, "written": True}}}, "written = true is for"),
+        (
+            {"evaluate": {**EVALUATE, "judge": {**JUDGE, "logprobs": False}}},
+            "logprobs = false is for",
+        ),
         (
             {
                 "reward": {"kind": "model", "model": PRESET},
@@ -94,7 +97,7 @@ def test_presets_of_judges_are_resolved_only_where_they_are_run_here():
         (
             {
                 "reward": [{"kind": "model", "model": PRESET}, {"kind": "column", "column": "x"}],
-                "derived": [{"kind": "best", "of": "a"}],
+                "best_of_n": [{"kind": "best", "of": "a"}],
             },
             "is another teacher under each reward",
         ),

@@ -183,7 +183,7 @@ def test_keys_are_not_gathered_where_a_long_prompt_would_be_repeated_too_often()
 
 
 def measured(model: Any, pairs: list[TokenizedPair], *, budget: int) -> torch.Tensor:
-    engine = TransformersLikelihood(model, Runtime(token_budget=budget))
+    engine = TransformersLikelihood(model, Runtime(max_batch_tokens=budget))
     assert engine.packed
     return by_response(engine, pairs)
 

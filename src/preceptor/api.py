@@ -47,9 +47,9 @@ class RankOptions(TypedDict, total=False):
     """Everything `rank` takes beyond the data, the student and the reward; each as on the command line.
 
     `metrics` are names; `by` orders; `beta` is CAR's. `columns` overrides the recognised layout.
-    `remote_code` lets a reward model's repository run code. `rule` is a check as a reference holds it, or its
-    JSON. `judge` is a chat model served at `judge_url`, or run here where there is none; `rubric` is a file.
-    `reference` is the model of the gpt2 metrics.
+    `trust_remote_code` lets a reward model's repository run code. `rule` is a check as a reference holds
+    it, or its JSON. `judge` is a chat model served at `judge_url`, or run here where there is none; `rubric`
+    is a file. `reference_model` is the model of the gpt2 metrics.
     """
 
     metrics: Sequence[str]
@@ -57,28 +57,28 @@ class RankOptions(TypedDict, total=False):
     beta: float
     limit: int | None
     max_length: int
-    template: str
+    chat_template: str
     revision: str | None
     dtype: str
     seed: int
-    draws: int
+    n_resamples: int
     reward_transform: str
-    minimum_coverage: float
+    min_coverage: float
     conditioning: str
     reduction: str
     include_end_of_turn: bool
-    remote_code: bool
+    trust_remote_code: bool
     rule: Mapping[str, object] | str | None
     judge: str | None
     judge_url: str | None
     judge_key_env: str | None
     judge_concurrency: int
     rubric: str | Path | None
-    reference: str | None
+    reference_model: str | None
     columns: ReadOptions
     store: str
     device: str
-    token_budget: int | None
+    max_batch_tokens: int | None
     keep_tokens: bool
 
 
@@ -97,9 +97,9 @@ class ExportArguments(TypedDict, total=False):
     overwrite: bool
 
 
-_STUDENT = ("max_length", "template", "revision", "dtype")
+_STUDENT = ("max_length", "chat_template", "revision", "dtype")
 _READING = ("conditioning", "reduction", "include_end_of_turn")
-_RUNTIME = ("store", "device", "token_budget", "keep_tokens")
+_RUNTIME = ("store", "device", "max_batch_tokens", "keep_tokens")
 
 
 def rank(
@@ -188,9 +188,9 @@ def study_of(
     }
     ranking = {
         "seed": given.get("seed", 0),
-        "n_resamples": given.get("draws", 2000),
+        "n_resamples": given.get("n_resamples", 2000),
         "transform": given.get("reward_transform", "raw"),
-        "min_coverage": given.get("minimum_coverage", 0.5),
+        "min_coverage": given.get("min_coverage", 0.5),
     }
     tables = {
         "data": {
@@ -206,8 +206,8 @@ def study_of(
         "reading": picked["reading"],
         "ranking": ranking,
     }
-    if reference := options.get("reference"):
-        tables["reference"] = {"model": reference, "dtype": options.get("dtype", "auto")}
+    if reference := options.get("reference_model"):
+        tables["reference_model"] = {"model": reference, "dtype": options.get("dtype", "auto")}
     return (
         checked(Study, tables, where="options"),
         checked(Runtime, {**picked["runtime"], **_endpoints(options)}, where="options"),
@@ -219,9 +219,9 @@ def _rewards(
 ) -> list[dict[str, object]]:
     """Return the tables of the sources of rewards that the options name."""
     shared = {"dtype": options.get("dtype", "auto")}
-    code = options.get("remote_code", False)
+    code = options.get("trust_remote_code", False)
     found: list[dict[str, object]] = [{"kind": "column", "column": column}] if column else []
-    found += [{"kind": "model", "model": m, "remote_code": code, **shared} for m in models]
+    found += [{"kind": "model", "model": m, "trust_remote_code": code, **shared} for m in models]
     if rule := options.get("rule"):
         found.append({"kind": "rule", "rule": _rule(rule)})
     if judge := options.get("judge"):
@@ -351,7 +351,7 @@ class TeacherArguments(TypedDict, total=False):
     key_env: str | None
     concurrency: int
     engine: str
-    template: str
+    chat_template: str
     system: str
     temperature: float
     top_p: float
@@ -366,7 +366,7 @@ class TeacherArguments(TypedDict, total=False):
 
 _TEACHER = (
     "engine",
-    "template",
+    "chat_template",
     "system",
     "temperature",
     "top_p",

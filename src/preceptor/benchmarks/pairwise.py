@@ -203,7 +203,7 @@ def served_model(
     model: str, endpoint: Endpoint, *, max_tokens: int = 1, log_probabilities: bool = True
 ) -> Judge:
     """Return the chat model served there, fit for a `ChoiceJudge` or a judge of games."""
-    table = JudgeReward(model=model, max_tokens=max_tokens, log_probabilities=log_probabilities)
+    table = JudgeReward(model=model, max_tokens=max_tokens, logprobs=log_probabilities)
     return Judge(table, endpoint)
 
 
@@ -213,7 +213,7 @@ def local_model(judge: ChatJudge, runtime: Runtime = _RUNTIME) -> LocalJudge:
         model=judge_repository(judge.located),
         revision=judge.revision,
         engine="transformers",
-        template=judge.template,
+        chat_template=judge.chat_template,
         max_length=judge.max_length,
         dtype=judge.dtype,
         max_tokens=1,

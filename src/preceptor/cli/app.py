@@ -188,7 +188,7 @@ def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **g
     from preceptor import api
     from preceptor.demo import GEMMA_NOTICE, demo_files, gemma_gguf
 
-    runtime = {name: given[name] for name in ("store", "device", "token_budget", "keep_tokens")}
+    runtime = {name: given[name] for name in ("store", "device", "max_batch_tokens", "keep_tokens")}
     study, where = api.study_of(demo_files(), students=[str(gemma_gguf())], **runtime)
     click.echo(GEMMA_NOTICE, err=True)
     _run(study, where, (json_path, csv_path, html_path))

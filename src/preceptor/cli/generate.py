@@ -37,7 +37,7 @@ from preceptor.cli.output import progress_on
     help="What runs it here, without --url.",
 )
 @click.option(
-    "--template",
+    "--chat-template",
     default="auto",
     show_default=True,
     help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file.",

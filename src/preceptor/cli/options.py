@@ -67,7 +67,7 @@ ranking_options = group(
     ),
     click.option("--rubric", metavar="FILE", help="Text of the judge's rubric."),
     click.option(
-        "--remote-code", is_flag=True, help="Let a reward model's repository run its code."
+        "--trust-remote-code", is_flag=True, help="Let a reward model's repository run its code."
     ),
     click.option(
         "--metric",
@@ -95,7 +95,7 @@ ranking_options = group(
         help="Tokens of prompt and response; longer responses are cut and counted.",
     ),
     click.option(
-        "--template",
+        "--chat-template",
         default="auto",
         show_default=True,
         help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file.",
@@ -111,7 +111,9 @@ ranking_options = group(
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Draws instructions and bootstrap."
     ),
-    click.option("--draws", type=int, default=2000, show_default=True, help="Bootstrap draws."),
+    click.option(
+        "--n-resamples", type=int, default=2000, show_default=True, help="Bootstrap resamples."
+    ),
     click.option(
         "--reward-transform",
         type=click.Choice(["raw", "sigmoid", "shift-min", "minmax"]),
@@ -120,7 +122,7 @@ ranking_options = group(
         help="Applied to rewards before CAR.",
     ),
     click.option(
-        "--minimum-coverage",
+        "--min-coverage",
         type=float,
         default=0.5,
         show_default=True,
@@ -141,7 +143,7 @@ ranking_options = group(
         help="How token losses become a teacher's loss.",
     ),
     click.option(
-        "--reference",
+        "--reference-model",
         metavar="ID",
         help="Model of ppl_gpt2 and ifd_gpt2. Default: openai-community/gpt2.",
     ),
@@ -184,7 +186,7 @@ runtime_options = group(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
     ),
     click.option(
-        "--token-budget",
+        "--max-batch-tokens",
         type=int,
         metavar="N",
         help="Tokens in one batch; halved when memory runs out.",

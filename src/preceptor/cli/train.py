@@ -35,10 +35,14 @@ recipe_options = group(
     click.option("--learning-rate", type=float, default=2e-5, show_default=True),
     click.option("--epochs", type=int, default=2, show_default=True),
     click.option(
-        "--batch", type=int, default=32, show_default=True, help="Rows of one step, on all devices."
+        "--batch-size",
+        type=int,
+        default=32,
+        show_default=True,
+        help="Rows of one step, on all devices.",
     ),
     click.option(
-        "--device-batch",
+        "--per-device-batch-size",
         type=int,
         default=1,
         show_default=True,
@@ -53,7 +57,7 @@ recipe_options = group(
     ),
     click.option("--warmup-steps", type=int, default=100, show_default=True),
     click.option(
-        "--warmup-share", type=float, help="Share of all steps to warm up in, instead of steps."
+        "--warmup-ratio", type=float, help="Share of all steps to warm up in, instead of steps."
     ),
     click.option("--weight-decay", type=float, default=0.0, show_default=True),
     click.option(
@@ -69,9 +73,11 @@ recipe_options = group(
         metavar="NAME",
         help="Layers with adapters. Repeatable. Default: all linear ones but the head.",
     ),
-    click.option("--quantized", is_flag=True, help="Frozen weights in 4 bits (QLoRA); needs CUDA."),
     click.option(
-        "--template",
+        "--load-in-4bit", is_flag=True, help="Frozen weights in 4 bits (QLoRA); needs CUDA."
+    ),
+    click.option(
+        "--chat-template",
         default="auto",
         show_default=True,
         help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file.",

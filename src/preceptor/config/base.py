@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +22,29 @@ TEMPLATES = ("gemma", "llama3", "chatml", "phi3", "plain")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+OLD_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "machine": "runtime",
+        "derived": "best_of_n",
+        "reference": "reference_model",
+        "thoughts": "reasoning",
+        "minimum_coverage": "min_coverage",
+        "draws": "n_resamples",
+        "token_budget": "max_batch_tokens",
+        "batch": "batch_size",
+        "device_batch": "per_device_batch_size",
+        "warmup_share": "warmup_ratio",
+        "quantized": "load_in_4bit",
+        "template": "chat_template",
+        "remote_code": "trust_remote_code",
+        "both_orders": "swap_positions",
+        "written": "logprobs",
+        "log_probabilities": "logprobs",
+    }
+)
+"""Names that tables and fields had before the first release, for the message that refuses them."""
+
+
 class Table(BaseModel):
     """A table of a study file. A wrong value is a ValidationError, or through `checked` a StudyError."""
 
@@ -32,7 +56,7 @@ class ModelTable(Table):
 
     model: str = Field(description="Hub id, local folder, or GGUF file of the model.")
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
-    template: str = Field(
+    chat_template: str = Field(
         "auto", description=f"auto, own, {', '.join(TEMPLATES)}, or a .jinja file."
     )
     max_length: int = Field(
@@ -64,8 +88,10 @@ def _said(problem: "ErrorDetails") -> str:
     """Return what is wrong with a field; an unknown one gets the nearest name of any table."""
     if problem["type"] != "extra_forbidden":
         return problem["msg"]
-    names = _field_names(Table) | set(RankingOptions.model_fields)
-    return f"unknown field.{nearest(str(problem['loc'][-1]), names)}"
+    name = str(problem["loc"][-1])
+    if name in OLD_NAMES:
+        return f"unknown field: its name is '{OLD_NAMES[name]}'."
+    return f"unknown field.{nearest(name, _field_names(Table) | set(RankingOptions.model_fields))}"
 
 
 def _field_names(table: type[BaseModel]) -> set[str]:

@@ -52,8 +52,8 @@ class Train(Recipe):
     def recipe(self, template: str) -> Recipe:
         """Return the recipe alone, with the student's template where `[train]` names none."""
         fields = {name: getattr(self, name) for name in Recipe.model_fields}
-        if self.template == "auto":
-            fields["template"] = template
+        if self.chat_template == "auto":
+            fields["chat_template"] = template
         return Recipe(**fields)
 
 
@@ -67,18 +67,18 @@ class ChatJudge(ModelTable):
         "transformers", description="Run here, or served (see [runtime.endpoints])."
     )
     prompt: str | None = Field(None, description="File with the judge's prompt; by default ours.")
-    written: bool = Field(
-        False, description="Read the letter it writes, for endpoints without log-probabilities."
+    logprobs: bool = Field(
+        True, description="Read the probabilities of its letters; else the letter that it writes."
     )
-    both_orders: bool = Field(
+    swap_positions: bool = Field(
         False,
         description="Show a served judge each pair in both orders; to one that is run here they always are.",
     )
 
     @model_validator(mode="after")
     def _readable(self) -> "ChatJudge":
-        if self.written and self.engine != "openai":
-            raise ValueError("written = true is for engine = 'openai': leave it out")
+        if not self.logprobs and self.engine != "openai":
+            raise ValueError("logprobs = false is for engine = 'openai': leave it out")
         return self
 
     @property

@@ -22,7 +22,16 @@ SCHEDULE = "cosine"
 PAPER_DEVICES = 4
 """The devices of the paper's experiments (appendix A.2 and table 5)."""
 
-_HOW_NOT_WHAT = {"attention", "device_batch", "dtype", "gradient_checkpointing", "save_steps"}
+_HASHED_AS = {"batch_size": "batch", "warmup_ratio": "warmup_share", "load_in_4bit": "quantized"}
+"""Names under which fields were first hashed, so that trained models are found again."""
+
+_HOW_NOT_WHAT = {
+    "attention",
+    "per_device_batch_size",
+    "dtype",
+    "gradient_checkpointing",
+    "save_steps",
+}
 
 
 class Lora(Table):
@@ -42,8 +51,8 @@ class Recipe(Table):
 
     learning_rate: float = Field(2e-5, gt=0, description="Highest rate, after the warm-up.")
     epochs: int = Field(2, ge=1, description="Passes over the data.")
-    batch: int = Field(32, ge=1, description="Rows of one step, over all devices together.")
-    device_batch: int = Field(
+    batch_size: int = Field(32, ge=1, description="Rows of one step, over all devices together.")
+    per_device_batch_size: int = Field(
         1, ge=1, description="Rows that a device holds at once; the rest of a step is accumulated."
     )
     max_length: int = Field(
@@ -52,7 +61,7 @@ class Recipe(Table):
     warmup_steps: int = Field(
         100, ge=0, description="Steps in which the rate rises to its highest."
     )
-    warmup_share: float | None = Field(
+    warmup_ratio: float | None = Field(
         None, ge=0, lt=1, description="Share of all steps to warm up in, instead of warmup_steps."
     )
     weight_decay: float = Field(
@@ -61,10 +70,10 @@ class Recipe(Table):
     lora: Lora | None = Field(
         None, description="Train adapters instead of all weights; they are merged in the end."
     )
-    quantized: bool = Field(
+    load_in_4bit: bool = Field(
         False, description="Hold the frozen weights in 4 bits (QLoRA); needs lora and CUDA."
     )
-    template: str = Field(
+    chat_template: str = Field(
         "auto", description="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -83,11 +92,14 @@ class Recipe(Table):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Recipe":
-        if self.quantized and self.lora is None:
-            raise ValueError("quantized = true trains adapters beside 4-bit weights: set lora too")
-        if self.batch % self.device_batch:
+        if self.load_in_4bit and self.lora is None:
             raise ValueError(
-                f"batch = {self.batch} is no multiple of device_batch = {self.device_batch}"
+                "load_in_4bit = true trains adapters beside 4-bit weights: set lora too"
+            )
+        if self.batch_size % self.per_device_batch_size:
+            raise ValueError(
+                f"batch_size = {self.batch_size} is no multiple of per_device_batch_size = "
+                f"{self.per_device_batch_size}"
             )
         return self
 
@@ -106,7 +118,8 @@ class Recipe(Table):
             raise StudyError(
                 "The recipe's dtype is 'auto': expected float32 or bfloat16. Use `on`."
             )
-        bearing = self.model_dump(mode="json", exclude=_HOW_NOT_WHAT | {"template"})
+        fields = self.model_dump(mode="json", exclude=_HOW_NOT_WHAT | {"chat_template"})
+        bearing = {_HASHED_AS.get(name, name): value for name, value in fields.items()}
         return bearing | {"dtype": self.dtype, "optimizer": OPTIMIZER, "schedule": SCHEDULE}
 
 
@@ -127,19 +140,21 @@ def steps_of(recipe: Recipe, rows: int, *, devices: int = 1) -> Steps:
     Raises:
         StudyError: a step's rows cannot be shared out among the devices evenly.
     """
-    at_once = recipe.device_batch * devices
-    if recipe.batch % at_once:
-        fitting = [count for count in range(1, recipe.batch + 1) if not recipe.batch % count]
+    at_once = recipe.per_device_batch_size * devices
+    if recipe.batch_size % at_once:
+        fitting = [
+            count for count in range(1, recipe.batch_size + 1) if not recipe.batch_size % count
+        ]
         raise StudyError(
-            f"A step of {recipe.batch} rows cannot be shared out: {devices} device(s) with "
-            f"{recipe.device_batch} row(s) each take {at_once} at once. Make rows at once one of "
-            f"{', '.join(map(str, fitting))}, or change batch."
+            f"A step of {recipe.batch_size} rows cannot be shared out: {devices} device(s) with "
+            f"{recipe.per_device_batch_size} row(s) each take {at_once} at once. Make rows at once one of "
+            f"{', '.join(map(str, fitting))}, or change batch_size."
         )
-    per_epoch = math.ceil(rows / recipe.batch)
+    per_epoch = math.ceil(rows / recipe.batch_size)
     total = per_epoch * recipe.epochs
-    share = recipe.warmup_share
+    share = recipe.warmup_ratio
     warmup = recipe.warmup_steps if share is None else math.ceil(share * total)
-    return Steps(recipe.batch // at_once, per_epoch, total, warmup)
+    return Steps(recipe.batch_size // at_once, per_epoch, total, warmup)
 
 
 def warmup_caution(steps: Steps) -> str | None:
@@ -148,5 +163,5 @@ def warmup_caution(steps: Steps) -> str | None:
         return None
     return (
         f"The warm-up takes {steps.warmup:,} steps and the training has {steps.total:,}: the rate never "
-        "reaches its highest. Give warmup_share, for example 0.03, instead of warmup_steps."
+        "reaches its highest. Give warmup_ratio, for example 0.03, instead of warmup_steps."
     )

@@ -35,7 +35,7 @@ PRESETS: Mapping[str, RewardPreset] = MappingProxyType(
             "Llama 3 community licence",
             8192,
             "about 0 to 0.3",
-            "RM1 of the paper's table 4; needs --remote-code",
+            "RM1 of the paper's table 4; needs --trust-remote-code",
         ),
         "skywork-8b": RewardPreset(
             "Skywork/Skywork-Reward-Llama-3.1-8B",

@@ -45,7 +45,7 @@ class RewardModelTable(ModelTable):
     """A reward model, a sequence classifier with one label; a preset's name becomes its Hub id."""
 
     model: str = Field(description="Preset, Hub id or local folder of the reward model.")
-    remote_code: bool = Field(
+    trust_remote_code: bool = Field(
         False, description="Let code from the model's repository run; read it first."
     )
 
@@ -98,7 +98,7 @@ class JudgeReward(ModelTable):
     max_tokens: int = Field(
         16, ge=1, description="Tokens of the judge's answer; a model that reasons needs more."
     )
-    log_probabilities: bool = Field(
+    logprobs: bool = Field(
         True, description="Take the expectation over the numbers where the endpoint tells it."
     )
 

@@ -59,10 +59,10 @@ class Runtime(Table):
     gpus: int | None = Field(
         None, ge=1, description="GPUs that a vLLM teacher is spread over; one by default."
     )
-    token_budget: int | None = Field(
+    max_batch_tokens: int | None = Field(
         None, ge=1, description="Tokens in one batch; halved whenever memory runs out."
     )
-    batch: int = Field(
+    batch_size: int = Field(
         16, ge=1, description="Conversations that a local teacher answers side by side."
     )
     store: str = Field(

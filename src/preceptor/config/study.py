@@ -17,7 +17,7 @@ from preceptor.config.data import Data
 from preceptor.config.finetune import Evaluate, RewardJudge, Train
 from preceptor.config.rewards import ModelReward, Reward
 from preceptor.config.runtime import Runtime
-from preceptor.config.teachers import Derived, Teacher
+from preceptor.config.teachers import BestOfN, Teacher
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import Metric
 from preceptor.ranking.rank import RankingOptions
@@ -48,7 +48,7 @@ class Study(Table):
     teachers: tuple[Teacher, ...] = Field(
         (), description="Response generators to ask; each point of a grid is a teacher of its own."
     )
-    derived: tuple[Derived, ...] = Field(
+    best_of_n: tuple[BestOfN, ...] = Field(
         (), description="Teachers made of others' samples: best, worst or random of N."
     )
     students: tuple[Student, ...] = Field(
@@ -59,7 +59,7 @@ class Study(Table):
         description="Where rewards come from, one table or several; each gives a ranking of its own. "
         "By default references, where the data have them.",
     )
-    reference: Student = Field(
+    reference_model: Student = Field(
         Student(model="openai-community/gpt2"),
         description="The model of ppl_gpt2 and ifd_gpt2, which need not be GPT-2.",
     )
@@ -70,7 +70,7 @@ class Study(Table):
     by: str | None = Field(None, description="The metric that orders; by default car.")
     reading: Reading = Field(Reading(), description="How the loss is read.")
     ranking: RankingOptions = Field(
-        RankingOptions(), description="Bootstrap draws, seed, reward transform, minimum coverage."
+        RankingOptions(), description="Resamples, seed, reward transform, least coverage."
     )
     train: Train | None = Field(
         None, description="Tune every student on every teacher's responses; needs evaluate."
@@ -93,7 +93,7 @@ class Study(Table):
         if self.data.instructions and not self.teachers:
             raise ValueError("data.instructions are given but no [[teachers]] to ask them")
         names = [point.name for teacher in self.teachers for point in teacher.points()]
-        names += [derived.name for derived in self.derived]
+        names += [chosen.name for chosen in self.best_of_n]
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"two teachers are named '{twice[0]}': give one another name")
         return self
@@ -129,10 +129,10 @@ class Study(Table):
             )
         if not self.students:
             raise ValueError("[train] is given without [[students]]: name what is to be tuned")
-        chosen_by_rank = [d.name for d in self.derived if d.kind != "random" and d.reward is None]
+        chosen_by_rank = [d.name for d in self.best_of_n if d.kind != "random" and d.reward is None]
         if len(self.reward) > 1 and chosen_by_rank:
             raise ValueError(
-                f"'{chosen_by_rank[0]}' is another teacher under each reward: give it [derived.reward], so "
+                f"'{chosen_by_rank[0]}' is another teacher under each reward: give it [best_of_n.reward], so "
                 "that there is one to tune on"
             )
         judge, rewards = self.evaluate.judge, self.reward

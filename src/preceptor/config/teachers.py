@@ -1,7 +1,7 @@
-"""Response generators to ask: the tables `[[teachers]]` and `[[derived]]` of a study file.
+"""Response generators to ask: the tables `[[teachers]]` and `[[best_of_n]]` of a study file.
 
 A teacher is a model and how it is sampled. Lists of temperatures and nucleus sizes are a grid (paper, figure
-3): each point is a teacher of its own. A derived teacher (paper, table 3) picks among another's samples.
+3): each point is a teacher of its own. A best-of-N teacher (paper, table 3) picks among another's samples.
 """
 
 import os
@@ -34,8 +34,9 @@ class Teacher(ModelTable):
     )
     max_length: int = Field(8192, ge=2, description="Tokens of prompt and response together.")
     system: str = Field("", description="Text that goes before the conversation as the system's.")
-    thoughts: Literal["drop", "keep"] = Field(
-        "drop", description="What to do with thoughts before `</think>`; the store has them."
+    reasoning: Literal["drop", "keep"] = Field(
+        "drop",
+        description="What to do with a reasoning trace before `</think>`; the store keeps it.",
     )
     temperature: float | tuple[float, ...] = Field(
         0.0, description="0 is greedy. A list makes a grid."
@@ -88,15 +89,15 @@ class Teacher(ModelTable):
             )
         if self.api == "completions" and self.engine != "openai":
             raise ValueError(f"api = 'completions' is for engine = 'openai', not '{self.engine}'")
-        if self.api == "completions" and self.template in ("auto", "own"):
+        if self.api == "completions" and self.chat_template in ("auto", "own"):
             raise ValueError(
                 "api = 'completions' renders the template here: name one of "
                 f"{', '.join(TEMPLATES)}, or a .jinja file"
             )
-        if self.engine == "openai" and self.api == "chat" and self.template != "auto":
+        if self.engine == "openai" and self.api == "chat" and self.chat_template != "auto":
             raise ValueError(
-                f"template = '{self.template}': a chat endpoint renders its own. Set api = 'completions' to "
-                "render it here, or leave it out"
+                f"chat_template = '{self.chat_template}': a chat endpoint renders its own. Set api = "
+                "'completions' to render it here, or leave it out"
             )
         if any(not text for text in self.stop):
             raise ValueError("a stop text is empty")
@@ -168,7 +169,7 @@ class TeacherPoint(Teacher):
         return f"temperature {self.temperature:g}{nucleus}{count}, seed {self.seed}"
 
 
-class Derived(Table):
+class BestOfN(Table):
     """A teacher made of another's samples, at no new generation (paper, finding 5 and table 3)."""
 
     kind: Literal["best", "worst", "random"] = Field(
@@ -185,7 +186,7 @@ class Derived(Table):
     seed: int = Field(0, ge=0, lt=2**63, description="Draws the sample of `random`.")
 
     @model_validator(mode="after")
-    def _chooses(self) -> "Derived":
+    def _chooses(self) -> "BestOfN":
         if self.kind == "random" and self.reward is not None:
             raise ValueError("kind = 'random' needs no reward: leave it out")
         return self

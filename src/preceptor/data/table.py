@@ -172,7 +172,7 @@ class ResponseTable:
             f"{len(self.teachers)} teachers; expected at least 2, and {min_coverage:.0%} of them. "
             "Instructions are matched by their text. The teachers with the fewest:\n"
             + "\n".join(lines)
-            + "\nLeave a teacher out, complete its responses, or lower --minimum-coverage."
+            + "\nLeave a teacher out, complete its responses, or lower --min-coverage."
         )
 
 

@@ -40,7 +40,7 @@ def tuned_identity(student: LocatedModel, rows_digest: str, recipe: Recipe) -> I
             "student": dict(student.identity),
             "rows": rows_digest,
             "recipe": recipe.identity(),
-            "template": dict(choose_template(recipe.template, student.folder).identity()),
+            "template": dict(choose_template(recipe.chat_template, student.folder).identity()),
         }
     )
 

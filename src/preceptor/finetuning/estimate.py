@@ -91,10 +91,10 @@ def estimate_of(
 def memory_of(recipe: Recipe, size: Size, *, longest: int) -> dict[str, int]:
     """Return the bytes that one unsharded device holds at once, by what they are for."""
     computed = 2 if recipe.dtype == "bfloat16" else 4
-    frozen = _FOUR_BIT_BYTES if recipe.quantized else computed
+    frozen = _FOUR_BIT_BYTES if recipe.load_in_4bit else computed
     adapters = size.trained if recipe.lora else 0
     weights = frozen * size.parameters if recipe.lora else _FULL_BYTES * size.parameters
-    tokens = recipe.device_batch * longest
+    tokens = recipe.per_device_batch_size * longest
     layer = _LAYER_FACTOR * computed // 2 * tokens * size.width
     kept = size.layers * computed * tokens * size.width
     activations = layer + kept if recipe.gradient_checkpointing else size.layers * layer

@@ -49,7 +49,7 @@ def write_axolotl(job: Job, student: LocatedModel, recipe: Recipe, *, folder: Pa
         StudyError: the recipe does not fit the devices, or there is no such template.
         StoreError: the disk refuses.
     """
-    template = choose_template(recipe.template, student.folder)
+    template = choose_template(recipe.chat_template, student.folder)
     files = {"axolotl.yaml": yaml(axolotl_config(job, recipe, template, folder=folder))}
     if template.name != "own":
         files["chat_template.jinja"] = template.source
@@ -65,7 +65,7 @@ def write_llama_factory(
         StudyError: the recipe does not fit the devices, or LLaMA-Factory has no such template.
         StoreError: the disk refuses.
     """
-    template = choose_template(recipe.template, student.folder)
+    template = choose_template(recipe.chat_template, student.folder)
     config = llama_factory_config(job, recipe, template, folder=folder)
     return _write(
         folder,
@@ -95,7 +95,7 @@ def axolotl_config(
         "sample_packing": False,
         "pad_to_sequence_len": False,
         "train_on_inputs": False,
-        "micro_batch_size": recipe.device_batch,
+        "micro_batch_size": recipe.per_device_batch_size,
         "gradient_accumulation_steps": steps.accumulation,
         "num_epochs": recipe.epochs,
         "optimizer": OPTIMIZER,
@@ -134,8 +134,8 @@ def _axolotl_adapter(recipe: Recipe) -> dict[str, Any]:
     if lora.targets:
         chosen = {"lora_target_modules": list(lora.targets)}
     return {
-        "adapter": "qlora" if recipe.quantized else "lora",
-        "load_in_4bit": recipe.quantized,
+        "adapter": "qlora" if recipe.load_in_4bit else "lora",
+        "load_in_4bit": recipe.load_in_4bit,
         "lora_r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
@@ -174,7 +174,7 @@ def llama_factory_config(
         "packing": False,
         "train_on_prompt": False,
         "mask_history": False,
-        "per_device_train_batch_size": recipe.device_batch,
+        "per_device_train_batch_size": recipe.per_device_batch_size,
         "gradient_accumulation_steps": steps.accumulation,
         "num_train_epochs": recipe.epochs,
         "optim": OPTIMIZER,
@@ -209,7 +209,7 @@ def _factory_adapter(recipe: Recipe) -> dict[str, Any]:
         "lora_dropout": lora.dropout,
         "lora_target": ",".join(lora.targets) or "all",
     }
-    return found | ({"quantization_bit": 4} if recipe.quantized else {})
+    return found | ({"quantization_bit": 4} if recipe.load_in_4bit else {})
 
 
 def dataset_info(job: Job) -> dict[str, Any]:

@@ -133,8 +133,8 @@ def _worded(prepared: Prepared, folder: TrainingFolder) -> Iterator[None]:
         reason = (str(error).splitlines() or ["out of memory"])[0]
         raise ModelError(
             f"The memory of {prepared.runtime.resolved_device()} is too small for this training: {reason} "
-            "Lower device_batch or max_length, leave gradient_checkpointing on, train with lora, or shard "
-            "over several GPUs."
+            "Lower per_device_batch_size or max_length, leave gradient_checkpointing on, train with lora, or "
+            "shard over several GPUs."
         ) from error
 
 
@@ -163,7 +163,7 @@ def _require_devices(prepared: Prepared) -> None:
 
     device = prepared.runtime.resolved_device()
     require_device(device)
-    if prepared.recipe.quantized:
+    if prepared.recipe.load_in_4bit:
         require_quantization()
     kind, _, number = device.partition(":")
     if kind == "cuda" and number not in ("", "0"):

@@ -55,7 +55,7 @@ def prepare(
         DataError: nothing is left to train on.
     """
     recipe = recipe.on(runtime)
-    template = choose_template(recipe.template, student.folder)
+    template = choose_template(recipe.chat_template, student.folder)
     identity = tuned_identity(student, conversations.digest, recipe)
     labeller = Labeller(load_tokenizer(student), template, max_length=recipe.max_length)
     rows = labeller.label(conversations.rows)

@@ -69,7 +69,7 @@ def sft_settings(prepared: Prepared, folder: Path) -> Any:
 
     recipe, steps = prepared.recipe, prepared.steps
     on_cpu = prepared.runtime.resolved_device() == "cpu"
-    share = recipe.warmup_share
+    share = recipe.warmup_ratio
     checkpointing: Any = {_checkpointing_name(SFTConfig): recipe.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(folder),
@@ -78,7 +78,7 @@ def sft_settings(prepared: Prepared, folder: Path) -> Any:
         optim=OPTIMIZER,
         weight_decay=recipe.weight_decay,
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.device_batch,
+        per_device_train_batch_size=recipe.per_device_batch_size,
         gradient_accumulation_steps=steps.accumulation,
         warmup_steps=recipe.warmup_steps if share is None else steps.warmup,
         bf16=recipe.dtype == "bfloat16",

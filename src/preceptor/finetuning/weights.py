@@ -54,7 +54,7 @@ def load_student(located: LocatedModel, recipe: Recipe) -> Any:
     options: dict[str, Any] = {"dtype": dtype}
     if recipe.attention != "auto":
         options["attn_implementation"] = recipe.attention
-    if recipe.quantized:
+    if recipe.load_in_4bit:
         options |= _quantized()
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -79,12 +79,12 @@ def require_quantization() -> None:
 
     if not torch.cuda.is_available():
         raise StudyError(
-            f"quantized = true needs a CUDA device, and this PyTorch ({torch.__version__}) has none. "
+            f"load_in_4bit = true needs a CUDA device, and this PyTorch ({torch.__version__}) has none. "
             "Leave it out and train with lora alone, or run on a machine with an NVIDIA GPU."
         )
     if find_spec("bitsandbytes") is None:
         raise StudyError(
-            "quantized = true needs the package 'bitsandbytes', which is not installed. Install it with: "
+            "load_in_4bit = true needs the package 'bitsandbytes', which is not installed. Install it with: "
             "pip install bitsandbytes"
         )
 

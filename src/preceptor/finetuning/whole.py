@@ -18,7 +18,7 @@ def which_are_whole(
     Raises:
         ModelError: the tokenizer cannot be used, or no token ends a turn.
     """
-    template = choose_template(recipe.template, student.folder)
+    template = choose_template(recipe.chat_template, student.folder)
     labeller = Labeller(load_tokenizer(student), template, max_length=recipe.max_length)
     return [_is_whole(labeller, conversation) for conversation in conversations]
 

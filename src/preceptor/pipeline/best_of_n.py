@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.study import Study
-from preceptor.config.teachers import Derived
+from preceptor.config.teachers import BestOfN
 from preceptor.data.table import ResponseTable
 from preceptor.errors import StudyError, nearest
 from preceptor.scorers.base import Array
 
-Rewards = Callable[[Derived, ResponseTable, NDArray[np.intp]], Array]
+Rewards = Callable[[BestOfN, ResponseTable, NDArray[np.intp]], Array]
 """Gives the rewards (rows,) of these rows of a response table, NaN where there is none."""
 
 
-def with_derived(table: ResponseTable, derived: Derived, rewards: Rewards) -> ResponseTable:
+def with_derived(table: ResponseTable, derived: BestOfN, rewards: Rewards) -> ResponseTable:
     """Return the response table with this derived teacher.
 
     An instruction of which fewer than `n` samples have a reward is left out and counted. Of equal rewards
@@ -63,7 +63,7 @@ def require_derivable(study: Study) -> None:
         return
     points = [point for teacher in study.teachers for point in teacher.points()]
     samples = {point.name: point.samples for point in points}
-    for derived in study.derived:
+    for derived in study.best_of_n:
         _require_known(derived, tuple(samples))
         if samples[derived.of] == 1:
             raise _one_sample(derived)
@@ -75,7 +75,7 @@ def require_derivable(study: Study) -> None:
         samples[derived.name] = 1
 
 
-def _require_known(derived: Derived, teachers: Sequence[str]) -> None:
+def _require_known(derived: BestOfN, teachers: Sequence[str]) -> None:
     if derived.of not in teachers:
         known = ", ".join(f"'{name}'" for name in teachers)
         raise StudyError(
@@ -84,14 +84,14 @@ def _require_known(derived: Derived, teachers: Sequence[str]) -> None:
         )
 
 
-def _one_sample(derived: Derived) -> StudyError:
+def _one_sample(derived: BestOfN) -> StudyError:
     return StudyError(
         f"'{derived.name}' is to choose among samples of '{derived.of}', which gave one response to "
         "each instruction. Give it samples = N and a temperature."
     )
 
 
-def _samples(table: ResponseTable, derived: Derived) -> NDArray[np.intp]:
+def _samples(table: ResponseTable, derived: BestOfN) -> NDArray[np.intp]:
     """Return the rows to choose from."""
     _require_known(derived, table.teachers)
     if derived.name in table.teachers:
@@ -104,7 +104,7 @@ def _samples(table: ResponseTable, derived: Derived) -> NDArray[np.intp]:
 
 
 def _preference(
-    table: ResponseTable, derived: Derived, rows: NDArray[np.intp], values: Array
+    table: ResponseTable, derived: BestOfN, rows: NDArray[np.intp], values: Array
 ) -> NDArray[np.int64] | Array:
     """Return what is sorted by, the lowest first."""
     if derived.kind == "best":

@@ -212,7 +212,7 @@ def _pace(own: Costs, backend: TeacherBackend, runtime: Runtime) -> tuple[float 
     """Return tokens a second, and what that rests on."""
     if own.responses >= _ENOUGH and math.isfinite(own.tokens_per_second):
         return own.tokens_per_second, "time by their speed"
-    pace = backend.fastest_pace(runtime.batch)
+    pace = backend.fastest_pace(runtime.batch_size)
     return pace, "time at the machine's limit, so at least" if pace else ""
 
 

@@ -105,7 +105,7 @@ def _student(study: Study, options: ExportOptions) -> Student | None:
 def _require_teacher(study: Study, teacher: str | None) -> None:
     """Refuse a misspelled teacher before any is asked; those in files are known only when they are read."""
     names = [point.name for one in study.teachers for point in one.points()]
-    names += [derived.name for derived in study.derived]
+    names += [derived.name for derived in study.best_of_n]
     if teacher is not None and not study.data.responses and teacher not in names:
         known = ", ".join(f"'{name}'" for name in names)
         raise StudyError(f"No teacher '{teacher}'. Known: {known}.{nearest(teacher, names)}")
@@ -238,7 +238,7 @@ def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[Teache
     asked = {}
     if isinstance(opened.source, GeneratedSource):
         asked = {job.name: job.backend.teacher for job in opened.source.jobs}
-    derived = {one.name: one for one in study.derived}
+    derived = {one.name: one for one in study.best_of_n}
     uses = []
     for name, rows in counts.most_common():
         of = derived[name].of if name in derived else name

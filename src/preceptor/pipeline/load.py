@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from preceptor.config.rewards import ColumnReward, ReferenceReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.config.teachers import Derived
+from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
 from preceptor.data.gather import Gathered, Source, gather
 from preceptor.data.responses import ResponseSource
@@ -67,7 +67,7 @@ def source_of(study: Study, runtime: Runtime) -> ResponseSource | GeneratedSourc
         ModelError: a teacher's model is not found.
     """
     columns = study.data.columns
-    rewards = [*study.reward, *(derived.reward for derived in study.derived)]
+    rewards = [*study.reward, *(derived.reward for derived in study.best_of_n)]
     named = [reward.column for reward in rewards if isinstance(reward, ColumnReward)]
     numbers = tuple(dict.fromkeys((*columns.number_columns, *named)))
     read = None
@@ -91,15 +91,15 @@ def find_models(study: Study, runtime: Runtime, *, references: bool) -> None:
     """
     require_derivable(study)
     rewards = plan.reward_sources(study, references=references)
-    for reward in (*rewards, *(derived.reward for derived in study.derived)):
+    for reward in (*rewards, *(derived.reward for derived in study.best_of_n)):
         plan.read_along(reward)
-    for derived in study.derived:
+    for derived in study.best_of_n:
         if derived.kind != "random" and derived.reward is None and None in rewards:
             raise _without_reward(derived)
     scorers: list[Scorer] = []
     for reward, student in product(rewards, study.students or (None,)):
         scorers += plan.for_student(study, runtime, student, reward=reward).scorers
-    for derived in study.derived:
+    for derived in study.best_of_n:
         scorers += plan.reward_scorers(derived.reward, runtime)
     for scorer in scorers:
         scorer.identity()
@@ -161,7 +161,7 @@ def open_data(
     rewards = plan.reward_sources(study, references=references)
     for reward, name in zip(rewards, plan.labels(rewards), strict=True):
         scorer = plan.read_along(reward)
-        if scorer is None and plain is not None and not study.derived:
+        if scorer is None and plain is not None and not study.best_of_n:
             found.append(replace(plain, reward=reward, reward_name=name))
             continue
         found.append(opening.opened(scorer, reward, name))
@@ -190,7 +190,7 @@ class _Opening:
         if isinstance(reward, ReferenceReward):
             table = table.with_references()
         told = [*_never_answered(self.source), *_copies(table), *_cut_off(self.source, table)]
-        for derived in self.study.derived:
+        for derived in self.study.best_of_n:
             try:
                 table = with_derived(table, derived, _Rewards(self, reward))
             except _Unpaid as unpaid:
@@ -230,7 +230,7 @@ class _Rewards:
     opening: _Opening
     reward: Reward | None
 
-    def __call__(self, derived: Derived, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
+    def __call__(self, derived: BestOfN, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
         chosen_by = derived.reward or self.reward
         if chosen_by is None:
             raise _without_reward(derived)
@@ -257,9 +257,9 @@ class _Rewards:
         return np.array([known.get(key, np.nan) for key in table.keys[rows].tolist()])
 
 
-def _without_reward(derived: Derived) -> StudyError:
+def _without_reward(derived: BestOfN) -> StudyError:
     return StudyError(
-        f"'{derived.name}' needs a reward to choose by, and the study has none. Give it [derived.reward], "
+        f"'{derived.name}' needs a reward to choose by, and the study has none. Give it [best_of_n.reward], "
         "or the study [reward]."
     )
 
@@ -346,10 +346,10 @@ def _copies(table: ResponseTable) -> list[str]:
     return told
 
 
-def _inflated(derived: Derived, reward: Reward | None) -> list[str]:
+def _inflated(derived: BestOfN, reward: Reward | None) -> list[str]:
     if derived.kind == "random" or derived.reward not in (None, reward):
         return []
     return [
         f"'{derived.name}' was chosen by the reward that ranks it, which overstates how much it differs "
-        "from what it was chosen from: choose by another reward ([derived.reward]), as the paper does."
+        "from what it was chosen from: choose by another reward ([best_of_n.reward]), as the paper does."
     ]

@@ -107,7 +107,7 @@ def for_student(
         scorers += _passes(model, needed, conditioning=study.reading.conditioning)
     under_reference = {n.removesuffix(REFERENCE) for n in needed if n.endswith(REFERENCE)}
     if under_reference:
-        reference = _likelihood_model(study.reference, study, runtime)
+        reference = _likelihood_model(study.reference_model, study, runtime)
         scorers += _passes(reference, under_reference, suffix=REFERENCE)
     require_measures(metrics, available)
     return StudentPlan(student.name if student else "any student", tuple(scorers), metrics, model)

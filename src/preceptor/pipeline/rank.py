@@ -188,10 +188,10 @@ def _settings(opened: Opened, study: Study, planned: plan.StudentPlan) -> dict[s
     if isinstance(opened.source, GeneratedSource):
         settings["instructions"] = list(study.data.instructions)
         settings["teachers"] = opened.source.specs()
-    if study.derived:
-        settings["derived"] = [derived.model_dump(mode="json") for derived in study.derived]
+    if study.best_of_n:
+        settings["derived"] = [derived.model_dump(mode="json") for derived in study.best_of_n]
     if planned.student is not None:
         settings["student"] = planned.student.spec()
     if any(kind.endswith(plan.REFERENCE) for kind in (m.kind for m in planned.metrics)):
-        settings["reference"] = study.reference.name
+        settings["reference"] = study.reference_model.name
     return settings

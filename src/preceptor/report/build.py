@@ -53,7 +53,7 @@ def _lacking(found: CostEstimate, study: Study) -> list[str]:
     tables = [opened.choice.table.teachers for opened in found.data]
     lines += [
         f"the rewards by which {derived.name} is chosen"
-        for derived in study.derived
+        for derived in study.best_of_n
         if any(derived.name not in teachers for teachers in tables)
     ]
     return lines

@@ -84,7 +84,7 @@ def models_of(study: Study) -> dict[str, str]:
     found = {
         point.name: _known_as(teacher) for teacher in study.teachers for point in teacher.points()
     }
-    for derived in study.derived:
+    for derived in study.best_of_n:
         found[derived.name] = found.get(derived.of, derived.of)
     return found
 

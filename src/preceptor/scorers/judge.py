@@ -84,7 +84,7 @@ class Judge(Scorer):
             "temperature": 0,
             "seed": self.table.seed,
             "max_tokens": self.table.max_tokens,
-            "log_probabilities": self.table.log_probabilities,
+            "log_probabilities": self.table.logprobs,
         }
 
     def identity(self) -> Identity:
@@ -153,7 +153,7 @@ class Judge(Scorer):
             (Message("user", prompt),),
             max_tokens=options.max_tokens,
             seed=options.seed,
-            alternatives=ALTERNATIVES if options.log_probabilities else 0,
+            alternatives=ALTERNATIVES if options.logprobs else 0,
             choices=tuple(str(number) for number in range(low, high + 1)),
         )
 
@@ -202,7 +202,7 @@ class LocalJudge(Judge):
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        return choose_template(self.table.template, self.located.folder)
+        return choose_template(self.table.chat_template, self.located.folder)
 
     def model_spec(self) -> Mapping[str, object]:
         """Return what bears on the scores about the model and how it is run."""

@@ -60,7 +60,7 @@ class StudentModel:
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template its prompts are rendered with."""
-        return choose_template(self.student.template, self.located.folder)
+        return choose_template(self.student.chat_template, self.located.folder)
 
     @cached_property
     def max_length(self) -> int:

@@ -53,7 +53,7 @@ class RewardModel(Scorer):
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template its conversations are rendered with."""
-        return choose_template(self.table.template, self.located.folder)
+        return choose_template(self.table.chat_template, self.located.folder)
 
     @cached_property
     def max_length(self) -> int:
@@ -72,7 +72,7 @@ class RewardModel(Scorer):
             self.located,
             dtype=self.dtype,
             device=self.runtime.resolved_device(),
-            remote_code=self.table.remote_code,
+            trust_remote_code=self.table.trust_remote_code,
         )
         engine = TransformersReward(model, self.runtime)
         self._compare_sanity_pair(engine)
@@ -102,7 +102,7 @@ class RewardModel(Scorer):
             "dtype": self.dtype,
             "engine": "transformers",
         }
-        if self.table.remote_code:
+        if self.table.trust_remote_code:
             # A commit on the Hub covers the code; in a folder it is told apart.
             local = self.located.revision is None and any(self.located.folder.glob("*.py"))
             spec["remote_code"] = folder_digest(self.located.folder, ("*.py",)) if local else "own"

@@ -67,7 +67,7 @@ class TeacherBackend(Protocol):
 
     def response_in(self, text: str) -> str:
         """Return what of a generated text is the response: the answer, unless reasoning is kept too."""
-        if self.teacher.thoughts == "keep":
+        if self.teacher.reasoning == "keep":
             return text
         return without_reasoning(text, opened=self.opens_thoughts)
 

@@ -35,7 +35,7 @@ class LocalTeacher(TeacherBackend):
         self.runtime = runtime
         self.dtype = runtime.resolved_dtype(teacher.dtype)
         self.device = runtime.resolved_device()
-        self.batch = runtime.batch if teacher.engine == "transformers" else None
+        self.batch = runtime.batch_size if teacher.engine == "transformers" else None
         self.part = self.batch or _PART
 
     @cached_property
@@ -66,7 +66,7 @@ class LocalTeacher(TeacherBackend):
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        return choose_template(self.teacher.template, self.located.folder)
+        return choose_template(self.teacher.chat_template, self.located.folder)
 
     @cached_property
     def _max_length(self) -> int:

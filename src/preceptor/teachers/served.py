@@ -76,7 +76,7 @@ class ServedTeacher(TeacherBackend):
         """The template of raw prompts; without a beginning token, which servers add themselves."""
         if self.teacher.api == "chat":
             return None
-        chosen = choose_template(self.teacher.template, Path("no model"))
+        chosen = choose_template(self.teacher.chat_template, Path("no model"))
         return ChatTemplate(chosen.name, chosen.source, dict.fromkeys(chosen.special_tokens, ""))
 
     def identity(self) -> Identity:

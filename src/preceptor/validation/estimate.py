@@ -108,7 +108,7 @@ def named_teachers(study: Study) -> list[str]:
     """Return the teachers that the study names itself; those in files are known when these are read."""
     asked = [point.name for teacher in study.teachers for point in teacher.points()]
     assert study.train is not None
-    return list(study.train.teachers) or [*asked, *(derived.name for derived in study.derived)]
+    return list(study.train.teachers) or [*asked, *(derived.name for derived in study.best_of_n)]
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def setup_of(
     student: Student, train: Train, evaluate: Evaluate, *, runtime: Runtime
 ) -> StudentSetup:
     """Return the student with its recipe, and how it answers; nothing is loaded."""
-    recipe = train.recipe(student.template).on(runtime)
+    recipe = train.recipe(student.chat_template).on(runtime)
     asked = TeacherPoint(
         label=f"{student.name}, untuned",
         model=student.model,
@@ -107,7 +107,7 @@ def setup_of(
         temperature=evaluate.temperature,
         max_tokens=evaluate.max_tokens,
         revision=student.revision,
-        template=recipe.template,
+        chat_template=recipe.chat_template,
         dtype=recipe.dtype,
     )
     return StudentSetup(student, recipe, LocalTeacher(asked, runtime))

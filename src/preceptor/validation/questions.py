@@ -182,18 +182,18 @@ def judge_of(evaluate: Evaluate, runtime: Runtime, benchmark: Benchmark) -> AnyJ
         prompt = read_prompt(table.prompt) if table.prompt else CHOICE_PROMPT
         return ChoiceJudge(local_model(table, runtime), prompt)
     endpoint = runtime.endpoint(table.model)
-    if benchmark == "arena_hard" and not table.written:
+    if benchmark == "arena_hard" and table.logprobs:
         model = served_model(
             table.model, endpoint, max_tokens=JUDGEMENT_TOKENS, log_probabilities=False
         )
         return GameJudge(model, read_prompt(table.prompt) if table.prompt else GAME_PROMPT)
-    model = served_model(table.model, endpoint, log_probabilities=not table.written)
+    model = served_model(table.model, endpoint, log_probabilities=table.logprobs)
     prompt = read_prompt(table.prompt) if table.prompt else CHOICE_PROMPT
-    return ChoiceJudge(model, prompt, written=table.written)
+    return ChoiceJudge(model, prompt, written=not table.logprobs)
 
 
 def _orders(evaluate: Evaluate) -> Orders | None:
-    both = isinstance(evaluate.judge, ChatJudge) and evaluate.judge.both_orders
+    both = isinstance(evaluate.judge, ChatJudge) and evaluate.judge.swap_positions
     return both_orders if both else None
 
 

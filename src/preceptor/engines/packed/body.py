@@ -77,7 +77,7 @@ class PackedEngine(Generic[Found]):
         self.model = model.eval()
         self.runtime = runtime
         self.device = next(model.parameters()).device
-        self.budget = runtime.token_budget or TOKEN_BUDGET.get(self.device.type, 4096)
+        self.budget = runtime.max_batch_tokens or TOKEN_BUDGET.get(self.device.type, 4096)
         if self.device.type == "cpu":
             keep_freed_memory()
             gate_in_place(model)

@@ -113,11 +113,11 @@ def _is_of_the_library(model: Any) -> bool:
 
 
 def load_reward_model(
-    located: LocatedModel, *, dtype: str, device: str, remote_code: bool = False
+    located: LocatedModel, *, dtype: str, device: str, trust_remote_code: bool = False
 ) -> Any:
     """Return the sequence classifier, in `dtype`, on `device`, ready for inference.
 
-    `remote_code` lets code from the model's repository run, which some reward models need.
+    `trust_remote_code` lets code from the model's repository run, which some reward models need.
 
     Raises:
         ModelError: the weights or the device cannot be used, the score head is not among the weights, or the
@@ -135,12 +135,12 @@ def load_reward_model(
             revision=located.revision,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
-            trust_remote_code=remote_code,
+            trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
         model = model.to(device)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(_refusal(located, error, remote_code=remote_code)) from error
+        raise ModelError(_refusal(located, error, trust_remote_code=trust_remote_code)) from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"'{located.name}' is no reward model: {', '.join(missing[:3])} is not among its weights and "
@@ -154,11 +154,11 @@ def load_reward_model(
     return model.eval()
 
 
-def _refusal(located: LocatedModel, error: Exception, *, remote_code: bool) -> str:
+def _refusal(located: LocatedModel, error: Exception, *, trust_remote_code: bool) -> str:
     wants_code = "trust_remote_code" in str(error)
-    if wants_code and not remote_code:
+    if wants_code and not trust_remote_code:
         return (
             f"'{located.name}' needs code from its repository to run. Read that code; if you trust it, "
-            "allow it with --remote-code."
+            "allow it with --trust-remote-code."
         )
     return f"'{located.name}' cannot be loaded as a reward model: {error}"
