@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from preceptor.config.metrics import metric_named
 from preceptor.ranking.measurements import Common
-from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward, metric_named
+from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward
 from preceptor.ranking.warnings import cautions
 
 CAR = CompatibilityAdjustedReward()

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from preceptor.config.metrics import metric_named
 from preceptor.errors import StudyError
 from preceptor.ranking.measurements import Measurements, common_instructions, require_measures
-from preceptor.ranking.metrics import CompatibilityAdjustedReward, metric_named
+from preceptor.ranking.metrics import CompatibilityAdjustedReward
 
 GAP = np.nan
 

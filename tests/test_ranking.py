@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preceptor.config.metrics import metric_named
 from preceptor.errors import StudyError
-from preceptor.ranking.metrics import CompatibilityAdjustedReward, metric_named, sigmoid
+from preceptor.ranking.metrics import CompatibilityAdjustedReward, sigmoid
 from preceptor.ranking.rank import BETAS, Measurements, RankingOptions, rank
 
 QUICK = RankingOptions(n_resamples=200)

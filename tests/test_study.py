@@ -66,7 +66,10 @@ def test_a_kind_picks_the_reward_and_the_metric():
         ),
         ({**DATA, "metrics": [{"kind": "ifd"}, {"kind": "ifd"}]}, "a metric is named twice"),
         ({**DATA, "metrics": [{"kind": "cra"}]}, "'cra'"),
-        ({**DATA, "metrics": [{"kind": "ifd", "beta": 2.0}]}, "metrics.0.ifd"),
+        (
+            {**DATA, "metrics": [{"kind": "ifd", "beta": 2.0}]},
+            "metrics.0: Metric 'ifd' has no",
+        ),
         (
             {**DATA, "students": [{"model": "a/b"}, {"model": "a/b"}]},
             "a student is named twice: a/b, a/b",

@@ -21,7 +21,7 @@ from preceptor.pipeline.estimate import CostEstimate, estimate
 from preceptor.pipeline.export import ExportOptions
 from preceptor.pipeline.score import Progress, Silent
 from preceptor.pipeline.select import Rule
-from preceptor.ranking.metrics import Metric, metric_named
+from preceptor.ranking.metrics import Metric
 from preceptor.ranking.result import Ranking
 from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
@@ -46,13 +46,13 @@ __all__ = [
 class RankOptions(TypedDict, total=False):
     """Everything `rank` takes beyond the data, the student and the reward; each as on the command line.
 
-    `metrics` are names; `by` orders; `beta` is CAR's. `columns` overrides the recognised layout.
-    `trust_remote_code` lets a reward model's repository run code. `rule` is a check as a reference holds
-    it, or its JSON. `judge` is a chat model served at `judge_url`, or run here where there is none; `rubric`
-    is a file. `reference_model` is the model of the gpt2 metrics.
+    `metrics` are names or objects of `Metric`'s shape; `by` orders; `beta` is CAR's. `columns` overrides the
+    recognised layout. `trust_remote_code` lets a reward model's repository run code. `rule` is a check as a
+    reference holds it, or its JSON. `judge` is a chat model served at `judge_url`, or run here where there is
+    none; `rubric` is a file. `reference_model` is the model of the gpt2 metrics.
     """
 
-    metrics: Sequence[str]
+    metrics: Sequence[str | Metric]
     by: str | None
     beta: float
     limit: int | None
@@ -181,7 +181,6 @@ def study_of(
     """
     paths = [responses] if isinstance(responses, str | Path) else responses
     given = dict(options)
-    beta = options.get("beta", 3.0)
     picked = {
         name: {key: given[key] for key in keys if key in given}
         for name, keys in (("student", _STUDENT), ("reading", _READING), ("runtime", _RUNTIME))
@@ -200,8 +199,8 @@ def study_of(
         },
         "students": [{"model": model, **picked["student"]} for model in students],
         "reward": _rewards(options, reward_column, reward_models),
-        "metrics": [_metric(name, beta) for name in dict.fromkeys(options.get("metrics", ()))],
-        "beta": beta,
+        "metrics": _distinct(options.get("metrics", ())),
+        "beta": options.get("beta", 3.0),
         "by": options.get("by"),
         "reading": picked["reading"],
         "ranking": ranking,
@@ -271,8 +270,8 @@ def _endpoints(options: RankOptions) -> dict[str, object]:
     return {"endpoints": {judge: endpoint}}
 
 
-def _metric(name: str, beta: float) -> Metric:
-    return metric_named(name, beta=beta) if name == "car" else metric_named(name)
+def _distinct(metrics: Sequence[str | Metric]) -> list[str | Metric]:
+    return [metric for place, metric in enumerate(metrics) if metric not in metrics[:place]]
 
 
 def run_study(path: str | Path, progress: Progress | None = None) -> list[Ranking]:

@@ -87,7 +87,7 @@ def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:
 def _said(problem: "ErrorDetails") -> str:
     """Return what is wrong with a field; an unknown one gets the nearest name of any table."""
     if problem["type"] != "extra_forbidden":
-        return problem["msg"]
+        return problem["msg"].removeprefix("Value error, ")
     name = str(problem["loc"][-1])
     if name in OLD_NAMES:
         return f"unknown field: its name is '{OLD_NAMES[name]}'."

@@ -8,18 +8,18 @@ hour.
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from preceptor.config.base import ModelTable, Table, checked
 from preceptor.config.data import Data
 from preceptor.config.finetune import Evaluate, RewardJudge, Train
+from preceptor.config.metrics import GivenMetric
 from preceptor.config.rewards import ModelReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.config.teachers import BestOfN, Teacher
 from preceptor.errors import StudyError
-from preceptor.ranking.metrics import Metric
 from preceptor.ranking.rank import RankingOptions
 
 
@@ -63,10 +63,10 @@ class Study(Table):
         Student(model="openai-community/gpt2"),
         description="The model of ppl_gpt2 and ifd_gpt2, which need not be GPT-2.",
     )
-    metrics: tuple[Annotated[Metric, Field(discriminator="kind")], ...] = Field(
+    metrics: tuple[GivenMetric, ...] = Field(
         (), description="Metrics to form; by default all whose measures exist without another pass."
     )
-    beta: float = Field(3.0, ge=0, description="CAR's beta where the metrics are not listed.")
+    beta: float = Field(3.0, ge=0, description="CAR's beta where its own table names none.")
     by: str | None = Field(None, description="The metric that orders; by default car.")
     reading: Reading = Field(Reading(), description="How the loss is read.")
     ranking: RankingOptions = Field(
@@ -79,10 +79,20 @@ class Study(Table):
         None, description="Judge the tuned students and hold the prediction against them."
     )
 
-    @field_validator("reward", mode="before")
+    @field_validator("reward", "metrics", mode="before")
     @classmethod
     def _one_or_several(cls, value: object) -> object:
         return value if isinstance(value, list | tuple) else (value,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beta_of_a_listed_car(cls, given: object) -> object:
+        if not isinstance(given, dict) or "beta" not in given or "metrics" not in given:
+            return given
+        listed = given["metrics"]
+        metrics = listed if isinstance(listed, list | tuple) else (listed,)
+        car = {"kind": "car", "beta": given["beta"]}
+        return {**given, "metrics": [car if m in ("car", {"kind": "car"}) else m for m in metrics]}
 
     @model_validator(mode="after")
     def _answerable(self) -> "Study":

@@ -121,7 +121,7 @@ def _default_metrics(study: Study, student: bool, rewarded: bool) -> tuple[Metri
     measures = {"length"} | ({"reward"} if rewarded else set())
     measures |= set(CONDITIONAL) if student else set()
     return tuple(
-        CompatibilityAdjustedReward(beta=study.beta) if kind == "car" else metric()
+        CompatibilityAdjustedReward(beta=study.beta) if kind == "car" else metric
         for kind, metric in METRICS.items()
         if kind not in UNREQUESTED and measures.issuperset(metric.needs)
     )

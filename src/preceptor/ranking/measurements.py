@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.metrics import Array, PlainMetric
+from preceptor.ranking.metrics import Array, Metric
 
 Flags = NDArray[np.bool_]
 
@@ -143,7 +143,7 @@ def common_instructions(
     )
 
 
-def require_measures(metrics: Iterable[PlainMetric], measures: Iterable[str]) -> None:
+def require_measures(metrics: Iterable[Metric], measures: Iterable[str]) -> None:
     """Check that every measure the metrics need was taken.
 
     Raises:

@@ -8,20 +8,20 @@ Arrays have any shape that broadcasts; by custom the last axis is the teachers.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.errors import StudyError, nearest
+from preceptor.errors import StudyError
 
 Array = NDArray[np.float64]
 
 
-class PlainMetric(Protocol):
-    """The shape of a metric: any object with these four members works, registered or not."""
+class Metric(Protocol):
+    """The shape of a metric: any object with these four members works, built in or not."""
 
     @property
     def kind(self) -> str:
@@ -234,53 +234,45 @@ class PersonalisedSynthesis:
         return self.weight * reward_share + (1 - self.weight) * likelihood_share
 
 
-Metric = (
-    CompatibilityAdjustedReward
-    | AverageReward
-    | AverageLoss
-    | AveragePerplexity
-    | InstructionFollowingDifficulty
-    | AverageLength
-    | RankSurprisalRatio
-    | AverageLikelihood
-    | Information
-    | ReferencePerplexity
-    | ReferenceDifficulty
-    | PersonalisedSynthesis
+_BUILT_IN: tuple[Metric, ...] = (
+    CompatibilityAdjustedReward(),
+    AverageReward(),
+    AverageLoss(),
+    AveragePerplexity(),
+    InstructionFollowingDifficulty(),
+    AverageLength(),
+    RankSurprisalRatio(),
+    AverageLikelihood(),
+    Information(),
+    ReferencePerplexity(),
+    ReferenceDifficulty(),
+    PersonalisedSynthesis(),
 )
-"""Every metric a study file may name; a pydantic discriminated union on `kind`."""
 
-METRICS: Mapping[str, type[Metric]] = MappingProxyType(
-    {metric.kind: metric for metric in get_args(Metric)}
-)
-"""The same metrics by kind, in the order reports show them."""
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.kind: metric for metric in _BUILT_IN})
+"""Every metric of ours at its default parameters by its kind, in the order reports show them."""
 
 
-def metric_named(kind: str, **parameters: float) -> Metric:
-    """Return the registered metric of this kind with these parameters, for example `beta`.
+def require_metric(given: object) -> Metric:
+    """Return the object as the metric it is.
 
     Raises:
-        StudyError: for an unknown kind or parameter, naming what exists and the nearest name.
+        StudyError: it lacks a member that a metric needs; the message says what a metric is made of.
     """
-    if kind not in METRICS:
+    lacking = [name for name in ("kind", "needs", "higher_is_better") if not hasattr(given, name)]
+    if isinstance(given, type) or not callable(given) or lacking:
         raise StudyError(
-            f"No metric is called '{kind}'; known are {', '.join(METRICS)}.{nearest(kind, METRICS)}"
+            f"{given!r:.60} is no metric{f': it has no {lacking[0]}' if lacking else ''}. A metric is an "
+            "object with `kind` (its name), `needs` (a tuple of measures), `higher_is_better` (a bool), "
+            "and `__call__`, which takes the means of these measures and returns the metric."
         )
-    known = [field.name for field in fields(METRICS[kind]) if field.name != "kind"]
-    for name in parameters:
-        if name not in known:
-            raise StudyError(
-                f"Metric '{kind}' has no parameter '{name}'; it takes "
-                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
-            )
-    metric: Callable[..., Metric] = METRICS[kind]
-    return metric(**parameters)
+    return cast(Metric, given)
 
 
 def metrics_for(measures: Iterable[str]) -> tuple[Metric, ...]:
-    """Return every registered metric, at its default parameters, whose measures are all present."""
+    """Return every metric of ours, at its default parameters, whose measures are all present."""
     present = frozenset(measures)
-    return tuple(metric() for metric in METRICS.values() if present.issuperset(metric.needs))
+    return tuple(metric for metric in METRICS.values() if present.issuperset(metric.needs))
 
 
 def within_instruction(values: Array) -> Array:

@@ -31,7 +31,7 @@ from preceptor.ranking.metrics import (
     METRICS,
     TRANSFORMS,
     CompatibilityAdjustedReward,
-    PlainMetric,
+    Metric,
     metrics_for,
 )
 from preceptor.ranking.result import OrderVariant, Ranking, Stability, TeacherResult
@@ -119,7 +119,7 @@ def rank(
     measurements: Measurements,
     *,
     student: str,
-    metrics: Sequence[PlainMetric] | None = None,
+    metrics: Sequence[Metric] | None = None,
     by: str | None = None,
     settings: Mapping[str, object] | None = None,
     options: RankingOptions | None = None,
@@ -131,7 +131,7 @@ def rank(
     Args:
         measurements: what was measured.
         student: its label, for display.
-        metrics: any objects of `PlainMetric`'s shape; by default every registered one whose
+        metrics: any objects of `Metric`'s shape; by default every registered one whose
             measures were taken.
         by: kind of the metric that orders; by default the first of `ORDER_BY` that was formed.
         settings: how the measurements were made, passed through to the result.
@@ -163,7 +163,7 @@ def rank(
     )
 
 
-def _require_usable(metrics: Sequence[PlainMetric], measurements: Measurements) -> None:
+def _require_usable(metrics: Sequence[Metric], measurements: Measurements) -> None:
     if not metrics:
         raise StudyError(
             f"The measures {list(measurements.values)} feed no known metric: expected those of one "
@@ -179,7 +179,7 @@ def _require_usable(metrics: Sequence[PlainMetric], measurements: Measurements) 
     require_measures(metrics, measurements.values)
 
 
-def _ordering_metric(metrics: Sequence[PlainMetric], by: str | None) -> PlainMetric:
+def _ordering_metric(metrics: Sequence[Metric], by: str | None) -> Metric:
     formed = {metric.kind: metric for metric in metrics}
     if by is not None and by not in formed:
         raise StudyError(
@@ -190,7 +190,7 @@ def _ordering_metric(metrics: Sequence[PlainMetric], by: str | None) -> PlainMet
     return formed[by or default]
 
 
-def _parameters(metrics: Sequence[PlainMetric]) -> dict[str, dict[str, object]]:
+def _parameters(metrics: Sequence[Metric]) -> dict[str, dict[str, object]]:
     """Return every metric's parameters by kind; an object that is no data class shows none."""
     found: dict[str, dict[str, object]] = {}
     for metric in metrics:
@@ -238,7 +238,7 @@ def _divided(numerator: Quantity, denominator: Quantity, name: str) -> Quantity:
     return Quantity(numerator.point / denominator.point, numerator.draws / denominator.draws)
 
 
-def formed(metric: PlainMetric, measured: Mapping[str, Quantity]) -> Quantity:
+def formed(metric: Metric, measured: Mapping[str, Quantity]) -> Quantity:
     """Return the metric of the means, by value and by draw."""
     inputs = [measured[name] for name in metric.needs]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -263,7 +263,7 @@ def _results(
     common: Common,
     quantities: Mapping[str, Quantity],
     *,
-    ordering: PlainMetric,
+    ordering: Metric,
 ) -> tuple[TeacherResult, ...]:
     labels = measurements.teachers
     upward = _upward(quantities[ordering.kind], ordering)
@@ -287,7 +287,7 @@ def _results(
     )
 
 
-def _upward(quantity: Quantity, metric: PlainMetric) -> Quantity:
+def _upward(quantity: Quantity, metric: Metric) -> Quantity:
     """Return the quantity so that higher is better, by the metric's declared direction."""
     if metric.higher_is_better:
         return quantity
@@ -296,7 +296,7 @@ def _upward(quantity: Quantity, metric: PlainMetric) -> Quantity:
 
 def _stability(
     common: Common,
-    metrics: Sequence[PlainMetric],
+    metrics: Sequence[Metric],
     options: RankingOptions,
     *,
     teachers: Sequence[str],

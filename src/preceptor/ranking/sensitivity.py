@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from preceptor.ranking.bootstrap import percentile_interval, rank_probabilities, ranks
 from preceptor.ranking.measurements import Common
-from preceptor.ranking.metrics import CompatibilityAdjustedReward, PlainMetric
+from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
 from preceptor.ranking.rank import (
     BETAS,
     RankingOptions,
@@ -84,7 +84,7 @@ def beta_sweep(
 
 
 def winners(
-    common: Common, metric: PlainMetric, *, transform: str, teachers: Sequence[str]
+    common: Common, metric: Metric, *, transform: str, teachers: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the best teachers by a metric of the means; several where they tie, none where it is not finite.
 

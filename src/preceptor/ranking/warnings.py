@@ -8,7 +8,7 @@ that one response holds, and of too little data.
 from collections.abc import Iterator, Sequence
 
 from preceptor.ranking.measurements import Common
-from preceptor.ranking.metrics import METRICS, Array, CompatibilityAdjustedReward, PlainMetric
+from preceptor.ranking.metrics import METRICS, Array, CompatibilityAdjustedReward, Metric
 
 OUTLIER_SHARE = 0.2
 """One response with more than this share of a teacher's sum is told of."""
@@ -18,7 +18,7 @@ FEW_INSTRUCTIONS = 30
 
 
 def cautions(
-    common: Common, metrics: Sequence[PlainMetric], *, teachers: Sequence[str], by: str
+    common: Common, metrics: Sequence[Metric], *, teachers: Sequence[str], by: str
 ) -> Iterator[str]:
     """Yield the cautions that apply, the gravest first.
 

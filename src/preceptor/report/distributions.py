@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common
-from preceptor.ranking.metrics import PlainMetric
+from preceptor.ranking.metrics import Metric
 from preceptor.ranking.rank import Quantity, RankingOptions, formed, resampled
 from preceptor.ranking.sensitivity import subset
 from preceptor.report.data import Category, Spread
@@ -82,7 +82,7 @@ def by_category(
     names: Sequence[str | None],
     *,
     teachers: Sequence[str],
-    metric: PlainMetric,
+    metric: Metric,
     options: RankingOptions,
 ) -> tuple[Category, ...]:
     """Return the means within each category, the largest first; none where there is one category alone.
@@ -129,7 +129,7 @@ def _groups(names: Sequence[str | None]) -> dict[str, NDArray[np.intp]]:
 
 
 def _means(
-    common: Common, teachers: Sequence[str], *, metric: PlainMetric, options: RankingOptions
+    common: Common, teachers: Sequence[str], *, metric: Metric, options: RankingOptions
 ) -> Mapping[str, Mapping[str, Estimate]]:
     quantities = dict(resampled(common, options))
     # Few instructions may have no finite value where all of them together have one.

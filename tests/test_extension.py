@@ -1,0 +1,118 @@
+"""What another package adds is one class in one file, used through the public names alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import preceptor
+from plugin_package import install
+
+METRIC = '''
+"""A metric: reward for each token of a response."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class RewardPerToken:
+    """Mean reward over mean length."""
+
+    needs: ClassVar = ("reward", "length")
+    higher_is_better: ClassVar = True
+    kind: str = "reward_per_token"
+    scale: float = 1.0
+
+    def __call__(self, reward, length):
+        return self.scale * reward / length
+'''
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> list[str]:
+    """Files of two teachers: the second has the higher rewards, and five times the words."""
+    paths = []
+    for teacher, words, reward in (("brief", 2, 0.5), ("wordy", 10, 0.9)):
+        path = tmp_path / f"{teacher}.jsonl"
+        rows = [
+            {"instruction": f"Name {n}.", "output": "word " * words, "reward": reward + n / 1000}
+            for n in range(40)
+        ]
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        paths.append(str(path))
+    return paths
+
+
+Package = Callable[[str, str, dict[str, dict[str, str]]], None]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+    """Install a module of this name and text in a package that registers its classes."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.chdir(tmp_path)
+
+    def add(module: str, text: str, groups: dict[str, dict[str, str]]) -> None:
+        (site / f"{module}.py").write_text(dedent(text), encoding="utf-8")
+        install(site, f"preceptor-{module}", module, groups)
+
+    return add
+
+
+def rank(answers: list[str], tmp_path: Path, **options) -> preceptor.Ranking:
+    store = str(tmp_path / "store")
+    return preceptor.rank(answers, reward_column="reward", store=store, n_resamples=100, **options)
+
+
+def test_an_object_of_ones_own_is_a_metric(answers: list[str], tmp_path: Path):
+    scope: dict[str, type] = {}
+    exec(METRIC, scope)
+    ranking = rank(answers, tmp_path, metrics=["reward", scope["RewardPerToken"](scale=2.0)])
+    assert ranking.by == "reward"
+    assert list(ranking.metrics) == ["reward", "reward_per_token"]
+    brief = ranking.teachers[1]
+    reward, length = (brief.estimates[name].value for name in ("reward", "length"))
+    assert brief.estimates["reward_per_token"].value == pytest.approx(2 * reward / length)
+    assert ranking.settings["metrics"] == {"reward": {}, "reward_per_token": {"scale": 2.0}}
+
+
+def test_a_metric_of_another_package_orders_by_its_name(
+    answers: list[str], tmp_path: Path, package: Package
+):
+    package("per_token", METRIC, {"metrics": {"reward_per_token": "RewardPerToken"}})
+    named = rank(answers, tmp_path, metrics=["reward_per_token"])
+    assert [result.teacher for result in named.teachers] == ["brief", "wordy"]
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""
+        metrics = ["reward", {{ kind = "reward_per_token", scale = 3 }}]
+        by = "reward_per_token"
+        data.responses = {json.dumps(answers)}
+        reward = {{ kind = "column", column = "reward" }}
+        runtime.store = "{tmp_path / "store"}"
+        """,
+        encoding="utf-8",
+    )
+    (ranking,) = preceptor.run_study(study)
+    value = ranking.teachers[0].estimates["reward_per_token"].value
+    assert value == pytest.approx(3 * named.teachers[0].estimates["reward_per_token"].value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (0.5, r"0\.5 is no metric: it has no kind\. A metric is an object with `kind`"),
+        ("reward_per_tokn", "No metric is called 'reward_per_tokn'; known are car, reward"),
+        (print, "is no metric: it has no kind"),
+    ],
+)
+def test_what_is_no_metric_is_refused_with_what_one_needs(
+    answers: list[str], tmp_path: Path, given: object, said: str
+):
+    with pytest.raises(preceptor.StudyError, match=said):
+        rank(answers, tmp_path, metrics=[given])
