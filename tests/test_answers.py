@@ -2,7 +2,8 @@
 
 import pytest
 
-from preceptor.config.data import ReadOptions, settle
+from preceptor.config.data import ReadOptions
+from preceptor.data.layouts import settle
 from preceptor.types import Message
 
 SYSTEM = "Be brief."

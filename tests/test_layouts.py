@@ -423,14 +423,15 @@ def test_the_finish_reason_is_kept(name):
         ({"kind": "exact", "answer": "4"}, {}, {"kind": "exact", "answer": "4"}),
         ({"kind": "exact", "tests": None}, {}, {"kind": "exact"}),
         ('{"kind": "number", "answer": 4}', {}, {"kind": "number", "answer": 4}),
-        ("a model answer", {}, None),
         (None, {}, None),
-        ("4", {"reference_column": "reference"}, {"kind": "exact", "answer": "4"}),
-        (4, {"reference_column": "reference"}, {"kind": "exact", "answer": "4"}),
-        ("{4}", {"reference_column": "reference"}, {"kind": "exact", "answer": "{4}"}),
+        ("4", {"reference_kind": "exact"}, {"kind": "exact", "answer": "4"}),
+        (4, {"reference_kind": "exact"}, {"kind": "exact", "answer": "4"}),
+        ("{4}", {"reference_column": "reference"}, {"kind": "math", "answer": "{4}"}),
+        ("A" * 99, {"reference_column": "reference"}, {"kind": "exact", "answer": "A" * 99}),
+        ("4", {"reference_kind": "none"}, None),
     ],
 )
-def test_a_reference_is_an_object_or_what_an_exact_answer_says(value, options, reference):
+def test_a_reference_is_an_object_or_a_plain_answer(value, options, reference):
     assert only({**ALPACA_EVAL, "reference": value}, **options).reference == reference
 
 

@@ -233,9 +233,10 @@ def test_a_reference_is_read_as_with_responses_and_is_no_field(read):
     (prompt,) = read(row)
     assert (prompt.reference, prompt.fields) == (reference, {"key": "7"})
     (prompt,) = read(row, reference_column="key")
-    assert prompt.reference == reference
+    assert prompt.reference == {"kind": "numeric", "answer": "7"}
     assert "key" not in prompt.fields
-    assert read({"prompt": "p", "reference": "some prose"})[0].fields == {"reference": "some prose"}
+    prose = "Some prose, of which nobody could say that it is right or wrong."
+    assert read({"prompt": "p", "reference": prose})[0].fields == {"reference": prose}
 
 
 def test_a_row_that_cannot_be_read_is_counted_and_named_by_line(tmp_path, caplog):

@@ -1,5 +1,7 @@
 """What is compared: the tables `[data]` and `[data.columns]` of a study file."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from preceptor.config.base import Table
@@ -28,6 +30,12 @@ class ReadOptions(Table):
     )
     reference_column: str | None = Field(
         None, description="Column with the checkable answer, for verifiers."
+    )
+    reference_kind: Literal["auto", "numeric", "math", "choice", "exact", "contains", "none"] = (
+        Field(
+            "auto",
+            description="How plain reference answers are checked; auto decides by the first rows.",
+        )
     )
     split: str = Field("train", description="Split to read from a Hub data set or a folder.")
     number_columns: tuple[str, ...] = Field(

@@ -22,6 +22,7 @@ from preceptor.data.responses import (
     FilesRead,
     Input,
     SourceFile,
+    checked_alike,
     find_inputs,
     first_rows,
     tell_problems,
@@ -88,10 +89,10 @@ class _Asked:
         except Unreadable as problem:
             journal.note(str(problem))
             return None
-        reference = self.reading.reference(row, journal.note)
+        reference = self.reading.references.of(row, journal.note)
         fields = _plain_fields(row, self.left_out)
         if reference is not None:
-            name = self.reading.reference_column or "reference"
+            name = self.reading.references.column or ""
             fields = {key: value for key, value in fields.items() if not _is_within(key, name)}
         return Prompt(instruction, reference, fields, self.reading.label)
 
@@ -140,7 +141,7 @@ class PromptSource(FilesRead):
         for label, count in Counter(found.label for found in inputs).items():
             if count > 1:
                 logger.info("%d files count as one source: %s", count, label)
-        return cls([_sniff(found, options) for found in inputs], turns)
+        return cls(checked_alike([_sniff(found, options) for found in inputs]), turns)
 
     def __iter__(self) -> Iterator[Prompt]:
         """Yield every instruction of every file in order.

@@ -11,6 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from preceptor.config.data import ReadOptions
+from preceptor.data.references import recognised
 from preceptor.data.rows import (
     HISTORY_COLUMN,
     SYSTEM_COLUMN,
@@ -68,9 +69,9 @@ _ALONE = (*_QUESTIONS, "text")
 
 # String columns that describe a row and so are never taken for a teacher's answers.
 _METADATA = re.compile(
-    r"""(?ix) category|cluster|created_at|dataset|date|difficulty|domain|finish_reason|id|idx|index
-    |intent|knowledge|label|lang|language|level|license|name|quality|reference|sample|sample_index
-    |score|source|split|stop_reason|subject|subset|tags?|task|timestamp|topic|turn|type|url|uid|uuid
+    r"""(?ix) category|cluster|created_at|dataset|date|difficulty|domain|finish_reason|gold|ground_truth
+    |id|idx|index|intent|knowledge|label|lang|language|level|license|name|quality|reference|sample|sample_index
+    |score|source|split|stop_reason|subject|subset|tags?|target|task|timestamp|topic|turn|type|url|uid|uuid
     |version|\w*_id|\w*_category"""
 )
 # A column that starts so says that the row is more than a list of teachers' answers.
@@ -104,8 +105,9 @@ def settle(rows: Sequence[Row], options: ReadOptions, *, where: str, label: str)
         teacher = options.teacher_column or _first_known(preferred, known) or None
     if SYSTEM_COLUMN in known and layout not in _CONVERSATIONS and SYSTEM_COLUMN not in columns:
         columns = (SYSTEM_COLUMN, *columns)
-    numbers, reference = options.number_columns, options.reference_column
-    return Reading(layout, columns, tuple(known), answers, label, teacher, numbers, reference)
+    numbers = options.number_columns
+    references = recognised(rows, options, taken=(*columns, teacher or ""))
+    return Reading(layout, columns, tuple(known), answers, label, teacher, numbers, references)
 
 
 def settle_instructions(
@@ -154,17 +156,18 @@ def _settle_unanswered(
             f"{where} has the columns {', '.join(known) or '(none)'}; none of them is known to hold "
             f"instructions: {', '.join((*_ALONE, *_UNANSWERED))}. Name it with instruction_column."
         )
-    columns = dict.fromkeys(name for name in (SYSTEM_COLUMN, question, "input", turns) if name)
+    read = dict.fromkeys((SYSTEM_COLUMN, question, "input", turns))
+    columns = tuple(name for name in read if name in known)
     answers = partial(unanswered_answers, column=turns or _UNANSWERED[0], question=question or None)
     return Reading(
         layout="instructions",
-        columns=tuple(name for name in columns if name in known),
+        columns=columns,
         known=tuple(known),
         answers=answers,
         label=label,
         teacher_column=None,
         number_columns=(),
-        reference_column=options.reference_column,
+        references=recognised(rows, options, taken=columns),
     )
 
 

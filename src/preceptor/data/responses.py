@@ -8,7 +8,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Self
 from preceptor.config.data import ReadOptions
 from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
 from preceptor.data.layouts import settle
+from preceptor.data.references import alike
 from preceptor.data.rows import Row
 from preceptor.data.schema import Reading
 from preceptor.errors import DataError, nearest
@@ -61,8 +62,19 @@ class SourceFile:
     _reader: _Reader = field(repr=False)
 
     def describe(self) -> str:
-        """Return one line for people: name, layout, columns, and where the teacher comes from."""
-        return f"{self._name}: {self.layout} layout ({', '.join(self.columns)}, {self.teacher})"
+        """Return one line for people: name, layout, columns, where teacher and references come from."""
+        references = self._reading.references.describe()
+        parts = (*self.columns, self.teacher, *([references] if references else ()))
+        return f"{self._name}: {self.layout} layout ({', '.join(parts)})"
+
+
+def checked_alike(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Return files that are read together, with no answer checked in two ways."""
+    references = alike([file._reading.references for file in files])
+    return [
+        replace(file, _reading=replace(file._reading, references=one))
+        for file, one in zip(files, references, strict=True)
+    ]
 
 
 class _SampleCounter:
@@ -127,7 +139,8 @@ class ResponseSource(FilesRead):
             DataError: a file is missing, empty or unreadable, its layout is not recognised, or a
                 column named in the options is not there.
         """
-        source = cls([_sniff(found, options) for found in find_inputs(paths, options.split)])
+        inputs = find_inputs(paths, options.split)
+        source = cls(checked_alike([_sniff(found, options) for found in inputs]))
         _check_numbers(source.files, options.number_columns)
         _warn_of_shared_names(source.files)
         return source

@@ -6,12 +6,10 @@ text (teacher, numbers, reference, sample); `layouts` settles it, and then no ro
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import orjson
-
+from preceptor.data.references import References
 from preceptor.data.rows import Answer, Answers, Report, Row, Unreadable, look_up, shown
 from preceptor.types import Instruction, Response
 
@@ -39,14 +37,14 @@ class Reading:
     label: str
     teacher_column: str | None
     number_columns: tuple[str, ...]
-    reference_column: str | None
+    references: References
 
     @property
     def top_columns(self) -> frozenset[str]:
         """The top-level columns this reading looks at: all that must be fetched."""
-        names = {*self.columns, *self.number_columns, self.teacher_column or ""}
+        names = {*self.columns, *self.number_columns, *self.references.columns}
         names |= {"finish_reason", "stop_reason", "sample", "sample_index", *CATEGORY_COLUMNS}
-        names.add(self.reference_column or "reference")
+        names.add(self.teacher_column or "")
         return frozenset(names | {name.partition(".")[0] for name in names})
 
     def responses(self, row: object, number: NumberSample, *, report: Report) -> Iterator[Response]:
@@ -75,7 +73,7 @@ class Reading:
             sample=number(teacher, answer.instruction, _stated_sample(extras)),
             finish_reason=reason if isinstance(reason, str) else None,
             columns=self._numbers(extras, report) if self.number_columns else {},
-            reference=self.reference(extras, report),
+            reference=self.references.of(extras, report),
             category=category_of(extras),
         )
 
@@ -93,24 +91,6 @@ class Reading:
                 numbers[name] = None
                 report(f"'{name}' is {shown(value)}, expected a number: kept without it")
         return numbers
-
-    def reference(self, extras: Row, report: Report) -> Mapping[str, object] | None:
-        """Return the checkable answer of a row; None where it has none or none that can be read."""
-        named = self.reference_column
-        value = look_up(extras, named or "reference")
-        if value is None:
-            return None
-        if isinstance(value, str):
-            value = _object_or_text(value)
-        if isinstance(value, dict):
-            # Arrow gives every row the keys of all rows and fills those it lacks with None.
-            return {key: part for key, part in value.items() if part is not None}
-        if named is None:
-            return None  # prose, perhaps: only a column that was asked for is an exact answer
-        if isinstance(value, str | int | float):
-            return {"kind": "exact", "answer": str(value)}
-        report(f"'{named}' is {shown(value)}, expected an object or a string: kept without it")
-        return None
 
 
 def category_of(row: Row) -> str | None:
@@ -142,11 +122,3 @@ def _stated_sample(extras: Row) -> int | None:
         if isinstance(value, int | float) and value >= 0 and float(value).is_integer():
             return int(value)
     return None
-
-
-def _object_or_text(text: str) -> object:
-    """Return the object that a JSON string spells, else the string itself."""
-    with suppress(orjson.JSONDecodeError):
-        value = orjson.loads(text)
-        return value if isinstance(value, dict) else text
-    return text

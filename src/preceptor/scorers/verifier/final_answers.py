@@ -137,7 +137,7 @@ def math_passages(text: str) -> list[str]:
     boxed = text.rfind("\\boxed")
     start = last_marker(text)
     if boxed >= 0:
-        return [_balanced(text[boxed : boxed + _MATH_REACH])]
+        return [balanced(text[boxed : boxed + _MATH_REACH])]
     if start is None:
         passage, line = text[-_MATH_REACH:], text[-_REACH:].rsplit("\n", 1)[-1]
     else:
@@ -153,7 +153,7 @@ def math_passages(text: str) -> list[str]:
     return [passage, f"${line.strip(' *_.')}$"]
 
 
-def _balanced(text: str) -> str:
+def balanced(text: str) -> str:
     """Return the text up to the brace that closes its first one, or all of it where none does."""
     depth = 0
     for place, letter in enumerate(text):
