@@ -196,7 +196,7 @@ def told(result: ValidationResult) -> dict[str, object]:
             **{f"{name}, untuned": vars(one) for name, one in result.untuned.items()},
         },
         "losses": {one.teacher: (one.first_loss, one.last_loss) for one in result.finetuned},
-        "warnings": result.observed[0].warnings,
+        "warnings": [warning.text for warning in result.observed[0].warnings],
     }
 
 

@@ -55,7 +55,7 @@ def test_a_malformed_line_is_named_and_the_rest_ranks(inside: Path):
     alpha.write_text("\n".join(lines))
     (ranking,) = ranked(alpha, beta, "--reward-column", "reward")
     assert ranking["settings"]["skipped_rows"] == {str(alpha): 1}
-    assert any("alpha.jsonl, line 3: not valid JSON" in warning for warning in ranking["warnings"])
+    assert any("alpha.jsonl, line 3: not valid JSON" in one["text"] for one in ranking["warnings"])
     assert {record["n"] for record in ranking["teachers"]} == {5}
     assert by_teacher(ranking)["alpha"]["dropped"] == {"missing": 1}
 
@@ -157,7 +157,10 @@ def test_a_response_of_200000_characters_ranks_and_its_cut_is_told(
     assert {record["n"] for record in ranking["teachers"]} == {6}
     assert by_teacher(ranking)["beta"]["truncated"] == 1
     assert by_teacher(ranking)["alpha"]["truncated"] == 0
-    assert any("cut at the maximum length" in w and "'beta' 1" in w for w in ranking["warnings"])
+    assert any(
+        "cut at the maximum length" in one["text"] and "'beta' 1" in one["text"]
+        for one in ranking["warnings"]
+    )
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 from preceptor.config.metrics import metric_named
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward
-from preceptor.ranking.warnings import cautions
+from preceptor.ranking.warnings import warnings_of
 
 CAR = CompatibilityAdjustedReward()
 
@@ -14,7 +14,7 @@ def told(*, by="car", metrics=(CAR,), **values) -> list[str]:
     arrays = {name: np.array(value, dtype=float) for name, value in values.items()}
     n = next(iter(arrays.values())).shape[1]
     common = Common(n=n, values=arrays, denominators={}, dropped=({}, {}), notes=())
-    return list(cautions(common, metrics, teachers=("A", "B"), by=by))
+    return [warning.text for warning in warnings_of(common, metrics, teachers=("A", "B"), by=by)]
 
 
 def flat(first: float, second: float, n: int = 40) -> np.ndarray:

@@ -9,6 +9,7 @@ from preceptor.benchmarks.alpaca_eval.score import AlpacaEvalResult
 from preceptor.benchmarks.arena_hard.score import ArenaHardResult
 from preceptor.benchmarks.average_performance import StudentResult, student_results
 from preceptor.errors import StudyError
+from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 from preceptor.validation.observed import ranking_of_results
 
@@ -47,7 +48,7 @@ def test_both_benchmarks_order_by_the_mean_of_lc_and_ah():
     assert values == pytest.approx([16.15, 14.895, 8.625])
     assert found.teachers[0].estimates["LC"].value == 19.20
     assert found.settings["judge"] == "j"
-    assert found.warnings == ("odd",)
+    assert found.warnings == (Warning("benchmark", "odd"),)
 
 
 def test_models_are_compared_draw_by_draw():

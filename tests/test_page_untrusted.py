@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from page_browser import browser, explorer_of, needs_frames, seen_whole, watched
+from preceptor.ranking.warnings import Warning
 from preceptor.report.data import Answer, Change, Example, Report
 from preceptor.report.page import page
 from preceptor.report.wording import visible
@@ -73,7 +74,7 @@ def hostile(payloads: Sequence[str]) -> Report:
     names = [result.teacher for result in evidence.ranking.teachers]
     ranking = replace(
         evidence.ranking,
-        warnings=tuple(payloads),
+        warnings=tuple(Warning("copies", payload) for payload in payloads),
         settings={"reward": together, together: together, "nested": {together: [together]}},
     )
     changed = replace(

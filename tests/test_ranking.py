@@ -111,7 +111,7 @@ def test_an_instruction_only_one_teacher_answered_changes_no_number(transform):
     options = RankingOptions(n_resamples=200, transform=transform)
     one, other = (rank(t, student="S", options=options) for t in (table, wider))
     assert one.to_records() == other.to_records()
-    assert "1 of 61 instructions are left out" in other.warnings[-1]
+    assert "1 of 61 instructions are left out" in other.warnings[-1].text
 
 
 def test_the_memory_layout_of_the_input_changes_no_number():
@@ -177,7 +177,7 @@ def test_default_order_is_car_then_reward_then_likelihood():
 
 def test_an_order_without_rewards_is_marked_exploratory():
     table = Measurements(("A", "B", "C"), 60, {"loss": measurements().values["loss"]})
-    assert "exploratory" in rank(table, student="S", options=QUICK).warnings[0]
+    assert "exploratory" in rank(table, student="S", options=QUICK).warnings[0].text
 
 
 def test_an_unknown_order_names_the_nearest_metric():
@@ -278,7 +278,7 @@ def test_the_transform_is_applied_to_the_rewards_that_are_reported():
 def test_a_negative_mean_reward_is_told_and_a_transform_heals_it():
     table = measurements()
     low = Measurements(table.teachers, 60, {**table.values, "reward": table.values["reward"] - 5})
-    assert "CAR REWARDS INCOMPATIBILITY" in rank(low, student="S", options=QUICK).warnings[0]
+    assert "CAR REWARDS INCOMPATIBILITY" in rank(low, student="S", options=QUICK).warnings[0].text
     healed = rank(low, student="S", options=RankingOptions(n_resamples=50, transform="shift-min"))
     assert not healed.warnings
 

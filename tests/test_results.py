@@ -10,6 +10,7 @@ import pytest
 
 from preceptor.errors import MissingPackage
 from preceptor.ranking.result import OrderVariant, Ranking, Stability, TeacherResult
+from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 
 
@@ -95,7 +96,8 @@ def test_the_dictionary_is_strict_json_whatever_the_settings_hold():
         "path": PurePosixPath("a/b"), "nested": {1: ("x", None, True)},
     }  # fmt: skip
     stability = Stability((OrderVariant("beta = 0", ("A",), True, True, 0),), pairs=1)
-    whole = ranking(0.97, 0.03, settings=settings, stability=stability, warnings=("w",)).to_dict()
+    warned = (Warning("copies", "w"),)
+    whole = ranking(0.97, 0.03, settings=settings, stability=stability, warnings=warned).to_dict()
     back = json.loads(json.dumps(whole, allow_nan=False))
     assert back == whole
     assert back["settings"] == {
@@ -127,7 +129,7 @@ def test_a_frame_without_pandas_says_what_to_install(monkeypatch):
 def test_html_shows_the_verdict_and_escapes_every_text():
     evil = "<script>alert(1)</script>"
     shown = ranking(
-        0.97, 0.03, names=[evil, "B"], student=evil, by=evil, warnings=(evil,)
+        0.97, 0.03, names=[evil, "B"], student=evil, by=evil, warnings=(Warning("copies", evil),)
     )._repr_html_()
     assert "<script>" not in shown
     # the teacher's cell, its name in the verdict, the student, the yardstick, and the warning

@@ -104,7 +104,7 @@ def test_a_study_on_the_fake_engine_runs_and_runs_again_with_nothing_asked(
         assert len(of) == 8
         mean = sum(map(graded, of)) / 8
         assert found[model]["reward"] == pytest.approx(mean)
-    assert any("was chosen by the reward that ranks it" in told for told in ranking["warnings"])
+    assert "chosen-by-own-reward" in {one["code"] for one in ranking["warnings"]}
 
 
 def test_a_study_killed_while_it_asks_resumes_to_the_same_result(tmp_path: Path):
@@ -156,7 +156,7 @@ def test_a_withheld_prompt_is_counted_told_and_never_a_zero(tmp_path: Path):
     # Of eight instructions the six that both answered, at the reward of thirty words.
     assert found["served"]["n"] == found["two"]["n"] == 6
     assert found["served"]["reward"] == pytest.approx(graded("word " * 30))
-    said = " ".join(ranking.warnings)
+    said = " ".join(map(str, ranking.warnings))
     assert (
         "'served' gave no response to 1 requests: content filter: the answer was withheld." in said
     )

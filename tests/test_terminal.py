@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from preceptor.pipeline.score import Amount
+from preceptor.ranking.warnings import Warning
 from preceptor.report.terminal import (
     LiveProgress,
     PlainProgress,
@@ -69,7 +70,9 @@ def test_a_narrow_terminal_keeps_what_the_verdict_rests_on(tmp_path: Path):
 
 def test_warnings_are_printed_inert(tmp_path: Path):
     target = console(400)
-    print_ranking(target, ranking_of(tmp_path, warnings=("'[red]x[/red]' has \x1b[31m",)))
+    print_ranking(
+        target, ranking_of(tmp_path, warnings=(Warning("copies", "'[red]x[/red]' has \x1b[31m"),))
+    )
     assert "Warning: '[red]x[/red]' has \\x1b[31m" in said(target)
 
 

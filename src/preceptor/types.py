@@ -8,6 +8,7 @@ whatever file, row or teacher label it came from.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
 
@@ -154,6 +155,27 @@ class Score:
     key: bytes
     values: Mapping[str, float | Sequence[float]]
     note: str | None = None
+
+
+class NoteKind(StrEnum):
+    """Why a row has no result, for programs: what its note, which is stored for people, begins with."""
+
+    NO_ROOM = "no room"
+    NON_FINITE = "non-finite"
+    NO_SCORE = "no score"
+    NOT_SCORED = "not scored yet"
+    REFUSED = "refused request"
+    FILTERED = "content filter"
+    OTHER = "other"
+
+    def note(self, detail: str) -> str:
+        """Return the note of this kind with more words."""
+        return f"{self} {detail}"
+
+    @classmethod
+    def of(cls, note: str) -> "NoteKind":
+        """Return the kind of a stored note."""
+        return next((kind for kind in cls if note.startswith(kind)), cls.OTHER)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from preceptor.config.finetune import Benchmark
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import Array
 from preceptor.ranking.rank import Measurements, Ranking, RankingOptions, rank
+from preceptor.ranking.warnings import Warning
 from preceptor.store.identity import Identity
 
 
@@ -39,17 +40,23 @@ class Judged:
     rows: tuple[Row, ...] = ()
     first_place: Mapping[str, float | None] = field(default_factory=dict)
 
-    def cautions(self) -> list[str]:
+    def cautions(self) -> list[Warning]:
         """Return what must be known of the judge: whose prompt, and how it likes a place."""
         said = [
-            f"Judged by {self.judge_name}, not by the benchmark's own judge and prompt: rates do not "
-            "compare with published ones."
+            Warning(
+                "another-judge",
+                f"Judged by {self.judge_name}, not by the benchmark's own judge and prompt: rates do not "
+                "compare with published ones.",
+            )
         ]
         for model, share in self.first_place.items():
             if share is not None and abs(share - 0.5) > FAR:
                 said.append(
-                    f"On '{model}' the judge prefers whatever stands first with a share of "
-                    f"{share:.0%}: both orders cancel the bias in the mean, and leave little signal."
+                    Warning(
+                        "position-bias",
+                        f"On '{model}' the judge prefers whatever stands first with a share of "
+                        f"{share:.0%}: both orders cancel the bias in the mean, and leave little signal.",
+                    )
                 )
         return said
 

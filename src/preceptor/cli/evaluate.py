@@ -110,7 +110,7 @@ def evaluate(
     alpaca, said = _alpaca_eval(preferences, calibration, seed=seed)
     arena = [evaluate_arena_hard(one, seed=seed) for one in battles]
     results = student_results(alpaca, arena, names)
-    said += [caution for one in judged for caution in one.cautions()]
+    said += [caution.text for one in judged for caution in one.cautions()]
     said += judge_cautions(results)
     if "-" not in (json_path, csv_path):
         _print(console(), results, said)

@@ -17,8 +17,10 @@ from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.metrics import within_instruction
+from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.likelihood import instruction_following_difficulty
+from preceptor.types import NoteKind
 
 _REASONS = 3
 
@@ -81,7 +83,7 @@ class Assembly:
             self.notes.setdefault(place, str(columns["note"][place]))
         lacking = np.logical_or.reduce([np.isnan(columns[name]) for name in scorer.required])
         for place in np.flatnonzero(lacking & ~noted).tolist():
-            self.notes.setdefault(place, f"not scored yet ({scorer.name})")
+            self.notes.setdefault(place, NoteKind.NOT_SCORED.note(f"({scorer.name})"))
         if "truncated" not in columns:
             return
         weights = np.nan_to_num(columns["truncated"])
@@ -94,10 +96,13 @@ class Assembly:
             )
             self.truncated = dict(zip(table.teachers, counts.astype(int).tolist(), strict=True))
 
-    def told(self) -> list[str]:
-        """Return a sentence for each scorer but the student that had to cut responses."""
+    def warnings(self) -> list[Warning]:
+        """Return a warning for each scorer but the student that had to cut responses."""
         return [
-            f"For {name}, {count:,} responses were longer than its maximum length and cut at their end."
+            Warning(
+                "truncated",
+                f"For {name}, {count:,} responses were longer than its maximum length and cut at their end.",
+            )
             for name, count in self.cut.items()
             if count
         ]
@@ -119,21 +124,20 @@ class Assembly:
 
 
 _ADVICE = {
-    "non-finite": "Non-finite numbers come of damaged weights or of half precision: fetch the model again "
-    "or try --dtype float32. ",
-    "no room": "Where a prompt leaves no room, give a larger --max-length. ",
-    "no score in the judge": "A judge that thinks aloud needs more max_tokens (in a study file), one that "
+    NoteKind.NON_FINITE: "Non-finite numbers come of damaged weights or of half precision: fetch the model "
+    "again or try --dtype float32. ",
+    NoteKind.NO_ROOM: "Where a prompt leaves no room, give a larger --max-length. ",
+    NoteKind.NO_SCORE: "A judge that thinks aloud needs more max_tokens (in a study file), one that "
     "does not follow the rubric is too weak. ",
-    "not scored yet": "What could not be scored for lack of memory or of an answer is asked again: run "
+    NoteKind.NOT_SCORED: "What could not be scored for lack of memory or of an answer is asked again: run "
     "again. ",
 }
-"""What to do, by what the notes begin with."""
+"""What to do, by the kind of the notes."""
 
 
 def _advice(notes: Sequence[str]) -> str:
-    return "".join(
-        told for start, told in _ADVICE.items() if any(note.startswith(start) for note in notes)
-    )
+    kinds = {NoteKind.of(note) for note in notes}
+    return "".join(advice for kind, advice in _ADVICE.items() if kind in kinds)
 
 
 def _form_difficulty(

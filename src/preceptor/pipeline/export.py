@@ -208,13 +208,13 @@ class _Export:
         }
         if isinstance(opened.source, GeneratedSource):
             settings["teachers"] = opened.source.specs()
-        told = opened.told
+        warnings = opened.warnings
         if ranking is not None:
             settings |= ranking.settings
             data = self.study.data
             settings["responses"] = [Path(path).name for path in data.responses]
             settings["instructions"] = [Path(path).name for path in data.instructions]
-            told = ranking.warnings
+            warnings = ranking.warnings
         return Card(
             title=f"Responses for {student.name}" if student else "Responses",
             how_chosen=how,
@@ -222,7 +222,7 @@ class _Export:
             teachers=_uses(opened, self.study, picked),
             settings=settings,
             metrics=_known(ranking.to_records()) if ranking else [],
-            warnings=told,
+            warnings=[warning.text for warning in warnings],
         )
 
 

@@ -34,8 +34,10 @@ from preceptor.pipeline.sources import (
     questions_of,
     write_responses,
 )
+from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array, InlineScorer, Scorer
 from preceptor.store.store import Store
+from preceptor.types import NoteKind
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ _MANY_CUT = 0.1
 class Opened:
     """The data of a study, read once for one source of rewards: what is compared, what was skipped.
 
-    `reward` is None where there is none; `told` are sentences that belong under the ranking.
+    `reward` is None where there is none; `warnings` belong under the ranking.
     """
 
     source: Source
@@ -56,7 +58,7 @@ class Opened:
     reward_name: str
     skipped: Mapping[str, int]
     problems: Sequence[Problem]
-    told: Sequence[str] = ()
+    warnings: Sequence[Warning] = ()
 
 
 def source_of(study: Study, runtime: Runtime) -> ResponseSource | GeneratedSource:
@@ -189,22 +191,23 @@ class _Opening:
         table = gathered.table
         if isinstance(reward, ReferenceReward):
             table = table.with_references()
-        told = [*_never_answered(self.source), *_copies(table), *_cut_off(self.source, table)]
+        warnings = [*_never_answered(self.source), *_copies(table), *_cut_off(self.source, table)]
         for derived in self.study.best_of_n:
             try:
                 table = with_derived(table, derived, _Rewards(self, reward))
             except _Unpaid as unpaid:
-                told.append(
-                    f"'{derived.name}' will be chosen when {unpaid} more rewards are there."
-                )
+                said = f"'{derived.name}' will be chosen when {unpaid} more rewards are there."
+                warnings.append(Warning("not-chosen-yet", said))
                 continue
-            told += _inflated(derived, reward)
+            warnings += _inflated(derived, reward)
         choice = table.chosen(
             self.study.data.limit,
             seed=self.study.ranking.seed,
             min_coverage=self.study.ranking.min_coverage,
         )
-        return Opened(self.source, choice, reward, name, gathered.skipped, gathered.problems, told)
+        return Opened(
+            self.source, choice, reward, name, gathered.skipped, gathered.problems, warnings
+        )
 
     @cached_property
     def plainly(self) -> Gathered:
@@ -218,8 +221,8 @@ class _Opening:
         try:
             return gather(self.source, scorer, asked=asked)
         except DataError as error:
-            if told := _never_answered(self.source):
-                raise DataError(f"{error} {' '.join(told)}") from error
+            if warnings := _never_answered(self.source):
+                raise DataError(f"{error} {' '.join(map(str, warnings))}") from error
             raise
 
 
@@ -297,39 +300,41 @@ def recorded(runtime: Runtime) -> dict[str, object]:
     return found
 
 
-def _never_answered(source: Source) -> list[str]:
-    """Return a sentence for each teacher and kind of refusal, with one example."""
+def _never_answered(source: Source) -> list[Warning]:
+    """Return a warning for each teacher and kind of refusal, with one example."""
     jobs: Sequence[GenerationJob] = source.jobs if isinstance(source, GeneratedSource) else ()
-    told = []
+    warnings = []
     for job in jobs:
-        kinds: dict[str, list[tuple[str, int]]] = {}
+        kinds: dict[NoteKind, list[tuple[str, int]]] = {}
         for note, count in job.notes().items():
-            kinds.setdefault(note.partition(":")[0], []).append((note, count))
+            kinds.setdefault(NoteKind.of(note), []).append((note, count))
         for notes in kinds.values():
             total = sum(count for _, count in notes)
             such = ", such as" if len(notes) > 1 else ""
-            told.append(
-                f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
-            )
-    return told
+            said = f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
+            warnings.append(Warning("no-response", said))
+    return warnings
 
 
-def _cut_off(source: Source, table: ResponseTable) -> list[str]:
-    """Return a sentence for each asked teacher of which `max_tokens` cut off many responses."""
+def _cut_off(source: Source, table: ResponseTable) -> list[Warning]:
+    """Return a warning for each asked teacher of which `max_tokens` cut off many responses."""
     jobs: Sequence[GenerationJob] = source.jobs if isinstance(source, GeneratedSource) else ()
     rows = np.bincount(table.teacher, minlength=len(table.teachers))
     all_of = dict(zip(table.teachers, rows.tolist(), strict=True))
     return [
-        f"{table.cut[job.name]:,} of {all_of[job.name]:,} responses of '{job.name}' were cut "
-        f"off at {job.backend.teacher.max_tokens:,} tokens (max_tokens)."
+        Warning(
+            "cut-off",
+            f"{table.cut[job.name]:,} of {all_of[job.name]:,} responses of '{job.name}' were cut "
+            f"off at {job.backend.teacher.max_tokens:,} tokens (max_tokens).",
+        )
         for job in jobs
         if job.name in all_of and table.cut[job.name] > _MANY_CUT * all_of[job.name]
     ]
 
 
-def _copies(table: ResponseTable) -> list[str]:
-    """Return a sentence for each teacher whose samples are often all alike."""
-    told = []
+def _copies(table: ResponseTable) -> list[Warning]:
+    """Return a warning for each teacher whose samples are often all alike."""
+    warnings = []
     for place, teacher in enumerate(table.teachers):
         rows = np.flatnonzero(table.teacher == place)
         several = np.bincount(table.instruction[rows], minlength=len(table.instructions)) > 1
@@ -339,17 +344,23 @@ def _copies(table: ResponseTable) -> list[str]:
         distinct = np.bincount([i for i, _ in set(pairs)], minlength=len(several))
         alike = int((several & (distinct == 1)).sum())
         if alike > _MANY_COPIES * several.sum():
-            told.append(
-                f"All samples of '{teacher}' are the same text for {alike} of {int(several.sum())} "
-                "instructions: its temperature is low, or its endpoint ignores seeds."
+            warnings.append(
+                Warning(
+                    "copies",
+                    f"All samples of '{teacher}' are the same text for {alike} of {int(several.sum())} "
+                    "instructions: its temperature is low, or its endpoint ignores seeds.",
+                )
             )
-    return told
+    return warnings
 
 
-def _inflated(derived: BestOfN, reward: Reward | None) -> list[str]:
+def _inflated(derived: BestOfN, reward: Reward | None) -> list[Warning]:
     if derived.kind == "random" or derived.reward not in (None, reward):
         return []
     return [
-        f"'{derived.name}' was chosen by the reward that ranks it, which overstates how much it differs "
-        "from what it was chosen from: choose by another reward ([best_of_n.reward]), as the paper does."
+        Warning(
+            "chosen-by-own-reward",
+            f"'{derived.name}' was chosen by the reward that ranks it, which overstates how much it differs "
+            "from what it was chosen from: choose by another reward ([best_of_n.reward]), as the paper does.",
+        )
     ]

@@ -23,6 +23,7 @@ from preceptor.pipeline.sources import GeneratedSource
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.warnings import Warning
 
 logger = logging.getLogger(__name__)
 
@@ -133,14 +134,14 @@ def _ranking(
         settings=settings,
         options=study.ranking,
     )
-    told = (
+    warnings = (
         *ranking.warnings,
-        *opened.told,
-        *assembly.told(),
+        *opened.warnings,
+        *assembly.warnings(),
         *_not_drawn(opened, study),
         *_skipped(opened),
     )
-    return replace(ranking, warnings=told)
+    return replace(ranking, warnings=warnings)
 
 
 def _described(step: Step) -> dict[str, object]:
@@ -149,7 +150,7 @@ def _described(step: Step) -> dict[str, object]:
     return {"identity": identity.digest, "spec": identity.spec}
 
 
-def _not_drawn(opened: Opened, study: Study) -> list[str]:
+def _not_drawn(opened: Opened, study: Study) -> list[Warning]:
     """Return, where a limit drew instructions, which could not be drawn and why."""
     table = opened.choice.table
     reasons = [
@@ -160,16 +161,22 @@ def _not_drawn(opened: Opened, study: Study) -> list[str]:
     if study.data.limit is None or not reasons:
         return []
     return [
-        f"The {len(opened.choice.taken)} instructions were drawn from those that every teacher answered, "
-        f"of {len(table.instructions)} in the data. Lacking: {'; '.join(reasons)}."
+        Warning(
+            "drawn-from-common",
+            f"The {len(opened.choice.taken)} instructions were drawn from those that every teacher answered, "
+            f"of {len(table.instructions)} in the data. Lacking: {'; '.join(reasons)}.",
+        )
     ]
 
 
-def _skipped(opened: Opened) -> list[str]:
+def _skipped(opened: Opened) -> list[Warning]:
     """Return a warning for each file that had rows that could not be read, with the first of them."""
     first = {problem.path: problem for problem in reversed(opened.problems)}
     return [
-        f"{count} rows of {path} could not be read and were skipped; the first: {first[path]}."
+        Warning(
+            "skipped-rows",
+            f"{count} rows of {path} could not be read and were skipped; the first: {first[path]}.",
+        )
         for path, count in opened.skipped.items()
         if count
     ]

@@ -35,7 +35,7 @@ from preceptor.ranking.metrics import (
     metrics_for,
 )
 from preceptor.ranking.result import OrderVariant, Ranking, Stability, TeacherResult
-from preceptor.ranking.warnings import cautions
+from preceptor.ranking.warnings import Warning, warnings_of
 from preceptor.types import Estimate
 
 __all__ = [
@@ -150,7 +150,7 @@ def rank(
     used = transformed(common, options.transform)
     measured = resampled(used, options)
     quantities = measured | {m.kind: formed(m, measured) for m in chosen}
-    told = cautions(used, chosen, teachers=measurements.teachers, by=ordering.kind)
+    found = warnings_of(used, chosen, teachers=measurements.teachers, by=ordering.kind)
     return Ranking(
         student=student,
         by=ordering.kind,
@@ -158,7 +158,7 @@ def rank(
         instructions=measurements.instructions,
         teachers=_results(measurements, common, quantities, ordering=ordering),
         settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
-        warnings=(*told, *common.notes),
+        warnings=(*found, *(Warning("left-out", note) for note in common.notes)),
         stability=_stability(common, chosen, options, teachers=measurements.teachers),
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from preceptor.errors import MissingPackage
+from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Ranking:
     instructions: int
     teachers: tuple[TeacherResult, ...]
     settings: Mapping[str, object]
-    warnings: tuple[str, ...]
+    warnings: tuple[Warning, ...]
     stability: Stability | None
 
     @property
@@ -188,7 +189,7 @@ class Ranking:
             "teachers": teachers,
             "settings": self.settings,
             "verdict": self.verdict(),
-            "warnings": self.warnings,
+            "warnings": [asdict(warning) for warning in self.warnings],
             "stability": self.stability and asdict(self.stability),
         }
         return {name: _plain(value) for name, value in whole.items()}
@@ -225,7 +226,7 @@ class Ranking:
             f"{html.escape(title)}</th>"
             for title in titles
         )
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
+        notes = "".join(f"<li>{html.escape(warning.text)}</li>" for warning in self.warnings)
         source = f"<p>Rewards: {html.escape(self.reward_source)}.</p>" if self.reward_source else ""
         return (
             f'<div style="font-family:system-ui,sans-serif;overflow-x:auto">'

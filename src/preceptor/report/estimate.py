@@ -54,8 +54,8 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         f"(about {step.missing.characters / _CHARACTERS_PER_TOKEN:,.0f} tokens) under {step.identity}"
         for step in estimate.steps
     ]
-    told = dict.fromkeys(sentence for opened in estimate.data for sentence in opened.told)
-    for line in [*lines, *told]:
+    warnings = dict.fromkeys(one.text for opened in estimate.data for one in opened.warnings)
+    for line in [*lines, *warnings]:
         console.print(printable(line), highlight=False, markup=False)
     if estimate.later:
         console.print(

@@ -64,7 +64,7 @@ def _fenced(text: str, language: str) -> str:
 
 def _ranking(evidence: Evidence) -> list[str]:
     ranking = evidence.ranking
-    warnings = [f"* {inline(warning)}" for warning in ranking.warnings]
+    warnings = [f"* {inline(warning.text)}" for warning in ranking.warnings]
     changes = [
         f"* {inline(change.condition)}: {inline(change.winner)} {change.does}"
         for change in evidence.changes

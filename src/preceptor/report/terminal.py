@@ -50,7 +50,9 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     for line in _footnotes(ranking):
         console.print(Padding(Text(printable(line), style="dim"), (0, 0, 0, 1)))
     for warning in ranking.warnings:
-        text = Text("Warning: ", style="yellow bold") + Text(printable(warning), style="yellow")
+        text = Text("Warning: ", style="yellow bold") + Text(
+            printable(warning.text), style="yellow"
+        )
         console.print(Padding(text, (0, 0, 0, 1)))
     console.print()
 

@@ -78,7 +78,9 @@ def _print_observed(
         table.add_row("", Text("nothing", "dim"), "baseline", "", "", *blank, *_answered(untuned))
     console.print(table)
     for warning in ranking.warnings:
-        text = Text("Warning: ", style="yellow bold") + Text(printable(warning), style="yellow")
+        text = Text("Warning: ", style="yellow bold") + Text(
+            printable(warning.text), style="yellow"
+        )
         console.print(Padding(text, (0, 0, 0, 1)))
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from preceptor.engines.base import Alternative, Completion, Position
+from preceptor.types import NoteKind
 
-NO_SCORE = "no score in the judge's answer"
+NO_SCORE = NoteKind.NO_SCORE.note("in the judge's answer")
 
 LEAST_MASS = 0.05
 """Where the answer holds no number, its first token must have been one with this probability at least."""

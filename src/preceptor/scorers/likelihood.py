@@ -26,7 +26,7 @@ from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choo
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity
-from preceptor.types import Response, Score
+from preceptor.types import NoteKind, Response, Score
 
 Conditioning = Literal["conditional", "unconditional"]
 
@@ -168,7 +168,11 @@ class LikelihoodScorer(Scorer):
         except ModelError as error:
             return str(error)
         if not pair.response:
-            return "no room for the response" if pair.truncated else "no response tokens"
+            return (
+                NoteKind.NO_ROOM.note("for the response")
+                if pair.truncated
+                else "no response tokens"
+            )
         return pair
 
     def _pair(self, encoded: EncodedPair) -> TokenizedPair:
@@ -227,7 +231,7 @@ def _score(key: bytes, measured: Measured, truncated: bool) -> Score:
         "truncated": float(truncated),
     }
     if not all(math.isfinite(v) for v in (statistics.nll, statistics.rank, statistics.entropy)):
-        return Score(key, {}, "non-finite likelihood")
+        return Score(key, {}, NoteKind.NON_FINITE.note("likelihood"))
     if statistics.token_nll:
         values["token_nll"] = statistics.token_nll
         values["token_rank"] = statistics.token_rank

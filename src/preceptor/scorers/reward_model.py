@@ -20,7 +20,7 @@ from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choo
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity, folder_digest
-from preceptor.types import Message, Response, Score
+from preceptor.types import Message, NoteKind, Response, Score
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,11 @@ class RewardModel(Scorer):
             )
         except ModelError as error:
             return str(error)
-        return encoded if encoded.response else "no room for the response in the reward model"
+        return (
+            encoded
+            if encoded.response
+            else NoteKind.NO_ROOM.note("for the response in the reward model")
+        )
 
     def release(self) -> None:
         """Free the model's memory; it is loaded again where it is needed again."""
@@ -146,7 +150,7 @@ class RewardModel(Scorer):
 
 def _score(key: bytes, encoded: EncodedPair, score: float) -> Score:
     if not math.isfinite(score):
-        return Score(key, {}, "non-finite reward")
+        return Score(key, {}, NoteKind.NON_FINITE.note("reward"))
     tokens = len(encoded.prompt) + len(encoded.response)
     values = {"score": score, "tokens": tokens, "truncated": encoded.truncated}
     return Score(key, {name: float(value) for name, value in values.items()})

@@ -16,6 +16,7 @@ from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array, beat_probabilities, rank_probabilities, ranks
 from preceptor.ranking.rank import RankingOptions
 from preceptor.ranking.result import Ranking, TeacherResult
+from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 
 YARDSTICKS = ("AP", "LC", "AH", "WR")
@@ -122,7 +123,9 @@ def ranking_of_results(
         )
         for at in order
     )
-    told = dict.fromkeys(caution for result in results for caution in result.cautions)
+    told = dict.fromkeys(
+        Warning("benchmark", caution) for result in results for caution in result.cautions
+    )
     asked = max(result.n for result in teachers)
     return Ranking(student, by, tuple(known), asked, teachers, dict(settings), tuple(told), None)
 

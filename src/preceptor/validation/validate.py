@@ -25,6 +25,7 @@ from preceptor.pipeline.load import Opened, open_data, recorded
 from preceptor.pipeline.rank import rank_opened
 from preceptor.pipeline.score import Amount, Progress, Silent
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.warnings import Warning
 from preceptor.store.store import Store
 from preceptor.teachers.local import LocalTeacher
 from preceptor.validation.finetune_job import (
@@ -242,18 +243,20 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _cautions(
     judged: Sequence[Judged], figures: Sequence[FinetunedFigures], evaluate: Evaluate
-) -> Iterator[str]:
+) -> Iterator[Warning]:
     """Yield what must be known of the judge and of the answers."""
     for task in judged:
-        said = task.cautions()
         # Questions of one's own have no published rates to compare with.
-        yield from said[1:] if evaluate.questions else said
+        for warning in task.cautions():
+            if warning.code != "another-judge" or not evaluate.questions:
+                yield warning
     for one in figures:
         ended = one.answered.ended
         if ended is not None and ended < _FEW_ENDED:
-            yield (
+            yield Warning(
+                "cut-off",
                 f"Fine-tuned on '{one.teacher}', {one.student} ended {ended:.0%} of its answers itself; "
-                f"the rest were cut off at {evaluate.max_tokens:,} tokens (max_tokens)."
+                f"the rest were cut off at {evaluate.max_tokens:,} tokens (max_tokens).",
             )
 
 
