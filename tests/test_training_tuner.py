@@ -130,7 +130,7 @@ def test_adapters_are_merged_into_the_weights_and_kept_beside_them(
     assert (after - before).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("chat_template", ["chatml", "gemma", "plain"])
+@pytest.mark.parametrize("template", ["chatml", "gemma", "plain"])
 def test_a_written_template_gives_the_tokens_that_were_trained(
     template: str, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
 ):
