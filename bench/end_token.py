@@ -17,9 +17,10 @@ from preceptor.config.recipe import Lora, Recipe
 from preceptor.config.runtime import Runtime
 from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import ChatRequest, Completion
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
-from preceptor.engines.templates import Encoder, choose_template
+from preceptor.engines.templates import choose_template
 from preceptor.finetuning.dataset import conversations_of
 from preceptor.finetuning.finetune import tune
 from preceptor.types import Message

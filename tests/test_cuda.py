@@ -11,7 +11,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.attention import PackContext, PromptMemory, packed_attention, running
 from preceptor.engines.packed.cuda.varlen import usable
-from preceptor.engines.packed.head import Head, _CompiledFold, _device_fold, _Fold, _sums_in_full
+from preceptor.engines.packed.head import Head, _device_fold, _Fold, _sums_in_full
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.packed.packing import Pack, plan
 from preceptor.engines.packed.reward import TransformersReward
@@ -217,7 +217,7 @@ def test_the_fold_of_the_device_is_that_of_pytorch(columns: int, size: float) ->
         pytest.skip("this PyTorch has no Triton that can be used")
     thresholds = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
     folds = [
-        _CompiledFold(fold, targets, thresholds),
+        _FoldOnDevice(fold, targets, thresholds),
         _Fold(targets, thresholds, columns=columns),
     ]
     for first in range(0, 5003, columns):

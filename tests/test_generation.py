@@ -17,9 +17,10 @@ from transformers import GenerationConfig
 
 from preceptor import demo
 from preceptor.engines.base import ChatRequest, Completion, Failure
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat, draw
 from preceptor.engines.models import load_model, load_tokenizer, locate
-from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder, choose_template
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, choose_template
 from preceptor.errors import MissingPackage, StudyError
 from preceptor.types import Message
 

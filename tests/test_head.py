@@ -4,6 +4,7 @@ The reference is computed here in float64 from full logits, straight from the de
 the target, one plus the number of strictly likelier tokens clipped at 100, and -sum p log p.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -12,8 +13,15 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from preceptor.engines.packed.cpu.kernels import kernels
-from preceptor.engines.packed.head import Head, TokenTensors, _device_fold, fold_logits
+from preceptor.engines.packed.head import (
+    DeviceFold,
+    Head,
+    TokenTensors,
+    _device_fold,
+    _Fold,
+    _FoldOnDevice,
+    fold_logits,
+)
 
 VOCABULARY, WIDTH, TOKENS = 317, 16, 45
 TILES = [(1, 1), (7, 10), (16, 100), (64, 317), (1024, 1024)]
@@ -137,6 +145,94 @@ def test_ready_logits_fold_to_the_same_statistics(size: float) -> None:
     assert_equal(fold_logits(logits.clone(), targets), expected, tolerance=1e-6 * size)
 
 
+@pytest.mark.parametrize("columns", [1, 15, 16, 100, 1024])
+@pytest.mark.parametrize("size", [0.1, 4.0, 30.0])
+def test_the_fold_of_a_device_keeps_the_statistics_by_its_contract(
+    columns: int, size: float
+) -> None:
+    source = torch.Generator().manual_seed(3)
+    logits = torch.randn(40, 515, generator=source) * size - 100 * (size > 20)
+    targets = torch.randint(515, (40,), generator=source)
+    assert_equal(folded(right, logits, targets, columns), folded(None, logits, targets, columns))
+
+
+@pytest.mark.parametrize("by_device", [False, True])
+def test_a_rising_maximum_does_not_spoil_what_was_folded_before(by_device: bool) -> None:
+    logits = torch.linspace(-300, 300, 96).repeat(3, 1)
+    targets = torch.tensor([0, 50, 95])
+    found = folded(right if by_device else None, logits, targets, 16)
+    assert_equal(found, reference(logits, targets))
+    assert found.rank.tolist() == [96.0, 46.0, 1.0]
+
+
+@pytest.mark.parametrize("by_device", [False, True])
+@pytest.mark.parametrize("size", [1.0, 150.0])
+@pytest.mark.parametrize("impossible", [slice(7, 8), slice(16, 33)])
+def test_an_entry_that_cannot_be_taken_weighs_nothing(
+    impossible: slice, size: float, by_device: bool
+) -> None:
+    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(1)) * size
+    logits[:, impossible] = -torch.inf
+    targets = torch.tensor([1, 2, 3, 39])
+    found = folded(right if by_device else None, logits, targets, 16)
+    assert_equal(found, reference(logits, targets), tolerance=1e-5 * size)
+
+
+@pytest.mark.parametrize("special", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [3, 39])
+def test_a_logit_that_is_no_number_spoils_its_own_row_alone(special: float, place: int) -> None:
+    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(1))
+    logits[2, place] = special
+    found = folded(None, logits, torch.tensor([1, 2, 5, 38]), 16)
+    assert torch.isfinite(found.nll).tolist() == [True, True, False, True]
+    assert torch.isfinite(found.entropy).tolist() == [True, True, False, True]
+
+
+def folded(
+    fold: DeviceFold | None, logits: torch.Tensor, targets: torch.Tensor, columns: int
+) -> TokenTensors:
+    """Return the statistics by a device's fold, or by PyTorch's operations, from tiles of this width."""
+    thresholds = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    running = (
+        _Fold(targets, thresholds, columns=columns)
+        if fold is None
+        else _FoldOnDevice(fold, targets, thresholds)
+    )
+    for first in range(0, logits.shape[1], columns):
+        running.add(logits[:, first : first + columns].clone(), first)
+    return running.result()
+
+
+def right(
+    logits: torch.Tensor,
+    first: int,
+    targets: torch.Tensor,
+    thresholds: torch.Tensor,
+    found: torch.Tensor,
+    top: torch.Tensor,
+    total: torch.Tensor,
+    weighted: torch.Tensor,
+    above: torch.Tensor,
+) -> None:
+    """What a device's fold must do (see `triton_fold.fold`), in float64 and in PyTorch's operations."""
+    powers = logits.double() / math.log(2)
+    risen = torch.maximum(top.double(), powers.amax(-1))
+    lift = top - risen
+    gaps = powers - risen.unsqueeze(-1)
+    weights = gaps.exp2()
+    weighted.copy_(
+        torch.where(total == 0, 0.0, lift.exp2() * (weighted + total * lift))
+        + torch.where(weights == 0, 0.0, weights * gaps).sum(-1)
+    )
+    total.copy_(total * lift.exp2() + weights.sum(-1))
+    top.copy_(risen)
+    here = targets.unsqueeze(1) == torch.arange(first, first + logits.shape[1])
+    likelier = logits > thresholds.unsqueeze(1)
+    above += (likelier & ~here).sum(-1)
+    inside = here.any(-1)
+    found[inside] = logits[here]
+
+
 def wrong(logits: torch.Tensor, first: int, *state: torch.Tensor) -> None:
     """Leave the statistics as they are."""
 
@@ -160,10 +256,7 @@ def triton_fold(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def test_a_fold_of_the_device_is_used_only_where_it_is_right(triton_fold: ModuleType) -> None:
-    compiled = kernels()
-    if compiled is None:
-        pytest.skip("no C compiler is here")
-    for fold, used in ((compiled.fold, True), (wrong, False), (broken, False)):
+    for fold, used in ((right, True), (wrong, False), (broken, False)):
         triton_fold.fold = fold  # type: ignore[attr-defined]
         _device_fold.cache_clear()
         assert _device_fold(torch.device("cpu")) == (fold if used else None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from preceptor.engines.packed.cpu.memory import gate_in_place, keep_freed_memory
+from preceptor.engines.packed.memory import gate_in_place, keep_freed_memory
 
 MakeModel = Callable[[str], Any]
 

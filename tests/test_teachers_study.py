@@ -10,9 +10,10 @@ import pytest
 import chat_server as chat
 from chat_server import answer, refuse, serving
 from preceptor.engines.base import ChatRequest, Completion
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import load_model, load_tokenizer, locate
-from preceptor.engines.templates import Encoder, choose_template
+from preceptor.engines.templates import choose_template
 from preceptor.pipeline.rank import run
 from preceptor.types import Message
 from small_study import by_teacher, preceptor, shards, start

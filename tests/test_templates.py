@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder, choose_template
+from preceptor.engines.encoder import Encoder
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, choose_template
 from preceptor.errors import ModelError, StudyError
 from preceptor.types import Message
 

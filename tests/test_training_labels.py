@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder
+from preceptor.engines.encoder import Encoder
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate
 from preceptor.errors import DataError, ModelError
 from preceptor.finetuning.labels import (
     CUT,

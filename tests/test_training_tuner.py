@@ -11,7 +11,7 @@ import pytest
 from preceptor.config.recipe import Lora
 from preceptor.config.runtime import Runtime
 from preceptor.engines.models import load_model, load_tokenizer, locate
-from preceptor.engines.templates import Encoder, choose_template
+from preceptor.engines.templates import choose_template
 from preceptor.errors import ModelError, StudyError
 from preceptor.finetuning.dataset import conversations_of
 from preceptor.finetuning.finetune import tune

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from preceptor.engines.base import ChatRequest, Completion, Failure
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
-from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, Encoder
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate
 from preceptor.engines.vllm import VllmChat, VllmOptions, sampling_settings
 from preceptor.errors import MissingPackage
 from preceptor.types import Message

@@ -17,7 +17,7 @@ from preceptor.engines.base import (
     Finished,
     Position,
 )
-from preceptor.engines.templates import Encoder
+from preceptor.engines.encoder import Encoder
 from preceptor.errors import ModelError
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.packed.attention import plain_attention
-from preceptor.engines.packed.cpu.memory import is_out_of_memory, release_memory
-from preceptor.engines.templates import Encoder
+from preceptor.engines.packed.memory import is_out_of_memory, release_memory
 from preceptor.errors import ModelError, StudyError
 from preceptor.types import Instruction
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import ending_tokens, first_stop, stream_seed
 from preceptor.engines.models import LocatedModel
-from preceptor.engines.templates import Encoder
 from preceptor.errors import MissingPackage, ModelError
 
 logger = logging.getLogger(__name__)

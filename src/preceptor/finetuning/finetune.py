@@ -16,7 +16,7 @@ from typing import Any
 from preceptor.config.recipe import Recipe, warmup_caution
 from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel, require_device
-from preceptor.engines.packed.cpu.memory import is_out_of_memory
+from preceptor.engines.packed.memory import is_out_of_memory
 from preceptor.errors import MissingPackage, ModelError, StudyError
 from preceptor.finetuning.checkpoint import TrainingFolder, disk_error, step_of
 from preceptor.finetuning.dataset import Conversations

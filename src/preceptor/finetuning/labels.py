@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.engines.templates import ChatTemplate, Encoder
+from preceptor.engines.encoder import Encoder
+from preceptor.engines.templates import ChatTemplate
 from preceptor.errors import DataError, ModelError
 from preceptor.finetuning.dataset import Conversation
 

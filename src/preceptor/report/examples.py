@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.data.table import Choice
-from preceptor.engines.templates import Encoder
+from preceptor.engines.encoder import Encoder
 from preceptor.pipeline.columns import Assembly
 from preceptor.pipeline.rank import Outcome
 from preceptor.ranking.bootstrap import Array

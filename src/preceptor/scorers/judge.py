@@ -19,6 +19,7 @@ from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.watch import Watch
 from preceptor.engines.choices import TransformersChoices
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.models import (
     LocatedModel,
     context_length,
@@ -26,7 +27,7 @@ from preceptor.engines.models import (
     load_tokenizer,
     locate,
 )
-from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
+from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import PROMPT_VERSION, judge_prompt

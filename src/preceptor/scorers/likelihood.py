@@ -15,6 +15,7 @@ import numpy as np
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
+from preceptor.engines.encoder import EncodedPair, Encoder
 from preceptor.engines.models import (
     LocatedModel,
     context_length,
@@ -22,7 +23,7 @@ from preceptor.engines.models import (
     load_tokenizer,
     locate,
 )
-from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choose_template
+from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity

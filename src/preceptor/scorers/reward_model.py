@@ -14,9 +14,10 @@ from preceptor.config.reward_models import repository_of
 from preceptor.config.rewards import RewardModelTable
 from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
+from preceptor.engines.encoder import EncodedPair, Encoder
 from preceptor.engines.models import LocatedModel, context_length, load_tokenizer, locate
 from preceptor.engines.packed.reward import TransformersReward, load_reward_model
-from preceptor.engines.templates import ChatTemplate, EncodedPair, Encoder, choose_template
+from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity, folder_digest

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from preceptor.config.runtime import Runtime
 from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
+from preceptor.engines.encoder import Encoder
 from preceptor.engines.models import (
     LocatedModel,
     context_length,
@@ -15,7 +16,7 @@ from preceptor.engines.models import (
 )
 from preceptor.engines.pace import fastest_pace, parameters_of
 from preceptor.engines.reasoning import begins_reasoning
-from preceptor.engines.templates import ChatTemplate, Encoder, choose_template
+from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.store.identity import Identity
 from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Message

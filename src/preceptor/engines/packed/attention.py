@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from preceptor.engines.packed.cpu.kernels import attends, kernels
 from preceptor.engines.packed.cuda.varlen import Sequences, attend_at_once, fits, sequences
 from preceptor.engines.packed.packing import Group, Pack
 
@@ -84,11 +83,6 @@ def running(context: PackContext) -> Iterator[None]:
         _current.reset(token)
 
 
-def is_running() -> bool:
-    """Whether a pack is being run here and now."""
-    return _current.get(None) is not None
-
-
 def register() -> None:
     """Make `NAME` known to transformers as an attention implementation that needs no mask."""
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -150,15 +144,14 @@ def _one_by_one(
     for group in context.pack.groups:
         prompt = _prompt_states(context, group, layer, states)
         if not group.resumed:
-            nothing = (prompt[0][:, :, :0], prompt[1][:, :, :0])
             span = slice(group.start, group.stop)
-            _attend_after(nothing, query[:, :, span], prompt, scoring, output[:, span])
+            output[:, span] = _attend(query[:, :, span], *prompt, scoring)
         for branch in group.branches:
             if branch.start == branch.stop:
                 continue
             span = slice(branch.start, branch.stop)
-            own = (key[:, :, span], value[:, :, span])
-            _attend_after(prompt, query[:, :, span], own, scoring, output[:, span])
+            seen = _joined(prompt, (key[:, :, span], value[:, :, span]))
+            output[:, span] = _attend(query[:, :, span], *seen, scoring)
     return output
 
 
@@ -182,23 +175,6 @@ def _joined(
     if not prompt[0].shape[2]:
         return own
     return torch.cat((prompt[0], own[0]), dim=2), torch.cat((prompt[1], own[1]), dim=2)
-
-
-def _attend_after(
-    prompt: "tuple[torch.Tensor, torch.Tensor]",
-    query: "torch.Tensor",
-    own: "tuple[torch.Tensor, torch.Tensor]",
-    scoring: _Scoring,
-    out: "torch.Tensor",
-) -> None:
-    """Attend causally to keys and values of the prompt and to one's own; `out` (1, tokens, heads, width)."""
-    compiled = kernels()
-    if compiled is not None and scoring.plain and attends(query, *prompt, *own):
-        scale = scoring.scale if scoring.scale is not None else query.shape[-1] ** -0.5
-        shared, latter = (prompt[0][0], prompt[1][0]), (own[0][0], own[1][0])
-        compiled.attend(query[0], shared, latter, out[0], scale=scale, window=scoring.window)
-        return
-    out.copy_(_attend(query, *_joined(prompt, own), scoring))
 
 
 def _attend(

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed import attention
-from preceptor.engines.packed.cpu.memory import (
+from preceptor.engines.packed.cuda import varlen
+from preceptor.engines.packed.memory import (
     gate_in_place,
     is_out_of_memory,
     keep_freed_memory,
-    normalise_at_once,
     release_memory,
-    rotate_in_place,
 )
-from preceptor.engines.packed.cuda import varlen
 from preceptor.engines.packed.packing import Group, Pack, Plan, plan
 from preceptor.engines.packed.workers import side_by_side
 
@@ -81,8 +79,6 @@ class PackedEngine(Generic[Found]):
         if self.device.type == "cpu":
             keep_freed_memory()
             gate_in_place(model)
-            normalise_at_once(model)
-            rotate_in_place(model)
         attention.register()
         self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
         self.packed = packed and self._reproduces_itself()

@@ -14,8 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from preceptor.engines.base import RANK_LIMIT
-from preceptor.engines.packed.cpu.kernels import fits, kernels, switched_off
-from preceptor.engines.packed.cpu.memory import is_out_of_memory
+from preceptor.engines.packed.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -130,28 +129,21 @@ def _sums_in_full(device: "torch.device", dtype: "torch.dtype") -> bool:
     return True
 
 
-CompiledFold = Callable[..., None]
-"""Folds a tile into statistics; see `Kernels.fold`."""
+DeviceFold = Callable[..., None]
+"""Folds a tile of logits into the state of a `_FoldOnDevice`; see `triton_fold.fold`."""
 
 
 def _fold_for(
     targets: "torch.Tensor", target_logits: "torch.Tensor", *, columns: int
-) -> "_CompiledFold | _Fold":
-    compiled = _compiled_fold(target_logits)
-    if compiled is None:
+) -> "_FoldOnDevice | _Fold":
+    fold = _device_fold(target_logits.device) if target_logits.is_cuda else None
+    if fold is None:
         return _Fold(targets, target_logits, columns=columns)
-    return _CompiledFold(compiled, targets, target_logits)
-
-
-def _compiled_fold(like: "torch.Tensor") -> CompiledFold | None:
-    found = kernels()
-    if found is not None and fits(like):
-        return found.fold
-    return _device_fold(like.device) if like.is_cuda and not switched_off() else None
+    return _FoldOnDevice(fold, targets, target_logits)
 
 
 @cache
-def _device_fold(device: "torch.device") -> CompiledFold | None:
+def _device_fold(device: "torch.device") -> DeviceFold | None:
     """Return the fold of a CUDA device; None where Triton is not there or its results are not right."""
     import torch
 
@@ -161,7 +153,7 @@ def _device_fold(device: "torch.device") -> CompiledFold | None:
     try:
         from preceptor.engines.packed.cuda.triton_fold import fold
 
-        compiled = _CompiledFold(fold, targets, thresholds)
+        compiled = _FoldOnDevice(fold, targets, thresholds)
         for first, last in ((0, 5_000), (5_000, 12_000)):
             compiled.add(logits[:, first:last].contiguous(), first)
         plain = _Fold(targets, thresholds, columns=12_000)
@@ -178,11 +170,11 @@ def _device_fold(device: "torch.device") -> CompiledFold | None:
     return fold
 
 
-class _CompiledFold:
+class _FoldOnDevice:
     """What `_Fold` does, in one walk over each tile."""
 
     def __init__(
-        self, fold: CompiledFold, targets: "torch.Tensor", target_logits: "torch.Tensor"
+        self, fold: DeviceFold, targets: "torch.Tensor", target_logits: "torch.Tensor"
     ) -> None:
         import torch
 
@@ -190,7 +182,8 @@ class _CompiledFold:
         self.targets = targets.contiguous()
         self.threshold = target_logits
         self.target = target_logits.clone()
-        # In units of ln 2, as the compiled steps count; the target's logit is seldom far from the largest.
+        # In units of ln 2, because a device raises 2 to a power faster than e. The target's logit is a first
+        # guess of the largest one: seldom far from it, and finite.
         self.top = target_logits / math.log(2)
         self.total = torch.zeros_like(target_logits, dtype=torch.float64)
         self.weighted = torch.zeros_like(self.total)
@@ -234,15 +227,19 @@ class _Fold:
         import torch
 
         scratch = self.scratch[: logits.numel()].view_as(logits)
-        top = logits.amax(-1)
+        # A row whose entries are all -inf has no largest; a finite number in its place keeps it free of NaN.
+        top = logits.amax(-1).clamp_(min=torch.finfo(logits.dtype).min)
         shifted = not float(torch.linalg.vector_norm(top, torch.inf)) < _EXPONENT_LIMIT
         # NaN counts as shifted and stays NaN: the caller turns it into a note.
         source = torch.sub(logits, top.unsqueeze(-1), out=scratch) if shifted else logits
         weights = torch.exp(source, out=scratch)
         total = weights.sum(-1)
         normaliser = total.log() + top if shifted else total.log()
+        expected = weights.mul_(logits).sum(-1).div_(total)
+        if bool(expected.isnan().any()):
+            expected = _expected_logit(logits, top)
         self.normalisers.append(normaliser)
-        self.entropies.append(normaliser - weights.mul_(logits).sum(-1).div_(total))
+        self.entropies.append(normaliser - expected)
         self._rank(logits, first, top)
 
     def _rank(self, logits: "torch.Tensor", first: int, top: "torch.Tensor") -> None:
@@ -265,9 +262,23 @@ class _Fold:
         normaliser = normalisers.logsumexp(dim=1)
         shares = normalisers - normaliser.unsqueeze(1)
         # Not normaliser minus expected logit: far from zero (GPT-2's lie near -100) the two cancel.
-        entropy = (shares.exp() * (torch.stack(self.entropies, dim=1) - shares)).sum(dim=1)
+        parts = shares.exp() * (torch.stack(self.entropies, dim=1) - shares)
+        # A tile of impossible entries has the share 0 and no entropy of its own.
+        entropy = parts.masked_fill_(shares == -torch.inf, 0.0).sum(dim=1)
         rank = (self.above + 1).clamp(max=RANK_LIMIT)
         return TokenTensors(normaliser - self.target, rank, entropy)
+
+
+def _expected_logit(logits: "torch.Tensor", top: "torch.Tensor") -> "torch.Tensor":
+    """Return the mean logit of each row under its softmax, (tokens,), where -inf weighs nothing.
+
+    Slower than a plain product, in which 0 times -inf is NaN; NaN and +inf in a row still make it NaN.
+    """
+    import torch
+
+    weights = (logits - top.unsqueeze(-1)).exp()
+    parts = torch.where(weights == 0, 0.0, weights * logits)
+    return parts.sum(-1) / weights.sum(-1)
 
 
 def fold_logits(logits: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:

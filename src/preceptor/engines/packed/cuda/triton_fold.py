@@ -1,4 +1,4 @@
-"""The fold of `kernels.c` for a CUDA device: one walk over each tile of logits, in Triton.
+"""Fold a tile of logits into token statistics on a CUDA device: one walk over it, in Triton.
 
 PyTorch's own operations walk over a tile six times, which takes five times as long as the multiplication
 that made it. Triton comes with PyTorch's builds for CUDA on Linux: import this module only where it is.
@@ -22,7 +22,10 @@ def fold(logits: "torch.Tensor", first: int, *state: "torch.Tensor") -> None:
     """Fold a tile (rows, columns) of logits, from vocabulary entry `first` on, into `state`.
 
     Everything is contiguous and on one CUDA device. `state` is, each of shape (rows,): targets (int64),
-    thresholds, found, top (float32), total, weighted (float64), above (float32), as in `kernels.c`.
+    thresholds, found, top (float32), total, weighted (float64), above (float32). `top` is the largest logit
+    so far, in units of ln 2; `total` is the sum of 2 ** (logit - top), `weighted` of that times
+    (logit - top); `above` counts the logits over the threshold, which is the target's own logit; `found`
+    gets the target's logit once its tile comes.
     """
     import torch
 

@@ -1,1 +1,0 @@
-"""What the packed engine does differently on a CPU."""
