@@ -11,7 +11,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.attention import PackContext, PromptMemory, packed_attention, running
 from preceptor.engines.packed.cuda.varlen import usable
-from preceptor.engines.packed.head import Head, _device_fold, _Fold, _sums_in_full
+from preceptor.engines.packed.head import Head, _device_fold, _Fold, _FoldOnDevice, _sums_in_full
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.packed.packing import Pack, plan
 from preceptor.engines.packed.reward import TransformersReward
