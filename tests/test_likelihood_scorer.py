@@ -231,7 +231,7 @@ def test_a_response_that_does_not_fit_in_memory_is_left_for_another_run(model_fo
         if options["input_ids"].shape[1] > 100:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    engine: Any = student.engine
+    engine: Any = student.likelihood
     engine.model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
     found = [s for batch in LikelihoodScorer(student).score([*RESPONSES, long]) for s in batch]
     assert {one.key for one in found} == {response.key for response in RESPONSES}

@@ -4,20 +4,26 @@ The tests marked by `needs_vllm` run a real vLLM over a tiny model, the others o
 """
 
 import shutil
+import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from preceptor.config.runtime import Runtime
+from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
 from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate
-from preceptor.engines.vllm import VllmChat, VllmOptions, sampling_settings
+from preceptor.engines.vllm import VllmChat, sampling_settings
 from preceptor.errors import MissingPackage
+from preceptor.teachers.local import LocalTeacher
 from preceptor.types import Message
 
 SPECIAL = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": ""}
@@ -91,13 +97,30 @@ def test_without_vllm_the_error_says_what_to_install(located: LocatedModel) -> N
         VllmChat(located, encoder=encoder_for(located), dtype="float32")
 
 
+@pytest.mark.parametrize(("gpus", "size"), [(None, 1), (1, 1), (4, 4)])
+def test_a_teacher_is_spread_over_the_gpus_of_the_runtime(
+    located: LocatedModel, monkeypatch: pytest.MonkeyPatch, gpus: int | None, size: int
+) -> None:
+    loaded: list[dict[str, Any]] = []
+    vllm = ModuleType("vllm")
+    vllm.__spec__ = ModuleSpec("vllm", None)
+    vllm.LLM = lambda **settings: loaded.append(settings) or SimpleNamespace(llm_engine=None)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    point = TeacherPoint(label="x", model=str(located.folder), engine="vllm", template="chatml")
+    chat = LocalTeacher(point, Runtime(gpus=gpus, device="cpu")).chat
+    assert isinstance(chat, VllmChat)
+    assert not loaded
+    assert chat._engine is None
+    assert [one["tensor_parallel_size"] for one in loaded] == [size]
+
+
 @pytest.fixture
 def chat(located: LocatedModel) -> Iterator[VllmChat]:
     made = VllmChat(
         located,
         encoder=encoder_for(located),
         dtype="float32",
-        options=VllmOptions(memory_share=0.3),
+        memory_share=0.3,
     )
     yield made
     made.release()

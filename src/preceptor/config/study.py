@@ -26,6 +26,11 @@ from preceptor.ranking.rank import RankingOptions
 class Student(ModelTable):
     """A base model, and how it reads a response."""
 
+    engine: str = Field(
+        "transformers",
+        description="What measures likelihoods: transformers, or an engine that another package adds.",
+    )
+
 
 class Reading(Table):
     """How the paper's L (eq. 3) is read; see docs/metrics.md."""

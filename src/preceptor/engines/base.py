@@ -8,9 +8,14 @@ and what goes wrong with one of them is data (`Failure`), never an exception.
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
 from preceptor.types import Message
+
+if TYPE_CHECKING:
+    from preceptor.config.runtime import Runtime
+    from preceptor.config.study import Student
+    from preceptor.engines.models import LocatedModel
 
 RANK_LIMIT = 100
 """Token ranks are clipped here, as in the rank-surprisal ratio (arXiv 2601.14249)."""
@@ -28,7 +33,8 @@ class TokenStatistics(NamedTuple):
     """Per-token statistics of one response, reduced to sums over its T tokens.
 
     `nll` and `entropy` are in nats, `rank` counts from 1 and is clipped at `RANK_LIMIT` per token.
-    `token_nll` and `token_rank` hold the T single values where they were asked for, else they are empty.
+    A sum that the engine does not give is NaN (`Likelihood.measures`). `token_nll` and `token_rank` hold the T
+    single values where they were asked for, else they are empty.
     """
 
     tokens: int
@@ -47,11 +53,38 @@ class Measured:
     statistics: TokenStatistics
 
 
+LikelihoodMeasure = Literal["loss", "token_rank", "entropy"]
+LIKELIHOOD_MEASURES: tuple[LikelihoodMeasure, ...] = get_args(LikelihoodMeasure)
+"""What an engine may give: means over the tokens of a response of -log p, rank, and entropy."""
+
+
 class Likelihood(Protocol):
-    """An engine that can measure the likelihood of given responses."""
+    """An engine that can measure the likelihood of given responses; see `engines.likelihoods`.
+
+    `measures` is what it gives, `loss` always among them. It is read before anything is loaded: a metric that
+    needs what is not there is refused when the run is planned.
+    """
+
+    measures: ClassVar[tuple[LikelihoodMeasure, ...]]
+
+    @classmethod
+    def load(cls, located: "LocatedModel", student: "Student", runtime: "Runtime") -> Self:
+        """Return the engine with its model ready.
+
+        `located` is where the files of the student's model lie. `runtime` resolves what `auto` means, bounds
+        a batch (`max_batch_tokens`), says where models are served, and whether single tokens are kept.
+
+        Raises:
+            ModelError: the model cannot be loaded or reached.
+        """
+        ...
 
     def measure(self, pairs: Sequence[TokenizedPair]) -> Iterator[list[Measured]]:
         """Yield every pair's statistics exactly once, a finished batch at a time, in any order."""
+        ...
+
+    def release(self) -> None:
+        """Free what the model holds; nothing is measured after that."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Write answers with vLLM in this process: many at once, each handed over as it finishes.
 
-The one idea: vLLM gets token ids and every setting from us. Its own reading of chat templates and of the
+vLLM gets token ids and every setting from us. Its own reading of chat templates and of the
 model's generation config is left out, so that a teacher is asked here as it is anywhere else. Its sums
 depend on what shares a batch, so sampled answers are repeated in distribution and not letter by letter.
 """
@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,17 +25,11 @@ from preceptor.errors import MissingPackage, ModelError
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class VllmOptions:
-    """What of the machine vLLM may use: this many GPUs, and this share of each one's memory."""
-
-    gpus: int = 1
-    memory_share: float = 0.9
-
-
 class VllmChat:
     """The located model run by vLLM in `dtype`, answering in `encoder`'s template.
 
+    The weights are split over `gpus` devices (`tensor_parallel_size`), of each of which vLLM takes the share
+    `memory_share` of the memory.
     Prompt and answer together have at most the encoder's `max_length` tokens. Temperature 0 is greedy;
     above it vLLM's own streams are seeded by (seed, digest of the messages, number of the answer), and
     seed None is fresh each time. `alternatives` and `choices` of a request are not used. The model is
@@ -52,14 +45,16 @@ class VllmChat:
         *,
         encoder: Encoder,
         dtype: str,
-        options: VllmOptions | None = None,
+        gpus: int = 1,
+        memory_share: float = 0.9,
     ) -> None:
         if find_spec("vllm") is None:
             raise MissingPackage("vllm", purpose="Running a model with vLLM", extra="vllm")
         self.located = located
         self.encoder = encoder
         self.dtype = dtype
-        self.options = options or VllmOptions()
+        self.gpus = gpus
+        self.memory_share = memory_share
         self.ends = ending_tokens(_own_ends(located), encoder)
 
     @cached_property
@@ -74,8 +69,8 @@ class VllmChat:
                 dtype=self.dtype,
                 max_model_len=self.encoder.max_length,
                 generation_config="vllm",
-                tensor_parallel_size=self.options.gpus,
-                gpu_memory_utilization=self.options.memory_share,
+                tensor_parallel_size=self.gpus,
+                gpu_memory_utilization=self.memory_share,
             )
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise ModelError(f"vLLM cannot load '{self.located.name}': {error}") from error

@@ -17,6 +17,8 @@ from preceptor.config.rewards import (
 )
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
+from preceptor.engines.base import LIKELIHOOD_MEASURES
+from preceptor.errors import StudyError
 from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric
 from preceptor.scorers.base import InlineScorer, Scorer
@@ -92,16 +94,16 @@ def for_student(
     Raises:
         StudyError: a metric needs a measure that nothing gives.
     """
-    metrics = study.metrics or _default_metrics(study, student is not None, reward is not None)
+    model = _likelihood_model(student, study, runtime) if student is not None else None
+    metrics = study.metrics or _default_metrics(study, model, reward is not None)
     needed = {measure for metric in metrics for measure in metric.needs}
     available = {"length", "perplexity_gpt2", "ifd_gpt2"}
     available |= {"reward"} if reward is not None else set()
-    model = None
     scorers: list[Scorer] = [LengthScorer()]
     if needed & {"reward", "reward_share"}:
         scorers += reward_scorers(reward, runtime)
-    if student is not None:
-        model = _likelihood_model(student, study, runtime)
+    if model is not None:
+        _require_of_engine(metrics, model)
         available |= {*CONDITIONAL, "ifd", "likelihood_share"}
         available |= {"reward_share"} if reward is not None else set()
         scorers += _passes(model, needed, conditioning=study.reading.conditioning)
@@ -117,9 +119,29 @@ def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> Stude
     return StudentModel(student, runtime, include_end_of_turn=study.reading.include_end_of_turn)
 
 
-def _default_metrics(study: Study, student: bool, rewarded: bool) -> tuple[Metric, ...]:
+def _lacking(model: StudentModel) -> set[str]:
+    """Return the measures that the student's likelihood engine does not give."""
+    return set(LIKELIHOOD_MEASURES) - set(model.engine.measures)
+
+
+def _require_of_engine(metrics: Iterable[Metric], model: StudentModel) -> None:
+    """Refuse a metric that needs what the student's likelihood engine does not give."""
+    lacking, engine = _lacking(model), model.student.engine
+    for metric in metrics:
+        if missing := sorted(lacking.intersection(metric.needs)):
+            raise StudyError(
+                f"Metric '{metric.kind}' needs the measure '{missing[0]}', which the likelihood engine "
+                f"'{engine}' of the student '{model.student.name}' does not give; it gives "
+                f"{', '.join(model.engine.measures)}. Leave the metric out, or give the student an engine "
+                "that measures it, such as 'transformers'."
+            )
+
+
+def _default_metrics(
+    study: Study, model: StudentModel | None, rewarded: bool
+) -> tuple[Metric, ...]:
     measures = {"length"} | ({"reward"} if rewarded else set())
-    measures |= set(CONDITIONAL) if student else set()
+    measures |= set(CONDITIONAL) - _lacking(model) if model is not None else set()
     return tuple(
         CompatibilityAdjustedReward(beta=study.beta) if kind == "car" else metric
         for kind, metric in METRICS.items()

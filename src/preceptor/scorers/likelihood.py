@@ -16,10 +16,10 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
 from preceptor.engines.encoder import EncodedPair, Encoder
+from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.models import (
     LocatedModel,
     context_length,
-    load_model,
     load_tokenizer,
     locate,
 )
@@ -30,6 +30,9 @@ from preceptor.store.identity import Identity
 from preceptor.types import NoteKind, Response, Score
 
 Conditioning = Literal["conditional", "unconditional"]
+
+_SUMS = {"token_rank": "rank", "entropy": "entropy"}
+"""Measures that an engine may lack, and the columns whose means they are."""
 
 _RUNTIME = Runtime()
 
@@ -79,17 +82,20 @@ class StudentModel:
         )
 
     @cached_property
-    def engine(self) -> Likelihood:
-        """The loaded model."""
-        from preceptor.engines.packed.likelihood import TransformersLikelihood
+    def engine(self) -> type[Likelihood]:
+        """What measures it; StudyError where nothing is known under the engine's name."""
+        return LIKELIHOOD_ENGINES[self.student.engine]
 
-        device = self.runtime.resolved_device()
-        model = load_model(self.located, dtype=self.dtype, device=device)
-        return TransformersLikelihood(model, self.runtime)
+    @cached_property
+    def likelihood(self) -> Likelihood:
+        """The loaded model."""
+        return self.engine.load(self.located, self.student, self.runtime)
 
     def release(self) -> None:
         """Free the model's memory; it is loaded again where it is needed again."""
-        self.__dict__.pop("engine", None)
+        loaded = self.__dict__.pop("likelihood", None)
+        if loaded is not None:
+            loaded.release()
 
     def spec(self) -> dict[str, object]:
         """Return everything about the student that can change a likelihood."""
@@ -100,7 +106,7 @@ class StudentModel:
             "max_length": self.max_length,
             "dtype": self.dtype,
             "include_end_of_turn": self.include_end_of_turn,
-            "engine": "transformers",
+            "engine": self.student.engine,
         }
 
 
@@ -109,8 +115,6 @@ class LikelihoodScorer(Scorer):
 
     `suffix` ends the names of its measures where the model is not the student but a reference.
     """
-
-    columns = ("tokens", "nll", "rank", "entropy", "truncated")
 
     def __init__(
         self,
@@ -132,10 +136,17 @@ class LikelihoodScorer(Scorer):
     @property
     def measures(self) -> tuple[str, ...]:
         """The measures of this pass; those of the pass without the instruction are suffixed."""
-        names: tuple[str, ...] = ("tokens", "loss", "perplexity", "token_rank", "entropy")
+        given = [name for name in _SUMS if name in self.student.engine.measures]
+        names = ("tokens", "loss", "perplexity", *given)
         if self.conditioning == "unconditional":
             names = ("loss_unconditional",)
         return tuple(name + self.suffix for name in names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Sums over the tokens of a response: of those beside `nll` what the engine gives."""
+        given = [sum_ for name, sum_ in _SUMS.items() if name in self.student.engine.measures]
+        return ("tokens", "nll", *given, "truncated")
 
     def identity(self) -> Identity:
         """Return the identity of student, template and pass."""
@@ -159,8 +170,8 @@ class LikelihoodScorer(Scorer):
         if unusable:
             yield unusable
         if pairs:
-            for batch in self.student.engine.measure(pairs):
-                yield [_score(keys[m.index], m, truncated[m.index]) for m in batch]
+            for batch in self.student.likelihood.measure(pairs):
+                yield [self._scored(keys[m.index], m, truncated[m.index]) for m in batch]
 
     def _encoded(self, response: Response) -> EncodedPair | str:
         """Return the response's ids, or why there are none."""
@@ -180,6 +191,22 @@ class LikelihoodScorer(Scorer):
         if self.conditioning == "unconditional":
             return TokenizedPair((self.student.encoder.context,), encoded.response)
         return TokenizedPair(encoded.prompt, encoded.response)
+
+    def _scored(self, key: bytes, measured: Measured, truncated: bool) -> Score:
+        statistics = measured.statistics
+        sums = {"nll": statistics.nll, "rank": statistics.rank, "entropy": statistics.entropy}
+        sums = {name: value for name, value in sums.items() if name in self.columns}
+        if not all(map(math.isfinite, sums.values())):
+            return Score(key, {}, NoteKind.NON_FINITE.note("likelihood"))
+        values: dict[str, float | Sequence[float]] = {
+            "tokens": float(statistics.tokens),
+            **sums,
+            "truncated": float(truncated),
+        }
+        if statistics.token_nll:
+            values["token_nll"] = statistics.token_nll
+            values["token_rank"] = statistics.token_rank
+        return Score(key, values)
 
     @property
     def token_column(self) -> str | None:
@@ -210,9 +237,8 @@ class LikelihoodScorer(Scorer):
             "nll": columns["nll"],
             "loss": loss,
             "perplexity": np.where(np.isfinite(perplexity), perplexity, np.nan),
-            "token_rank": columns["rank"] / tokens,
-            "entropy": columns["entropy"] / tokens,
         }
+        found |= {name: columns[sum_] / tokens for name, sum_ in _SUMS.items() if sum_ in columns}
         return {name + self.suffix: column for name, column in found.items()}
 
 
@@ -220,20 +246,3 @@ def instruction_following_difficulty(conditional: Array, unconditional: Array) -
     """Return perplexity over unconditional perplexity, from the two losses (Li et al. 2024)."""
     ratio = np.exp(np.clip(conditional - unconditional, -700, 700))
     return np.asarray(ratio, dtype=np.float64)
-
-
-def _score(key: bytes, measured: Measured, truncated: bool) -> Score:
-    statistics = measured.statistics
-    values: dict[str, float | Sequence[float]] = {
-        "tokens": float(statistics.tokens),
-        "nll": statistics.nll,
-        "rank": statistics.rank,
-        "entropy": statistics.entropy,
-        "truncated": float(truncated),
-    }
-    if not all(math.isfinite(v) for v in (statistics.nll, statistics.rank, statistics.entropy)):
-        return Score(key, {}, NoteKind.NON_FINITE.note("likelihood"))
-    if statistics.token_nll:
-        values["token_nll"] = statistics.token_nll
-        values["token_rank"] = statistics.token_rank
-    return Score(key, values)

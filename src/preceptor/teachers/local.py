@@ -63,7 +63,8 @@ class LocalTeacher(TeacherBackend):
     def _served_here(self, encoder: Encoder) -> "VllmChat":
         from preceptor.engines.vllm import VllmChat
 
-        return VllmChat(self.located, encoder=encoder, dtype=self.dtype)
+        gpus = self.runtime.gpus or 1
+        return VllmChat(self.located, encoder=encoder, dtype=self.dtype, gpus=gpus)
 
     @cached_property
     def _template(self) -> ChatTemplate:

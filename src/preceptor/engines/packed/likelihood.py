@@ -2,13 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from preceptor.config.runtime import Runtime
-from preceptor.engines.base import Measured, TokenizedPair, TokenStatistics
+from preceptor.config.study import Student
+from preceptor.engines.base import (
+    LikelihoodMeasure,
+    Measured,
+    TokenizedPair,
+    TokenStatistics,
+)
+from preceptor.engines.models import LocatedModel, load_model
 from preceptor.engines.packed.attention import PackContext
 from preceptor.engines.packed.body import RUNTIME, PackedEngine
 from preceptor.engines.packed.head import Head, TokenTensors, fold_logits
+from preceptor.engines.packed.memory import release_memory
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +27,22 @@ _PROBE_TOLERANCE = {"torch.float32": 2e-3, "torch.float16": 0.1, "torch.bfloat16
 class TransformersLikelihood(PackedEngine[Measured]):
     """Likelihoods under a loaded `AutoModelForCausalLM`, on the device it lies on."""
 
+    measures: ClassVar[tuple[LikelihoodMeasure, ...]] = ("loss", "token_rank", "entropy")
+
+    @classmethod
+    def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
+        """Return the engine over the student's weights; ModelError where they cannot be loaded."""
+        dtype = runtime.resolved_dtype(student.dtype)
+        return cls(load_model(located, dtype=dtype, device=runtime.resolved_device()), runtime)
+
     def __init__(self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True) -> None:
         self.head = _head_of(model, next(model.parameters()).device.type)
         super().__init__(model, runtime, packed=packed)
+
+    def release(self) -> None:
+        """Free the model's memory."""
+        self.model = self.head = None
+        release_memory(self.device.type)
 
     def _read_off(
         self, context: PackContext, hidden: "torch.Tensor", pairs: Sequence[TokenizedPair]
