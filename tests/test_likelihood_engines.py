@@ -66,15 +66,15 @@ def planned_metrics(of: Study) -> set[str]:
 
 @pytest.mark.usefixtures("package")
 def test_a_metric_that_the_engine_cannot_give_is_refused_when_the_run_is_planned() -> None:
-    with pytest.raises(StudyError, match="'token_rank'.* engine 'loss-only' .*'base'.* gives loss"):
-        planned_metrics(study("base", "loss-only", "token_rank"))
+    with pytest.raises(StudyError, match=r"'rsr'.* engine 'loss-only' .*'base'.* gives loss"):
+        planned_metrics(study("base", "loss-only", "rsr"))
     assert planned_metrics(study("base", "loss-only", "perplexity")) == {"perplexity"}
 
 
 @pytest.mark.usefixtures("package")
 def test_metrics_by_default_are_those_that_the_engine_gives() -> None:
     every, some = (planned_metrics(study("base", name)) for name in ("transformers", "loss-only"))
-    assert every - some == {"token_rank"}
+    assert every - some == {"rsr"}
 
 
 @pytest.mark.usefixtures("package")

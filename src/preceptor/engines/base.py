@@ -33,8 +33,8 @@ class TokenStatistics(NamedTuple):
     """Per-token statistics of one response, reduced to sums over its T tokens.
 
     `nll` and `entropy` are in nats, `rank` counts from 1 and is clipped at `RANK_LIMIT` per token.
-    A sum that the engine does not give is NaN (`Likelihood.measures`). `token_nll` and `token_rank` hold the T
-    single values where they were asked for, else they are empty.
+    A sum that the engine does not give is NaN (`Likelihood.measures`). `token_nll` and `token_rank` hold the
+    T single values where they were asked for, else they are empty.
     """
 
     tokens: int

@@ -121,7 +121,7 @@ def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> Stude
 
 def _lacking(model: StudentModel) -> set[str]:
     """Return the measures that the student's likelihood engine does not give."""
-    return set(LIKELIHOOD_MEASURES) - set(model.engine.measures)
+    return {name for name in LIKELIHOOD_MEASURES if name not in model.engine.measures}
 
 
 def _require_of_engine(metrics: Iterable[Metric], model: StudentModel) -> None:
