@@ -106,7 +106,9 @@ def test_a_teacher_is_spread_over_the_gpus_of_the_runtime(
     vllm.__spec__ = ModuleSpec("vllm", None)
     vllm.LLM = lambda **settings: loaded.append(settings) or SimpleNamespace(llm_engine=None)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", vllm)
-    point = TeacherPoint(label="x", model=str(located.folder), engine="vllm", chat_template="chatml")
+    point = TeacherPoint(
+        label="x", model=str(located.folder), engine="vllm", chat_template="chatml"
+    )
     chat = LocalTeacher(point, Runtime(gpus=gpus, device="cpu")).chat
     assert isinstance(chat, VllmChat)
     assert not loaded
