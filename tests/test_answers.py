@@ -3,7 +3,7 @@
 import pytest
 
 from preceptor.config.data import ReadOptions
-from preceptor.data.layouts import settle
+from preceptor.data.settle import settle
 from preceptor.types import Message
 
 SYSTEM = "Be brief."

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from preceptor.config.data import ReadOptions
-from preceptor.data.layouts import LAYOUTS, settle
+from preceptor.data.layouts import LAYOUTS
+from preceptor.data.settle import settle
 from preceptor.errors import DataError
 from preceptor.types import Instruction, Message
 
@@ -240,7 +241,7 @@ def test_two_string_columns_beside_an_instruction_are_taken_for_teachers():
 def test_an_unrecognised_row_lists_columns_layouts_and_options(row):
     with pytest.raises(DataError) as error:
         read(row)
-    for words in ("data.jsonl", *row, *LAYOUTS, "instruction_column", "teacher_columns"):
+    for words in ("data.jsonl", *row, *LAYOUTS.names(), "instruction_column", "teacher_columns"):
         assert words in str(error.value)
 
 
@@ -444,7 +445,7 @@ def test_a_reference_of_another_shape_is_reported_and_left_out():
 def test_every_option_has_a_help_text_and_that_of_the_layout_names_all():
     texts = {name: str(field.description) for name, field in ReadOptions.model_fields.items()}
     assert all(text.endswith(".") for text in texts.values())
-    assert texts["layout"].endswith(f"auto, {', '.join(LAYOUTS)}.")
+    assert texts["layout"].endswith(f"auto, {', '.join(LAYOUTS.names())}.")
 
 
 def test_top_columns_are_all_that_the_reading_looks_at():

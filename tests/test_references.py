@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from preceptor.config.data import ReadOptions
-from preceptor.data.layouts import settle, settle_instructions
 from preceptor.data.references import plain_answer
 from preceptor.data.responses import ResponseSource
+from preceptor.data.settle import settle, settle_instructions
 from preceptor.store.store import ScorePartition, Store
 from small_study import Rows, by_teacher, ranked, write_rows
 

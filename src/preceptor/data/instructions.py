@@ -17,7 +17,6 @@ from typing import Any, Literal, Self
 
 from preceptor.config.data import ReadOptions
 from preceptor.data.formats import Columns, Journal
-from preceptor.data.layouts import settle_instructions
 from preceptor.data.responses import (
     FilesRead,
     Input,
@@ -27,8 +26,9 @@ from preceptor.data.responses import (
     first_rows,
     tell_problems,
 )
-from preceptor.data.rows import Row, Unreadable, shown
 from preceptor.data.schema import Reading
+from preceptor.data.settle import settle_instructions
+from preceptor.data.turns import Row, Unreadable, shown
 from preceptor.errors import StudyError
 from preceptor.store.files import explained, replacing
 from preceptor.types import Instruction

@@ -1,78 +1,46 @@
-"""Recognise which columns of anybody's data hold the instruction, the response and the teacher.
+"""The layouts of rows: one class for each, which knows where instruction and response stand in a row.
 
-The one idea: a layout is settled once per file, from its first rows and the user's `ReadOptions`,
-and becomes a `Reading`. No file is opened here; `instructions` does that.
+`settle` tries the classes on the first rows of a file, in the order of `LAYOUTS`; an instance has the columns
+of that file. Another package adds a layout by registering a subclass of `Layout` under the entry point group
+`preceptor.layouts`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from preceptor.config.data import ReadOptions
-from preceptor.data.references import recognised
-from preceptor.data.rows import (
+from preceptor.config.plugins import Registry
+from preceptor.data.turns import (
     HISTORY_COLUMN,
-    SYSTEM_COLUMN,
     Answer,
-    Answers,
+    Report,
     Row,
-    alpaca_answers,
-    completion_answers,
-    conversation_answers,
+    Unreadable,
+    content_of,
     ends_with_answer,
+    instruction_of,
+    is_conversation,
     look_up,
-    pair_answers,
-    question_answers,
-    teacher_answers,
-    unanswered_answers,
+    prompt_turns,
+    shown,
+    turns_of,
+    whole_instruction,
 )
-from preceptor.data.schema import Reading
-from preceptor.errors import DataError, nearest
 
+QUESTION_COLUMNS = ("prompt", "instruction", "question")
+TEACHER_COLUMNS = ("generator", "model", "teacher", "output_generator")
+"""The columns that name the teacher of a row, in the order of preference."""
 
-class _Layout(NamedTuple):
-    """The columns that tell a layout, tried in order; a conversation needs none for the text."""
-
-    instruction: tuple[str, ...]
-    text: tuple[str, ...]
-    teacher: tuple[str, ...] = ()
-
-
-_TEACHER_COLUMNS = ("generator", "model", "teacher", "output_generator")
 _MAGPIE_TEACHER = "gen_response_configs.output_generator"
-_CONVERSATIONS = ("magpie", "sharegpt", "messages", "conversation")
-ALPACA_COLUMNS = ("input", HISTORY_COLUMN)
-"""The columns that belong to the instruction in the alpaca layout."""
-
-_QUESTIONS = ("prompt", "instruction", "question")
-
-# In the order of recognition: the more a layout demands, the earlier it is tried.
-_LAYOUTS: dict[str, _Layout] = {
-    "ultrafeedback": _Layout(("instruction", "prompt"), ("completions",), ("model",)),
-    "magpie": _Layout(("conversations",), (), (_MAGPIE_TEACHER,)),
-    "sharegpt": _Layout(("conversations",), ()),
-    "messages": _Layout(("messages",), ()),
-    "alpaca-eval": _Layout(("instruction",), ("output",)),
-    "alpaca": _Layout(("instruction",), ("output",)),
-    "prompt-completion": _Layout(_QUESTIONS, ("completion", "response", "output")),
-    "conversation": _Layout(("conversation",), ()),
-    "teacher-columns": _Layout(_QUESTIONS, ()),
-}
-LAYOUTS = tuple(_LAYOUTS)
-"""The layout names that `ReadOptions.layout` takes besides `auto`."""
-
-# Of data without responses, in the order of preference.
-_UNANSWERED = ("messages", "conversations", "conversation")
-_ALONE = (*_QUESTIONS, "text")
 
 # String columns that describe a row and so are never taken for a teacher's answers.
 _METADATA = re.compile(
     r"""(?ix) category|cluster|created_at|dataset|date|difficulty|domain|finish_reason|gold|ground_truth
-    |id|idx|index|intent|knowledge|label|lang|language|level|license|name|quality|reference|sample|sample_index
-    |score|source|split|stop_reason|subject|subset|tags?|target|task|timestamp|topic|turn|type|url|uid|uuid
-    |version|\w*_id|\w*_category"""
+    |id|idx|index|intent|knowledge|label|lang|language|level|license|name|quality|reference|sample
+    |sample_index|score|source|split|stop_reason|subject|subset|tags?|target|task|timestamp|topic|turn
+    |type|url|uid|uuid|version|\w*_id|\w*_category"""
 )
 # A column that starts so says that the row is more than a list of teachers' answers.
 _NOT_TEACHERS = re.compile(
@@ -81,158 +49,283 @@ _NOT_TEACHERS = re.compile(
 )
 
 
-def settle(rows: Sequence[Row], options: ReadOptions, *, where: str, label: str) -> Reading:
-    """Return how rows like these first ones of the file `where` become responses.
+@dataclass(frozen=True)
+class FirstRows:
+    """The first rows of a file, every column seen in them (dotted where nested), and the user's options."""
 
-    Raises:
-        DataError: the layout is not recognised or does not exist, or a named column is not there.
+    rows: Sequence[Row]
+    known: Sequence[str]
+    options: ReadOptions
+
+    def first_known(self, names: Iterable[str]) -> str:
+        """Return the first of these columns that the rows have, empty where they have none."""
+        return next((name for name in names if name in self.known), "")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A prompt and a response, each in a column of its own; both may be a text or a list of messages.
+
+    The class names the columns that are looked for, in the order of preference; a layout whose rows hold
+    both in one column has no `response_columns`. An instance has those of one file.
     """
-    known = _column_names(rows)
-    named = (options.instruction_column, options.response_column, *options.teacher_columns)
-    _require_columns(named, known, where=where)
-    layout, instruction, text = _choose(rows, options, known=known, where=where)
-    if layout == "ultrafeedback":
-        known = list(dict.fromkeys([*known, *_column_names(_objects_under(rows, text))]))
-    _require_columns((options.teacher_column, options.reference_column), known, where=where)
-    teacher: str | None = None
-    if layout == "teacher-columns":
-        teachers = options.teacher_columns or _infer_teachers(rows, instruction)
-        columns: tuple[str, ...] = (instruction, *teachers)
-        answers: Answers = partial(teacher_answers, instruction=instruction, teachers=teachers)
-    else:
-        columns, answers = _row_function(layout, known, instruction=instruction, text=text)
-        preferred = (*_LAYOUTS[layout].teacher, *_TEACHER_COLUMNS)
-        teacher = options.teacher_column or _first_known(preferred, known) or None
-    if SYSTEM_COLUMN in known and layout not in _CONVERSATIONS and SYSTEM_COLUMN not in columns:
-        columns = (SYSTEM_COLUMN, *columns)
-    numbers = options.number_columns
-    references = recognised(rows, options, taken=(*columns, teacher or ""))
-    return Reading(layout, columns, tuple(known), answers, label, teacher, numbers, references)
+
+    instruction_columns: ClassVar[tuple[str, ...]] = QUESTION_COLUMNS
+    response_columns: ClassVar[tuple[str, ...]] = ("completion", "response", "output")
+    teacher_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns that name the teacher of a row, tried before the usual ones."""
+    reads_system: ClassVar[bool] = True
+    """Whether a column `system` goes before the instruction."""
+
+    instruction: str
+    response: str
+
+    @classmethod
+    def of(cls, instruction: str, response: str, first: FirstRows) -> Self:
+        """Return the layout with these columns of a file that begins so."""
+        return cls(instruction, response)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that hold instruction and response, as they are shown to people."""
+        return (self.instruction, self.response)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The columns that each hold one teacher's responses; none where a row is of one teacher."""
+        return ()
+
+    def fits(self, first: FirstRows) -> bool:
+        """Tell whether rows that have the columns are of this layout and no other that shares them."""
+        return True
+
+    def is_answered(self, first: FirstRows) -> bool:
+        """Tell whether the rows hold responses for sure, and are no instructions alone."""
+        return True
+
+    def parts(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the objects within rows that stand for one response each, where rows hold several."""
+        return []
+
+    def answers(self, row: Row, report: Report) -> Iterable[Answer]:
+        """Return the responses in a row; a bad one among several goes to `report` as a sentence.
+
+        Raises:
+            Unreadable: the row gives no response, and why.
+        """
+        completion = look_up(row, self.response)
+        turns = prompt_turns(row, self.instruction, texts=(self.response,))
+        if isinstance(completion, str):  # nearly every row: spare it the questions below
+            return (Answer(instruction_of(turns, self.instruction), completion, row),)
+        if is_conversation(completion):
+            more = turns_of(completion, self.response)
+            if more[-1][0] != "assistant":
+                last = f"'{self.response}' ends with a turn of the {more[-1][0]}"
+                raise Unreadable(f"{last}, not the assistant")
+            asked = instruction_of([*turns, *more[:-1]], self.instruction)
+            return (Answer(asked, more[-1][1], row),)
+        text = content_of(completion, self.response)
+        return (Answer(instruction_of(turns, self.instruction), text, row),)
+
+    def question(self, row: Row, report: Report) -> Iterable[Answer]:
+        """Return the instruction of a row alone.
+
+        Of a completion that is a conversation, the turns before the last belong to the instruction.
+        """
+        texts = self.teachers or (self.response,)
+        turns = prompt_turns(row, self.instruction, texts=texts)
+        completion = look_up(row, self.response) if self.response else None
+        if is_conversation(completion):
+            turns = [*turns, *turns_of(completion, self.response)[:-1]]
+        return (Answer(instruction_of(turns, self.instruction), None, row),)
 
 
-def settle_instructions(
-    rows: Sequence[Row], options: ReadOptions, *, where: str, label: str
-) -> Reading:
-    """Return how rows like these become instructions: `settle`, with the responses left alone.
+class _AlpacaEval(Layout):
+    """The files of AlpacaEval: `instruction`, `output`, and a column that names the model."""
 
-    Each row then gives one answer without a text. Beside the layouts of responses these are read:
-    conversations of which none (of these rows) ends with the assistant, up to their last user turn,
-    and a text column alone, with or without an `input`.
+    instruction_columns = ("instruction",)
+    response_columns = ("output",)
 
-    Raises:
-        DataError: as `settle`; where no column is known, the error lists those looked for.
-    """
-    try:
-        reading = settle(rows, options, where=where, label=label)
-    except DataError:
-        if options.layout != "auto" or options.response_column or options.teacher_columns:
-            raise
-        return _settle_unanswered(rows, options, where=where, label=label)
-    if reading.layout == "teacher-columns" and not options.teacher_columns:
-        return _settle_unanswered(rows, options, where=where, label=label)  # only guessed at
-    if reading.layout in _CONVERSATIONS:
-        turns = [look_up(row, reading.columns[0]) for row in rows]
-        if any(map(ends_with_answer, turns)):
-            return reading
-        return _settle_unanswered(rows, options, where=where, label=label)
-    column, *rest = (name for name in reading.columns if name != SYSTEM_COLUMN)
-    has_input = reading.layout == "alpaca" and not set(rest).isdisjoint(ALPACA_COLUMNS)
-    texts = tuple(name for name in rest if not (has_input and name in ALPACA_COLUMNS))
-    answers = partial(question_answers, instruction=column, texts=texts, has_input=has_input)
-    return replace(reading, answers=answers)
+    def fits(self, first: FirstRows) -> bool:
+        return "input" not in first.known and bool(first.first_known(TEACHER_COLUMNS))
 
 
-def _settle_unanswered(
-    rows: Sequence[Row], options: ReadOptions, *, where: str, label: str
-) -> Reading:
-    """Return the reading of a text column alone and of conversations that nobody answered."""
-    known = _column_names(rows)
-    named = (options.instruction_column, options.reference_column)
-    _require_columns(named, known, where=where)
-    question = options.instruction_column or _first_known(_ALONE, known)
-    turns = options.instruction_column or _first_known(_UNANSWERED, known)
-    if not question and not turns:
-        raise DataError(
-            f"{where} has the columns {', '.join(known) or '(none)'}; none of them is known to hold "
-            f"instructions: {', '.join((*_ALONE, *_UNANSWERED))}. Name it with instruction_column."
-        )
-    read = dict.fromkeys((SYSTEM_COLUMN, question, "input", turns))
-    columns = tuple(name for name in read if name in known)
-    answers = partial(unanswered_answers, column=turns or _UNANSWERED[0], question=question or None)
-    return Reading(
-        layout="instructions",
-        columns=columns,
-        known=tuple(known),
-        answers=answers,
-        label=label,
-        teacher_column=None,
-        number_columns=(),
-        references=recognised(rows, options, taken=columns),
-    )
+@dataclass(frozen=True)
+class _Alpaca(Layout):
+    """Alpaca's rows: `instruction`, `output`, and where they have them `input` and `history`."""
+
+    instruction_columns = ("instruction",)
+    response_columns = ("output",)
+
+    more: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, instruction: str, response: str, first: FirstRows) -> Self:
+        more = tuple(name for name in ("input", HISTORY_COLUMN) if name in first.known)
+        return cls(instruction, response, more)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.instruction, *self.more, self.response)
+
+    def answers(self, row: Row, report: Report) -> Iterable[Answer]:
+        return super().answers(self._whole(row), report)
+
+    def question(self, row: Row, report: Report) -> Iterable[Answer]:
+        return super().question(self._whole(row), report)
+
+    def _whole(self, row: Row) -> Row:
+        return whole_instruction(row, self.instruction) if self.more else row
 
 
-def _choose(
-    rows: Sequence[Row], options: ReadOptions, *, known: Sequence[str], where: str
-) -> tuple[str, str, str]:
-    """Return the layout and its instruction and text columns (text is empty in a conversation)."""
-    wanted = _wanted_layout(options)
-    for layout in LAYOUTS if wanted == "auto" else (wanted,):
-        shape = _LAYOUTS[layout]
-        instruction = options.instruction_column or _first_known(shape.instruction, known)
-        text = options.response_column or _first_known(shape.text, known)
-        if not instruction or bool(text) != bool(shape.text):
-            continue
-        if wanted == layout or _fits(layout, (instruction, text), rows=rows, known=known):
-            return layout, instruction, text
-    seen = f"{where} has the columns {', '.join(known) or '(none)'}"
-    if wanted != "auto":
-        needed = " and ".join(" or ".join(names) for names in _LAYOUTS[wanted][:2] if names)
-        raise DataError(
-            f"{seen}; the layout '{wanted}' reads {needed}. Choose another layout, or name the "
-            "columns it should read instead."
-        )
-    raise DataError(
-        f"{seen}, which is no layout known here ({', '.join(LAYOUTS)}). Name the columns with "
-        "instruction_column and response_column, or with teacher_columns, or set the layout."
-    )
+class _UltraFeedback(Layout):
+    """Several models' completions of one instruction, as a list of objects."""
+
+    instruction_columns = ("instruction", "prompt")
+    response_columns = ("completions",)
+    teacher_columns = ("model",)
+
+    def fits(self, first: FirstRows) -> bool:
+        return bool(self.parts(first.rows))
+
+    def parts(self, rows: Sequence[Row]) -> list[Row]:
+        return objects_under(rows, self.response)
+
+    def answers(self, row: Row, report: Report) -> Iterator[Answer]:
+        turns = prompt_turns(row, self.instruction, texts=(self.response,))
+        prompt = instruction_of(turns, self.instruction)
+        completions = look_up(row, self.response)
+        if not isinstance(completions, list):
+            raise Unreadable(
+                f"'{self.response}' is {shown(completions)}, expected a list of completions"
+            )
+        shared = {name: value for name, value in row.items() if name != self.response}
+        for completion in completions:
+            try:
+                if not isinstance(completion, dict):
+                    raise Unreadable(
+                        f"'{self.response}' holds {shown(completion)}, expected objects"
+                    )
+                text = content_of(completion.get("response"), f"{self.response}.response")
+                yield Answer(prompt, text, {**shared, **completion})
+            except Unreadable as problem:
+                report(str(problem))
 
 
-def _wanted_layout(options: ReadOptions) -> str:
-    wanted = options.layout
-    if wanted != "auto" and wanted not in _LAYOUTS:
-        known = ", ".join(LAYOUTS)
-        raise DataError(f"No layout '{wanted}'. Known: auto, {known}.{nearest(wanted, LAYOUTS)}")
-    if options.teacher_columns and wanted not in ("auto", "teacher-columns"):
-        raise DataError(
-            f"The layout '{wanted}' has no teacher_columns. Use the layout 'teacher-columns', or "
-            "leave teacher_columns out."
-        )
-    return "teacher-columns" if options.teacher_columns else wanted
+class _Conversation(Layout):
+    """A conversation in one column: the last assistant turn answers everything before it."""
+
+    instruction_columns = ("conversation",)
+    response_columns = ()
+    reads_system = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.instruction,)
+
+    def fits(self, first: FirstRows) -> bool:
+        return bool(objects_under(first.rows, self.instruction))
+
+    def is_answered(self, first: FirstRows) -> bool:
+        return any(ends_with_answer(look_up(row, self.instruction)) for row in first.rows)
+
+    def answers(self, row: Row, report: Report) -> Iterable[Answer]:
+        turns = turns_of(look_up(row, self.instruction), self.instruction)
+        places = [at for at, turn in enumerate(turns) if turn[0] == "assistant"]
+        last = places[-1] if places else len(turns)
+        text = turns[last][1] if places else None
+        return (Answer(instruction_of(turns[:last], self.instruction), text, row),)
+
+    def question(self, row: Row, report: Report) -> Iterable[Answer]:
+        return self.answers(row, report)
 
 
-def _first_known(names: Iterable[str], known: Sequence[str]) -> str:
-    return next((name for name in names if name in known), "")
+class _ShareGPT(_Conversation):
+    """ShareGPT's conversations, in turns of `from` and `value`."""
+
+    instruction_columns = ("conversations",)
 
 
-def _fits(
-    layout: str, columns: tuple[str, str], *, rows: Sequence[Row], known: Sequence[str]
-) -> bool:
-    """Tell whether a layout whose columns exist is the right one of those that share them."""
-    if layout in _CONVERSATIONS and not _objects_under(rows, columns[0]):
-        return False
-    if layout == "ultrafeedback":
-        return bool(_objects_under(rows, columns[1]))
-    if layout == "magpie":
-        return _MAGPIE_TEACHER in known
-    if layout == "alpaca-eval":
-        return "input" not in known and bool(_first_known(_TEACHER_COLUMNS, known))
-    return layout != "teacher-columns" or len(_infer_teachers(rows, columns[0])) > 1
+class _Magpie(_ShareGPT):
+    """Magpie's conversations, whose generator stands in a nested column."""
+
+    teacher_columns = (_MAGPIE_TEACHER,)
+
+    def fits(self, first: FirstRows) -> bool:
+        return _MAGPIE_TEACHER in first.known and super().fits(first)
 
 
-def _infer_teachers(rows: Sequence[Row], instruction: str) -> tuple[str, ...]:
+class _Messages(_Conversation):
+    """Conversations in turns of `role` and `content`."""
+
+    instruction_columns = ("messages",)
+
+
+@dataclass(frozen=True)
+class _TeacherColumns(Layout):
+    """One instruction and a column for each teacher's answer."""
+
+    response_columns = ()
+
+    answering: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, instruction: str, response: str, first: FirstRows) -> Self:
+        named = first.options.teacher_columns
+        return cls(instruction, response, named or _answering(first.rows, instruction))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.instruction, *self.answering)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        return self.answering
+
+    def fits(self, first: FirstRows) -> bool:
+        return len(self.answering) > 1
+
+    def is_answered(self, first: FirstRows) -> bool:
+        return bool(first.options.teacher_columns)
+
+    def answers(self, row: Row, report: Report) -> Iterator[Answer]:
+        turns = prompt_turns(row, self.instruction, texts=self.answering)
+        prompt = instruction_of(turns, self.instruction)
+        for name in self.answering:
+            try:
+                yield Answer(prompt, content_of(look_up(row, name), name), row, name.strip())
+            except Unreadable as problem:
+                report(str(problem))
+
+
+LAYOUTS: Registry[type[Layout]] = Registry(
+    "layouts",
+    "layout",
+    {
+        "ultrafeedback": _UltraFeedback,
+        "magpie": _Magpie,
+        "sharegpt": _ShareGPT,
+        "messages": _Messages,
+        "alpaca-eval": _AlpacaEval,
+        "alpaca": _Alpaca,
+        "prompt-completion": Layout,
+        "conversation": _Conversation,
+        "teacher-columns": _TeacherColumns,
+    },
+)
+"""The layouts in the order of recognition: the more one demands, the earlier it is tried."""
+
+
+def objects_under(rows: Iterable[Row], column: str) -> list[Row]:
+    """Return the objects in the lists of this column; none where it holds something else."""
+    lists = [value for row in rows if isinstance(value := look_up(row, column), list)]
+    return [part for value in lists for part in value if isinstance(part, dict)]
+
+
+def _answering(rows: Sequence[Row], instruction: str) -> tuple[str, ...]:
     """Return the columns that look like teachers' answers: none where the row says otherwise."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    if any(name in _TEACHER_COLUMNS or _NOT_TEACHERS.match(name) for name in names):
+    if any(name in TEACHER_COLUMNS or _NOT_TEACHERS.match(name) for name in names):
         return ()
     return tuple(
         name
@@ -242,44 +335,3 @@ def _infer_teachers(rows: Sequence[Row], instruction: str) -> tuple[str, ...]:
         and any(isinstance(row.get(name), str) for row in rows)
         and all(isinstance(row.get(name), str | None) for row in rows)
     )
-
-
-def _row_function(
-    layout: str, known: Sequence[str], *, instruction: str, text: str
-) -> tuple[tuple[str, ...], Answers]:
-    """Return the columns that the layout reads and its function from row to answers."""
-    if layout in _CONVERSATIONS:
-        return (instruction,), partial(conversation_answers, column=instruction)
-    columns: tuple[str, ...] = (instruction, text)
-    read: Callable[..., Iterable[Answer]] = pair_answers
-    if layout == "ultrafeedback":
-        read = completion_answers
-    elif layout == "alpaca" and (more := [name for name in ALPACA_COLUMNS if name in known]):
-        read, columns = alpaca_answers, (instruction, *more, text)
-    return columns, partial(read, instruction=instruction, text=text)
-
-
-def _require_columns(names: Iterable[str | None], known: Sequence[str], *, where: str) -> None:
-    for name in names:
-        if name is not None and name not in known:
-            columns = ", ".join(known)
-            raise DataError(
-                f"{where} has no column '{name}'. Its columns: {columns}.{nearest(name, known)}"
-            )
-
-
-def _column_names(rows: Iterable[Row]) -> list[str]:
-    """Return every column of the rows in order of appearance; nested ones are dotted."""
-    names: dict[str, None] = {}
-    for row in rows:
-        for name, value in row.items():
-            names[name] = None
-            if isinstance(value, dict):
-                names |= dict.fromkeys(f"{name}.{inner}" for inner in _column_names([value]))
-    return list(names)
-
-
-def _objects_under(rows: Iterable[Row], column: str) -> list[Row]:
-    """Return the objects in the lists of this column; none where it holds something else."""
-    lists = [value for row in rows if isinstance(value := look_up(row, column), list)]
-    return [part for value in lists for part in value if isinstance(part, dict)]

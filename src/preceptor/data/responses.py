@@ -16,10 +16,10 @@ from typing import Self
 
 from preceptor.config.data import ReadOptions
 from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
-from preceptor.data.layouts import settle
 from preceptor.data.references import alike
-from preceptor.data.rows import Row
 from preceptor.data.schema import Reading
+from preceptor.data.settle import settle
+from preceptor.data.turns import Row
 from preceptor.errors import DataError, nearest
 from preceptor.types import Instruction, Response
 
@@ -195,7 +195,7 @@ def first_rows(found: Input) -> list[Row]:
 def _sniff(found: Input, options: ReadOptions) -> SourceFile:
     rows = first_rows(found)
     reading = settle(rows, options, where=found.path, label=found.label)
-    if reading.layout == "teacher-columns":
+    if reading.teachers:
         teacher = "one teacher per column"
     elif reading.teacher_column:
         teacher = f"teacher from '{reading.teacher_column}'"
@@ -214,7 +214,7 @@ def _check_numbers(files: Sequence[SourceFile], numbers: Sequence[str]) -> None:
                 f"No file has a column '{name}'. Columns: {columns}.{nearest(name, known)}"
             )
     for file in files:
-        if numbers and file.layout == "teacher-columns":
+        if numbers and file._reading.teachers:
             raise DataError(
                 f"{file.path} holds several teachers' responses in each row: {', '.join(numbers)} "
                 "belongs to none of them. Write one row per response, or leave the numbers out."

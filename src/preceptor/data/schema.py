@@ -1,22 +1,25 @@
 """Turn the rows of one file into responses, once it is settled what their columns mean.
 
-The one idea: a `Reading` is a row function from `answers` plus the names of the columns around the
-text (teacher, numbers, reference, sample); `layouts` settles it, and then no row is guessed at.
+A `Reading` is what a layout finds in a row plus the names of the columns around the text (teacher, numbers,
+reference, sample); `settle` makes it, and then no row is guessed at.
 """
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from preceptor.data.references import References
-from preceptor.data.rows import Answer, Answers, Report, Row, Unreadable, look_up, shown
+from preceptor.data.turns import Answer, Report, Row, Unreadable, look_up, shown
 from preceptor.types import Instruction, Response
 
 CATEGORY_COLUMNS = ("category", "task_category")
 """Columns that say of what kind an instruction is; the first with a text counts. Magpie has the latter."""
 
 _LONGEST_CATEGORY = 60
+
+Answers = Callable[[Row, Report], Iterable[Answer]]
+"""Finds the responses in one row."""
 
 NumberSample = Callable[[str, Instruction, int | None], int]
 """Gives a sample its index from the teacher, the instruction and the index the row states."""
@@ -27,7 +30,7 @@ class Reading:
     """How the rows of one file become responses, settled from its first rows.
 
     `columns` are those of the instruction and the text, `known` is every column seen (dotted where
-    nested), `label` the teacher of rows that name none.
+    nested), `label` the teacher of rows that name none, `teachers` the columns that each are one's own.
     """
 
     layout: str
@@ -36,6 +39,7 @@ class Reading:
     answers: Answers
     label: str
     teacher_column: str | None
+    teachers: tuple[str, ...]
     number_columns: tuple[str, ...]
     references: References
 
