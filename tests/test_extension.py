@@ -116,3 +116,34 @@ def test_what_is_no_metric_is_refused_with_what_one_needs(
 ):
     with pytest.raises(preceptor.StudyError, match=said):
         rank(answers, tmp_path, metrics=[given])
+
+
+LAYOUT = '''
+"""Rows of a chat log."""
+
+from preceptor.data.layouts import Layout
+
+
+class ChatLog(Layout):
+    """One row for each exchange."""
+
+    instruction_columns = ("said",)
+    response_columns = ("replied",)
+    teacher_columns = ("bot",)
+'''
+
+
+def test_a_layout_of_another_package_is_recognised_and_has_a_name(tmp_path: Path, package: Package):
+    package("chat_log", LAYOUT, {"layouts": {"chat-log": "ChatLog"}})
+    log = tmp_path / "log.jsonl"
+    rows = [
+        {"said": f"Name {n}.", "replied": "word " * words, "bot": bot}
+        for n in range(40)
+        for bot, words in (("brief", 2), ("wordy", 10))
+    ]
+    log.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    for columns in (None, preceptor.ReadOptions(layout="chat-log")):
+        given = {} if columns is None else {"columns": columns}
+        ranking = preceptor.rank([log], store=str(tmp_path / "store"), n_resamples=100, **given)
+        assert {result.teacher for result in ranking.teachers} == {"brief", "wordy"}
+        assert "chat-log layout (said, replied, teacher from 'bot')" in str(ranking.settings)
