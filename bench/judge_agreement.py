@@ -23,8 +23,8 @@ from preceptor.benchmarks.comparisons import (
     Comparison,
     Outcome,
     both_orders,
+    compared,
     first_place_share,
-    held,
 )
 from preceptor.benchmarks.judge_agreement import (
     JudgeAgreement,
@@ -32,17 +32,11 @@ from preceptor.benchmarks.judge_agreement import (
     judge_agreement,
     longer_wins,
 )
-from preceptor.benchmarks.pairwise import (
-    ChoiceJudge,
-    PairJudge,
-    local_model,
-    served_model,
-)
-from preceptor.benchmarks.reward_judge import RewardJudge
-from preceptor.config.finetune import ChatJudge
-from preceptor.config.rewards import ModelReward
-from preceptor.config.runtime import Endpoint, Runtime
-from preceptor.scorers.reward_model import RewardModel
+from preceptor.benchmarks.judges import judge_of
+from preceptor.benchmarks.pairwise import PairJudge
+from preceptor.config.base import checked
+from preceptor.config.finetune import ChatJudge, RewardJudge
+from preceptor.config.runtime import Runtime
 from preceptor.store.store import Store
 
 
@@ -53,7 +47,7 @@ def main() -> None:
     rng = np.random.default_rng(given.seed)
     prompts = sorted(set.intersection(*(set(rows) for rows in models.values())) & set(baseline))
     rng.shuffle(prompts)
-    judge, store = judge_of(given), Store(given.store)
+    judge, store = judge_given(given), Store(given.store)
     direct, derived = drawn(prompts, models, baseline, given=given, rng=rng)
     found = {
         "judge": judge.name,
@@ -113,14 +107,16 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def judge_of(given: argparse.Namespace) -> PairJudge:
+def judge_given(given: argparse.Namespace) -> PairJudge:
+    endpoints = {given.judge: {"url": given.judge_url}} if given.judge_url else {}
+    runtime = checked(Runtime, {"device": given.device, "endpoints": endpoints}, where="options")
+    table: ChatJudge | RewardJudge
     if given.reward_model:
-        options = ModelReward(model=given.reward_model, dtype=given.dtype)
-        return RewardJudge(RewardModel(options, device=given.device))
-    if given.judge_url:
-        return ChoiceJudge(served_model(given.judge, Endpoint(url=given.judge_url)))
-    judge = ChatJudge(model=given.judge, dtype=given.dtype)
-    return ChoiceJudge(local_model(judge, Runtime(device=given.device)))
+        table = RewardJudge(model=given.reward_model, dtype=given.dtype)
+    else:
+        engine = "openai" if given.judge_url else "transformers"
+        table = ChatJudge(model=given.judge, engine=engine, dtype=given.dtype)
+    return judge_of(table, runtime, ("letter", "reward"))
 
 
 def read_zoo(data: Path) -> tuple[dict[str, dict[str, tuple[str, float]]], dict[str, str]]:
@@ -148,13 +144,13 @@ def told(
         print(f"\r{done} of {of}", end="", file=sys.stderr)
 
     comparisons = [comparison for comparison, _ in asked]
-    outcomes = held(comparisons, judge, store, orders=both_orders, told=progress)
+    outcomes = compared(comparisons, judge, store, orders=both_orders, progress=progress)
     kept = [place for place, one in enumerate(outcomes) if one.win is not None]
     verdicts = [verdict(asked[p], outcomes[p].win or 0.0) for p in kept]
     floor = [verdict(asked[p], longer_wins(*asked[p][0][3:])) for p in kept]
     side = first_place_share(outcomes)
     return {
-        "contests": len(asked),
+        "comparisons": len(asked),
         "without a verdict": len(asked) - len(kept),
         "the judge": record(judge_agreement(verdicts)),
         "the longer wins": record(judge_agreement(floor)),
@@ -169,7 +165,7 @@ def verdict(asked: tuple[Comparison, float], win: float) -> Verdict:
 
 
 def consistent(outcomes: Sequence[Outcome]) -> float | None:
-    """Return the share of contests in which the same answer wins in either order."""
+    """Return the share of comparisons in which the same answer wins in either order."""
     both = [one for one in outcomes if one.win is not None and len(one.games) > 1]
     if not both:
         return None
@@ -182,7 +178,7 @@ def consistent(outcomes: Sequence[Outcome]) -> float | None:
 
 def record(found: JudgeAgreement) -> dict[str, Any]:
     return {
-        "decided contests": found.n,
+        "decided comparisons": found.n,
         "kappa in words": found.words,
         **{
             name: None

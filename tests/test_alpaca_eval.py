@@ -23,12 +23,12 @@ from preceptor.benchmarks.alpaca_eval.score import (
     Preferences,
     evaluate_alpaca_eval,
     judged_preference,
-    was_switched,
     win_of,
     win_rate,
     win_rate_error,
 )
-from preceptor.benchmarks.judgement_files import read_judgements
+from preceptor.benchmarks.comparisons import was_switched
+from preceptor.benchmarks.files import read_files
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import bootstrap_means
 
@@ -126,8 +126,8 @@ def test_the_weights_that_made_the_verdicts_are_found_again():
 def test_short_answers_win_more_under_length_control_and_long_ones_less():
     preferences, calibration = made()
     result = evaluate_alpaca_eval(preferences, calibration, draws=2)
-    assert result.length_controlled.value > result.win_rate.value + 5
-    assert any("Length control moves the win rate" in said for said in result.cautions)
+    assert result.measures["LC"].value > result.measures["WR"].value + 5
+    assert any("Length control moves the win rate" in said for said in result.warnings)
     swapped = Preferences(
         "baseline",
         preferences.instructions,
@@ -136,7 +136,7 @@ def test_short_answers_win_more_under_length_control_and_long_ones_less():
         preferences.lengths,
     )
     result = evaluate_alpaca_eval(swapped, calibration, draws=2)
-    assert result.length_controlled.value < result.win_rate.value
+    assert result.measures["LC"].value < result.measures["WR"].value
 
 
 def test_the_controlled_rate_is_the_mean_over_instructions():
@@ -158,8 +158,8 @@ def test_difficulty_goes_by_the_instruction_and_not_by_its_row():
         preferences.baseline_lengths[mixed],
     )
     one, two = (evaluate_alpaca_eval(p, calibration, draws=5) for p in (preferences, other))
-    assert one.length_controlled == two.length_controlled
-    assert np.array_equal(one.win_draws, two.win_draws)
+    assert one.measures["LC"] == two.measures["LC"]
+    assert np.array_equal(one.draws["WR"], two.draws["WR"])
 
 
 def test_both_kinds_of_draws_come_from_the_same_resamples():
@@ -167,9 +167,9 @@ def test_both_kinds_of_draws_come_from_the_same_resamples():
     result = evaluate_alpaca_eval(preferences, calibration, draws=4, seed=11)
     rng = np.random.default_rng(11)
     picks = [rng.integers(60, size=60) for _ in range(4)]
-    assert result.win_draws == pytest.approx([100 * preferences.wins[p].mean() for p in picks])
+    assert result.draws["WR"] == pytest.approx([100 * preferences.wins[p].mean() for p in picks])
     alone = bootstrap_means(preferences.wins[None], draws=4, rng=np.random.default_rng(11))
-    assert np.array_equal(result.win_draws, 100 * alone[:, 0])
+    assert np.array_equal(result.draws["WR"], 100 * alone[:, 0])
     # The first draw by hand, at the strength chosen on all rows.
     rows = rows_of(preferences, calibration)
     control = fit_control(rows, calibration)
@@ -184,16 +184,16 @@ def test_both_kinds_of_draws_come_from_the_same_resamples():
         strength=control.strength,
     )
     expected = controlled_rate(LengthWeights(*found), drawn.difficulty)
-    assert result.controlled_draws[0] == pytest.approx(expected, abs=1e-6)
+    assert result.draws["LC"][0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_intervals_hold_the_values():
     result = evaluate_alpaca_eval(*made(), draws=200)
-    for estimate in (result.win_rate, result.length_controlled):
+    for estimate in result.measures.values():
         assert estimate.low < estimate.value < estimate.high
         assert estimate.n == 300
-    width = result.win_rate.high - result.win_rate.low
-    assert width == pytest.approx(2 * 1.96 * result.standard_error, rel=0.2)
+    width = result.measures["WR"].high - result.measures["WR"].low
+    assert width == pytest.approx(2 * 1.96 * result.facts["WR_standard_error"], rel=0.2)
 
 
 def test_the_baseline_against_itself_is_at_50_by_construction():
@@ -201,23 +201,23 @@ def test_the_baseline_against_itself_is_at_50_by_construction():
     lengths = preferences.baseline_lengths
     itself = Preferences("b", preferences.instructions, np.full(20, 0.5), lengths, lengths)
     result = evaluate_alpaca_eval(itself, calibration, draws=3)
-    assert result.length_controlled == result.win_rate
-    assert result.length_controlled.value == 50
+    assert result.measures["LC"] == result.measures["WR"]
+    assert result.measures["LC"].value == 50
 
 
 def test_without_a_calibration_there_is_no_controlled_rate():
     preferences, _ = made(20)
     result = evaluate_alpaca_eval(preferences, None, draws=3)
-    assert result.length_controlled is result.weights is result.controlled_draws is None
-    assert "20 of AlpacaEval 2's 805 instructions have a verdict." in result.cautions
+    assert "LC" not in result.measures and "LC" not in result.draws
+    assert "20 of AlpacaEval 2's 805 instructions have a verdict." in result.warnings
     assert result.missing == pytest.approx(1 - 20 / 805)
 
 
 def test_length_control_needs_twenty_verdicts():
     preferences, calibration = made(19)
     result = evaluate_alpaca_eval(preferences, calibration, draws=3)
-    assert result.length_controlled is None
-    assert "No length control: it needs at least 20 verdicts, there are 19." in result.cautions
+    assert "LC" not in result.measures
+    assert "No length control: it needs at least 20 verdicts, there are 19." in result.warnings
 
 
 def test_another_baseline_is_told_of():
@@ -225,11 +225,11 @@ def test_another_baseline_is_told_of():
     other = replace(preferences, baseline="text_davinci_003")
     assert any(
         "here it is text_davinci_003" in said
-        for said in evaluate_alpaca_eval(other, calibration, draws=2).cautions
+        for said in evaluate_alpaca_eval(other, calibration, draws=2).warnings
     )
     usual = replace(preferences, baseline="gpt4_1106_preview")
     assert not any(
-        "baseline" in said for said in evaluate_alpaca_eval(usual, calibration, draws=2).cautions
+        "baseline" in said for said in evaluate_alpaca_eval(usual, calibration, draws=2).warnings
     )
 
 
@@ -260,7 +260,9 @@ def published() -> dict:
 
 @pytest.fixture(scope="module")
 def judged() -> dict[str, Preferences]:
-    return {one.model: one for one in read_judgements([DATA / "preferences.json"]).alpaca_eval}
+    return {
+        one.model: one for one in read_files([DATA / "preferences.json"]).verdicts["alpaca_eval"]
+    }
 
 
 @needs_data
@@ -308,7 +310,7 @@ def test_models_with_fewer_rows_were_published_with_the_difficulties_of_others(
 
 
 def refitted(preferences: Preferences, calibration: Calibration) -> float:
-    return evaluate_alpaca_eval(preferences, calibration, draws=1).length_controlled.value
+    return evaluate_alpaca_eval(preferences, calibration, draws=1).measures["LC"].value
 
 
 def controlled(published: dict, model: str) -> float:
@@ -334,7 +336,7 @@ def test_stored_preferences_follow_from_raw_log_probabilities():
 
 @needs_data
 def test_annotations_and_compact_preferences_of_a_model_agree(judged, calibration):
-    (full,) = read_judgements([DATA / "annotations_claude-2.1.json"]).alpaca_eval
+    (full,) = read_files([DATA / "annotations_claude-2.1.json"]).verdicts["alpaca_eval"]
     compact = judged["claude-2.1"]
     assert full.wins == pytest.approx(compact.wins, abs=1e-9)
     assert np.array_equal(full.lengths, compact.lengths)
@@ -348,5 +350,5 @@ def test_the_bootstrap_spread_is_about_twice_the_published_standard_error(judged
         rows = {row[""]: row for row in csv.DictReader(file)}
     model = "FuseChat-Gemma-2-9B-Instruct"
     result = evaluate_alpaca_eval(judged[model], calibration, draws=200)
-    ratio = result.controlled_draws.std(ddof=1) / float(rows[model]["lc_standard_error"])
+    ratio = result.draws["LC"].std(ddof=1) / float(rows[model]["lc_standard_error"])
     assert 1.8 < ratio < 2.8

@@ -16,9 +16,10 @@ from preceptor.benchmarks.arena_hard.score import (
     bootstrap_battles,
     bootstrap_prompts,
     evaluate_arena_hard,
-    verdict_in,
 )
-from preceptor.benchmarks.judgement_files import read_judgements
+from preceptor.benchmarks.files import read_files
+from preceptor.benchmarks.registry import benchmarks
+from preceptor.benchmarks.written_judge import verdict_in
 from preceptor.errors import DataError, StudyError
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "arena_hard"
@@ -38,7 +39,7 @@ def judgement(prompt: str, *scores: str | None, model: str = "ours", **more: obj
 
 
 def only(path: Path, **options: str) -> PromptBattles:
-    (battles,) = read_judgements([path], **options).arena_hard
+    (battles,) = read_files([path], benchmarks(options)).verdicts["arena_hard"]
     return battles
 
 
@@ -121,7 +122,7 @@ def test_a_game_without_a_verdict_is_counted_and_gives_no_points(tmp_path):
     assert (battles.verdicts, battles.dropped) == (2, {"games without a verdict": 4})
     result = evaluate_arena_hard(battles)
     assert result.missing == pytest.approx(1 - 2 / 1000)
-    assert "4 games without a verdict" in " ".join(result.cautions)
+    assert "4 games without a verdict" in " ".join(result.warnings)
 
 
 def test_a_missing_score_is_sought_in_the_judges_text(tmp_path):
@@ -169,14 +170,14 @@ def test_battles_count_for_the_model_on_either_side(tmp_path):
 )
 def test_what_would_count_wrongly_is_refused(tmp_path, rows, said):
     with pytest.raises(DataError, match=said):
-        read_judgements([written(tmp_path / "rows.jsonl", rows)])
+        read_files([written(tmp_path / "rows.jsonl", rows)])
 
 
 def test_another_baseline_can_be_named(tmp_path):
     rows = [{"question_id": "p", "model_a": "b", "model_b": "m", "winner": "model_b"}]
     found = only(written(tmp_path / "b.jsonl", rows), baseline="b")
     assert found.model == "m"
-    said = " ".join(evaluate_arena_hard(found).cautions)
+    said = " ".join(evaluate_arena_hard(found).warnings)
     assert "The baseline of Arena-Hard v0.1 is gpt-4-0314, here it is b" in said
 
 
@@ -191,10 +192,10 @@ def made(prompts: int, *, seed: int = 5, model: str = "ours") -> PromptBattles:
 
 def test_the_interval_over_prompts_is_wider_than_the_published_kind():
     result = evaluate_arena_hard(made(500))
-    width = result.score.high - result.score.low
-    assert width > 1.5 * (result.published_high - result.published_low)
-    assert result.score.low < result.score.value < result.score.high
-    assert (result.n, result.missing, result.cautions) == (500, 0, ())
+    width = result.measures["AH"].high - result.measures["AH"].low
+    assert width > 1.5 * (result.facts["AH_published_high"] - result.facts["AH_published_low"])
+    assert result.measures["AH"].low < result.measures["AH"].value < result.measures["AH"].high
+    assert (result.n, result.missing, result.warnings) == (500, 0, ())
 
 
 def test_the_bootstrap_over_prompts_has_the_standard_error_of_a_ratio():
@@ -219,7 +220,9 @@ def test_the_order_of_prompts_changes_nothing():
     turned = PromptBattles(
         one.model, BASELINE, one.prompts[::-1], one.won[::-1], one.tied[::-1], one.lost[::-1]
     )
-    assert np.array_equal(evaluate_arena_hard(one).draws, evaluate_arena_hard(turned).draws)
+    assert np.array_equal(
+        evaluate_arena_hard(one).draws["AH"], evaluate_arena_hard(turned).draws["AH"]
+    )
 
 
 def test_a_model_without_a_battle_is_an_error():
@@ -244,18 +247,18 @@ PUBLISHED = {
 def test_published_scores_come_out_to_two_decimals():
     files = [DATA / "battles_official.jsonl", DATA / "battles_llama3_base.jsonl"]
     # Both files hold the two official models, which are taken once.
-    battles = {one.model: one for one in read_judgements(files).arena_hard}
+    battles = {one.model: one for one in read_files(files).verdicts["arena_hard"]}
     for model, score in PUBLISHED.items():
-        assert round(evaluate_arena_hard(battles[model], draws=2).score.value, 2) == score
+        assert round(evaluate_arena_hard(battles[model], draws=2).measures["AH"].value, 2) == score
 
 
 @needs_data
 def test_the_intervals_of_gpt_4_0613_are_those_known():
-    judged = read_judgements([DATA / "battles_official.jsonl"]).arena_hard
+    judged = read_files([DATA / "battles_official.jsonl"]).verdicts["arena_hard"]
     result = next(evaluate_arena_hard(one) for one in judged if one.model == "gpt-4-0613")
     # Over prompts: [34.0, 41.6], from an independent bootstrap of the same battles.
-    assert result.score.low == pytest.approx(34.0, abs=0.5)
-    assert result.score.high == pytest.approx(41.6, abs=0.5)
+    assert result.measures["AH"].low == pytest.approx(34.0, abs=0.5)
+    assert result.measures["AH"].high == pytest.approx(41.6, abs=0.5)
     # The leaderboard of 2024-07-31, from 100 resamples of battles: [35.60, 40.36].
-    assert result.published_low == pytest.approx(35.60, abs=0.5)
-    assert result.published_high == pytest.approx(40.36, abs=0.5)
+    assert result.facts["AH_published_low"] == pytest.approx(35.60, abs=0.5)
+    assert result.facts["AH_published_high"] == pytest.approx(40.36, abs=0.5)

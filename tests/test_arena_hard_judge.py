@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from chat_server import Handler, Told, answer, completion, refuse, serving
-from preceptor.benchmarks.answer_files import Answers
-from preceptor.benchmarks.arena_hard.judge import GameJudge, judge_arena_hard
+from preceptor.benchmarks.arena_hard.benchmark import ArenaHard
 from preceptor.benchmarks.arena_hard.score import evaluate_arena_hard
+from preceptor.benchmarks.files import read_files
 from preceptor.benchmarks.judge_prompts import GAME_AGAIN
-from preceptor.benchmarks.judgement_files import read_judgements
-from preceptor.benchmarks.judging import judge_answers, judging_cost
+from preceptor.benchmarks.observed import observed_ranking
 from preceptor.benchmarks.pairwise import ChoiceJudge, local_model, served_model
-from preceptor.benchmarks.questions import QuestionSet
-from preceptor.benchmarks.verdict_files import file_name, write_answers, write_verdicts
-from preceptor.benchmarks.verdicts import observed_ranking
+from preceptor.benchmarks.questions import Answers, QuestionSet
+from preceptor.benchmarks.rows import file_name
+from preceptor.benchmarks.written_judge import WrittenJudge
 from preceptor.config.finetune import ChatJudge
 from preceptor.config.runtime import Endpoint
 from preceptor.errors import StudyError
@@ -33,8 +32,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def arena(count: int = PROMPTS) -> QuestionSet:
     texts = {f"id{place}": f"Prompt {place}" for place in range(count)}
-    return QuestionSet(
-        "arena_hard", texts, Answers("arena_hard", "base", {key: f"base {key}" for key in texts})
+    return QuestionSet.of(
+        texts, Answers("arena_hard", "base", {key: f"base {key}" for key in texts})
     )
 
 
@@ -48,8 +47,8 @@ def endpoint(told: Told) -> Endpoint:
     return Endpoint(url=told.url, timeout_s=5.0, patience_s=0.5, concurrency=1)
 
 
-def game_judge(told: Told) -> GameJudge:
-    return GameJudge(
+def game_judge(told: Told) -> WrittenJudge:
+    return WrittenJudge(
         served_model("served", endpoint(told), max_tokens=500, log_probabilities=False)
     )
 
@@ -67,21 +66,21 @@ def much_better(text: str) -> Any:
 def test_a_model_that_wins_both_games_of_each_prompt_has_a_full_score(tmp_path):
     with serving(otherwise=much_better("good says")) as told:
         both = [answers_of("good"), answers_of("poor")]
-        judged = judge_arena_hard(both[:1], arena(), game_judge(told), Store(tmp_path))
-    (battles,) = judged.battles
+        judged = ArenaHard().judge(both[:1], arena(), game_judge(told), Store(tmp_path))
+    (battles,) = judged.verdicts
     assert list(battles.won) == [6.0] * PROMPTS  # two games, three battles each
-    assert evaluate_arena_hard(battles, draws=20).score.value == 100
+    assert evaluate_arena_hard(battles, draws=20).measures["AH"].value == 100
     assert len(told.requests) == 2 * PROMPTS
     assert {request["temperature"] for request in told.requests} == {0}
 
 
 def test_the_first_game_shows_the_baseline_first_and_the_second_swaps(tmp_path):
     with serving(otherwise=answer("[[A>B]]")) as told:
-        judged = judge_arena_hard([answers_of("m")], arena(1), game_judge(told), Store(tmp_path))
+        judged = ArenaHard().judge([answers_of("m")], arena(1), game_judge(told), Store(tmp_path))
     shown = [request["messages"][1]["content"] for request in told.requests]
     assert shown[0].index("base id0") < shown[0].index("m says 0")
     assert shown[1].index("m says 0") < shown[1].index("base id0")
-    (battles,) = judged.battles
+    (battles,) = judged.verdicts
     assert (battles.won[0], battles.lost[0]) == (1, 1)  # whoever is A wins: one game each
 
 
@@ -89,12 +88,12 @@ def test_a_judgement_without_a_verdict_is_asked_once_for_it(tmp_path):
     store = Store(tmp_path)
     with serving(answer("I need to think."), otherwise=answer("so: [[A=B]]")) as told:
         judge = game_judge(told)
-        judged = judge_arena_hard([answers_of("m")], arena(1), judge, store)
+        judged = ArenaHard().judge([answers_of("m")], arena(1), judge, store)
         assert len(told.requests) == 3
         again = told.requests[-1]["messages"]
         assert [turn["role"] for turn in again] == ["system", "user", "assistant", "user"]
         assert (again[2]["content"], again[3]["content"]) == ("I need to think.", GAME_AGAIN)
-        judge_arena_hard([answers_of("m")], arena(1), judge, store)
+        ArenaHard().judge([answers_of("m")], arena(1), judge, store)
         assert len(told.requests) == 3  # the retry is stored like any call
     assert judged.rows[0]["games"][0] == {
         "user_prompt": told.requests[0]["messages"][1]["content"],
@@ -108,7 +107,7 @@ def test_several_different_verdicts_are_none_and_are_not_asked_again(tmp_path):
         serving(answer("[[A>B]] no, [[B>A]]"), otherwise=answer("[[A>B]]")) as told,
         pytest.raises(StudyError, match=r"1 of 12 .*1 without one verdict"),
     ):
-        judge_arena_hard([answers_of("m")], arena(), game_judge(told), Store(tmp_path))
+        ArenaHard().judge([answers_of("m")], arena(), game_judge(told), Store(tmp_path))
     assert len(told.requests) == 2 * PROMPTS
 
 
@@ -118,41 +117,46 @@ def test_a_game_that_failed_is_asked_again_alone(tmp_path):
         answer("[[A>B]]"), refuse(400, "content_filter"), otherwise=answer("[[A=B]]")
     ) as told:
         with pytest.raises(StudyError, match="1 unanswered: content filter"):
-            judge_arena_hard([answers_of("m")], arena(), game_judge(told), store)
+            ArenaHard().judge([answers_of("m")], arena(), game_judge(told), store)
         asked = len(told.requests)
-        judge_arena_hard([answers_of("m")], arena(), game_judge(told), store)
+        ArenaHard().judge([answers_of("m")], arena(), game_judge(told), store)
     assert len(told.requests) == asked + 1
 
 
 def test_a_model_run_here_cannot_write_judgements(model_folder):
-    with pytest.raises(StudyError, match="Judge Arena-Hard by choice"):
-        GameJudge(local_model(ChatJudge(model=str(model_folder))))
+    with pytest.raises(StudyError, match="Use --verdict-by-letter"):
+        WrittenJudge(local_model(ChatJudge(model=str(model_folder))))
 
 
 def test_by_choice_each_game_is_won_by_its_probability_and_the_judge_says_so(tmp_path):
     with serving(otherwise=prefers("m says", 0.8)) as told:
         judge = ChoiceJudge(served_model("served", endpoint(told)))
-        judged = judge_answers([answers_of("m")], arena(), judge, Store(tmp_path))
-    (battles,) = judged.battles
+        judged = ArenaHard().judge([answers_of("m")], arena(), judge, Store(tmp_path))
+    (battles,) = judged.verdicts
     assert battles.won == pytest.approx(1.6)
     assert battles.won + battles.lost == pytest.approx(2.0)
     assert battles.judge is not None and battles.judge.endswith("by choice")
-    assert evaluate_arena_hard(battles, draws=20).score.value == pytest.approx(80)
-    assert write_verdicts(tmp_path / "files", judged) == []
+    assert evaluate_arena_hard(battles, draws=20).measures["AH"].value == pytest.approx(80)
+    assert ArenaHard().write(tmp_path / "files", [], judged) == []
 
 
 def test_what_is_written_is_read_back_to_the_same_battles(tmp_path):
     with serving(otherwise=much_better("good says")) as told:
         judge = game_judge(told)
         both = [answers_of("good"), answers_of("../poor")]
-        judged = judge_arena_hard(both, arena(), judge, Store(tmp_path / "store"))
-    paths = write_verdicts(tmp_path / "files", judged)
+        judged = ArenaHard().judge(both, arena(), judge, Store(tmp_path / "store"))
+    paths = ArenaHard().write(tmp_path / "files", [], judged)
     assert all(path.is_relative_to(tmp_path / "files" / "arena_hard") for path in paths)
-    read = {one.model: one for one in read_judgements(paths, baseline="base").arena_hard}
-    for battles in judged.battles:
+    read = {
+        one.model: one
+        for one in read_files(paths, {"arena_hard": ArenaHard(baseline="base")}).verdicts[
+            "arena_hard"
+        ]
+    }
+    for battles in judged.verdicts:
         assert np.array_equal(read[battles.model].won, battles.won)
         assert np.array_equal(read[battles.model].lost, battles.lost)
-    (path, _) = write_answers(tmp_path / "files", both)
+    (path, _) = ArenaHard().write(tmp_path / "files", both)
     row = json.loads(path.read_text().splitlines()[0])
     assert {"question_id", "answer_id", "model_id", "choices", "tstamp"} == set(row)
 
@@ -167,7 +171,7 @@ def test_a_file_name_never_leaves_its_folder():
 
 def test_the_cost_counts_two_games_for_each_prompt(tmp_path):
     with serving() as told:
-        cost = judging_cost([answers_of("m")], arena(), game_judge(told), Store(tmp_path))
+        cost = ArenaHard().cost([answers_of("m")], arena(), game_judge(told), Store(tmp_path))
     assert (cost.requests, cost.answer_tokens, cost.price) == (12, 12 * 500, None)
     assert told.requests == []
 
@@ -176,11 +180,11 @@ def test_observed_students_are_ranked_like_predicted_teachers(tmp_path):
     with serving(otherwise=much_better("good says")) as told:
         both = [answers_of("good"), answers_of("poor")]
         store = Store(tmp_path)
-        wins = judge_arena_hard(both[:1], arena(), game_judge(told), store)
+        wins = ArenaHard().judge(both[:1], arena(), game_judge(told), store)
         told.otherwise = answer("[[A>B]]")
-        rest = judge_arena_hard(both[1:], arena(), game_judge(told), store)
+        rest = ArenaHard().judge(both[1:], arena(), game_judge(told), store)
     ranking = observed_ranking(
-        [*rest.battles, *wins.battles], student="gemma", names={"good": "Qwen"}
+        [*rest.verdicts, *wins.verdicts], student="gemma", names={"good": "Qwen"}
     )
     assert [(one.teacher, one.rank) for one in ranking.teachers] == [("Qwen", 1), ("poor", 2)]
     assert ranking.teachers[0].p_best == 1.0
@@ -191,8 +195,8 @@ def test_observed_students_are_ranked_like_predicted_teachers(tmp_path):
 
 def test_verdicts_of_different_judges_are_not_ranked_together(tmp_path):
     with serving(otherwise=answer("[[A>B]]")) as told:
-        one = judge_arena_hard([answers_of("a")], arena(), game_judge(told), Store(tmp_path))
-        other = GameJudge(served_model("other", endpoint(told), log_probabilities=False))
-        two = judge_arena_hard([answers_of("b")], arena(), other, Store(tmp_path))
+        one = ArenaHard().judge([answers_of("a")], arena(), game_judge(told), Store(tmp_path))
+        other = WrittenJudge(served_model("other", endpoint(told), log_probabilities=False))
+        two = ArenaHard().judge([answers_of("b")], arena(), other, Store(tmp_path))
     with pytest.raises(StudyError, match="more than one judge"):
-        observed_ranking([*one.battles, *two.battles], student="gemma")
+        observed_ranking([*one.verdicts, *two.verdicts], student="gemma")

@@ -106,7 +106,7 @@ def test_json_holds_every_number_and_its_cautions(files):
     expected = 100 * np.mean([row["preference"] - 1 for row in rows])
     assert worse["WR"] == pytest.approx(expected)
     assert (worse["alpaca_eval_judge"], worse["alpaca_eval_n"]) == ("judge", INSTRUCTIONS)
-    assert len(worse["cautions"]) >= 3
+    assert len(worse["warnings"]) >= 3
     assert found["warnings"] == []
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from chat_server import answer, serving
-from preceptor.benchmarks.answer_files import read_answers
-from preceptor.benchmarks.questions import arena_questions, read_baseline
+from preceptor.benchmarks.arena_hard.benchmark import ArenaHard
+from preceptor.benchmarks.files import read_baseline, read_files
 from preceptor.errors import DataError
 from small_study import preceptor, start
 from test_pairwise import prefers
@@ -96,7 +96,9 @@ def test_written_files_are_read_back_to_the_same_numbers(files):
         for one in (result, again)
     ]
     assert rates[0] == pytest.approx(rates[1], abs=1e-9)
-    (answers,) = read_answers(files["written"] / "alpaca_eval" / "good" / "model_outputs.json")
+    (answers,) = read_files(
+        [files["written"] / "alpaca_eval" / "good" / "model_outputs.json"]
+    ).answers
     assert (answers.model, len(answers.texts)) == ("good", COUNT)
 
 
@@ -173,7 +175,7 @@ def test_a_judge_is_measured_against_ready_annotations(files, tmp_path):
     assert found["agreement"]["kappa"][0] == pytest.approx(0)
     assert found["agreement"]["words"] == "slight"
     assert found["first_place"] == pytest.approx(0.5)
-    assert found["longer_wins"]["contests"] == COUNT
+    assert found["longer_wins"]["comparisons"] == COUNT
     assert "the longer answer wins" in shown.stdout and "Landis & Koch" in shown.stdout
 
 
@@ -189,13 +191,13 @@ def test_both_ages_of_arena_hards_answers_are_read(tmp_path):
     }
     plain = {"question_id": "a", "instruction": "q", "output": "x", "generator": "m"}
     for place, row in enumerate((old, new, plain)):
-        (found,) = read_answers(written(tmp_path / f"{place}.jsonl", [row]))
+        (found,) = read_files([written(tmp_path / f"{place}.jsonl", [row])]).answers
         assert (found.benchmark, found.model, dict(found.texts)) == ("arena_hard", "m", {"a": "x"})
     empty = written(tmp_path / "none.jsonl", [{**plain, "output": None}])
-    assert not read_answers(empty)[0].texts
+    assert not read_files([empty]).answers[0].texts
     twice = written(tmp_path / "twice.jsonl", [plain, plain])
     with pytest.raises(DataError, match="answers 'a' twice"):
-        read_answers(twice)
+        read_files([twice])
 
 
 def test_arena_hard_is_judged_by_games_and_needs_no_questions_where_answers_hold_them(tmp_path):
@@ -216,13 +218,14 @@ def test_arena_hard_is_judged_by_games_and_needs_no_questions_where_answers_hold
 
 @needs_data
 def test_the_shared_files_are_read_as_answers_baselines_and_questions():
-    (answers,) = read_answers(DATA / "zoo" / "Gemma-2-2b-it.jsonl")
+    (answers,) = read_files([DATA / "zoo" / "Gemma-2-2b-it.jsonl"]).answers
     assert len(answers.texts) == 250
-    found = arena_questions([answers], answers, DATA / "arena_hard" / "question.jsonl")
-    assert len(found.questions) == 250
+    local = ArenaHard(arena_questions=DATA / "arena_hard" / "question.jsonl")
+    found = local.questions(baseline=answers, answers=[answers])
+    assert len(found.instructions) == 250
     baseline = read_baseline(DATA / "alpaca_eval2" / "annotations_claude-2.1.json")
     assert (baseline.model, len(baseline.texts)) == ("gpt4_1106_preview", 805)
-    (judged_before,) = read_answers(DATA / "zoo_judged" / "claude-2.1.json")
+    (judged_before,) = read_files([DATA / "zoo_judged" / "claude-2.1.json"]).answers
     assert set(judged_before.texts) <= set(baseline.texts)
 
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from preceptor.benchmarks.alpaca_eval.calibration import read_calibration
-from preceptor.benchmarks.alpaca_eval.score import (
-    was_switched,
-)
-from preceptor.benchmarks.judgement_files import read_judgements
+from preceptor.benchmarks.comparisons import was_switched
+from preceptor.benchmarks.files import read_files
 from preceptor.errors import DataError
 
 
@@ -48,7 +46,7 @@ def test_annotations_are_read_and_what_is_no_verdict_is_counted(tmp_path):
         annotation("g", True),
         annotation("h", math.nan),
     ]
-    (ours,) = read_judgements([saved(tmp_path / "annotations.json", rows)]).alpaca_eval
+    (ours,) = read_files([saved(tmp_path / "annotations.json", rows)]).verdicts["alpaca_eval"]
     assert (ours.model, ours.judge, ours.baseline) == ("ours", "judge", "base")
     assert ours.instructions == ("a", "b")
     assert ours.wins.tolist() == [0.25, 0.5]
@@ -67,7 +65,7 @@ def test_a_missing_preference_is_formed_from_the_judges_completion(tmp_path):
         annotation("c", None, raw_completion={"logprobs": {"content": [7]}}),
         annotation("d", None, raw_completion="m"),
     ]
-    (ours,) = read_judgements([saved(tmp_path / "annotations.json", rows)]).alpaca_eval
+    (ours,) = read_files([saved(tmp_path / "annotations.json", rows)]).verdicts["alpaca_eval"]
     assert ours.wins == pytest.approx([0.75 if was_switched("a") else 0.25])
     assert ours.dropped == {"without a verdict": 3}
 
@@ -78,13 +76,13 @@ def test_lines_and_arrays_and_several_models_are_read_alike(tmp_path):
     text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     lines.write_text(text + "\n", encoding="utf-8")
     array = saved(tmp_path / "rows.json", rows)
-    both = read_judgements([lines, array]).alpaca_eval
+    both = read_files([lines, array]).verdicts["alpaca_eval"]
     assert [one.model for one in both] == ["ours", "theirs"]
 
 
 def test_compact_preferences_are_read(tmp_path):
     columns = {"idx": [0, 2, 5], "pref": [0, 1.5, None], "len_base": [5] * 3, "len_model": [4] * 3}
-    (ours,) = read_judgements([saved(tmp_path / "p.json", {"ours": columns})]).alpaca_eval
+    (ours,) = read_files([saved(tmp_path / "p.json", {"ours": columns})]).verdicts["alpaca_eval"]
     assert ours.instructions == (0, 2)
     assert ours.wins.tolist() == [0.5, 0.5]
     assert (ours.judge, ours.dropped) == (None, {"without a verdict": 1})
@@ -97,7 +95,7 @@ def test_compact_preferences_are_read(tmp_path):
         ([annotation("a", 1), annotation("b", 2, annotator="k")], "different judges: judge, k"),
         ([annotation("a", 1), annotation("b", 2, generator_1="c")], "mixes the baselines base, c"),
         ([annotation("a", 1, generator_2=3)], "no text in 'generator_2'"),
-        ([{"instruction": "a", "output": "b"}], "first row has the fields instruction, output"),
+        ([{"instruction": "a", "answer": "b"}], "first row has the fields instruction, answer"),
         ([annotation("a", 1), 3], "row 2 is a int"),
         ([], "holds no rows"),
         ("text", "holds no rows"),
@@ -110,7 +108,7 @@ def test_compact_preferences_are_read(tmp_path):
 )
 def test_a_file_that_would_be_read_wrongly_is_refused(tmp_path, content, said):
     with pytest.raises(DataError, match=said):
-        read_judgements([saved(tmp_path / "rows.json", content)])
+        read_files([saved(tmp_path / "rows.json", content)])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1}\n{"b"', "\x00"])
@@ -118,14 +116,14 @@ def test_what_is_no_json_is_told_with_its_line(tmp_path, text):
     path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"line \d is no JSON"):
-        read_judgements([path])
+        read_files([path])
 
 
 def test_two_files_that_differ_on_a_model_are_refused(tmp_path):
     one = saved(tmp_path / "one.json", [annotation("a", 1)])
     other = saved(tmp_path / "other.json", [annotation("a", 2)])
     with pytest.raises(DataError, match=r"verdicts on 'ours' in .* differ"):
-        read_judgements([one, other])
+        read_files([one, other])
 
 
 def gamed_file(path: Path, rows: list[tuple[object, ...]]) -> Path:

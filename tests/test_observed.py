@@ -5,36 +5,41 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.alpaca_eval.score import AlpacaEvalResult
-from preceptor.benchmarks.arena_hard.score import ArenaHardResult
-from preceptor.benchmarks.average_performance import StudentResult, student_results
+from preceptor.benchmarks.average_performance import StudentResult, student_result, student_results
+from preceptor.benchmarks.base import BenchmarkResult
+from preceptor.benchmarks.observed import ranking_of_results
 from preceptor.errors import StudyError
 from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
-from preceptor.validation.observed import ranking_of_results
 
 DRAWS = 500
 SHARED = np.random.default_rng(1).normal(size=DRAWS)
 """What the same resampled prompts do to every model alike."""
 
 
-def alpaca(rate: float, model: str) -> AlpacaEvalResult:
+def alpaca(rate: float, model: str) -> BenchmarkResult:
     draws = rate + SHARED
     found = Estimate(rate, rate - 2, rate + 2, 805)
     won = Estimate(rate + 1, rate - 1, rate + 3, 805)
-    return AlpacaEvalResult(model, "judge", 805, 0.0, won, 1.0, found, None, draws + 1, draws, ())
+    measures, drawn = {"LC": found, "WR": won}, {"LC": draws, "WR": draws + 1}
+    return BenchmarkResult("alpaca_eval", model, "judge", 805, 0.0, measures, drawn)
 
 
-def arena(score: float, model: str) -> ArenaHardResult:
+def arena(score: float, model: str) -> BenchmarkResult:
     found = Estimate(score, score - 2, score + 2, 500)
-    draws = score + SHARED[::-1]
-    return ArenaHardResult(model, "base", "judge", 500, 0.0, found, score, score, draws, ("odd",))
+    measures, drawn = {"AH": found}, {"AH": score + SHARED[::-1]}
+    return BenchmarkResult(
+        "arena_hard", model, "judge", 500, 0.0, measures, drawn, warnings=("odd",)
+    )
 
 
 def both(**rates: tuple[float, float]) -> list[StudentResult]:
     return student_results(
-        [alpaca(controlled, name) for name, (controlled, _) in rates.items()],
-        [arena(score, name) for name, (_, score) in rates.items()],
+        [
+            of(rate, name)
+            for name, own in rates.items()
+            for of, rate in zip((alpaca, arena), own, strict=True)
+        ]
     )
 
 
@@ -61,22 +66,21 @@ def test_models_are_compared_draw_by_draw():
 
 def test_without_ap_of_all_the_first_measure_that_all_have_orders():
     one, other = both(a=(16.1, 13.0), b=(16.0, 14.0))
-    lacking = replace(
-        one, alpaca_eval=replace(one.alpaca_eval, length_controlled=None), average=None
-    )
+    won = one.results["alpaca_eval"]
+    won = replace(won, measures={"WR": won.measures["WR"]})
+    lacking = student_result(one.name, {**one.results, "alpaca_eval": won})
     found = ranking_of_results([lacking, other], student="s", settings={})
     assert (found.by, found.teachers[0].teacher) == ("AH", "b")
-    only = ranking_of_results(
-        [replace(one, arena_hard=None, average=None)], student="s", settings={}
-    )
+    alone = student_result("a", {"alpaca_eval": one.results["alpaca_eval"]})
+    only = ranking_of_results([alone], student="s", settings={})
     assert only.by == "LC"
 
 
 def test_results_of_different_benchmarks_have_no_order():
     one, other = both(a=(16.1, 13.0), b=(16.0, 14.0))
     apart = [
-        replace(one, arena_hard=None, average=None),
-        replace(other, alpaca_eval=None, average=None),
+        student_result("b", {"alpaca_eval": one.results["alpaca_eval"]}),
+        student_result("a", {"arena_hard": other.results["arena_hard"]}),
     ]
     with pytest.raises(StudyError, match="no benchmark that all of b, a"):
         ranking_of_results(apart, student="s", settings={})

@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_server import Handler, Told, answer, completion, ranked, refuse, serving
+from preceptor.benchmarks.alpaca_eval.benchmark import AlpacaEval
 from preceptor.benchmarks.alpaca_eval.files import annotated_preferences
-from preceptor.benchmarks.alpaca_eval.judge import judge_alpaca_eval
-from preceptor.benchmarks.alpaca_eval.score import was_switched
-from preceptor.benchmarks.answer_files import Answers
-from preceptor.benchmarks.comparisons import both_orders
+from preceptor.benchmarks.comparisons import was_switched
 from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, GAME_PROMPT, Pair, PairPrompt
 from preceptor.benchmarks.pairwise import (
     ChoiceJudge,
@@ -22,8 +20,8 @@ from preceptor.benchmarks.pairwise import (
     local_model,
     served_model,
 )
-from preceptor.benchmarks.questions import QuestionSet
-from preceptor.benchmarks.reward_judge import RewardJudge, require_independent
+from preceptor.benchmarks.questions import Answers, QuestionSet
+from preceptor.benchmarks.reward_judge import RewardJudge
 from preceptor.config.finetune import ChatJudge
 from preceptor.config.rewards import ModelReward
 from preceptor.config.runtime import Endpoint
@@ -78,7 +76,7 @@ def judge_at(told: Told, **options: Any) -> ChoiceJudge:
 def questions(count: int) -> QuestionSet:
     texts = {f"Question {place}?": f"Question {place}?" for place in range(count)}
     baseline = Answers("alpaca_eval", "base", {name: f"base {name}" for name in texts})
-    return QuestionSet("alpaca_eval", texts, baseline)
+    return QuestionSet.of(texts, baseline)
 
 
 def answers_of(model: str, count: int, said: str = "mine") -> Answers:
@@ -161,10 +159,10 @@ def test_stored_preferences_follow_from_raw_log_probabilities_and_the_seed():
 
 def test_the_model_wins_whether_it_is_shown_first_or_second(tmp_path):
     with serving(otherwise=prefers("mine", 0.9)) as told:
-        judged = judge_alpaca_eval(
+        judged = AlpacaEval().judge(
             [answers_of("m", 12)], questions(12), judge_at(told), Store(tmp_path)
         )
-    (preferences,) = judged.preferences
+    (preferences,) = judged.verdicts
     assert preferences.wins == pytest.approx(0.9)
     shown_first = {was_switched(f"Question {place}?") for place in range(12)}
     assert shown_first == {True, False}
@@ -176,49 +174,48 @@ def test_the_model_wins_whether_it_is_shown_first_or_second(tmp_path):
 
 def test_written_rows_give_the_same_preferences_from_their_log_probabilities_alone(tmp_path):
     with serving(otherwise=prefers("mine", 0.83)) as told:
-        judged = judge_alpaca_eval(
+        judged = AlpacaEval().judge(
             [answers_of("m", 8)], questions(8), judge_at(told), Store(tmp_path)
         )
     bare = [dict(row, preference=None) for row in judged.rows]
     (again,) = annotated_preferences(bare, "file")
-    assert again.wins == pytest.approx(judged.preferences[0].wins, abs=1e-12)
+    assert again.wins == pytest.approx(judged.verdicts[0].wins, abs=1e-12)
     assert again.wins == pytest.approx(0.83)
 
 
 def test_both_orders_cancel_a_liking_for_the_first_place_and_tell_of_it(tmp_path):
     with serving(otherwise=prefers_first(0.8)) as told:
-        judged = judge_alpaca_eval(
+        judged = AlpacaEval().judge(
             [answers_of("m", 5)],
             questions(5),
-            judge_at(told),
+            judge_at(told, swap_positions=True),
             Store(tmp_path),
-            orders=both_orders,
         )
-    assert judged.preferences[0].wins == pytest.approx(0.5)
+    assert judged.verdicts[0].wins == pytest.approx(0.5)
     assert judged.first_place["m"] == pytest.approx(0.8)
-    assert any("stands first with a share of 80%" in said for said in judged.cautions())
+    assert any("stands first with a share of 80%" in said.text for said in judged.warnings())
 
 
 def test_equal_answers_are_half_a_win_and_are_not_asked(tmp_path):
     with serving(otherwise=prefers_first(0.9)) as told:
-        judged = judge_alpaca_eval(
+        judged = AlpacaEval().judge(
             [answers_of("m", 3, said="base")], questions(3), judge_at(told), Store(tmp_path)
         )
-    assert judged.preferences[0].wins == pytest.approx(0.5)
+    assert judged.verdicts[0].wins == pytest.approx(0.5)
     assert told.requests == []
 
 
 def test_a_second_run_asks_nothing_and_a_new_model_only_its_own(tmp_path):
     store = Store(tmp_path)
     with serving(otherwise=prefers("mine", 0.7)) as told:
-        first = judge_alpaca_eval([answers_of("m", 6)], questions(6), judge_at(told), store)
+        first = AlpacaEval().judge([answers_of("m", 6)], questions(6), judge_at(told), store)
         asked = len(told.requests)
-        again = judge_alpaca_eval([answers_of("m", 6)], questions(6), judge_at(told), store)
+        again = AlpacaEval().judge([answers_of("m", 6)], questions(6), judge_at(told), store)
         assert len(told.requests) == asked == 7
         both = [answers_of("m", 6), answers_of("n", 6, said="mine too")]
-        judge_alpaca_eval(both, questions(6), judge_at(told), store)
+        AlpacaEval().judge(both, questions(6), judge_at(told), store)
         assert len(told.requests) == asked + 6
-    assert list(again.preferences[0].wins) == list(first.preferences[0].wins)
+    assert list(again.verdicts[0].wins) == list(first.verdicts[0].wins)
 
 
 def test_failures_are_never_stored_nor_scored_and_only_they_are_asked_again(tmp_path):
@@ -226,19 +223,19 @@ def test_failures_are_never_stored_nor_scored_and_only_they_are_asked_again(tmp_
     failing = [refuse(400, "content_filter")] * 2
     with serving(*[fine] * 5, *failing, otherwise=fine) as told:
         with pytest.raises(StudyError, match=r"2 of 10 verdicts on 'm' are missing \(2 unanswered"):
-            judge_alpaca_eval([answers_of("m", 10)], questions(10), judge_at(told), store)
+            AlpacaEval().judge([answers_of("m", 10)], questions(10), judge_at(told), store)
         asked = len(told.requests)
-        judged = judge_alpaca_eval([answers_of("m", 10)], questions(10), judge_at(told), store)
+        judged = AlpacaEval().judge([answers_of("m", 10)], questions(10), judge_at(told), store)
     assert asked == 11
     assert len(told.requests) == asked + 2
-    assert len(judged.preferences[0].wins) == 10
+    assert len(judged.verdicts[0].wins) == 10
 
 
 def test_stored_verdicts_do_not_pass_for_the_length_of_responses(tmp_path):
     store = Store(tmp_path)
     with serving(otherwise=prefers("mine", 0.7)) as told:
         judge = judge_at(told)
-        judge_alpaca_eval([answers_of("m", 3)], questions(3), judge, store)
+        AlpacaEval().judge([answers_of("m", 3)], questions(3), judge, store)
     costs = store.responses(judge.identity()).costs()
     assert costs.responses == 4 and math.isnan(costs.tokens)
     (answer_again,) = judge.compare([Pair("Question 0?", *_shown("Question 0?"))], store)
@@ -254,23 +251,23 @@ def test_an_endpoint_that_dies_keeps_what_was_answered(tmp_path):
     store, fine = Store(tmp_path), prefers("mine", 0.7)
     with serving(*[fine] * 5, otherwise=refuse(500, "down")) as told:
         with pytest.raises(ModelError, match="answered"):
-            judge_alpaca_eval([answers_of("m", 12)], questions(12), judge_at(told), store)
+            AlpacaEval().judge([answers_of("m", 12)], questions(12), judge_at(told), store)
         told.otherwise = fine
         before = sum(1 for _ in store.responses(judge_at(told).identity()).each())
         assert before == 5
         told.requests.clear()
-        judge_alpaca_eval([answers_of("m", 12)], questions(12), judge_at(told), store)
+        AlpacaEval().judge([answers_of("m", 12)], questions(12), judge_at(told), store)
     assert len(told.requests) == 12 + 1 - before
 
 
 def test_one_missing_verdict_in_a_hundred_is_tolerated_and_counted(tmp_path):
     fine = prefers("mine", 0.7)
     with serving(fine, refuse(400, "content_filter"), otherwise=fine) as told:
-        judged = judge_alpaca_eval(
+        judged = AlpacaEval().judge(
             [answers_of("m", 100)], questions(100), judge_at(told), Store(tmp_path)
         )
-    assert len(judged.preferences[0].wins) == 99
-    assert judged.preferences[0].dropped == {"without a verdict": 1}
+    assert len(judged.verdicts[0].wins) == 99
+    assert judged.verdicts[0].dropped == {"without a verdict": 1}
 
 
 def test_an_answer_that_is_missing_counts_as_a_missing_verdict(tmp_path):
@@ -278,13 +275,13 @@ def test_an_answer_that_is_missing_counts_as_a_missing_verdict(tmp_path):
         serving(otherwise=prefers("mine", 0.7)) as told,
         pytest.raises(StudyError, match=r"3 of 10 .*3 without an answer"),
     ):
-        judge_alpaca_eval([answers_of("m", 7)], questions(10), judge_at(told), Store(tmp_path))
+        AlpacaEval().judge([answers_of("m", 7)], questions(10), judge_at(told), Store(tmp_path))
 
 
 def test_without_log_probabilities_the_first_call_says_so_and_is_the_only_one(tmp_path):
     with serving(otherwise=answer("m")) as told:
-        with pytest.raises(ModelError, match=r"tells no log-probabilities.*--written-verdict"):
-            judge_alpaca_eval([answers_of("m", 9)], questions(9), judge_at(told), Store(tmp_path))
+        with pytest.raises(ModelError, match=r"tells no log-probabilities.*--no-logprobs"):
+            AlpacaEval().judge([answers_of("m", 9)], questions(9), judge_at(told), Store(tmp_path))
         assert len(told.requests) == 1
 
 
@@ -293,19 +290,19 @@ def test_an_answer_that_lost_its_log_probabilities_is_not_kept(tmp_path):
     store, fine = Store(tmp_path), prefers("mine", 0.7)
     with serving(fine, fine, answer("m"), otherwise=fine) as told:
         with pytest.raises(StudyError, match=r"1 of 4 .*1 unanswered: unreadable answer"):
-            judge_alpaca_eval([answers_of("m", 4)], questions(4), judge_at(told), store)
+            AlpacaEval().judge([answers_of("m", 4)], questions(4), judge_at(told), store)
         asked = len(told.requests)
-        judged = judge_alpaca_eval([answers_of("m", 4)], questions(4), judge_at(told), store)
+        judged = AlpacaEval().judge([answers_of("m", 4)], questions(4), judge_at(told), store)
     assert len(told.requests) == asked + 1
-    assert len(judged.preferences[0].wins) == 4
+    assert len(judged.verdicts[0].wins) == 4
 
 
 def test_the_written_letter_is_taken_where_it_is_asked_for(tmp_path):
     with serving(otherwise=answer(" M\n")) as told:
         judge = judge_at(told, written=True)
-        judged = judge_alpaca_eval([answers_of("m", 12)], questions(12), judge, Store(tmp_path))
+        judged = AlpacaEval().judge([answers_of("m", 12)], questions(12), judge, Store(tmp_path))
     expected = [0.0 if was_switched(f"Question {place}?") else 1.0 for place in range(12)]
-    assert list(judged.preferences[0].wins) == expected
+    assert list(judged.verdicts[0].wins) == expected
     assert "logprobs" not in told.requests[0]
     assert "written" in judged.judge_name
 
@@ -314,7 +311,7 @@ def test_a_judge_that_names_neither_label_is_refused_after_one_call(tmp_path):
     other = answer("<think>", logprobs=ranked(("<think>", likely(x=0.9))))
     with serving(otherwise=other) as told:
         with pytest.raises(ModelError, match=r"neither m nor M.*'x'"):
-            judge_alpaca_eval([answers_of("m", 9)], questions(9), judge_at(told), Store(tmp_path))
+            AlpacaEval().judge([answers_of("m", 9)], questions(9), judge_at(told), Store(tmp_path))
         assert len(told.requests) == 1
 
 
@@ -355,15 +352,15 @@ def test_a_model_run_here_gives_probabilities_in_both_orders(tmp_path, model_fol
         PairPrompt("s", "{instruction}{output_1}{output_2}"),
     )
     store = Store(tmp_path)
-    judged = judge_alpaca_eval([answers_of("m", 3)], questions(3), judge, store)
-    (preferences,) = judged.preferences
+    judged = AlpacaEval().judge([answers_of("m", 3)], questions(3), judge, store)
+    (preferences,) = judged.verdicts
     assert len(preferences.wins) == 3
     assert ((preferences.wins > 0) & (preferences.wins < 1)).all()
     assert "both orders" in judged.judge_name
     assert judged.first_place["m"] is not None
     judge.model.release()
-    again = judge_alpaca_eval([answers_of("m", 3)], questions(3), judge, store)
-    assert list(again.preferences[0].wins) == list(preferences.wins)
+    again = AlpacaEval().judge([answers_of("m", 3)], questions(3), judge, store)
+    assert list(again.verdicts[0].wins) == list(preferences.wins)
     assert "chat" not in judge.model.__dict__  # nothing was missing, so nothing was loaded
 
 
@@ -391,7 +388,7 @@ def test_a_reward_model_judges_by_the_difference_of_its_rewards(tmp_path, reward
 def test_a_reward_model_may_not_judge_its_own_prediction(reward_folder):
     scorer = RewardModel(ModelReward(model=str(reward_folder), chat_template="gemma"))
     with pytest.raises(StudyError, match="would agree with itself"):
-        require_independent(RewardJudge(scorer), [scorer.identity()])
+        RewardJudge(scorer).require_independent([scorer.identity()])
     with pytest.raises(StudyError, match="would agree with itself"):
-        require_independent(RewardJudge(scorer), [scorer.located.name])
-    require_independent(RewardJudge(scorer), [])
+        RewardJudge(scorer).require_independent([scorer.located.name])
+    RewardJudge(scorer).require_independent([])

@@ -113,7 +113,9 @@ def test_another_teacher_costs_only_its_own_tuning(done: Done, tmp_path: Path, m
         "tiny-llama fine-tuned on delta responds": 6,
     }
     assert "tiny-llama, untuned responds" not in told.computed
-    assert told.computed["judge answers to questions"] == 12  # six questions in both orders
+    assert (
+        told.computed["judge answers to questions of the study"] == 12
+    )  # six questions in both orders
 
 
 def test_the_command_writes_what_agree_reads(done: Done, tmp_path: Path):

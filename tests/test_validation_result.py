@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.verdicts import WinRate
+from preceptor.benchmarks.observed import WinRate
 from preceptor.ranking.metrics import AverageReward
 from preceptor.ranking.rank import Measurements, Ranking, RankingOptions, rank
 from preceptor.validation.result import (

@@ -22,7 +22,7 @@ from preceptor.types import Generation, Instruction, generation_key
 
 logger = logging.getLogger(__name__)
 
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with how many requests are done, and of how many."""
 
 NO_LOG_PROBABILITIES = Failure("unreadable answer", "it tells no log-probabilities")
@@ -105,7 +105,7 @@ class CachedChat:
         return Cost(len(lacking), len(known), prompt, most, price)
 
     def ask(
-        self, requests: Sequence[ChatRequest], store: Store, told: Told | None = None
+        self, requests: Sequence[ChatRequest], store: Store, progress: OnProgress | None = None
     ) -> list[Answer | Failure]:
         """Return an answer or a failure for each request, in order; equal requests are asked once.
 
@@ -116,13 +116,13 @@ class CachedChat:
         found: dict[bytes, Answer | Failure] = dict(self.stored(requests, store))
         lacking = {key: one for key, one in different.items() if key not in found}
         done = len(different) - len(lacking)
-        if told is not None:
-            told(done, len(different))
+        if progress is not None:
+            progress(done, len(different))
         for key, outcome in self._outcomes(lacking, store):
             found[key] = outcome
             done += 1
-            if told is not None:
-                told(done, len(different))
+            if progress is not None:
+                progress(done, len(different))
         return [found[conversation_id(request)] for request in requests]
 
     def _outcomes(

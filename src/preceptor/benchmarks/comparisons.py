@@ -1,10 +1,10 @@
-"""Contests: a model's answer against the baseline's, shown to the judge in one order or in both.
+"""Comparisons: a model's answer against the baseline's, shown to the judge in one order or in both.
 
-The one idea: which order is asked is decided here once for every judge. A win is the mean over the orders
-asked; a contest that lacks one of its orders has no win, because half of it would carry the judge's liking
-for a place. Equal answers are half a win each and are never asked.
+A win is the mean over the orders asked. A comparison that lacks one of its orders has no win, because half of
+it would carry the judge's preference for a place. Equal answers are half a win each and are not asked.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preceptor.benchmarks.alpaca_eval.score import was_switched
-from preceptor.benchmarks.answer_files import Answers
-from preceptor.benchmarks.average_performance import TOLERATED
-from preceptor.benchmarks.cached_chat import Told
+from preceptor.benchmarks.cached_chat import OnProgress
 from preceptor.benchmarks.judge_prompts import Pair
 from preceptor.benchmarks.pairwise import Compared, PairJudge
+from preceptor.benchmarks.questions import Answers, QuestionSet
 from preceptor.errors import DataError, StudyError
 from preceptor.store.store import Store
 
 Orders = Callable[[str], tuple[bool, ...]]
 """Which orders to ask for a question: True shows the model's answer first."""
+
+TOLERATED = 0.01
+"""The share of a benchmark's verdicts that may be missing before a total is refused."""
 
 
 def both_orders(_question: str) -> tuple[bool, ...]:
@@ -30,9 +31,21 @@ def both_orders(_question: str) -> tuple[bool, ...]:
     return (False, True)
 
 
-def published_order(question: str) -> tuple[bool, ...]:
+def drawn_order(question: str) -> tuple[bool, ...]:
     """Ask once, in the order that AlpacaEval's seed gives for this question."""
     return (was_switched(question),)
+
+
+def was_switched(question: str) -> bool:
+    """Return whether AlpacaEval shows the model's answer, not the baseline's, to the judge first."""
+    # Another generator would give another order: this one is part of the published benchmark.
+    seed = f"is_switched_outputs{question}0".encode("utf-8", "surrogatepass")
+    return random.Random(seed).choices([False, True])[0]
+
+
+def orders_of(judge: PairJudge) -> Orders:
+    """Return both orders where the judge needs them or they are asked for, else the drawn one."""
+    return both_orders if judge.swap_positions else drawn_order
 
 
 class Comparison(NamedTuple):
@@ -45,9 +58,13 @@ class Comparison(NamedTuple):
     baseline: str
 
 
+Decided = tuple[Comparison, float]
+"""A comparison, and the model's share of the win in 0..1 by a trusted judge."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a contest: the model's share of the win in 0..1, or None and why.
+    """What came of a comparison: the model's share of the win in 0..1, or None and why.
 
     `games` holds the comparison of each order asked, True where the model's answer was shown first.
     """
@@ -58,19 +75,20 @@ class Outcome:
     games: Mapping[bool, Compared]
 
 
-def comparisons(
-    answers: Sequence[Answers], baseline: Answers, questions: Mapping[str, str]
-) -> list[Comparison]:
-    """Return the contests of every model on every question that it and the baseline answered.
-
-    Args:
-        answers: one for each model.
-        baseline: whom they are held against.
-        questions: text by id, all to be asked about.
+def comparisons(answers: Sequence[Answers], asked: QuestionSet) -> list[Comparison]:
+    """Return a comparison for every model and every question that it and the baseline answered.
 
     Raises:
+        StudyError: the answers are of another benchmark.
         DataError: the baseline lacks an answer, or a model has none at all.
     """
+    questions, baseline = asked.texts, asked.baseline
+    strange = [one.model for one in answers if one.benchmark != asked.benchmark]
+    if strange:
+        raise StudyError(
+            f"The answers of '{strange[0]}' are of another benchmark than the questions "
+            f"({asked.benchmark}): judge each benchmark by itself."
+        )
     lacking = [name for name in questions if name not in baseline.texts]
     if lacking:
         raise DataError(
@@ -91,38 +109,42 @@ def comparisons(
     ]
 
 
-def pairs_of(asked: Sequence[Comparison], judge: PairJudge, orders: Orders) -> list[Pair]:
-    """Return the pairs that the judge must compare, none for equal answers."""
-    return [pair for comparison in asked for _, pair in _games(comparison, judge, orders)]
+def pairs_of(
+    asked: Sequence[Comparison], judge: PairJudge, orders: Orders, *, equal: bool = False
+) -> list[Pair]:
+    """Return the pairs that the judge must compare; equal answers only where `equal` asks for them."""
+    return [pair for one in asked for _, pair in _games(one, judge, orders, equal)]
 
 
-def held(
+def compared(
     asked: Sequence[Comparison],
     judge: PairJudge,
     store: Store,
     *,
     orders: Orders,
-    told: Told | None = None,
+    equal: bool = False,
+    progress: OnProgress | None = None,
 ) -> list[Outcome]:
-    """Return the outcome of each contest, in order, asking the judge for what is not stored.
+    """Return the outcome of each comparison, in order, asking the judge for what is not stored.
 
     Raises:
         ModelError: the judge cannot be asked; what was answered is stored.
     """
-    compared = iter(judge.compare(pairs_of(asked, judge, orders), store, told))
+    games = [_games(one, judge, orders, equal) for one in asked]
+    answers = iter(judge.compare([pair for own in games for _, pair in own], store, progress))
     return [
-        _outcome(
-            comparison, {first: next(compared) for first, _ in _games(comparison, judge, orders)}
-        )
-        for comparison in asked
+        _outcome(comparison, {model_first: next(answers) for model_first, _ in own})
+        for comparison, own in zip(asked, games, strict=True)
     ]
 
 
-def _games(comparison: Comparison, judge: PairJudge, orders: Orders) -> list[tuple[bool, Pair]]:
-    if comparison.answer == comparison.baseline:
-        return []
-    shown = orders(comparison.question)[:1] if judge.symmetric else orders(comparison.question)
+def _games(
+    comparison: Comparison, judge: PairJudge, orders: Orders, equal: bool
+) -> list[tuple[bool, Pair]]:
     question, mine, theirs = comparison.question, comparison.answer, comparison.baseline
+    if mine == theirs and not equal:
+        return []
+    shown = orders(question)[:1] if judge.symmetric else orders(question)
     return [
         (first, Pair(question, mine, theirs) if first else Pair(question, theirs, mine))
         for first in shown
@@ -169,9 +191,9 @@ def require_complete(reasons: Mapping[str, int], *, model: str, questions: int) 
 
 
 def first_place_share(outcomes: Sequence[Outcome]) -> float | None:
-    """Return how far the judge prefers whatever is shown first, 0..1; 0.5 is no liking for a place.
+    """Return how far the judge prefers whatever is shown first, 0..1; 0.5 is no preference for a place.
 
-    Only contests asked in both orders count, where each answer stood first once; None without any.
+    Only comparisons asked in both orders count, where each answer stood first once; None without any.
     """
     shares = [
         game.share

@@ -1,8 +1,8 @@
 """What a judge is worth: how often it decides as a trusted judge did on the same pairs.
 
-The one idea: agreement beyond chance is what counts, so accuracy stands beside Cohen's kappa, and both beside
-what the length alone would have decided. Pairs of one question hang together, so intervals resample
-questions. Pure: nothing here asks a judge or reads a file.
+Agreement beyond chance is what counts, so Cohen's kappa stands beside accuracy, and both beside what length
+alone would have decided. Pairs of one question hang together, so intervals resample questions. Nothing here
+asks a judge or reads a file.
 """
 
 import math
@@ -33,7 +33,7 @@ _STEPS = (
 
 
 class Verdict(NamedTuple):
-    """Two judges' verdicts on one contest: the model's share of the win in 0..1, by each."""
+    """Two judges' verdicts on one comparison: the model's share of the win in 0..1, by each."""
 
     model: str
     question: str
@@ -44,9 +44,9 @@ class Verdict(NamedTuple):
 class JudgeAgreement(NamedTuple):
     """How a judge agrees with a trusted one, with 95% bootstrap intervals over questions.
 
-    `accuracy` is the share of contests decided alike (0..1; a judge's tie is half right; contests that the
-    trusted judge tied are left out). `kappa` is Cohen's, 0 for chance and 1 for identity. `spearman` is of
-    the models' mean wins, None below three models. `n` counts contests.
+    `accuracy` is the share of comparisons decided alike (0..1; a judge's tie is half right; comparisons that
+    the trusted judge tied are left out). `kappa` is Cohen's, 0 for chance and 1 for identity. `spearman` is
+    of the models' mean wins, None below three models. `n` counts comparisons.
     """
 
     n: int
@@ -72,10 +72,10 @@ def in_words(kappa: float) -> str:
 
 
 def accuracy(trusted: Array, judged: Array, weights: Array | None = None) -> float:
-    """Return the share of contests on the same side, a judge's tie half right; NaN without any.
+    """Return the share of comparisons on the same side, a judge's tie half right; NaN without any.
 
     Args:
-        trusted: shape (contests,), the model's share in 0..1; 0.5 is left out.
+        trusted: shape (comparisons,), the model's share in 0..1; 0.5 is left out.
         judged: likewise, by the judge.
         weights: how often each counts; once each if None.
     """
@@ -112,21 +112,21 @@ def cohens_kappa(trusted: Array, judged: Array, weights: Array | None = None) ->
 def judge_agreement(
     verdicts: Sequence[Verdict], *, draws: int = DRAWS, seed: int = 0
 ) -> JudgeAgreement:
-    """Return how the judge agrees with the trusted one over these contests.
+    """Return how the judge agrees with the trusted one over these comparisons.
 
     Args:
-        verdicts: contests that both judged.
+        verdicts: comparisons that both judged.
         draws: resamples of the questions.
         seed: of the resampling.
 
     Raises:
-        StudyError: there is no contest that the trusted judge decided.
+        StudyError: there is no comparison that the trusted judge decided.
     """
     trusted = np.array([one.trusted for one in verdicts], dtype=np.float64)
     judged = np.array([one.judged for one in verdicts], dtype=np.float64)
     if not (trusted != 0.5).any():
         raise StudyError(
-            "There is no contest that the trusted judge decided: expected verdicts other than ties. "
+            "There is no comparison that the trusted judge decided: expected verdicts other than ties. "
             "Give annotations with preferences."
         )
     models, model = np.unique([one.model for one in verdicts], return_inverse=True)

@@ -1,20 +1,20 @@
-"""Judges of two answers, and the first of them: a chat model that names the better one.
+"""Judges of two answers, and the first of them: a chat model that names the better one by a letter.
 
-The one idea: a comparison is a share from 0 to 1, how far the judge prefers the answer shown first; a chat
-model gives it as the probability of its label. What gives no share says why, and is never half a win.
+A comparison is a share from 0 to 1: how far the judge prefers the answer shown first. What gives no share
+says why, and is never half a win.
 """
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from preceptor.benchmarks.cached_chat import (
     NO_LOG_PROBABILITIES,
     Answer,
     CachedChat,
     Cost,
-    Told,
+    OnProgress,
 )
 from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, LABELS, Pair, PairPrompt
 from preceptor.config.finetune import ChatJudge
@@ -29,6 +29,9 @@ from preceptor.store.store import Store
 
 logger = logging.getLogger(__name__)
 
+JudgeKind = Literal["letter", "written", "reward"]
+"""How a judge decides: by the probability of a letter, by a written judgement, or by two rewards."""
+
 ALTERNATIVES = 5
 """Likeliest tokens asked for, as in AlpacaEval 2: a label beyond them counts as never said."""
 
@@ -40,28 +43,61 @@ _PROBE = Pair("What is the capital of France?", "Paris.", "A banana is a fruit."
 
 
 class Compared(NamedTuple):
-    """How far the answer shown first is preferred, 0..1, or None and why; and what the judge said."""
+    """How far the answer shown first is preferred, 0..1, or None and why; and what the judge said.
+
+    Of a written judgement `prompt` is what was asked, and `verdict` its verdict on A (shown first) and B.
+    """
 
     share: float | None
     why: str | None = None
     answer: Answer | None = None
+    prompt: str | None = None
+    verdict: str | None = None
 
 
 class PairJudge(Protocol):
-    """Whatever can compare two answers."""
+    """Whatever can compare two answers to a question."""
+
+    kind: ClassVar[JudgeKind]
+    symmetric: ClassVar[bool]
+    """Whether the order of the answers cannot matter, so that one order is enough."""
+
+    @property
+    def swap_positions(self) -> bool:
+        """Whether pairs are shown in both orders where the benchmark itself shows one."""
+        ...
 
     @property
     def name(self) -> str:
         """The label in tables and files."""
         ...
 
-    @property
-    def symmetric(self) -> bool:
-        """Whether the order of the answers cannot matter, so that one order is enough."""
-        ...
-
     def identity(self) -> Identity:
         """Return what bears on the verdicts: model, prompt, reading."""
+        ...
+
+    def preflight(self) -> None:
+        """Find the model, its address and key, and ask nothing; ModelError where one cannot be used."""
+        ...
+
+    def require_independent(self, made_by: Sequence[Identity | str]) -> None:
+        """Make sure that the judge is not what made the prediction it is to check.
+
+        Args:
+            made_by: the scorers behind the prediction: identities, or where only a ranking is at hand the
+                names in its settings (`Ranking.reward_source`).
+
+        Raises:
+            StudyError: it is.
+        """
+        ...
+
+    def probe(self, store: Store) -> None:
+        """Ask one easy question, once ever, and see that the answer can be read; ModelError if not."""
+        ...
+
+    def release(self) -> None:
+        """Free the memory of a model that runs in this process."""
         ...
 
     def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
@@ -69,25 +105,21 @@ class PairJudge(Protocol):
         ...
 
     def compare(
-        self, pairs: Sequence[Pair], store: Store, told: Told | None = None
+        self, pairs: Sequence[Pair], store: Store, progress: OnProgress | None = None
     ) -> list[Compared]:
         """Return a comparison for each pair, in order."""
         ...
 
 
-class ChoiceJudge:
-    """A chat model that names the better of the answers m (shown first) and M with one token.
+class ChatPairJudge:
+    """What judges that are chat models share; see `PairJudge`."""
 
-    Source: AlpacaEval 2's protocol (arXiv 2404.04475). The share is `P(m) / (P(m) + P(M))`. With `written`
-    it is 1 or 0 by the letter written, for endpoints that tell no log-probabilities.
-    """
+    symmetric: ClassVar[bool] = False
 
-    symmetric = False
-
-    def __init__(
-        self, model: Judge, prompt: PairPrompt = CHOICE_PROMPT, *, written: bool = False
-    ) -> None:
-        self.model, self.prompt, self.written = model, prompt, written
+    def __init__(self, model: Judge, *, swap_positions: bool = False) -> None:
+        self.model = model
+        # Small local models prefer a place more than an answer: only both orders cancel that.
+        self.swap_positions = swap_positions or model.endpoint is None
         self._asked = CachedChat(
             lambda: model.chat,
             self.identity(),
@@ -96,12 +128,57 @@ class ChoiceJudge:
             flush=model.flush,
         )
 
+    def identity(self) -> Identity:
+        """Return the identity, which each kind forms."""
+        raise NotImplementedError
+
+    def request(self, pair: Pair) -> ChatRequest:
+        """Return what the judge is asked about one pair."""
+        raise NotImplementedError
+
+    def preflight(self) -> None:
+        """Check address and key, or find the model; nothing is asked."""
+        self.identity()
+        self.model.preflight()
+
+    def require_independent(self, made_by: Sequence[Identity | str]) -> None:
+        """A chat model makes no rewards by itself."""
+
+    def release(self) -> None:
+        """Free the model's memory."""
+        self.model.release()
+
+    def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
+        """Return what comparing these would take, probe and second questions not counted."""
+        at = self.model.endpoint
+        prices = (None, None) if at is None else (at.price_in, at.price_out)
+        return self._asked.cost(list(map(self.request, pairs)), store, prices)
+
+
+class ChoiceJudge(ChatPairJudge):
+    """A chat model that names the better of the answers m (shown first) and M with one token.
+
+    Source: AlpacaEval 2's protocol (arXiv 2404.04475). The share is `P(m) / (P(m) + P(M))`. With `written`
+    it is 1 or 0 by the letter written, for endpoints that tell no log-probabilities.
+    """
+
+    kind: ClassVar[JudgeKind] = "letter"
+
+    def __init__(
+        self,
+        model: Judge,
+        prompt: PairPrompt = CHOICE_PROMPT,
+        *,
+        written: bool = False,
+        swap_positions: bool = False,
+    ) -> None:
+        self.prompt, self.written = prompt, written
+        super().__init__(model, swap_positions=swap_positions)
+
     @property
     def name(self) -> str:
         """The model, and whose prompt it is asked by."""
-        model = self.model
-        label = model.located.name if isinstance(model, LocalJudge) else model.table.model
-        return f"{label} ({self.prompt.name}{', written' * self.written})"
+        return f"{self.model.label} ({self.prompt.name}{', written' * self.written})"
 
     def identity(self) -> Identity:
         """Return the identity of the model, the whole prompt and how its answer is read."""
@@ -126,10 +203,6 @@ class ChoiceJudge:
             choices=LABELS,
         )
 
-    def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
-        """Return what comparing these would take, the probe not counted."""
-        return self._asked.cost(list(map(self.request, pairs)), store, _prices(self.model))
-
     def probe(self, store: Store) -> None:
         """Ask about one easy pair, once ever, and see that the answer can be read.
 
@@ -141,7 +214,7 @@ class ChoiceJudge:
         if answer is NO_LOG_PROBABILITIES:
             raise ModelError(
                 f"{who} tells no log-probabilities. Ask an endpoint that does, or take the letter "
-                "it writes with --written-verdict."
+                "it writes with --no-logprobs."
             )
         if isinstance(answer, Failure):
             raise ModelError(f"{who} gave no answer ({answer.kind}: {answer.detail}). Try again.")
@@ -157,7 +230,7 @@ class ChoiceJudge:
             )
 
     def compare(
-        self, pairs: Sequence[Pair], store: Store, told: Told | None = None
+        self, pairs: Sequence[Pair], store: Store, progress: OnProgress | None = None
     ) -> list[Compared]:
         """Return a comparison for each pair, in order, asking for what is not stored.
 
@@ -167,7 +240,7 @@ class ChoiceJudge:
         requests = list(map(self.request, pairs))
         if len(self._asked.stored(requests, store)) < len(set(pairs)):
             self.probe(store)
-        outcomes = self._asked.ask(requests, store, told)
+        outcomes = self._asked.ask(requests, store, progress)
         return [
             Compared(None, f"unanswered: {outcome.kind}")
             if isinstance(outcome, Failure)
@@ -194,15 +267,10 @@ def first_share(likely: Mapping[str, float]) -> float | None:
     return first / (first + second) if first + second else None
 
 
-def _prices(model: Judge) -> tuple[float | None, float | None]:
-    at = model.endpoint
-    return (None, None) if at is None else (at.price_in, at.price_out)
-
-
 def served_model(
     model: str, endpoint: Endpoint, *, max_tokens: int = 1, log_probabilities: bool = True
 ) -> Judge:
-    """Return the chat model served there, fit for a `ChoiceJudge` or a judge of games."""
+    """Return the chat model served there, fit to compare answers."""
     table = JudgeReward(model=model, max_tokens=max_tokens, logprobs=log_probabilities)
     return Judge(table, endpoint)
 

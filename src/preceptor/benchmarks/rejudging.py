@@ -1,36 +1,32 @@
-"""Let a judge decide pairs that a trusted judge has decided, and hold the two against each other.
+"""Let a judge decide pairs that a trusted judge has decided, and compare the two.
 
-The one idea: the pairs stand in ready annotations, with both texts and the trusted judge's preference, so a
-judge is measured on the very contests it is meant for, beside the floor that only looks at length.
+The pairs stand in ready annotations, with both texts and the trusted judge's preference. So a judge is
+measured on the very comparisons it is meant for, beside the floor that only looks at length.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preceptor.benchmarks.alpaca_eval.score import win_of
-from preceptor.benchmarks.answer_files import listed
-from preceptor.benchmarks.cached_chat import Told
-from preceptor.benchmarks.comparisons import Comparison, both_orders, first_place_share, held
+from preceptor.benchmarks.cached_chat import OnProgress
+from preceptor.benchmarks.comparisons import Decided, both_orders, compared, first_place_share
 from preceptor.benchmarks.judge_agreement import (
     JudgeAgreement,
     Verdict,
     judge_agreement,
     longer_wins,
 )
-from preceptor.benchmarks.judgement_rows import read_rows, text_of
 from preceptor.benchmarks.pairwise import PairJudge
+from preceptor.benchmarks.registry import benchmarks
+from preceptor.benchmarks.rows import listed, read_rows
 from preceptor.errors import DataError
 from preceptor.store.store import Store
 
-Decided = tuple[Comparison, float]
-"""A contest, and the model's share of the win in 0..1 by the trusted judge."""
-
 
 class Rejudged(NamedTuple):
-    """How a judge agrees with a trusted one, and how length alone does, on the same contests.
+    """How a judge agrees with a trusted one, and how length alone does, on the same comparisons.
 
-    `undecided` contests have no verdict by the judge and count in neither. `first_place` is how far it
+    `undecided` comparisons have no verdict by the judge and count in neither. `first_place` is how far it
     prefers whatever stands first (0.5 is no bias), None where order cannot matter.
     """
 
@@ -41,26 +37,16 @@ class Rejudged(NamedTuple):
 
 
 def read_decided(paths: Sequence[str | Path]) -> list[Decided]:
-    """Return the contests in AlpacaEval annotations that have both answers and a preference.
+    """Return the comparisons in verdict files that have both answers and a preference.
 
     Raises:
         DataError: a file cannot be read, or none has such a row.
     """
-    found: list[Decided] = []
+    known, found = benchmarks().values(), list[Decided]()
     for path in map(Path, paths):
-        for place, row in enumerate(listed(read_rows(path)), start=1):
-            answer, baseline = row.get("output_2"), row.get("output_1")
-            preference = row.get("preference")
-            if not (isinstance(answer, str) and isinstance(baseline, str)):
-                continue
-            number = isinstance(preference, int | float) and not isinstance(preference, bool)
-            win = win_of(float(preference)) if number and preference is not None else None
-            if win is None:
-                continue
-            where = f"'{path}', row {place}"
-            question = text_of(row, "instruction", where)
-            model = text_of(row, "generator_2", where)
-            found.append((Comparison(model, question, question, answer, baseline), win))
+        rows = listed(read_rows(path))
+        for benchmark in known:
+            found += benchmark.decided(rows, str(path))
     if not found:
         raise DataError(
             "No row has both answers and a preference: expected AlpacaEval annotations (instruction, "
@@ -75,7 +61,7 @@ def rejudge(
     store: Store,
     *,
     seed: int = 0,
-    told: Told | None = None,
+    progress: OnProgress | None = None,
 ) -> Rejudged:
     """Return how the judge agrees with the trusted one; each pair is asked in both orders.
 
@@ -84,15 +70,14 @@ def rejudge(
         judge: who is measured.
         store: where its answers are kept.
         seed: of the resampling.
-        told: called with the progress.
+        progress: called with the progress.
 
     Raises:
-        StudyError: the judge decided none of the contests that the trusted one did.
+        StudyError: the judge decided none of the comparisons that the trusted one did.
         ModelError: the judge cannot be asked; what was answered is stored.
     """
-    outcomes = held(
-        [comparison for comparison, _ in decided], judge, store, orders=both_orders, told=told
-    )
+    asked = [comparison for comparison, _ in decided]
+    outcomes = compared(asked, judge, store, orders=both_orders, progress=progress)
     judged, floor = [], []
     for (comparison, trusted), outcome in zip(decided, outcomes, strict=True):
         if outcome.win is None:

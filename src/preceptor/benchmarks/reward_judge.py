@@ -1,22 +1,24 @@
 """A reward model as a judge of two answers.
 
-The one idea: the difference of two rewards is the logit that the model was trained with (Bradley & Terry), so
+The difference of two rewards is the logit that the model was trained with (Bradley & Terry 1952), so
 `sigmoid(r_first - r_second)` is its probability that the first is better. The rewards are those that rank
-teachers, hence the refusal to let a model check its own prediction.
+teachers, so a model may not check its own prediction.
 """
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from preceptor.benchmarks.cached_chat import Cost, Told
+from preceptor.benchmarks.cached_chat import Cost, OnProgress
 from preceptor.benchmarks.judge_prompts import Pair
-from preceptor.benchmarks.pairwise import Compared, PairJudge
+from preceptor.benchmarks.pairwise import Compared, JudgeKind
 from preceptor.errors import StudyError
 from preceptor.scorers.reward_model import RewardModel
 from preceptor.store.identity import Identity
 from preceptor.store.store import Store
+from preceptor.store.writer import StoreWriter
 from preceptor.types import Instruction, Response
 
 
@@ -24,10 +26,12 @@ class RewardJudge:
     """A reward model as a judge of pairs: `P(first) = sigmoid(r_first - r_second)`; order cannot matter.
 
     Its rewards are those of `rank --reward-model`, and are shared with it in the store. Such a judge says
-    nothing about a prediction that its own rewards made: see `require_independent`.
+    nothing about a prediction that its own rewards made.
     """
 
-    symmetric = True
+    kind: ClassVar[JudgeKind] = "reward"
+    symmetric: ClassVar[bool] = True
+    swap_positions = True
 
     def __init__(self, scorer: RewardModel) -> None:
         self.scorer = scorer
@@ -42,6 +46,25 @@ class RewardJudge:
         spec = self.scorer.identity().spec
         return Identity.of({"judge": "reward model", "share": "sigmoid", "scorer": spec})
 
+    def preflight(self) -> None:
+        """Find the model; nothing is loaded."""
+        self.identity()
+
+    def require_independent(self, made_by: Sequence[Identity | str]) -> None:
+        """Refuse to check a prediction that this model's own rewards made; see `PairJudge`."""
+        if self.scorer.identity() in made_by or self.scorer.located.name in made_by:
+            raise StudyError(
+                f"The reward model '{self.scorer.located.name}' made the prediction that it would "
+                "check: it would agree with itself. Judge with another model."
+            )
+
+    def probe(self, store: Store) -> None:
+        """Nothing to ask: rewards can always be read."""
+
+    def release(self) -> None:
+        """Free the model's memory."""
+        self.scorer.release()
+
     def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
         """Return how many rewards are missing; nothing is paid for."""
         texts = _responses(pairs)
@@ -50,7 +73,7 @@ class RewardJudge:
         return Cost(missing, len(texts) - missing, 0, 0, None)
 
     def compare(
-        self, pairs: Sequence[Pair], store: Store, told: Told | None = None
+        self, pairs: Sequence[Pair], store: Store, progress: OnProgress | None = None
     ) -> list[Compared]:
         """Return a comparison for each pair, scoring what is not stored."""
         texts = _responses(pairs)
@@ -58,13 +81,12 @@ class RewardJudge:
         known = set(partition.keys().tolist())
         lacking = [response for key, response in texts.items() if key not in known]
         done = len(texts) - len(lacking)
-        for batch in self.scorer.score(lacking) if lacking else ():
-            partition.append(batch)
-            done += len(batch)
-            if told is not None:
-                told(done, len(texts))
-        if lacking:
-            partition.compact()
+        with StoreWriter(partition, self.scorer.flush) as writer:
+            for batch in self.scorer.score(lacking) if lacking else ():
+                writer.add(batch)
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(texts))
         columns = partition.columns(list(texts), ["score"])
         rewards = dict(zip(texts, columns["score"].tolist(), strict=True))
         return [_by_rewards(*(rewards[key] for key in _keys(pair))) for pair in pairs]
@@ -91,24 +113,3 @@ def _by_rewards(first: float, second: float) -> Compared:
     if math.isnan(difference):
         return Compared(None, "without a reward")
     return Compared(float(1 / (1 + np.exp(-np.clip(difference, -700, 700)))))
-
-
-def require_independent(judge: PairJudge, made_by: Sequence[Identity | str]) -> None:
-    """Make sure that the judge is not what made the prediction it is to check.
-
-    Args:
-        judge: who judges.
-        made_by: the scorers behind the prediction: identities, or where only a ranking is at hand the
-            names in its settings (`Ranking.reward_source`).
-
-    Raises:
-        StudyError: the judge's reward model is among them.
-    """
-    if not isinstance(judge, RewardJudge):
-        return
-    scorer = judge.scorer
-    if scorer.identity() in made_by or scorer.located.name in made_by:
-        raise StudyError(
-            f"The reward model '{scorer.located.name}' made the prediction that it would "
-            "check: it would agree with itself. Judge with another model."
-        )

@@ -1,7 +1,7 @@
-"""`preceptor evaluate`: benchmark results of tuned students from judgements, or from answers and a judge.
+"""`preceptor evaluate`: results of fine-tuned students from judgements, or from answers and a judge.
 
-The one idea: files in, one table out. Which benchmark a file belongs to shows in its rows; a student's two
-benchmarks meet under one name, and AP is their mean. A judge is called only where one is named.
+Which benchmark a file belongs to shows in its rows. A student's benchmarks meet under one name, and AP is the
+mean of two. A judge is called only where one is named.
 """
 
 import json
@@ -14,13 +14,12 @@ import click
 
 from preceptor.cli.options import endpoint_options, group, pair_judge_options
 from preceptor.cli.output import console, put
-from preceptor.errors import DataError, StudyError
+from preceptor.errors import StudyError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from preceptor.benchmarks.alpaca_eval.score import AlpacaEvalResult, Preferences
     from preceptor.benchmarks.average_performance import StudentResult
     from preceptor.types import Estimate
 
@@ -52,13 +51,13 @@ _file_options = group(
     ),
 )
 _name_options = group(
-    click.option("--student", metavar="NAME", help="The base model that was tuned."),
+    click.option("--student", metavar="NAME", help="The base model that was fine-tuned."),
     click.option(
         "--teacher",
         "teachers",
         multiple=True,
         metavar="MODEL=TEACHER",
-        help="Whose responses a judged MODEL was tuned on; one teacher's two benchmarks meet. Repeatable.",
+        help="Whose responses a judged MODEL was fine-tuned on; one teacher's benchmarks meet. Repeatable.",
     ),
 )
 
@@ -83,41 +82,44 @@ _name_options = group(
 def evaluate(
     files: tuple[Path, ...], json_path: str | None, csv_path: str | None, **given: Any
 ) -> None:
-    """Score tuned students from FILES of judgements, or of answers that a judge is named for.
+    """Score fine-tuned students from FILES of judgements, or of answers that a judge is named for.
 
     FILES are AlpacaEval 2 annotations and Arena-Hard v0.1 judgements or battles, JSON or JSON lines; AP is
     the mean of both. Files of answers are judged by --judge. With --student, --csv writes what
     `preceptor agree --observed` reads.
     """
-    from preceptor.benchmarks.arena_hard.score import evaluate_arena_hard
-    from preceptor.benchmarks.average_performance import judge_cautions, student_results
-    from preceptor.benchmarks.judgement_files import read_judgements
-    from preceptor.cli.judge import judge_files, split_files
+    from preceptor.benchmarks.average_performance import judge_warnings, student_results
+    from preceptor.benchmarks.files import read_files
+    from preceptor.benchmarks.registry import benchmarks
+    from preceptor.cli.judge import judge_files, require_judge
     from preceptor.cli.judge_agreement import measure_judge
 
     if given["judge_agreement"]:
         measure_judge(files, given, json_path)
         return
-    names, seed, student = _names(given["teachers"]), given["seed"], given["student"]
-    ready, answers = split_files(files, given)
-    ready_judged = read_judgements(ready, baseline=given["baseline"])
-    judged = judge_files(answers, given) if answers else []
+    names, student = _names(given["teachers"]), given["student"]
+    known = benchmarks(given)
+    read = read_files(files, known)
+    require_judge(read.answers, given)
+    judged = judge_files(read.answers, known, given)
     if given["estimate"]:
         return
-    calibration = given["instructions"], given["gamed"]
-    preferences = [*ready_judged.alpaca_eval, *(p for one in judged for p in one.preferences)]
-    battles = [*ready_judged.arena_hard, *(b for one in judged for b in one.battles)]
-    alpaca, said = _alpaca_eval(preferences, calibration, seed=seed)
-    arena = [evaluate_arena_hard(one, seed=seed) for one in battles]
-    results = student_results(alpaca, arena, names)
-    said += [caution.text for one in judged for caution in one.cautions()]
-    said += judge_cautions(results)
+    for one in judged:
+        read.verdicts[one.benchmark] += one.verdicts
+    scored = [
+        known[name].score(own, seed=given["seed"]) for name, own in read.verdicts.items() if own
+    ]
+    found = [result for one in scored for result in one.results]
+    results = student_results(found, names)
+    said = [warning for one in scored for warning in one.warnings]
+    said += [warning.text for one in judged for warning in one.warnings()]
+    said += judge_warnings(found)
     if "-" not in (json_path, csv_path):
         _print(console(), results, said)
     records = [_record(result, student, names) for result in results]
     if json_path:
-        cautions = [list(result.cautions) for result in results]
-        _put_json(json_path, records, cautions, said)
+        warnings = [list(result.warnings) for result in results]
+        _put_json(json_path, records, warnings, said)
     if csv_path:
         _put_csv(csv_path, records, observed=student is not None)
 
@@ -133,47 +135,13 @@ def _names(teachers: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _alpaca_eval(
-    judged: "Sequence[Preferences]", files: tuple[Path | None, Path | None], *, seed: int
-) -> "tuple[list[AlpacaEvalResult], list[str]]":
-    """Return the results, and why there is no length control if there is none."""
-    from preceptor.benchmarks.alpaca_eval.calibration import read_calibration
-    from preceptor.benchmarks.alpaca_eval.score import BASELINE, evaluate_alpaca_eval
-
-    calibration, said = None, []
-    others = {one.baseline for one in judged} - {None, BASELINE}
-    if others:
-        listed = ", ".join(sorted(map(str, others)))
-        said.append(f"No length control against {listed}: it is calibrated for {BASELINE} alone.")
-    if any(one.baseline in (None, BASELINE) for one in judged):
-        try:
-            calibration = read_calibration(*files)
-        except DataError as error:
-            if all(files):
-                raise
-            said.append(f"No length control: {error}")
-    return [
-        evaluate_alpaca_eval(
-            one, calibration if one.baseline in (None, BASELINE) else None, seed=seed
-        )
-        for one in judged
-    ], said
-
-
 def _record(result: "StudentResult", student: str | None, names: dict[str, str]) -> _Record:
     """Return the flat record; with a student the name is the teacher's, else the model's."""
-    models = [one.model for one in (result.alpaca_eval, result.arena_hard) if one is not None]
+    models = [one.model for one in result.results.values()]
     placed: _Record = {"model": result.name}
     if student is not None or any(model in names for model in models):
         placed = {"teacher": result.name, "student": student}
     return placed | result.to_record()
-
-
-_LEGEND = (
-    "In percent, higher is better. LC and WR: AlpacaEval 2 with and without length control; AH: Arena-Hard "
-    "v0.1; AP: the mean of LC and AH. Intervals resample prompts. Rates over fewer prompts than the "
-    "benchmark has do not compare with published ones."
-)
 
 
 def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence[str]) -> None:
@@ -188,11 +156,29 @@ def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence
 
     screen.print(_table(results, screen.width))
     for result in results:
-        for caution in result.cautions:
-            show(f"{result.name}: {caution}", "yellow")
-    for caution in said:
-        show(f"Warning: {caution}", "yellow")
-    show(_LEGEND, "dim")
+        for warning in result.warnings:
+            show(f"{result.name}: {warning}", "yellow")
+    for warning in said:
+        show(f"Warning: {warning}", "yellow")
+    show(_legend(results), "dim")
+
+
+def _legend(results: "Sequence[StudentResult]") -> str:
+    """Return what the columns are."""
+    from preceptor.benchmarks.average_performance import AP
+    from preceptor.benchmarks.registry import benchmark_classes
+
+    meanings = [
+        f"{measure}: {kind.title}, {meaning}"
+        for name, kind in benchmark_classes().items()
+        if any(name in result.results for result in results)
+        for measure, meaning in kind.measures.items()
+    ]
+    meanings.append(f"{AP.name}: the mean of {' and '.join(measure for _, measure in AP.parts)}")
+    return (
+        f"In percent, higher is better. {'; '.join(meanings)}. Intervals resample prompts. Rates over "
+        "fewer prompts than the benchmark has do not compare with published ones."
+    )
 
 
 def _table(results: "Sequence[StudentResult]", width: int) -> "Table":
@@ -201,21 +187,22 @@ def _table(results: "Sequence[StudentResult]", width: int) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    from preceptor.benchmarks.average_performance import AP, measure_order
+    from preceptor.benchmarks.registry import benchmark_classes
     from preceptor.report.terminal import printable
 
-    alpaca = [result.alpaca_eval for result in results]
-    arena = [result.arena_hard for result in results]
-    columns = {
-        "AP [95% interval]": [_cell(result.average) for result in results],
-        "LC [95% interval]": [_cell(one.length_controlled if one else None) for one in alpaca],
-        "AH [95% interval]": [_cell(one.score if one else None) for one in arena],
-        "WR": [f"{one.win_rate.value:.2f}" if one else _NONE for one in alpaca],
-    }
+    columns = {}
+    whole = {AP.name, *(next(iter(kind.measures)) for kind in benchmark_classes().values())}
+    formed = {name for result in results for name in result.estimates}
+    for name in filter(formed.__contains__, measure_order(benchmark_classes())):
+        short = name not in whole
+        heading = name if short else f"{name} [95% interval]"
+        columns[heading] = [_cell(result.estimates.get(name), short=short) for result in results]
     left = width - min(_NAME, max(len(printable(result.name)) for result in results))
     shown = {}
     for heading, cells in columns.items():
         left -= _GAP + max(map(len, cells))
-        if set(cells) != {_NONE} and (left >= 0 or heading != "WR"):
+        if left >= 0 or "[" in heading:
             shown[heading] = cells
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", overflow="fold")
@@ -227,19 +214,21 @@ def _table(results: "Sequence[StudentResult]", width: int) -> "Table":
     return table
 
 
-def _cell(estimate: "Estimate | None") -> str:
+def _cell(estimate: "Estimate | None", *, short: bool) -> str:
     if estimate is None:
         return _NONE
+    if short:
+        return f"{estimate.value:.2f}"
     return f"{estimate.value:.2f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
 def _put_json(
-    path: str, records: Sequence[_Record], cautions: Sequence[list[str]], said: Sequence[str]
+    path: str, records: Sequence[_Record], warnings: Sequence[list[str]], said: Sequence[str]
 ) -> None:
-    """Write one object: the results, each with its cautions, and the warnings of all."""
+    """Write one object: the results, each with its warnings, and the warnings of all."""
     results = [
-        {name: _finite(value) for name, value in record.items()} | {"cautions": own}
-        for record, own in zip(records, cautions, strict=True)
+        {name: _finite(value) for name, value in record.items()} | {"warnings": own}
+        for record, own in zip(records, warnings, strict=True)
     ]
     whole = {"results": results, "warnings": list(said)}
     put(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")

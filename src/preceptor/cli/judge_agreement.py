@@ -1,6 +1,6 @@
 """The measuring part of `preceptor evaluate`: what a judge is worth against a trusted one.
 
-The one idea: a judge's agreement never stands alone, but over that of who only looks at length.
+A judge's agreement stands beside that of the rule that the longer answer wins.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from preceptor.cli.judge import Given, pair_judge, told_of, worded
+from preceptor.cli.judge import Given, judge_given, shown_as, worded
 from preceptor.cli.output import console, put
 
 if TYPE_CHECKING:
@@ -20,24 +20,23 @@ if TYPE_CHECKING:
 
 def measure_judge(files: Sequence[Path], given: Given, json_path: str | None) -> None:
     """Print, or write as JSON, how the named judge agrees with the one behind the annotations."""
-    from preceptor.benchmarks.answer_files import Answers
-    from preceptor.benchmarks.comparisons import Comparison, both_orders, pairs_of
-    from preceptor.benchmarks.questions import QuestionSet
+    from preceptor.benchmarks.comparisons import both_orders, pairs_of
+    from preceptor.benchmarks.questions import Answers, QuestionSet
     from preceptor.benchmarks.rejudging import read_decided, rejudge
     from preceptor.store.store import Store
 
     decided = read_decided(files)
     texts = {comparison.question: comparison.question for comparison, _ in decided}
-    drawn = QuestionSet("alpaca_eval", texts, Answers("alpaca_eval", "", {})).drawn(given["limit"])
-    decided = [one for one in decided if one[0].question in drawn.questions]
-    judge, store = pair_judge(given), Store(given["store"])
-    asked: list[Comparison] = [comparison for comparison, _ in decided]
+    drawn = QuestionSet.of(texts, Answers("", "", {})).drawn(given["limit"]).instructions
+    decided = [one for one in decided if one[0].question in drawn]
+    judge, store = judge_given(given), Store(given["store"])
+    asked = [comparison for comparison, _ in decided]
     cost = judge.cost(pairs_of(asked, judge, both_orders), store)
     click.echo(worded("judge agreement", judge.name, cost), err=True)
     if given["estimate"]:
         return
-    with told_of("judge agreement") as told:
-        found = rejudge(decided, judge, store, seed=given["seed"], told=told)
+    with shown_as("judge agreement") as advance:
+        found = rejudge(decided, judge, store, seed=given["seed"], progress=advance)
     record = {
         "judge": judge.name,
         "identity": judge.identity().digest,
@@ -54,7 +53,7 @@ def measure_judge(files: Sequence[Path], given: Given, json_path: str | None) ->
 
 def _record(found: "JudgeAgreement") -> dict[str, object]:
     return {
-        "contests": found.n,
+        "comparisons": found.n,
         "questions": found.questions,
         "models": found.models,
         "words": found.words,
@@ -81,7 +80,7 @@ def _print(
     from preceptor.report.terminal import printable
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("who decides", "contests", "accuracy", "kappa", "in words", "rho of models"):
+    for heading in ("who decides", "comparisons", "accuracy", "kappa", "in words", "rho of models"):
         table.add_column(heading, overflow="fold")
     for label, found in ((printable(name), judge), ("the longer answer wins", longer)):
         cells = map(_cell, (found.accuracy, found.kappa))

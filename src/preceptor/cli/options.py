@@ -234,17 +234,17 @@ pair_judge_options = group(
         help="Prompt with {instruction}, {output_1} and {output_2}, e.g. the benchmark's own.",
     ),
     click.option(
-        "--written-verdict",
+        "--no-logprobs",
         is_flag=True,
         help="Take the letter that the judge writes; for endpoints without log-probabilities.",
     ),
     click.option(
-        "--both-orders",
+        "--swap-positions",
         is_flag=True,
         help="Show each pair in both orders; a judge run here is always asked so.",
     ),
     click.option(
-        "--choice",
+        "--verdict-by-letter",
         is_flag=True,
         help="Judge Arena-Hard by a choice of letters, without written judgements.",
     ),

@@ -1,7 +1,7 @@
-"""How a prediction is put to the proof: the tables `[train]` and `[evaluate]` of a study file.
+"""How a prediction is validated: the tables `[train]` and `[evaluate]` of a study file.
 
-The one idea: the questions are the yardstick, the same for every teacher, so an instruction that is among
-them is left out of training. All teachers then train on the same instructions.
+The questions are the same for every teacher, so an instruction that is among them is left out of training.
+All teachers then train on the same instructions.
 """
 
 from typing import Annotated, Literal
@@ -13,18 +13,15 @@ from preceptor.config.judges import PRESETS as JUDGES
 from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import RewardModelTable
 
-Benchmark = Literal["alpaca_eval", "arena_hard"]
-"""Benchmarks by name."""
-
 STUDENT = "student"
-"""The word for the untuned student as baseline."""
+"""The word for the student before fine-tuning as baseline."""
 
 OWN = "benchmark"
 """The word for the benchmark's own baseline."""
 
 
 class Train(Recipe):
-    """How every student is tuned on every teacher's responses: the recipe, and which responses."""
+    """How every student is fine-tuned on every teacher's responses: the recipe, and which responses."""
 
     rows: int | None = Field(
         None,
@@ -33,7 +30,7 @@ class Train(Recipe):
         "nested.",
     )
     teachers: tuple[str, ...] = Field(
-        (), description="Names of the teachers to tune on; by default all that are compared."
+        (), description="Names of the teachers to fine-tune on; by default all that are compared."
     )
     whole_only: bool = Field(
         False,
@@ -68,11 +65,16 @@ class ChatJudge(ModelTable):
     )
     prompt: str | None = Field(None, description="File with the judge's prompt; by default ours.")
     logprobs: bool = Field(
-        True, description="Read the probabilities of its letters; else the letter that it writes."
+        True,
+        description="False reads the letter it writes, for endpoints without log-probabilities.",
+    )
+    verdict_by_letter: bool = Field(
+        False,
+        description="Choose between two letters also where the benchmark has written judgements.",
     )
     swap_positions: bool = Field(
         False,
-        description="Show a served judge each pair in both orders; to one that is run here they always are.",
+        description="Show each pair in both orders; to a judge that is run here they always are.",
     )
 
     @model_validator(mode="after")
@@ -95,10 +97,11 @@ class RewardJudge(RewardModelTable):
 
 
 class Evaluate(Table):
-    """What the tuned students are asked, and who judges their answers."""
+    """What the fine-tuned students are asked, and who judges their answers."""
 
-    benchmarks: tuple[Benchmark, ...] = Field(
-        (), description="alpaca_eval, arena_hard, or both, whose mean is AP; fetched at first use."
+    benchmarks: tuple[str, ...] = Field(
+        (),
+        description="Such as alpaca_eval and arena_hard, whose mean is AP; fetched at first use.",
     )
     questions: tuple[str, ...] = Field(
         (), description="Instead: files or Hub data sets of held-out instructions."
@@ -108,7 +111,7 @@ class Evaluate(Table):
     )
     baseline: str | None = Field(
         None,
-        description="Whose answers are held against: 'student' (untuned, under the same template), "
+        description="Whose answers are the baseline: 'student' (before fine-tuning, same template), "
         "'benchmark' (its own), or a file of answers. By default a benchmark's own, else the student.",
     )
     max_tokens: int = Field(2048, ge=1, description="Tokens of an answer at most.")
@@ -125,7 +128,7 @@ class Evaluate(Table):
     @model_validator(mode="after")
     def _answerable(self) -> "Evaluate":
         if bool(self.benchmarks) == bool(self.questions):
-            raise ValueError("give either benchmarks or questions, to ask the tuned students")
+            raise ValueError("give either benchmarks or questions, to ask the fine-tuned students")
         if len(set(self.benchmarks)) < len(self.benchmarks):
             raise ValueError(f"a benchmark is named twice: {', '.join(self.benchmarks)}")
         if self.questions and self.baseline == OWN:
@@ -135,8 +138,8 @@ class Evaluate(Table):
             )
         if len(self.benchmarks) > 1 and self.held_against != OWN:
             raise ValueError(
-                "AP is made of both benchmarks against their own baselines: leave baseline out, or "
-                "name one benchmark"
+                "several benchmarks are judged against their own baselines: leave baseline out, "
+                "or name one benchmark"
             )
         if len(self.benchmarks) > 1 and self.limit is not None:
             raise ValueError(

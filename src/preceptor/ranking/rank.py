@@ -108,11 +108,11 @@ class Quantity:
     point: Array
     draws: Array
 
-    def estimate(self, n: int) -> list[Estimate]:
-        """Return the value and interval of every teacher."""
+    def estimates(self, n: Sequence[int]) -> list[Estimate]:
+        """Return the value and interval of every teacher, over so many instructions each."""
         low, high = percentile_interval(self.draws)
-        columns = zip(self.point.tolist(), low.tolist(), high.tolist(), strict=True)
-        return [Estimate(*column, n) for column in columns]
+        columns = zip(self.point.tolist(), low.tolist(), high.tolist(), n, strict=True)
+        return [Estimate(*column) for column in columns]
 
 
 def rank(
@@ -265,23 +265,53 @@ def _results(
     *,
     ordering: Metric,
 ) -> tuple[TeacherResult, ...]:
-    labels = measurements.teachers
-    upward = _upward(quantities[ordering.kind], ordering)
+    placed = place_teachers(
+        measurements.teachers,
+        quantities,
+        _upward(quantities[ordering.kind], ordering),
+        n=[common.n] * len(measurements.teachers),
+    )
+    dropped = dict(zip(measurements.teachers, common.dropped, strict=True))
+    return tuple(
+        replace(
+            one,
+            dropped=dropped[one.teacher],
+            truncated=measurements.truncated.get(one.teacher, 0),
+        )
+        for one in placed
+    )
+
+
+def place_teachers(
+    labels: Sequence[str],
+    quantities: Mapping[str, Quantity],
+    upward: Quantity,
+    *,
+    n: Sequence[int],
+) -> tuple[TeacherResult, ...]:
+    """Return the teachers from best to worst: the one place where an order is formed.
+
+    Args:
+        labels: the teachers.
+        quantities: every measure and metric, for the estimates.
+        upward: what orders, so that higher is better.
+        n: how many instructions stand behind each teacher's numbers.
+    """
     places = ranks(upward.point)
     order = sorted(range(len(labels)), key=lambda teacher: (places[teacher], labels[teacher]))
     p_rank = rank_probabilities(upward.draws)
     beats = beat_probabilities(upward.draws, order[0])
-    estimates = {name: quantity.estimate(common.n) for name, quantity in quantities.items()}
+    estimates = {name: quantity.estimates(n) for name, quantity in quantities.items()}
     return tuple(
         TeacherResult(
             teacher=labels[teacher],
             rank=int(places[teacher]),
-            n=common.n,
+            n=n[teacher],
             estimates={name: column[teacher] for name, column in estimates.items()},
             p_rank=tuple(p_rank[teacher].tolist()),
             p_leader_beats=float(beats[teacher]) if teacher != order[0] else None,
-            dropped=common.dropped[teacher],
-            truncated=measurements.truncated.get(labels[teacher], 0),
+            dropped={},
+            truncated=0,
         )
         for teacher in order
     )

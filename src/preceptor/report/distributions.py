@@ -144,5 +144,5 @@ def _means(
 
 def _estimates(quantity: Quantity, n: int) -> list[Estimate]:
     if n > 1:
-        return quantity.estimate(n)
+        return quantity.estimates([n] * len(quantity.point))
     return [Estimate(value, np.nan, np.nan, n) for value in quantity.point.tolist()]

@@ -71,6 +71,11 @@ class Judge(Scorer):
         assert self.endpoint is not None
         return OpenAIChat(self.endpoint, self.table.model)
 
+    @property
+    def label(self) -> str:
+        """The model's name in tables."""
+        return self.table.model
+
     def preflight(self) -> None:
         """Check address and key without asking anything; ModelError where they cannot be used."""
         if self.endpoint is not None:
@@ -183,6 +188,11 @@ class LocalJudge(Judge):
     def located(self) -> LocatedModel:
         """Where the model lies, and its identity."""
         return locate(self.table.model, revision=self.table.revision)
+
+    @property
+    def label(self) -> str:
+        """The model's name in tables."""
+        return self.located.name
 
     @cached_property
     def chat(self) -> ChatModel:

@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preceptor.benchmarks.answer_files import Answers
 from preceptor.benchmarks.cached_chat import Cost
-from preceptor.benchmarks.judging import judging_cost
 from preceptor.config.recipe import steps_of, warmup_caution
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
@@ -190,9 +188,10 @@ class _Student:
         untuned: Mapping[bytes, str],
         store: Store,
     ) -> Cost:
-        questions = task.against(task.answers_of(self.setup.untuned.teacher.name, untuned))
-        answers: list[Answers] = [task.answers_of(name, held) for name, held in texts.items()]
-        return judging_cost(answers, questions, task.judge, store, orders=task.orders)
+        base = self.setup.untuned.teacher.name
+        questions = task.questions.against(task.questions.answers_of(base, untuned))
+        answers = [task.questions.answers_of(name, held) for name, held in texts.items()]
+        return task.benchmark.cost(answers, questions, task.judge, store)
 
     def _texts(self, name: str, job: GenerationJob) -> dict[bytes, str]:
         (ask,) = asks_of([job], self.validation.runtime)

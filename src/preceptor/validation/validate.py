@@ -6,16 +6,13 @@ was killed in the middle, or nothing is left to do.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from preceptor.agreement.orders import student_key
-from preceptor.benchmarks.alpaca_eval.length_control import Calibration
-from preceptor.benchmarks.answer_files import Answers
-from preceptor.benchmarks.cached_chat import Told
-from preceptor.benchmarks.judging import judge_answers
-from preceptor.benchmarks.verdicts import Judged
-from preceptor.config.finetune import Evaluate, Train
+from preceptor.benchmarks.average_performance import student_results
+from preceptor.benchmarks.base import Judged
+from preceptor.benchmarks.observed import observed_ranking, ranking_of_results
+from preceptor.config.finetune import OWN, Evaluate, Train
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.engines.reasoning import without_reasoning
@@ -23,7 +20,7 @@ from preceptor.errors import StudyError
 from preceptor.pipeline.generate import GenerationJob, respond
 from preceptor.pipeline.load import Opened, open_data, recorded
 from preceptor.pipeline.rank import rank_opened
-from preceptor.pipeline.score import Amount, Progress, Silent
+from preceptor.pipeline.score import Progress, Silent
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.warnings import Warning
 from preceptor.store.store import Store
@@ -35,13 +32,11 @@ from preceptor.validation.finetune_job import (
     require_trainer,
     setup_of,
 )
-from preceptor.validation.observed import calibration_of, observed_order
 from preceptor.validation.questions import (
     BenchmarkTask,
     EvaluationSet,
+    as_step,
     evaluation_set_of,
-    release,
-    try_out,
 )
 from preceptor.validation.result import (
     AnswerFigures,
@@ -65,7 +60,6 @@ class Validation:
     train: Train
     evaluate: Evaluate
     evaluation_set: EvaluationSet
-    calibration: Calibration | None
     progress: Progress
 
     @classmethod
@@ -84,12 +78,9 @@ class Validation:
             raise StudyError(
                 f"Agreement takes {' and '.join(twice)} for one student: leave one out."
             )
-        evaluation_set, calibration = (
-            evaluation_set_of(study, runtime),
-            calibration_of(study.evaluate),
-        )
+        evaluation_set = evaluation_set_of(study, runtime)
         shown = progress or Silent()
-        return cls(study, runtime, study.train, study.evaluate, evaluation_set, calibration, shown)
+        return cls(study, runtime, study.train, study.evaluate, evaluation_set, shown)
 
     def result(self) -> ValidationResult:
         """Run the whole validation; only what the store lacks is computed."""
@@ -104,7 +95,10 @@ class Validation:
             PreceptorError: a stage fails; what was done before it is stored.
         """
         training_set = self.training_set(data[0])
-        try_out([task.judge for task in self.evaluation_set.tasks], Store(self.runtime.store))
+        # A judge that cannot be read is found before the first training.
+        for task in self.evaluation_set.tasks:
+            task.judge.probe(Store(self.runtime.store))
+            task.judge.release()
         outcomes = [self._observed(student, training_set) for student in self.study.students]
         observed = tuple(outcome.ranking for outcome in outcomes)
         options = self.study.ranking
@@ -153,16 +147,44 @@ class Validation:
         judged = [
             self._judged(task, texts, untuned, setup.untuned) for task in self.evaluation_set.tasks
         ]
-        release(task.judge for task in self.evaluation_set.tasks)
-        ranking = observed_order(
-            judged,
-            self.evaluate,
-            student=setup.name,
-            calibration=self.calibration,
-            options=self.study.ranking,
+        for task in self.evaluation_set.tasks:
+            task.judge.release()
+        ranking = self._order(judged, setup.name)
+        warnings = (*ranking.warnings, *_warnings(judged, figures, self.evaluate))
+        return _Observed(replace(ranking, warnings=warnings), tuple(figures), before)
+
+    def _order(self, judged: Sequence[Judged], student: str) -> Ranking:
+        """Return the observed order: by AP or a benchmark's own measure against its own baseline.
+
+        Against any other baseline it is by the win rate.
+        """
+        tasks, options = self.evaluation_set.tasks, self.study.ranking
+        if self.evaluate.held_against != OWN:
+            ((task, one),) = zip(tasks, judged, strict=True)
+            settings: dict[str, object] = {"benchmark": task.benchmark.title}
+            if self.evaluate.questions:
+                settings["questions"] = list(self.evaluate.questions)
+            return observed_ranking(
+                one.verdicts, student=student, settings=settings, options=options
+            )
+        scored = [
+            task.benchmark.score(one.verdicts, seed=options.seed)
+            for task, one in zip(tasks, judged, strict=True)
+        ]
+        ranking = ranking_of_results(
+            student_results([result for one in scored for result in one.results]),
+            student=student,
+            settings={
+                "benchmark": " and ".join(one.benchmark for one in judged),
+                "judge": "; ".join(dict.fromkeys(one.judge_name for one in judged)),
+                "baseline": "; ".join(one.baseline for one in judged),
+                "seed": options.seed,
+            },
         )
-        told = (*ranking.warnings, *_cautions(judged, figures, self.evaluate))
-        return _Observed(replace(ranking, warnings=told), tuple(figures), before)
+        texts = dict.fromkeys(text for one in scored for text in one.warnings)
+        return replace(
+            ranking, warnings=(*ranking.warnings, *(Warning("benchmark", text) for text in texts))
+        )
 
     def _answered(self, job: GenerationJob) -> tuple[dict[bytes, str], AnswerFigures]:
         """Get a student's answers, by the instructions' ids; its model is freed."""
@@ -188,14 +210,12 @@ class Validation:
         untuned: Mapping[bytes, str],
         base: LocalTeacher,
     ) -> Judged:
-        questions = task.against(task.answers_of(base.teacher.name, untuned))
-        answers: list[Answers] = [task.answers_of(name, held) for name, held in texts.items()]
-        of = questions.benchmark if self.evaluate.benchmarks else "questions"
-        with _told(f"judge answers to {of}", self.progress) as told:
+        asked = task.questions
+        questions = asked.against(asked.answers_of(base.teacher.name, untuned))
+        answers = [asked.answers_of(name, held) for name, held in texts.items()]
+        with as_step(f"judge answers to {task.benchmark.title}", self.progress) as advance:
             store = Store(self.runtime.store)
-            return judge_answers(
-                answers, questions, task.judge, store, orders=task.orders, told=told
-            )
+            return task.benchmark.judge(answers, questions, task.judge, store, advance)
 
 
 def validate(study: Study, runtime: Runtime, progress: Progress | None = None) -> ValidationResult:
@@ -241,15 +261,12 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _cautions(
+def _warnings(
     judged: Sequence[Judged], figures: Sequence[FinetunedFigures], evaluate: Evaluate
 ) -> Iterator[Warning]:
     """Yield what must be known of the judge and of the answers."""
-    for task in judged:
-        # Questions of one's own have no published rates to compare with.
-        for warning in task.cautions():
-            if warning.code != "another-judge" or not evaluate.questions:
-                yield warning
+    for verdicts in judged:
+        yield from verdicts.warnings()
     for one in figures:
         ended = one.answered.ended
         if ended is not None and ended < _FEW_ENDED:
@@ -258,20 +275,3 @@ def _cautions(
                 f"Fine-tuned on '{one.teacher}', {one.student} ended {ended:.0%} of its answers itself; "
                 f"the rest were cut off at {evaluate.max_tokens:,} tokens (max_tokens).",
             )
-
-
-@contextmanager
-def _told(step: str, progress: Progress) -> Iterator[Told]:
-    """Show a judge's requests as a step."""
-    done_before: list[int] = []
-
-    def told(done: int, of: int) -> None:
-        if not done_before:
-            progress.begin(step, done, Amount(of - done, of - done))
-        else:
-            progress.advance(Amount(done - done_before[-1], done - done_before[-1]))
-        done_before.append(done)
-
-    yield told
-    if done_before:
-        progress.end()

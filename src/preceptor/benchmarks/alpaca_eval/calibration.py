@@ -1,8 +1,8 @@
 """What length control needs besides verdicts: the benchmark's instructions and the gamed baselines.
 
-The one idea: difficulties are published by position in the benchmark's list of instructions, so that list
-is read with them and its order is checked; from then on they are known by instruction. The files are not
-part of the package (CC BY-NC 4.0): give them, or they are fetched from the benchmark's data set.
+Difficulties are published by position in the benchmark's list of instructions, so that list is read with them
+and its order is checked; from then on they are known by instruction. The files are not part of the package
+(CC BY-NC 4.0): give them, or they are fetched from the benchmark's data set.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from preceptor.benchmarks.alpaca_eval.length_control import Calibration
 from preceptor.benchmarks.alpaca_eval.score import INSTRUCTIONS
-from preceptor.benchmarks.judgement_rows import Row, read_rows, text_of
+from preceptor.benchmarks.questions import fetched
+from preceptor.benchmarks.rows import Row, read_rows, text_of
 from preceptor.errors import DataError
 from preceptor.store.files import read_csv
 
@@ -22,8 +23,12 @@ Array = NDArray[np.float64]
 
 _ORDER = "1fac2cf0ca948b9b8979ec359f15c991"
 _COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty")
-_DATA_SET = "tatsu-lab/alpaca_eval"
-_INSTRUCTIONS_FILE = "alpaca_eval_gpt4_baseline.json"
+DATA_SET = "tatsu-lab/alpaca_eval"
+"""The benchmark's home on the Hub (CC BY-NC 4.0)."""
+
+BASELINE_FILE = "alpaca_eval_gpt4_baseline.json"
+"""The 805 instructions in their order, with the baseline's answers."""
+
 _GAMED_FILE = "df_gamed.csv"
 
 
@@ -38,7 +43,7 @@ def read_calibration(instructions: Path | None = None, gamed: Path | None = None
     Raises:
         DataError: if a file cannot be fetched or read, or the two do not belong together.
     """
-    listed = instructions or _fetched(_INSTRUCTIONS_FILE)
+    listed = instructions or _fetched(BASELINE_FILE)
     rows = read_rows(listed)
     if not isinstance(rows, list):
         raise DataError(f"'{listed}' is one object: expected rows with 'instruction'.")
@@ -46,18 +51,8 @@ def read_calibration(instructions: Path | None = None, gamed: Path | None = None
 
 
 def _fetched(name: str) -> Path:
-    """Return the local copy of a file of the published data set, fetched at first use."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(hf_hub_download(_DATA_SET, name, repo_type="dataset"))
-    except (HfHubHTTPError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"Cannot fetch '{name}' of the data set '{_DATA_SET}': {reason} Length control needs it: "
-            "give --instructions and --gamed with local copies."
-        ) from error
+    instead = "Length control needs it: give --instructions and --gamed with local copies."
+    return fetched(DATA_SET, name, instead=instead)
 
 
 def form_calibration(instructions: Sequence[Row], gamed: Path) -> Calibration:

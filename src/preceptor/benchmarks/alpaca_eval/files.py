@@ -1,7 +1,7 @@
-"""Read AlpacaEval 2's files: the judge's annotations, or compact preferences of many models.
+"""AlpacaEval 2's files: model outputs, the judge's annotations, and compact preferences of many models.
 
-The one idea: a verdict is known by its instruction, so nothing depends on the order of rows; what is no
-verdict is left out and counted, never half a win.
+A verdict is known by its instruction, so nothing depends on the order of rows. What is no verdict is left out
+and counted, never half a win.
 """
 
 from collections import Counter
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from preceptor.benchmarks.alpaca_eval.score import Preferences, judged_preference, win_of
-from preceptor.benchmarks.judgement_rows import Row, text_of
+from preceptor.benchmarks.cached_chat import Answer
+from preceptor.benchmarks.comparisons import Comparison, Decided, Outcome
+from preceptor.benchmarks.rows import Row, text_of
 from preceptor.errors import DataError
 
 _COMPACT = ("idx", "pref", "len_base", "len_model")
@@ -123,6 +125,21 @@ def _logprobs(completion: object) -> dict[str, float] | None:
     return {str(token): min(value, 0.0) for token, value in pairs if value is not None}
 
 
+def decided_comparisons(rows: Sequence[Row], path: str) -> list[Decided]:
+    """Return the comparisons in annotation rows that have both answers and a preference."""
+    found: list[Decided] = []
+    for place, row in enumerate(rows, start=1):
+        answer, baseline = row.get("output_2"), row.get("output_1")
+        preference = _number(row.get("preference"))
+        win = None if preference is None else win_of(preference)
+        if win is None or not (isinstance(answer, str) and isinstance(baseline, str)):
+            continue
+        where = f"'{path}', row {place}"
+        question, model = text_of(row, "instruction", where), text_of(row, "generator_2", where)
+        found.append((Comparison(model, question, question, answer, baseline), win))
+    return found
+
+
 def compact_preferences(models: Mapping[str, Row], path: str) -> list[Preferences]:
     """Return the verdicts on each model of an object of columns.
 
@@ -155,3 +172,48 @@ def _compact(model: str, row: Row, where: str) -> Preferences:
         else:
             verdicts.add(position, win, (length, baseline_length), where)
     return verdicts.finished(where)
+
+
+def annotation_rows(outcomes: Sequence[Outcome], *, baseline: str, judge: str) -> list[Row]:
+    """Return one row per comparison, as the `alpaca_eval` package writes them.
+
+    `output_1` is the baseline's. `preference` is in 1..2, null without a verdict. `raw_completion` holds the
+    judge's token and log-probabilities where a single order was asked: from two no single one follows.
+    """
+    return [
+        {
+            "instruction": one.comparison.question,
+            "output_1": one.comparison.baseline,
+            "generator_1": baseline,
+            "output_2": one.comparison.answer,
+            "generator_2": one.comparison.model,
+            "annotator": judge,
+            "preference": None if one.win is None else 1 + one.win,
+            "price_per_example": None,
+            "time_per_example": None,
+            "raw_completion": _raw_completion(one),
+        }
+        for one in outcomes
+    ]
+
+
+def _raw_completion(outcome: Outcome) -> Row | None:
+    games = [game.answer for game in outcome.games.values()]
+    if len(games) != 1 or games[0] is None:
+        return None
+    return _as_completion(games[0])
+
+
+def _as_completion(answer: Answer) -> Row:
+    """Return an answer in the form of an OpenAI choice, as the package keeps it."""
+    ranked = [{"token": token, "logprob": share, "bytes": None} for token, share in answer.likely]
+    written = dict(answer.likely).get(answer.text, -9999.0)
+    first = {"token": answer.text, "logprob": written, "bytes": None, "top_logprobs": ranked}
+    return {
+        "finish_reason": answer.finish_reason,
+        "index": 0,
+        "logprobs": {"content": [first]} if ranked else None,
+        "message": {"content": answer.text, "role": "assistant"},
+        "text": answer.text,
+        "total_tokens": (answer.prompt_tokens or 0) + (answer.tokens or 0) or None,
+    }

@@ -1,6 +1,6 @@
 """Length control: what the win rate would be if the answers were as long as the baseline's.
 
-The one idea: a logistic regression explains each verdict by the difference in length, by how hard the
+A logistic regression explains each verdict by the difference in length, by how hard the
 instruction is for everybody (gamma) and by the model itself; then the length term is set to zero
 (Dubois et al. 2024, arXiv 2404.04475). Verdicts on two gamed baselines, one told to be verbose and one
 to be concise, keep the coefficients of length and gamma where the length alone explains a verdict.

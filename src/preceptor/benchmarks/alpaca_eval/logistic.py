@@ -1,6 +1,6 @@
 """Logistic regression with an L1 penalty and soft labels: what length control fits.
 
-The one idea: with a handful of features the exact optimum is cheap. Newton's quadratic model of the
+With a handful of features the exact optimum is cheap. Newton's quadratic model of the
 loss plus the penalty is minimised exactly, first by guessing which coefficients are zero, else one
 coordinate at a time; a line search keeps every step downhill (proximal Newton, Lee, Sun & Saunders
 2014). The objective is that of liblinear (Fan et al. 2008, L1-regularised logistic regression).

@@ -1,12 +1,11 @@
 """AlpacaEval 2: how often a judge prefers one model's answers to the fixed baseline's.
 
-The one idea: a verdict is a number from 0 to 1 per instruction, the judge's probability that the model
-wins, and everything else is arithmetic on these numbers. Nothing here calls a judge or reads a file.
-Source: Dubois et al. 2024 (arXiv 2404.04475) and the benchmark's published procedure.
+A verdict is a number from 0 to 1 per instruction, the judge's probability that the model wins; the rest is
+arithmetic on these numbers. Nothing here calls a judge or reads a file. Source: Dubois et al. 2024
+(arXiv 2404.04475) and the benchmark's published procedure.
 """
 
 import math
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -21,9 +20,10 @@ from preceptor.benchmarks.alpaca_eval.length_control import (
     bootstrap_control,
     fit_control,
 )
+from preceptor.benchmarks.base import N_RESAMPLES, BenchmarkResult, estimate_of
+from preceptor.benchmarks.comparisons import was_switched
 from preceptor.errors import StudyError
-from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
-from preceptor.types import Estimate
+from preceptor.ranking.bootstrap import bootstrap_means
 
 Array = NDArray[np.float64]
 
@@ -32,9 +32,6 @@ INSTRUCTIONS = 805
 
 BASELINE = "gpt4_1106_preview"
 """The baseline of AlpacaEval 2; difficulties and gamed rows are of verdicts against it."""
-
-DRAWS = 1000
-"""Resamples behind each interval."""
 
 MINIMUM = 20
 """Verdicts from which on length control is fitted: resamples of fewer can lack any spread of lengths."""
@@ -62,29 +59,20 @@ class Preferences:
     baseline: str | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def keys(self) -> tuple[str | int, ...]:
+        """The instructions."""
+        return self.instructions
 
-@dataclass(frozen=True)
-class AlpacaEvalResult:
-    """One model's AlpacaEval 2, rates in percent, higher is better.
+    @property
+    def points(self) -> Array:
+        """The wins."""
+        return self.wins
 
-    Both estimates carry 95% bootstrap intervals over instructions. `length_controlled`, `weights` and
-    `controlled_draws` are None without a calibration or with fewer than 20 verdicts.
-    `standard_error` is that of the win rate, as the leaderboard gives it. `missing` is the share of the
-    benchmark without a verdict. Both kinds of draws have shape (draws,) and are paired. `cautions` say
-    what a reader must know.
-    """
-
-    model: str
-    judge: str | None
-    n: int
-    missing: float
-    win_rate: Estimate
-    standard_error: float
-    length_controlled: Estimate | None
-    weights: LengthWeights | None
-    win_draws: Array
-    controlled_draws: Array | None
-    cautions: tuple[str, ...]
+    @property
+    def weights(self) -> Array:
+        """One for each instruction."""
+        return np.ones(len(self.wins))
 
 
 def judged_preference(instruction: str, logprobs: Mapping[str, float]) -> float | None:
@@ -103,14 +91,6 @@ def judged_preference(instruction: str, logprobs: Mapping[str, float]) -> float 
         return None
     preference = 2 - first / (first + second)
     return 3 - preference if was_switched(instruction) else preference
-
-
-def was_switched(instruction: str) -> bool:
-    """Return whether the model's answer, not the baseline's, was shown to the judge first."""
-    # Another generator would give another order: this one is part of the published benchmark.
-    seed = f"is_switched_outputs{instruction}0".encode("utf-8", "surrogatepass")
-    draw = random.Random(seed)
-    return draw.choices([False, True])[0]
 
 
 def win_of(preference: float) -> float | None:
@@ -137,9 +117,9 @@ def evaluate_alpaca_eval(
     preferences: Preferences,
     calibration: Calibration | None,
     *,
-    draws: int = DRAWS,
+    draws: int = N_RESAMPLES,
     seed: int = 0,
-) -> AlpacaEvalResult:
+) -> BenchmarkResult:
     """Return one model's win rate, length-controlled win rate and their intervals.
 
     Rows are put in order of their instructions first, so models judged on the same instructions see
@@ -158,26 +138,22 @@ def evaluate_alpaca_eval(
     """
     judged = _in_order(preferences)
     n = len(judged.wins)
-    wins = 100 * bootstrap_means(judged.wins[None], draws=draws, rng=np.random.default_rng(seed))
-    control, controlled = None, None
+    means = bootstrap_means(judged.wins[None], draws=draws, rng=np.random.default_rng(seed))
+    found = {"WR": (win_rate(judged.wins), 100 * means[:, 0])}
+    control = None
     if calibration is not None and n >= MINIMUM:
         control, controlled = _controlled(judged, calibration, draws=draws, seed=seed)
-    return AlpacaEvalResult(
+        found = {"LC": (control.rate, controlled), **found}
+    return BenchmarkResult(
+        benchmark="alpaca_eval",
         model=judged.model,
         judge=judged.judge,
         n=n,
         missing=max(0.0, 1 - n / INSTRUCTIONS),
-        win_rate=_estimate(win_rate(judged.wins), wins[:, 0], n=n),
-        standard_error=win_rate_error(judged.wins),
-        length_controlled=(
-            None
-            if control is None or controlled is None
-            else _estimate(control.rate, controlled, n=n)
-        ),
-        weights=None if control is None else control.weights,
-        win_draws=wins[:, 0],
-        controlled_draws=controlled,
-        cautions=tuple(_cautions(judged, control)),
+        measures={name: estimate_of(value, drawn, n=n) for name, (value, drawn) in found.items()},
+        draws={name: drawn for name, (_, drawn) in found.items()},
+        facts={"WR_standard_error": win_rate_error(judged.wins) if n > 1 else None},
+        warnings=tuple(_warnings(judged, control)),
     )
 
 
@@ -227,27 +203,22 @@ def _difficulty(judged: Preferences, calibration: Calibration) -> Array:
     return np.array([known[key] for key in judged.instructions])
 
 
-def _estimate(value: float, draws: Array, *, n: int) -> Estimate:
-    low, high = percentile_interval(draws)
-    return Estimate(value, float(low), float(high), n)
-
-
-def _cautions(judged: Preferences, control: LengthControl | None) -> list[str]:
-    said = []
+def _warnings(judged: Preferences, control: LengthControl | None) -> list[str]:
+    found = []
     n = len(judged.wins)
     if n != INSTRUCTIONS:
-        said.append(f"{n} of AlpacaEval 2's {INSTRUCTIONS} instructions have a verdict.")
+        found.append(f"{n} of AlpacaEval 2's {INSTRUCTIONS} instructions have a verdict.")
     if n < MINIMUM:
-        said.append(f"No length control: it needs at least {MINIMUM} verdicts, there are {n}.")
+        found.append(f"No length control: it needs at least {MINIMUM} verdicts, there are {n}.")
     if judged.baseline not in (None, BASELINE):
-        said.append(
+        found.append(
             f"The baseline of AlpacaEval 2 is {BASELINE}, here it is {judged.baseline}: nothing "
             "compares with published rates, and length control is calibrated for another."
         )
     if judged.dropped:
         counted = ", ".join(f"{count} {why}" for why, count in judged.dropped.items())
-        said.append(f"Left out of AlpacaEval 2: {counted}.")
+        found.append(f"Left out of AlpacaEval 2: {counted}.")
     if control is not None and abs(control.rate - win_rate(judged.wins)) > _FAR:
         moved = control.rate - win_rate(judged.wins)
-        said.append(f"Length control moves the win rate by {moved:+.1f} points.")
-    return said
+        found.append(f"Length control moves the win rate by {moved:+.1f} points.")
+    return found

@@ -1,25 +1,27 @@
-"""Read Arena-Hard's files: judgements with two games a row, or battles already expanded.
+"""Arena-Hard's files: judgements with two games a row, battles already expanded, and model answers.
 
-The one idea: either way a prompt ends up with the weighted battles its model won, tied and lost. What is
-no verdict is left out and counted, never half a point.
+Either way a prompt ends up with the weighted battles its model won, tied and lost. What is no verdict is left
+out and counted, never half a point.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 
 from preceptor.benchmarks.arena_hard.score import (
     GAMES,
     MUCH_BETTER,
-    VERDICTS,
     Battles,
     PromptBattles,
     battles_of,
-    verdict_in,
 )
-from preceptor.benchmarks.judgement_rows import Row, text_of
+from preceptor.benchmarks.comparisons import Outcome
+from preceptor.benchmarks.questions import Answers
+from preceptor.benchmarks.rows import Row, text_of
+from preceptor.benchmarks.written_judge import SHARES, verdict_in
 from preceptor.errors import DataError, nearest
 
 _TIES = ("tie", "tie (bothbad)")
@@ -103,7 +105,7 @@ def _verdict(game: object) -> str | None:
     if not isinstance(game, Mapping):
         return None
     score = game.get("score")
-    if score in VERDICTS:
+    if score in SHARES:
         return str(score)
     text = game.get("judgment")
     return verdict_in(text) if score is None and isinstance(text, str) else None
@@ -162,3 +164,89 @@ def _check_battles(
                     f"'{prompt}', and two games give at most {GAMES * MUCH_BETTER}. Are verdicts in "
                     "the file twice?"
                 )
+
+
+def answer_known(row: Row, where: str) -> tuple[str, str]:
+    """Return the model and the prompt's id of a row of answers, of either age."""
+    name = next((key for key in ("model", "model_id", "generator") if row.get(key)), "model")
+    return text_of(row, name, where), prompt_id(row, where)
+
+
+def prompt_id(row: Row, where: str) -> str:
+    """Return the prompt's id; newer files call it uid."""
+    return text_of(row, "uid" if "uid" in row else "question_id", where)
+
+
+def answer_text(row: Row) -> object:
+    """Return the answer wherever the layout has it; None where there is none."""
+    try:
+        if "choices" in row:
+            return row["choices"][0]["turns"][-1]["content"]
+        if "messages" in row:
+            content = row["messages"][-1]["content"]
+            return content.get("answer") if isinstance(content, Mapping) else content
+    except (TypeError, KeyError, IndexError):
+        return None
+    return row.get("output")
+
+
+def answer_rows(answers: Answers) -> list[Row]:
+    """Return Arena-Hard v0.1's model answers, with one choice of one turn."""
+    import bpe_openai
+
+    encoding = bpe_openai.get_encoding("cl100k_base")
+    return [
+        {
+            "question_id": key,
+            "answer_id": _answer_id(answers.model, key),
+            "model_id": answers.model,
+            "choices": [
+                {
+                    "index": 0,
+                    "turns": [{"content": text, "token_len": len(encoding.encode_ordinary(text))}],
+                }
+            ],
+            "tstamp": 0.0,
+        }
+        for key, text in answers.texts.items()
+    ]
+
+
+def _answer_id(model: str, key: str) -> str:
+    """Return an id that is the same each time; the tools want one that differs between answers."""
+    raw = f"{model}\0{key}".encode("utf-8", "surrogatepass")
+    return blake2b(raw, digest_size=11).hexdigest()
+
+
+def judgement_rows(outcomes: Sequence[Outcome], *, judge: str) -> list[Row]:
+    """Return one row per comparison with its two games, as Arena-Hard's own tool writes them."""
+    return [
+        {
+            "question_id": one.comparison.question_id,
+            "model": one.comparison.model,
+            "judge": judge,
+            "games": [
+                {
+                    "user_prompt": game.prompt,
+                    "judgment": game.answer and game.answer.text,
+                    "score": game.verdict,
+                }
+                for game in one.games.values()
+            ],
+        }
+        for one in outcomes
+    ]
+
+
+def questions_in(rows: Sequence[Row], path: str) -> dict[str, str]:
+    """Return the texts by id from question.jsonl; older ones have `question_id` and `turns`."""
+    found = {}
+    for place, row in enumerate(rows, start=1):
+        where = f"'{path}', row {place}"
+        turns = row.get("turns")
+        first = turns[0] if isinstance(turns, list) and turns else row
+        text = first.get("content", first.get("prompt")) if isinstance(first, Mapping) else None
+        if not isinstance(text, str):
+            raise DataError(f"{where} has no text in 'prompt': expected Arena-Hard's questions.")
+        found[prompt_id(row, where)] = text
+    return found

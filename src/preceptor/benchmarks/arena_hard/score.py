@@ -1,9 +1,9 @@
 """Arena-Hard v0.1: how a model fares against one baseline over 500 prompts, two games each.
 
-The one idea: against a single baseline the Bradley-Terry fit has a closed form, the share of points
-won, where a verdict with `>>` counts as three battles and a tie as half a point for each. The games of
-a prompt hang together, so the interval resamples prompts, not battles. Source: Li et al. 2024
-(arXiv 2406.11939) and the benchmark's published scoring. Nothing here calls a judge or reads a file.
+Against a single baseline the Bradley-Terry fit has a closed form, the share of points won, where a verdict
+with `>>` counts as three battles and a tie as half a point for each. The games of a prompt hang together, so
+the interval resamples prompts, not battles. Source: Li et al. 2024 (arXiv 2406.11939) and the benchmark's
+published scoring. Nothing here calls a judge or reads a file.
 """
 
 import math
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.benchmarks.base import N_RESAMPLES, BenchmarkResult, estimate_of
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
-from preceptor.types import Estimate
 
 Array = NDArray[np.float64]
 
@@ -31,12 +31,6 @@ MUCH_BETTER = 3
 
 BASELINE = "gpt-4-0314"
 """The baseline of Arena-Hard v0.1."""
-
-DRAWS = 1000
-"""Resamples behind each interval."""
-
-VERDICTS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
-"""What a judge can say of the answers A (shown first) and B."""
 
 
 class Battles(NamedTuple):
@@ -75,43 +69,27 @@ class PromptBattles:
     judge: str | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The prompts."""
+        return self.prompts
 
-@dataclass(frozen=True)
-class ArenaHardResult:
-    """One model's Arena-Hard score in percent, higher is better.
+    @property
+    def points(self) -> Array:
+        """Battles won, a tie as half."""
+        return self.won + self.tied / 2
 
-    `score` carries the 95% interval of a bootstrap over prompts; `published_low` and `published_high`
-    are the ends that the leaderboard's own way gives, which resamples battles as if they were
-    independent and is too narrow. `missing` is the share of games, or where only battles are known
-    of prompts, without a verdict. `draws` has shape (draws,), over prompts.
-    """
-
-    model: str
-    baseline: str
-    judge: str | None
-    n: int
-    missing: float
-    score: Estimate
-    published_low: float
-    published_high: float
-    draws: Array
-    cautions: tuple[str, ...]
-
-
-def verdict_in(judgement: str) -> str | None:
-    """Return the verdict that a judge's text states as `[[A>B]]` and the like.
-
-    None without one, or if it states several that differ. Source: the benchmark's own rule.
-    """
-    stated = {verdict for verdict in VERDICTS if f"[[{verdict}]]" in judgement}
-    return stated.pop() if len(stated) == 1 else None
+    @property
+    def weights(self) -> Array:
+        """All battles."""
+        return self.won + self.tied + self.lost
 
 
 def battles_of(verdict: str, *, model_first: bool) -> Battles:
     """Return the weighted battles of one game, from the model's side.
 
     Args:
-        verdict: one of `VERDICTS`.
+        verdict: one of `SHARES` of the judge that writes.
         model_first: whether the model's answer was A; in the first game of a prompt it is B.
     """
     won, tied, lost = _FOR_THE_SECOND[verdict]
@@ -174,8 +152,8 @@ def bootstrap_battles(
 
 
 def evaluate_arena_hard(
-    battles: PromptBattles, *, draws: int = DRAWS, seed: int = 0
-) -> ArenaHardResult:
+    battles: PromptBattles, *, draws: int = N_RESAMPLES, seed: int = 0
+) -> BenchmarkResult:
     """Return one model's score with its interval over prompts and the published kind beside it.
 
     Prompts are put in order first, so models judged on the same prompts see the same resamples.
@@ -199,19 +177,20 @@ def evaluate_arena_hard(
     # Streams of their own: with the same numbers, draws of two benchmarks would rise together.
     over_prompts, over_battles = np.random.default_rng(seed).spawn(2)
     scores = bootstrap_prompts(*counts, draws=draws, rng=over_prompts)
-    low, high = percentile_interval(scores)
     published = percentile_interval(bootstrap_battles(*counts, draws=draws, rng=over_battles))
-    return ArenaHardResult(
+    return BenchmarkResult(
+        benchmark="arena_hard",
         model=battles.model,
-        baseline=battles.baseline,
         judge=battles.judge,
         n=n,
         missing=_missing(battles),
-        score=Estimate(arena_hard_score(*counts), float(low), float(high), n),
-        published_low=float(published.low),
-        published_high=float(published.high),
-        draws=scores,
-        cautions=tuple(_cautions(battles)),
+        measures={"AH": estimate_of(arena_hard_score(*counts), scores, n=n)},
+        draws={"AH": scores},
+        facts={
+            "AH_published_low": float(published.low),
+            "AH_published_high": float(published.high),
+        },
+        warnings=tuple(_warnings(battles)),
     )
 
 
@@ -221,18 +200,18 @@ def _missing(battles: PromptBattles) -> float:
     return max(0.0, 1 - battles.verdicts / (GAMES * PROMPTS))
 
 
-def _cautions(battles: PromptBattles) -> list[str]:
-    said = []
+def _warnings(battles: PromptBattles) -> list[str]:
+    found = []
     if len(battles.prompts) != PROMPTS:
-        said.append(
+        found.append(
             f"{len(battles.prompts)} of Arena-Hard v0.1's {PROMPTS} prompts have a verdict."
         )
     if battles.baseline != BASELINE:
-        said.append(
+        found.append(
             f"The baseline of Arena-Hard v0.1 is {BASELINE}, here it is {battles.baseline}: nothing "
             "compares with published scores."
         )
     if battles.dropped:
         counted = ", ".join(f"{count} {why}" for why, count in battles.dropped.items())
-        said.append(f"Left out of Arena-Hard: {counted}.")
-    return said
+        found.append(f"Left out of Arena-Hard: {counted}.")
+    return found

@@ -1,0 +1,51 @@
+"""The judge that a table names, wherever it is run."""
+
+from collections.abc import Sequence
+
+from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, GAME_PROMPT, read_prompt
+from preceptor.benchmarks.pairwise import (
+    ChoiceJudge,
+    JudgeKind,
+    PairJudge,
+    local_model,
+    served_model,
+)
+from preceptor.benchmarks.reward_judge import RewardJudge
+from preceptor.benchmarks.written_judge import JUDGEMENT_TOKENS, WrittenJudge
+from preceptor.config import finetune as tables
+from preceptor.config.runtime import Runtime
+from preceptor.scorers.reward_model import RewardModel
+
+
+def judge_of(
+    table: tables.ChatJudge | tables.RewardJudge, runtime: Runtime, kinds: Sequence[JudgeKind]
+) -> PairJudge:
+    """Return who judges; nothing is asked or loaded.
+
+    Args:
+        table: which model, and how it is asked.
+        runtime: where it is run or served.
+        kinds: what the benchmark takes. Only served models write judgements.
+
+    Raises:
+        StudyError: nothing says where the judge is served.
+        ModelError: no judge has this name.
+    """
+    if table.kind == "reward":
+        return RewardJudge(RewardModel(table, runtime))
+    own = read_prompt(table.prompt) if table.prompt else None
+    if table.engine == "transformers":
+        return ChoiceJudge(local_model(table, runtime), own or CHOICE_PROMPT)
+    endpoint, logprobs = runtime.endpoint(table.model), table.logprobs
+    if "written" in kinds and not table.verdict_by_letter:
+        model = served_model(
+            table.model, endpoint, max_tokens=JUDGEMENT_TOKENS, log_probabilities=False
+        )
+        return WrittenJudge(model, own or GAME_PROMPT)
+    model = served_model(table.model, endpoint, log_probabilities=logprobs)
+    return ChoiceJudge(
+        model,
+        own or CHOICE_PROMPT,
+        written=not logprobs,
+        swap_positions=table.swap_positions,
+    )
