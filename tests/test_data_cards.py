@@ -119,8 +119,8 @@ def test_the_card_says_what_a_reader_needs(tmp_path):
     written = write(tmp_path / "data", [*EXAMPLES, Example(PLAIN, " ", "sky")], warned)
     readme = (written.folder / "README.md").read_text(encoding="utf-8")
     for words in (
-        'license: mit\nlanguage:\n- "en"\ntask_categories:\n- "text-generation"\n',
-        '- "n<1K"\ntags:\n- "synthetic"\n- "preceptor"\n',
+        "language:\n- en\nlicense: mit\nsize_categories:\n- n<1K\ntask_categories:\n- text-generation\n",
+        "tags:\n- synthetic\n- preceptor\n",
         "# Best of two\n\nThe response with the highest CAR for the student was taken.\n",
         "`train.jsonl` holds 3 responses for the student small/base (a list of messages each).\n",
         "Chosen but left out: 1 (empty response).",

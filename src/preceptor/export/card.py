@@ -1,19 +1,19 @@
 """Say what a written data set is: a card for people and the same facts for machines.
 
-The one idea: names, warnings and settings come from models, data sets and study files, so all of
-them are untrusted. Each passes `_inline` (Markdown), `_quoted` (YAML) or `_fenced` (code) before it
-stands in the card, and none of those lets a text end the place it was given.
+Names, warnings and settings come from models, data sets and study files, so all of them are untrusted. Each
+passes `_inline` (Markdown), `_fenced` (code) or the Hub library's YAML writer before it stands in the card,
+and none of those lets a text end the place it was given.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
-from preceptor.export.layouts import OTHER_TOOLS, TRAINING
+from preceptor.export.layouts import OTHER_TOOLS, TRAINING, features
 
 _LAYOUT_WORDS = {
     "messages": "a list of messages each",
@@ -33,18 +33,6 @@ _BLOCK_START = re.compile(r"^(\d*)([-+=.)])(?!\d)")
 # The identifiers of licences and languages that the Hub accepts look so (hub-docs, datasetcard.md).
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
-
-_FEATURES = {
-    "role_content": (
-        "list:",
-        "- name: role",
-        "  dtype: string",
-        "- name: content",
-        "  dtype: string",
-    ),
-    "from_value": ("list:", "- name: from", "  dtype: string", "- name: value", "  dtype: string"),
-    "string_pairs": ("list:", "  list: string"),
-}
 
 
 @dataclass(frozen=True)
@@ -179,28 +167,26 @@ def _teachers(card: Card, written: Written) -> list[TeacherUse]:
 
 
 def _front_matter(card: Card, written: Written) -> str:
+    """Return what the Hub reads, in YAML, as its own library writes it."""
+    from datasets.info import DatasetInfo, DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
     licence = card.licence or ""
-    lines = [
-        f"pretty_name: {_quoted(card.title)}",
-        f"license: {licence if _LICENCE.fullmatch(licence) else 'other'}",
-        *_listed("language", (name for name in card.languages if _LANGUAGE.fullmatch(name))),
-        *_listed("task_categories", ["text-generation"]),
-        *_listed("size_categories", [_size_category(written.rows)]),
-        *_listed("tags", ["synthetic", "preceptor"]),
-        "configs:\n- config_name: default\n  data_files:\n  - split: train",
-        f"    path: {written.data.name}",
-        # Loaders guess types from the first rows, in which a column may hold nothing but nulls.
-        "dataset_info:\n  features:",
-    ]
-    for name, kind in written.columns.items():
-        lines.append(f"  - name: {_quoted(name)}")
-        lines += [f"    {line}" for line in _FEATURES.get(kind, (f"dtype: {kind}",))]
-    return "\n".join(lines) + "\n"
-
-
-def _listed(name: str, values: Iterable[str]) -> list[str]:
-    quoted = [f"- {_quoted(value)}" for value in values]
-    return [f"{name}:", *quoted] if quoted else []
+    split = {"split": "train", "path": written.data.name}
+    data = DatasetCardData(
+        pretty_name=_one_line(card.title),
+        license=licence if _LICENCE.fullmatch(licence) else "other",
+        language=[name for name in card.languages if _LANGUAGE.fullmatch(name)] or None,
+        task_categories=["text-generation"],
+        size_categories=[_size_category(written.rows)],
+        tags=["synthetic", "preceptor"],
+        configs=[{"config_name": "default", "data_files": [split]}],
+    )
+    # Loaders guess types from the first rows, in which a column may hold nothing but nulls.
+    shown = {_one_line(name): kind for name, kind in written.columns.items()}
+    infos = DatasetInfosDict({"default": DatasetInfo(features=features(shown))})
+    infos.to_dataset_card_data(data)
+    return f"{data}\n"
 
 
 def _size_category(rows: int) -> str:
@@ -297,11 +283,6 @@ def _inline(text: str) -> str:
     flat = _MARKDOWN.sub(r"\\\g<0>", _one_line(text))
     flat = _BLOCK_START.sub(r"\1\\\2", flat)
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _quoted(text: str) -> str:
-    """Return a YAML scalar: JSON's strings of printable characters are YAML's."""
-    return json.dumps(_one_line(text), ensure_ascii=False)
 
 
 def _fenced(language: str, code: str) -> str:

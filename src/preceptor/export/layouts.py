@@ -1,7 +1,7 @@
 """The layouts of exported data: what a row looks like, and how training tools read it.
 
-The one idea: a layout is one short function from a conversation and a response to the columns that
-hold them; who wrote the response and what was measured of it stand beside them in every layout.
+A layout is one short function from a conversation and a response to the columns that hold them; who wrote
+the response and what was measured of it stand beside them in every layout.
 """
 
 import math
@@ -37,6 +37,19 @@ KINDS = {
 """Every column a layout can have, in order, and its kind; those of numbers follow."""
 
 EMPTY_TEXT = "empty response"
+
+
+def features(columns: Mapping[str, str]) -> Any:
+    """Return the `datasets.Features` of columns by their kind, which also give Parquet its schema."""
+    from datasets import Features, Value
+
+    text = Value("string")
+    listed = {
+        "role_content": [{"role": text, "content": text}],
+        "from_value": [{"from": text, "value": text}],
+        "string_pairs": [[text]],
+    }
+    return Features({name: listed.get(kind) or Value(kind) for name, kind in columns.items()})
 
 
 @dataclass(frozen=True)

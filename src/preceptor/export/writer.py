@@ -1,8 +1,9 @@
 """Write chosen responses as data sets that training tools read as they are, and publish them.
 
-The one idea: rows pass to a temporary file while their columns are gathered, and the data get the
-same columns in every row, since loaders stumble over a column that appears late. A folder is a
-whole data set exactly when it holds `preceptor.json`, which is put there last.
+Rows pass to a temporary file while their columns are gathered, and the data get the same columns in every
+row, since loaders stumble over a column that appears late. A folder is a whole data set exactly when it
+holds `preceptor.json`, which is put there last. JSON is written here and not by `datasets`, whose writer
+rounds numbers to ten digits.
 """
 
 import json
@@ -10,13 +11,13 @@ import logging
 import math
 import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -38,9 +39,10 @@ from preceptor.export.layouts import (
     Pair,
     Row,
     example_entry,
+    features,
     pair_entry,
 )
-from preceptor.store.files import write_atomically
+from preceptor.store.files import TEMPORARY, replacing, write_atomically
 
 __all__ = [
     "Card",
@@ -120,7 +122,7 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
     """
     with _disk(folder):
         names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-    held = [name for name in names if not name.startswith("tmp-")]  # of a writer that was killed
+    held = [name for name in names if not name.startswith(TEMPORARY)]  # of a writer that was killed
     if held and not overwrite:
         raise DataError(
             f"{folder} holds {', '.join(held[:5])}{' and more' if len(held) > 5 else ''}: expected "
@@ -298,7 +300,7 @@ def _spooled(entries: Iterator[Entry | str], spool: Path) -> _Tally:
             with _disk(spool.parent):
                 handle.write(line)
         with _disk(spool.parent):
-            _flush(handle)
+            handle.flush()
     finally:
         with suppress(OSError):
             handle.close()
@@ -317,28 +319,16 @@ def _write_jsonl(rows: Iterator[Row], draft: Path, columns: Mapping[str, str]) -
     with draft.open("xb") as handle:
         for row in rows:
             handle.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-        _flush(handle)
 
 
 def _write_parquet(rows: Iterator[Row], draft: Path, columns: Mapping[str, str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = pa.string()
-    types = {
-        "string": text,
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "role_content": pa.list_(pa.struct([("role", text), ("content", text)])),
-        "from_value": pa.list_(pa.struct([("from", text), ("value", text)])),
-        "string_pairs": pa.list_(pa.list_(text)),
-    }
-    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
-    with draft.open("xb") as handle:
-        with pq.ParquetWriter(handle, schema) as writer:
-            while group := list(islice(rows, _ROW_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-        _flush(handle)
+    schema = features(columns).arrow_schema
+    with pq.ParquetWriter(draft, schema) as writer:
+        while group := list(islice(rows, _ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 _WRITERS: Mapping[str, Callable[[Iterator[Row], Path, Mapping[str, str]], None]] = {
@@ -347,16 +337,12 @@ _WRITERS: Mapping[str, Callable[[Iterator[Row], Path, Mapping[str, str]], None]]
 }
 
 
-def _flush(handle: BinaryIO) -> None:
-    handle.flush()
-    os.fsync(handle.fileno())
-
-
 def _put_in_place(draft: Path, written: Written, card: Card) -> None:
     """Give every file its name; between the first step and the last the folder says it is not whole."""
     data, readme, mark = written.files
     mark.unlink(missing_ok=True)
-    draft.replace(data)
+    with replacing(data) as temporary:
+        draft.replace(temporary)
     for format in _WRITERS:
         if _data_name(format) != data.name:
             (written.folder / _data_name(format)).unlink(missing_ok=True)
@@ -382,20 +368,11 @@ def _workplace(folder: Path, *, overwrite: bool) -> Iterator[tuple[Path, Path]]:
     with _disk(folder):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex
-    spool, draft = folder / f"tmp-{mark}-rows", folder / f"tmp-{mark}-data"
     try:
-        yield spool, draft
+        with TemporaryDirectory(prefix=TEMPORARY, dir=folder, ignore_cleanup_errors=True) as name:
+            yield Path(name, "rows"), Path(name, "data")
     except BaseException:
-        _forget(spool, draft)
         with suppress(OSError):  # a folder that holds something stays
             for path in made:
                 path.rmdir()
         raise
-    _forget(spool, draft)
-
-
-def _forget(*paths: Path) -> None:
-    with suppress(OSError):
-        for path in paths:
-            path.unlink(missing_ok=True)
