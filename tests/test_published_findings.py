@@ -13,12 +13,15 @@ from preceptor.studies import (
     STUDENTS,
     TABLE_4,
     TABLE_6,
+    families,
     family_performance,
     findings,
     mean_correlations,
+    outcome_findings,
     size_comparisons,
 )
-from preceptor.studies.claims import Finding, named, ordinal, place, signed
+from preceptor.studies.finding import Finding, named, ordinal, place, signed
+from preceptor.studies.outcomes import home_of
 from preceptor.studies.tables import defined_average
 
 D = Decimal
@@ -157,3 +160,38 @@ def test_ranks_are_shared_and_numbers_are_worded():
         "a, b and c",
     ]
     assert (signed(D("0.59")), signed(D("-0.105")), signed(D("1"))) == ("+0.59", "-0.105", "+1.00")
+
+
+def test_two_labels_of_sampling_are_compared_and_the_catalogue_tells_open_from_closed():
+    scores = {"m T=0": 5.0, "m T=0.8": 6.0, "m T=0.8 best-of-5": 6.5, "m T=0.8 worst-of-5": 4.0}
+    found = {
+        one.name: one for one in outcome_findings({"a": scores, "b": {"gpt-4": 3, "phi-3": 2}})
+    }
+    assert [(one.where, one.holds) for one in found["Sampling against greedy decoding"].cases] == [
+        ("a", True)
+    ]
+    best = found["Best of several responses by a reward model"]
+    assert [one.numbers.split(": ")[1] for one in best.cases] == ["+2.00", "+0.50"]
+    assert not found.get("Open against closed")
+
+
+def test_an_open_teacher_is_held_against_the_best_closed_one_of_each_student():
+    outcomes = {"a": {"gpt-4": 3.0, "gpt-4-turbo": 4.0, "Gemma-2-9b-it": 3.5}}
+    (found,) = outcome_findings(outcomes)
+    assert [(one.where, one.holds) for one in found.cases] == [("Gemma-2-9b-it", False)]
+
+
+@pytest.mark.parametrize(
+    ("student", "family"),
+    [
+        ("google/gemma-2-2b", "Gemma 2"),
+        ("Gemma 2-2B", "Gemma 2"),
+        ("Qwen2-57B", "Qwen2"),
+        ("Qwen/Qwen2.5-3B", "Qwen2.5"),
+        ("meta-llama/Meta-Llama-3-8B", "Llama 3"),
+        ("Llama-3.1-Minitron-4B", "Llama 3.1"),
+        ("Llama-3.2-3B", None),
+    ],
+)
+def test_a_student_is_of_the_family_that_its_name_begins_with(student: str, family: str | None):
+    assert home_of(student, families()) == family

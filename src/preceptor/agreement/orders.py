@@ -108,7 +108,7 @@ def read_predictions(path: str) -> list[Prediction]:
 
 
 def read_observed(path: str) -> dict[str, dict[str, float]]:
-    """Return the observed orders of a CSV `teacher, student, AP`, or of a JSON file of rankings.
+    """Return the observed orders of a CSV `teacher, student, AP` (or `score`), or of a JSON of rankings.
 
     In the JSON each ranking gives the values it is ordered by, those of a metric for which lower is
     better with the sign turned. Headings may be in any case.
@@ -197,6 +197,8 @@ def _rows(path: str, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     headings = [heading.strip() for heading in next(lines, (0, []))[1]]
     names = {"teacher", "student", *needs}
     headings = [h.casefold() if h.casefold() in names else h for h in headings]
+    if "ap" in needs and "ap" not in headings:
+        headings = ["ap" if h.casefold() == "score" else h for h in headings]
     missing = [name for name in needs if name not in headings]
     if missing or len(set(headings)) < len(headings):
         wrong = f"has no column '{missing[0]}'" if missing else "has two columns of one name"

@@ -1,11 +1,11 @@
-"""`preceptor published`: the paper's tables, what they say, and whether their numbers follow from each other.
+"""`preceptor published`: the paper's tables and what they say, and what a user's own outcomes say.
 
-The one idea: without options it says what is found in all tables; `--table` shows one and what concerns it.
-Everything shown is computed at once from the printed numbers, so nothing here can go stale.
+Without options it says what is found in all tables; `--table` shows one and what concerns it. Everything
+shown is computed at once from the printed numbers, so nothing here can go stale.
 """
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,18 +15,11 @@ from preceptor.cli.output import console, put
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from preceptor.studies import BenchmarkRow, Check, Correlation, Erratum, Finding, Summary
+    from preceptor.studies import BenchmarkRow, Correlation, Finding, Summary
 
 _GAP = 2
 _FEW = 6
 _SCORES = {"alpaca_lc": "AE2 LC", "alpaca_wr": "AE2 WR", "arena_hard": "AH"}
-_KINDS = {
-    "inconsistent": "Numbers that contradict others",
-    "definition": "Numbers that are not what the text calls them",
-    "wording": "Words and names that the numbers contradict",
-    "rounded inputs": "Numbers whose inputs were rounded",
-    "half digit": "Numbers that lie between two last digits",
-}
 _SHORT = {
     "Qwen2-1.5B": "Qwen2\n1.5B",
     "Gemma 2-2B": "Gemma 2\n2B",
@@ -41,35 +34,35 @@ _SHORT = {
 @click.option(
     "--table", "number", type=click.IntRange(1, 9), metavar="N", help="Only the paper's table N."
 )
-@click.option("--check", is_flag=True, help="Only recompute the numbers; fail where one is off.")
+@click.option(
+    "--outcomes",
+    metavar="FILE",
+    help="Say instead what your own outcomes say: a CSV of teacher, student and score.",
+)
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write all of it as JSON; - for standard output."
 )
-def published(number: int | None, check: bool, json_path: str | None) -> None:
-    """Show the paper's tables and findings, and recompute their numbers."""
-    from preceptor import studies as paper
+def published(number: int | None, outcomes: str | None, json_path: str | None) -> None:
+    """Show the paper's tables and findings, or what your own outcomes say."""
+    from preceptor import studies
 
-    checks = [one for one in paper.checks() if number in (None, one.table)]
-    errata = [one for one in paper.ERRATA if number in (None, one.table)]
-    findings = [one for one in paper.findings() if number is None or number in one.tables]
-    screen = console()
+    if number is not None and outcomes is not None:
+        raise click.UsageError("--table is of the paper: leave it out, or --outcomes.")
+    if outcomes is not None:
+        from preceptor.agreement.orders import read_observed
+
+        findings = studies.outcome_findings(read_observed(outcomes))
+    else:
+        findings = tuple(one for one in studies.findings() if number in (None, *one.tables))
     if json_path != "-":
-        if number is not None and not check:
+        screen = console()
+        if number is not None:
             _print_table(screen, number)
-        if not check:
-            if number is None:
-                _print_figure_2(screen)
-            _print_findings(screen, findings)
-        _print_checks(screen, checks)
-        if not check:
-            _print_errata(screen, errata)
+        elif outcomes is None:
+            _print_figure_2(screen)
+        _print_findings(screen, findings, paper=outcomes is None)
     if json_path:
-        _write(json_path, number, (checks, errata, findings))
-    wrong = paper.faults(checks, errata)
-    if wrong:
-        raise click.ClickException("\n".join(("The tables and errata disagree:", *wrong)))
-    if check and json_path != "-":
-        _show(screen, "Passed: what is not equal is an erratum, and every erratum is still there.")
+        _write(json_path, number, findings, paper=outcomes is None)
 
 
 def _show(
@@ -139,16 +132,13 @@ def _size(billions: float | None) -> str:
 
 
 def _print_scores(console: "Console", rows: Sequence["BenchmarkRow"]) -> None:
-    """Print rows of scores with the printed average, and recomputed what it is the average of."""
-    from preceptor.studies import TABLE_8_DEVIATION, TABLE_8_MEAN, checks
-    from preceptor.studies.checks import shown
+    """Print rows of scores with the printed average, and beside it AP as the paper defines it."""
+    from preceptor.studies import TABLE_8_DEVIATION, TABLE_8_MEAN, defined_average
 
-    again = {(one.table, one.row): shown(one) for one in checks() if one.column == "AP"}
-    lines = [_scores(row, row.name, again[row.table, row.name]) for row in rows]
+    lines = [_scores(row, row.name, f"{defined_average(row)}") for row in rows]
     if rows[0].table == 8:
-        for summary in (TABLE_8_MEAN, TABLE_8_DEVIATION):
-            lines.append(_scores(summary, summary.label, again[8, summary.label]))
-    _grid(console, ("row", *_SCORES.values(), "AP", "exactly"), lines)
+        lines += [_scores(one, one.label, "") for one in (TABLE_8_MEAN, TABLE_8_DEVIATION)]
+    _grid(console, ("row", *_SCORES.values(), "AP", "LC and AH"), lines)
 
 
 def _scores(row: "BenchmarkRow | Summary", name: str, again: str) -> tuple[str, ...]:
@@ -166,8 +156,8 @@ def _print_correlations(console: "Console", cells: Sequence["Correlation"]) -> N
         ("metric", *headings),
         ((metric, *(values[metric, name] for name in students)) for metric, _ in metrics),
     )
-    told = ", ".join(f"{metric} is {heading}" for metric, heading in metrics)
-    _show(console, f"In the paper's words: {told}.", style="dim")
+    words = ", ".join(f"{metric} is {heading}" for metric, heading in metrics)
+    _show(console, f"In the paper's words: {words}.", style="dim")
 
 
 def _print_by_student(console: "Console", name: str, measure: str) -> None:
@@ -203,62 +193,32 @@ def _print_figure_2(console: "Console") -> None:
     _show(console, "* the best teacher of this student", style="dim")
 
 
-def _print_checks(console: "Console", checks: Sequence["Check"]) -> None:
-    """Print how many numbers of each table agree and how, and what rounding explains."""
-    from preceptor.studies import Agreement
-    from preceptor.studies.checks import rounding_rules, tally
-
-    _title(console, f"{len(checks)} printed numbers recomputed from other printed numbers")
-    counts = tally(checks)
-    rows = [
-        (f"table {number}", *(f"{count[kind] or '-'}" for kind in Agreement))
-        for number, count in counts.items()
-    ]
-    _grid(console, ("", *Agreement), rows)
-    halves = sum(count[Agreement.HALF] for count in counts.values())
-    if halves:
-        fits = rounding_rules(checks)
-        told = ", ".join(f"{fit} as rounding {rule} gives" for rule, fit in fits.items())
-        _show(console, f"Of {halves} half digits are printed: {told}.", style="dim")
-
-
-def _print_errata(console: "Console", errata: Sequence["Erratum"]) -> None:
-    """Print the errata, those with one explanation together."""
-    if not errata:
-        return
-    _title(console, "Where the paper disagrees with itself")
-    together: dict[tuple[str, str], list[Erratum]] = {}
-    for erratum in errata:
-        together.setdefault((erratum.kind, erratum.explanation), []).append(erratum)
-    kind = ""
-    for (next_kind, explanation), group in together.items():
-        if next_kind != kind:
-            kind = next_kind
-            console.print()
-            _show(console, _KINDS[kind], style="bold")
-        for one in group:
-            instead = "in fact" if kind in ("definition", "wording") else "recomputed"
-            told = f"Table {one.table}, {one.row}, {one.column}: {one.printed}; {instead} {one.recomputed}"
-            _show(console, told, indent=_GAP, hang=_GAP)
-        _show(console, explanation, indent=2 * _GAP, style="dim")
-
-
-def _print_findings(console: "Console", findings: Sequence["Finding"]) -> None:
-    """Print each claim with how often it holds, and what the printed numbers cannot show."""
+def _print_findings(
+    console: "Console", findings: Sequence["Finding"], *, paper: bool = True
+) -> None:
+    """Print each claim with how often it holds; of the paper also what its numbers cannot show."""
     from preceptor.studies import NOT_CHECKABLE
 
     if findings:
-        _title(console, "What the paper claims, case by case (NO: it does not hold there)")
+        whose = (
+            "What the paper claims" if paper else "What these outcomes say of the paper's claims"
+        )
+        _title(console, f"{whose}, case by case (NO: it does not hold there)")
+    elif not paper:
+        _show(
+            console, "These outcomes say nothing of the paper's claims: no teachers that compare."
+        )
     for finding in findings:
         console.print()
-        _show(console, f"{finding.name} ({finding.source})", style="bold")
+        source = finding.source and f" ({finding.source})"
+        _show(console, f"{finding.name}{source}", style="bold")
         held = f"holds in {finding.held} of {len(finding.claimed)}"
         _show(console, f"{finding.claim} {held[0].upper()}{held[1:]}.", indent=_GAP)
         for line in _cases(finding):
             _show(console, line, indent=2 * _GAP, hang=2 * _GAP)
         if finding.remark:
             _show(console, finding.remark, indent=_GAP, style="dim")
-    if len(findings) > _FEW:
+    if paper and len(findings) > _FEW:
         _title(console, "What the printed numbers cannot show")
         for one in NOT_CHECKABLE:
             _show(console, one, indent=_GAP, hang=_GAP)
@@ -279,19 +239,15 @@ def _cases(finding: "Finding") -> Iterator[str]:
             yield f"{'yes' if case.holds else 'no '} {case.where}: {case.numbers}"
 
 
-def _write(path: str, number: int | None, parts: Sequence[Sequence[Any]]) -> None:
-    """Write tables, checks, errata and findings as JSON; numbers lose their trailing zeros."""
-    import json
+def _write(path: str, number: int | None, findings: Sequence["Finding"], *, paper: bool) -> None:
+    """Write the findings as JSON, and the paper's tables; numbers lose their trailing zeros."""
     from dataclasses import asdict
 
-    from preceptor import studies as paper
+    from preceptor.store.files import json_text
+    from preceptor.studies import table
 
     numbers = range(1, 10) if number is None else (number,)
-    tables: Mapping[str, Any] = {
-        f"{one}": [asdict(row) for row in paper.table(one)] for one in numbers
-    }
-    named = dict(zip(("checks", "errata", "findings"), parts, strict=True))
-    content = {"tables": tables} | {
-        name: [asdict(one) for one in members] for name, members in named.items()
-    }
-    put(path, json.dumps(content, indent=2, ensure_ascii=False, default=float) + "\n")
+    content: dict[str, Any] = {"findings": [asdict(one) for one in findings]}
+    if paper:
+        content["tables"] = {f"{one}": [asdict(row) for row in table(one)] for one in numbers}
+    put(path, json_text(content))

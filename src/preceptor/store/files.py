@@ -93,8 +93,8 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def json_text(value: object) -> str:
-    """Return the value as indented JSON; ValueError for a number that is not finite."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return the value as indented JSON, decimals as numbers; ValueError for one that is not finite."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=float) + "\n"
 
 
 def lines_text(rows: Iterable[Mapping[str, object]]) -> str:

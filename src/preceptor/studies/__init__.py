@@ -1,19 +1,17 @@
-"""The paper's nine tables as data, what they say, and where they disagree with themselves.
+"""Outcomes of published studies as data, and what any outcomes say of teachers.
 
-The one idea: everything here is a fact of Xu et al. (NAACL 2025) as printed, or exact arithmetic on such
-facts. `tables` holds them, `checks` recomputes what can be, `errata` lists what does not agree, `findings`
-turns claims into cases that hold or not.
+`tables` holds the nine tables of Xu et al. (NAACL 2025) as printed; `findings` turns what the paper claims
+into cases that hold or not; `outcome_findings` does the same for any table of student, teacher and score.
 """
 
-from preceptor.studies.checks import Agreement, Check, checks, faults
-from preceptor.studies.claims import Case, Finding
-from preceptor.studies.errata import ERRATA, Erratum
+from preceptor.studies.finding import Case, Finding
 from preceptor.studies.findings import (
     NOT_CHECKABLE,
     family_performance,
     findings,
+    size_comparisons,
 )
-from preceptor.studies.paradox import SizeComparison, size_comparisons
+from preceptor.studies.outcomes import SizeComparison, outcome_findings
 from preceptor.studies.predictions import mean_correlations
 from preceptor.studies.tables import (
     STUDENTS,
@@ -36,13 +34,13 @@ from preceptor.studies.tables import (
     Setting,
     Summary,
     average_performance,
+    defined_average,
     families,
     metric_correlations,
     table,
 )
 
 __all__ = [
-    "ERRATA",
     "NOT_CHECKABLE",
     "STUDENTS",
     "TABLE_1",
@@ -58,25 +56,22 @@ __all__ = [
     "TABLE_8_VARIATION",
     "TABLE_9",
     "TITLES",
-    "Agreement",
     "BenchmarkRow",
     "Case",
-    "Check",
     "Correlation",
-    "Erratum",
     "Finding",
     "Generator",
     "Setting",
     "SizeComparison",
     "Summary",
     "average_performance",
-    "checks",
+    "defined_average",
     "families",
     "family_performance",
-    "faults",
     "findings",
     "mean_correlations",
     "metric_correlations",
+    "outcome_findings",
     "size_comparisons",
     "table",
 ]

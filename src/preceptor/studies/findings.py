@@ -1,18 +1,18 @@
 """The paper's findings recomputed from its tables, each with the exceptions its sentence leaves out.
 
-The one idea: a finding is true or false case by case (`claims.Finding`). Nothing is computed here that the
-printed numbers do not hold; `NOT_CHECKABLE` lists what they cannot show.
+What any outcomes can show is computed as for any (`outcomes`); here stand the paper's own words, which cases
+they speak of, and what only its tables hold. `NOT_CHECKABLE` lists what the printed numbers cannot show.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 
-from preceptor.studies.checks import deviation
-from preceptor.studies.claims import Case, Finding, ordinal, place, signed
-from preceptor.studies.paradox import paradox_findings
+from preceptor.studies import outcomes
+from preceptor.studies.finding import Case, Finding, deviation, mean, ordinal, place, signed
+from preceptor.studies.outcomes import Outcomes, SizeComparison
 from preceptor.studies.predictions import prediction_findings
 from preceptor.studies.tables import (
-    STUDENTS,
     TABLE_2,
     TABLE_3,
     TABLE_6,
@@ -20,10 +20,9 @@ from preceptor.studies.tables import (
     TABLE_8_DEVIATION,
     TABLE_8_MEAN,
     TABLE_8_VARIATION,
+    BenchmarkRow,
     defined_average,
     exact_performance,
-    families,
-    mean,
 )
 
 NOT_CHECKABLE: tuple[str, ...] = (
@@ -38,31 +37,35 @@ NOT_CHECKABLE: tuple[str, ...] = (
 )
 """What the paper says and its printed numbers cannot show."""
 
-_HOME = {
-    "Qwen2-1.5B": "Qwen2",
-    "Gemma 2-2B": "Gemma 2",
-    "Qwen2.5-3B": "Qwen2.5",
-    "Llama-3.1-Minitron-4B": "Llama 3.1",
+NAMED_PAIRS: tuple[tuple[str, str], ...] = (
+    ("Gemma-2-9b-it", "Gemma-2-27b-it"),
+    ("Phi-3-small-128k-instruct", "Phi-3-medium-128k-instruct"),
+    ("Llama-3.1-70B-Instruct", "Llama-3.1-405B-Instruct"),
+    ("Qwen2-7B-Instruct", "Qwen2-72B-Instruct"),
+    ("Qwen2.5-7B-Instruct", "Qwen2.5-32B-Instruct"),
+)
+"""The pairs (smaller, larger) of which section 3.3 says that the smaller teaches better."""
+
+_MEASURED = "Llama-3.1-Minitron-4B"
+"""The student of table 8, of which the spread between samples is known."""
+
+_METHODS = {
+    "Best-of-N": " T=0.8 best-of-5",
+    "Sampling": " T=0.8",
+    "Worst-of-N": " T=0.8 worst-of-5",
+    "Greedy": " T=0",
 }
-"""The family of each student that has relatives among the teachers; Llama 3.2 has none."""
-
-_OWN = {
-    "Gemma 2-2B": "Gemma-2-2b-it",
-    "Qwen2.5-3B": "Qwen2.5-3B-Instruct",
-    "Qwen2-1.5B": "Qwen2-1.5B-Instruct",
-}
-"""The student's own instruction-tuned version, where it is among table 7's teachers."""
+"""Table 3's methods as labels of teachers; N is 5."""
 
 
-def family_performance() -> Mapping[str, Mapping[str, Decimal]]:
-    """Return the mean AP of each family's teachers, by student and family."""
-    return {
-        student: {
-            family: mean([by_teacher[teacher] for teacher in teachers])
-            for family, teachers in families().items()
-        }
-        for student, by_teacher in exact_performance().items()
-    }
+def size_comparisons() -> tuple[SizeComparison, ...]:
+    """Return every pair of relatives in table 7, 23 in six families, by AP as defined."""
+    return outcomes.size_comparisons(exact_performance())
+
+
+def family_performance() -> Outcomes:
+    """Return the mean AP of each family's teachers in table 7, by student and family."""
+    return outcomes.family_performance(exact_performance())
 
 
 def findings() -> tuple[Finding, ...]:
@@ -70,7 +73,9 @@ def findings() -> tuple[Finding, ...]:
     return (
         _best_two(),
         _leading_families(),
-        *paradox_findings(),
+        _named_pairs(),
+        _every_pair(),
+        _larger_student(),
         _family_help(),
         _own_version(),
         _open_against_closed(),
@@ -85,17 +90,17 @@ def _best_two() -> Finding:
     cases = []
     for student, values in exact_performance().items():
         ranks = {name: place(values, name) for name in ("Gemma-2-9b-it", "Qwen2.5-72B-Instruct")}
-        told = ", ".join(f"{name} {ordinal(rank)}" for name, rank in ranks.items())
+        numbers = ", ".join(f"{name} {ordinal(rank)}" for name, rank in ranks.items())
         best = max(values, key=lambda name: values[name])
         lead = "" if best in ranks else f"; {best} is 1st"
-        cases.append(Case(student, set(ranks.values()) == {1, 2}, told + lead))
+        cases.append(Case(student, set(ranks.values()) == {1, 2}, numbers + lead))
     return Finding(
-        "The two best teachers",
-        "section 3.3",
-        (7,),
-        "Gemma-2-9b-it and Qwen2.5-72B-Instruct are the two best.",
-        tuple(cases),
-        "Qwen2.5-72B-Instruct is among the first two for every student.",
+        name="The two best teachers",
+        claim="Gemma-2-9b-it and Qwen2.5-72B-Instruct are the two best.",
+        cases=tuple(cases),
+        remark="Qwen2.5-72B-Instruct is among the first two for every student.",
+        source="section 3.3",
+        tables=(7,),
     )
 
 
@@ -103,135 +108,179 @@ def _leading_families() -> Finding:
     cases = []
     for student, values in family_performance().items():
         ranks = {family: place(values, family) for family in ("Gemma 2", "Qwen2", "Qwen2.5")}
-        told = ", ".join(f"{family} {ordinal(rank)}" for family, rank in ranks.items())
-        cases.append(Case(student, {ranks["Gemma 2"], ranks["Qwen2"]} == {1, 2}, told))
+        numbers = ", ".join(f"{family} {ordinal(rank)}" for family, rank in ranks.items())
+        cases.append(Case(student, {ranks["Gemma 2"], ranks["Qwen2"]} == {1, 2}, numbers))
     return Finding(
-        "The leading families",
-        "section 3.3",
-        (7,),
-        "Gemma 2 and Qwen2 lead for every student (mean AP of a family's teachers).",
-        tuple(cases),
-        "Gemma 2 and Qwen2.5 do: the text's Qwen2 must mean Qwen2.5.",
+        name="The leading families",
+        claim="Gemma 2 and Qwen2 lead for every student (mean AP of a family's teachers).",
+        cases=tuple(cases),
+        remark="Gemma 2 and Qwen2.5 do: the text's Qwen2 must mean Qwen2.5.",
+        source="section 3.3",
+        tables=(7,),
     )
 
 
-def _family_help() -> Finding:
-    relative = {
-        student: {
-            family: value / mean(list(exact_performance()[student].values()))
-            for family, value in values.items()
-        }
-        for student, values in family_performance().items()
-    }
-    cases = []
-    for student, family in _HOME.items():
-        own = relative[student][family]
-        best = max(relative[other][family] for other in STUDENTS if other != student)
-        rank = ordinal(place(relative[student], family))
-        told = (
-            f"{family}: {own:.2f} times the mean AP, for other students at most {best:.2f}; "
-            f"{rank} of six families"
+def _named_pairs() -> Finding:
+    pairs = {(pair.smaller, pair.larger): pair for pair in size_comparisons()}
+    cases = tuple(
+        Case(
+            f"{smaller} over {larger}, {student}",
+            change < 0,
+            f"larger less smaller: {signed(change)}",
         )
-        cases.append(Case(student, own > best, told, claimed=family != "Llama 3.1"))
+        for smaller, larger in NAMED_PAIRS
+        for student, change in pairs[smaller, larger].differences.items()
+    )
     return Finding(
-        "Family's help",
-        "section 3.3, finding 2",
-        (7,),
-        "A family's teachers, relative to all, do better for their own relative than for any other student.",
-        tuple(cases),
-        "Relative only: Qwen2-1.5B is best taught by other families. Llama-3.1-Minitron-4B is pruned from "
-        "Llama 3.1, which the text leaves out; Llama-3.2-3B has no relative among the teachers.",
+        name="Larger Models' Paradox: the five pairs that the text names",
+        claim="The smaller teaches better (of Gemma 2: for almost all students).",
+        cases=cases,
+        source="section 3.3, finding 1",
+        tables=(7,),
+    )
+
+
+def _every_pair() -> Finding:
+    found = outcomes.larger_models_paradox(exact_performance())
+    pairs = size_comparisons()
+    # Two runs' difference has twice the variance of one; twice its deviation is the usual yardstick.
+    margin = 2 * (2 * TABLE_8_DEVIATION.average**2).sqrt()
+    losses = [pair.differences[_MEASURED] for pair in pairs if _MEASURED in pair.worse_for]
+    return replace(
+        found,
+        source="section 3.3, finding 1 ('universal, evidenced across multiple model families')",
+        tables=(7,),
+        remark=(
+            f"{found.remark} For three or more students the larger is worse in "
+            f"{sum(len(pair.worse_for) >= 3 for pair in pairs)} pairs. The named pairs were chosen after "
+            f"the fact. For {_MEASURED}, with a spread of {TABLE_8_DEVIATION.average} between samples "
+            f"(table 8), {sum(-loss > margin for loss in losses)} of {len(losses)} losses exceed "
+            f"{margin:.2f}, twice the deviation of a difference."
+        ),
+    )
+
+
+def _larger_student() -> Finding:
+    return Finding(
+        name="Larger Models' Paradox: Llama-3.1-8B as the student",
+        claim="The paradox persists with Qwen2.5 and Llama 3.1 as teachers (by either average).",
+        cases=tuple(_larger_student_cases()),
+        remark=(
+            "As printed is the mean of LC, WR and AH; as defined that of LC and AH. Gemma 2 shows no paradox "
+            "here, and its 9B and 27B are 1.0 apart at most."
+        ),
+        source="appendix B.2",
+        tables=(6,),
+    )
+
+
+def _larger_student_cases() -> Iterator[Case]:
+    """Yield the pairs of which one average or both say that the larger is worse, then Gemma 2's."""
+    printed, defined = (
+        outcomes.size_comparisons({"": {str(row.teacher): average(row) for row in TABLE_6}})
+        for average in (lambda row: row.average or Decimal(), defined_average)
+    )
+    for one, other in zip(printed, defined, strict=True):
+        as_printed, as_defined = one.differences[""], other.differences[""]
+        if min(as_printed, as_defined) < 0 or one.family == "Gemma 2":
+            yield Case(
+                f"{one.smaller} over {one.larger}",
+                max(as_printed, as_defined) < 0,
+                f"larger less smaller: {signed(as_printed)} as printed, {signed(as_defined)} as defined",
+                claimed=one.family != "Gemma 2",
+            )
+
+
+def _family_help() -> Finding:
+    found = outcomes.family_effect(exact_performance())
+    return replace(
+        found,
+        cases=tuple(replace(case, claimed=case.where != _MEASURED) for case in found.cases),
+        remark=(
+            "Relative only: Qwen2-1.5B is best taught by other families. Llama-3.1-Minitron-4B is pruned "
+            "from Llama 3.1, which the text leaves out; Llama-3.2-3B has no relative among the teachers."
+        ),
+        source="section 3.3, finding 2",
+        tables=(7,),
     )
 
 
 def _own_version() -> Finding:
-    cases = []
-    for student, teacher in _OWN.items():
-        values = exact_performance()[student]
-        told = f"{teacher} {ordinal(place(values, teacher))} of {len(values)}"
-        cases.append(
-            Case(student, place(values, teacher) == 1, told, claimed=student == "Gemma 2-2B")
-        )
-    larger = {str(row.teacher): defined_average(row) for row in TABLE_6}
-    rank = place(larger, "Llama-3.1-8B-Instruct")
-    told = f"Llama-3.1-8B-Instruct {ordinal(rank)} of {len(larger)} (table 6)"
-    cases.append(Case("Llama-3.1-8B", rank == 1, told, claimed=False))
-    return Finding(
-        "Its own instruction-tuned version as the teacher",
-        "section 3.3, finding 2",
-        (6, 7),
-        "It is the best teacher (the text names Gemma 2-2B as a prime example).",
-        tuple(cases),
+    larger = {TABLE_6[0].student: {str(row.teacher): defined_average(row) for row in TABLE_6}}
+    found = outcomes.own_version({**exact_performance(), **larger})
+    return replace(
+        found,
+        claim="It is the best teacher (the text names Gemma 2-2B as a prime example).",
+        cases=tuple(replace(case, claimed=case.where == "Gemma 2-2B") for case in found.cases),
+        source="section 3.3, finding 2",
+        tables=(6, 7),
     )
 
 
-def _open_against_closed() -> Finding:
-    closed = next(row for row in TABLE_2 if row.label == "GPT-4")
-    cases = tuple(
-        Case(
-            row.label,
-            defined_average(row) > defined_average(closed)
-            and row.alpaca_wr > closed.alpaca_wr
-            and row.alpaca_lc > closed.alpaca_lc
-            and row.arena_hard > closed.arena_hard,
-            f"AP {row.average} against {closed.average}",
-        )
-        for row in TABLE_2
-        if row is not closed
-    )
-    return Finding(
-        "Open against closed",
-        "section 3.3, finding 3",
-        (2,),
-        "Every open teacher does better than GPT-4 (by every score).",
-        cases,
-        "One student and one closed teacher, over other instructions (Mix-100K) than the other tables.",
-    )
-
-
-def _scores() -> Mapping[tuple[str, str], Mapping[str, Decimal]]:
-    """Return table 3's scores by student and method, AP as defined."""
+def _by_score(rows: tuple[BenchmarkRow, ...]) -> Mapping[str, Outcomes]:
+    """Return the outcomes of tables 2 and 3 by each score, AP as defined."""
+    scores: Mapping[str, Callable[[BenchmarkRow], Decimal]] = {
+        "AP": defined_average,
+        "LC": lambda row: row.alpaca_lc,
+        "WR": lambda row: row.alpaca_wr,
+        "AH": lambda row: row.arena_hard,
+    }
     return {
-        (row.student, str(row.method)): {
-            "AP": defined_average(row),
-            "LC": row.alpaca_lc,
-            "WR": row.alpaca_wr,
-            "AH": row.arena_hard,
+        name: {
+            student: {
+                f"{row.teacher}{_METHODS.get(row.method or '', '')}": score(row)
+                for row in rows
+                if row.student == student
+            }
+            for student in dict.fromkeys(row.student for row in rows)
         }
-        for row in TABLE_3
+        for name, score in scores.items()
     }
 
 
-def _compared(better: str, worse: str) -> Iterator[Case]:
-    """Yield a case for each score of each student in table 3; only AP counts as claimed."""
-    scores = _scores()
-    for student in dict.fromkeys(student for student, _ in scores):
-        for name, value in scores[student, better].items():
-            change = value - scores[student, worse][name]
-            told = f"{better} less {worse}: {signed(change)}"
-            yield Case(f"{student}, {name}", change > 0, told, claimed=name == "AP")
+def _open_against_closed() -> Finding:
+    by_score = [outcomes.open_against_closed(scores) for scores in _by_score(TABLE_2).values()]
+    cases = zip(*(found.cases for found in by_score), strict=True)
+    return replace(
+        by_score[0],
+        claim="Every open teacher does better than GPT-4 (by every score).",
+        cases=tuple(replace(same[0], holds=all(case.holds for case in same)) for same in cases),
+        remark="One student and one closed teacher, over other instructions (Mix-100K) than elsewhere.",
+        source="section 3.3, finding 3",
+        tables=(2,),
+    )
+
+
+def _of_table_3(compute: Callable[[Outcomes], Finding]) -> Finding:
+    """Return one of the two findings on sampling with a case for each score; only AP counts as claimed."""
+    by_score = {name: compute(scores) for name, scores in _by_score(TABLE_3).items()}
+    cases = [
+        replace(case, where=f"{case.where}, {name}", claimed=name == "AP")
+        for same in zip(*(found.cases for found in by_score.values()), strict=True)
+        for name, case in zip(by_score, same, strict=True)
+    ]
+    return replace(by_score["AP"], cases=tuple(cases), tables=(3,))
 
 
 def _sampling() -> Finding:
-    return Finding(
-        "Sampling against greedy decoding",
-        "section 3.3, finding 4",
-        (3,),
-        "Sampling (at temperature 0.8) gives better data than greedy decoding.",
-        tuple(_compared("Sampling", "Greedy")),
-        "The gains in AP are about half of one standard deviation between samples of instructions "
-        f"({TABLE_8_DEVIATION.average}, table 8).",
+    return replace(
+        _of_table_3(outcomes.sampling),
+        claim="Sampling (at temperature 0.8) gives better data than greedy decoding.",
+        remark=(
+            "The gains in AP are about half of one standard deviation between samples of instructions "
+            f"({TABLE_8_DEVIATION.average}, table 8)."
+        ),
+        source="section 3.3, finding 4",
     )
 
 
 def _best_of_n() -> Finding:
-    return Finding(
-        "Best of five by a reward model",
-        "section 3.3, finding 5",
-        (3,),
-        "The best of five responses teach slightly better than one sample; the worst, worse.",
-        (*_compared("Best-of-N", "Sampling"), *_compared("Sampling", "Worst-of-N")),
-        "The choice matters more downwards: the worst cost 1.6 to 1.7 AP, the best gain 0.2 to 0.7.",
+    return replace(
+        _of_table_3(outcomes.best_of_n),
+        name="Best of five by a reward model",
+        claim="The best of five responses teach slightly better than one sample; the worst, worse.",
+        remark="The choice matters more downwards: the worst cost 1.6 to 1.7 AP, the best gain 0.2 to 0.7.",
+        source="section 3.3, finding 5",
     )
 
 
@@ -242,11 +291,9 @@ def _robustness() -> Finding:
     computed = 100 * TABLE_8_DEVIATION.average / TABLE_8_MEAN.average
     spread = 100 * (max(printed) - min(printed)) / TABLE_8_MEAN.average
     return Finding(
-        "Another sample of instructions",
-        "appendix B.3",
-        (8,),
-        "The average performance varies by only 2.89%.",
-        (
+        name="Another sample of instructions",
+        claim="The average performance varies by only 2.89%.",
+        cases=(
             Case(
                 "standard deviation over mean",
                 round(computed, 2) == TABLE_8_VARIATION,
@@ -254,6 +301,10 @@ def _robustness() -> Finding:
             ),
             Case("range over mean, four samples", spread <= TABLE_8_VARIATION, f"{spread:.1f}%"),
         ),
-        "The 2.89% are a coefficient of variation, of the mean of LC, WR and AH; by AP as defined it is "
-        f"{variation:.2f}%.",
+        remark=(
+            "The 2.89% are a coefficient of variation, of the mean of LC, WR and AH; by AP as defined it is "
+            f"{variation:.2f}%."
+        ),
+        source="appendix B.3",
+        tables=(8,),
     )

@@ -1,14 +1,14 @@
 """What tables 4 and 9 say of metrics: which predicts best, and what the student's own numbers add.
 
-The one idea: a claim about a metric is a comparison of two cells of one row, so it is looked at for each
-student and not only for the mean.
+A claim about a metric is a comparison of two cells of one row, so it is looked at for each student
+and not only for the mean.
 """
 
 from collections.abc import Mapping
 from decimal import Decimal
 
-from preceptor.studies.claims import Case, Finding, place
-from preceptor.studies.tables import STUDENTS, TABLE_4, TABLE_9, mean
+from preceptor.studies.finding import Case, Finding, mean, place
+from preceptor.studies.tables import STUDENTS, TABLE_4, TABLE_9
 
 
 def mean_correlations() -> Mapping[str, Decimal]:
@@ -31,16 +31,16 @@ def _car_is_best() -> Finding:
     for student in STUDENTS:
         values = {cell.metric: cell.rho for cell in TABLE_4 if cell.student == student}
         best = max((name for name in values if name != "car"), key=lambda name: values[name])
-        told = f"car {values['car']}, {best} {values[best]}"
-        cases.append(Case(student, place(values, "car") == 1, told))
+        numbers = f"car {values['car']}, {best} {values[best]}"
+        cases.append(Case(student, place(values, "car") == 1, numbers))
     means = ", ".join(f"{metric} {value:.4f}" for metric, value in mean_correlations().items())
     return Finding(
-        "CAR predicts best",
-        "table 4's caption and section 4.5",
-        (4,),
-        "CAR has the highest rho.",
-        tuple(cases),
-        f"Mean over students: {means}.",
+        name="CAR predicts best",
+        claim="CAR has the highest rho.",
+        cases=tuple(cases),
+        remark=f"Mean over students: {means}.",
+        source="table 4's caption and section 4.5",
+        tables=(4,),
     )
 
 
@@ -56,12 +56,15 @@ def _self_over_gpt2() -> Finding:
         for student in STUDENTS
     )
     return Finding(
-        "The student's own likelihoods against GPT-2's",
-        "appendix B.4",
-        (4,),
-        "PPL-Self and IFD-Self have a higher rho than PPL-GPT2 and IFD-GPT2.",
-        cases,
-        "The appendix calls both low; the mean rho of ifd (0.8374) is above that of the 8B reward (0.8039).",
+        name="The student's own likelihoods against GPT-2's",
+        claim="PPL-Self and IFD-Self have a higher rho than PPL-GPT2 and IFD-GPT2.",
+        cases=cases,
+        remark=(
+            "The appendix calls both low; the mean rho of ifd (0.8374) is above that of the 8B reward "
+            "(0.8039)."
+        ),
+        source="appendix B.4",
+        tables=(4,),
     )
 
 
@@ -84,10 +87,10 @@ def _car_over_reward() -> Finding:
         for car, reward in (("car_skywork_8b", "reward_skywork_8b"), ("car", "reward_skywork_27b"))
     ]
     return Finding(
-        "CAR against its reward alone",
-        "table 9's caption and appendix B.5",
-        (9,),
-        "CAR has a higher rho than the reward it is made of.",
-        cases,
-        f"Mean gain: {gains[0]:+.4f} with the 8B reward model, {gains[1]:+.4f} with the 27B.",
+        name="CAR against its reward alone",
+        claim="CAR has a higher rho than the reward it is made of.",
+        cases=cases,
+        remark=f"Mean gain: {gains[0]:+.4f} with the 8B reward model, {gains[1]:+.4f} with the 27B.",
+        source="table 9's caption and appendix B.5",
+        tables=(9,),
     )

@@ -1,13 +1,13 @@
 """The nine tables of the paper as typed rows, exactly as printed.
 
-The one idea: a printed number is a Decimal, so that its digits, trailing zeros included, are part of the
+A printed number is a Decimal, so that its digits, trailing zeros included, are part of the
 fact and anything computed from it is exact. The numbers stand in `tables.toml` beside this module; table 1
 is the catalogue of teachers. Source: Xu et al., "Stronger Models are Not Always Stronger Teachers for
 Instruction Tuning" (NAACL 2025).
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from preceptor.config.catalogue import CATALOGUE
 from preceptor.errors import StudyError
+from preceptor.studies import outcomes
+from preceptor.studies.finding import mean
 
 TITLES: Mapping[int, str] = MappingProxyType(
     {
@@ -233,18 +235,7 @@ def table(number: int) -> tuple[Row, ...]:
 
 def families() -> Mapping[str, tuple[str, ...]]:
     """Return table 7's six families and their teachers, from the smallest to the largest."""
-    tested = {row.teacher for row in TABLE_7}
-    grouped: dict[str, list[str]] = {}
-    for generator in sorted(TABLE_1, key=lambda generator: generator.size or 0.0):
-        if generator.label in tested:
-            grouped.setdefault(generator.family, []).append(generator.label)
-    order = dict.fromkeys(generator.family for generator in TABLE_1)
-    return {family: tuple(grouped[family]) for family in order if family in grouped}
-
-
-def mean(values: Sequence[Decimal]) -> Decimal:
-    """Return the mean of a non-empty sequence, exact but for a division that does not end."""
-    return sum(values, Decimal()) / len(values)
+    return outcomes.families(str(row.teacher) for row in TABLE_7)
 
 
 def defined_average(row: BenchmarkRow) -> Decimal:

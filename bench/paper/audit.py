@@ -1,18 +1,23 @@
-"""Recompute every printed number that follows from other printed numbers, and say how well it agrees.
+"""Hold the paper's printed numbers against each other: `python bench/paper/audit.py [TABLE]`.
 
-The one idea: a printed number stands for all numbers that round to it. So a recomputed value can round to
-the printed one, lie exactly between two, be out of reach only because its inputs were rounded, or
-contradict them. Whatever does not simply agree must be an erratum, and every numeric erratum must still be
-there: `faults` lists what breaks either rule.
+Every number of Xu et al. (NAACL 2025) that follows from other printed numbers is recomputed. A printed number
+stands for all numbers that round to it, so a recomputed value can round to the printed one, lie exactly
+between two, be out of reach only because its inputs were rounded, or contradict them. Whatever does not
+simply agree must stand in `errata.toml`, and every numeric erratum must still be there; the script fails
+where either is not so, or where a count of `EXPECTED` has changed. `docs/published.md` says what was found.
 """
 
+import sys
+import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from enum import StrEnum
+from pathlib import Path
+from typing import Literal
 
-from preceptor.studies.errata import ERRATA, Erratum
+from preceptor.studies.finding import deviation, mean
 from preceptor.studies.tables import (
     TABLE_1,
     TABLE_2,
@@ -27,8 +32,37 @@ from preceptor.studies.tables import (
     TABLE_8_VARIATION,
     TABLE_9,
     BenchmarkRow,
-    mean,
 )
+
+Kind = Literal["inconsistent", "rounded inputs", "half digit", "definition", "wording"]
+
+
+@dataclass(frozen=True)
+class Erratum:
+    """One place where the paper disagrees with itself.
+
+    `kind` is "inconsistent" (no rounding explains it), "rounded inputs" (rounding can), "half digit" (the
+    recomputed number lies exactly between two, either is right), "definition" (a number is not what the
+    text calls it) or "wording". `row` and `column` are as printed; a row of text names its section. `printed`
+    and `recomputed` are text, with every digit.
+    """
+
+    kind: Kind
+    table: int
+    row: str
+    column: str
+    printed: str
+    recomputed: str
+    explanation: str
+
+
+ERRATA: tuple[Erratum, ...] = tuple(
+    Erratum(**fields)
+    for fields in tomllib.loads(
+        Path(__file__).with_name("errata.toml").read_text(encoding="utf-8")
+    )["erratum"]
+)
+"""Every erratum: contradictions first, then definitions and wording, then rounding."""
 
 TEACHERS_RANKED = 19
 """n behind tables 4 and 9: the teachers of table 7."""
@@ -146,13 +180,6 @@ def _samples() -> Iterator[Check]:
     yield _exact((8, "caption", "AP"), TABLE_8_VARIATION, variation, formula)
 
 
-def deviation(values: Sequence[Decimal]) -> Decimal:
-    """Return the standard deviation of a sample of at least two, over n - 1."""
-    centre = mean(values)
-    squares = sum(((value - centre) ** 2 for value in values), Decimal())
-    return (squares / (len(values) - 1)).sqrt()
-
-
 def _exact(
     place: tuple[int, str, str], printed: Decimal, recomputed: Decimal, formula: str
 ) -> Check:
@@ -228,38 +255,29 @@ def checks() -> tuple[Check, ...]:
     return tuple(sorted(found, key=lambda check: check.table))
 
 
-def faults(found: Sequence[Check], errata: Sequence[Erratum] = ERRATA) -> tuple[str, ...]:
+def faults(found: Sequence[Check], errata: Sequence[Erratum] = ERRATA) -> list[str]:
     """Return what must not be: disagreements that no erratum explains, and errata without one."""
-    explained = {_as_told(erratum) for erratum in errata if erratum.kind in set(Agreement)}
-    seen = {
-        (
-            check.agreement.value,
-            check.table,
-            check.row,
-            check.column,
-            f"{check.printed}",
-            shown(check),
-        )
-        for check in found
-        if check.agreement is not Agreement.EQUAL
+    explained = {
+        (one.kind, one.table, one.row, one.column, one.printed, one.recomputed)
+        for one in errata
+        if one.kind in set(Agreement)
     }
-    return tuple(
-        f"{why} Table {told[1]}, {told[2]}, {told[3]}: {told[0]}, printed {told[4]}, "
-        f"recomputed {told[5]}."
+    seen = {
+        (one.agreement.value, one.table, one.row, one.column, f"{one.printed}", shown(one))
+        for one in found
+        if one.agreement is not Agreement.EQUAL
+    }
+    return [
+        f"{why} Table {table}, {row}, {column}: {kind}, printed {printed}, recomputed {recomputed}."
         for why, which in (
             ("No erratum explains this.", seen - explained),
             ("An erratum tells of what is not there.", explained - seen),
         )
-        for told in sorted(which)
-    )
+        for kind, table, row, column, printed, recomputed in sorted(which)
+    ]
 
 
-def _as_told(erratum: Erratum) -> tuple[str, int, str, str, str, str]:
-    place = (erratum.kind, erratum.table, erratum.row, erratum.column)
-    return (*place, erratum.printed, erratum.recomputed)
-
-
-def tally(found: Sequence[Check]) -> Mapping[int, Counter[Agreement]]:
+def tally(found: Iterable[Check]) -> Mapping[int, Counter[Agreement]]:
     """Return how many checks of each table agree in each way."""
     counts: dict[int, Counter[Agreement]] = {}
     for check in found:
@@ -267,7 +285,7 @@ def tally(found: Sequence[Check]) -> Mapping[int, Counter[Agreement]]:
     return counts
 
 
-def rounding_rules(found: Sequence[Check]) -> Mapping[str, int]:
+def rounding_rules(found: Iterable[Check]) -> Mapping[str, int]:
     """Return how many of the half-digit cells each rule of rounding prints as the paper does."""
     rules = {"up": ROUND_HALF_UP, "to even": ROUND_HALF_EVEN, "down": ROUND_HALF_DOWN}
     halves = [check for check in found if check.agreement is Agreement.HALF]
@@ -280,13 +298,90 @@ def rounding_rules(found: Sequence[Check]) -> Mapping[str, int]:
     }
 
 
-def as_defined(row: BenchmarkRow) -> Agreement | None:
-    """Return how a row's printed AP agrees with section 3.2's definition; None where none is printed.
+def as_defined(row: BenchmarkRow) -> Agreement:
+    """Return how a row's printed AP agrees with section 3.2's definition.
 
     Tables 6 and 8 average something else; `checks` holds them to that.
     """
-    if row.average is None:
-        return None
+    assert row.average is not None
     inputs = [row.alpaca_lc, row.arena_hard]
-    place = (row.table, row.name, "AP")
-    return _mean_check(place, row.average, inputs, "mean of LC and AH").agreement
+    return _mean_check(
+        (row.table, row.name, "AP"), row.average, inputs, "mean of LC and AH"
+    ).agreement
+
+
+def counts(found: Sequence[Check]) -> Mapping[str, object]:
+    """Return what is counted over all checks, as `EXPECTED` has it."""
+    rhos = [cell.rho for cell in TABLE_4 if cell.student]
+    fitting = {n: sum(fits_untied(rho, n) for rho in rhos) for n in range(15, 24)}
+    return {
+        "checks by table": {number: sum(kinds.values()) for number, kinds in tally(found).items()},
+        "checks by agreement": {
+            str(kind): n for kind, n in Counter(c.agreement for c in found).items()
+        },
+        "half digits as each rule of rounding prints them": dict(rounding_rules(found)),
+        "of table 3 rounded down": rounding_rules(c for c in found if c.table == 3)["down"],
+        "rho of table 4 that fit n teachers": {
+            "19": fitting[19],
+            "20": fitting[20],
+            "another": max(fits for n, fits in fitting.items() if n != TEACHERS_RANKED),
+        },
+        "n that fit 0.8555": [n for n in range(15, 24) if fits_untied(Decimal("0.8555"), n)],
+        "n that fit 0.1473": [n for n in range(15, 24) if fits_untied(Decimal("0.1473"), n)],
+        "AP of tables 6 and 8 as section 3.2 defines it": sorted(
+            {str(as_defined(row)) for row in (*TABLE_6, *TABLE_8)}
+        ),
+        "AP of tables 2 and 3 as section 3.2 defines it": sorted(
+            {str(as_defined(row)) for row in (*TABLE_2, *TABLE_3)}
+        ),
+    }
+
+
+# 2, 3, 6: an AP each row, 3 also its 6 greedy scores. 4: 45 cells and 9 averages. 8: 4 rows, 4 means, 4
+# deviations, the caption. 9: 20 cells, 15 of them also in table 4. 18 fits: 1 - 6 x 140 / 5814 = 0.85552.
+EXPECTED: Mapping[str, object] = {
+    "checks by table": {1: 2, 2: 7, 3: 14, 4: 54, 5: 1, 6: 11, 7: 1, 8: 13, 9: 35},
+    "checks by agreement": {"equal": 122, "half digit": 10, "rounded inputs": 2, "inconsistent": 4},
+    "half digits as each rule of rounding prints them": {"up": 4, "to even": 6, "down": 6},
+    "of table 3 rounded down": 5,
+    "rho of table 4 that fit n teachers": {"19": 43, "20": 9, "another": 9},
+    "n that fit 0.8555": [18],
+    "n that fit 0.1473": [],
+    "AP of tables 6 and 8 as section 3.2 defines it": ["inconsistent"],
+    "AP of tables 2 and 3 as section 3.2 defines it": ["equal", "half digit"],
+}
+"""What was counted when the tables were typed in."""
+
+
+def report(found: Sequence[Check], errata: Sequence[Erratum]) -> Iterator[str]:
+    """Yield how many numbers of each table agree and how, then the errata, each with its reason."""
+    yield f"{len(found)} printed numbers recomputed from other printed numbers"
+    for number, kinds in tally(found).items():
+        yield f"  table {number}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    if errata:
+        yield "Where the paper disagrees with itself"
+    for one in errata:
+        instead = "in fact" if one.kind in ("definition", "wording") else "recomputed"
+        where = f"table {one.table}, {one.row}, {one.column}"
+        yield f"  {one.kind}: {where}: {one.printed}; {instead} {one.recomputed}"
+        yield f"    {one.explanation}"
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the report, of one table where its number is given; return 1 where something is wrong."""
+    found = checks()
+    wanted = [int(word) for word in words] or range(1, 10)
+    shown_checks = [one for one in found if one.table in wanted]
+    print("\n".join(report(shown_checks, [one for one in ERRATA if one.table in wanted])))
+    seen = counts(found)
+    wrong = faults(found) + [
+        f"{name}: {seen[name]}, expected {expected}."
+        for name, expected in EXPECTED.items()
+        if seen[name] != expected
+    ]
+    print("\n".join(["The tables and the errata disagree:", *wrong]) if wrong else "Passed.")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

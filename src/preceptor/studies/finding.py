@@ -1,7 +1,7 @@
-"""What a claim of the paper looks like once it is computed, and how its numbers are worded.
+"""What a claim looks like once it is computed, and how its numbers are worded.
 
-The one idea: a claim is about several students, pairs or columns, and is true or false of each. So a finding
-is a list of cases, and the exceptions that a sentence leaves out are the cases that do not hold.
+A claim is about several students, pairs or columns, and is true or false of each. So a finding is a list of
+cases, and the exceptions that a sentence leaves out are the cases that do not hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,17 +24,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper and every case of it, recomputed from the printed tables.
+    """A claim and every case of it, recomputed from outcomes.
 
-    `source` is where the paper claims it, `tables` where the numbers are, `remark` what the cases do not say.
+    `remark` is what the cases do not say. Of the paper's claims `source` is where it stands, and `tables`
+    where the numbers are.
     """
 
     name: str
-    source: str
-    tables: tuple[int, ...]
     claim: str
     cases: tuple[Case, ...]
     remark: str = ""
+    source: str = ""
+    tables: tuple[int, ...] = ()
 
     @property
     def held(self) -> int:
@@ -76,3 +77,15 @@ def signed(change: Decimal) -> str:
 def named(names: Sequence[str]) -> str:
     """Return the names as a list in a sentence: 'a', 'a and b', 'a, b and c'."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def mean(values: Sequence[Decimal]) -> Decimal:
+    """Return the mean of a non-empty sequence, exact but for a division that does not end."""
+    return sum(values, Decimal()) / len(values)
+
+
+def deviation(values: Sequence[Decimal]) -> Decimal:
+    """Return the standard deviation of a sample of at least two, over n - 1."""
+    centre = mean(values)
+    squares = sum(((value - centre) ** 2 for value in values), Decimal())
+    return (squares / (len(values) - 1)).sqrt()
