@@ -244,7 +244,7 @@ def test_car_of_negative_rewards_is_refused(tmp_path: Path, files: list[Path], m
         (("--reward", "column"), "No reward 'column' in the study. Known: column 'reward'."),
         (("--each", "best"), "'best' is not one of"),
         (("--layout", "chat"), "'chat' is not one of"),
-        (("--public",), "--public is given without --push"),
+        (("--public",), "--public is given without --push-to-hub"),
     ],
 )
 def test_wrong_options_are_answered_in_words_and_leave_nothing(

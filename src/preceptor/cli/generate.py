@@ -1,14 +1,15 @@
-"""`preceptor respond`: ask one teacher for responses to instructions, without a study file."""
+"""`preceptor generate`: ask one teacher for responses to instructions, without a study file."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.output import progress_on
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("instructions", nargs=-1, required=True)
 @click.option(
     "--teacher",
@@ -53,8 +54,11 @@ from preceptor.cli.output import progress_on
 @click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--overwrite", is_flag=True, help="Replace the output.")
-def respond(output: str, overwrite: bool, **given: Any) -> None:
-    """Ask a teacher for responses to INSTRUCTIONS and write them as JSONL, fit for `rank`."""
+def generate(output: str, overwrite: bool, **given: Any) -> None:
+    """Generate one teacher's responses to instructions.
+
+    INSTRUCTIONS are files or Hub data sets. The JSONL that is written is what `preceptor rank` reads.
+    """
     from preceptor import api
 
     if given["url"] and given["engine"] != "transformers":

@@ -53,7 +53,7 @@ ranking_options = group(
         "reward_models",
         multiple=True,
         metavar="ID",
-        help="Reward model: preset (see reward-models), Hub id or folder. Repeatable: a ranking for each.",
+        help="Preset (see `list reward-models`), Hub id or folder. Repeatable: a ranking for each.",
     ),
     click.option(
         "--rule",
@@ -302,4 +302,8 @@ output_options = group(
         metavar="FILE",
         help="Write a report with charts and examples as one HTML page.",
     ),
+)
+
+store_option = click.option(
+    "--store", default=".preceptor", show_default=True, metavar="DIR", help="The store."
 )

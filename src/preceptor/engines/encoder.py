@@ -184,7 +184,7 @@ class Encoder:
         if prompt[1:2] == (self.begin,):
             raise ModelError(
                 f"The template '{self.template.name}' renders two beginning-of-sequence tokens. "
-                "Choose another with --template."
+                "Choose another with --chat-template."
             )
         return prompt
 
