@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.rank import RankingOptions
+from preceptor.ranking.options import RankingOptions
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
