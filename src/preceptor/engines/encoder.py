@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 class EncodedPair(NamedTuple):
-    """The ids of a prompt and of the response that follows it; `truncated` tells of a cut response."""
+    """The ids of a prompt and of the response that follows it; `truncated`: the response was cut."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
