@@ -55,8 +55,8 @@ class Sampler:
         samples = self._teacher.samples
         if found.seed == "no effect" and samples > 1:
             raise ModelError(
-                f"{' '.join(sentences)} {samples} samples would be {samples} copies, and {waiting:,} are still "
-                "to be paid for. Set samples = 1, or serve it with sampling."
+                f"{' '.join(sentences)} {samples} samples would be {samples} copies, and {waiting:,} are "
+                "still to be paid for. Set samples = 1, or serve it with sampling."
             )
         for sentence in sentences:
             logger.warning("%s", sentence)
