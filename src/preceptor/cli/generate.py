@@ -13,7 +13,6 @@ from preceptor.cli.output import progress_on
 @click.argument("instructions", nargs=-1, required=True)
 @click.option(
     "--teacher",
-    "model",
     required=True,
     metavar="MODEL",
     help="Catalogue name, Hub id, folder, GGUF, or with --url the name as served.",
@@ -68,5 +67,5 @@ def generate(output: str, overwrite: bool, **given: Any) -> None:
     if Path(output).exists() and not overwrite:
         raise click.ClickException(f"'{output}' exists: choose another file, or pass --overwrite.")
     with progress_on() as progress:
-        count = api.respond(given.pop("instructions"), output=output, progress=progress, **given)
+        count = api.generate(given.pop("instructions"), output=output, progress=progress, **given)
     click.echo(f"{count:,} responses in {output}")
