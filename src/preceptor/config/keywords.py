@@ -17,7 +17,7 @@ from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.config.study import Reading, Student, Study
 from preceptor.config.teachers import Teacher
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.rank import RankingOptions
+from preceptor.ranking.options import RankingOptions
 
 
 @dataclass(frozen=True)
