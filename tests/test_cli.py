@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from preceptor.agreement.orders import read_predictions
-from preceptor.cli.options import METRIC_NAMES
 from preceptor.cli.output import load_numpy
-from preceptor.ranking.metrics import METRICS
+from preceptor.ranking.metrics import METRICS, TRANSFORMS
+from preceptor.ranking.options import METRIC_NAMES, TRANSFORM_NAMES
 from small_study import preceptor, ranked, shards, start, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")

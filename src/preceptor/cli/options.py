@@ -8,20 +8,7 @@ from pathlib import Path
 
 import click
 
-METRIC_NAMES = (
-    "car",
-    "reward",
-    "loss",
-    "perplexity",
-    "ifd",
-    "length",
-    "rsr",
-    "likelihood",
-    "information",
-    "ppl_gpt2",
-    "ifd_gpt2",
-    "persyn",
-)
+from preceptor.ranking.options import METRIC_NAMES
 
 Command = Callable[..., None]
 

@@ -1,9 +1,30 @@
-"""The table `[ranking]`: how a ranking is formed, apart from its metrics."""
+"""How a ranking is formed, and the names of what forms it.
+
+Nothing here loads NumPy: reading a study file and printing help must not wait for it.
+"""
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.metrics import TRANSFORMS
+
+METRIC_NAMES = (
+    "car",
+    "reward",
+    "loss",
+    "perplexity",
+    "ifd",
+    "length",
+    "rsr",
+    "likelihood",
+    "information",
+    "ppl_gpt2",
+    "ifd_gpt2",
+    "persyn",
+)
+"""The metrics of this package, as `ranking.metrics.METRICS` has them."""
+
+TRANSFORM_NAMES = ("raw", "sigmoid", "shift-min", "minmax")
+"""The transforms of rewards, as `ranking.metrics.TRANSFORMS` has them."""
 
 
 class RankingOptions(BaseModel):
@@ -19,7 +40,7 @@ class RankingOptions(BaseModel):
     seed: int = Field(0, description="Seed of the resamples, and of the limit's draw.")
     transform: str = Field(
         "raw",
-        description=f"{', '.join(TRANSFORMS)}: applied to the rewards of the compared instructions.",
+        description=f"{', '.join(TRANSFORM_NAMES)}: applied to the rewards of the compared instructions.",
     )
     min_coverage: float = Field(
         0.5, description="Refuse a ranking on a smaller share of the instructions asked for."
@@ -27,10 +48,10 @@ class RankingOptions(BaseModel):
 
     @model_validator(mode="after")
     def _usable(self) -> "RankingOptions":
-        if self.transform not in TRANSFORMS:
+        if self.transform not in TRANSFORM_NAMES:
             raise StudyError(
                 f"No reward transform is called '{self.transform}'; known are "
-                f"{', '.join(TRANSFORMS)}.{nearest(self.transform, TRANSFORMS)}"
+                f"{', '.join(TRANSFORM_NAMES)}.{nearest(self.transform, TRANSFORM_NAMES)}"
             )
         if self.n_resamples < 1 or not 0 <= self.min_coverage <= 1:
             raise StudyError(
