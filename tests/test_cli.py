@@ -40,7 +40,7 @@ def test_the_options_and_fields_that_others_script_stay(tmp_path: Path, store: P
 
 
 def test_the_metrics_of_the_help_are_those_that_exist():
-    assert set(METRIC_NAMES) == set(METRICS)
+    assert set(METRIC_NAMES) == set(METRICS) and tuple(TRANSFORMS) == TRANSFORM_NAMES
 
 
 def test_json_csv_and_html_hold_the_same_order(tmp_path: Path, store: Path):

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from preceptor.ranking.options import METRIC_NAMES
-
 Command = Callable[..., None]
 
 
@@ -61,7 +59,7 @@ ranking_options = group(
         "metrics",
         multiple=True,
         metavar="NAME",
-        help=f"One of {', '.join(METRIC_NAMES)}. Repeatable. Default: all that need no further pass.",
+        help="Name of a metric (docs/metrics.md). Repeatable. Default: all that need no further pass.",
     ),
     click.option(
         "--by",
