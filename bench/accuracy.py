@@ -1,6 +1,6 @@
 """How far the packed engine is from the definitions, on real responses and real models, in float32.
 
-The one idea: the reference below knows nothing of packs. It runs one sequence at a time through the
+The reference below knows nothing of packs. It runs one sequence at a time through the
 model's own forward pass with eager attention and reduces full logits in float64. Run it with
 `python bench/accuracy.py --model FOLDER --responses FILES...`, the files being JSON Lines with
 `instruction` and `output`. The JSON holds the largest absolute difference of each measure from the

@@ -70,6 +70,8 @@ class _Scoring:
         return self.softcap is None and self.sinks is None
 
 
+# transformers hands nothing of ours to an attention function. A context variable has a value for each thread,
+# and packs run side by side in threads.
 _current: ContextVar[PackContext] = ContextVar("preceptor_pack")
 
 
@@ -114,6 +116,7 @@ def packed_attention(
         window=options.get("sliding_window"),
         softcap=options.get("softcap"),
         sinks=options.get("s_aux"),
+        # On a CPU small blocks compute the least that is masked; a device is busy only with large ones.
         block=128 if query.device.type == "cpu" else 1024,
         masks=context.masks,
     )
@@ -122,6 +125,7 @@ def packed_attention(
     first = context.pack.groups[0]  # the only one where a prompt is kept or resumed
     if context.kept is not None:
         prompt = _prompt_states(context, first, layer, states)
+        # Copies: a view would keep the memory of the whole row until the last response of the prompt.
         context.kept.layers[layer] = (prompt[0].clone(), prompt[1].clone())
     if not scoring.plain or context.sequences is None:
         return _one_by_one(context, layer, query, states, scoring), None
@@ -184,11 +188,14 @@ def _attend(
     import torch
 
     length, total = query.shape[2], key.shape[2]
+    # A window that holds all keys hides nothing.
     window = scoring.window if scoring.window and scoring.window < total else None
+    # `is_causal` puts the first query beside the first key, which is right only where there are as many.
     if length == total and window is None and scoring.plain:
         return _weigh(query, key, value, None, scoring, causal=True)
     outputs = []
     for start in range(0, length, scoring.block):
+        # Keys that no query of the block may see, after it or before its window, are not multiplied at all.
         stop = min(start + scoring.block, length)
         low = max(0, total - length + start - window + 1) if window else 0
         high = total - length + stop
@@ -269,6 +276,7 @@ def _weigh_by_hand(
     if mask is not None:
         scores = scores + mask
     if scoring.sinks is not None:
+        # A sink is one more score in each row: it takes its share of the softmax and has no value to give.
         sinks = scoring.sinks.reshape(*query.shape[:2], 1, 1).expand(-1, -1, query.shape[2], 1)
         scores = torch.cat((scores, sinks.to(scores.dtype)), dim=-1)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)

@@ -80,6 +80,7 @@ class PackedEngine(Generic[Found]):
             keep_freed_memory()
             gate_in_place(model)
         attention.register()
+        # In this order: the probe runs in the way that is tried, first all segments at once, then one by one.
         self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
         self.packed = packed and self._reproduces_itself()
         if packed and self.at_once and not self.packed:
@@ -154,6 +155,7 @@ class PackedEngine(Generic[Found]):
             return
         budget = self.budget
         if workers > 1:
+            # Cut finer where there is little work, or one worker would still be at it while the others wait.
             tokens = sum(len(pairs[index].response) for index in indices)
             budget = min(budget, max(_SMALL_PACK, tokens // (workers * _PACKS_PER_WORKER)))
         yield from self._run_plans(pairs, plan(pairs, indices, budget=budget), workers)
@@ -187,6 +189,7 @@ class PackedEngine(Generic[Found]):
         with _naming_rows(job.indices, len(job.pack.ids), whole=whole), torch.inference_mode():
             hidden = self._hidden(context)
             if kept is not None:
+                # The prompt's last state predicts the first token of every response that resumes it.
                 kept.last_hidden = hidden[-1:].clone()
                 following = sorted(job.following, key=lambda pack: len(pack.ids), reverse=True)
                 return [], [_Job(pack, resumed=kept) for pack in following]
@@ -221,11 +224,13 @@ class PackedEngine(Generic[Found]):
 
     def _reproduces_itself(self) -> bool:
         """Whether the packed path gives the model's own results on a small probe."""
+        # Llama 4 attends within chunks of thousands of tokens: a small probe would not show the difference.
         if getattr(self.model.config, "attention_chunk_size", None):
             return False
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         pairs = probe_pairs(vocabulary)
         try:
+            # Eager attention is the definition; the others are ways of computing it.
             self._use_attention("eager")
             plain = [self._plainly(index, pair) for index, pair in enumerate(pairs)]
             self._use_attention(attention.NAME)

@@ -38,7 +38,8 @@ class Head:
     """A model's output layer: `logits = cap(scale * (hidden @ weight.T + bias))`.
 
     `weight` is (vocabulary, hidden), `bias` (vocabulary,) or None. `cap` is Gemma 2's soft-capping.
-    `rows` x `columns` is the size of a tile.
+    `rows` x `columns` is the size of a tile: 4 MB of float32 at 1,024 x 1,024, which a core's cache holds
+    while the fold walks over it, and large enough for the product to run at full speed.
     """
 
     weight: "torch.Tensor"
@@ -100,6 +101,7 @@ class Head:
         columns = min(self.columns, vocabulary)
         dtype = torch.float32 if _sums_in_full(hidden.device, hidden.dtype) else hidden.dtype
         fold = _fold_for(targets, self._target_logits(hidden, targets, dtype), columns=columns)
+        # One buffer for all tiles: fresh memory for each cost as much as the rest of the fold together.
         memory = hidden.new_empty(count * columns, dtype=dtype)
         for first in range(0, vocabulary, columns):
             size = min(columns, vocabulary - first)
@@ -215,6 +217,7 @@ class _Fold:
         self.scratch = target_logits.new_empty(len(targets) * columns)
         self.normalisers: list[torch.Tensor] = []
         self.entropies: list[torch.Tensor] = []
+        # Which rows have their target in which tile, so that a tile looks at those rows alone.
         ordered, order = targets.sort()
         tiles = (ordered // columns).tolist()
         self.rows_of: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -231,6 +234,7 @@ class _Fold:
         top = logits.amax(-1).clamp_(min=torch.finfo(logits.dtype).min)
         shifted = not float(torch.linalg.vector_norm(top, torch.inf)) < _EXPONENT_LIMIT
         # NaN counts as shifted and stays NaN: the caller turns it into a note.
+        # Subtracting the largest is one more walk over the tile, and logits of most models do not need it.
         source = torch.sub(logits, top.unsqueeze(-1), out=scratch) if shifted else logits
         weights = torch.exp(source, out=scratch)
         total = weights.sum(-1)
@@ -248,6 +252,7 @@ class _Fold:
         if first in self.rows_of:
             rows, places = self.rows_of[first]
             self.target[rows] = logits[rows, places]
+            # A token is not likelier than itself, even where its two logits differ by rounding.
             logits[rows, places] = -torch.inf
         # Most tokens are likelier than a whole tile: only the others are worth counting in.
         below = (top > self.threshold).nonzero().squeeze(-1)
