@@ -14,8 +14,7 @@ import time
 
 import numpy as np
 
-from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import Measurements, rank
+from preceptor.ranking.rank import Measurements, RankingOptions, rank
 
 MEASURES = ("reward", "loss", "perplexity", "ifd", "token_rank", "entropy", "length", "tokens")
 

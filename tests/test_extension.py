@@ -30,6 +30,33 @@ class RewardPerToken:
         return self.scale * reward / length
 '''
 
+CHART = '''
+"""A chart: the length of each teacher's responses."""
+
+from preceptor import Chart
+
+
+class Lengths:
+    """Mean length, a bar for each teacher."""
+
+    def __call__(self, evidence, families):
+        rows = [
+            {"teacher": result.teacher, "tokens": result.estimates["length"].value}
+            for result in evidence.ranking
+        ]
+        words = "; ".join(f"{row['teacher']} {row['tokens']:.0f}" for row in rows)
+        spec = {
+            "datasets": {"lengths": rows},
+            "data": {"name": "lengths"},
+            "mark": "bar",
+            "encoding": {
+                "y": {"field": "teacher", "type": "nominal"},
+                "x": {"field": "tokens", "type": "quantitative"},
+            },
+        }
+        yield Chart("lengths", "Length", "Mean length in tokens", "Longer is not better.", words, spec)
+'''
+
 
 @pytest.fixture
 def answers(tmp_path: Path) -> list[str]:
@@ -147,3 +174,15 @@ def test_a_layout_of_another_package_is_recognised_and_has_a_name(tmp_path: Path
         ranking = preceptor.rank([log], store=str(tmp_path / "store"), n_resamples=100, **given)
         assert {result.teacher for result in ranking.teachers} == {"brief", "wordy"}
         assert "chat-log layout (said, replied, teacher from 'bot')" in str(ranking.settings)
+
+
+def test_a_chart_of_another_package_is_drawn_and_stands_in_the_page(
+    answers: list[str], tmp_path: Path, package: Package
+):
+    package("lengths", CHART, {"charts": {"lengths": "Lengths"}})
+    ranking = rank(answers, tmp_path)
+    spec = ranking.plot("lengths").to_dict()
+    assert [row["teacher"] for row in spec["datasets"]["lengths"]] == list(ranking.order)
+    page = ranking.to_html()
+    assert "Mean length in tokens" in page
+    assert "Longer is not better." in page

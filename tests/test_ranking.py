@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from preceptor.config.metrics import metric_named
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, sigmoid
-from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import BETAS, Measurements, rank
+from preceptor.ranking.rank import BETAS, Measurements, RankingOptions, rank
 
 QUICK = RankingOptions(n_resamples=200)
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas
 import pytest
 
-from preceptor.errors import MissingPackage
-from preceptor.ranking.result import OrderVariant, Ranking, Stability, TeacherResult
+from preceptor.errors import DataError, MissingPackage, StudyError
+from preceptor.ranking.places import FormedMetric, OrderVariant, Stability, TeacherResult
+from preceptor.ranking.result import Ranking
 from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 
@@ -28,13 +29,17 @@ def result(teacher: str, rank: int, p_best: float, beaten: float | None) -> Teac
     )
 
 
+CAR = FormedMetric(("reward", "loss"))
+
+
 def ranking(*p_best: float, names: str = "ABCDEFG", beaten: float = 0.97, **more) -> Ranking:
     teachers = tuple(
         result(names[place], place + 1, p, beaten if place else None)
         for place, p in enumerate(p_best)
     )
     fields = {
-        "student": "S", "by": "car", "metrics": ("car", "reward"), "instructions": 120,
+        "student": "S", "by": "car", "metrics": {"car": CAR, "reward": FormedMetric(("reward",))},
+        "instructions": 120,
         "teachers": teachers, "settings": {}, "warnings": (), "stability": None,
     }  # fmt: skip
     return Ranking(**(fields | more))
@@ -105,7 +110,8 @@ def test_the_dictionary_is_strict_json_whatever_the_settings_hold():
         "nested": {"1": ["x", None, True]},
     }  # fmt: skip
     assert list(back) == [
-        "student", "by", "teachers", "settings", "verdict", "warnings", "stability",
+        "student", "by", "metrics", "instructions", "teachers", "settings", "verdict", "warnings",
+        "stability",
     ]  # fmt: skip
     assert back["teachers"][1]["dropped"] == {"empty": 3}
     assert back["teachers"][1]["truncated"] == 4
@@ -129,11 +135,11 @@ def test_a_frame_without_pandas_says_what_to_install(monkeypatch):
 def test_html_shows_the_verdict_and_escapes_every_text():
     evil = "<script>alert(1)</script>"
     shown = ranking(
-        0.97, 0.03, names=[evil, "B"], student=evil, by=evil, warnings=(Warning("copies", evil),)
+        0.97, 0.03, names=[evil, "B"], student=evil, warnings=(Warning("copies", evil),)
     )._repr_html_()
     assert "<script>" not in shown
-    # the teacher's cell, its name in the verdict, the student, the yardstick, and the warning
-    assert shown.count("&lt;script&gt;") == 5
+    # the teacher's cell, its name in the verdict, the student, and the warning
+    assert shown.count("&lt;script&gt;") == 4
     assert "is the best teacher" in shown
     assert "0.1 [0.05, 0.2]" in shown
 
@@ -147,3 +153,71 @@ def test_stability_says_what_changes_under_which_variant():
         "By car, the winner changes under beta = 0 and the order below the winner changes under "
         "beta = 10."
     )
+
+
+def test_without_student_and_reward_nobody_is_called_the_best():
+    by_length = ranking(1.0, 0.0, by="car", metrics={"car": FormedMetric(("length",))})
+    assert by_length.verdict() == (
+        "The teachers are ordered by car over 100 of 120 instructions, A first. This is no "
+        "recommendation: car looks neither at the base model nor at the quality of the responses. "
+        "Give a student or a source of rewards."
+    )
+
+
+def test_the_best_the_order_and_one_teacher_are_at_hand():
+    three = ranking(0.97, 0.02, 0.01)
+    assert three.best.teacher == "A"
+    assert three.order == ("A", "B", "C")
+    assert three["B"].rank == 2
+    assert [result.rank for result in three] == [1, 2, 3]
+    assert len(three) == 3
+    assert repr(three) == "<Ranking of 3 teachers for S by car: A leads>"
+
+
+def test_a_teacher_that_is_not_ranked_is_refused_with_the_nearest_name():
+    with pytest.raises(
+        StudyError, match=r"called 'alfa'; ranked are alpha, beta\. Did you mean 'alpha'"
+    ):
+        ranking(0.97, 0.03, names=["alpha", "beta"])["alfa"]
+
+
+def test_printing_shows_the_table_within_eighty_columns():
+    names = ["a-teacher-whose-name-is-far-longer-than-any-table-has-room-for" * 2, "B\x1b[31m"]
+    stability = Stability((OrderVariant("beta = 0", ("A",), False, True, 0),), pairs=1)
+    shown = str(
+        ranking(
+            0.97, 0.03, names=names, stability=stability, warnings=(Warning("copies", "w " * 99),)
+        )
+    )
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("a-teacher-whose-name")
+    assert "0.100 [0.050, 0.200]      0.97   100" in shown
+    assert "B\\x1b[31m" in shown
+    assert "By car, the winner changes under beta = 0." in lines
+    assert "Warning: w w" in shown
+
+
+def test_a_printed_table_lines_up_like_the_readmes():
+    assert str(ranking(0.97, 0.03)).splitlines()[3:7] == [
+        "     teacher     car [95% interval]   P(best)     n   reward",
+        " " + 59 * "─",
+        " 1   A         0.100 [0.050, 0.200]      0.97   100    0.500",
+        " 2   B         0.100 [0.050, 0.200]      0.03   100    0.500",
+    ]
+
+
+def test_json_gives_an_equal_ranking_back():
+    stability = Stability((OrderVariant("beta = 0", ("A",), True, True, 0),), pairs=1)
+    one = ranking(0.97, 0.03, stability=stability, warnings=(Warning("copies", "w"),))
+    assert Ranking.from_json(one.to_json()) == one
+    assert Ranking.from_json(f"[{one.to_json()}]") == one
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("no json", "This is no JSON"), ("[{}, {}]", "holds 2 rankings"), ("{}", "is no ranking")],
+)
+def test_what_is_no_ranking_is_refused(text: str, said: str):
+    with pytest.raises(DataError, match=said):
+        Ranking.from_json(text)

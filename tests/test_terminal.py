@@ -6,15 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from preceptor.pipeline.score import Amount
+from preceptor.pipeline.score import Amount, Silent
+from preceptor.ranking.table import printable
 from preceptor.ranking.warnings import Warning
-from preceptor.report.terminal import (
-    LiveProgress,
-    PlainProgress,
-    print_lines,
-    print_ranking,
-    printable,
-)
+from preceptor.report.progress import LiveProgress, PlainProgress, showing
+from preceptor.report.terminal import print_lines, print_ranking
 from small_study import ranking_of
 
 
@@ -61,7 +57,7 @@ def test_a_narrow_terminal_keeps_what_the_verdict_rests_on(tmp_path: Path):
     wide, narrow = console(120), console(60)
     print_ranking(wide, ranking)
     print_ranking(narrow, ranking)
-    assert " length " in said(wide)
+    assert " length\n" in said(wide)
     for heading in ("teacher", "reward [95% interval]", "P(best)"):
         assert heading in said(wide)
         assert heading in said(narrow)
@@ -144,3 +140,19 @@ def test_live_progress_reaches_the_end_of_its_bar(clock: list[float]):
         assert task.completed == 30
     assert "length: all 7 stored" in said(target)
     assert "likelihood (2 stored)" in said(target)
+
+
+def test_progress_is_shown_where_somebody_looks():
+    # A log and a pipe are no terminal: nothing is written there unless it is asked for.
+    for asked, target, kind in [
+        (None, console(), Silent),
+        (None, console(terminal=True), LiveProgress),
+        (None, Console(file=io.StringIO(), force_jupyter=True), PlainProgress | LiveProgress),
+        (False, console(terminal=True), Silent),
+        (True, console(), PlainProgress),
+    ]:
+        with showing(asked, console=target) as shown:
+            assert isinstance(shown, kind)
+    own = Silent()
+    with showing(own) as shown:
+        assert shown is own

@@ -19,17 +19,21 @@ if TYPE_CHECKING:
         StoreError,
         StudyError,
     )
+    from preceptor.ranking.metrics import Metric
     from preceptor.ranking.result import Ranking
+    from preceptor.report.charts.parts import Chart
     from preceptor.types import Estimate, Instruction, Message, Response, Score
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Chart": "report.charts.parts",
     "DataError": "errors",
     "Estimate": "types",
     "Instruction": "types",
     "Runtime": "config.runtime",
     "Message": "types",
+    "Metric": "ranking.metrics",
     "MissingPackage": "errors",
     "ModelError": "errors",
     "PreceptorError": "errors",
@@ -48,10 +52,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "Chart",
     "DataError",
     "Estimate",
     "Instruction",
     "Message",
+    "Metric",
     "MissingPackage",
     "ModelError",
     "PreceptorError",

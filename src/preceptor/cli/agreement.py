@@ -1,7 +1,7 @@
-"""`preceptor agreement`: how well predicted orders match what was observed after fine-tuning.
+"""`preceptor agree`: how well predicted orders match what was observed after tuning.
 
-All of it takes a second or two, so the whole table, every metric against every student with its interval, is
-always shown; options only add to it.
+The one idea: everything is worked out from stored numbers in a second or two, so the whole table, every
+metric against every student with its interval, is always shown; options only add questions to it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from preceptor.cli.command import Command
 from preceptor.cli.options import group
 from preceptor.cli.output import console, put
 
@@ -44,23 +43,21 @@ _options = group(
         help="Judge only on this observed student. Repeatable.",
     ),
     click.option(
-        "--higher-is-better",
+        "--higher",
         multiple=True,
         metavar="NAME",
-        help="Direction of a column that is no metric of this package. Repeatable.",
+        help="Declare that higher is better for a column that is no metric of ours. Repeatable.",
     ),
     click.option(
-        "--lower-is-better", multiple=True, metavar="NAME", help="The other direction. Repeatable."
+        "--lower", multiple=True, metavar="NAME", help="Declare that lower is. Repeatable."
     ),
     click.option(
-        "--baseline",
+        "--against",
         metavar="METRIC",
         help="Compare every other column with this one on the same teachers, e.g. prior.",
     ),
     click.option(
-        "--by-family",
-        is_flag=True,
-        help="Leave out one family at a time: relatives are not independent.",
+        "--families", is_flag=True, help="Hold families out: relatives are not independent."
     ),
     click.option(
         "--calibrate", is_flag=True, help="Fit beta and reward transform, judge them held out."
@@ -69,11 +66,11 @@ _options = group(
         "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws teachers."
     ),
     click.option(
-        "--n-resamples",
+        "--draws",
         type=click.IntRange(min=1),
         default=2000,
         show_default=True,
-        help="Bootstrap resamples.",
+        help="Bootstrap draws.",
     ),
     click.option(
         "--json", "json_path", metavar="FILE", help="Write all of it; - for standard output."
@@ -92,13 +89,10 @@ class _Answers(NamedTuple):
     calibration: "Calibration | None"
 
 
-@click.command(cls=Command)
+@click.command()
 @_options
-def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None:
-    """Measure how well predicted orders of teachers match observed ones.
-
-    PREDICTIONS are files that `preceptor rank` wrote with --json or --csv.
-    """
+def agree(json_path: str | None, csv_path: str | None, **given: Any) -> None:
+    """Say how well PREDICTIONS, files of rank's JSON or CSV, match observed orders of teachers."""
     from preceptor.agreement.compare import compare
     from preceptor.agreement.orders import read_predictions
     from preceptor.agreement.table import AgreementTable
@@ -111,12 +105,12 @@ def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None
         _observed(given["observed"]),
         metrics=given["metrics"],
         students=given["students"],
-        directions=_directions(given["higher_is_better"], given["lower_is_better"]),
+        directions=_directions(given["higher"], given["lower"]),
     )
-    table = AgreementTable(comparison, draws=given["n_resamples"], seed=given["seed"])
+    table = AgreementTable(comparison, draws=given["draws"], seed=given["seed"])
     answers = _Answers(
-        differences=table.differences(given["baseline"]) if given["baseline"] else None,
-        families=table.by_family() if given["by_family"] else None,
+        differences=table.differences(given["against"]) if given["against"] else None,
+        families=table.by_family() if given["families"] else None,
         calibration=table.calibration() if given["calibrate"] else None,
     )
     if "-" not in (json_path, csv_path):
@@ -142,25 +136,23 @@ def _directions(higher: Sequence[str], lower: Sequence[str]) -> dict[str, bool]:
 
     both = set(higher).intersection(lower)
     if both:
-        raise StudyError(
-            f"'{min(both)}' is given to both --higher-is-better and --lower-is-better: expected one."
-        )
+        raise StudyError(f"'{min(both)}' is declared both --higher and --lower. Declare one.")
     return dict.fromkeys(higher, True) | dict.fromkeys(lower, False)
 
 
 def _print(table: "AgreementTable", answers: _Answers, *, source: str) -> None:
-    from preceptor.report import agreement as report
+    from preceptor.report import agreement
 
     screen = console()
     observed = "the paper's table 7, AP" if source == PUBLISHED else source
-    report.print_agreement(screen, table, source=observed)
+    agreement.print_agreement(screen, table, source=observed)
     if answers.differences is not None:
-        report.print_differences(screen, table, answers.differences)
+        agreement.print_differences(screen, table, answers.differences)
     if answers.families is not None:
-        report.print_families(screen, answers.families)
+        agreement.print_families(screen, answers.families)
     if answers.calibration is not None:
-        report.print_calibration(screen, answers.calibration)
-    report.print_notes(screen, table.comparison.remarks, table.warnings())
+        agreement.print_calibration(screen, answers.calibration)
+    agreement.print_notes(screen, table.comparison.remarks, table.warnings())
 
 
 def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.command import Command
 from preceptor.cli.options import endpoint_options, group, pair_judge_options
 from preceptor.cli.output import console, put
 from preceptor.errors import StudyError
@@ -63,7 +62,7 @@ _name_options = group(
 )
 
 
-@click.command(cls=Command)
+@click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_file_options
 @_name_options
@@ -83,11 +82,11 @@ _name_options = group(
 def evaluate(
     files: tuple[Path, ...], json_path: str | None, csv_path: str | None, **given: Any
 ) -> None:
-    """Score fine-tuned students on benchmarks, from judgements or answers.
+    """Score fine-tuned students from FILES of judgements, or of answers that a judge is named for.
 
     FILES are AlpacaEval 2 annotations and Arena-Hard v0.1 judgements or battles, JSON or JSON lines; AP is
     the mean of both. Files of answers are judged by --judge. With --student, --csv writes what
-    `preceptor agreement --observed` reads.
+    `preceptor agree --observed` reads.
     """
     from preceptor.benchmarks.average_performance import judge_warnings, student_results
     from preceptor.benchmarks.files import read_files
@@ -150,7 +149,7 @@ def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence
     from rich.padding import Padding
     from rich.text import Text
 
-    from preceptor.report.terminal import printable
+    from preceptor.ranking.table import printable
 
     def show(text: str, style: str) -> None:
         screen.print(Padding(Text(printable(text), style=style), (0, 0, 0, 1)))
@@ -190,7 +189,7 @@ def _table(results: "Sequence[StudentResult]", width: int) -> "Table":
 
     from preceptor.benchmarks.average_performance import AP, measure_order
     from preceptor.benchmarks.registry import benchmark_classes
-    from preceptor.report.terminal import printable
+    from preceptor.ranking.table import printable
 
     columns = {}
     whole = {AP.name, *(next(iter(kind.measures)) for kind in benchmark_classes().values())}

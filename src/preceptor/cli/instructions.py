@@ -1,6 +1,7 @@
 """The command `instructions`: choose the questions that teachers will be asked, and write them.
 
-What became of every row is printed as a table and written as a report beside the file.
+The one idea: the data are read and chosen from by `curation`; this file parses, writes, and tells
+what became of every row, in a table and in a report beside the file.
 """
 
 from collections.abc import Iterable
@@ -9,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.command import Command
 from preceptor.cli.options import group
-from preceptor.cli.output import console
 from preceptor.errors import StudyError
 
 if TYPE_CHECKING:
@@ -71,14 +70,14 @@ _reading_options = group(
 )
 
 
-@click.command(cls=Command)
+@click.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--output", required=True, metavar="FILE", help="Where to write: .jsonl or .parquet.")
 @_choice_options
 @_reading_options
 @click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given: Any) -> None:
-    """Choose instructions: filter, drop duplicates, draw.
+    """Choose instructions from SOURCES: filter them, drop duplicates, and draw.
 
     SOURCES are files, folders or Hub data sets of instructions, with or without responses.
     """
@@ -100,13 +99,13 @@ def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given
     described = [file.describe() for file in source.files]
     hidden = len(described) - _SHOWN_FILES
     more = [f"... and {hidden} more files"] if hidden > 0 else []
-    print_lines(console(aside=True), [*described[:_SHOWN_FILES], *more])
+    print_lines(_console(stderr=True), [*described[:_SHOWN_FILES], *more])
     curated = curate(source, options)
     fields = [column for one in where for column in one.columns]
     write_prompts(curated, path, fields=fields)
     details = {"output": path.name, "turns": turns, "files": described}
     _write_report(curated.report.to_dict() | details, report_path)
-    _print_report(console(), curated.report, path)
+    _print_report(_console(), curated.report, path)
 
 
 def _check_output(path: Path, report_path: Path, *, overwrite: bool) -> None:
@@ -140,13 +139,23 @@ def _write_report(report: dict[str, Any], path: Path) -> None:
     write_json(path, report)
 
 
-def _print_report(screen: "Console", report: "CurationReport", path: Path) -> None:
+def _console(*, stderr: bool = False) -> "Console":
+    import sys
+
+    from rich.console import Console
+
+    aside = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr) if aside.isatty() else Console(stderr=stderr, width=120)
+
+
+def _print_report(console: "Console", report: "CurationReport", path: Path) -> None:
     """Print what became of every row; names come from data and are shown as plain text."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from preceptor.report.terminal import print_lines, printable
+    from preceptor.ranking.table import printable
+    from preceptor.report.terminal import print_lines
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("source", overflow="fold")
@@ -160,11 +169,11 @@ def _print_report(screen: "Console", report: "CurationReport", path: Path) -> No
         table.add_row(Text(printable(name)), *_numbers(row))
     if len(rows) > 1:
         table.add_row("all", *_numbers(map(sum, zip(*rows, strict=True))), style="bold")
-    screen.print(table)
-    print_lines(screen, report.notes())
+    console.print(table)
+    print_lines(console, report.notes())
     seed = report.options.seed
     said = f"{report.kept:,} instructions written to {printable(str(path))} (seed {seed})."
-    screen.print(Text(said), soft_wrap=True)
+    console.print(Text(said), soft_wrap=True)
 
 
 def _numbers(values: Iterable[int]) -> list[str]:

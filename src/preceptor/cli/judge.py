@@ -148,7 +148,7 @@ def _reward_sources(path: Path) -> list[str]:
 
 def worded(what: str, judge: str, cost: "Cost") -> str:
     """Return what judging would take, in one line."""
-    from preceptor.report.terminal import printable
+    from preceptor.ranking.table import printable
 
     text = f"{what} by {printable(judge)}: {cost.requests:,} requests, {cost.stored:,} are stored"
     if cost.prompt_tokens:

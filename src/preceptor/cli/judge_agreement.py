@@ -77,7 +77,7 @@ def _print(
     from rich.table import Table
     from rich.text import Text
 
-    from preceptor.report.terminal import printable
+    from preceptor.ranking.table import printable
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("who decides", "comparisons", "accuracy", "kappa", "in words", "rho of models"):

@@ -1,18 +1,16 @@
-"""`preceptor list`: teachers and reward models that are known by short names.
+"""`preceptor teachers`: the catalogue of teachers as a list one can read, or as JSON.
 
-Teachers of one family stand together, and what holds for all of them is printed once, after the licence. A
-model's Hub id stands beside its name where the terminal is wide enough, else under it.
+The one idea: relatives stand together, and what holds for all of a family shown is said once under it, after
+the licence. A model's Hub id stands beside its name where the terminal is wide enough, else under it.
 """
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from preceptor.cli.command import Group
-from preceptor.cli.output import console, put_json
+from preceptor.cli.output import console, put
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,12 +24,7 @@ _RIGHT = (1, 2)
 _GAP = 2
 
 
-@click.group("list", cls=Group)
-def list_group() -> None:
-    """List the models that are known by short names."""
-
-
-@list_group.command()
+@click.command()
 @click.option("--paper", is_flag=True, help="Only the twenty of the paper's table 1.")
 @click.option(
     "--family", metavar="NAME", help="Only a family, or names that begin so: 'Gemma 2', qwen3."
@@ -40,7 +33,7 @@ def list_group() -> None:
     "--json", "json_path", metavar="FILE", help="Write the list as JSON; - for standard output."
 )
 def teachers(paper: bool, family: str | None, json_path: str | None) -> None:
-    """List models that can teach: their size, licence and chat template."""
+    """List models that can teach: where they are, their size, licence and habits."""
     from preceptor.config.catalogue import CATALOGUE
 
     entries = [entry for entry in CATALOGUE if entry.in_paper or not paper]
@@ -49,16 +42,7 @@ def teachers(paper: bool, family: str | None, json_path: str | None) -> None:
     if json_path != "-":
         _print_entries(console(), entries)
     if json_path:
-        put_json(json_path, [asdict(entry) for entry in entries])
-
-
-@list_group.command("reward-models")
-def reward_models() -> None:
-    """List the reward models that --reward-model knows by short names."""
-    from preceptor.config.reward_models import PRESETS
-    from preceptor.report.terminal import print_reward_models
-
-    print_reward_models(console(), PRESETS)
+        _write(entries, json_path)
 
 
 def _relatives(entries: Sequence["CatalogueEntry"], family: str) -> list["CatalogueEntry"]:
@@ -176,3 +160,10 @@ def _licences(members: Sequence["CatalogueEntry"]) -> str:
         f"{entry.name}: {entry.licence}" for entry in members if entry.licence != usual
     )
     return f"Licence: {usual} ({others})." if others else f"Licence: {usual}."
+
+
+def _write(entries: Sequence["CatalogueEntry"], path: str) -> None:
+    import json
+    from dataclasses import asdict
+
+    put(path, json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False) + "\n")

@@ -1,6 +1,7 @@
 """`preceptor report`: a study as one page, from what is stored.
 
-It is made of stored responses and scores in seconds, or says what is missing.
+The one idea: a report pays for nothing. It is made of stored responses and scores in seconds, or says what
+is missing.
 """
 
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from preceptor.cli.command import Command
 from preceptor.cli.options import group
-from preceptor.cli.output import load_numpy, put, typed_command
+from preceptor.cli.output import put, typed_command
+from preceptor.cli.threads import load_numpy
 
 if TYPE_CHECKING:
     from preceptor.agreement.orders import Observed
@@ -43,7 +44,7 @@ _options = group(
 )
 
 
-@click.command(cls=Command)
+@click.command()
 @_options
 def report(
     study_file: str | None,
@@ -53,7 +54,7 @@ def report(
     observed: str | None,
     published: bool,
 ) -> None:
-    """Write the report of a study that has been run, as one offline page."""
+    """Write a report of a study that has been run, as one page that opens offline."""
     if observed and published:
         raise click.UsageError("--observed and --published are both given: choose one.")
     if study_file is None:

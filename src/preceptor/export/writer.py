@@ -17,11 +17,10 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from preceptor.config.export import Format, Layout
 from preceptor.errors import DataError, StoreError, nearest
 from preceptor.export.card import (
     CARD_NAME,
@@ -48,6 +47,8 @@ from preceptor.store.files import TEMPORARY, replacing, write_atomically
 __all__ = [
     "Card",
     "Example",
+    "Format",
+    "Layout",
     "Pair",
     "TeacherUse",
     "Written",
@@ -58,6 +59,8 @@ __all__ = [
 
 _LOGGER = logging.getLogger(__name__)
 
+Layout = Literal["messages", "alpaca", "sharegpt"]
+Format = Literal["jsonl", "parquet"]
 
 _ROW_GROUP = 1000
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

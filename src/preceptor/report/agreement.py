@@ -15,7 +15,7 @@ from rich.text import Text
 from preceptor.agreement.bootstrap import Ends
 from preceptor.agreement.calibration import Calibration, HeldOut
 from preceptor.agreement.table import Agreement, AgreementTable, Difference, FamilyAgreement
-from preceptor.report.terminal import printable
+from preceptor.ranking.table import printable
 
 _WIDEST = 18
 _GAP = 2

@@ -9,7 +9,8 @@ from preceptor.data.gather import Source
 from preceptor.pipeline.estimate import CostEstimate, GenerationEstimate
 from preceptor.pipeline.load import Opened
 from preceptor.pipeline.sources import GeneratedSource
-from preceptor.report.terminal import print_lines, printable
+from preceptor.ranking.table import printable
+from preceptor.report.terminal import print_lines
 
 _SHOWN = 12
 _CHARACTERS_PER_TOKEN = 4

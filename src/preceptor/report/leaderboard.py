@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preceptor.ranking.metrics import METRICS
-from preceptor.ranking.result import Ranking, TeacherResult
+from preceptor.ranking.places import TeacherResult
+from preceptor.ranking.result import Ranking
 from preceptor.report.data import Evidence
 from preceptor.report.wording import ABSENT, chance, number
 from preceptor.types import Estimate

@@ -7,7 +7,8 @@ The one idea: names, warnings and settings come from models and data and are unt
 import json
 import re
 
-from preceptor.ranking.result import Ranking, TeacherResult
+from preceptor.ranking.places import TeacherResult
+from preceptor.ranking.result import Ranking
 from preceptor.report.data import Evidence, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.sections import agreement_lines, brief

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.metrics import METRICS
-from preceptor.ranking.result import Ranking, TeacherResult
+from preceptor.ranking.places import TeacherResult
+from preceptor.ranking.result import Ranking
 from preceptor.report.data import Change, Evidence, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.wording import Piece, chance, named, number, ordinal, plain

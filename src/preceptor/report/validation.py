@@ -14,9 +14,9 @@ from rich.text import Text
 
 from preceptor.benchmarks.cached_chat import Cost
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.table import printable
 from preceptor.report.agreement import print_agreement, print_notes
 from preceptor.report.estimate import worded_time
-from preceptor.report.terminal import printable
 from preceptor.types import Estimate
 from preceptor.validation.estimate import FinetuneEstimate, ValidationEstimate
 from preceptor.validation.result import AnswerFigures, ValidationResult

@@ -6,12 +6,13 @@ is one script without a network, and neither is in the chart.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from preceptor.config.plugins import Registry
 from preceptor.errors import MissingPackage
 from preceptor.report.charts.agreement import agreement_charts
 from preceptor.report.charts.beta import beta_charts
@@ -42,6 +43,23 @@ EMBED_OPTIONS: Mapping[str, object] = MappingProxyType(
 schema, so the mode says what they are.
 """
 
+Draw = Callable[[Evidence, Families], Iterable[Chart | None]]
+"""Draws one ranking's evidence: no chart where it lacks what the chart shows, or several."""
+
+_DRAWN: Mapping[str, Draw] = MappingProxyType(
+    {
+        "leaderboard": lambda evidence, families: [leaderboard(evidence, families, place=0)],
+        "risk": lambda evidence, families: [risk_and_return(evidence, families, place=0)],
+        "beta": lambda evidence, families: beta_charts(evidence, families, place=0),
+        "size": lambda evidence, families: [size_and_score(evidence, families, place=0)],
+        "spread": lambda evidence, _: spread_charts(evidence, place=0),
+        "category": lambda evidence, _: [by_category(evidence, place=0)],
+    }
+)
+
+CHARTS: Registry[Callable[..., Any]] = Registry("charts", "chart", _DRAWN)
+"""What draws the charts of one ranking, in the order of the page; the classes of other packages come last."""
+
 PICTURE_WIDTH = 760
 """Pixels of an exported chart's plot."""
 
@@ -67,15 +85,15 @@ def charts_of(report: Report) -> tuple[Chart, ...]:
 
 
 def _of_ranking(evidence: Evidence, families: Families, *, place: int) -> list[Chart]:
-    maybe = [
-        leaderboard(evidence, families, place=place),
-        risk_and_return(evidence, families, place=place),
-        *beta_charts(evidence, families, place=place),
-        size_and_score(evidence, families, place=place),
-        *spread_charts(evidence, place=place),
-        by_category(evidence, place=place),
-    ]
-    return [chart for chart in maybe if chart is not None]
+    drawn = (drawn_by(name, evidence, families) for name in CHARTS.names())
+    return [replace(chart, ranking=place) for charts in drawn for chart in charts]
+
+
+def drawn_by(name: str, evidence: Evidence, families: Families) -> list[Chart]:
+    """Return what the charts of this name draw of one ranking; empty where it lacks what they show."""
+    found = CHARTS[name]
+    draw: Draw = found() if isinstance(found, type) else found
+    return [chart for chart in draw(evidence, families) if chart is not None]
 
 
 def published_charts() -> tuple[Chart, ...]:
@@ -112,18 +130,25 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> tuple[Path, ...]:
     """
     converter = _converter()
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**theme(dark=False), "background": "white"}
     paths = []
     for chart in charts:
-        title = {"text": chart.title, "limit": PICTURE_WIDTH}
-        spec = json.dumps(
-            {**chart.spec, "width": PICTURE_WIDTH, "title": title, "padding": 12}, allow_nan=False
-        )
+        spec = json.dumps(picture_spec(chart), allow_nan=False)
         vector, picture = (folder / f"{chart.name}.{kind}" for kind in ("svg", "png"))
-        vector.write_text(converter.vegalite_to_svg(spec, config=config), encoding="utf-8")
-        picture.write_bytes(converter.vegalite_to_png(spec, config=config, scale=2))
+        vector.write_text(converter.vegalite_to_svg(spec), encoding="utf-8")
+        picture.write_bytes(converter.vegalite_to_png(spec, scale=2))
         paths += [vector, picture]
     return tuple(paths)
+
+
+def picture_spec(chart: Chart) -> dict[str, object]:
+    """Return the whole spec of a chart that stands alone: its title, its width, light on white."""
+    return {
+        **chart.spec,
+        "width": PICTURE_WIDTH,
+        "title": {"text": chart.title, "limit": PICTURE_WIDTH},
+        "padding": 12,
+        "config": {**theme(dark=False), "background": "white"},
+    }
 
 
 def script_bundle() -> str:

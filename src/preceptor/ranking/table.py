@@ -1,0 +1,188 @@
+"""A ranking as a table: plain text for terminals and `print`, and HTML for notebooks.
+
+Labels come from data and models, so control characters are shown as escapes and HTML is escaped. Colours are
+added by `report/terminal.py`.
+"""
+
+import html
+import math
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from preceptor.ranking.places import Places
+from preceptor.ranking.verdict import percent, verdict
+from preceptor.types import Estimate
+
+_MEASURES = ("reward", "loss", "length")
+_GAP = "   "
+_ALWAYS = 5
+"""Columns that are shown however narrow the page is: place, teacher, metric, P(best), n."""
+
+_NARROWEST = 8
+"""Characters of a name in one line of a table for which there is no room."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and the cells below it."""
+
+    title: str
+    cells: tuple[str, ...]
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        """Columns of a terminal that the widest cell takes."""
+        return max(map(_width, (self.title, *self.cells)))
+
+    def lines(self, width: int) -> Iterator[list[str]]:
+        """Yield each cell's lines, filled up to this width and folded where they are wider."""
+        for text in (self.title, *self.cells):
+            folded = textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+            blanks = [" " * (width - _width(line)) for line in folded]
+            yield [
+                line + blank if self.left else blank + line
+                for line, blank in zip(folded, blanks, strict=True)
+            ]
+
+
+def printable(text: str) -> str:
+    """Return text with control characters shown as escapes, so that a label cannot drive a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain_text(ranking: Places, *, width: int = 80) -> str:
+    """Return verdict, table and warnings as text of at most so many columns, teachers' names folded."""
+    heading, rule, *rows = table_lines(ranking, width=width)
+    paragraphs = [printable(verdict(ranking))]
+    if ranking.reward_source:
+        paragraphs.append(f"Rewards: {printable(ranking.reward_source)}.")
+    below = [*footnotes(ranking), *(f"Warning: {warning}" for warning in ranking.warnings)]
+    return "\n".join(
+        [
+            *(textwrap.fill(one, width) for one in paragraphs),
+            "",
+            heading,
+            rule,
+            *("\n".join(row.split("\n")) for row in rows),
+            *([""] if below else []),
+            *(textwrap.fill(printable(one), width) for one in below),
+        ]
+    )
+
+
+def footnotes(ranking: Places) -> list[str]:
+    """Return what is said below the table, without the warnings."""
+    return [] if ranking.stability is None else [ranking.stability.describe()]
+
+
+def table_lines(ranking: Places, *, width: int) -> list[str]:
+    """Return the heading, a rule and a line for each teacher; a line holds breaks where a name is folded.
+
+    As many of the further measures and metrics are shown as fit.
+    """
+    shown, room = [], width - 1
+    for place, column in enumerate(_columns(ranking)):
+        room -= column.width + (len(_GAP) if place else 0)
+        if room >= 0 or place < _ALWAYS:
+            shown.append(column)
+    widths = [column.width for column in shown]
+    over = 1 + sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    if over > 0:
+        widths[1] = max(_NARROWEST, widths[1] - over)
+    cells = (column.lines(size) for column, size in zip(shown, widths, strict=True))
+    rows = [_row(parts, widths) for parts in zip(*cells, strict=True)]
+    rule = " " + "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
+    return [rows[0], rule, *rows[1:]]
+
+
+def _row(parts: Iterable[list[str]], widths: list[int]) -> str:
+    lines = [
+        " " + _GAP.join(cell or " " * size for cell, size in zip(line, widths, strict=True))
+        for line in zip_longest(*parts)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _columns(ranking: Places) -> Iterator[Column]:
+    results = ranking.teachers
+    yield Column("", tuple(str(result.rank) for result in results))
+    yield Column("teacher", tuple(printable(result.teacher) for result in results), left=True)
+    ordered = tuple(_interval(result.estimates[ranking.by]) for result in results)
+    yield Column(printable(f"{ranking.by} [95% interval]"), ordered)
+    yield Column("P(best)", tuple(f"{result.p_best:.2f}" for result in results))
+    yield Column("n", tuple(str(result.n) for result in results))
+    for name in other_columns(ranking):
+        cells = tuple(_number(result.estimates[name].value) for result in results)
+        yield Column(printable(name), cells)
+
+
+def other_columns(ranking: Places) -> list[str]:
+    """Return the metrics formed and their measures, without what says the same twice."""
+    present = ranking.teachers[0].estimates
+    names = [*(name for name in _MEASURES if name in present), *ranking.metrics]
+    return [name for name in dict.fromkeys(names) if name not in {"likelihood", ranking.by}]
+
+
+def _interval(estimate: Estimate) -> str:
+    low, high = _number(estimate.low), _number(estimate.high)
+    return f"{_number(estimate.value)} [{low}, {high}]"
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-3:
+        return f"{value:.2e}"
+    return f"{value:.1f}" if size >= 100 else f"{value:.3f}" if size < 10 else f"{value:.2f}"
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes: two for a wide character, none for a combining one."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+_CELL = (
+    "padding:3px 12px;color:inherit;background:none;border-bottom:1px solid rgba(128,128,128,.35)"
+)
+
+
+def html_table(ranking: Places) -> str:
+    """Return verdict, table and warnings for a notebook, in its own colours; every text is escaped."""
+    titles = ("rank", "teacher", "P(best)", "n", *ranking.metrics)
+    rows = []
+    for result in ranking.teachers:
+        texts = [str(result.rank), result.teacher, percent(result.p_best), str(result.n)]
+        texts += [_html_interval(result.estimates[name]) for name in ranking.metrics]
+        weight = "bold" if result is ranking.teachers[0] else "normal"
+        cells = _html_cells("td", texts)
+        rows.append(f'<tr style="background:none;font-weight:{weight}">{cells}</tr>')
+    notes = "".join(f"<li>{html.escape(str(warning))}</li>" for warning in ranking.warnings)
+    source = ranking.reward_source
+    return (
+        f'<div style="font-family:system-ui,sans-serif;overflow-x:auto">'
+        f'<p style="font-size:1.15em"><b>{html.escape(verdict(ranking))}</b></p>'
+        f"{f'<p>Rewards: {html.escape(source)}.</p>' if source else ''}"
+        f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
+        f"<tr>{_html_cells('th', titles)}</tr>{''.join(rows)}</table>"
+        f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
+    )
+
+
+def _html_cells(tag: str, texts: Iterable[str]) -> str:
+    """Return the cells of a row; the second is the teacher's name, and stands to the left."""
+    return "".join(
+        f'<{tag} style="{_CELL};text-align:{"left" if place == 1 else "right"}">'
+        f"{html.escape(text)}</{tag}>"
+        for place, text in enumerate(texts)
+    )
+
+
+def _html_interval(estimate: Estimate) -> str:
+    """Return a value with its interval, a dash where there is no data."""
+    if not math.isfinite(estimate.value):
+        return "–"  # noqa: RUF001
+    return f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"

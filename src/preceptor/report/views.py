@@ -1,0 +1,43 @@
+"""Pictures of a ranking by itself, without the store: what `Ranking.to_html` and `Ranking.plot` give."""
+
+from typing import Any
+
+from preceptor.agreement.orders import family_of, size_of
+from preceptor.errors import StudyError
+from preceptor.ranking.result import Ranking
+from preceptor.report.charts.figures import drawn_by, picture_spec
+from preceptor.report.charts.parts import altair, families_of
+from preceptor.report.data import Evidence, Report
+from preceptor.report.page import page
+
+
+def page_of(ranking: Ranking) -> str:
+    """Return the page of a report with what the ranking holds."""
+    title = f"Teachers for {ranking.student}"
+    return page(Report((_evidence(ranking),), title, command=""))
+
+
+def chart_of(ranking: Ranking, name: str) -> Any:
+    """Return a chart of this name as altair's; see `Ranking.plot`."""
+    evidence = _evidence(ranking)
+    drawn = drawn_by(name, evidence, families_of([evidence]))
+    if not drawn:
+        raise StudyError(
+            f"The ranking does not hold what the chart '{name}' shows. `preceptor report` draws it from what "
+            "is stored."
+        )
+    return altair().Chart.from_dict(picture_spec(drawn[0]))
+
+
+def _evidence(ranking: Ranking) -> Evidence:
+    tokens = {
+        result.teacher: result.estimates["tokens"].value
+        for result in ranking.teachers
+        if "tokens" in result.estimates
+    }
+    return Evidence(
+        ranking=ranking,
+        families={name: family_of(name) for name in ranking.order},
+        sizes={name: size_of(name) for name in ranking.order},
+        tokens=tokens,
+    )
