@@ -39,7 +39,7 @@ def test_a_check_that_would_never_end_is_cut_off_and_the_others_get_their_verdic
     checks = [(SEVEN, "7"), (TOWER, "7"), (PATTERN, "42"), (SEVEN, "8"), (PATTERN, "no")]
     found = verdicts(CheckPool(2), checks)
     assert [one.reward for one in found] == [1.0, None, 1.0, 0.0, 0.0]
-    assert found[1].failed == "it takes longer than 1 s or breaks its process"
+    assert found[1].failed == "it takes more than 1 s or 4 GiB of memory"
 
 
 def test_a_check_that_runs_out_of_time_beside_others_is_tried_alone_with_twice_the_time(

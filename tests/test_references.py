@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.config.base import checked
 from preceptor.config.data import ReadOptions
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Study
 from preceptor.data.references import plain_answer
 from preceptor.data.responses import ResponseSource
 from preceptor.data.settle import settle, settle_instructions
+from preceptor.pipeline.rank import run
 from preceptor.store.store import ScorePartition, Store
 from small_study import Rows, by_teacher, ranked, write_rows
 
@@ -199,3 +203,15 @@ def test_teachers_are_ranked_by_plain_references_and_not_by_length(tmp_path: Pat
         file.write_text(file.read_text().replace('"reference": "', f'"reference": "{PROSE} '))
     (found,) = ranked(*files, "--store", tmp_path / "store")
     assert found["by"] == "length"
+
+
+def test_the_best_of_several_samples_is_chosen_by_the_references(tmp_path: Path):
+    wrong, right = sums(0.0), sums(0.8)
+    rows = [row for pair in zip(wrong, right, strict=True) for row in pair]
+    file = write_rows(tmp_path / "alpha.jsonl", rows)
+    best = {"kind": "best", "of": "alpha", "label": "best"}
+    tables = {"data": {"responses": str(file)}, "best_of_n": [best]}
+    study = checked(Study, tables, where="here")
+    (ranking,) = run(study, Runtime(store=str(tmp_path / "store"), device="cpu"))
+    rewards = {one.teacher: one.estimates["reward"].value for one in ranking.teachers}
+    assert rewards["best"] == 0.8

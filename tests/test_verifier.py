@@ -290,7 +290,7 @@ def test_a_check_cut_off_is_a_note_and_the_others_are_scored(
     texts = ("7", "9**9**9**9", "8")
     scores = scores_of(Verifier(), [response(text, seven) for text in texts])
     assert [score.values.get("reward") for score in scores] == [1.0, None, 0.0]
-    assert (scores[1].note or "").startswith("not checked: it takes longer than")
+    assert (scores[1].note or "").startswith("not checked: it takes more than")
 
 
 LONG = 200_000

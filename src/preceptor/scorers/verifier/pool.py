@@ -139,12 +139,10 @@ class CheckPool:
         try:
             while waiting and not stop.is_set():
                 try:
-                    for answer in worker.answers([checks[at] for at in waiting], _beside_others()):
-                        place = waiting.pop(0)
-                        if "memory" in answer:
-                            unfinished.append(place)
-                        else:
-                            verdicts.append((place, _verdict(answer)))
+                    for verdict in worker.verdicts(
+                        [checks[at] for at in waiting], _beside_others()
+                    ):
+                        verdicts.append((waiting.pop(0), verdict))
                 except _Ended:
                     unfinished.append(waiting.pop(0))
         finally:
@@ -154,21 +152,17 @@ class CheckPool:
     def _again(self, check: Checked) -> Verdict:
         """Return the verdict on a check that ran out of time or memory beside others."""
         worker = self._idle.get()
+        # Libraries keep what they have seen, which may have filled the memory of a process that is old.
+        worker.stop()
         limit = _alone()
         try:
-            (answer,) = worker.answers([check], limit)
-            return _verdict(answer)
+            (verdict,) = worker.verdicts([check], limit)
+            return verdict
         except _Ended as ended:
-            late = f"it takes longer than {limit.seconds:g} s or breaks its process"
-            return Verdict(failed=late) if ended.own else Verdict()
+            bounds = f"{limit.seconds:g} s or {limit.memory >> 30} GiB of memory"
+            return Verdict(failed=f"it takes more than {bounds}") if ended.own else Verdict()
         finally:
             self._idle.put(worker)
-
-
-def _verdict(answer: Mapping[str, object]) -> Verdict:
-    if "memory" in answer:
-        return Verdict(failed=f"it needs more than {_alone().memory >> 30} GiB of memory")
-    return Verdict(**answer)  # type: ignore[arg-type]  # what `worker` writes
 
 
 def _close(workers: Sequence["_Worker"], pid: int) -> None:
@@ -184,8 +178,8 @@ class _Worker:
     def __init__(self) -> None:
         self._running: subprocess.Popen[bytes] | None = None
 
-    def answers(self, checks: Sequence[Checked], limit: Limit) -> Iterator[dict[str, object]]:
-        """Yield the answer to each check; `_Ended` at the first that is not answered."""
+    def verdicts(self, checks: Sequence[Checked], limit: Limit) -> Iterator[Verdict]:
+        """Yield the verdict on each check; `_Ended` at the first that has no end."""
         fresh = self._running is None or self._running.poll() is not None
         if fresh:
             self.stop()
@@ -204,7 +198,9 @@ class _Worker:
                 line = _line_within(running, _PATIENCE * limit.seconds)
                 if not line:
                     raise _Ended(_by_itself(running))
-                yield dict(json.loads(line))
+                if not (answer := json.loads(line)):
+                    raise _Ended(own=True)
+                yield Verdict(**answer)
         except OSError:
             raise _Ended(own=False) from None
         except (_Ended, DataError):

@@ -1,7 +1,8 @@
 """The process in which references are checked: run by `pool`, never imported.
 
 A job comes as a pickle of (`Limit`, checks), each check a reference and a text. The first line out is empty
-and says that the packages are imported; a line of JSON follows for every check, as it is done. A check that
+and says that the packages are imported; a line of JSON follows for every check, as it is done: the fields of
+a `Verdict`, none of them where memory ran out. A check that
 uses more processor time than its limit ends this process by a signal, also inside one long call of a
 library and also where the parent is gone.
 """
@@ -28,7 +29,7 @@ def _answer(reference: Mapping[str, object], text: str) -> dict[str, object]:
     except DataError as error:
         return {"refused": str(error)}
     except MemoryError:
-        return {"memory": True}
+        return {}  # it ran out of memory
     except Exception as error:
         return {"failed": f"it raised {type(error).__name__}: {error!s:.200}"}
 
@@ -70,8 +71,10 @@ def _serve(jobs: IO[bytes], answers: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    # An interrupt is for the parent, which ends this process with all that it leaves behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever a library prints must not be taken for an answer.
     _answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    with suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
+    with suppress(BrokenPipeError, EOFError):
         _serve(sys.stdin.buffer, _answers)
