@@ -14,7 +14,8 @@ import time
 
 import numpy as np
 
-from preceptor.ranking.rank import Measurements, RankingOptions, rank
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import Measurements, rank
 
 MEASURES = ("reward", "loss", "perplexity", "ifd", "token_rank", "entropy", "length", "tokens")
 

@@ -17,7 +17,8 @@ from preceptor.ranking.bootstrap import (
     ranks,
 )
 from preceptor.ranking.measurements import Measurements
-from preceptor.ranking.rank import BETAS, Ranking, RankingOptions, rank
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import BETAS, Ranking, rank
 from preceptor.ranking.sensitivity import BetaSweep
 from preceptor.report.data import (
     Answer,

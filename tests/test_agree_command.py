@@ -1,4 +1,4 @@
-"""`preceptor agree` from files to table, JSON and CSV: complete, escaped, readable at any width, quick."""
+"""`preceptor agreement` from files to table, JSON and CSV: complete, escaped, readable, quick."""
 
 import csv
 import importlib.util
@@ -55,7 +55,7 @@ def write_predictions(
 
 
 def agree(*arguments: object) -> Result:
-    result = preceptor("agree", *arguments)
+    result = preceptor("agreement", *arguments)
     assert result.exit_code == 0, result.output
     return result
 
@@ -78,17 +78,17 @@ def test_the_table_has_table_4s_layout(tmp_path: Path, observed: Path):
 
 def test_every_question_is_answered_on_request(tmp_path: Path, observed: Path):
     path = write_predictions(tmp_path / "p.json")
-    asked = ("--against", "car", "--families", "--calibrate", "--draws", "200")
+    asked = ("--baseline", "car", "--by-family", "--calibrate", "--n-resamples", "200")
     said = words(agree(path, "--observed", observed, *asked))
     for part in ("Mean rho less that of car", "By family", "Calibration", "student held out"):
         assert part in said
-        assert part not in words(agree(path, "--observed", observed, "--draws", "200"))
+        assert part not in words(agree(path, "--observed", observed, "--n-resamples", "200"))
 
 
 def test_json_and_csv_hold_every_cell(tmp_path: Path, observed: Path):
     path = write_predictions(tmp_path / "p.json")
     table, whole = tmp_path / "out.csv", tmp_path / "out.json"
-    asked = ("--against", "prior", "--families", "--calibrate", "--draws", "200")
+    asked = ("--baseline", "prior", "--by-family", "--calibrate", "--n-resamples", "200")
     agree(path, "--observed", observed, *asked, "--json", whole, "--csv", table)
     held = json.loads(whole.read_text())
     assert len(held["cells"]) == 5 * 5
@@ -116,9 +116,9 @@ def test_a_benchmark_without_students_is_one_more_baseline(tmp_path: Path, obser
     scores = tmp_path / "benchmark.csv"
     scores.write_text("teacher,lc\n" + "".join(f"{name},{k}\n" for k, name in enumerate(TEACHERS)))
     path = write_predictions(tmp_path / "p.json")
-    given = (path, scores, "--observed", observed, "--draws", "200")
+    given = (path, scores, "--observed", observed, "--n-resamples", "200")
     assert "not judged: entropy, lc." in words(agree(*given))
-    held = json.loads(agree(*given, "--higher", "lc", "--json", "-").stdout)
+    held = json.loads(agree(*given, "--higher-is-better", "lc", "--json", "-").stdout)
     assert "lc" in [column["title"] for column in held["columns"]]
 
 
@@ -149,13 +149,17 @@ def test_what_rank_writes_is_what_agree_reads(tmp_path: Path, monkeypatch: pytes
         "teacher,student,AP\n" + "".join(f"{n},s,{k}\n" for k, n in enumerate(names))
     )
     seen = [
-        json.loads(agree(path, "--observed", outcomes, "--json", "-", "--draws", "200").stdout)
+        json.loads(
+            agree(path, "--observed", outcomes, "--json", "-", "--n-resamples", "200").stdout
+        )
         for path in outputs.values()
     ]
     assert seen[0]["means"] == seen[1]["means"]
     assert "reward" in [column["metric"] for column in seen[0]["columns"]]
     # An order observed by rank itself agrees perfectly with its own prediction.
-    itself = agree(outputs["json"], "--observed", outputs["json"], "--json", "-", "--draws", "200")
+    itself = agree(
+        outputs["json"], "--observed", outputs["json"], "--json", "-", "--n-resamples", "200"
+    )
     assert json.loads(itself.stdout)["means"][0]["rho"] == pytest.approx(1)
 
 
@@ -163,24 +167,27 @@ def test_what_rank_writes_is_what_agree_reads(tmp_path: Path, monkeypatch: pytes
     "arguments, said",
     [
         (("--metric", "cra"), "Did you mean 'car'"),
-        (("--against", "priro"), "Did you mean 'prior'"),
-        (("--higher", "loss"), "by declaration"),
-        (("--higher", "x", "--lower", "x"), "both --higher and --lower"),
-        (("--draws", "5"), "100 or more"),
+        (("--baseline", "priro"), "Did you mean 'prior'"),
+        (("--higher-is-better", "loss"), "by declaration"),
+        (
+            ("--higher-is-better", "x", "--lower-is-better", "x"),
+            "to both --higher-is-better and",
+        ),
+        (("--n-resamples", "5"), "100 or more"),
     ],
 )
 def test_mistakes_are_worded_and_not_traced(
     tmp_path: Path, observed: Path, arguments: tuple[str, ...], said: str
 ):
     path = write_predictions(tmp_path / "p.json")
-    result = preceptor("agree", path, "--observed", observed, *arguments)
+    result = preceptor("agreement", path, "--observed", observed, *arguments)
     assert result.exit_code == 1
     assert said in " ".join(result.output.split())
 
 
 def test_the_published_outcomes_are_table_7_or_their_absence_is_worded(tmp_path: Path):
     path = write_predictions(tmp_path / "p.json")
-    result = preceptor("agree", path, "--observed", "published", "--json", "-")
+    result = preceptor("agreement", path, "--observed", "published", "--json", "-")
     if importlib.util.find_spec("preceptor.studies") is None:
         assert result.exit_code == 1
         assert "not part of this installation" in result.output
@@ -227,7 +234,7 @@ def test_labels_cannot_drive_the_terminal(tmp_path: Path):
     with outcomes.open("w", newline="") as file:
         rows = [[name, f"s\x1b[2J{s}", k * s] for s in (1, -1) for k, name in enumerate(names)]
         csv.writer(file).writerows([["teacher", "student", "AP"], *rows])
-    asked = ("--against", "car", "--families", "--calibrate", "--draws", "200")
+    asked = ("--baseline", "car", "--by-family", "--calibrate", "--n-resamples", "200")
     said = agree(path, "--observed", outcomes, *asked).stdout
     assert "\x1b" not in said
     assert "\\x1b[31m[bold]model 3" in said
@@ -236,7 +243,7 @@ def test_labels_cannot_drive_the_terminal(tmp_path: Path):
 def test_an_answer_from_stored_numbers_takes_seconds_not_minutes(tmp_path: Path, observed: Path):
     path = write_predictions(tmp_path / "p.json")
     began = time.perf_counter()
-    agree(path, "--observed", observed, "--against", "car", "--families", "--calibrate")
+    agree(path, "--observed", observed, "--baseline", "car", "--by-family", "--calibrate")
     assert time.perf_counter() - began < 15  # near 1 s on two cores
 
 
@@ -255,8 +262,8 @@ def test_real_responses_of_the_papers_teachers_meet_table_7(
     assert "Left out, predicted but not observed: Phi-3-medium-4k-instruct." in held["remarks"]
 
 
-@pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--draws", "0")])
+@pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--n-resamples", "0")])
 def test_a_number_out_of_range_is_refused_by_name(option: str, value: str):
-    shown = preceptor("agree", "case.json", "--observed", "published", option, value)
+    shown = preceptor("agreement", "case.json", "--observed", "published", option, value)
     assert shown.exit_code == 2
     assert option in shown.output and value in shown.output

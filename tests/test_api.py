@@ -1,13 +1,17 @@
 """Scripts get what the command line gives, from the same calls."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import preceptor
 from preceptor import api
 from preceptor.config.data import ReadOptions
-from preceptor.config.runtime import Runtime
+from preceptor.config.keywords import RANK
+from preceptor.config.rewards import JudgeReward
+from preceptor.config.runtime import Endpoint, Runtime
+from preceptor.config.study import Student
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward
 from small_study import ranked, write_rows, write_teachers
@@ -87,10 +91,67 @@ def test_the_options_of_a_script_are_those_of_the_command_line():
 
     command = {parameter.name for parameter in cli.commands["rank"].params}
     outputs = {"json_path", "csv_path", "html_path"}
-    columns = {name for name in command if name in ReadOptions.model_fields}
     given = {"responses", "students", "reward_column", "reward_models"}
-    scripted = {*given, *api.RankOptions.__annotations__}
-    assert command - outputs - columns == scripted - {"columns"}
+    keywords = {name for group in RANK.values() for name in group}
+    assert command - outputs - given <= keywords
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"misspelt": 1}, "rank has no option 'misspelt'"),
+        ({"max_lenght": 9}, "Did you mean 'max_length'?"),
+        ({"draws": 9}, "Its name is 'n_resamples'."),
+        ({"limit": "many"}, "data.limit"),
+        ({"device": 3}, "device: Input should be a valid string"),
+        ({"rubric": "r.txt"}, "rubric is given without a judge"),
+        ({"judge_url": "http://127.0.0.1:1"}, "judge_url is given without a judge"),
+        ({"judge_scale": (1, 5)}, "judge_scale is given without a judge"),
+        ({"trust_remote_code": True}, "trust_remote_code is given without a reward model"),
+        ({"chat_template": "plain"}, "chat_template is given without a student"),
+    ],
+)
+def test_an_option_that_is_unknown_wrong_or_unheeded_is_refused(options: dict[str, Any], said: str):
+    with pytest.raises(StudyError) as caught:
+        preceptor.rank("a.jsonl", **options)
+    assert said in str(caught.value)
+
+
+def test_the_fields_of_a_judge_and_its_endpoint_follow_judge_():
+    study, runtime = api.study_of(
+        "a.jsonl",
+        judge="served",
+        judge_url="http://127.0.0.1:1/v1",
+        judge_price_in=2.0,
+        judge_scale=(0, 5),
+        judge_seed=7,
+        dtype="float16",
+    )
+    (judge,) = study.reward
+    assert judge == JudgeReward(model="served", scale=(0, 5), seed=7, dtype="float16")
+    assert runtime.endpoint("served") == Endpoint(url="http://127.0.0.1:1/v1", price_in=2.0)
+
+
+def test_a_student_may_be_given_as_its_table():
+    student = Student(model="a/b", chat_template="plain", max_length=99)
+    study, _ = api.study_of("a.jsonl", students=[student, "c/d"], revision="main")
+    assert study.students == (student, Student(model="c/d", revision="main"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"temprature": 1.0}, "generate has no option 'temprature'. Did you mean 'temperature'?"),
+        ({"concurrency": 3}, "concurrency is given without url"),
+        ({"samples": 0}, "teachers.0.samples"),
+    ],
+)
+def test_an_option_of_generate_that_nothing_heeds_is_refused(
+    options: dict[str, Any], said: str, tmp_path: Path
+):
+    with pytest.raises(StudyError) as caught:
+        api.generate("q.jsonl", teacher="one", output=tmp_path / "out.jsonl", **options)
+    assert said in str(caught.value)
 
 
 def test_wrong_options_are_all_named():

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from preceptor.agreement.orders import read_predictions
-from preceptor.cli.options import METRIC_NAMES
-from preceptor.cli.threads import load_numpy
-from preceptor.ranking.metrics import METRICS
+from preceptor.cli.output import load_numpy
+from preceptor.ranking.metrics import METRICS, TRANSFORMS
+from preceptor.ranking.options import METRIC_NAMES, TRANSFORM_NAMES
 from small_study import preceptor, ranked, shards, start, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
@@ -40,7 +40,7 @@ def test_the_options_and_fields_that_others_script_stay(tmp_path: Path, store: P
 
 
 def test_the_metrics_of_the_help_are_those_that_exist():
-    assert set(METRIC_NAMES) == set(METRICS)
+    assert set(METRIC_NAMES) == set(METRICS) and tuple(TRANSFORMS) == TRANSFORM_NAMES
 
 
 def test_json_csv_and_html_hold_the_same_order(tmp_path: Path, store: Path):
@@ -108,13 +108,15 @@ def test_show_explains_every_identity_and_one_by_the_start_of_its_name(
         "cpu",
     )
     ranked(*write_teachers(tmp_path), *given)
-    lines = preceptor("show", "--store", store).stdout.splitlines()
+    lines = preceptor("store", "show", "--store", store).stdout.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("scores/") and line.endswith("  12 rows") for line in lines)
     told = []
     for line in lines:
         digest = line.split()[0].partition("/")[2]
-        head, _, body = preceptor("show", digest[:12], "--store", store).stdout.partition("\n")
+        head, _, body = preceptor("store", "show", digest[:12], "--store", store).stdout.partition(
+            "\n"
+        )
         assert head == line
         told.append(json.loads(body))
     by_scorer = {one["spec"]["scorer"]: one for one in told}
@@ -127,10 +129,13 @@ def test_show_explains_every_identity_and_one_by_the_start_of_its_name(
 
 
 def test_show_says_what_there_is_where_nothing_fits(tmp_path: Path, store: Path):
-    assert preceptor("show", "--store", store).stdout == f"The store '{store}' holds nothing.\n"
+    assert (
+        preceptor("store", "show", "--store", store).stdout
+        == f"The store '{store}' holds nothing.\n"
+    )
     assert not store.exists()
     ranked(*write_teachers(tmp_path), "--store", store)
-    result = preceptor("show", "zzz", "--store", store)
+    result = preceptor("store", "show", "zzz", "--store", store)
     assert result.exit_code == 1
     assert "starts with 'zzz'. It holds: " in result.stderr
 

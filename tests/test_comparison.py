@@ -126,7 +126,7 @@ def test_columns_without_a_declared_direction_are_not_judged():
     assert any("not judged: score" in remark for remark in plain.remarks)
     declared = compare(given, AP, directions={"score": False})
     assert not declared.column("score").higher_is_better
-    with pytest.raises(StudyError, match="--higher score"):
+    with pytest.raises(StudyError, match="--higher-is-better score"):
         compare(given, AP, metrics=["score"])
 
 

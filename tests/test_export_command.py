@@ -238,13 +238,13 @@ def test_car_of_negative_rewards_is_refused(tmp_path: Path, files: list[Path], m
         ),
         (("--teacher", "alpha", "--each", "reward"), "choose one of the two"),
         (("--teacher", "alpha", "--pairs"), "choose one of the two"),
-        (("--margin", "0.5"), "A margin is given without pairs"),
+        (("--margin", "0.5"), "margin is given without pairs"),
         (("--each", "car"), "without a student: name one"),
         (("--student", "nobody"), "No student 'nobody' in the study. Known: none."),
         (("--reward", "column"), "No reward 'column' in the study. Known: column 'reward'."),
         (("--each", "best"), "'best' is not one of"),
         (("--layout", "chat"), "'chat' is not one of"),
-        (("--public",), "--public is given without --push"),
+        (("--public",), "--public is given without --push-to-hub"),
     ],
 )
 def test_wrong_options_are_answered_in_words_and_leave_nothing(

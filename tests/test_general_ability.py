@@ -137,7 +137,8 @@ print("RESULT" + json.dumps([one.task, one.metric, one.value, one.standard_error
 
 
 @pytest.mark.parametrize(
-    "given", [("--limit", "0"), ("--batch", "0"), ("--seed", "-1"), ("--task-folder", "nowhere")]
+    "given",
+    [("--limit", "0"), ("--batch-size", "0"), ("--seed", "-1"), ("--task-folder", "nowhere")],
 )
 def test_what_cannot_be_measured_is_a_wrong_use(given):
     shown = preceptor("ability", "m", "--task", "t", *given)

@@ -68,6 +68,11 @@ def test_nothing_heavy_is_loaded_to_answer_a_question_about_usage(code: str):
     assert loaded_after(code).isdisjoint(HEAVY)
 
 
+def test_the_tables_of_a_study_load_pydantic_and_nothing_else_that_is_heavy():
+    loaded = loaded_after("import preceptor.config.study")
+    assert loaded.isdisjoint(set(HEAVY) - {"pydantic"})
+
+
 @pytest.mark.parametrize("path", tracked("examples/*.toml"), ids=lambda path: path.name)
 def test_every_example_study_parses(path: Path):
     check_study(path.read_text(encoding="utf-8"))

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.benchmarks.judges import judge_of
 from preceptor.config.base import checked
+from preceptor.config.finetune import ChatJudge, RewardJudge
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.plan import for_student
 from preceptor.pipeline.sources import Questions, jobs_of
 from preceptor.types import Instruction
 from preceptor.validation.finetune_job import setup_of
-from preceptor.validation.questions import judge_of
 
 RUNTIME = Runtime(
     device="cpu",
@@ -99,13 +100,11 @@ def test_no_identity_of_a_scorer_teacher_or_judge_changes(model: str):
     assert study.train is not None and study.evaluate is not None
     pupil = setup_of(study.students[0], study.train, study.evaluate, runtime=RUNTIME)
     found["untuned"] = pupil.untuned.identity().digest
-    found["pair judge"] = judge_of(study.evaluate, RUNTIME, "alpaca_eval").identity().digest
-    games = study.evaluate.model_copy(update={"benchmarks": ("arena_hard",)})
-    found["game judge"] = judge_of(games, RUNTIME, "arena_hard").identity().digest
-    chosen = {"kind": "chat", "model": model, "chat_template": "plain", "max_length": 700}
-    local = study.evaluate.model_validate({**study.evaluate.model_dump(), "judge": chosen})
-    found["local pair judge"] = judge_of(local, RUNTIME, "alpaca_eval").identity().digest
-    scored = {"kind": "reward", "model": model, "chat_template": "chatml"}
-    rewarded = study.evaluate.model_validate({**study.evaluate.model_dump(), "judge": scored})
-    found["reward judge"] = judge_of(rewarded, RUNTIME, "alpaca_eval").identity().digest
+    asked = study.evaluate.judge
+    local = ChatJudge(model=model, chat_template="plain", max_length=700)
+    scored = RewardJudge(model=model, chat_template="chatml")
+    judges = {"pair judge": (asked, ("letter",)), "game judge": (asked, ("written",))}
+    judges |= {"local pair judge": (local, ("letter",)), "reward judge": (scored, ("letter",))}
+    for name, (table, kinds) in judges.items():
+        found[name] = judge_of(table, RUNTIME, kinds).identity().digest
     assert found == GOLDEN

@@ -19,9 +19,9 @@ from preceptor.config.base import checked
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.chat.client import OpenAIChat
+from preceptor.engines.chat.secrets import Secrets
 from preceptor.engines.chat.wire import (
     DETAIL_LIMIT,
-    Secrets,
     pause_asked_for,
     printable,
 )

@@ -195,7 +195,7 @@ def test_a_local_teacher_is_not_loaded_where_its_speed_is_known(
         model = "{model_folder}"
         label = "tiny"
         max_tokens = 50
-        template = "plain"
+        chat_template = "plain"
         [runtime]
         store = "{store}"
         device = "cpu"

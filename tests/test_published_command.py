@@ -1,4 +1,4 @@
-"""`preceptor published`: readable at both widths, every table, JSON, and a user's own outcomes."""
+"""`preceptor studies`: readable at both widths, every table, JSON, and a user's own outcomes."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from preceptor.studies import average_performance, findings
 
 
 def shown(*options: str) -> str:
-    result = CliRunner().invoke(cli, ["published", *options])
+    result = CliRunner().invoke(cli, ["studies", *options])
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -75,7 +75,7 @@ def test_a_printed_number_keeps_its_digits():
 
 
 def test_there_is_no_tenth_table():
-    result = CliRunner().invoke(cli, ["published", "--table", "10"])
+    result = CliRunner().invoke(cli, ["studies", "--table", "10"])
     assert result.exit_code == 2
     assert "1<=x<=9" in result.output
 
@@ -125,5 +125,5 @@ def test_outcomes_that_cannot_be_compared_say_so(tmp_path: Path):
     path = tmp_path / "outcomes.csv"
     path.write_text("teacher,student,score\nmine,a,1\nother,a,2\n", encoding="utf-8")
     assert "say nothing" in shown("--outcomes", str(path))
-    result = CliRunner().invoke(cli, ["published", "--outcomes", str(path), "--table", "2"])
+    result = CliRunner().invoke(cli, ["studies", "--outcomes", str(path), "--table", "2"])
     assert result.exit_code == 2 and "leave it out" in result.output

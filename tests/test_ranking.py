@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from preceptor.config.metrics import metric_named
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, sigmoid
-from preceptor.ranking.rank import BETAS, Measurements, RankingOptions, rank
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import BETAS, Measurements, rank
 
 QUICK = RankingOptions(n_resamples=200)
 

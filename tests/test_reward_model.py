@@ -392,7 +392,7 @@ def test_responses_cut_for_the_reward_model_are_told_of(save: Save, tmp_path: Pa
 
 
 def test_presets_are_listed_with_what_must_be_known() -> None:
-    result = preceptor("reward-models")
+    result = preceptor("list", "reward-models")
     assert result.exit_code == 0
     for named in ("skywork-27b", "armorm", "skywork-v2-0.6b", "Apache-2.0", "40,960"):
         assert named in result.output

@@ -25,7 +25,7 @@ def test_an_endpoint_that_honours_both_is_told_nothing_of():
     with serving(otherwise=samples()) as told:
         found = check_sampling(client(told), count=3)
     assert found == SamplingCheck("honoured", "honoured", asked=3, received=3)
-    assert found.told() == []
+    assert found.findings() == []
 
 
 def test_what_is_asked_is_short_and_sampled():
@@ -50,7 +50,7 @@ def test_a_seed_that_is_ignored_cannot_be_reproduced():
     with serving(otherwise=samples(seed="ignored")) as told:
         found = check_sampling(client(told), count=2)
     assert (found.seed, found.count) == ("ignored", "honoured")
-    (sentence,) = found.told()
+    (sentence,) = found.findings()
     assert "none can be made again" in sentence and "keep the stored answers" in sentence
 
 
@@ -58,7 +58,7 @@ def test_a_seed_without_effect_makes_copies():
     with serving(otherwise=samples(seed="no effect")) as told:
         found = check_sampling(client(told))
     assert found.seed == "no effect"
-    (sentence,) = found.told()
+    (sentence,) = found.findings()
     assert "every further sample would be a copy" in sentence
 
 
@@ -66,7 +66,7 @@ def test_a_count_that_is_ignored_must_be_asked_one_by_one():
     with serving(otherwise=samples(count="ignored")) as told:
         found = check_sampling(client(told), count=4)
     assert found == SamplingCheck("honoured", "ignored", asked=4, received=1)
-    (sentence,) = found.told()
+    (sentence,) = found.findings()
     assert "Asked for 4 answers at once, the endpoint gave 1" in sentence
 
 
@@ -74,7 +74,7 @@ def test_choices_that_are_all_alike_are_copies():
     with serving(otherwise=samples(count="copies")) as told:
         found = check_sampling(client(told), count=4)
     assert found == SamplingCheck("honoured", "copies", asked=4, received=4)
-    (sentence,) = found.told()
+    (sentence,) = found.findings()
     assert "4 answers to one request were all alike" in sentence
 
 
@@ -82,7 +82,10 @@ def test_a_seed_that_is_refused_is_unknown_and_the_sentence_says_why():
     with serving(otherwise=refuse(400, "Unsupported parameter: 'seed'")) as told:
         found = check_sampling(client(told), count=2)
     assert (found.seed, found.count, found.received) == ("unknown", "unknown", None)
-    assert [sentence.count("Unsupported parameter: 'seed'") for sentence in found.told()] == [1, 1]
+    assert [sentence.count("Unsupported parameter: 'seed'") for sentence in found.findings()] == [
+        1,
+        1,
+    ]
 
 
 def test_a_count_that_is_refused_leaves_what_is_known_of_the_seed():
@@ -105,7 +108,7 @@ def test_empty_answers_are_no_copies():
     with serving(otherwise=answer("", reason="length")) as told:
         found = check_sampling(client(told), count=1)
     assert found.seed == "unknown"
-    assert "were empty" in found.told()[0]
+    assert "were empty" in found.findings()[0]
 
 
 def test_raw_completions_are_checked_alike():

@@ -6,7 +6,7 @@ import pytest
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward, RankSurprisalRatio
-from preceptor.ranking.rank import RankingOptions
+from preceptor.ranking.options import RankingOptions
 from preceptor.report.distributions import BINS, MOST_CATEGORIES, OTHER, by_category, spreads
 
 OPTIONS = RankingOptions(n_resamples=200)

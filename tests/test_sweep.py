@@ -8,7 +8,8 @@ import pytest
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common, Measurements, common_instructions
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, RankSurprisalRatio
-from preceptor.ranking.rank import BETAS, RankingOptions, rank
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import BETAS, rank
 from preceptor.ranking.sensitivity import beta_sweep, nested, subset, winners
 
 TEACHERS = ("far", "near", "middling")

@@ -140,19 +140,19 @@ def test_what_holds_for_all_of_a_family_is_said_once():
 
 
 def test_sizes_of_mixtures_of_experts_show_both_numbers():
-    text = preceptor("teachers", "--family", "gpt-oss").stdout
+    text = preceptor("list", "teachers", "--family", "gpt-oss").stdout
     assert "21B/3.6B" in text
     assert "117B/5.1B" in text
 
 
 def listed(*options: str) -> list[str]:
-    records = json.loads(preceptor("teachers", *options, "--json", "-").stdout)
+    records = json.loads(preceptor("list", "teachers", *options, "--json", "-").stdout)
     return [record["name"] for record in records]
 
 
 def test_the_list_can_be_the_paper_s_alone():
     assert listed("--paper") == [e.name for e in CATALOGUE if e.in_paper]
-    assert "qwen3" not in preceptor("teachers", "--paper").stdout
+    assert "qwen3" not in preceptor("list", "teachers", "--paper").stdout
 
 
 def test_a_family_is_its_name_or_the_beginning_of_names():
@@ -174,7 +174,7 @@ def test_a_family_is_its_name_or_the_beginning_of_names():
 def test_an_unknown_family_is_an_error_that_says_what_there_is(
     options: tuple[str, ...], seen: str, hint: str
 ):
-    result = preceptor("teachers", *options)
+    result = preceptor("list", "teachers", *options)
     assert result.exit_code == 1
     assert f"of the family {seen}" in result.stderr
     assert "Qwen2.5" in result.stderr
@@ -183,14 +183,14 @@ def test_an_unknown_family_is_an_error_that_says_what_there_is(
 
 def test_json_holds_every_field_beside_the_printed_list(tmp_path: Path):
     path = tmp_path / "teachers.json"
-    result = preceptor("teachers", "--json", path)
+    result = preceptor("list", "teachers", "--json", path)
     assert "gemma-2-9b-it" in result.stdout
     records = json.loads(path.read_text(encoding="utf-8"))
     assert records == json.loads(json.dumps([asdict(entry) for entry in CATALOGUE]))
-    assert json.loads(preceptor("teachers", "--json", "-").stdout) == records
+    assert json.loads(preceptor("list", "teachers", "--json", "-").stdout) == records
 
 
 def test_a_list_that_cannot_be_written_is_an_error(tmp_path: Path):
-    result = preceptor("teachers", "--json", tmp_path / "nowhere" / "teachers.json")
+    result = preceptor("list", "teachers", "--json", tmp_path / "nowhere" / "teachers.json")
     assert result.exit_code == 1
     assert "Cannot write" in result.stderr

@@ -296,7 +296,7 @@ def test_spelled_control_tokens_are_guarded_where_a_template_leaves_out_or_moves
 
 def test_a_template_that_begins_twice_is_refused(tokenizer: Any) -> None:
     template = ChatTemplate("own", "{{ bos_token }}<bos>{{ messages[0].content }}", SPECIAL)
-    with pytest.raises(ModelError, match=r"two beginning-of-sequence tokens.*--template"):
+    with pytest.raises(ModelError, match=r"two beginning-of-sequence tokens.*--chat-template"):
         Encoder(tokenizer, template, max_length=50).encode(ONE_TURN, "four")
 
 

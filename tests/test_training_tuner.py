@@ -255,5 +255,7 @@ def test_a_device_that_is_too_small_is_said(tmp_path: Path, model_folder: Path):
     def full(_moment: Moment) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    with pytest.raises(ModelError, match=r"The memory of cpu is too small.*Lower device_batch"):
+    with pytest.raises(
+        ModelError, match=r"The memory of cpu is too small.*Lower per_device_batch_size"
+    ):
         tuned(locate(str(model_folder)), uneven(4), QUICK, output=tmp_path / "out", watch=full)

@@ -7,7 +7,8 @@ import pytest
 
 from preceptor.benchmarks.observed import WinRate
 from preceptor.ranking.metrics import AverageReward
-from preceptor.ranking.rank import Measurements, Ranking, RankingOptions, rank
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import Measurements, Ranking, rank
 from preceptor.validation.result import (
     AnswerFigures,
     FinetunedFigures,

@@ -12,7 +12,8 @@ from chat_server import Told, answer, refuse, reply, serving
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.chat.client import OpenAIChat
-from preceptor.engines.chat.wire import Secrets, read_completion, refused_parameter
+from preceptor.engines.chat.secrets import Secrets
+from preceptor.engines.chat.wire import read_completion, refused_parameter
 from preceptor.errors import ModelError
 from preceptor.types import Message
 

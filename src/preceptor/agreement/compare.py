@@ -164,19 +164,20 @@ def _chosen_metrics(
             )
         if name not in known:
             raise StudyError(
-                f"No direction of '{name}' is declared: say --higher {name} or --lower {name}, before "
-                "you look at the outcome."
+                f"No direction of '{name}' is declared: give --higher-is-better {name} or "
+                f"--lower-is-better {name} before you look at the outcome."
             )
     usable = [name for name in found if name in known]
     if not usable:
         raise StudyError(
             f"The predictions have no metric; their columns are {', '.join(found) or 'none'}. Name those "
-            "to judge with --higher or --lower."
+            "to judge with --higher-is-better or --lower-is-better."
         )
     unused = [name for name in found if name not in known]
     if unused and not asked:
         remarks.append(
-            f"No direction declared (--higher, --lower), so not judged: {', '.join(unused)}."
+            "No direction declared (--higher-is-better, --lower-is-better), so not judged: "
+            f"{', '.join(unused)}."
         )
     # The likelihood is minus the loss: one order twice.
     plain = [name for name in usable if name != "likelihood" or "loss" not in usable]

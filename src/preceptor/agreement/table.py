@@ -279,12 +279,12 @@ class AgreementTable:
             span = f"{low:.2f} to {high:.2f}" if math.isfinite(low) else "everything"
             said.append(
                 f"With {teachers} teachers the 95% interval of a rho of 0.8 spans {span} (Fisher's z): a "
-                "difference of two metrics needs a paired interval (--against) to mean anything."
+                "difference of two metrics needs a paired interval (--baseline) to mean anything."
             )
         if families < teachers:
             said.append(
                 f"The {teachers} teachers are of {families} families, and relatives are alike: intervals "
-                "over teachers are too narrow (--families)."
+                "over teachers are too narrow (--by-family)."
             )
         return said
 

@@ -13,12 +13,12 @@ import numpy as np
 from preceptor.benchmarks.average_performance import StudentResult
 from preceptor.benchmarks.base import Array, Verdicts
 from preceptor.errors import StudyError
+from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import FormedMetric
 from preceptor.ranking.rank import (
     Measurements,
     Quantity,
     Ranking,
-    RankingOptions,
     place_teachers,
     rank,
 )

@@ -1,1 +1,1 @@
-"""The commands beside the main job, one file each; `preceptor.cli.app` puts them together."""
+"""The command line: a file for each command, which parses, makes one call and prints."""

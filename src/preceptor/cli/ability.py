@@ -1,22 +1,22 @@
-"""`preceptor ability`: what a model can do in general, and what tuning cost it.
+"""`preceptor ability`: what a model can do in general, and what fine-tuning changed.
 
-The one idea: a tuned student that wins more comparisons may have forgotten something; the harness's own tasks
-tell, on the same documents before and after.
+A fine-tuned student that wins more comparisons may have forgotten something: the tasks of lm-eval show it, on
+the same documents before and after.
 """
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.output import console, put
+from preceptor.cli.command import Command
+from preceptor.cli.output import console, put_json
 
 if TYPE_CHECKING:
     from preceptor.benchmarks.general_ability import Ability, AbilityChange
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.option(
     "--task",
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="A task of lm-eval, such as ifeval, mmlu or gsm8k. Repeatable.",
 )
-@click.option("--against", metavar="MODEL", help="The model before tuning; tells what tuning cost.")
+@click.option("--baseline", metavar="MODEL", help="The model before fine-tuning, to compare with.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Documents of each task.")
 @click.option(
     "--task-folder",
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--chat-template", is_flag=True, help="Render prompts with the model's own template.")
 @click.option(
-    "--batch",
+    "--batch-size",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     help="Of examples and resampling.",
 )
 @click.option("--json", "json_path", metavar="FILE", help="Write as JSON; - for standard output.")
-def ability(model: str, against: str | None, json_path: str | None, **given: Any) -> None:
-    """Measure the general ability of MODEL with lm-eval, and the change against another."""
+def ability(model: str, baseline: str | None, json_path: str | None, **given: Any) -> None:
+    """Measure the general ability of MODEL with lm-eval."""
     from preceptor.benchmarks.general_ability import (
         AbilityOptions,
         ability_changes,
@@ -65,22 +65,22 @@ def ability(model: str, against: str | None, json_path: str | None, **given: Any
         limit=given["limit"],
         device=runtime.resolved_device(),
         dtype=runtime.resolved_dtype("auto"),
-        batch_size=given["batch"],
+        batch_size=given["batch_size"],
         chat_template=given["chat_template"],
         task_folder=given["task_folder"],
         seed=given["seed"],
     )
     found = measure_ability(model, given["tasks"], options)
     changes = []
-    if against:
-        base = measure_ability(against, given["tasks"], options)
+    if baseline:
+        base = measure_ability(baseline, given["tasks"], options)
         changes = ability_changes(base, found, seed=given["seed"])
     if json_path:
         record = {
             "abilities": list(map(_record, found)),
             "changes": list(map(_change_record, changes)),
         }
-        put(json_path, json.dumps(record, indent=2) + "\n")
+        put_json(json_path, record)
     if json_path != "-":
         _print(found, {(one.task, one.metric): one for one in changes})
 

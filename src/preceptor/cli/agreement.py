@@ -1,7 +1,7 @@
-"""`preceptor agree`: how well predicted orders match what was observed after tuning.
+"""`preceptor agreement`: how well predicted orders match what was observed after fine-tuning.
 
-The one idea: everything is worked out from stored numbers in a second or two, so the whole table, every
-metric against every student with its interval, is always shown; options only add questions to it.
+All of it takes a second or two, so the whole table, every metric against every student with its interval, is
+always shown; options only add to it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.options import group
 from preceptor.cli.output import console, put
 
@@ -43,21 +44,23 @@ _options = group(
         help="Judge only on this observed student. Repeatable.",
     ),
     click.option(
-        "--higher",
+        "--higher-is-better",
         multiple=True,
         metavar="NAME",
-        help="Declare that higher is better for a column that is no metric of ours. Repeatable.",
+        help="Direction of a column that is no metric of this package. Repeatable.",
     ),
     click.option(
-        "--lower", multiple=True, metavar="NAME", help="Declare that lower is. Repeatable."
+        "--lower-is-better", multiple=True, metavar="NAME", help="The other direction. Repeatable."
     ),
     click.option(
-        "--against",
+        "--baseline",
         metavar="METRIC",
         help="Compare every other column with this one on the same teachers, e.g. prior.",
     ),
     click.option(
-        "--families", is_flag=True, help="Hold families out: relatives are not independent."
+        "--by-family",
+        is_flag=True,
+        help="Leave out one family at a time: relatives are not independent.",
     ),
     click.option(
         "--calibrate", is_flag=True, help="Fit beta and reward transform, judge them held out."
@@ -66,11 +69,11 @@ _options = group(
         "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws teachers."
     ),
     click.option(
-        "--draws",
+        "--n-resamples",
         type=click.IntRange(min=1),
         default=2000,
         show_default=True,
-        help="Bootstrap draws.",
+        help="Bootstrap resamples.",
     ),
     click.option(
         "--json", "json_path", metavar="FILE", help="Write all of it; - for standard output."
@@ -89,10 +92,13 @@ class _Answers(NamedTuple):
     calibration: "Calibration | None"
 
 
-@click.command()
+@click.command(cls=Command)
 @_options
-def agree(json_path: str | None, csv_path: str | None, **given: Any) -> None:
-    """Say how well PREDICTIONS, files of rank's JSON or CSV, match observed orders of teachers."""
+def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None:
+    """Measure how well predicted orders of teachers match observed ones.
+
+    PREDICTIONS are files that `preceptor rank` wrote with --json or --csv.
+    """
     from preceptor.agreement.compare import compare
     from preceptor.agreement.orders import read_predictions
     from preceptor.agreement.table import AgreementTable
@@ -105,12 +111,12 @@ def agree(json_path: str | None, csv_path: str | None, **given: Any) -> None:
         _observed(given["observed"]),
         metrics=given["metrics"],
         students=given["students"],
-        directions=_directions(given["higher"], given["lower"]),
+        directions=_directions(given["higher_is_better"], given["lower_is_better"]),
     )
-    table = AgreementTable(comparison, draws=given["draws"], seed=given["seed"])
+    table = AgreementTable(comparison, draws=given["n_resamples"], seed=given["seed"])
     answers = _Answers(
-        differences=table.differences(given["against"]) if given["against"] else None,
-        families=table.by_family() if given["families"] else None,
+        differences=table.differences(given["baseline"]) if given["baseline"] else None,
+        families=table.by_family() if given["by_family"] else None,
         calibration=table.calibration() if given["calibrate"] else None,
     )
     if "-" not in (json_path, csv_path):
@@ -136,23 +142,25 @@ def _directions(higher: Sequence[str], lower: Sequence[str]) -> dict[str, bool]:
 
     both = set(higher).intersection(lower)
     if both:
-        raise StudyError(f"'{min(both)}' is declared both --higher and --lower. Declare one.")
+        raise StudyError(
+            f"'{min(both)}' is given to both --higher-is-better and --lower-is-better: expected one."
+        )
     return dict.fromkeys(higher, True) | dict.fromkeys(lower, False)
 
 
 def _print(table: "AgreementTable", answers: _Answers, *, source: str) -> None:
-    from preceptor.report import agreement
+    from preceptor.report import agreement as report
 
     screen = console()
     observed = "the paper's table 7, AP" if source == PUBLISHED else source
-    agreement.print_agreement(screen, table, source=observed)
+    report.print_agreement(screen, table, source=observed)
     if answers.differences is not None:
-        agreement.print_differences(screen, table, answers.differences)
+        report.print_differences(screen, table, answers.differences)
     if answers.families is not None:
-        agreement.print_families(screen, answers.families)
+        report.print_families(screen, answers.families)
     if answers.calibration is not None:
-        agreement.print_calibration(screen, answers.calibration)
-    agreement.print_notes(screen, table.comparison.remarks, table.warnings())
+        report.print_calibration(screen, answers.calibration)
+    report.print_notes(screen, table.comparison.remarks, table.warnings())
 
 
 def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.options import endpoint_options, group, pair_judge_options
 from preceptor.cli.output import console, put
 from preceptor.errors import StudyError
@@ -62,7 +63,7 @@ _name_options = group(
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_file_options
 @_name_options
@@ -82,11 +83,11 @@ _name_options = group(
 def evaluate(
     files: tuple[Path, ...], json_path: str | None, csv_path: str | None, **given: Any
 ) -> None:
-    """Score fine-tuned students from FILES of judgements, or of answers that a judge is named for.
+    """Score fine-tuned students on benchmarks, from judgements or answers.
 
     FILES are AlpacaEval 2 annotations and Arena-Hard v0.1 judgements or battles, JSON or JSON lines; AP is
     the mean of both. Files of answers are judged by --judge. With --student, --csv writes what
-    `preceptor agree --observed` reads.
+    `preceptor agreement --observed` reads.
     """
     from preceptor.benchmarks.average_performance import judge_warnings, student_results
     from preceptor.benchmarks.files import read_files

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.output import progress_on
 
 if TYPE_CHECKING:
     from preceptor.export.writer import Written
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("study_file", metavar="STUDY.TOML")
 @click.option("--output", required=True, metavar="DIR", help="Folder to write the data set to.")
 @click.option(
@@ -46,22 +47,26 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace what was exported there before.")
 @click.option(
-    "--push", metavar="OWNER/NAME", help="Also upload it to the Hub, with HF_TOKEN; private."
+    "--push-to-hub", metavar="OWNER/NAME", help="Also upload it to the Hub, with HF_TOKEN; private."
 )
 @click.option("--public", is_flag=True, help="Make what is uploaded public.")
-def export(study_file: str, output: str, push: str | None, public: bool, **given: Any) -> None:
-    """Write the chosen responses of a study as a data set, with a card that says how."""
+def export(
+    study_file: str, output: str, push_to_hub: str | None, public: bool, **given: Any
+) -> None:
+    """Write the chosen responses of a study as a data set with a card."""
     from preceptor import api
 
-    if public and not push:
-        raise click.UsageError("--public is given without --push: there is nothing to upload.")
-    if push:
+    if public and not push_to_hub:
+        raise click.UsageError(
+            "--public is given without --push-to-hub: there is nothing to upload."
+        )
+    if push_to_hub:
         api.require_token()
     with progress_on() as progress:
         written = api.export(study_file, output, progress=progress, **given)
     _tell(written)
-    if push:
-        click.echo(api.push(output, push, private=not public))
+    if push_to_hub:
+        click.echo(api.push(output, push_to_hub, private=not public))
 
 
 def _tell(written: "Written") -> None:

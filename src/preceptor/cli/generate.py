@@ -1,18 +1,18 @@
-"""`preceptor respond`: ask one teacher for responses to instructions, without a study file."""
+"""`preceptor generate`: ask one teacher for responses to instructions, without a study file."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.output import progress_on
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("instructions", nargs=-1, required=True)
 @click.option(
     "--teacher",
-    "model",
     required=True,
     metavar="MODEL",
     help="Catalogue name, Hub id, folder, GGUF, or with --url the name as served.",
@@ -53,8 +53,11 @@ from preceptor.cli.output import progress_on
 @click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--overwrite", is_flag=True, help="Replace the output.")
-def respond(output: str, overwrite: bool, **given: Any) -> None:
-    """Ask a teacher for responses to INSTRUCTIONS and write them as JSONL, fit for `rank`."""
+def generate(output: str, overwrite: bool, **given: Any) -> None:
+    """Generate one teacher's responses to instructions.
+
+    INSTRUCTIONS are files or Hub data sets. The JSONL that is written is what `preceptor rank` reads.
+    """
     from preceptor import api
 
     if given["url"] and given["engine"] != "transformers":
@@ -64,5 +67,5 @@ def respond(output: str, overwrite: bool, **given: Any) -> None:
     if Path(output).exists() and not overwrite:
         raise click.ClickException(f"'{output}' exists: choose another file, or pass --overwrite.")
     with progress_on() as progress:
-        count = api.respond(given.pop("instructions"), output=output, progress=progress, **given)
+        count = api.generate(given.pop("instructions"), output=output, progress=progress, **given)
     click.echo(f"{count:,} responses in {output}")

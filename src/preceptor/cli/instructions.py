@@ -1,7 +1,6 @@
 """The command `instructions`: choose the questions that teachers will be asked, and write them.
 
-The one idea: the data are read and chosen from by `curation`; this file parses, writes, and tells
-what became of every row, in a table and in a report beside the file.
+What became of every row is printed as a table and written as a report beside the file.
 """
 
 from collections.abc import Iterable
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.options import group
+from preceptor.cli.output import console
 from preceptor.errors import StudyError
 
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ _reading_options = group(
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--output", required=True, metavar="FILE", help="Where to write: .jsonl or .parquet.")
 @_choice_options
 @_reading_options
 @click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given: Any) -> None:
-    """Choose instructions from SOURCES: filter them, drop duplicates, and draw.
+    """Choose instructions: filter, drop duplicates, draw.
 
     SOURCES are files, folders or Hub data sets of instructions, with or without responses.
     """
@@ -99,13 +100,13 @@ def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given
     described = [file.describe() for file in source.files]
     hidden = len(described) - _SHOWN_FILES
     more = [f"... and {hidden} more files"] if hidden > 0 else []
-    print_lines(_console(stderr=True), [*described[:_SHOWN_FILES], *more])
+    print_lines(console(aside=True), [*described[:_SHOWN_FILES], *more])
     curated = curate(source, options)
     fields = [column for one in where for column in one.columns]
     write_prompts(curated, path, fields=fields)
     details = {"output": path.name, "turns": turns, "files": described}
     _write_report(curated.report.to_dict() | details, report_path)
-    _print_report(_console(), curated.report, path)
+    _print_report(console(), curated.report, path)
 
 
 def _check_output(path: Path, report_path: Path, *, overwrite: bool) -> None:
@@ -139,16 +140,7 @@ def _write_report(report: dict[str, Any], path: Path) -> None:
     write_json(path, report)
 
 
-def _console(*, stderr: bool = False) -> "Console":
-    import sys
-
-    from rich.console import Console
-
-    aside = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr) if aside.isatty() else Console(stderr=stderr, width=120)
-
-
-def _print_report(console: "Console", report: "CurationReport", path: Path) -> None:
+def _print_report(screen: "Console", report: "CurationReport", path: Path) -> None:
     """Print what became of every row; names come from data and are shown as plain text."""
     from rich import box
     from rich.table import Table
@@ -169,11 +161,11 @@ def _print_report(console: "Console", report: "CurationReport", path: Path) -> N
         table.add_row(Text(printable(name)), *_numbers(row))
     if len(rows) > 1:
         table.add_row("all", *_numbers(map(sum, zip(*rows, strict=True))), style="bold")
-    console.print(table)
-    print_lines(console, report.notes())
+    screen.print(table)
+    print_lines(screen, report.notes())
     seed = report.options.seed
     said = f"{report.kept:,} instructions written to {printable(str(path))} (seed {seed})."
-    console.print(Text(said), soft_wrap=True)
+    screen.print(Text(said), soft_wrap=True)
 
 
 def _numbers(values: Iterable[int]) -> list[str]:

@@ -1,16 +1,18 @@
-"""`preceptor teachers`: the catalogue of teachers as a list one can read, or as JSON.
+"""`preceptor list`: teachers and reward models that are known by short names.
 
-The one idea: relatives stand together, and what holds for all of a family shown is said once under it, after
-the licence. A model's Hub id stands beside its name where the terminal is wide enough, else under it.
+Teachers of one family stand together, and what holds for all of them is printed once, after the licence. A
+model's Hub id stands beside its name where the terminal is wide enough, else under it.
 """
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from preceptor.cli.output import console, put
+from preceptor.cli.command import Group
+from preceptor.cli.output import console, put_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +26,12 @@ _RIGHT = (1, 2)
 _GAP = 2
 
 
-@click.command()
+@click.group("list", cls=Group)
+def list_group() -> None:
+    """List the models that are known by short names."""
+
+
+@list_group.command()
 @click.option("--paper", is_flag=True, help="Only the twenty of the paper's table 1.")
 @click.option(
     "--family", metavar="NAME", help="Only a family, or names that begin so: 'Gemma 2', qwen3."
@@ -33,7 +40,7 @@ _GAP = 2
     "--json", "json_path", metavar="FILE", help="Write the list as JSON; - for standard output."
 )
 def teachers(paper: bool, family: str | None, json_path: str | None) -> None:
-    """List models that can teach: where they are, their size, licence and habits."""
+    """List models that can teach: their size, licence and chat template."""
     from preceptor.config.catalogue import CATALOGUE
 
     entries = [entry for entry in CATALOGUE if entry.in_paper or not paper]
@@ -42,7 +49,16 @@ def teachers(paper: bool, family: str | None, json_path: str | None) -> None:
     if json_path != "-":
         _print_entries(console(), entries)
     if json_path:
-        _write(entries, json_path)
+        put_json(json_path, [asdict(entry) for entry in entries])
+
+
+@list_group.command("reward-models")
+def reward_models() -> None:
+    """List the reward models that --reward-model knows by short names."""
+    from preceptor.config.reward_models import PRESETS
+    from preceptor.report.terminal import print_reward_models
+
+    print_reward_models(console(), PRESETS)
 
 
 def _relatives(entries: Sequence["CatalogueEntry"], family: str) -> list["CatalogueEntry"]:
@@ -160,10 +176,3 @@ def _licences(members: Sequence["CatalogueEntry"]) -> str:
         f"{entry.name}: {entry.licence}" for entry in members if entry.licence != usual
     )
     return f"Licence: {usual} ({others})." if others else f"Licence: {usual}."
-
-
-def _write(entries: Sequence["CatalogueEntry"], path: str) -> None:
-    import json
-    from dataclasses import asdict
-
-    put(path, json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False) + "\n")

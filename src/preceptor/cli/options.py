@@ -8,21 +8,6 @@ from pathlib import Path
 
 import click
 
-METRIC_NAMES = (
-    "car",
-    "reward",
-    "loss",
-    "perplexity",
-    "ifd",
-    "length",
-    "rsr",
-    "likelihood",
-    "information",
-    "ppl_gpt2",
-    "ifd_gpt2",
-    "persyn",
-)
-
 Command = Callable[..., None]
 
 
@@ -53,7 +38,7 @@ ranking_options = group(
         "reward_models",
         multiple=True,
         metavar="ID",
-        help="Reward model: preset (see reward-models), Hub id or folder. Repeatable: a ranking for each.",
+        help="Preset (see `list reward-models`), Hub id or folder. Repeatable: a ranking for each.",
     ),
     click.option(
         "--rule",
@@ -74,7 +59,7 @@ ranking_options = group(
         "metrics",
         multiple=True,
         metavar="NAME",
-        help=f"One of {', '.join(METRIC_NAMES)}. Repeatable. Default: all that need no further pass.",
+        help="Name of a metric (docs/metrics.md). Repeatable. Default: all that need no further pass.",
     ),
     click.option(
         "--by",
@@ -302,4 +287,8 @@ output_options = group(
         metavar="FILE",
         help="Write a report with charts and examples as one HTML page.",
     ),
+)
+
+store_option = click.option(
+    "--store", default=".preceptor", show_default=True, metavar="DIR", help="The store."
 )

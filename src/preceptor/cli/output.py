@@ -1,9 +1,10 @@
 """Where commands write: the terminal, files, and progress beside them."""
 
+import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,27 @@ if TYPE_CHECKING:
     from preceptor.pipeline.score import Progress
 
 
-def console() -> "Console":
-    """Return the console of standard output; a pipe or a file gets a width of 120."""
+def console(*, aside: bool = False) -> "Console":
+    """Return the console of standard output, or of standard error; a pipe or a file gets a width of 120."""
     from rich.console import Console
 
     # A pipe or a file has no width of its own: long names should not be folded for nothing.
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    wide = None if (sys.stderr if aside else sys.stdout).isatty() else 120
+    return Console(stderr=aside, width=wide)
+
+
+def put_json(path: str, content: object) -> None:
+    """Write as indented JSON to a file, or to standard output where the path is `-`."""
+    from preceptor.store.files import json_text
+
+    put(path, json_text(content))
+
+
+def put_csv(path: str, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
+    """Write rows as CSV to a file, or to standard output where the path is `-`."""
+    from preceptor.store.files import csv_text
+
+    put(path, csv_text(rows, columns))
 
 
 def put(path: str, text: str) -> None:
@@ -58,3 +74,20 @@ def progress_on(aside: "Console | None" = None) -> "Iterator[Progress]":
 
     with showing(True, console=aside) as shown:
         yield shown
+
+
+def load_numpy() -> None:
+    """Load NumPy with its matrix products on one thread.
+
+    Whoever starts the process decides how many threads there are, and never the library, which may run
+    beside other work. Threads that wait for each other on busy cores made a large ranking ten times slower,
+    and gain a second or two on idle ones. The variable is read when NumPy is loaded, and must not reach
+    PyTorch.
+    """
+    named = "OPENBLAS_NUM_THREADS"
+    given = os.environ.get(named)
+    os.environ[named] = given or "1"
+    import numpy  # noqa: F401
+
+    if given is None:
+        del os.environ[named]

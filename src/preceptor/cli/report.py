@@ -1,7 +1,6 @@
 """`preceptor report`: a study as one page, from what is stored.
 
-The one idea: a report pays for nothing. It is made of stored responses and scores in seconds, or says what
-is missing.
+It is made of stored responses and scores in seconds, or says what is missing.
 """
 
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.options import group
-from preceptor.cli.output import put, typed_command
-from preceptor.cli.threads import load_numpy
+from preceptor.cli.output import load_numpy, put, typed_command
 
 if TYPE_CHECKING:
     from preceptor.agreement.orders import Observed
@@ -44,7 +43,7 @@ _options = group(
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @_options
 def report(
     study_file: str | None,
@@ -54,7 +53,7 @@ def report(
     observed: str | None,
     published: bool,
 ) -> None:
-    """Write a report of a study that has been run, as one page that opens offline."""
+    """Write the report of a study that has been run, as one offline page."""
     if observed and published:
         raise click.UsageError("--observed and --published are both given: choose one.")
     if study_file is None:

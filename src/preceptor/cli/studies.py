@@ -1,4 +1,4 @@
-"""`preceptor published`: the paper's tables and what they say, and what a user's own outcomes say.
+"""`preceptor studies`: the paper's tables and what they say, and what a user's own outcomes say.
 
 Without options it says what is found in all tables; `--table` shows one and what concerns it. Everything
 shown is computed at once from the printed numbers, so nothing here can go stale.
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.output import console, put
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _SHORT = {
 """Students as headings of narrow columns."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--table", "number", type=click.IntRange(1, 9), metavar="N", help="Only the paper's table N."
 )
@@ -42,7 +43,7 @@ _SHORT = {
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write all of it as JSON; - for standard output."
 )
-def published(number: int | None, outcomes: str | None, json_path: str | None) -> None:
+def studies(number: int | None, outcomes: str | None, json_path: str | None) -> None:
     """Show the paper's tables and findings, or what your own outcomes say."""
     from preceptor import studies
 

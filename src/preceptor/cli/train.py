@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.cli.command import Command
 from preceptor.cli.options import group
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ recipe_options = group(
 """What makes a `Recipe`, with its defaults: the paper's (table 5)."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", nargs=-1, required=True)
 @click.option("--student", required=True, metavar="MODEL", help="Hub id, folder, or GGUF file.")
 @click.option("--output", required=True, metavar="DIR", help="Folder of the tuned model.")
@@ -142,9 +143,10 @@ recipe_options = group(
 )
 @recipe_options
 def train(data: tuple[str, ...], tool: str | None, **given: Any) -> None:
-    """Tune a student on DATA: files or folders in the `messages` layout of `preceptor export`.
+    """Fine-tune a student on what `preceptor export` wrote.
 
-    The defaults are the paper's (table 5). Run the same command again to go on after an interruption.
+    DATA are files or folders of the `messages` layout. The defaults are the paper's (table 5). Run the same
+    command again to go on after an interruption.
     """
     from preceptor.config.runtime import Runtime
     from preceptor.engines.models import locate

@@ -62,7 +62,7 @@ def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | N
 
 
 def observed_csv(result: "ValidationResult") -> str:
-    """Return the observed orders as `preceptor agree --observed` reads them."""
+    """Return the observed orders as `preceptor agreement --observed` reads them."""
     from preceptor.store.files import csv_text
 
     return csv_text(result.observed_records())

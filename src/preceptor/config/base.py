@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.rank import RankingOptions
+from preceptor.ranking.options import RankingOptions
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -78,7 +78,7 @@ def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:
         return kind.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in problem['loc']) or 'study'}: {_said(problem)}"
+            f"  {'.'.join(str(part) for part in problem['loc']) or 'taken together'}: {_said(problem)}"
             for problem in error.errors()
         ]
         raise StudyError(f"{where}: {len(lines)} wrong field(s)\n" + "\n".join(lines)) from error

@@ -20,7 +20,7 @@ from preceptor.config.rewards import ModelReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.config.teachers import BestOfN, Teacher
 from preceptor.errors import StudyError
-from preceptor.ranking.rank import RankingOptions
+from preceptor.ranking.options import RankingOptions
 
 
 class Student(ModelTable):

@@ -21,7 +21,7 @@ class Teacher(ModelTable):
     """A response generator and how it is sampled; greedy by default, as in the paper (3.2)."""
 
     model: str = Field(
-        description="Catalogue name (see `preceptor teachers`), Hub id, folder, GGUF, or served name."
+        description="Catalogue name (see `preceptor list teachers`), Hub id, folder, GGUF, or served name."
     )
     label: str | None = Field(None, min_length=1, description="What tables call it.")
     engine: Literal["transformers", "vllm", "openai", "fake"] = Field(

@@ -1,6 +1,6 @@
 """A chat model run in this process that answers with one of a few short texts, such as a scale's numbers.
 
-The one idea: nothing need be written to know how likely each choice is. One pass over the prompt gives the
+Nothing need be written to know how likely each choice is. One pass over the prompt gives the
 distribution of the next token; only a choice that takes two tokens, such as 10, costs a short second pass.
 """
 

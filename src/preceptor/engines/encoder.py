@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 class EncodedPair(NamedTuple):
-    """The ids of a prompt and of the response that follows it; `truncated` tells of a cut response."""
+    """The ids of a prompt and of the response that follows it; `truncated`: the response was cut."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -184,7 +184,7 @@ class Encoder:
         if prompt[1:2] == (self.begin,):
             raise ModelError(
                 f"The template '{self.template.name}' renders two beginning-of-sequence tokens. "
-                "Choose another with --template."
+                "Choose another with --chat-template."
             )
         return prompt
 

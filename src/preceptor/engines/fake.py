@@ -1,6 +1,6 @@
 """Answers without a model, so that a whole study can be tried, and tested, in a second.
 
-The one idea: an answer is spelled by a digest of what it depends on (name, conversation, and where it is
+An answer is spelled by a digest of what it depends on (name, conversation, and where it is
 sampled, how), so that it is the same on every machine and another for every name.
 """
 

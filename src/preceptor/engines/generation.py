@@ -1,6 +1,6 @@
 """Write answers with a model loaded in this process: many rows at once, each as if it were alone.
 
-The one idea: `model.generate` only ever runs greedily. Where an answer is to be sampled, a processor draws
+`model.generate` only ever runs greedily. Where an answer is to be sampled, a processor draws
 the token from a stream of random numbers that belongs to that answer, and leaves no other token to choose.
 So an answer depends on its request and never on its neighbours, its place or what ran before (up to
 rounding, where the numbers of a batch are not those of a row alone).

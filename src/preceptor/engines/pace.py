@@ -1,6 +1,6 @@
 """How fast a model could answer on this machine, before it is loaded: for plans, never for results.
 
-The one idea: writing a token for each conversation of a batch takes one product of every weight with the
+Writing a token for each conversation of a batch takes one product of every weight with the
 batch. So one product of known size, timed here and now, gives the pace that no model of so many parameters
 can beat, whether arithmetic or memory is the limit.
 """

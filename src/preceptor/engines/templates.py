@@ -149,7 +149,9 @@ def choose_template(name: str, folder: Path) -> ChatTemplate:
         name = "own" if own else _family(folder)
     if name == "own":
         if not own:
-            raise StudyError("The student's tokenizer has no chat template. Use --template auto.")
+            raise StudyError(
+                "The student's tokenizer has no chat template. Use --chat-template auto."
+            )
         return ChatTemplate("own", own, special)
     if name in FAMILY_TEMPLATES:
         return ChatTemplate(name, FAMILY_TEMPLATES[name], special)

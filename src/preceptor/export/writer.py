@@ -17,10 +17,11 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
+from preceptor.config.export import Format, Layout
 from preceptor.errors import DataError, StoreError, nearest
 from preceptor.export.card import (
     CARD_NAME,
@@ -47,8 +48,6 @@ from preceptor.store.files import TEMPORARY, replacing, write_atomically
 __all__ = [
     "Card",
     "Example",
-    "Format",
-    "Layout",
     "Pair",
     "TeacherUse",
     "Written",
@@ -59,8 +58,6 @@ __all__ = [
 
 _LOGGER = logging.getLogger(__name__)
 
-Layout = Literal["messages", "alpaca", "sharegpt"]
-Format = Literal["jsonl", "parquet"]
 
 _ROW_GROUP = 1000
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

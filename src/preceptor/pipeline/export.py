@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor.config.catalogue import find_teacher
+from preceptor.config.export import Export
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import (
     Card,
-    Format,
-    Layout,
     TeacherUse,
     Written,
     require_free,
@@ -29,46 +28,13 @@ from preceptor.pipeline import select as picking
 from preceptor.pipeline.load import Opened, open_data, source_of
 from preceptor.pipeline.rank import rank_opened
 from preceptor.pipeline.score import Progress
-from preceptor.pipeline.select import Picked, Rule
+from preceptor.pipeline.select import Picked
 from preceptor.pipeline.sources import GeneratedSource
 from preceptor.ranking.result import Ranking
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to write.
-
-    `teacher` names whose responses to take; `each` instead picks by this rule for every instruction; without
-    either the best teacher of the ranking is taken. `pairs` writes the best and the worst response by `each`
-    (default reward) where their scores are more than `margin` apart. `student` and `reward` say which, where
-    the study has several. `every_sample` takes all samples of a teacher.
-    """
-
-    layout: Layout = "messages"
-    format: Format = "jsonl"
-    teacher: str | None = None
-    each: Rule | None = None
-    pairs: bool = False
-    margin: float = 0.0
-    student: str | None = None
-    reward: str | None = None
-    every_sample: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.teacher and (self.each or self.pairs):
-            raise StudyError(
-                f"The teacher '{self.teacher}' is named, and responses are to be picked for each "
-                "instruction: choose one of the two."
-            )
-        if self.margin and not self.pairs:
-            raise StudyError("A margin is given without pairs: ask for pairs, or leave it out.")
-        if not self.margin >= 0:
-            raise StudyError(f"margin = {self.margin}: expected 0 or more, in units of the score.")
-
-
 def export(
-    study: Study, runtime: Runtime, folder: Path, options: ExportOptions, progress: Progress
+    study: Study, runtime: Runtime, folder: Path, options: Export, progress: Progress
 ) -> Written:
     """Write the data set that the options choose to `folder`; only what the store lacks is computed.
 
@@ -88,7 +54,7 @@ def export(
     return work.each() if options.each or options.pairs else work.teacher()
 
 
-def _student(study: Study, options: ExportOptions) -> Student | None:
+def _student(study: Study, options: Export) -> Student | None:
     names = [student.name for student in study.students]
     if options.student is None and len(names) > 1:
         raise StudyError(f"The study has the students {', '.join(names)}: say for which to choose.")
@@ -119,7 +85,7 @@ def _require_reward(study: Study, *, references: bool) -> None:
         )
 
 
-def _opened(data: Sequence[Opened], options: ExportOptions) -> Opened:
+def _opened(data: Sequence[Opened], options: Export) -> Opened:
     names = [opened.reward_name for opened in data]
     if options.reward is None and len(data) > 1:
         raise StudyError(f"The study has the rewards {'; '.join(names)}: say by which to choose.")
@@ -139,7 +105,7 @@ class _Export:
     study: Study
     runtime: Runtime
     folder: Path
-    options: ExportOptions
+    options: Export
     student: Student | None
     progress: Progress
 

@@ -6,11 +6,11 @@ single responses are formed from what the store holds of each, or computed where
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.config.export import Rule
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.data.gather import Source
@@ -30,8 +30,6 @@ from preceptor.ranking.metrics import (
 )
 from preceptor.scorers.base import Array
 from preceptor.types import Response
-
-Rule = Literal["reward", "car", "persyn"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.bootstrap import (
@@ -34,6 +33,7 @@ from preceptor.ranking.metrics import (
     Metric,
     metrics_for,
 )
+from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import FormedMetric, OrderVariant, Stability, TeacherResult
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.warnings import Warning, warnings_of
@@ -46,7 +46,6 @@ __all__ = [
     "OrderVariant",
     "Quantity",
     "Ranking",
-    "RankingOptions",
     "Stability",
     "TeacherResult",
     "formed",
@@ -76,40 +75,6 @@ RESERVED_FIELDS = frozenset(
     )
 )
 """Fields of a record that no measure or metric may be named after."""
-
-
-class RankingOptions(BaseModel):
-    """How a ranking is formed, apart from its metrics: the table `[ranking]` of a study file.
-
-    Raises:
-        StudyError: for an unknown transform, fewer than one draw, or a coverage outside 0..1.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_resamples: int = Field(2000, description="Bootstrap resamples of the instructions.")
-    seed: int = Field(0, description="Seed of the resamples, and of the limit's draw.")
-    transform: str = Field(
-        "raw",
-        description=f"{', '.join(TRANSFORMS)}: applied to the rewards of the compared instructions.",
-    )
-    min_coverage: float = Field(
-        0.5, description="Refuse a ranking on a smaller share of the instructions asked for."
-    )
-
-    @model_validator(mode="after")
-    def _usable(self) -> "RankingOptions":
-        if self.transform not in TRANSFORMS:
-            raise StudyError(
-                f"No reward transform is called '{self.transform}'; known are "
-                f"{', '.join(TRANSFORMS)}.{nearest(self.transform, TRANSFORMS)}"
-            )
-        if self.n_resamples < 1 or not 0 <= self.min_coverage <= 1:
-            raise StudyError(
-                f"n_resamples = {self.n_resamples}, min_coverage = {self.min_coverage}: expected "
-                "at least 1 resample (2000 is usual) and a coverage of 0 to 1."
-            )
-        return self
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from preceptor.ranking.bootstrap import percentile_interval, rank_probabilities, ranks
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
+from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.rank import (
     BETAS,
-    RankingOptions,
     formed,
     point_mean,
     resampled,

@@ -82,7 +82,7 @@ def warnings_of(
         yield Warning(
             "foreign-template",
             "Every IFD is above 1, so the instruction never helps the student: the chat template "
-            "looks foreign to this base model. Try --template plain or its family's own.",
+            "looks foreign to this base model. Try --chat-template plain or its family's own.",
         )
     if common.n < FEW_INSTRUCTIONS:
         yield Warning(

@@ -14,7 +14,8 @@ from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import Metric
-from preceptor.ranking.rank import Quantity, RankingOptions, formed, resampled
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import Quantity, formed, resampled
 from preceptor.ranking.sensitivity import subset
 from preceptor.report.data import Category, Spread
 from preceptor.types import Estimate

@@ -51,14 +51,14 @@ class Sampler:
             return
         count = self._teacher.samples_per_request
         found = check_sampling(self._backend.chat, count=count)
-        told = [f"'{self._name}': {sentence}" for sentence in found.told()]
+        sentences = [f"'{self._name}': {sentence}" for sentence in found.findings()]
         samples = self._teacher.samples
         if found.seed == "no effect" and samples > 1:
             raise ModelError(
-                f"{' '.join(told)} {samples} samples would be {samples} copies, and {waiting:,} are still "
-                "to be paid for. Set samples = 1, or serve it with sampling."
+                f"{' '.join(sentences)} {samples} samples would be {samples} copies, and {waiting:,} are "
+                "still to be paid for. Set samples = 1, or serve it with sampling."
             )
-        for sentence in told:
+        for sentence in sentences:
             logger.warning("%s", sentence)
         # A count that is refused would be refused with every request, and each refusal noted for good.
         self._alone |= found.count in ("ignored", "copies", "unknown")

@@ -125,7 +125,7 @@ class ValidationResult:
         return outcomes_of(self.observed)
 
     def observed_records(self) -> list[dict[str, object]]:
-        """Return a row for each student and teacher, as `preceptor agree --observed` reads it.
+        """Return a row for each student and teacher, as `preceptor agreement --observed` reads it.
 
         `AP` is what the observed order rests on, whatever it is called; higher is better.
         """

@@ -1,6 +1,6 @@
 """Ask any chat endpoint that speaks OpenAI's protocol: hosted services, vLLM, llama.cpp, a colleague's GPU.
 
-The one idea: a request ends in an answer or in a typed failure, within a patience that outlasts a server's
+A request ends in an answer or in a typed failure, within a patience that outlasts a server's
 restart; trouble that may pass is retried, trouble with the request is not, and nothing is asked in other
 terms than it was meant. What a server sends is untrusted text, and the key is cut out of it before anything
 else reads it.
@@ -20,13 +20,12 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
-
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
+from preceptor.engines.chat.gate import Gate, jitter
+from preceptor.engines.chat.secrets import Secrets
 from preceptor.engines.chat.wire import (
     BODY_LIMIT,
-    Secrets,
     denial_of,
     failure_of,
     pause_asked_for,
@@ -51,9 +50,8 @@ RETRY_AFTER_LIMIT_S = 120.0
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
-_FIRST_PATIENCE_S = (
-    60.0  # a server that was never reached is more likely misspelled than restarting
-)
+# A server that was never reached is more likely misspelled than restarting.
+_FIRST_PATIENCE_S = 60.0
 _PAUSING_STATUSES = (429, 503)
 _LIMIT = "max_tokens"
 _NEWER_LIMIT = "max_completion_tokens"
@@ -82,65 +80,6 @@ class _QuietWhileAsking(logging.Filter):
 
 
 _quiet = _QuietWhileAsking()
-
-
-class _Gate:
-    """Lets a client's requests out at an even pace, and none during a pause that the server asked for.
-
-    One client may be used by several threads, each with a loop of its own: what they share is this.
-    """
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._spacing = 60.0 / per_minute if per_minute else 0.0
-        self._next = 0.0
-        self._opens = 0.0
-        self._why = Failure("rate limited", "")
-        self._lock = threading.Lock()
-
-    def close(self, seconds: float, why: Failure) -> None:
-        """Let nothing out for so long, because of this failure."""
-        with self._lock:
-            opens = time.monotonic() + seconds
-            if opens > self._opens:
-                self._opens, self._why = opens, why
-
-    async def passage(self, end: float, line: asyncio.Lock) -> float | Failure:
-        """Wait until a request may go out; return how long it stood in line for the pace.
-
-        The failure that closed the gate where it stays closed beyond `end`.
-        """
-        stood = 0.0
-        while True:
-            closed = self._opens - time.monotonic()
-            if closed > 0:
-                if self._opens >= end + stood:
-                    return self._why
-                await asyncio.sleep(closed + _jitter(_FIRST_DELAY_S))
-                continue
-            if not self._spacing:
-                return stood
-            came = time.monotonic()
-            # Only the first in line has a time to go: whoever ends early leaves no gap behind.
-            async with line:
-                await asyncio.sleep(self._until_next())
-            stood += time.monotonic() - came
-            if time.monotonic() >= self._opens:
-                return stood
-
-    def _until_next(self) -> float:
-        """Take the next time to go, and return the seconds until then; none while it is closed."""
-        with self._lock:
-            now = time.monotonic()
-            if now < self._opens:
-                return 0.0
-            goes = max(now, self._next)
-            self._next = goes + self._spacing
-            return goes - now
-
-
-def _jitter(longest: float) -> float:
-    """Return seconds below `longest`, by chance without a seed: processes must not knock in step."""
-    return float(np.random.default_rng().uniform(0.0, longest))
 
 
 class _Line(NamedTuple):
@@ -172,10 +111,10 @@ class OpenAIChat:
         self.model = model
         self.render = render
         self._secrets = Secrets.of(endpoint.url, endpoint.api_key_env)
-        self._gate = _Gate(endpoint.requests_per_minute)
+        self._gate = Gate(endpoint.requests_per_minute, spread=_FIRST_DELAY_S)
         self._gives_alternatives = render is None
         self._limit = _LIMIT
-        self._told = False
+        self._has_warned = False
         self._reached = False
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_quiet)
@@ -293,13 +232,13 @@ class OpenAIChat:
             if attempt.refused == _LIMIT and "messages" in payload:
                 payload[_NEWER_LIMIT] = payload.pop(_LIMIT)
                 continue
-            wait = _jitter(longest) + (attempt.pause or 0.0)
+            wait = jitter(longest) + (attempt.pause or 0.0)
             longest = min(2 * longest, _LONGEST_DELAY_S)
             if outcome.kind == "unreachable" and not self._reached:
                 end = min(end, first_end)
             if outcome.kind not in _PASSING or time.monotonic() + wait >= end:
                 return outcome
-            self._tell_of_waiting(outcome, wait)
+            self._warn_of_waiting(outcome, wait)
             await asyncio.sleep(wait)
 
     def _remember_limit(self, payload: dict[str, object]) -> None:
@@ -308,9 +247,9 @@ class OpenAIChat:
             self._limit = _NEWER_LIMIT
             logger.warning("%s takes %s in place of %s", self.model, _NEWER_LIMIT, _LIMIT)
 
-    def _tell_of_waiting(self, failure: Failure, wait: float) -> None:
-        level = logging.DEBUG if self._told else logging.WARNING
-        self._told = True
+    def _warn_of_waiting(self, failure: Failure, wait: float) -> None:
+        level = logging.DEBUG if self._has_warned else logging.WARNING
+        self._has_warned = True
         logger.log(
             level,
             "%s at %r: %s; asking again in %.1f s, and so on",

@@ -1,6 +1,6 @@
 """Find out whether an endpoint that is to give samples gives different ones, and the same ones again.
 
-The one idea: many endpoints take a seed or a count and silently do nothing with it. Four short requests tell
+Many endpoints take a seed or a count and silently do nothing with it. Four short requests find that out
 before hundreds of samples are paid for that are copies of one another or cannot be made again.
 """
 
@@ -40,7 +40,7 @@ class SamplingCheck:
     received: int | None = None
     why: str | None = None
 
-    def told(self) -> list[str]:
+    def findings(self) -> list[str]:
         """Return a sentence for people on each finding that is not as hoped; none where all is well."""
         return [text for text in (self._of_seed(), self._of_count()) if text is not None]
 

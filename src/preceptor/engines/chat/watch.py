@@ -1,6 +1,6 @@
 """Notice, from the outcomes of requests, that an endpoint is down or is asked wrongly.
 
-The one idea: a note is final, so only what is one request's own fault may become one. Trouble that may pass
+A note is final, so only what is one request's own fault may become one. Trouble that may pass
 leaves the request to be asked again; trouble of all requests ends the run, with what was answered kept.
 """
 

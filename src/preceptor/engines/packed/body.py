@@ -96,7 +96,7 @@ class PackedEngine(Generic[Found]):
     def _read_off(
         self, context: attention.PackContext, hidden: "torch.Tensor", pairs: Sequence[TokenizedPair]
     ) -> list[Found]:
-        """Return what a pack's hidden states (tokens, width) tell of each of its pairs."""
+        """Return what a pack's hidden states (tokens, width) say of each of its pairs."""
         raise NotImplementedError
 
     def _plainly(self, index: int, pair: TokenizedPair) -> Found:

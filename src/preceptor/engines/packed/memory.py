@@ -87,7 +87,7 @@ def _activated_and_multiplied(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell an error for want of memory, on any device, from others."""
+    """Whether an error says that memory ran out, on any device."""
     import torch
 
     text = str(error).lower()

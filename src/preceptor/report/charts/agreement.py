@@ -11,7 +11,6 @@ import numpy as np
 from preceptor.agreement.compare import Column
 from preceptor.agreement.table import Agreement, AgreementTable
 from preceptor.report.charts.dots import Dot, dot_chart, dot_rows, dots_data, dots_height
-from preceptor.report.charts.parts import NOMINAL_WIDTH as WIDTH
 from preceptor.report.charts.parts import (
     WHOLE,
     Chart,
@@ -126,8 +125,8 @@ def _scatter(
         caption=(
             f"{name} against what was observed ({cut(outcome or 'higher is better', WHOLE)}), n = "
             f"{len(rows)} teachers; Spearman's rho is {told} (bootstrap over teachers). "
-            f"{'Higher' if column.higher_is_better else 'Lower'} {name} predicts better. On a narrow page "
-            "numbers are places in the observed order."
+            f"{'Higher' if column.higher_is_better else 'Lower'} {name} predicts better. Numbers are "
+            "places in the observed order."
         ),
         alternative=alternative,
         spec=whole_spec(
@@ -149,17 +148,8 @@ def _scatter_rows(table: AgreementTable, column: Column, line: int) -> list[Row]
                 | {"family": label(families[one]), "x": x, "y": y}
                 | {"x_told": shown(x), "y_told": shown(y)}
             )
-    across, up = [row["x"] for row in rows], [row["y"] for row in rows]
-    points = [
-        (WIDTH * _share(row["x"], across), HEIGHT * (1 - _share(row["y"], up))) for row in rows
-    ]
-    name_rows(rows, points, height=HEIGHT)
+    name_rows(rows, "x")
     return rows
-
-
-def _share(value: float, among: list[float]) -> float:
-    low, high = min(among), max(among)
-    return 0.02 + 0.96 * (value - low) / (high - low) if high > low else 0.5
 
 
 def _in_words(rows: list[Row], column: Column, start: str) -> str:

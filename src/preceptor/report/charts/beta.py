@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from preceptor.ranking.sensitivity import BetaSweep
-from preceptor.report.charts.labels import LINE, spread_out
 from preceptor.report.charts.parts import (
     Chart,
     Families,
@@ -30,6 +29,12 @@ from preceptor.report.charts.risk import chosen_beta
 from preceptor.report.data import Array, Evidence
 
 LEAST_HEIGHT = 300
+LINE = 19
+"""Pixels of height for each teacher."""
+
+GAP = 13
+"""Pixels between names; where curves end closer together, the upper one has its name."""
+
 CERTAIN = 0.01
 """A teacher whose P(best) never reaches this is left out of its chart."""
 
@@ -163,7 +168,7 @@ def _spec(
 ) -> Any:
     """Return lines over beta with their names at the right end."""
     alt = altair()
-    height = max(LEAST_HEIGHT, (LINE + 6) * len({row["key"] for row in rows}))
+    height = max(LEAST_HEIGHT, LINE * len({row["key"] for row in rows}))
     betas = sorted({row["beta"] for row in rows})
     ticks = [tick for tick in _TICKS if betas[0] <= tick <= betas[-1]]
     axis = alt.Axis(values=ticks, format="~r", grid=False, labelOverlap="greedy")
@@ -201,26 +206,26 @@ def _step(title: str) -> float:
 
 
 def _ends(rows: Sequence[Row], scale: Any, *, height: float) -> list[Row]:
-    """Return the rows of the largest beta, their labels moved apart where lines end close together."""
+    """Return the rows of the largest beta that have room for a name, from the best down."""
     last = max(row["beta"] for row in rows)
-    ends = [row | {} for row in rows if row["beta"] == last and row["y"] is not None]
+    worst = 1 if scale.reverse is True else -1
+    ends = [row for row in rows if row["beta"] == last and row["y"] is not None]
     low, high = scale.domain
-    up = [(row["y"] - low) / (high - low) for row in ends]
-    pixels = [height * (share if scale.reverse is True else 1 - share) for share in up]
-    for row, pixel, moved in zip(ends, pixels, spread_out(pixels, gap=LINE), strict=True):
-        row["dy"] = moved - pixel
-    return ends
+    kept: list[Row] = []
+    for row in sorted(ends, key=lambda row: worst * row["y"]):
+        if not kept or height * abs(row["y"] - kept[-1]["y"]) >= GAP * (high - low):
+            kept.append(row)
+    return kept
 
 
 def _names(x: Any, y: Any) -> Any:
-    """Return the names at the right end."""
+    """Return the names at the right ends."""
     alt = altair()
     text = named("ends").mark_text(
         style="name",
         align="left",
         baseline="middle",
         dx=8,
-        dy=alt.ExprRef("datum.dy"),
         text=alt.ExprRef("narrow ? datum.number : datum.label"),
     )
     return text.encode(x=x, y=y)

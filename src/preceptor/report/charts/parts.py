@@ -11,7 +11,6 @@ from typing import Any
 
 from preceptor.errors import MissingPackage
 from preceptor.ranking.table import printable
-from preceptor.report.charts.labels import Box, place_labels
 from preceptor.report.data import Evidence
 from preceptor.types import Estimate
 
@@ -26,11 +25,8 @@ WHOLE = 200
 NARROW = 560
 """Pixels of container below which numbers stand for names."""
 
-PHONE_WIDTH = 270
-"""Pixels of plot on a narrow page."""
-
-NOMINAL_WIDTH = 600
-"""Pixels of plot for which labels are placed; a wider one only draws them apart."""
+NAMED = 3
+"""How many teachers have their names beside their marks; of the others there stands the number."""
 
 
 @dataclass(frozen=True)
@@ -177,39 +173,27 @@ def tips(**titles: str) -> list[Any]:
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in titles.items()]
 
 
-def name_rows(
-    rows: Sequence[Row],
-    points: Sequence[tuple[float, float]],
-    *,
-    height: float,
-    lines: Sequence[Box] = (),
-) -> None:
-    """Put into the rows where their labels stand: names in a plot of nominal width, numbers in a narrow one.
+def name_rows(rows: Sequence[Row], across: str) -> None:
+    """Put into the rows what stands beside their marks, and on which side there is room for it.
 
-    `points` and `lines` are in pixels of the nominal plot. A name for which there is no room gives way to
-    its number.
+    The names of the `NAMED` best are written out; the number is the key to the others and to a narrow page.
+    `across` is the field that is drawn from left to right.
     """
-    texts = [(str(row["label"]), str(row["number"])) for row in rows]
-    wide = place_labels(points, texts, width=NOMINAL_WIDTH, height=height, lines=lines)
-    share = PHONE_WIDTH / NOMINAL_WIDTH
-    close = [(x * share, y) for x, y in points]
-    numbers = [(short, short) for _, short in texts]
-    narrow = place_labels(close, numbers, width=PHONE_WIDTH, height=height)
-    for row, far, near in zip(rows, wide, narrow, strict=True):
-        row |= {"name": far.text, "dx": far.dx, "dy": far.dy, "side": far.side}
-        row |= {"near_dx": near.dx, "near_dy": near.dy, "near_side": near.side}
+    order = sorted(row[across] for row in rows)
+    for row in rows:
+        row["name"] = row["label"] if int(row["number"]) <= NAMED else row["number"]
+        row["side"] = "left" if row[across] <= order[len(order) // 2] else "right"
 
 
 def name_layer(base: Any, **place: Any) -> Any:
     """Return the text marks of rows that `name_rows` saw."""
     alt = altair()
     beside = {
-        "align": alt.ExprRef("narrow ? datum.near_side : datum.side"),
-        "dx": alt.ExprRef("narrow ? datum.near_dx : datum.dx"),
-        "dy": alt.ExprRef("narrow ? datum.near_dy : datum.dy"),
+        "align": alt.ExprRef("datum.side"),
+        "dx": alt.ExprRef("datum.side === 'left' ? 7 : -7"),
         "text": alt.ExprRef("narrow ? datum.number : datum.name"),
     }
-    return base.mark_text(style="name", baseline="middle", **beside).encode(**place)
+    return base.mark_text(style="name", baseline="middle", dy=-9, **beside).encode(**place)
 
 
 def named(name: str = "rows") -> Any:

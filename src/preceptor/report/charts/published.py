@@ -22,7 +22,7 @@ from preceptor.report.charts.parts import (
     tips,
     whole_spec,
 )
-from preceptor.report.charts.ranking import size_axis, size_places
+from preceptor.report.charts.ranking import size_axis
 from preceptor.studies import (
     STUDENTS,
     TABLE_1,
@@ -121,7 +121,7 @@ def _sizes(name: str, *, title: str, source: str, performance: Mapping[str, floa
     """Return AP against size, a line for each family."""
     alt = altair()
     rows = _size_rows(performance)
-    name_rows(rows, size_places(rows, height=HEIGHT), height=HEIGHT)
+    name_rows(rows, "size")
     kinds = Families(tuple(families()))
     base = named()
     place: dict[str, Any] = {
@@ -142,8 +142,8 @@ def _sizes(name: str, *, title: str, source: str, performance: Mapping[str, floa
         title=title,
         caption=(
             f"{source}, against the teacher's size, n = {len(rows)} teachers; one run each and no interval "
-            "printed. Lines join families; where one falls, the larger relative is the worse teacher. On a "
-            "narrow page numbers are places by AP."
+            "printed. Lines join families; where one falls, the larger relative is the worse teacher. "
+            "Numbers are places by AP."
         ),
         alternative=alternative,
         spec=whole_spec(

@@ -10,7 +10,6 @@ from itertools import pairwise
 
 from preceptor.ranking.metrics import METRICS
 from preceptor.report.charts.parts import (
-    NOMINAL_WIDTH,
     Chart,
     Families,
     Row,
@@ -108,7 +107,7 @@ def size_and_score(evidence: Evidence, families: Families, *, place: int) -> Cha
     if len({row["size"] for row in rows}) < 2:
         return None
     name = label(evidence.ranking.by)
-    name_rows(rows, size_places(rows, height=HEIGHT), height=HEIGHT)
+    name_rows(rows, "size")
     base = named()
     x = size_axis([row["size"] for row in rows])
     y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False))
@@ -135,28 +134,14 @@ def size_and_score(evidence: Evidence, families: Families, *, place: int) -> Cha
         caption=(
             f"{name} with its 95% bootstrap interval over {told_n(rows)} instructions, against the "
             "teacher's size. Lines join a family's members; where one falls, the larger relative is the "
-            "worse teacher (the Larger Models' Paradox). Numbers are places in the ranking, where a name has "
-            "no room. Teachers of unknown size are left out."
+            "worse teacher (the Larger Models' Paradox). Numbers are places in the ranking. "
+            "Teachers of unknown size are left out."
         ),
         alternative=alternative,
         spec=whole_spec(
             line + bar + point + mark, height=HEIGHT, alternative=alternative, rows=rows
         ),
     )
-
-
-def size_places(rows: Sequence[Row], *, height: float) -> list[tuple[float, float]]:
-    """Return about where rows stand by `size` and `value`, in pixels of the nominal plot."""
-    across = [math.log(row["size"]) for row in rows]
-    ends = [row.get(name) for row in rows for name in ("value_low", "value_high", "value")]
-    up = [end for end in ends if end is not None]
-    margin = math.log(SIZE_MARGIN)
-    left, wide = min(across) - margin, max(across) - min(across) + 2 * margin
-    high = (max(up) - min(up)) or 1.0
-    return [
-        (NOMINAL_WIDTH * (x - left) / wide, height * (max(up) - row["value"]) / high)
-        for x, row in zip(across, rows, strict=True)
-    ]
 
 
 def size_axis(sizes: Sequence[float]) -> object:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from preceptor.report.charts.labels import Box
 from preceptor.report.charts.parts import (
-    NOMINAL_WIDTH,
     Chart,
     Families,
     Row,
@@ -42,12 +40,6 @@ class _Window:
     x: tuple[float, float]
     y: tuple[float, float]
 
-    def pixels(self, x: float, y: float) -> tuple[float, float]:
-        """Return the place in the nominal plot, y downwards."""
-        across = (x - self.x[0]) / (self.x[1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return across * NOMINAL_WIDTH, (1 - up) * HEIGHT
-
 
 def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Chart | None:
     """Return loss against reward, without rewards loss against length; None without both.
@@ -59,7 +51,7 @@ def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Ch
         return None
     rows = _rows(evidence, upright)
     window = _Window(_range(rows, "x"), _range(rows, "y"))
-    _label(rows, window)
+    name_rows(rows, "x")
     beta = chosen_beta(evidence) if upright == "reward" else None
     guides = list(_guides(beta, window)) if beta is not None else []
     axes = _axes(window, upright)
@@ -78,7 +70,7 @@ def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Ch
             f"Mean loss of the student on a teacher's responses (further left: easier to learn) against mean "
             f"{upright}, bars are 95% bootstrap intervals over {told_n(rows)} instructions{lines}. Larger "
             "marks are larger models (unknown sizes are smallest); thin lines with arrows lead from the "
-            "smallest of a family to its largest. On a narrow page numbers are places in the ranking."
+            "smallest of a family to its largest. Numbers are places in the ranking."
         ),
         alternative=alternative,
         spec=whole_spec(
@@ -126,18 +118,6 @@ def _range(rows: Sequence[Row], axis: str) -> tuple[float, float]:
     low, high = min(found), max(found)
     margin = 0.07 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin
-
-
-def _label(rows: Sequence[Row], window: _Window) -> None:
-    points = [window.pixels(row["x"], row["y"]) for row in rows]
-    lines = []
-    for row, (x, y) in zip(rows, points, strict=True):
-        ends = [row[f"{axis}_{end}"] for axis in "xy" for end in ("low", "high")]
-        if None not in ends:
-            left, bottom = window.pixels(ends[0], ends[2])
-            right, top = window.pixels(ends[1], ends[3])
-            lines += [Box(left, y - 1, right, y + 1), Box(x - 1, top, x + 1, bottom)]
-    name_rows(rows, points, height=HEIGHT, lines=lines)
 
 
 def chosen_beta(evidence: Evidence) -> float | None:

@@ -174,7 +174,7 @@ def _attention() -> Callable[..., Any] | None:
     options = inspect.signature(varlen_attn).parameters
     if not set(options) >= _KNOWN:
         return None
-    # Later versions want to be told that heads may share keys.
+    # Later versions must be asked to let heads share keys.
     if "enable_gqa" not in options:
         return varlen_attn
     return partial(varlen_attn, enable_gqa=True)

@@ -1,0 +1,142 @@
+"""The classes of commands: help in groups, an old name refused with the new, errors without a traceback."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from preceptor.cli.output import keep_command
+from preceptor.errors import PreceptorError, nearest
+
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Rank teachers": ("rank", "demo", "run", "plan", "report"),
+    "Collect responses": ("list", "instructions", "generate"),
+    "Train a student": ("export", "train"),
+    "Check a prediction": ("evaluate", "ability", "agreement", "studies"),
+    "Look after the store": ("store",),
+}
+"""The commands of the program by what they are for, in the order of the help."""
+
+RENAMED_COMMANDS: Mapping[str, str] = {
+    "respond": "generate",
+    "agree": "agreement",
+    "published": "studies",
+    "show": "store show",
+    "forget": "store forget",
+    "teachers": "list teachers",
+    "reward-models": "list reward-models",
+}
+RENAMED_OPTIONS: Mapping[str, str] = {
+    "--reference": "--reference-model",
+    "--draws": "--n-resamples",
+    "--minimum-coverage": "--min-coverage",
+    "--warmup-share": "--warmup-ratio",
+    "--batch": "--batch-size",
+    "--device-batch": "--per-device-batch-size",
+    "--quantized": "--load-in-4bit",
+    "--remote-code": "--trust-remote-code",
+    "--token-budget": "--max-batch-tokens",
+    "--against": "--baseline",
+    "--push": "--push-to-hub",
+    "--template": "--chat-template",
+    "--written-verdict": "--no-logprobs",
+    "--choice": "--verdict-by-letter",
+    "--both-orders": "--swap-positions",
+    "--higher": "--higher-is-better",
+    "--lower": "--lower-is-better",
+    "--families": "--by-family",
+}
+
+
+class Option(click.Option):
+    """An option that stands in the help under the heading of its section."""
+
+    def __init__(self, *names: Any, section: str = "Options", **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.section = section
+
+
+class Command(click.Command):
+    """A command whose options stand in sections; an option's old name is refused with the new one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words; an unknown option is a usage error that has the new or the nearest name."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            known = {name for one in self.get_params(ctx) for name in one.opts}
+            raise _unknown("option", error.option_name, RENAMED_OPTIONS, known, ctx) from error
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under the headings of their sections."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for one in self.get_params(ctx):
+            if (record := one.get_help_record(ctx)) is not None:
+                sections.setdefault(getattr(one, "section", "Options"), []).append(record)
+        # What is common to many commands, such as --help, stands last.
+        for name in sorted(sections, key=lambda name: name == "Options"):
+            with formatter.section(name):
+                formatter.write_dl(sections[name])
+
+
+class Group(click.Group):
+    """A group of commands; a command's old name is refused with the new one."""
+
+    command_class = Command
+    sections: Mapping[str, Sequence[str]] | None = None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command; an unknown one is a usage error that has the new or the nearest name."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise _unknown("command", name, RENAMED_COMMANDS, self.list_commands(ctx), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their whole summaries, in sections where there are some."""
+        sections = self.sections or {"Commands": self.list_commands(ctx)}
+        limit = formatter.width
+        for heading, names in sections.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(n, one.get_short_help_str(limit)) for n, one in commands.items() if one]
+                )
+
+
+class Program(Group):
+    """The whole program: prints the package's own errors without a traceback, and keeps interrupts short."""
+
+    sections = SECTIONS
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words for `typed_command`, and read them."""
+        keep_command(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error that a user is meant to read becomes click's."""
+        try:
+            return super().invoke(ctx)
+        except PreceptorError as error:
+            from preceptor.ranking.table import printable
+
+            # Errors quote names of files, columns and models, which may hold anything.
+            lines = map(printable, str(error).split("\n"))
+            raise click.ClickException("\n".join(lines)) from error
+        except KeyboardInterrupt as error:
+            raise click.ClickException(
+                "interrupted; what was computed is stored. Run the same command to go on."
+            ) from error
+
+
+def _unknown(
+    what: str, name: str, renamed: Mapping[str, str], known: Iterable[str], ctx: click.Context
+) -> click.UsageError:
+    """Return the error for a name that does not exist: with its new name, else the nearest."""
+    new = renamed.get(name)
+    if new is not None and (what == "command" or new in known):
+        return click.UsageError(f"The {what} '{name}' is now '{new}'.", ctx)
+    return click.UsageError(f"No such {what} '{name}'.{nearest(name, known)}", ctx)

@@ -1,0 +1,24 @@
+"""`preceptor demo`: rank the teachers that come with the package."""
+
+from typing import Any
+
+import click
+
+from preceptor.cli.command import Command
+from preceptor.cli.options import output_options, runtime_options
+from preceptor.cli.output import load_numpy
+from preceptor.cli.rank import rank_and_print
+
+
+@click.command(cls=Command)
+@runtime_options
+@output_options
+def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
+    """Rank six small teachers for gemma-3-270m; nothing is downloaded."""
+    load_numpy()
+    from preceptor import api
+    from preceptor.demo import GEMMA_NOTICE, demo_files, gemma_gguf
+
+    study, runtime = api.study_of(demo_files(), students=[str(gemma_gguf())], **given)
+    click.echo(GEMMA_NOTICE, err=True)
+    rank_and_print(study, runtime, (json_path, csv_path, html_path))

@@ -1,0 +1,111 @@
+"""A benchmark of another package: one class in one file, judged, scored, ranked, and named in a study."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_server import serving
+from plugin_package import install
+from preceptor.benchmarks.average_performance import student_results
+from preceptor.benchmarks.observed import observed_ranking, ranking_of_results
+from preceptor.benchmarks.pairwise import ChoiceJudge, served_model
+from preceptor.benchmarks.registry import benchmark_named
+from preceptor.config.runtime import Endpoint
+from preceptor.errors import StudyError
+from preceptor.store.store import Store
+from preceptor.validation.questions import evaluation_set_of
+from small_study import preceptor
+from small_validation import runtime_at, study_of, tables
+from test_pairwise import prefers
+
+COUNT = 40
+
+SOURCE = '''
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from preceptor.benchmarks.answers import answers_in
+from preceptor.benchmarks.base import Benchmark
+from preceptor.benchmarks.questions import Answers, QuestionSet
+
+TEXTS = {f"c{n}": f"What is the capital of country {n}?" for n in range(40)}
+
+
+@dataclass(frozen=True)
+class Capitals(Benchmark):
+    """Which of two answers names the capital."""
+
+    name: ClassVar[str] = "capitals"
+    title: ClassVar[str] = "Capitals"
+    measures: ClassVar[Mapping[str, str]] = {"CAP": "win rate"}
+
+    def questions(self, limit=None, *, baseline=None, answers=()):
+        own = baseline or Answers(self.name, "atlas", {key: f"City {key}" for key in TEXTS})
+        return QuestionSet.of(TEXTS, own).drawn(limit)
+
+    def read_answers(self, rows, path):
+        if "country" not in rows[0]:
+            return None
+        return answers_in(
+            rows,
+            path,
+            benchmark=self.name,
+            known=lambda row, where: (row["model"], row["country"]),
+            text=lambda row: row["city"],
+        )
+'''
+
+
+@pytest.fixture(autouse=True)
+def capitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    install(site, "preceptor-capitals", "capitals", {"benchmarks": {"capitals": "Capitals"}})
+    (site / "capitals.py").write_text(SOURCE)
+
+
+def rows_of(model: str) -> list[dict[str, Any]]:
+    return [{"model": model, "country": f"c{n}", "city": f"{model} {n}"} for n in range(COUNT)]
+
+
+def test_it_is_judged_scored_and_ranked_like_any_other(tmp_path: Path):
+    benchmark = benchmark_named("capitals")
+    answers = benchmark.read_answers([*rows_of("good"), *rows_of("poor")], "answers.json")
+    with serving(otherwise=prefers("good", 0.9)) as told:
+        judge = ChoiceJudge(served_model("served", Endpoint(url=told.url)))
+        judged = benchmark.judge(answers, benchmark.questions(), judge, Store(tmp_path / "store"))
+    results = benchmark.score(judged.verdicts).results
+    by_measure = ranking_of_results(student_results(results), student="s", settings={})
+    by_wins = observed_ranking(judged.verdicts, student="s")
+    assert (by_measure.by, by_wins.by) == ("CAP", "win_rate")
+    for ranking in (by_measure, by_wins):
+        assert [one.teacher for one in ranking.teachers] == ["good", "poor"]
+        assert ranking.teachers[0].estimates[ranking.by].value == pytest.approx(90)
+        assert ranking.teachers[0].n == COUNT
+
+
+def test_the_command_reads_judges_and_prints_it(tmp_path: Path):
+    file = tmp_path / "answers.json"
+    file.write_text(json.dumps(rows_of("good")))
+    with serving(otherwise=prefers("good", 0.8)) as told:
+        given = ["--judge", "served", "--judge-url", told.url, "--store", tmp_path / "store"]
+        found = preceptor("evaluate", file, *given, "--json", "-")
+        shown = preceptor("evaluate", file, *given)
+    (row,) = json.loads(found.stdout)["results"]
+    assert (row["CAP"], row["capitals_n"], row["AP"]) == (pytest.approx(80), COUNT, None)
+    assert "CAP [95% interval]" in shown.stdout and "CAP: Capitals, win rate" in shown.stdout
+
+
+def test_a_study_names_it(tmp_path: Path, model_folder: Path):
+    given = tables(tmp_path, model_folder)
+    del given["evaluate"]["questions"]
+    given["evaluate"]["benchmarks"] = ["capitals"]
+    (task,) = evaluation_set_of(study_of(given), runtime_at(tmp_path / "store")).tasks
+    assert (task.benchmark.title, len(task.questions.instructions)) == ("Capitals", COUNT)
+    given["evaluate"]["benchmarks"] = ["capital"]
+    with pytest.raises(StudyError, match=r"No benchmark is called 'capital'.*mean 'capitals'"):
+        evaluation_set_of(study_of(given), runtime_at(tmp_path / "store"))
