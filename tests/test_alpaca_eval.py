@@ -22,7 +22,7 @@ from preceptor.benchmarks.alpaca_eval.logistic import fit_logistic, sigmoid
 from preceptor.benchmarks.alpaca_eval.score import (
     Preferences,
     evaluate_alpaca_eval,
-    judged_preference,
+    judged_win,
     win_of,
     win_rate,
     win_rate_error,
@@ -36,20 +36,20 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval2"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
 
 
-def test_a_preference_is_the_share_of_the_second_label():
+def test_a_win_is_the_share_of_the_models_label():
     switched = next(text for text in map(str, range(100)) if was_switched(text))
     kept = next(text for text in map(str, range(100)) if not was_switched(text))
     logprobs = {"m": math.log(0.2), "M": math.log(0.6), "The": math.log(0.2)}
-    assert judged_preference(kept, logprobs) == pytest.approx(1.75)
-    assert judged_preference(switched, logprobs) == pytest.approx(1.25)
-    assert judged_preference(kept, {"M": -0.5}) == 2
-    assert judged_preference(kept, {"m": -0.5}) == 1
+    assert judged_win(kept, logprobs) == pytest.approx(0.75)
+    assert judged_win(switched, logprobs) == pytest.approx(0.25)
+    assert judged_win(kept, {"M": -0.5}) == 1
+    assert judged_win(kept, {"m": -0.5}) == 0
 
 
 def test_a_judge_who_names_neither_answer_gives_no_verdict():
-    assert judged_preference("x", {"Both": -0.1}) is None
-    assert judged_preference("x", {}) is None
-    assert judged_preference("x", {"m": -5000.0}) is None
+    assert judged_win("x", {"Both": -0.1}) is None
+    assert judged_win("x", {}) is None
+    assert judged_win("x", {"m": -5000.0}) is None
 
 
 def test_the_order_can_be_drawn_for_any_text():
@@ -328,8 +328,8 @@ def test_stored_preferences_follow_from_raw_log_probabilities():
     assert (len(rows), len(asked)) == (805, 803)
     for row in asked:
         top = row["raw_completion"]["logprobs"]["content"][0]["top_logprobs"]
-        formed = judged_preference(row["instruction"], {t["token"]: t["logprob"] for t in top})
-        assert formed == pytest.approx(row["preference"], abs=1e-9)
+        formed = judged_win(row["instruction"], {t["token"]: t["logprob"] for t in top})
+        assert 1 + formed == pytest.approx(row["preference"], abs=1e-9)
     # Identical answers were not put before the judge.
     assert [row["preference"] for row in rows if row not in asked] == [1.5, 1.5]
 

@@ -6,6 +6,7 @@ says why, and is never half a win.
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -56,16 +57,15 @@ class Compared(NamedTuple):
 
 
 class PairJudge(Protocol):
-    """Whatever can compare two answers to a question."""
+    """Whatever can compare two answers to a question; derive from it to have the defaults.
+
+    `symmetric` says that the order of the answers cannot matter, so one order is enough; `swap_positions`
+    that pairs are shown in both orders even where the benchmark shows one.
+    """
 
     kind: ClassVar[JudgeKind]
-    symmetric: ClassVar[bool]
-    """Whether the order of the answers cannot matter, so that one order is enough."""
-
-    @property
-    def swap_positions(self) -> bool:
-        """Whether pairs are shown in both orders where the benchmark itself shows one."""
-        ...
+    symmetric: ClassVar[bool] = False
+    swap_positions: bool = True
 
     @property
     def name(self) -> str:
@@ -74,30 +74,6 @@ class PairJudge(Protocol):
 
     def identity(self) -> Identity:
         """Return what bears on the verdicts: model, prompt, reading."""
-        ...
-
-    def preflight(self) -> None:
-        """Find the model, its address and key, and ask nothing; ModelError where one cannot be used."""
-        ...
-
-    def require_independent(self, made_by: Sequence[Identity | str]) -> None:
-        """Make sure that the judge is not what made the prediction it is to check.
-
-        Args:
-            made_by: the scorers behind the prediction: identities, or where only a ranking is at hand the
-                names in its settings (`Ranking.reward_source`).
-
-        Raises:
-            StudyError: it is.
-        """
-        ...
-
-    def probe(self, store: Store) -> None:
-        """Ask one easy question, once ever, and see that the answer can be read; ModelError if not."""
-        ...
-
-    def release(self) -> None:
-        """Free the memory of a model that runs in this process."""
         ...
 
     def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
@@ -110,11 +86,33 @@ class PairJudge(Protocol):
         """Return a comparison for each pair, in order."""
         ...
 
+    def preflight(self) -> None:
+        """Find the model, its address and key, and ask nothing; ModelError where one cannot be used."""
+        self.identity()
 
-class ChatPairJudge:
-    """What judges that are chat models share; see `PairJudge`."""
+    def require_independent(self, made_by: Sequence[Identity | str]) -> None:
+        """Make sure that the judge is not what made the prediction it is to check.
 
-    symmetric: ClassVar[bool] = False
+        Args:
+            made_by: the scorers behind the prediction: identities, or where only a ranking is at hand the
+                names in its settings (`Ranking.reward_source`).
+
+        Raises:
+            StudyError: it is.
+        """
+        return None
+
+    def probe(self, store: Store) -> None:
+        """Ask one easy question, once ever, and see that the answer can be read; ModelError if not."""
+        return None
+
+    def release(self) -> None:
+        """Free the memory of a model that runs in this process."""
+        return None
+
+
+class ChatPairJudge(PairJudge):
+    """What judges that are chat models share."""
 
     def __init__(self, model: Judge, *, swap_positions: bool = False) -> None:
         self.model = model
@@ -128,21 +126,14 @@ class ChatPairJudge:
             flush=model.flush,
         )
 
-    def identity(self) -> Identity:
-        """Return the identity, which each kind forms."""
-        raise NotImplementedError
-
+    @abstractmethod
     def request(self, pair: Pair) -> ChatRequest:
         """Return what the judge is asked about one pair."""
-        raise NotImplementedError
 
     def preflight(self) -> None:
         """Check address and key, or find the model; nothing is asked."""
         self.identity()
         self.model.preflight()
-
-    def require_independent(self, made_by: Sequence[Identity | str]) -> None:
-        """A chat model makes no rewards by itself."""
 
     def release(self) -> None:
         """Free the model's memory."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from preceptor.benchmarks.cached_chat import Cost, OnProgress
 from preceptor.benchmarks.judge_prompts import Pair
-from preceptor.benchmarks.pairwise import Compared, JudgeKind
+from preceptor.benchmarks.pairwise import Compared, JudgeKind, PairJudge
 from preceptor.errors import StudyError
 from preceptor.scorers.reward_model import RewardModel
 from preceptor.store.identity import Identity
@@ -22,7 +22,7 @@ from preceptor.store.writer import StoreWriter
 from preceptor.types import Instruction, Response
 
 
-class RewardJudge:
+class RewardJudge(PairJudge):
     """A reward model as a judge of pairs: `P(first) = sigmoid(r_first - r_second)`; order cannot matter.
 
     Its rewards are those of `rank --reward-model`, and are shared with it in the store. Such a judge says
@@ -31,7 +31,6 @@ class RewardJudge:
 
     kind: ClassVar[JudgeKind] = "reward"
     symmetric: ClassVar[bool] = True
-    swap_positions = True
 
     def __init__(self, scorer: RewardModel) -> None:
         self.scorer = scorer
@@ -46,10 +45,6 @@ class RewardJudge:
         spec = self.scorer.identity().spec
         return Identity.of({"judge": "reward model", "share": "sigmoid", "scorer": spec})
 
-    def preflight(self) -> None:
-        """Find the model; nothing is loaded."""
-        self.identity()
-
     def require_independent(self, made_by: Sequence[Identity | str]) -> None:
         """Refuse to check a prediction that this model's own rewards made; see `PairJudge`."""
         if self.scorer.identity() in made_by or self.scorer.located.name in made_by:
@@ -57,9 +52,6 @@ class RewardJudge:
                 f"The reward model '{self.scorer.located.name}' made the prediction that it would "
                 "check: it would agree with itself. Judge with another model."
             )
-
-    def probe(self, store: Store) -> None:
-        """Nothing to ask: rewards can always be read."""
 
     def release(self) -> None:
         """Free the model's memory."""

@@ -78,9 +78,6 @@ class WrittenJudge(ChatPairJudge):
         table = self.model.table
         return ChatRequest(messages, max_tokens=table.max_tokens, seed=table.seed)
 
-    def probe(self, store: Store) -> None:
-        """Nothing is asked: a judgement of an easy question costs as much as any."""
-
     def compare(
         self, pairs: Sequence[Pair], store: Store, progress: OnProgress | None = None
     ) -> list[Compared]:

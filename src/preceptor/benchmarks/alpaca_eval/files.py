@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from preceptor.benchmarks.alpaca_eval.score import Preferences, judged_preference, win_of
+from preceptor.benchmarks.alpaca_eval.score import Preferences, judged_win, win_of
 from preceptor.benchmarks.cached_chat import Answer
 from preceptor.benchmarks.comparisons import Comparison, Decided, Outcome
 from preceptor.benchmarks.rows import Row, text_of
@@ -104,8 +104,7 @@ def _win(row: Row, instruction: str) -> tuple[float | None, str]:
     if stored is not None:
         return win_of(stored), "with a preference outside 1 to 2"
     logprobs = _logprobs(row.get("raw_completion"))
-    preference = None if logprobs is None else judged_preference(instruction, logprobs)
-    return (None if preference is None else win_of(preference)), "without a verdict"
+    return (None if logprobs is None else judged_win(instruction, logprobs)), "without a verdict"
 
 
 def _number(value: object) -> float | None:

@@ -22,6 +22,7 @@ from preceptor.benchmarks.alpaca_eval.length_control import (
 )
 from preceptor.benchmarks.base import N_RESAMPLES, BenchmarkResult, estimate_of
 from preceptor.benchmarks.comparisons import was_switched
+from preceptor.benchmarks.pairwise import first_share
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import bootstrap_means
 
@@ -75,22 +76,18 @@ class Preferences:
         return np.ones(len(self.wins))
 
 
-def judged_preference(instruction: str, logprobs: Mapping[str, float]) -> float | None:
-    """Return a preference in 1..2, 2 for the model, from the judge's one token; None is no verdict.
+def judged_win(instruction: str, logprobs: Mapping[str, float]) -> float | None:
+    """Return the model's share of the win, 0..1, from the judge's one token; None is no verdict.
 
-    The judge names the better of the answers m (shown first) and M. A label that is not among the
-    tokens has probability zero, and without either there is no verdict. Which answer was shown first
-    follows from the instruction by the published seed.
+    The judge names the better of the answers m (shown first) and M; see `first_share`. Which answer was
+    shown first follows from the instruction by the published seed.
 
     Args:
         instruction: its text.
         logprobs: natural log-probability of the judge's likeliest tokens.
     """
-    first, second = (math.exp(logprobs[label]) if label in logprobs else 0.0 for label in "mM")
-    if first + second == 0:
-        return None
-    preference = 2 - first / (first + second)
-    return 3 - preference if was_switched(instruction) else preference
+    share = first_share(logprobs)
+    return share if share is None or was_switched(instruction) else 1 - share
 
 
 def win_of(preference: float) -> float | None:
