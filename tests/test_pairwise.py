@@ -258,7 +258,7 @@ def test_an_answer_that_is_missing_counts_as_a_missing_verdict(tmp_path):
 
 def test_without_log_probabilities_the_first_call_says_so_and_is_the_only_one(tmp_path):
     with serving(otherwise=answer("m")) as told:
-        with pytest.raises(ModelError, match=r"tells no log-probabilities.*--no-logprobs"):
+        with pytest.raises(ModelError, match=r"returns no log-probabilities.*--no-logprobs"):
             AlpacaEval().judge([answers_of("m", 9)], questions(9), judge_at(told), Store(tmp_path))
         assert len(told.requests) == 1
 

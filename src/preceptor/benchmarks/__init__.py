@@ -1,1 +1,1 @@
-"""Benchmarks of tuned students, scored from judgements that are already there."""
+"""Benchmarks of fine-tuned students: questions, judges, verdicts, scores."""

@@ -1,8 +1,8 @@
 """Ask a chat model only what it has not answered yet, and store each answer as it comes.
 
-The one idea: a request is known by its whole conversation, so by the prompt, the question, both answers and
-their order; what a model said to it is kept whole, and verdicts are read from what is kept. A request without
-an answer is a typed failure: it is never stored, and the next run asks it again.
+A request is known by its whole conversation, so by the prompt, the question, both answers and their order.
+The answer is kept whole, and verdicts are read from what is kept. A request without an answer is a typed
+failure: it is never stored, and the next run asks it again.
 """
 
 import json
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
 """Called with how many requests are done, and of how many."""
 
-NO_LOG_PROBABILITIES = Failure("unreadable answer", "it tells no log-probabilities")
+NO_LOG_PROBABILITIES = Failure("unreadable answer", "it returns no log-probabilities")
 """What an answer without the log-probabilities that were asked for is: it is not the answer, so not kept."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said: its text, and the likeliest first tokens with their log-probabilities.
+    """What a model answered: its text, and the likeliest first tokens with their log-probabilities.
 
     `likely` is empty where the engine reports none. Token counts are None where it does not say.
     """
@@ -181,13 +181,13 @@ def _answer(completion: Completion) -> Answer:
 def _generation(key: bytes, answer: Answer) -> Generation:
     # The token counts stand in the text, because what a judge writes says nothing of how long teachers'
     # responses are, which is estimated from the counts of all responses in a store.
-    held = {
+    kept = {
         "text": answer.text,
         "likely": answer.likely,
         "tokens": answer.tokens,
         "prompt_tokens": answer.prompt_tokens,
     }
-    return Generation(key, 0, json.dumps(held), answer.finish_reason)
+    return Generation(key, 0, json.dumps(kept), answer.finish_reason)
 
 
 def _read(kept: Generation) -> Answer:

@@ -83,10 +83,10 @@ def comparisons(answers: Sequence[Answers], asked: QuestionSet) -> list[Comparis
         DataError: the baseline lacks an answer, or a model has none at all.
     """
     questions, baseline = asked.texts, asked.baseline
-    strange = [one.model for one in answers if one.benchmark != asked.benchmark]
-    if strange:
+    others = [one.model for one in answers if one.benchmark != asked.benchmark]
+    if others:
         raise StudyError(
-            f"The answers of '{strange[0]}' are of another benchmark than the questions "
+            f"The answers of '{others[0]}' are of another benchmark than the questions "
             f"({asked.benchmark}): judge each benchmark by itself."
         )
     lacking = [name for name in questions if name not in baseline.texts]

@@ -12,7 +12,7 @@ from preceptor.types import Instruction
 
 @dataclass(frozen=True)
 class CustomQuestions(Benchmark):
-    """Questions by the text that a judge is shown, held against any model's answers."""
+    """Questions by the text that a judge is shown, against any model's answers."""
 
     name: ClassVar[str] = "custom"
     title: ClassVar[str] = "questions of the study"

@@ -1,8 +1,8 @@
-"""General ability before and after tuning (IFEval, MMLU, GSM8K and the like), measured by `lm-eval`.
+"""General ability before and after fine-tuning (IFEval, MMLU, GSM8K and the like), measured by `lm-eval`.
 
-The one idea: tuning on a teacher's answers may cost what the base model could do before, the alignment tax.
-Both models answer the same documents, so the difference is paired by document, which is far surer than the
-difference of two rates. The tasks and their scoring are the harness's (EleutherAI/lm-evaluation-harness).
+Training on a teacher's answers may cost what the base model could do before: the alignment tax. Both models
+answer the same documents, so the difference is paired by document, which is far surer than the difference of
+two rates. Tasks and scoring are the harness's (EleutherAI/lm-evaluation-harness).
 """
 
 import logging
@@ -32,7 +32,7 @@ class Ability:
 
     `metric` is the harness's name with its filter, such as `acc,none`. `value` and `standard_error` are in
     the metric's own unit, mostly 0..1, NaN where the harness gives none. `documents` holds the metric of
-    each document by the hash of its content, where the harness tells it; `n` counts the documents.
+    each document by the hash of its content, where the harness gives it; `n` counts the documents.
     """
 
     task: str
@@ -46,7 +46,7 @@ class Ability:
 
 @dataclass(frozen=True)
 class AbilityChange:
-    """What tuning did to one metric: `difference` is tuned less base.
+    """What fine-tuning did to one metric: `difference` is the fine-tuned model's less the base's.
 
     A tax is a negative one where higher is better. `paired` says whether the 95% interval is of a bootstrap
     over documents that both models answered; else it is formed from both standard errors, as if they were
@@ -56,7 +56,7 @@ class AbilityChange:
     task: str
     metric: str
     base: Ability
-    tuned: Ability
+    finetuned: Ability
     difference: Estimate
     paired: bool
 
@@ -190,13 +190,13 @@ def _error(stated: object, documents: Mapping[str, float]) -> float:
 
 
 def ability_changes(
-    base: Sequence[Ability], tuned: Sequence[Ability], *, draws: int = DRAWS, seed: int = 0
+    base: Sequence[Ability], finetuned: Sequence[Ability], *, draws: int = DRAWS, seed: int = 0
 ) -> list[AbilityChange]:
     """Return the change of every metric that both models have, with its 95% interval.
 
     Args:
-        base: of the model before tuning.
-        tuned: of the model after it.
+        base: of the model before fine-tuning.
+        finetuned: of the model after it.
         draws: resamples of the documents.
         seed: of the resampling.
 
@@ -204,7 +204,7 @@ def ability_changes(
         StudyError: they have no metric in common.
     """
     before = {(one.task, one.metric): one for one in base}
-    after = {(one.task, one.metric): one for one in tuned}
+    after = {(one.task, one.metric): one for one in finetuned}
     common = [key for key in before if key in after]
     if not common:
         raise StudyError(
@@ -214,15 +214,15 @@ def ability_changes(
     return [_change(before[key], after[key], draws=draws, seed=seed) for key in common]
 
 
-def _change(base: Ability, tuned: Ability, *, draws: int, seed: int) -> AbilityChange:
-    shared = [key for key in base.documents if key in tuned.documents]
-    if len(shared) < 2 or len(shared) < min(base.n, tuned.n):
-        value = tuned.value - base.value
-        reach = 1.96 * math.hypot(base.standard_error, tuned.standard_error)
-        difference = Estimate(value, value - reach, value + reach, min(base.n, tuned.n))
-        return AbilityChange(base.task, base.metric, base, tuned, difference, paired=False)
-    gaps = np.array([tuned.documents[key] - base.documents[key] for key in shared])
+def _change(base: Ability, finetuned: Ability, *, draws: int, seed: int) -> AbilityChange:
+    shared = [key for key in base.documents if key in finetuned.documents]
+    if len(shared) < 2 or len(shared) < min(base.n, finetuned.n):
+        value = finetuned.value - base.value
+        reach = 1.96 * math.hypot(base.standard_error, finetuned.standard_error)
+        difference = Estimate(value, value - reach, value + reach, min(base.n, finetuned.n))
+        return AbilityChange(base.task, base.metric, base, finetuned, difference, paired=False)
+    gaps = np.array([finetuned.documents[key] - base.documents[key] for key in shared])
     means = bootstrap_means(gaps[None], draws=draws, rng=np.random.default_rng(seed))[:, 0]
     low, high = percentile_interval(means)
     difference = Estimate(float(gaps.mean()), float(low), float(high), len(shared))
-    return AbilityChange(base.task, base.metric, base, tuned, difference, paired=True)
+    return AbilityChange(base.task, base.metric, base, finetuned, difference, paired=True)

@@ -1,8 +1,8 @@
 """What a judge of two answers is asked: prompts as messages, filled in one pass.
 
-The one idea: a prompt is cut into turns and placeholders before any answer is near it, and the texts are
-then put in side by side. So a text that holds markup of turns, a placeholder or an order to the judge stays
-a text. The words are this project's own; those of the benchmarks may be given as a file.
+A prompt is cut into turns and placeholders before any answer is put in, so a text that holds markup of
+turns, a placeholder or an order to the judge stays a text. The words are this project's own; those of the
+benchmarks may be given as a file.
 """
 
 import re

@@ -34,7 +34,7 @@ JudgeKind = Literal["letter", "written", "reward"]
 """How a judge decides: by the probability of a letter, by a written judgement, or by two rewards."""
 
 ALTERNATIVES = 5
-"""Likeliest tokens asked for, as in AlpacaEval 2: a label beyond them counts as never said."""
+"""Likeliest tokens asked for, as in AlpacaEval 2: a label beyond them has no probability."""
 
 NO_LABEL = "without a label in the judge's answer"
 """Why an answer gives no share."""
@@ -44,7 +44,7 @@ _PROBE = Pair("What is the capital of France?", "Paris.", "A banana is a fruit."
 
 
 class Compared(NamedTuple):
-    """How far the answer shown first is preferred, 0..1, or None and why; and what the judge said.
+    """How far the answer shown first is preferred, 0..1, or None and why; and what the judge answered.
 
     Of a written judgement `prompt` is what was asked, and `verdict` its verdict on A (shown first) and B.
     """
@@ -150,7 +150,7 @@ class ChoiceJudge(ChatPairJudge):
     """A chat model that names the better of the answers m (shown first) and M with one token.
 
     Source: AlpacaEval 2's protocol (arXiv 2404.04475). The share is `P(m) / (P(m) + P(M))`. With `written`
-    it is 1 or 0 by the letter written, for endpoints that tell no log-probabilities.
+    it is 1 or 0 by the letter written, for endpoints that return no log-probabilities.
     """
 
     kind: ClassVar[JudgeKind] = "letter"
@@ -198,13 +198,13 @@ class ChoiceJudge(ChatPairJudge):
         """Ask about one easy pair, once ever, and see that the answer can be read.
 
         Raises:
-            ModelError: the judge cannot be asked, tells no log-probabilities, or names neither label.
+            ModelError: the judge cannot be asked, returns no log-probabilities, or names neither label.
         """
         (answer,) = self._asked.ask([self.request(_PROBE)], store)
         who = f"The judge '{self.model.table.model}'"
         if answer is NO_LOG_PROBABILITIES:
             raise ModelError(
-                f"{who} tells no log-probabilities. Ask an endpoint that does, or take the letter "
+                f"{who} returns no log-probabilities. Ask an endpoint that does, or take the letter "
                 "it writes with --no-logprobs."
             )
         if isinstance(answer, Failure):

@@ -1,4 +1,4 @@
-"""Questions and the answers to them: what models are asked, and what they and the baseline said.
+"""Questions and the answers to them: what models are asked, and what they and the baseline answered.
 
 Questions come with the baseline's answers, because only what the baseline answered can be asked.
 """

@@ -112,15 +112,15 @@ def evaluate(
     ]
     found = [result for one in scored for result in one.results]
     results = student_results(found, names)
-    said = [warning for one in scored for warning in one.warnings]
-    said += [warning.text for one in judged for warning in one.warnings()]
-    said += judge_warnings(found)
+    warnings = [warning for one in scored for warning in one.warnings]
+    warnings += [warning.text for one in judged for warning in one.warnings()]
+    warnings += judge_warnings(found)
     if "-" not in (json_path, csv_path):
-        _print(console(), results, said)
+        _print(console(), results, warnings)
     records = [_record(result, student, names) for result in results]
     if json_path:
-        warnings = [list(result.warnings) for result in results]
-        _put_json(json_path, records, warnings, said)
+        own = [list(result.warnings) for result in results]
+        _put_json(json_path, records, own, warnings)
     if csv_path:
         _put_csv(csv_path, records, observed=student is not None)
 
@@ -145,7 +145,7 @@ def _record(result: "StudentResult", student: str | None, names: dict[str, str])
     return placed | result.to_record()
 
 
-def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence[str]) -> None:
+def _print(screen: "Console", results: "Sequence[StudentResult]", warnings: Sequence[str]) -> None:
     """Print the table and, below it, what must be known of each model and of all."""
     from rich.padding import Padding
     from rich.text import Text
@@ -159,7 +159,7 @@ def _print(screen: "Console", results: "Sequence[StudentResult]", said: Sequence
     for result in results:
         for warning in result.warnings:
             show(f"{result.name}: {warning}", "yellow")
-    for warning in said:
+    for warning in warnings:
         show(f"Warning: {warning}", "yellow")
     show(_legend(results), "dim")
 
@@ -224,14 +224,17 @@ def _cell(estimate: "Estimate | None", *, short: bool) -> str:
 
 
 def _put_json(
-    path: str, records: Sequence[_Record], warnings: Sequence[list[str]], said: Sequence[str]
+    path: str,
+    records: Sequence[_Record],
+    own_warnings: Sequence[list[str]],
+    warnings: Sequence[str],
 ) -> None:
     """Write one object: the results, each with its warnings, and the warnings of all."""
     results = [
         {name: _finite(value) for name, value in record.items()} | {"warnings": own}
-        for record, own in zip(records, warnings, strict=True)
+        for record, own in zip(records, own_warnings, strict=True)
     ]
-    whole = {"results": results, "warnings": list(said)}
+    whole = {"results": results, "warnings": list(warnings)}
     put(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""AlpacaEval 2: 805 instructions, held against gpt4_1106_preview, judged by the probability of a letter.
+"""AlpacaEval 2: 805 instructions against gpt4_1106_preview, judged by the probability of a letter.
 
 Its home is the data set `tatsu-lab/alpaca_eval` (CC BY-NC 4.0); nothing of it is in the package.
 """
@@ -101,7 +101,7 @@ class AlpacaEval(Benchmark):
         )
 
     def score(self, verdicts: Sequence[Verdicts], *, seed: int = 0) -> Scored:
-        """Return LC and WR of each model; without LC where there is no calibration, which is said.
+        """Return LC and WR of each model; without LC, and with a warning, where there is no calibration.
 
         Raises:
             DataError: files that were given for length control cannot be read.

@@ -2,7 +2,7 @@
 
 A logistic regression explains each verdict by the difference in length, by how hard the
 instruction is for everybody (gamma) and by the model itself; then the length term is set to zero
-(Dubois et al. 2024, arXiv 2404.04475). Verdicts on two gamed baselines, one told to be verbose and one
+(Dubois et al. 2024, arXiv 2404.04475). Verdicts on two gamed baselines, one asked to be verbose and one
 to be concise, keep the coefficients of length and gamma where the length alone explains a verdict.
 """
 

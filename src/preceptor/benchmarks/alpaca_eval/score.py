@@ -189,12 +189,12 @@ def _controlled(
 def _difficulty(judged: Preferences, calibration: Calibration) -> Array:
     """Return gamma of each row, found by its instruction and never by its place in the file."""
     known = calibration.difficulty
-    strange = [key for key in judged.instructions if key not in known]
-    if strange:
+    unknown = [key for key in judged.instructions if key not in known]
+    if unknown:
         raise StudyError(
-            f"{len(strange)} of {len(judged.instructions)} instructions judged for "
+            f"{len(unknown)} of {len(judged.instructions)} instructions judged for "
             f"'{judged.model}' are not among the benchmark's {len(calibration.difficulty) // 2}, "
-            f"the first: {str(strange[0])[:80]!r}. Length control needs AlpacaEval's own "
+            f"the first: {str(unknown[0])[:80]!r}. Length control needs AlpacaEval's own "
             "instructions: check that the judgements and the instructions belong together."
         )
     return np.array([known[key] for key in judged.instructions])

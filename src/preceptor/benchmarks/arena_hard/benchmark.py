@@ -1,4 +1,4 @@
-"""Arena-Hard v0.1: 500 prompts, held against gpt-4-0314 in two games each, judged by written verdicts.
+"""Arena-Hard v0.1: 500 prompts against gpt-4-0314 in two games each, judged by written verdicts.
 
 A judge too small to write judgements, or a reward model, is asked only which answer is better; its games
 count by probability, and the result says so. The benchmark's home is `lmarena-ai/arena-hard-auto`
