@@ -4,7 +4,9 @@ A file is an array of objects or one object a line; any other shape is an error 
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,25 @@ def text_of(row: Row, field: str, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise DataError(f"{where} has no text in '{field}': expected it in every row.")
     return value
+
+
+@dataclass
+class ModelRows:
+    """What is known of one model while a file of verdicts is read; `dropped` counts by reason."""
+
+    model: str
+    judges: set[str | None] = field(default_factory=set)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def judge(self, where: str) -> str | None:
+        """Return the one judge; DataError where the rows have several."""
+        if len(self.judges) > 1:
+            names = ", ".join(sorted(map(str, self.judges)))
+            raise DataError(
+                f"{where}: '{self.model}' was judged by different judges: {names}. Expected one: "
+                "keep the rows of one."
+            )
+        return next(iter(self.judges), None)
 
 
 def listed(rows: Sequence[Row] | Row) -> Sequence[Row]:

@@ -4,7 +4,6 @@ A verdict is known by its instruction, so nothing depends on the order of rows. 
 and counted, never half a win.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,37 +12,28 @@ import numpy as np
 from preceptor.benchmarks.alpaca_eval.score import Preferences, judged_win, win_of
 from preceptor.benchmarks.cached_chat import Answer
 from preceptor.benchmarks.comparisons import Comparison, Decided, Outcome
-from preceptor.benchmarks.rows import Row, text_of
+from preceptor.benchmarks.rows import ModelRows, Row, text_of
 from preceptor.errors import DataError
 
 _COMPACT = ("idx", "pref", "len_base", "len_model")
 
 
 @dataclass
-class _Verdicts:
+class _Verdicts(ModelRows):
     """One model's usable rows while a file is read."""
 
-    model: str
     wins: dict[str | int, float] = field(default_factory=dict)
     lengths: list[float] = field(default_factory=list)
     baseline_lengths: list[float] = field(default_factory=list)
-    judges: set[str | None] = field(default_factory=set)
-    dropped: Counter[str] = field(default_factory=Counter)
 
     def finished(self, where: str, baseline: str | None = None) -> Preferences:
-        if len(self.judges) > 1:
-            listed = ", ".join(sorted(str(judge) for judge in self.judges))
-            raise DataError(
-                f"{where}: '{self.model}' was judged by different judges: {listed}. Expected one: "
-                "keep the rows of one."
-            )
         return Preferences(
             self.model,
             tuple(self.wins),
             np.array(list(self.wins.values()), dtype=np.float64),
             np.array(self.lengths, dtype=np.float64),
             np.array(self.baseline_lengths, dtype=np.float64),
-            judge=next(iter(self.judges), None),
+            judge=self.judge(where),
             baseline=baseline,
             dropped=dict(self.dropped),
         )

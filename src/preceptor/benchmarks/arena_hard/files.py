@@ -20,7 +20,7 @@ from preceptor.benchmarks.arena_hard.score import (
 )
 from preceptor.benchmarks.comparisons import Outcome
 from preceptor.benchmarks.questions import Answers
-from preceptor.benchmarks.rows import Row, text_of
+from preceptor.benchmarks.rows import ModelRows, Row, text_of
 from preceptor.benchmarks.written_judge import SHARES, verdict_in
 from preceptor.errors import DataError, nearest
 
@@ -28,14 +28,11 @@ _TIES = ("tie", "tie (bothbad)")
 
 
 @dataclass
-class _Tally:
+class _Tally(ModelRows):
     """One model's battles by prompt while a file is read."""
 
-    model: str
     prompts: dict[str, Battles] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
-    judges: set[str | None] = field(default_factory=set)
-    dropped: Counter[str] = field(default_factory=Counter)
     verdicts: int = 0
 
     def add(self, prompt: str, battles: Battles) -> None:
@@ -43,12 +40,6 @@ class _Tally:
         self.prompts[prompt] = Battles(*map(sum, zip(before, battles, strict=True)))
 
     def finished(self, where: str, *, baseline: str, games_known: bool) -> PromptBattles:
-        if len(self.judges) > 1:
-            listed = ", ".join(sorted(str(judge) for judge in self.judges))
-            raise DataError(
-                f"{where}: '{self.model}' was judged by different judges: {listed}. Expected one: "
-                "keep the rows of one."
-            )
         counts = np.array(list(self.prompts.values()), dtype=np.float64).reshape(-1, 3)
         return PromptBattles(
             self.model,
@@ -58,7 +49,7 @@ class _Tally:
             counts[:, 1],
             counts[:, 2],
             verdicts=self.verdicts if games_known else None,
-            judge=next(iter(self.judges), None),
+            judge=self.judge(where),
             dropped=dict(self.dropped),
         )
 
