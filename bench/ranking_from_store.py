@@ -57,7 +57,7 @@ def likelihoods(tokens: np.ndarray, rng: np.random.Generator) -> list[dict[str, 
     """Return stored columns of the likelihood scorer for responses of these many tokens."""
     nll, rank, entropy = tokens * rng.lognormal(sigma=0.3, size=(3, len(tokens)))
     columns = (tokens, nll, rank, entropy, np.zeros(len(tokens)))
-    names = LikelihoodScorer.columns
+    names = ("tokens", "nll", "rank", "entropy", "truncated")
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.api import validate
-from preceptor.pipeline.score import Amount
+from preceptor.pipeline.work import Amount
 from preceptor.validation.result import ValidationResult
 
 TEACHERS = (

@@ -7,14 +7,13 @@ from typing import Any
 from preceptor import api
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.pipeline.load import open_data
-from preceptor.pipeline.rank import Outcome, outcomes
-from preceptor.pipeline.score import Silent
+from preceptor.pipeline.outcome import Outcome
+from preceptor.pipeline.pipeline import Pipeline
 
 
 def outcomes_of(study: Study, runtime: Runtime) -> list[Outcome]:
     """Carry a study out and return its outcomes."""
-    return list(outcomes(open_data(study, runtime, Silent()), study, runtime))
+    return list(Pipeline(study, runtime).outcomes())
 
 
 def scored(files: Sequence[Path], store: Path, **options: Any) -> list[Outcome]:

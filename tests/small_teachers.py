@@ -15,10 +15,9 @@ from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.generate import GenerationJob
-from preceptor.pipeline.load import source_of
-from preceptor.pipeline.rank import run
-from preceptor.pipeline.score import Amount, Silent
-from preceptor.pipeline.sources import GeneratedSource
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.sources import source_of
+from preceptor.pipeline.work import Amount, Silent
 from preceptor.store.store import ResponsePartition, Store
 from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Generation
@@ -105,15 +104,13 @@ class Asked(Silent):
 def asked_in(study: Study, runtime: Runtime) -> dict[str, int]:
     """Run the study and return how many responses each teacher was asked for."""
     told = Asked()
-    run(study, runtime, told)
+    Pipeline(study, runtime, told).rankings()
     return told.missing
 
 
 def jobs(study: Study, runtime: Runtime) -> Sequence[GenerationJob]:
     """Return the study's generation jobs; nothing is asked."""
-    source = source_of(study, runtime)
-    assert isinstance(source, GeneratedSource)
-    return source.jobs
+    return source_of(study, runtime).jobs
 
 
 def job(study: Study, runtime: Runtime) -> GenerationJob:

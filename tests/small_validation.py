@@ -11,7 +11,7 @@ from typing import Any
 from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.pipeline.score import Amount, Silent
+from preceptor.pipeline.work import Amount, Silent
 from preceptor.validation.result import ValidationResult
 from preceptor.validation.validate import validate
 from small_study import write_rows, write_teachers

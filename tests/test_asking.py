@@ -10,8 +10,7 @@ import pytest
 import chat_server as chat
 from chat_server import Step, answer, refuse, serving
 from preceptor.errors import ModelError
-from preceptor.pipeline.generate import respond
-from preceptor.pipeline.score import Silent
+from preceptor.pipeline.work import Silent
 from small_teachers import (
     Asked,
     generations,
@@ -37,7 +36,7 @@ def ask(tmp_path: Path, step: Step, *, instructions: int = 4, **teacher: Any) ->
     """Ask a server that always does this step; return what it was asked."""
     study = study_with(write_questions(tmp_path, instructions), served(**teacher))
     with serving(otherwise=step) as told:
-        respond(job(study, runtime_at(tmp_path / "store", told)), Silent())
+        job(study, runtime_at(tmp_path / "store", told)).run(Silent())
     return told.requests
 
 
@@ -61,7 +60,7 @@ def test_an_endpoint_without_effect_of_seeds_is_refused_before_samples_are_paid_
     with serving(otherwise=chat.samples(seed="no effect")) as told:
         one = job(study, runtime_at(tmp_path / "store", told))
         with pytest.raises(ModelError, match=r"3 samples would be 3 copies, and 12 are still"):
-            respond(one, Silent())
+            one.run(Silent())
     assert len(told.requests) == PROBES
     assert of_instructions(told.requests) == []
 
@@ -184,7 +183,7 @@ def test_what_is_withheld_is_a_note_and_never_asked_again(tmp_path: Path):
     with serving(otherwise=filtered) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=1)
         one = job(study, runtime)
-        respond(one, Silent())
+        one.run(Silent())
         assert len(texts_in(tmp_path / "store")) == 2
         assert sorted(one.notes()) == [
             "content filter: the answer was withheld",
@@ -192,7 +191,7 @@ def test_what_is_withheld_is_a_note_and_never_asked_again(tmp_path: Path):
         ]
         before = len(told.requests)
         again = Asked()
-        respond(job(study, runtime), again)
+        job(study, runtime).run(again)
         assert len(told.requests) == before
     assert again.steps == {"served responds": (4, 0)}
 
@@ -202,7 +201,7 @@ def test_settings_that_are_always_refused_are_an_error_and_no_notes(tmp_path: Pa
     with serving(otherwise=refuse(400, "no such thing")) as told:
         one = job(study, runtime_at(tmp_path / "store", told))
         with pytest.raises(ModelError, match=r"'served' does not answer even a short request"):
-            respond(one, Silent())
+            one.run(Silent())
     assert one.partition.notes() == {}
 
 

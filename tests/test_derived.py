@@ -11,9 +11,8 @@ from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
-from preceptor.pipeline.load import Opened, open_data
-from preceptor.pipeline.rank import run
-from preceptor.pipeline.score import Silent
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.ranking.result import Ranking
 from small_study import write_rows
 from small_teachers import (
@@ -55,15 +54,15 @@ def column_study(file: Path, *derived: dict[str, Any], **tables: Any) -> Study:
     return checked(Study, given, where="here")
 
 
-def opened(study: Study, store: Path) -> Opened:
-    (found,) = open_data(study, Runtime(store=str(store), device="cpu"), Silent())
+def opened(study: Study, store: Path) -> LoadedData:
+    (found,) = Pipeline(study, Runtime(store=str(store), device="cpu")).load()
     return found
 
 
-def texts_of(found: Opened, teacher: str) -> list[str]:
+def texts_of(found: LoadedData, teacher: str) -> list[str]:
     """Return the texts of a teacher's rows, whatever their order."""
     texts = {response.key: response.text or "" for response in found.source}
-    table = found.choice.table
+    table = found.selection.table
     rows = table.teacher == table.teachers.index(teacher)
     return sorted(texts[key] for key in table.keys[rows].tolist())
 
@@ -89,7 +88,7 @@ def test_the_sample_chosen_is_the_one_chosen_by_hand(
 def test_the_mean_reward_of_a_derived_teacher_is_that_of_the_chosen_samples(tmp_path: Path):
     derived = [{"kind": kind, "of": "alpha", "label": kind} for kind in ("best", "worst")]
     study = column_study(write_alpha(tmp_path), *derived)
-    (ranking,) = run(study, Runtime(store=str(tmp_path / "store"), device="cpu"))
+    (ranking,) = Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu")).rankings()
     found = {record["teacher"]: record["reward"] for record in ranking.to_records()}
     assert found["best"] == pytest.approx((0.9 + 0.8 + 0.4 + 0.6) / 4)
     assert found["worst"] == pytest.approx((0.2 + 0.1 + 0.1 + 0.3) / 4)
@@ -121,10 +120,10 @@ def test_instructions_with_fewer_samples_with_a_reward_are_left_out_and_counted(
     derived = {"kind": "best", "of": "alpha", "n": 3, "label": "chosen"}
     found = opened(column_study(write_alpha(tmp_path, rewards), derived), tmp_path / "store")
     assert len(texts_of(found, "chosen")) == 4
-    dropped = found.choice.table.dropped
+    dropped = found.selection.table.dropped
     assert dropped["chosen"] == {"fewer than 3 samples with a reward": 1, "missing": 1}
     assert dropped["alpha"] == {"null reward": 4}
-    assert len(found.choice.taken) == 4
+    assert len(found.selection.taken) == 4
 
 
 def test_all_samples_choose_where_no_n_is_given_though_some_have_no_reward(tmp_path: Path):
@@ -186,7 +185,7 @@ def test_another_reward_than_the_one_that_ranks_can_choose(tmp_path: Path):
     study = column_study(file, {"kind": "best", "of": "alpha", "label": "chosen", "reward": other})
     found = opened(study, tmp_path / "store")
     assert texts_of(found, "chosen") == [f"text {n} 0" for n in range(3)]
-    assert not [told for told in found.told if told.code == "chosen-by-own-reward"]
+    assert not [told for told in found.warnings if told.code == "chosen-by-own-reward"]
 
 
 def test_choosing_by_the_reward_that_ranks_is_warned_of_but_for_random(tmp_path: Path):
@@ -197,7 +196,7 @@ def test_choosing_by_the_reward_that_ranks_is_warned_of_but_for_random(tmp_path:
         {"kind": "random", "of": "alpha", "label": "any"},
     ]
     study = column_study(write_alpha(tmp_path), *derived)
-    (ranking,) = run(study, Runtime(store=str(tmp_path / "store"), device="cpu"))
+    (ranking,) = Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu")).rankings()
     warned = [told for told in ranking.warnings if told.code == "chosen-by-own-reward"]
     assert [told.text.split("'")[1] for told in warned] == ["by default", "by name"]
 
@@ -220,10 +219,10 @@ def judged(tmp_path: Path, told: Told) -> tuple[Study, Runtime]:
 def test_a_judge_scores_each_text_once_though_it_chooses_and_ranks(tmp_path: Path):
     with serving(otherwise=by_words) as told:
         study, runtime = judged(tmp_path, told)
-        (ranking,) = run(study, runtime)
+        (ranking,) = Pipeline(study, runtime).rankings()
         texts = set(texts_in(tmp_path / "store").values())
         assert len(told.requests) == len(texts) == 18
-        (again,) = run(study, runtime)
+        (again,) = Pipeline(study, runtime).rankings()
         assert len(told.requests) == 18
     assert again.to_records() == ranking.to_records()
     found = {record["teacher"]: record["reward"] for record in ranking.to_records()}
@@ -240,11 +239,13 @@ def test_a_plan_pays_for_no_reward_to_choose_by(tmp_path: Path):
 
     with serving(otherwise=by_words) as told:
         study, runtime = judged(tmp_path, told)
-        run(study_with(write_questions(tmp_path), drawn()), runtime)
+        Pipeline(study_with(write_questions(tmp_path), drawn()), runtime).rankings()
         assert told.requests == []
         (data,) = plan(study, runtime).data
         assert told.requests == []
-    assert "'best' will be chosen when 18 more rewards are there." in data.told
+    assert "'best' will be chosen when 18 more rewards are there." in [
+        one.text for one in data.warnings
+    ]
 
 
 def table_3(tmp_path: Path) -> Ranking:
@@ -265,7 +266,7 @@ def table_3(tmp_path: Path) -> Ranking:
     questions = write_questions(tmp_path, 12)
     study = study_with(questions, sampled, greedy, reward=GRADED, best_of_n=derived)
     told = Asked()
-    (ranking,) = run(study, runtime_at(tmp_path / "store"), told)
+    (ranking,) = Pipeline(study, runtime_at(tmp_path / "store"), told).rankings()
     assert told.missing == {"sampled": 60, "greedy": 12}
     return ranking
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.pipeline.rank import Outcome
+from preceptor.pipeline.outcome import Outcome
 from preceptor.report.data import Evidence
 from preceptor.report.gather import evidence_of, models_of
 from small_outcomes import outcomes_of, scored
@@ -71,8 +71,8 @@ def test_gathering_twice_gives_the_same_and_computes_nothing(
     assert plain(evidence_of(outcomes)) == first
     again = scored(files, store, reward_column="reward", **options)
     assert plain(evidence_of(again)) == first
-    assert again[0].planned.student is not None
-    assert "engine" not in vars(again[0].planned.student)
+    assert again[0].plan.student is not None
+    assert "engine" not in vars(again[0].plan.student)
 
 
 def test_what_not_everybody_has_is_in_nothing_that_is_shown(tmp_path: Path, store: Path):
@@ -130,11 +130,11 @@ def test_a_winner_of_the_first_instructions_alone_is_told(tmp_path: Path, store:
     first = {str(row["instruction"]) for row in rows_of(0, 40)}
     files = write_teachers(tmp_path, teachers=2, instructions=40)
     (half,) = scored(files, store, reward_column="reward", limit=20)
-    choice = half.opened.choice
+    choice = half.data.selection
     taken = set(choice.table.instructions[choice.taken].tolist())
     early = {
         response.instruction.text
-        for response in half.opened.source
+        for response in half.data.source
         if response.instruction.id in taken
     }
     assert early < first
@@ -257,10 +257,10 @@ def test_the_data_are_read_once_for_the_texts_of_all_rankings(tmp_path: Path, st
     class Counted:
         def __iter__(self) -> Any:
             passes.append(1)
-            return iter(outcomes[0].opened.source)
+            return iter(outcomes[0].data.source)
 
     counted = Counted()
-    opened = [replace(outcome.opened, source=counted) for outcome in outcomes]
-    given = [replace(one, opened=data) for one, data in zip(outcomes, opened, strict=True)]
+    opened = [replace(outcome.data, source=counted) for outcome in outcomes]
+    given = [replace(one, data=data) for one, data in zip(outcomes, opened, strict=True)]
     assert plain(evidence_of(given)) == plain(evidence_of(outcomes))
     assert len(passes) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from preceptor.pipeline.rank import Outcome
+from preceptor.pipeline.outcome import Outcome
 from preceptor.report import examples as module
 from preceptor.report.compared import Compared
 from preceptor.report.data import Answer, Example
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Path:
 
 def examples_of(compared: Compared) -> tuple[Example, ...]:
     """Return the examples of one ranking."""
-    (found,) = module.examples_of([Chosen.of(compared)], compared.outcome.opened.source)
+    (found,) = module.examples_of([Chosen.of(compared)], compared.outcome.data.source)
     return found
 
 
@@ -59,7 +59,7 @@ def texts(example: Example) -> dict[str, str | None]:
 def stored_nats(outcome: Outcome) -> dict[str, list[float]]:
     """Return the stored surprises of each response by its text, which is unique here."""
     step = next(step for step in outcome.steps if step.name == "likelihood")
-    source = outcome.opened.source
+    source = outcome.data.source
     return {
         str(response.text): step.partition.lists([response.key], "token_nll")[response.key].tolist()
         for response in source
@@ -236,8 +236,8 @@ def test_no_tokenizer_is_loaded_where_no_surprise_is_stored(
     ranked(files, store, model_folder)
     again = ranked(files, store, model_folder)
     examples_of(Compared.of(again))
-    assert again.planned.student is not None
-    assert "encoder" not in vars(again.planned.student)
+    assert again.plan.student is not None
+    assert "encoder" not in vars(again.plan.student)
 
 
 def test_with_surprises_stored_the_tokenizer_alone_is_loaded(
@@ -247,8 +247,8 @@ def test_with_surprises_stored_the_tokenizer_alone_is_loaded(
     ranked(files, store, model_folder, keep_tokens=True)
     again = ranked(files, store, model_folder, keep_tokens=True)
     assert all(answer.tokens for one in examples_of(Compared.of(again)) for answer in one.answers)
-    assert again.planned.student is not None
-    assert "engine" not in vars(again.planned.student)
+    assert again.plan.student is not None
+    assert "engine" not in vars(again.plan.student)
 
 
 def test_long_texts_are_cut_and_the_rest_is_counted(tmp_path: Path, store: Path):
@@ -290,10 +290,10 @@ def test_the_data_are_read_once_for_all_texts(
     class Counted:
         def __iter__(self) -> Any:
             passes.append(1)
-            return iter(outcome.opened.source)
+            return iter(outcome.data.source)
 
-    opened = replace(outcome.opened, source=Counted())
-    found = examples_of(replace(compared, outcome=replace(outcome, opened=opened)))
+    opened = replace(outcome.data, source=Counted())
+    found = examples_of(replace(compared, outcome=replace(outcome, data=opened)))
     assert len(found) == 20
     assert len(passes) == 1
 

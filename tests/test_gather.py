@@ -13,7 +13,6 @@ from preceptor.data.gather import Gathered, gather
 from preceptor.data.responses import ResponseSource
 from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError
-from preceptor.scorers.column import ColumnScorer
 from preceptor.types import Instruction
 from small_study import Rows, rows_of, write_rows
 
@@ -37,12 +36,12 @@ def both(many: Callable[[], None]) -> Both:
     """Gather in this process, then in three."""
 
     def run(files: list[Path]) -> tuple[Gathered, Gathered]:
-        source, scorer = ResponseSource.open(files, REWARDS), ColumnScorer("reward")
-        alone = gather(source, scorer)
-        assert module._side_by_side(source, scorer) is None
+        source, column = ResponseSource.open(files, REWARDS), "reward"
+        alone = gather(source, column)
+        assert module._side_by_side(source, column) is None
         many()
-        assert module._side_by_side(source, scorer) is not None
-        return alone, gather(source, scorer)
+        assert module._side_by_side(source, column) is not None
+        return alone, gather(source, column)
 
     return run
 
@@ -117,14 +116,14 @@ def test_an_error_in_a_process_is_the_error_of_the_run(tmp_path: Path, many: Cal
     for file in files:
         file.write_text("nothing that is JSON\n")
     with pytest.raises(DataError, match=r"No row of .*alpha.jsonl can be read"):
-        gather(source, None)
+        gather(source)
 
 
 def test_a_text_is_told_apart_by_the_reference_of_its_own_row(tmp_path: Path):
     same = {"instruction": "What is two plus two?", "output": "four"}
     answers = [{**same, "reference": {"kind": "exact", "answer": a}} for a in ("four", "five")]
     source = ResponseSource.open([write_rows(tmp_path / "alpha.jsonl", [*answers, same])])
-    table = gather(source, None).table
+    table = gather(source).table
     assert table.checked_keys is not None
     assert len(set(table.keys.tolist())) == 1
     assert len(set(table.checked_keys.tolist())) == 3
@@ -138,7 +137,7 @@ def test_no_responses_at_all_are_refused(tmp_path: Path):
     source = ResponseSource.open([path])
     path.write_text("")
     with pytest.raises(DataError, match="The data hold no responses"):
-        gather(source, None)
+        gather(source)
 
 
 def categorised(names: dict[int, object], place: int) -> Rows:

@@ -7,7 +7,7 @@ import pytest
 
 from chat_server import serving
 from preceptor.errors import DataError, ModelError, StudyError
-from preceptor.pipeline.load import source_of
+from preceptor.pipeline.sources import source_of
 from preceptor.types import Response
 from small_study import preceptor, write_rows
 from small_teachers import (

@@ -11,7 +11,7 @@ from preceptor.config.finetune import ChatJudge, RewardJudge
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.plan import for_student
-from preceptor.pipeline.sources import Questions, jobs_of
+from preceptor.pipeline.sources import jobs_of
 from preceptor.types import Instruction
 from preceptor.validation.finetune_job import setup_of
 
@@ -94,8 +94,7 @@ def test_no_identity_of_a_scorer_teacher_or_judge_changes(model: str):
         for scorer in for_student(study, RUNTIME, study.students[0], reward=reward).scorers:
             name = reward.name if scorer.name == "judge" else scorer.name
             found[name] = scorer.identity().digest
-    questions = Questions([Instruction.from_text("Why?")], {}, (), (), {})
-    for job in jobs_of(study, RUNTIME, questions, recorded={}):
+    for job in jobs_of(study, RUNTIME, [Instruction.from_text("Why?")]):
         found[job.name] = job.backend.identity().digest
     assert study.train is not None and study.evaluate is not None
     pupil = setup_of(study.students[0], study.train, study.evaluate, runtime=RUNTIME)

@@ -164,7 +164,7 @@ SHARING = """
 import json, sys, time
 from pathlib import Path
 from preceptor import api
-from preceptor.pipeline.score import Silent
+from preceptor.pipeline.work import Silent
 
 class Counting(Silent):
     computed = 0

@@ -72,7 +72,7 @@ def test_a_plan_asks_stores_and_scores_nothing(tmp_path: Path, store: Path):
         ("one", 0, 18),
     ]
     assert found.data == ()
-    assert found.later == ["any student, length"]
+    assert found.later == ["any student, length", "any student, verifier"]
 
 
 def test_where_nothing_is_stored_lengths_are_assumed_and_said_to_be(tmp_path: Path, store: Path):
@@ -171,9 +171,9 @@ def test_once_all_is_answered_the_steps_of_scoring_are_told(tmp_path: Path, stor
         (18, 0, 0, "")
     ]
     assert found.later == ()
-    assert [step.step for step in found.steps] == ["length"]
+    assert [step.step for step in found.steps] == ["length", "verifier"]
     (data,) = found.data
-    assert data.choice.table.teachers == ("one",)
+    assert data.selection.table.teachers == ("one",)
 
 
 def test_a_local_teacher_is_not_loaded_where_its_speed_is_known(

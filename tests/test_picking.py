@@ -14,8 +14,8 @@ from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.export.writer import Example, Pair
 from preceptor.pipeline import select as picking
-from preceptor.pipeline.load import Opened, open_data
-from preceptor.pipeline.score import Silent
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.select import Rule, Scored
 from small_study import write_rows
 from small_teachers import Asked
@@ -58,16 +58,16 @@ def study_of(files: list[str], student: Path | None = None, **tables: Any) -> St
     return checked(Study, given, where="here")
 
 
-def opened(study: Study, tmp_path: Path) -> tuple[Opened, Runtime]:
+def opened(study: Study, tmp_path: Path) -> tuple[LoadedData, Runtime]:
     runtime = Runtime(store=str(tmp_path / "store"), device="cpu")
-    (found,) = open_data(study, runtime, Silent())
+    (found,) = Pipeline(study, runtime).load()
     return found, runtime
 
 
-def scored(study: Study, tmp_path: Path, rule: Rule) -> tuple[Opened, Scored]:
+def scored(study: Study, tmp_path: Path, rule: Rule) -> tuple[LoadedData, Scored]:
     found, runtime = opened(study, tmp_path)
     student = study.students[0] if study.students else None
-    picked = picking.scored(found, study, runtime, student=student, rule=rule, progress=Silent())
+    picked = picking.scored(Pipeline(study, runtime), found, student, rule)
     return found, picked
 
 
@@ -245,7 +245,7 @@ def test_a_derived_teachers_rows_add_no_example_and_its_origin_is_named(tmp_path
         ("alpha", f"text {n} 1") for n in range(3)
     ]
     data, _ = opened(study, tmp_path)
-    table = data.choice.table
+    table = data.selection.table
     named = picking.examples(data.source, table, picking.of_teacher(table, "chosen"))
     assert [(e.teacher, e.text) for e in named] == [("chosen", f"text {n} 1") for n in range(3)]
 
@@ -258,7 +258,7 @@ def test_one_teachers_responses_are_the_first_samples_unless_all_are_wanted(tmp_
     ]
     study = study_of([str(write_rows(tmp_path / "alpha.jsonl", rows))])
     data, _ = opened(study, tmp_path)
-    table = data.choice.table
+    table = data.selection.table
     first = list(picking.examples(data.source, table, picking.of_teacher(table, "alpha")))
     assert [(e.text, e.sample, e.numbers) for e in first] == [
         (f"text {n} 0", 0, {"reward": 0.0}) for n in range(3)
@@ -276,6 +276,6 @@ def test_what_is_scored_already_costs_nothing_when_picking(tmp_path: Path, model
     counts = []
     for _ in range(2):
         told = Asked()
-        picking.scored(found, study, runtime, student=study.students[0], rule="car", progress=told)
+        picking.scored(Pipeline(study, runtime, told), found, study.students[0], "car")
         counts.append(told.scored)
     assert counts == [12, 0]  # length and likelihood of six texts

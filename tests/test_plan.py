@@ -12,7 +12,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError
 from preceptor.pipeline import plan
-from preceptor.scorers.column import ColumnScorer
+from preceptor.scorers.rewards import column_of, reward_scorers
 from preceptor.scorers.verifier.verifier import Verifier
 from small_study import partition_sizes, preceptor, shards, write_teachers
 
@@ -79,15 +79,14 @@ def test_a_metric_without_its_measure_is_refused_before_anything_is_computed():
 def test_a_named_column_goes_before_references_and_references_before_nothing():
     named = study_with(reward={"kind": "column", "column": "score"})
     (reward,) = plan.reward_sources(named, references=True)
-    scorer = plan.read_along(reward)
-    assert isinstance(scorer, ColumnScorer) and scorer.column == "score"
+    assert column_of(reward) == "score"
     for study, references in (
         (study_with(), True),
         (study_with(reward={"kind": "reference"}), False),
     ):
         (reward,) = plan.reward_sources(study, references=references)
-        assert plan.read_along(reward) is None
-        (checker,) = plan.reward_scorers(reward, Runtime(device="cpu"))
+        assert column_of(reward) is None
+        (checker,) = reward_scorers(reward, Runtime(device="cpu"))
         assert isinstance(checker, Verifier) and checker.reads_reference
     assert plan.reward_sources(study_with(), references=False) == (None,)
 

@@ -11,7 +11,7 @@ from preceptor.config.study import Study
 from preceptor.data.references import plain_answer
 from preceptor.data.responses import ResponseSource
 from preceptor.data.settle import settle, settle_instructions
-from preceptor.pipeline.rank import run
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.store.store import ScorePartition, Store
 from small_study import Rows, by_teacher, ranked, write_rows
 
@@ -212,6 +212,6 @@ def test_the_best_of_several_samples_is_chosen_by_the_references(tmp_path: Path)
     best = {"kind": "best", "of": "alpha", "label": "best"}
     tables = {"data": {"responses": str(file)}, "best_of_n": [best]}
     study = checked(Study, tables, where="here")
-    (ranking,) = run(study, Runtime(store=str(tmp_path / "store"), device="cpu"))
+    (ranking,) = Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu")).rankings()
     rewards = {one.teacher: one.estimates["reward"].value for one in ranking.teachers}
     assert rewards["best"] == 0.8

@@ -12,7 +12,7 @@ from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.config.toml import study_text
 from preceptor.errors import StudyError
-from preceptor.pipeline.rank import run
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.report.build import agreement_of, report_of, stored_outcomes
 from small_outcomes import scored
 from small_study import shards, write_teachers
@@ -33,7 +33,7 @@ def test_a_report_names_the_students_the_study_and_the_packages(
     study, runtime = api.study_of(
         files, students=[str(model_folder)], reward_column="reward", store=str(store), device="cpu"
     )
-    run(study, runtime)
+    Pipeline(study, runtime).rankings()
     found = report_of(stored_outcomes(study, runtime), runtime, command="preceptor rank")
     assert found.title == "Teachers for tiny-llama"
     assert found.command == "preceptor rank"
@@ -71,12 +71,12 @@ def test_missing_scores_are_listed_and_nothing_is_computed(
     assert "12 scores: likelihood, for tiny-llama" in told
     assert "preceptor run" in told
     assert not shards(store)
-    run(study, runtime)
+    Pipeline(study, runtime).rankings()
     more = write_teachers(tmp_path, teachers=3, instructions=6)
     with pytest.raises(StudyError, match="6 scores: likelihood"):
         stored_outcomes(*files_study(more, store, model_folder))
     (outcome,) = stored_outcomes(study, runtime)
-    assert outcome.ranking == run(study, runtime)[0]
+    assert outcome.ranking == Pipeline(study, runtime).rankings()[0]
 
 
 def test_tokens_that_are_wanted_and_not_stored_are_missing(
@@ -84,7 +84,7 @@ def test_tokens_that_are_wanted_and_not_stored_are_missing(
 ):
     files = write_teachers(tmp_path)
     study, runtime = files_study(files, store, model_folder)
-    run(study, runtime)
+    Pipeline(study, runtime).rankings()
     with pytest.raises(StudyError, match="12 scores: likelihood"):
         stored_outcomes(study, runtime.model_copy(update={"keep_tokens": True}))
 
@@ -94,7 +94,7 @@ def test_missing_responses_are_listed_and_nobody_is_asked(tmp_path: Path, store:
     with pytest.raises(StudyError, match="6 responses of one\n  6 responses of two"):
         stored_outcomes(study, runtime_at(store))
     assert not shards(store)
-    run(study, runtime_at(store))
+    Pipeline(study, runtime_at(store)).rankings()
     assert len(stored_outcomes(study, runtime_at(store))) == 1
 
 
@@ -103,7 +103,7 @@ def test_a_derived_teacher_without_the_rewards_that_choose_it_is_missing(
 ):
     questions = write_questions(tmp_path)
     asked = (drawn(), fake("two"))
-    run(study_with(questions, *asked, reward=GRADED), runtime_at(store))
+    Pipeline(study_with(questions, *asked, reward=GRADED), runtime_at(store)).rankings()
     best = {"kind": "best", "of": "one", "reward": {"kind": "judge", "model": "judge"}}
     study = study_with(questions, *asked, reward=GRADED, best_of_n=[best])
     # Nobody answers there, and nobody is asked.
@@ -121,7 +121,7 @@ def test_observed_orders_are_held_against_every_metric(
 ):
     files = write_teachers(tmp_path, teachers=3, instructions=8)
     study, runtime = files_study(files, store, model_folder, n_resamples=50)
-    run(study, runtime)
+    Pipeline(study, runtime).rankings()
     found = report_of(
         stored_outcomes(study, runtime), runtime, command="", observed=OBSERVED, outcome="a.csv"
     )
@@ -139,7 +139,7 @@ def test_observed_orders_are_held_against_every_metric(
 def test_too_few_observed_teachers_are_refused(tmp_path: Path, store: Path, model_folder: Path):
     files = write_teachers(tmp_path, teachers=2)
     study, runtime = files_study(files, store, model_folder)
-    rankings = run(study, runtime)
+    rankings = Pipeline(study, runtime).rankings()
     with pytest.raises(StudyError, match="3 are needed"):
         agreement_of(rankings, OBSERVED)
 

@@ -16,8 +16,7 @@ import pytest
 import chat_server as chat
 from chat_server import answer, refuse, serving
 from preceptor.errors import ModelError
-from preceptor.pipeline.generate import respond
-from preceptor.pipeline.score import Silent
+from preceptor.pipeline.work import Silent
 from preceptor.store.store import Store
 from preceptor.types import generation_key
 from small_study import start, write_rows
@@ -68,7 +67,7 @@ def test_every_response_is_stored_once_by_a_server_that_fails_one_in_five(tmp_pa
     with serving(otherwise=flaky) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=100, patience_s=30.0)
         asked = Asked()
-        respond(job(study, runtime), asked)
+        job(study, runtime).run(asked)
         assert told.busiest > 20
     assert asked.missing == {"served": 400}
     found = list(generations(tmp_path / "store"))
@@ -83,10 +82,10 @@ def test_a_run_that_is_done_asks_nothing(tmp_path: Path):
     study = study_with(write_questions(tmp_path), served())
     with serving(otherwise=echo) as told:
         runtime = runtime_at(tmp_path / "store", told)
-        respond(job(study, runtime), Silent())
+        job(study, runtime).run(Silent())
         assert len(told.requests) == 6
         again = Asked()
-        respond(job(study, runtime), again)
+        job(study, runtime).run(again)
         assert len(told.requests) == 6
     assert again.steps == {"served responds": (6, 0)}
 
@@ -95,7 +94,7 @@ def test_what_was_answered_is_stored_while_the_rest_is_waited_for(tmp_path: Path
     study = study_with(write_questions(tmp_path, 8), served())
     with serving(*[echo] * 4, otherwise=chat.hang) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=4, patience_s=20.0)
-        asking = threading.Thread(target=respond, args=(job(study, runtime), Silent()), daemon=True)
+        asking = threading.Thread(target=job(study, runtime).run, args=(Silent(),), daemon=True)
         asking.start()
         deadline = time.monotonic() + 2
         while len(texts_in(tmp_path / "store")) < 4 and time.monotonic() < deadline:
@@ -110,11 +109,11 @@ def test_a_down_endpoint_ends_with_an_error_and_what_was_answered_is_kept(tmp_pa
     with serving(*[echo] * 7, otherwise=refuse(503, "down")) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=2, patience_s=0.2)
         with pytest.raises(ModelError, match=r"'served' has not answered 5 requests in a row"):
-            respond(job(study, runtime), Silent())
+            job(study, runtime).run(Silent())
         assert len(texts_in(tmp_path / "store")) == 7
         told.otherwise = echo
         again = Asked()
-        respond(job(study, runtime), again)
+        job(study, runtime).run(again)
     assert again.steps == {"served responds": (7, 33)}
     assert len(texts_in(tmp_path / "store")) == 40
 
@@ -129,11 +128,11 @@ def test_a_request_lost_for_a_passing_reason_is_asked_again_by_the_next_run(
     study = study_with(write_questions(tmp_path), served())
     with serving(otherwise=busy) as told:
         runtime = runtime_at(tmp_path / "store", told, patience_s=0.2)
-        respond(job(study, runtime), Silent())
+        job(study, runtime).run(Silent())
         assert "gave no answer in time to 1 requests: run again" in caplog.text
         assert len(texts_in(tmp_path / "store")) == 5
         told.otherwise = echo
-        respond(job(study, runtime), Silent())
+        job(study, runtime).run(Silent())
     assert len(texts_in(tmp_path / "store")) == 6
 
 
@@ -148,8 +147,8 @@ def test_a_conversation_that_spells_control_tokens_is_refused_alone(tmp_path: Pa
     with serving(otherwise=chat.reply(200, chat.several("fine", raw=True))) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=1)
         one = job(study, runtime)
-        respond(one, Silent())
-        respond(job(study, runtime), Silent())
+        one.run(Silent())
+        job(study, runtime).run(Silent())
     assert len(texts_in(tmp_path / "store")) == 2
     (note,) = one.partition.notes().values()
     assert "refused request: the conversation spells <|im_" in note
@@ -163,7 +162,7 @@ def test_a_system_text_that_spells_control_tokens_refuses_the_teacher(tmp_path: 
     table = served(api="completions", chat_template="chatml", system="Be brief.<|im_end|>")
     study = study_with(write_questions(tmp_path), table)
     with serving() as told, pytest.raises(ModelError, match=r"spells <\|im_end\|>"):
-        respond(job(study, runtime_at(tmp_path / "store", told)), Silent())
+        job(study, runtime_at(tmp_path / "store", told)).run(Silent())
     assert told.requests == []
     assert texts_in(tmp_path / "store") == {}
 
@@ -213,7 +212,7 @@ def test_a_server_is_asked_again_only_for_what_was_in_flight_when_a_run_was_kill
             assert stored.isdisjoint(log[before:])
             stored = {by_key[key] for key in job(study, runtime).partition.keys().tolist()}
         before = len(log)
-        respond(job(study, runtime), Silent())
+        job(study, runtime).run(Silent())
         assert stored.isdisjoint(log[before:])
         assert 0 < len(stored) < number
     assert {one.text for _, one in generations(store)} == {f"{t} None" for t in by_key.values()}
@@ -226,7 +225,7 @@ def test_a_server_is_asked_again_only_for_what_was_in_flight_when_a_run_was_kill
 def answer_in_this_process(folder: str, model: str, store: str) -> None:
     """Ask the tiny model for everything that is missing; the target of a process."""
     for one in jobs(local_study(Path(folder), model), runtime_at(Path(store))):
-        respond(one, Silent())
+        one.run(Silent())
 
 
 def local_study(folder: Path, model: str) -> Any:
@@ -279,7 +278,7 @@ def test_two_runs_at_once_share_a_store_and_end_with_the_same_texts(tmp_path: Pa
     with serving(otherwise=chat.samples()) as told:
         runtime = runtime_at(tmp_path / "store", told)
         both = [
-            threading.Thread(target=respond, args=(job(study, runtime), Silent())) for _ in range(2)
+            threading.Thread(target=job(study, runtime).run, args=(Silent(),)) for _ in range(2)
         ]
         for one in both:
             one.start()
@@ -293,12 +292,12 @@ def test_each_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(tmp_pat
     with serving(otherwise=chat.samples()) as told:
         runtime = runtime_at(tmp_path / "store", told)
         sampled = served(temperature=0.7, samples=3, seed=40, top_p=0.9)
-        respond(job(study_with(questions, sampled), runtime), Silent())
+        job(study_with(questions, sampled), runtime).run(Silent())
         asked = [one for one in told.requests if one["temperature"] == 0.7]
         assert len({one["seed"] for one in asked}) == len(asked) == 6
         assert {one["top_p"] for one in asked} == {0.9}
         before = len(told.requests)
-        respond(job(study_with(questions, served(seed=40)), runtime), Silent())
+        job(study_with(questions, served(seed=40)), runtime).run(Silent())
         greedy = told.requests[before:]
         assert len(greedy) == 2
         assert all("seed" not in one for one in greedy)
@@ -308,7 +307,7 @@ def test_a_fake_teacher_fills_its_shelf_and_another_name_another(tmp_path: Path)
     study = study_with(write_questions(tmp_path), fake("one"), fake("two"))
     runtime = runtime_at(tmp_path / "store")
     for one in jobs(study, runtime):
-        respond(one, Silent())
+        one.run(Silent())
     found = [len(list(partition.each())) for partition in Store(tmp_path / "store").partitions()]  # type: ignore[union-attr]
     assert found == [6, 6]
     assert len(set(texts_in(tmp_path / "store").values())) == 12

@@ -8,10 +8,9 @@ import pytest
 from preceptor.config.data import ReadOptions
 from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
-from preceptor.data.table import Choice, ResponseTable
+from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import StudyError
 from preceptor.scorers.base import Array
-from preceptor.scorers.column import ColumnScorer
 from small_study import Rows, rows_of, write_rows
 
 REWARDS = ReadOptions(number_columns=("reward",))
@@ -19,14 +18,14 @@ REWARDS = ReadOptions(number_columns=("reward",))
 
 def table_of(folder: Path, teachers: dict[str, Rows]) -> ResponseTable:
     files = [write_rows(folder / f"{name}.jsonl", rows) for name, rows in teachers.items()]
-    return gather(ResponseSource.open(files, REWARDS), ColumnScorer("reward")).table
+    return gather(ResponseSource.open(files, REWARDS), "reward").table
 
 
-def chosen(table: ResponseTable, limit: int | None = None, *, seed: int = 0) -> Choice:
-    return table.chosen(limit, seed=seed, min_coverage=0.0)
+def chosen(table: ResponseTable, limit: int | None = None, *, seed: int = 0) -> Selection:
+    return table.select(limit, seed=seed, min_coverage=0.0)
 
 
-def rewards(choice: Choice) -> Array:
+def rewards(choice: Selection) -> Array:
     """Return the rewards of the compared rows, averaged, (teachers, instructions)."""
     return choice.averaged(choice.table.values["reward"][choice.rows])
 
@@ -104,9 +103,9 @@ def test_too_little_in_common_is_refused_with_the_worst_first(tmp_path: Path):
 
 def test_coverage_is_a_share_of_all_instructions(tmp_path: Path):
     table = table_of(tmp_path, {"alpha": rows_of(0), "beta": rows_of(1)[:3]})
-    assert len(table.chosen(None, seed=0, min_coverage=0.5).taken) == 3
+    assert len(table.select(None, seed=0, min_coverage=0.5).taken) == 3
     with pytest.raises(StudyError, match="expected at least 2, and 51% of them"):
-        table.chosen(None, seed=0, min_coverage=0.51)
+        table.select(None, seed=0, min_coverage=0.51)
 
 
 def test_lacking_keys_are_the_distinct_ones_that_are_not_stored(tmp_path: Path):

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preceptor import api
-from preceptor.pipeline.load import open_data
-from preceptor.pipeline.score import Amount, Silent
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.work import Amount
 from preceptor.ranking.result import Ranking
 from small_study import (
     Rows,
@@ -200,7 +200,7 @@ def test_a_larger_limit_only_adds_instructions_whatever_the_order_of_files(tmp_p
 
     def taken(limit: int, seed: int, given: Sequence[Path]) -> set[bytes]:
         study, runtime = api.study_of(given, limit=limit, seed=seed)
-        choice = open_data(study, runtime, Silent())[0].choice
+        choice = Pipeline(study, runtime).load()[0].selection
         return {bytes(one) for one in choice.table.instructions[choice.taken].tolist()}
 
     four = taken(4, 0, files)
@@ -246,7 +246,7 @@ def test_a_second_run_imports_no_model_library(files: list[Path], store: Path, m
     script = (
         "import sys\nfrom preceptor.cli.app import cli\n"
         f"cli({[str(word) for word in words]!r}, standalone_mode=False)\n"
-        "assert 'preceptor.pipeline.rank' in sys.modules\n"
+        "assert 'preceptor.pipeline.pipeline' in sys.modules\n"
         "sys.exit(','.join({'torch', 'transformers'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -10,7 +10,8 @@ import pytest
 from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
 from preceptor.pipeline import score as steps
-from preceptor.pipeline.score import Amount, Silent, Step, carry_out
+from preceptor.pipeline.score import Step, carry_out
+from preceptor.pipeline.work import Amount, Silent
 from preceptor.scorers.base import Scorer
 from preceptor.store.identity import Identity
 from preceptor.store.store import ScorePartition, Store
@@ -69,7 +70,7 @@ def step_of(folder: Path, scorer: LetterScorer, *, instructions: int = 10) -> St
     names = ("alpha", "beta", "twin")
     files = [write_rows(folder / f"{n}.jsonl", r) for n, r in zip(names, rows, strict=True)]
     source = ResponseSource.open(files)
-    choice = gather(source, None).table.chosen(None, seed=0, min_coverage=0.5)
+    choice = gather(source).table.select(None, seed=0, min_coverage=0.5)
     return Step(scorer.name, scorer, partition_of(folder), source, choice)
 
 
@@ -84,7 +85,7 @@ def test_each_text_is_asked_for_once_and_its_numbers_come_back_in_the_rows_order
     texts = {response.key: response.text or "" for response in step.source}
     assert len(scorer.asked) == len({response.key for response in scorer.asked}) == 20
     for key, letters, note in zip(
-        step.choice.keys.tolist(), columns["letters"], columns["note"], strict=True
+        step.selection.keys.tolist(), columns["letters"], columns["note"], strict=True
     ):
         if "sea" in texts[key]:
             assert np.isnan(letters) and note == "it speaks of the sea"
@@ -155,10 +156,10 @@ def test_texts_that_do_not_fit_into_memory_are_read_in_several_passes(
     monkeypatch.setattr(steps, "TEXTS_IN_MEMORY", 200)
     scorer, told = LetterScorer(), Told()
     step = step_of(tmp_path, scorer)
-    passes = list(step.texts(step.choice.distinct))
+    passes = list(step.texts(step.selection.distinct))
     assert len(passes) > 1
     keys = [response.key for part in passes for response in part]
-    assert sorted(keys) == sorted(step.choice.distinct.tolist())
+    assert sorted(keys) == sorted(step.selection.distinct.tolist())
     for part in passes:
         assert sum(len(response.text or "") for response in part) <= 200
         # Whole instructions: both texts of each are in the same pass.
@@ -186,7 +187,7 @@ def test_a_wanted_token_column_makes_rows_without_it_missing(tmp_path: Path):
     columns = carry_out(step_of(tmp_path, LetterScorer()), Silent())
     again = step_of(tmp_path, Tokens())
     noted = {score_of(response).key for response in again.source if score_of(response).note}
-    assert set(again.missing(columns).tolist()) == set(again.choice.distinct.tolist()) - noted
+    assert set(again.missing(columns).tolist()) == set(again.selection.distinct.tolist()) - noted
 
 
 def test_a_column_added_to_a_scorer_is_computed_for_rows_stored_before(tmp_path: Path):

@@ -14,7 +14,7 @@ from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import load_model, load_tokenizer, locate
 from preceptor.engines.templates import choose_template
-from preceptor.pipeline.rank import run
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.types import Message
 from small_study import by_teacher, preceptor, shards, start
 from small_teachers import (
@@ -147,8 +147,8 @@ def test_a_withheld_prompt_is_counted_told_and_never_a_zero(tmp_path: Path):
     study = study_with(write_questions(tmp_path, 8), served(), fake("two"), reward=GRADED)
     with serving(otherwise=step) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=1)
-        (ranking,) = run(study, runtime)
-        (again,) = run(study, runtime)
+        (ranking,) = Pipeline(study, runtime).rankings()
+        (again,) = Pipeline(study, runtime).rankings()
         prompts = [str(one["messages"]) for one in told.requests]
     assert again.to_records() == ranking.to_records()
     assert sum("number 1 " in prompt for prompt in prompts) == 1
@@ -171,7 +171,7 @@ def test_a_study_whose_endpoint_is_down_keeps_what_the_others_gave(tmp_path: Pat
     with serving(otherwise=refuse(503, "down")) as told:
         runtime = runtime_at(tmp_path / "store", told, concurrency=1, patience_s=0.1)
         with pytest.raises(ModelError, match="has not answered 5 requests in a row"):
-            run(study, runtime)
+            Pipeline(study, runtime).rankings()
     assert len(texts_in(tmp_path / "store")) == 24
     with serving() as told:
         assert asked_in(study, runtime_at(tmp_path / "store", told)) == {"one": 0, "served": 8}
@@ -240,10 +240,10 @@ def test_raising_every_number_at_once_pays_for_what_is_missing_and_scores_nothin
         questions, drawn(samples=4, label="more"), fake("two"), reward=GRADED, data={"limit": 9}
     )
     told = Asked()
-    run(few, runtime, told)
+    Pipeline(few, runtime, told).rankings()
     assert told.missing == {"one": 8}
     told = Asked()
-    run(many, runtime, told)
+    Pipeline(many, runtime, told).rankings()
     # 9 instructions of 4 samples less the 8 that were there; nine of the other teacher.
     assert told.missing == {"more": 28, "two": 9}
     # Compared are 9 responses of each; of the first teacher's the 4 of the limit have their length.

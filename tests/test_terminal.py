@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from preceptor.pipeline.score import Amount, Silent
+from preceptor.pipeline.work import Amount, Silent
 from preceptor.ranking.table import printable
 from preceptor.ranking.warnings import Warning
 from preceptor.report.progress import LiveProgress, PlainProgress, showing

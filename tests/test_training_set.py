@@ -7,8 +7,7 @@ import pytest
 
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
-from preceptor.pipeline.load import open_data
-from preceptor.pipeline.score import Silent
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.validation.finetune_job import StudentSetup, setup_of
 from preceptor.validation.training_set import TrainingSet, training_set_of
 from small_study import rows_of, write_rows
@@ -24,7 +23,7 @@ def given(tmp_path: Path, model_folder: Path) -> dict[str, Any]:
 
 def training_set(study: Study, store: Path, questions: tuple[str, ...] = ()) -> TrainingSet:
     assert study.train is not None
-    data = open_data(study, runtime_at(store), Silent())
+    data = Pipeline(study, runtime_at(store)).load()
     return training_set_of(data[0], study.train, questions, seed=study.ranking.seed)
 
 
@@ -52,11 +51,11 @@ def test_more_rows_only_add(given, tmp_path: Path):
 def test_what_is_compared_under_a_limit_is_trained_on_first(given, tmp_path: Path):
     given["data"]["limit"] = 4
     study = study_of(given)
-    data = open_data(study, runtime_at(tmp_path), Silent())
+    data = Pipeline(study, runtime_at(tmp_path)).load()
     assert study.train is not None
     found = training_set_of(data[0], study.train, (), seed=study.ranking.seed)
     assert len(found.instructions) == 12
-    assert sorted(found.first(4).instructions) == data[0].choice.taken.tolist()
+    assert sorted(found.first(4).instructions) == data[0].selection.taken.tolist()
 
 
 def test_an_instruction_that_one_teacher_has_not_answered_is_left_to_none(given, tmp_path: Path):

@@ -15,10 +15,10 @@ from preceptor.errors import StudyError
 from preceptor.export import writer as exports
 from preceptor.export.writer import Written
 from preceptor.pipeline import export as exporting
-from preceptor.pipeline import load as opening
-from preceptor.pipeline import rank as runner
 from preceptor.pipeline.estimate import CostEstimate, estimate
-from preceptor.pipeline.score import Progress, Silent
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.responses_file import generate_to_file
+from preceptor.pipeline.work import Progress, Silent
 from preceptor.ranking.result import Ranking
 from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
@@ -106,7 +106,7 @@ def rank_all(
         reward_models=reward_models,
         **options,
     )
-    return runner.run(study, runtime, progress)
+    return Pipeline(study, runtime, progress).rankings()
 
 
 def run_study(path: str | Path, progress: Progress | None = None) -> list[Ranking]:
@@ -115,7 +115,7 @@ def run_study(path: str | Path, progress: Progress | None = None) -> list[Rankin
     What `[train]` and `[evaluate]` ask for is `validate`'s.
     """
     file = StudyFile.read(path)
-    return runner.run(file.study, file.runtime, progress)
+    return Pipeline(file.study, file.runtime, progress).rankings()
 
 
 def study_report(
@@ -198,7 +198,7 @@ def generate(
         PreceptorError: bad input, in words that say what to do.
     """
     study, runtime = generation_of(instructions, teacher=teacher, **options)
-    return opening.respond_to_file(study, runtime, Path(output), progress or Silent())
+    return generate_to_file(study, runtime, Path(output), progress or Silent())
 
 
 def require_token() -> None:

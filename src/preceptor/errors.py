@@ -6,10 +6,16 @@ them without a traceback; anything else that escapes is a defect.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class PreceptorError(Exception):
-    """The parent of every error a user is meant to read."""
+    """The parent of every error a user is meant to read.
+
+    `finished` holds the rankings that were done before it, where a run makes several.
+    """
+
+    finished: tuple[Any, ...] = ()
 
 
 class DataError(PreceptorError):

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from preceptor.pipeline.score import Progress
+    from preceptor.pipeline.work import Progress
 
 
 def console(*, aside: bool = False) -> "Console":

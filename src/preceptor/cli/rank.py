@@ -24,9 +24,13 @@ from preceptor.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from preceptor.config.runtime import Runtime
     from preceptor.config.study import Study
-    from preceptor.pipeline.rank import Outcome
+    from preceptor.pipeline.load import LoadedData
+    from preceptor.pipeline.outcome import Outcome
+    from preceptor.pipeline.pipeline import Pipeline
     from preceptor.ranking.result import Ranking
 
 Outputs = Sequence[str | None]
@@ -67,33 +71,49 @@ def _study(given: dict[str, Any]) -> "tuple[Study, Runtime]":
 
 
 def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None:
-    """Rank for every student, print the tables as far as they are finished, and write the files."""
+    """Rank for every student; print and write what is finished, also where a later one fails."""
+    from preceptor.pipeline.pipeline import Pipeline
+
+    found: list[Outcome] = []
+    try:
+        carry_out(Pipeline(study, runtime), found, None if "-" in outputs else console())
+    finally:
+        if found:
+            _write(found, runtime, outputs)
+
+
+def carry_out(
+    pipeline: "Pipeline", found: "list[Outcome]", screen: "Console | None"
+) -> "Sequence[LoadedData]":
+    """Add each outcome to `found` as it is finished, print them all, and return the data ranked.
+
+    Where one fails, those before it are printed first.
+    """
     from rich.console import Console
 
-    from preceptor.pipeline import load as opening
-    from preceptor.pipeline import rank as runner
     from preceptor.report.estimate import described, rewards_of
     from preceptor.report.terminal import print_lines, print_orders, print_ranking
 
     aside = Console(stderr=True)
-    source = opening.source_of(study, runtime)
     # Before anything is paid for: a file may be read otherwise than was meant.
-    print_lines(aside, described(source))
-    found: list[Outcome] = []
+    print_lines(aside, described(pipeline.source))
     try:
-        with progress_on(aside) as shown:
-            data = opening.open_data(study, runtime, shown, source=source)
+        with progress_on(aside) as pipeline.progress:
+            data = pipeline.load()
             print_lines(aside, rewards_of(data))
-            for outcome in runner.outcomes(data, study, runtime, shown):
+            for outcome in pipeline.outcomes(data):
                 found.append(outcome)
     finally:
-        # Also when a later one fails: what is done was paid for.
-        rankings = [outcome.ranking for outcome in found]
-        if "-" not in outputs:
-            screen = console()
+        if screen is not None:
+            rankings = [outcome.ranking for outcome in found]
             for ranking in rankings:
                 print_ranking(screen, ranking)
             print_orders(screen, rankings)
+    return data
+
+
+def _write(found: "Sequence[Outcome]", runtime: "Runtime", outputs: Outputs) -> None:
+    rankings = [outcome.ranking for outcome in found]
     json_path, csv_path, html_path = outputs
     if json_path:
         put_json(json_path, [ranking.to_dict() for ranking in rankings])

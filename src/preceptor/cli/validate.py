@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from preceptor.cli.output import console, progress_on, put, typed_command
+from preceptor.cli.rank import carry_out
 
 if TYPE_CHECKING:
     from preceptor.config.runtime import Runtime
     from preceptor.config.study import Study
     from preceptor.pipeline.estimate import CostEstimate
+    from preceptor.pipeline.outcome import Outcome
     from preceptor.validation.result import ValidationResult
 
 
@@ -24,27 +26,16 @@ def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | N
     """Validate a study, and print and write what it finds."""
     from rich.console import Console
 
-    from preceptor.pipeline import load as opening
-    from preceptor.pipeline import rank as runner
-    from preceptor.report.estimate import described, rewards_of
-    from preceptor.report.terminal import print_lines, print_orders, print_ranking
+    from preceptor.pipeline.pipeline import Pipeline
     from preceptor.report.validation import print_validation
     from preceptor.validation.validate import Validation
 
-    aside = Console(stderr=True)
     screen = Console(stderr=True) if "-" in outputs else console()
     validation = Validation.open(study, runtime)
-    source = opening.source_of(study, runtime)
-    print_lines(aside, described(source))
-    with progress_on(aside) as shown:
-        data = opening.open_data(study, runtime, shown, source=source)
-        print_lines(aside, rewards_of(data))
-        found = list(runner.outcomes(data, study, runtime, shown))
+    found: list[Outcome] = []
+    data = carry_out(Pipeline(study, runtime), found, screen)
     predicted = [outcome.ranking for outcome in found]
-    for ranking in predicted:
-        print_ranking(screen, ranking)
-    print_orders(screen, predicted)
-    with progress_on(aside) as shown:
+    with progress_on() as shown:
         result = replace(validation, progress=shown).validated(data, predicted)
     print_validation(screen, result)
     json_path, csv_path, html_path = outputs

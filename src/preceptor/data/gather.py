@@ -6,7 +6,6 @@ everything is read again in this process. So the number of processes changes no 
 """
 
 import logging
-import math
 import os
 import pickle
 import subprocess
@@ -16,9 +15,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -26,8 +24,6 @@ from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError
-from preceptor.scorers.base import InlineScorer
-from preceptor.scorers.column import ColumnScorer
 from preceptor.types import KEY_BYTES, Response
 
 logger = logging.getLogger(__name__)
@@ -36,8 +32,6 @@ LARGE_BYTES = 32 * 2**20
 """Files that are smaller together are read by this process alone."""
 
 _MOST_PROCESSES = 8
-# Few objects alive at a time: the garbage collector looks at all of them again and again.
-_CHUNK = 128
 _WORK = "from preceptor.data.gather import work; work()"
 
 
@@ -82,17 +76,17 @@ class _Part:
     problems: Sequence[Problem]
 
 
-def gather(source: Source, scorer: InlineScorer | None, *, asked: Sequence[bytes] = ()) -> Gathered:
-    """Return the response table of all responses, with the measure of a scorer that costs nothing.
+def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] = ()) -> Gathered:
+    """Return the response table of all responses, with the rewards that a column of the data holds.
 
     `asked` are ids of instructions that belong to the comparison even if nobody answered them.
 
     Raises:
         DataError: a file breaks off, none of its rows can be read, or there are no responses at all.
     """
-    parts = _side_by_side(source, scorer)
+    parts = _side_by_side(source, column)
     if parts is None or _overlap(parts):
-        parts = [_read(source, scorer)]
+        parts = [_read(source, column)]
     columns = parts[0].columns
     for part in parts[1:]:
         columns.extend(part.columns)
@@ -106,15 +100,14 @@ def gather(source: Source, scorer: InlineScorer | None, *, asked: Sequence[bytes
     return Gathered(columns.table(), skipped, [p for part in parts for p in part.problems])
 
 
-def _read(source: Source, scorer: InlineScorer | None) -> _Part:
-    columns = _Columns(scorer.measures if scorer else ())
-    responses = iter(source)
-    while chunk := list(islice(responses, _CHUNK)):
-        columns.add(chunk, _given(chunk, scorer))
+def _read(source: Source, column: str | None) -> _Part:
+    columns = _Columns(column)
+    for response in source:
+        columns.add(response)
     return _Part(columns, dict(source.problem_counts), source.problems)
 
 
-def _side_by_side(source: Source, scorer: InlineScorer | None) -> list[_Part] | None:
+def _side_by_side(source: Source, column: str | None) -> list[_Part] | None:
     """Return the parts read by several processes; None where one should, or where one failed."""
     sizes = [Path(file.path).stat().st_size for file in source.files if Path(file.path).is_file()]
     groups = _groups(source.files)
@@ -130,7 +123,7 @@ def _side_by_side(source: Source, scorer: InlineScorer | None) -> list[_Part] | 
     with ExitStack() as stack:
         workers = []
         for at in range(processes):
-            worker = _start(groups, range(at, len(groups), processes), scorer)
+            worker = _start(groups, range(at, len(groups), processes), column)
             workers.append(stack.enter_context(worker))
             stack.callback(worker.kill)
         for worker in workers:
@@ -166,7 +159,7 @@ def _cores() -> int:
 
 
 def _start(
-    groups: Sequence[list[SourceFile]], places: Sequence[int], scorer: InlineScorer | None
+    groups: Sequence[list[SourceFile]], places: Sequence[int], column: str | None
 ) -> "subprocess.Popen[bytes]":
     # Not multiprocessing: it runs the user's script again, or copies a process full of threads.
     worker = subprocess.Popen(
@@ -178,15 +171,15 @@ def _start(
     assert worker.stdin is not None
     # A worker that died at once is noticed when its answer is waited for.
     with suppress(BrokenPipeError), worker.stdin as pipe:
-        pickle.dump(({place: groups[place] for place in places}, scorer), pipe)
+        pickle.dump(({place: groups[place] for place in places}, column), pipe)
     worker.stdin = None
     return worker
 
 
 def work() -> None:
     """Read the groups of files named on standard input; the parts go to standard output."""
-    groups, scorer = pickle.load(sys.stdin.buffer)
-    parts = {place: _read(ResponseSource(files), scorer) for place, files in groups.items()}
+    groups, column = pickle.load(sys.stdin.buffer)
+    parts = {place: _read(ResponseSource(files), column) for place, files in groups.items()}
     pickle.dump(parts, sys.stdout.buffer)
 
 
@@ -212,43 +205,43 @@ def _overlap(parts: Sequence[_Part]) -> bool:
 class _Columns:
     """The response table under construction."""
 
-    def __init__(self, measures: Sequence[str]) -> None:
+    def __init__(self, reward: str | None) -> None:
+        self._reward = reward
         self.teachers: dict[str, int] = {}
         self.instructions: dict[bytes, int] = {}
         self.teacher, self.instruction, self.sample = array("i"), array("i"), array("i")
         self.keys, self.checked_keys = bytearray(), bytearray()
         self.has_references = False
-        self.values = {measure: array("d") for measure in measures}
+        self.rewards = array("d")
         self.dropped: dict[str, Counter[str]] = {}
         self.lost: set[tuple[int, int]] = set()
         self.cut_off = array("b")
         self.categories: dict[int, str] = {}
 
-    def add(self, chunk: Sequence[Response], given: "_Given") -> None:
-        """Add rows with their measures; those without output or measure are counted alone."""
-        teachers, instructions = self.teachers, self.instructions
-        places = []
-        for place, (response, note) in enumerate(zip(chunk, given.notes, strict=True)):
-            teacher = teachers.setdefault(response.teacher, len(teachers))
-            instruction = instructions.setdefault(response.instruction.id, len(instructions))
-            if response.category is not None:
-                self._categorise(instruction, response.category)
-            reason = _absent(response.text) or note
-            if reason is not None:
-                self.dropped.setdefault(response.teacher, Counter())[reason] += 1
-                self.lost.add((teacher, instruction))
-                continue
-            places.append(place)
-            self.teacher.append(teacher)
-            self.instruction.append(instruction)
-            self.sample.append(response.sample)
-            self.keys += response.key
-            self.checked_keys += response.checked_key
-            self.has_references |= response.reference is not None
-            self.cut_off.append(response.finish_reason == "length")
-        for measure, column in self.values.items():
-            values = given.values[measure]
-            column.extend([values[place] for place in places])
+    def add(self, response: Response) -> None:
+        """Add a row; one without output or reward is counted alone."""
+        teacher = self.teachers.setdefault(response.teacher, len(self.teachers))
+        identity = response.instruction.id
+        instruction = self.instructions.setdefault(identity, len(self.instructions))
+        if response.category is not None:
+            self._categorise(instruction, response.category)
+        reason = _absent(response.text)
+        reward = response.columns.get(self._reward) if self._reward is not None else None
+        if reason is None and self._reward is not None and reward is None:
+            reason = "null reward"
+        if reason is not None:
+            self.dropped.setdefault(response.teacher, Counter())[reason] += 1
+            self.lost.add((teacher, instruction))
+            return
+        self.teacher.append(teacher)
+        self.instruction.append(instruction)
+        self.sample.append(response.sample)
+        self.keys += response.key
+        self.checked_keys += response.checked_key
+        self.has_references |= response.reference is not None
+        self.cut_off.append(response.finish_reason == "length")
+        if reward is not None:
+            self.rewards.append(reward)
 
     def _categorise(self, instruction: int, category: str) -> None:
         """Note an instruction's category; of several the first by alphabet, in whatever order they come."""
@@ -267,8 +260,7 @@ class _Columns:
         self.keys += other.keys
         self.checked_keys += other.checked_keys
         self.has_references |= other.has_references
-        for measure, column in self.values.items():
-            column += other.values[measure]
+        self.rewards += other.rewards
         for name, reasons in other.dropped.items():
             self.dropped.setdefault(name, Counter()).update(reasons)
         self.lost |= {(teachers[one], instructions[two]) for one, two in other.lost}
@@ -313,7 +305,7 @@ class _Columns:
             sample=np.frombuffer(self.sample, dtype=np.int32),
             keys=np.frombuffer(self.keys, dtype=kind),
             checked_keys=np.frombuffer(self.checked_keys, kind) if self.has_references else None,
-            values={name: np.frombuffer(column) for name, column in self.values.items()},
+            values={"reward": np.frombuffer(self.rewards)} if self._reward is not None else {},
             cut_off=np.frombuffer(self.cut_off, dtype=np.bool_),
             dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
             categories=tuple(names),
@@ -329,27 +321,3 @@ def _absent(text: str | None) -> str | None:
     if text is None:
         return "no output"
     return "empty output" if not text or text.isspace() else None
-
-
-class _Given(NamedTuple):
-    """The measures of some rows as columns, and why a row has none; unset where there is a note."""
-
-    values: Mapping[str, list[float]]
-    notes: Sequence[str | None]
-
-
-def _given(chunk: Sequence[Response], scorer: InlineScorer | None) -> _Given:
-    """Return what the scorer puts on these rows."""
-    if scorer is None:
-        return _Given({}, [None] * len(chunk))
-    (measure,) = scorer.measures
-    if isinstance(scorer, ColumnScorer):
-        # A million rows should not each make a score only to be a number again.
-        numbers = [response.columns.get(scorer.column) for response in chunk]
-        absent = f"null {measure}"
-        notes = [absent if number is None else None for number in numbers]
-        return _Given({measure: numbers}, notes)  # type: ignore[dict-item]
-    # One at a time, because scores come in any order.
-    found = [score for response in chunk for batch in scorer.score([response]) for score in batch]
-    values = [score.values.get(measure, math.nan) for score in found]
-    return _Given({measure: values}, [score.note for score in found])  # type: ignore[dict-item]

@@ -5,7 +5,7 @@ something must be computed. What cannot be compared (no output, no reward) is co
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -67,6 +67,20 @@ class ResponseTable:
             teacher: {**self.dropped.get(teacher, {}), **({"no reference": count} if count else {})}
             for teacher, count in zip(self.teachers, lost, strict=True)
         }
+        return replace(self._rows(kept), dropped=dropped)
+
+    def with_teachers(self, teachers: Container[str]) -> "ResponseTable":
+        """Return the rows of these teachers alone."""
+        places = [at for at, name in enumerate(self.teachers) if name in teachers]
+        number = np.full(len(self.teachers), -1, np.int32)
+        number[places] = np.arange(len(places))
+        part = self._rows(number[self.teacher] >= 0)
+        names = tuple(self.teachers[at] for at in places)
+        dropped = {name: self.dropped.get(name, {}) for name in names}
+        return replace(part, teachers=names, teacher=number[part.teacher], dropped=dropped)
+
+    def _rows(self, kept: NDArray[np.bool_]) -> "ResponseTable":
+        checked = self.checked_keys
         return replace(
             self,
             teacher=self.teacher[kept],
@@ -75,8 +89,7 @@ class ResponseTable:
             keys=self.keys[kept],
             values={name: column[kept] for name, column in self.values.items()},
             cut_off=self.cut_off[kept],
-            dropped=dropped,
-            checked_keys=None if self.checked_keys is None else self.checked_keys[kept],
+            checked_keys=None if checked is None else checked[kept],
         )
 
     def category_of(self, instructions: NDArray[np.intp]) -> list[str | None]:
@@ -99,7 +112,7 @@ class ResponseTable:
         counts = np.bincount(place, minlength=shape[0] * shape[1])
         return counts.reshape(shape).astype(np.int32)
 
-    def chosen(self, limit: int | None, *, seed: int, min_coverage: float) -> "Choice":
+    def select(self, limit: int | None, *, seed: int, min_coverage: float) -> "Selection":
         """Return the rows to compare: instructions every teacher answered, equally often.
 
         Of several samples the first are taken, as many as the teacher with the fewest has. A limit takes
@@ -121,7 +134,7 @@ class ResponseTable:
         allowed = np.zeros(total, np.int32)
         allowed[taken] = fewest[taken]
         rows = np.flatnonzero(self.order_within() < allowed[self.instruction])
-        return Choice(self, rows, np.sort(taken), total if limit is None else min(limit, total))
+        return Selection(self, rows, np.sort(taken), total if limit is None else min(limit, total))
 
     def order_within(self) -> NDArray[np.int64]:
         """Return each row's place among the samples of its teacher and instruction."""
@@ -184,7 +197,7 @@ def drawn(ids: Sequence[bytes], seed: int) -> NDArray[np.intp]:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """The part of a response table that is compared.
 
     `rows` index the table, `taken` the instructions in ascending order; `asked` is how many instructions
@@ -201,7 +214,7 @@ class Choice:
         """The responses' keys, one for each row."""
         return self.table.keys[self.rows]
 
-    def by_reference(self) -> "Choice":
+    def by_reference(self) -> "Selection":
         """Return the same rows under the keys that scores of checks are stored under."""
         checked = self.table.checked_keys
         return self if checked is None else replace(self, table=replace(self.table, keys=checked))

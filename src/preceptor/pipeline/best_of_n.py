@@ -75,6 +75,14 @@ def require_derivable(study: Study) -> None:
         samples[derived.name] = 1
 
 
+def without_reward(derived: BestOfN) -> StudyError:
+    """Return the error of a teacher to be chosen by a reward that the study does not have."""
+    return StudyError(
+        f"'{derived.name}' needs a reward to choose by, and the study has none. Give it [best_of_n.reward], "
+        "or the study [reward]."
+    )
+
+
 def _require_known(derived: BestOfN, teachers: Sequence[str]) -> None:
     if derived.of not in teachers:
         known = ", ".join(f"'{name}'" for name in teachers)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.study import Study
-from preceptor.data.table import Choice
+from preceptor.data.table import Selection
 from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.measurements import Measurements
@@ -25,11 +25,11 @@ from preceptor.types import NoteKind
 _REASONS = 3
 
 
-class Assembly:
+class ColumnMeasures:
     """Puts stored columns together as measures, (teachers, instructions)."""
 
-    def __init__(self, choice: Choice, study: Study, kinds: Sequence[str]) -> None:
-        self.choice = choice
+    def __init__(self, selection: Selection, study: Study, kinds: Sequence[str]) -> None:
+        self.selection = selection
         self.kinds = kinds
         self.reading = study.reading
         self.notes: dict[int, str] = {}
@@ -40,35 +40,35 @@ class Assembly:
         self, scorers: Sequence[Scorer], stored: Sequence[Mapping[str, NDArray[Any]]]
     ) -> Measurements:
         """Return the measures of these scorers and of the data, from what is stored of each."""
-        table = self.choice.table
-        rows = {name: column[self.choice.rows] for name, column in table.values.items()}
+        table = self.selection.table
+        rows = {name: column[self.selection.rows] for name, column in table.values.items()}
         for scorer, columns in zip(scorers, stored, strict=True):
             self._note(scorer, columns)
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
         self._require_scores()
         plain_loss = rows.get("loss")
         rows, denominators = self._formed(rows)
-        values = {name: self.choice.averaged(column) for name, column in rows.items()}
+        values = {name: self.selection.averaged(column) for name, column in rows.items()}
         if "persyn" in self.kinds and plain_loss is not None:
-            values["likelihood_share"] = within_instruction(-self.choice.averaged(plain_loss))
+            values["likelihood_share"] = within_instruction(-self.selection.averaged(plain_loss))
             values["reward_share"] = within_instruction(values["reward"])
         return Measurements(
             teachers=table.teachers,
-            instructions=self.choice.asked,
+            instructions=self.selection.asked,
             values=values,
-            denominators={n: self.choice.averaged(column) for n, column in denominators.items()},
-            dropped=self.choice.reasons(self.notes),
+            denominators={n: self.selection.averaged(column) for n, column in denominators.items()},
+            dropped=self.selection.reasons(self.notes),
             truncated=self.truncated,
         )
 
     def _require_scores(self) -> None:
         """Refuse a teacher of whom no response has a score, and say why it has none."""
-        teacher = self.choice.table.teacher[self.choice.rows]
-        noted = np.bincount(teacher[list(self.notes)], minlength=len(self.choice.table.teachers))
+        teacher = self.selection.table.teacher[self.selection.rows]
+        noted = np.bincount(teacher[list(self.notes)], minlength=len(self.selection.table.teachers))
         bare = np.flatnonzero(noted == np.bincount(teacher, minlength=len(noted))).tolist()
         if not bare:
             return
-        names = ", ".join(f"'{self.choice.table.teachers[place]}'" for place in bare)
+        names = ", ".join(f"'{self.selection.table.teachers[place]}'" for place in bare)
         of_bare = [note for row, note in self.notes.items() if teacher[row] in bare]
         reasons = ", ".join(f"{why} ({n:,})" for why, n in Counter(of_bare).most_common(_REASONS))
         raise StudyError(
@@ -90,9 +90,9 @@ class Assembly:
         if not scorer.of_student:
             self.cut[scorer.name] = int(weights.sum())
         elif not self.truncated:
-            table = self.choice.table
+            table = self.selection.table
             counts = np.bincount(
-                table.teacher[self.choice.rows], weights=weights, minlength=len(table.teachers)
+                table.teacher[self.selection.rows], weights=weights, minlength=len(table.teachers)
             )
             self.truncated = dict(zip(table.teachers, counts.astype(int).tolist(), strict=True))
 

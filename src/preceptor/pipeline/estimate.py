@@ -13,13 +13,13 @@ import numpy as np
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.data.gather import Source
 from preceptor.pipeline import plan
 from preceptor.pipeline.generate import GenerationJob
-from preceptor.pipeline.load import Opened, find_models, open_data, source_of
-from preceptor.pipeline.rank import steps_of, students_of
-from preceptor.pipeline.score import Amount, Silent, amount_of
-from preceptor.pipeline.sources import GeneratedSource
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.score import amount_of
+from preceptor.pipeline.sources import StudySource
+from preceptor.pipeline.work import Amount
 from preceptor.store.store import Costs, ResponsePartition, Store
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
 
@@ -71,8 +71,8 @@ class CostEstimate:
     While responses are missing `data` is empty, and `later` names the steps that will follow on them.
     """
 
-    source: Source
-    data: Sequence[Opened]
+    source: StudySource
+    data: Sequence[LoadedData]
     asks: Sequence[GenerationEstimate]
     steps: Sequence[StepEstimate]
     later: Sequence[str]
@@ -84,39 +84,39 @@ def estimate(study: Study, runtime: Runtime) -> CostEstimate:
     Raises:
         PreceptorError: the study cannot be run as it stands.
     """
-    source = source_of(study, runtime)
-    asks: list[GenerationEstimate] = []
-    if isinstance(source, GeneratedSource):
-        asks = asks_of(source.jobs, runtime)
+    pipeline = Pipeline(study, runtime)
+    source = pipeline.source
+    asks = asks_of(source.jobs, runtime)
+    if any(ask.missing for ask in asks):
         references = bool(source.questions.references)
-        find_models(study, runtime, references=references)
-        if any(ask.missing for ask in asks):
-            return CostEstimate(source, (), asks, (), _later(study, runtime, references=references))
-    data = open_data(study, runtime, Silent(), source=source, paying=False)
-    return CostEstimate(source, data, asks, _steps(data, study, runtime), ())
+        for scorer in plan.every_scorer(study, runtime, references=references):
+            scorer.preflight()
+        return CostEstimate(source, (), asks, (), _later(pipeline, references=references))
+    data = pipeline.load(spend=False)
+    return CostEstimate(source, data, asks, _steps(pipeline, data), ())
 
 
-def _later(study: Study, runtime: Runtime, *, references: bool) -> list[str]:
+def _later(pipeline: Pipeline, *, references: bool) -> list[str]:
     """Return the steps that follow once the responses are there."""
-    found: dict[str, None] = {}
+    study, found = pipeline.study, dict[str, None]()
     rewards = plan.reward_sources(study, references=references)
-    for reward, student in product(rewards, students_of(study)):
-        planned = plan.for_student(study, runtime, student, reward=reward)
+    for reward, student in product(rewards, pipeline.students):
+        planned = plan.for_student(study, pipeline.runtime, student, reward=reward)
         found |= dict.fromkeys(f"{planned.name}, {scorer.name}" for scorer in planned.scorers)
     return list(found)
 
 
-def _steps(data: Sequence[Opened], study: Study, runtime: Runtime) -> list[StepEstimate]:
+def _steps(pipeline: Pipeline, data: Sequence[LoadedData]) -> list[StepEstimate]:
     found: dict[tuple[str, str], StepEstimate] = {}
-    for opened, student in product(data, students_of(study)):
-        planned, steps = steps_of(opened, study, runtime, student)
+    for one, student in product(data, pipeline.students):
+        planned, steps = pipeline.plan(one, student)
         for step in steps:
             identity = step.partition.identity.digest
             if (planned.name, identity) in found:
                 continue
             missing = step.missing(step.stored())
             texts = next(step.texts(missing), [])
-            stored = len(opened.choice.distinct) - len(missing)
+            stored = len(one.selection.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
             found[planned.name, identity] = StepEstimate(
                 planned.name, step.name, identity, stored, work

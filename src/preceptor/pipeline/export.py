@@ -25,11 +25,10 @@ from preceptor.export.writer import (
 )
 from preceptor.pipeline import plan
 from preceptor.pipeline import select as picking
-from preceptor.pipeline.load import Opened, open_data, source_of
-from preceptor.pipeline.rank import rank_opened
-from preceptor.pipeline.score import Progress
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.select import Picked
-from preceptor.pipeline.sources import GeneratedSource
+from preceptor.pipeline.work import Progress
 from preceptor.ranking.result import Ranking
 
 
@@ -46,11 +45,10 @@ def export(
     # All that can be refused is, before anything is paid for.
     require_free(folder, overwrite=options.overwrite)
     _require_teacher(study, options.teacher)
-    source = source_of(study, runtime)
-    if isinstance(source, GeneratedSource) and (options.each or options.pairs):
-        _require_reward(study, references=bool(source.questions.references))
-    opened = _opened(open_data(study, runtime, progress, source=source), options)
-    work = _Export(opened, study, runtime, folder, options, student, progress)
+    pipeline = Pipeline(study, runtime, progress)
+    if pipeline.source.jobs and (options.each or options.pairs):
+        _require_reward(study, references=bool(pipeline.source.questions.references))
+    work = _Export(pipeline, _chosen(pipeline.load(), options), folder, options, student)
     return work.each() if options.each or options.pairs else work.teacher()
 
 
@@ -85,8 +83,8 @@ def _require_reward(study: Study, *, references: bool) -> None:
         )
 
 
-def _opened(data: Sequence[Opened], options: Export) -> Opened:
-    names = [opened.reward_name for opened in data]
+def _chosen(data: Sequence[LoadedData], options: Export) -> LoadedData:
+    names = [one.reward_name for one in data]
     if options.reward is None and len(data) > 1:
         raise StudyError(f"The study has the rewards {'; '.join(names)}: say by which to choose.")
     if options.reward is not None and options.reward not in names:
@@ -101,13 +99,11 @@ def _opened(data: Sequence[Opened], options: Export) -> Opened:
 class _Export:
     """One export under way."""
 
-    opened: Opened
-    study: Study
-    runtime: Runtime
+    pipeline: Pipeline
+    data: LoadedData
     folder: Path
     options: Export
     student: Student | None
-    progress: Progress
 
     def teacher(self) -> Written:
         """Write one teacher's responses."""
@@ -117,24 +113,17 @@ class _Export:
             ranking = self._ranking()
             teacher = ranking.teachers[0].teacher
             how = f"All responses of the best teacher. {ranking.verdict()}"
-        table = self.opened.choice.table
+        table = self.data.selection.table
         picked = picking.of_teacher(table, teacher, every_sample=self.options.every_sample)
         return self._write(picked, self._card(how, [picked], ranking))
 
     def each(self) -> Written:
         """Write the best response to each instruction, or the best and the worst."""
-        options, table = self.options, self.opened.choice.table
+        options, table = self.options, self.data.selection.table
         rule = options.each or "reward"
-        found = picking.scored(
-            self.opened,
-            self.study,
-            self.runtime,
-            student=self.student,
-            rule=rule,
-            progress=self.progress,
-        )
+        found = picking.scored(self.pipeline, self.data, self.student, rule)
         whom = f", student {self.student.name}" if self.student and rule != "reward" else ""
-        by = f"by {rule} of single responses ({self.opened.reward_name}{whom})"
+        by = f"by {rule} of single responses ({self.data.reward_name}{whom})"
         if not options.pairs:
             picked = found.best()
             how = f"For each instruction the best response of any teacher {by}."
@@ -143,7 +132,7 @@ class _Export:
         apart = f", more than {options.margin:g} apart" if options.margin else ""
         how = f"For each instruction the best and the worst response of any teacher {by}{apart}."
         return write_pairs(
-            picking.pairs(self.opened.source, table, chosen, rejected),
+            picking.pairs(self.data.source, table, chosen, rejected),
             self.folder,
             format=options.format,
             card=self._card(how, [chosen, rejected], None),
@@ -152,7 +141,7 @@ class _Export:
 
     def _write(self, picked: Picked, card: Card) -> Written:
         return write_examples(
-            picking.examples(self.opened.source, self.opened.choice.table, picked),
+            picking.examples(self.data.source, self.data.selection.table, picked),
             self.folder,
             layout=self.options.layout,
             format=self.options.format,
@@ -162,48 +151,45 @@ class _Export:
 
     def _ranking(self) -> Ranking:
         alone = {"students": (self.student,) if self.student else ()}
-        study = self.study.model_copy(update=alone)
-        return next(rank_opened([self.opened], study, self.runtime, self.progress))
+        study = self.pipeline.study.model_copy(update=alone)
+        return next(self.pipeline.of(study).outcomes([self.data])).ranking
 
     def _card(self, how: str, picked: Sequence[Picked], ranking: Ranking | None) -> Card:
-        opened, student = self.opened, self.student
+        data, student, study = self.data, self.student, self.pipeline.study
         settings: dict[str, object] = {
-            "reward": opened.reward and opened.reward_name,
-            "layouts": [file.describe() for file in opened.source.files],
-            "skipped_rows": dict(opened.skipped),
+            "reward": data.reward and data.reward_name,
+            "layouts": [file.describe() for file in data.source.files],
+            "skipped_rows": dict(data.skipped),
         }
-        if isinstance(opened.source, GeneratedSource):
-            settings["teachers"] = opened.source.specs()
-        warnings = opened.warnings
+        if data.source.jobs:
+            settings["teachers"] = data.source.specs()
+        warnings = data.warnings
         if ranking is not None:
             settings |= ranking.settings
-            data = self.study.data
-            settings["responses"] = [Path(path).name for path in data.responses]
-            settings["instructions"] = [Path(path).name for path in data.instructions]
+            settings["responses"] = [Path(path).name for path in study.data.responses]
+            settings["instructions"] = [Path(path).name for path in study.data.instructions]
             warnings = ranking.warnings
         return Card(
             title=f"Responses for {student.name}" if student else "Responses",
             how_chosen=how,
             student=student.name if student else None,
-            teachers=_uses(opened, self.study, picked),
+            teachers=_uses(data, study, picked),
             settings=settings,
             metrics=_known(ranking.to_records()) if ranking else [],
             warnings=[warning.text for warning in warnings],
         )
 
 
-def _uses(opened: Opened, study: Study, picked: Sequence[Picked]) -> list[TeacherUse]:
+def _uses(data: LoadedData, study: Study, picked: Sequence[Picked]) -> list[TeacherUse]:
     """Return the teachers whose responses were taken, most rows first.
 
     A derived teacher's texts are another's, by whose model and licence they are.
     """
-    table = opened.choice.table
+    table = data.selection.table
     counts = Counter(
         table.teachers[place] for one in picked for place in table.teacher[one.rows].tolist()
     )
-    asked = {}
-    if isinstance(opened.source, GeneratedSource):
-        asked = {job.name: job.backend.teacher for job in opened.source.jobs}
+    asked = {job.name: job.backend.teacher for job in data.source.jobs}
     derived = {one.name: one for one in study.best_of_n}
     uses = []
     for name, rows in counts.most_common():

@@ -17,7 +17,9 @@ from itertools import groupby
 
 import numpy as np
 
-from preceptor.pipeline.score import Amount, Progress
+from preceptor.pipeline.work import Amount, Progress
+from preceptor.scorers.base import Resource
+from preceptor.store.identity import Identity
 from preceptor.store.store import ResponsePartition
 from preceptor.store.writer import StoreWriter
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
@@ -56,6 +58,61 @@ class GenerationJob:
             return []
         return [ask for ask in self.wanted() if ask.key not in present]
 
+    @property
+    def identity(self) -> Identity:
+        """What makes the responses."""
+        return self.partition.identity
+
+    @property
+    def resource(self) -> Resource:
+        """What answering loads."""
+        return self.backend
+
+    def preflight(self) -> None:
+        """Check what asking needs beyond the model; ModelError where it cannot be used."""
+        self.backend.preflight()
+
+    def lacking(self) -> int:
+        """Return how many responses the store lacks."""
+        return len(self.missing())
+
+    def run(self, progress: Progress) -> None:
+        """Get and store everything that is missing.
+
+        Raises:
+            ModelError: the model cannot be asked at all, or its samples would all be copies; what was
+                answered before that is stored.
+        """
+        missing = self.missing()
+        present = len(self.instructions) * self.backend.teacher.samples - len(missing)
+        progress.begin(f"{self.name} responds", present, Amount(len(missing), len(missing)))
+        if missing:
+            self._ask(missing, progress)
+        progress.end()
+
+    def _ask(self, missing: Sequence[GenerationRequest], progress: Progress) -> None:
+        sampler = Sampler(self.backend)
+        sampler.check(len(missing))
+
+        def stored(rows: Sequence[Generation]) -> None:
+            tokens = sum(row.tokens or 0 for row in rows)
+            progress.advance(Amount(len(rows), len(rows), tokens))
+
+        with StoreWriter(self.partition, "each", stored) as writer:
+            for part in _parts(self, missing):
+                # Other processes' answers are looked at in between.
+                had = set(self.partition.keys().tolist())
+                todo = [request for request in part if request.key not in had]
+                progress.advance(Amount(len(part) - len(todo), len(part) - len(todo)))
+                if todo:
+                    _answer(self, sampler, todo, writer)
+        if sampler.lost:
+            logger.warning(
+                "'%s' gave no answer in time to %d requests: run again to ask for them once more",
+                self.name,
+                sampler.lost,
+            )
+
     def generations(self) -> Iterator[Generation]:
         """Yield what the store has of it."""
         return self.partition.each(self._keys)
@@ -73,43 +130,6 @@ class GenerationJob:
 
 def _length(instruction: Instruction) -> int:
     return sum(len(message.content) for message in instruction.messages)
-
-
-def respond(
-    job: GenerationJob, progress: Progress, missing: Sequence[GenerationRequest] | None = None
-) -> None:
-    """Get and store everything the job lacks; `missing` is what it was found to lack just now.
-
-    Raises:
-        ModelError: the model cannot be asked at all, or its samples would all be copies; what was answered
-            before that is stored.
-    """
-    missing = job.missing() if missing is None else missing
-    present = len(job.instructions) * job.backend.teacher.samples - len(missing)
-    progress.begin(f"{job.name} responds", present, Amount(len(missing), len(missing)))
-    if missing:
-        sampler = Sampler(job.backend)
-        sampler.check(len(missing))
-
-        def stored(rows: Sequence[Generation]) -> None:
-            tokens = sum(row.tokens or 0 for row in rows)
-            progress.advance(Amount(len(rows), len(rows), tokens))
-
-        with StoreWriter(job.partition, "each", stored) as writer:
-            for part in _parts(job, missing):
-                # Other processes' answers are looked at in between.
-                had = set(job.partition.keys().tolist())
-                todo = [request for request in part if request.key not in had]
-                progress.advance(Amount(len(part) - len(todo), len(part) - len(todo)))
-                if todo:
-                    _answer(job, sampler, todo, writer)
-        if sampler.lost:
-            logger.warning(
-                "'%s' gave no answer in time to %d requests: run again to ask for them once more",
-                job.name,
-                sampler.lost,
-            )
-    progress.end()
 
 
 def _answer(

@@ -1,33 +1,24 @@
-"""What a study takes, decided before anything is computed: rewards, passes, metrics.
+"""What ranking for a student takes, decided before anything is computed: rewards, passes, metrics.
 
-The one line of the system in order: read the responses, score what the metrics need, rank. This module is
-pure: it names the scorers and measures, and refuses what cannot be answered.
+Nothing is loaded or read here: the scorers and measures are named, and what cannot be answered is refused.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
-from preceptor.config.rewards import (
-    ColumnReward,
-    JudgeReward,
-    ModelReward,
-    ReferenceReward,
-    Reward,
-    RuleReward,
-)
+from preceptor.config.rewards import ReferenceReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.engines.base import LIKELIHOOD_MEASURES
 from preceptor.errors import StudyError
+from preceptor.pipeline.best_of_n import require_derivable, without_reward
 from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric
-from preceptor.scorers.base import InlineScorer, Scorer
-from preceptor.scorers.column import ColumnScorer
-from preceptor.scorers.judge import Judge, LocalJudge
+from preceptor.scorers.base import Scorer
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
-from preceptor.scorers.reward_model import RewardModel
-from preceptor.scorers.verifier.verifier import Verifier
+from preceptor.scorers.rewards import reward_scorers
 
 CONDITIONAL = ("loss", "perplexity", "token_rank", "entropy", "tokens", "information")
 """Measures of the pass that sees the instruction."""
@@ -48,6 +39,11 @@ class StudentPlan:
     metrics: tuple[Metric, ...]
     student: StudentModel | None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the metrics."""
+        return tuple(metric.kind for metric in self.metrics)
+
 
 def reward_sources(study: Study, *, references: bool) -> tuple[Reward | None, ...]:
     """Return where rewards come from, each for a ranking of its own; None is no reward at all.
@@ -57,33 +53,29 @@ def reward_sources(study: Study, *, references: bool) -> tuple[Reward | None, ..
     return study.reward or ((ReferenceReward(),) if references else (None,))
 
 
-def labels(rewards: Sequence[Reward | None]) -> list[str]:
-    """Return a label for each source of rewards, no two alike."""
-    names = [reward.name if reward is not None else "none" for reward in rewards]
-    return [
-        name if names.count(name) == 1 else f"{name} ({1 + names[:place].count(name)})"
-        for place, name in enumerate(names)
+def every_scorer(study: Study, runtime: Runtime, *, references: bool) -> list[Scorer]:
+    """Return every scorer that the study needs, its model found; nothing is loaded.
+
+    `references` says whether the data have answers to check against.
+
+    Raises:
+        ModelError: a model is not found.
+        StudyError: a metric needs what nothing gives, or a teacher cannot be derived.
+    """
+    require_derivable(study)
+    rewards = reward_sources(study, references=references)
+    for derived in study.best_of_n:
+        if derived.kind != "random" and derived.reward is None and None in rewards:
+            raise without_reward(derived)
+    found = [
+        scorer
+        for reward, student in product(rewards, study.students or (None,))
+        for scorer in for_student(study, runtime, student, reward=reward).scorers
     ]
-
-
-def read_along(reward: Reward | None) -> InlineScorer | None:
-    """Return the scorer that reads rewards along with the data, None where they must be computed."""
-    return ColumnScorer(reward.column) if isinstance(reward, ColumnReward) else None
-
-
-def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
-    """Return the scorer of rewards that cost something, if that is where they come from."""
-    if isinstance(reward, RuleReward):
-        return [Verifier(reward.rule)]
-    if isinstance(reward, ReferenceReward):
-        return [Verifier()]
-    if isinstance(reward, ModelReward):
-        return [RewardModel(reward, runtime)]
-    if isinstance(reward, JudgeReward):
-        if reward.engine == "transformers":
-            return [LocalJudge(reward, runtime)]
-        return [Judge(reward, runtime.endpoint(reward.model))]
-    return []
+    found += [one for d in study.best_of_n for one in reward_scorers(d.reward, runtime)]
+    for scorer in found:
+        scorer.identity()
+    return found
 
 
 def for_student(

@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.data.table import Choice, Keys
-from preceptor.scorers.base import Scorer
+from preceptor.data.table import Keys, Selection
+from preceptor.pipeline.work import Amount, Executor, Progress, in_process
+from preceptor.scorers.base import Resource, Scorer
+from preceptor.store.identity import Identity
 from preceptor.store.store import ScorePartition
 from preceptor.store.writer import StoreWriter
 from preceptor.types import Response, Score
@@ -35,54 +37,6 @@ _LOOK_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Amount:
-    """Work done or to do: `responses`, the `characters` of their texts, and `tokens` where known."""
-
-    responses: int = 0
-    characters: int = 0
-    tokens: int = 0
-
-    def __add__(self, other: "Amount") -> "Amount":
-        return Amount(
-            self.responses + other.responses,
-            self.characters + other.characters,
-            self.tokens + other.tokens,
-        )
-
-    def __sub__(self, other: "Amount") -> "Amount":
-        return self + Amount(-other.responses, -other.characters, -other.tokens)
-
-
-class Progress(Protocol):
-    """Told of every step, so that it can be shown."""
-
-    def begin(self, step: str, stored: int, missing: Amount) -> None:
-        """A step starts: `stored` responses need nothing, `missing` is to be computed."""
-        ...
-
-    def advance(self, done: Amount) -> None:
-        """A batch was stored."""
-        ...
-
-    def end(self) -> None:
-        """The step has ended."""
-        ...
-
-
-class Silent:
-    """A progress that shows nothing."""
-
-    def begin(self, step: str, stored: int, missing: Amount) -> None:
-        """Show nothing."""
-
-    def advance(self, done: Amount) -> None:
-        """Show nothing."""
-
-    def end(self) -> None:
-        """Show nothing."""
-
-
-@dataclass(frozen=True)
 class Step:
     """A scorer, its partition, and the data it is to score."""
 
@@ -90,15 +44,48 @@ class Step:
     scorer: Scorer
     partition: ScorePartition
     source: Iterable[Response]
-    choice: Choice
+    selection: Selection
+
+    @property
+    def identity(self) -> Identity:
+        """What makes the numbers."""
+        return self.partition.identity
+
+    @property
+    def resource(self) -> Resource:
+        """What scoring loads."""
+        return self.scorer.resource
+
+    def preflight(self) -> None:
+        """Check what scoring needs beyond the model; ModelError where it cannot be used."""
+        self.scorer.preflight()
+
+    def lacking(self) -> int:
+        """Return how many distinct responses have no score yet."""
+        return len(self.missing(self.stored()))
+
+    def run(self, progress: Progress) -> None:
+        """Score and store everything that is missing."""
+        missing = self.missing(self.stored())
+        chunks = self.texts(missing)
+        first = next(chunks, None)
+        if first is None:
+            return
+        present = len(self.selection.distinct) - len(missing)
+        progress.begin(self.name, present, amount_of(first, missing=len(missing)))
+        work = _Parts(self, progress)
+        with StoreWriter(self.partition, self.scorer.flush, work.stored) as writer:
+            for texts in chain([first], chunks):
+                work.score(texts, writer)
+        progress.end()
 
     def key(self, response: Response) -> bytes:
         """Return the key that the scorer's number for a response is stored under."""
         return response.checked_key if self.scorer.reads_reference else response.key
 
     def stored(self) -> Mapping[str, NDArray[Any]]:
-        """Return the scorer's columns and the notes, one value for each row of the choice."""
-        return self.partition.columns(self.choice.keys, self.scorer.columns)
+        """Return the scorer's columns and the notes, one value for each row of the selection."""
+        return self.partition.columns(self.selection.keys, self.scorer.columns)
 
     def finished(self) -> Keys:
         """Return the stored keys for which nothing is left to compute."""
@@ -108,12 +95,12 @@ class Step:
     def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
         """Return the keys without a note that lack a required column of what is stored."""
         if self.scorer.token_column is not None:
-            return self.choice.lacking(self.finished())
+            return self.selection.lacking(self.finished())
         lacking = np.zeros(len(stored["note"]), np.bool_)
         for name in self.scorer.required:
             lacking |= np.isnan(stored[name])
         noted = stored["note"] != None  # noqa: E711  (elementwise)
-        return self.choice.distinct_of(lacking & ~noted)
+        return self.selection.distinct_of(lacking & ~noted)
 
     def texts(self, keys: Keys) -> Iterator[list[Response]]:
         """Yield the responses with these keys, one for each, by whole instructions.
@@ -160,28 +147,20 @@ class _Found:
         return [response for group in self._groups.values() for response in group.values()]
 
 
-def carry_out(step: Step, progress: Progress) -> Mapping[str, NDArray[Any]]:
-    """Score and store everything the step lacks; return its columns as `Step.stored` does.
+def carry_out(
+    step: Step, progress: Progress, execute: Executor = in_process
+) -> Mapping[str, NDArray[Any]]:
+    """Have everything scored that the step lacks; return its columns as `Step.stored` does.
 
     What is stored already costs nothing.
     """
     columns = step.stored()
-    missing = step.missing(columns)
-    present = len(step.choice.distinct) - len(missing)
-    if not len(missing):
-        progress.begin(step.name, present, Amount())
-        progress.end()
-        return columns
-    chunks = step.texts(missing)
-    first = next(chunks, None)
-    if first is not None:
-        progress.begin(step.name, present, amount_of(first, missing=len(missing)))
-        work = _Work(step, progress)
-        with StoreWriter(step.partition, step.scorer.flush, work.stored) as writer:
-            for texts in chain([first], chunks):
-                work.score(texts, writer)
-        progress.end()
-    return step.stored()
+    if len(step.missing(columns)):
+        execute(step, progress)
+        return step.stored()
+    progress.begin(step.name, len(step.selection.distinct), Amount())
+    progress.end()
+    return columns
 
 
 def amount_of(texts: Sequence[Response], *, missing: int) -> Amount:
@@ -202,7 +181,7 @@ def _parts(texts: Sequence[Response]) -> Iterator[list[Response]]:
         yield [r for group in order[start : start + PART_INSTRUCTIONS] for r in group]
 
 
-class _Work:
+class _Parts:
     """A step under way: what was last seen in the store, and how long the texts being scored are."""
 
     def __init__(self, step: Step, progress: Progress) -> None:

@@ -5,21 +5,19 @@ single responses are formed from what the store holds of each, or computed where
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.export import Rule
-from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.data.gather import Source
-from preceptor.data.table import Choice, ResponseTable
+from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import Example, Pair
-from preceptor.pipeline import plan
-from preceptor.pipeline.load import Opened, step_of
-from preceptor.pipeline.score import Progress, carry_out
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.pipeline import Pipeline
 from preceptor.ranking.metrics import (
     TRANSFORMS,
     AverageReward,
@@ -105,15 +103,7 @@ class Scored:
         return Picked(self.rows[places], numbers)
 
 
-def scored(
-    opened: Opened,
-    study: Study,
-    runtime: Runtime,
-    *,
-    student: Student | None,
-    rule: Rule,
-    progress: Progress,
-) -> Scored:
+def scored(pipeline: Pipeline, data: LoadedData, student: Student | None, rule: Rule) -> Scored:
     """Return every response to the instructions compared with the score that the rule gives it.
 
     What has no score yet is computed and stored. `car` is `r / (1 + beta * l)` of one response (paper, eq. 3
@@ -122,24 +112,21 @@ def scored(
     Raises:
         StudyError: there is no reward, or no student where the rule needs one, or CAR of a negative reward.
     """
-    if opened.reward is None:
+    if data.reward is None:
         raise StudyError(
             f"Responses cannot be picked by {rule} without rewards: give the study a [reward]."
         )
     if student is None and rule != "reward":
         raise StudyError(f"Responses cannot be picked by {rule} without a student: name one.")
-    table = opened.choice.table
-    rows = np.flatnonzero(np.isin(table.instruction, opened.choice.taken))
-    choice = Choice(table, rows, opened.choice.taken, len(opened.choice.taken))
+    study, table, taken = pipeline.study, data.selection.table, data.selection.taken
+    rows = np.flatnonzero(np.isin(table.instruction, taken))
     metric = _metric(rule, study)
-    wanted = study.model_copy(update={"metrics": (metric,), "by": None})
-    planned = plan.for_student(wanted, runtime, student, reward=opened.reward)
+    alone = pipeline.of(study.model_copy(update={"metrics": (metric,), "by": None}))
+    every_row = replace(data, selection=Selection(table, rows, taken, len(taken)))
+    _, steps = alone.plan(every_row, student)
     numbers = {name: values[rows] for name, values in table.values.items()}
-    for scorer in planned.scorers:
-        step = step_of(scorer, runtime, opened.source, choice)
-        columns = carry_out(step, progress)
-        scorer.resource.release()
-        numbers |= scorer.derive({name: columns[name] for name in scorer.columns})
+    for step, columns in zip(steps, alone.score(steps), strict=True):
+        numbers |= step.scorer.derive({name: columns[name] for name in step.scorer.columns})
     numbers = {
         name: numbers[name] for name in ("reward", "loss", "tokens", "length") if name in numbers
     }

@@ -1,31 +1,26 @@
-"""The responses of a study that asks its teachers: those in files, and those the store holds.
+"""Where a study's responses come from: files, and teachers whose responses the store holds.
 
-The one idea: once asked, a teacher is a source of responses like a file. Instructions are held in memory,
-because they are the prompts; responses are streamed from the store, in every pass anew.
+Once asked, a teacher is a source like a file; files alone are a source with nothing to generate. Instructions
+are held in memory, because they are the prompts; responses are streamed in every pass anew.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
-from pathlib import Path
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.config.teachers import TeacherPoint
 from preceptor.data.formats import Problem
+from preceptor.data.gather import Source
 from preceptor.data.instructions import PromptSource
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
 from preceptor.data.table import drawn
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
-from preceptor.store.files import explained, replacing
+from preceptor.scorers.rewards import column_of
 from preceptor.store.store import Store
-from preceptor.teachers.base import TeacherBackend
-from preceptor.teachers.fake import FakeTeacher
-from preceptor.teachers.local import LocalTeacher
-from preceptor.teachers.served import ServedTeacher
+from preceptor.teachers.backends import backend_of
 from preceptor.types import Instruction, Response
 
 Reference = Mapping[str, object] | None
@@ -46,15 +41,57 @@ class Questions:
     categories: Mapping[bytes, str] = field(default_factory=dict)
 
 
-class GeneratedSource:
-    """Responses in files, where the study has any, and then those of its teachers from the store."""
+@dataclass(frozen=True)
+class Scope:
+    """Which teachers, and how many instructions at most, a pass over the study covers; None is all of it.
+
+    A larger limit only adds instructions to a smaller one, so what was computed before is used again.
+    """
+
+    teachers: frozenset[str] | None = None
+    limit: int | None = None
+
+
+ALL = Scope()
+
+
+class StudySource:
+    """Responses in files, where the study has any, and then those of its teachers from the store.
+
+    `jobs` are what is to be generated, none where there are files alone.
+    """
 
     def __init__(
-        self, read: ResponseSource | None, questions: Questions, jobs: Sequence[GenerationJob]
+        self,
+        read: ResponseSource | None,
+        questions: Questions | None = None,
+        jobs: Sequence[GenerationJob] = (),
     ) -> None:
         self.read = read
-        self.questions = questions
+        self.questions = questions or Questions((), {}, (), (), {})
         self.jobs = jobs
+
+    @property
+    def passable(self) -> Source:
+        """What is gone through: of files alone just these, which several processes can read at once."""
+        return self.read if self.read is not None and not self.jobs else self
+
+    @property
+    def asked(self) -> list[bytes]:
+        """The ids of the instructions that the teachers are asked, which all belong to the comparison."""
+        return [instruction.id for instruction in self.questions.instructions]
+
+    def within(self, scope: "Scope") -> "StudySource":
+        """Return the source of the teachers and instructions of a scope alone."""
+        if scope == ALL:
+            return self
+        questions = replace(self.questions, instructions=self.questions.instructions[: scope.limit])
+        jobs = [
+            replace(job, instructions=questions.instructions)
+            for job in self.jobs
+            if scope.teachers is None or job.name in scope.teachers
+        ]
+        return StudySource(self.read, questions, jobs)
 
     @property
     def files(self) -> Sequence[SourceFile]:
@@ -77,6 +114,9 @@ class GeneratedSource:
         Raises:
             StudyError: a file has a teacher of the same name as one that is asked.
         """
+        if self.passable is self.read:
+            yield from self.read
+            return
         names = {job.name for job in self.jobs}
         asked = {instruction.id for instruction in self.questions.instructions}
         for response in self.read or ():
@@ -150,64 +190,53 @@ def questions_of(study: Study, read: ResponseSource | None) -> Questions:
     return Questions(instructions, references, source.files, problems, counts, categories)
 
 
-def jobs_of(
-    study: Study, runtime: Runtime, questions: Questions, *, recorded: Mapping[str, object]
-) -> list[GenerationJob]:
-    """Return one inquiry for each teacher and point of its grid; nothing is loaded or asked yet.
+def source_of(study: Study, runtime: Runtime) -> StudySource:
+    """Return where the study's responses come from; no teacher is asked yet.
 
     Raises:
-        ModelError: a model is not found, or an endpoint's address or key cannot be used.
+        DataError: a file cannot be read.
+        ModelError: a teacher's model is not found.
         StudyError: nothing says where a model is served.
     """
-    store = Store(runtime.store)
-    found = []
-    for teacher in study.teachers:
-        for point in teacher.points():
-            backend = _backend(point, runtime)
-            partition = store.responses(backend.identity(), recorded=recorded)
-            found.append(GenerationJob(backend, partition, questions.instructions))
+    columns = study.data.columns
+    rewards = [*study.reward, *(derived.reward for derived in study.best_of_n)]
+    named = [column for column in map(column_of, rewards) if column is not None]
+    numbers = tuple(dict.fromkeys((*columns.number_columns, *named)))
+    read = None
+    if study.data.responses:
+        options = columns.model_copy(update={"number_columns": numbers})
+        read = ResponseSource.open(expanded(study.data.responses), options)
+    if not study.teachers:
+        return StudySource(read)
+    questions = questions_of(study, read)
+    return StudySource(read, questions, jobs_of(study, runtime, questions.instructions))
+
+
+def jobs_of(
+    study: Study, runtime: Runtime, instructions: Sequence[Instruction]
+) -> list[GenerationJob]:
+    """Return a job for each teacher and point of its grid; nothing is loaded or asked yet."""
+    backends = [
+        backend_of(point, runtime) for teacher in study.teachers for point in teacher.points()
+    ]
+    store, beside = Store(runtime.store), recorded(runtime)
+    return [
+        GenerationJob(one, store.responses(one.identity(), recorded=beside), instructions)
+        for one in backends
+    ]
+
+
+def recorded(runtime: Runtime) -> dict[str, object]:
+    """Return what is written beside an identity without being part of it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, object] = {"device": runtime.resolved_device()}
+    for package in ("preceptor", "torch", "transformers", "tokenizers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
     return found
-
-
-def _backend(teacher: TeacherPoint, runtime: Runtime) -> TeacherBackend:
-    if teacher.engine == "fake":
-        return FakeTeacher(teacher)
-    if teacher.engine == "openai":
-        return ServedTeacher(teacher, runtime.endpoint(teacher.model))
-    return LocalTeacher(teacher, runtime)
-
-
-def write_responses(source: GeneratedSource, path: Path) -> int:
-    """Write the responses of the teachers that are asked as JSON Lines; return how many.
-
-    A row has `prompt` (a text, or messages), `completion`, `model` (the teacher's label), `sample`, and
-    `finish_reason`, `reference` and `category` where there are any. The file appears whole or not at all.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    count = 0
-    with explained("write", path), replacing(path) as temporary, temporary.open("xb") as file:
-        for response in source:
-            line = json.dumps(_row(response), ensure_ascii=False, default=str)
-            file.write(line.encode("utf-8", "replace") + b"\n")
-            count += 1
-    return count
-
-
-def _row(response: Response) -> dict[str, object]:
-    messages = response.instruction.messages
-    alone = len(messages) == 1 and messages[0].role == "user"
-    row = {
-        "prompt": messages[0].content if alone else [m._asdict() for m in messages],
-        "completion": response.text,
-        "model": response.teacher,
-        "sample": response.sample,
-        "finish_reason": response.finish_reason,
-        "reference": response.reference,
-        "category": response.category,
-    }
-    return {name: value for name, value in row.items() if value is not None}
 
 
 def expanded(paths: Sequence[str]) -> list[str]:

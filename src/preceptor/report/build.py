@@ -15,8 +15,9 @@ from preceptor.config.study import Study
 from preceptor.config.toml import study_text
 from preceptor.errors import StudyError
 from preceptor.pipeline.estimate import CostEstimate, estimate
-from preceptor.pipeline.load import recorded
-from preceptor.pipeline.rank import Outcome, outcomes
+from preceptor.pipeline.outcome import Outcome
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.sources import recorded
 from preceptor.ranking.result import Ranking
 from preceptor.report.data import Report
 from preceptor.report.gather import evidence_of, numbers_of
@@ -39,7 +40,7 @@ def stored_outcomes(study: Study, runtime: Runtime) -> list[Outcome]:
             + "\n".join(f"  {line}" for line in lacking)
             + "\nGet them with `preceptor run` first."
         )
-    return list(outcomes(found.data, study, runtime))
+    return list(Pipeline(study, runtime).outcomes(found.data))
 
 
 def _lacking(found: CostEstimate, study: Study) -> list[str]:
@@ -50,7 +51,7 @@ def _lacking(found: CostEstimate, study: Study) -> list[str]:
         for step in found.steps
         if step.missing.responses
     ]
-    tables = [opened.choice.table.teachers for opened in found.data]
+    tables = [opened.selection.table.teachers for opened in found.data]
     lines += [
         f"the rewards by which {derived.name} is chosen"
         for derived in study.best_of_n

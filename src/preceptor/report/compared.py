@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.pipeline.rank import Outcome
+from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common, Measurements, common_instructions
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
@@ -34,7 +34,7 @@ class Compared:
     def of(cls, outcome: Outcome) -> "Compared":
         """Read the measures of an outcome from the store once more."""
         measurements = outcome.measurements()
-        needed = list(dict.fromkeys(n for metric in outcome.planned.metrics for n in metric.needs))
+        needed = list(dict.fromkeys(n for metric in outcome.plan.metrics for n in metric.needs))
         coverage = outcome.study.ranking.min_coverage
         common = common_instructions(measurements, needed, min_coverage=coverage)
         places = np.array([measurements.teachers.index(t) for t in outcome.teachers])
@@ -44,7 +44,7 @@ class Compared:
             denominators=_rows(common.denominators, places),
             dropped=tuple(common.dropped[place] for place in places.tolist()),
         )
-        kept = outcome.opened.choice.taken[_complete(measurements, needed)]
+        kept = outcome.data.selection.taken[_complete(measurements, needed)]
         assert len(kept) == common.n
         return cls(outcome, ordered, kept)
 
@@ -57,12 +57,12 @@ class Compared:
     def metric(self) -> Metric:
         """What orders the teachers."""
         by = self.outcome.ranking.by
-        return next(metric for metric in self.outcome.planned.metrics if metric.kind == by)
+        return next(metric for metric in self.outcome.plan.metrics if metric.kind == by)
 
     @property
     def car(self) -> CompatibilityAdjustedReward | None:
         """CAR as it was formed, None where it was not."""
-        formed = self.outcome.planned.metrics
+        formed = self.outcome.plan.metrics
         return next((m for m in formed if isinstance(m, CompatibilityAdjustedReward)), None)
 
     @cached_property

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from preceptor.data.gather import Source
 from preceptor.pipeline.estimate import CostEstimate, GenerationEstimate
-from preceptor.pipeline.load import Opened
-from preceptor.pipeline.sources import GeneratedSource
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.table import printable
 from preceptor.report.terminal import print_lines
 
@@ -16,20 +15,18 @@ _SHOWN = 12
 _CHARACTERS_PER_TOKEN = 4
 
 
-def described(source: Source) -> list[str]:
+def described(source: StudySource) -> list[str]:
     """Return how each file is read and who is asked; many alike are told of once."""
     lines = _few([file.describe() for file in source.files], "files")
-    if isinstance(source, GeneratedSource):
-        asked = [
-            f"{job.name}: {job.backend.teacher.described()}, "
-            f"{len(job.instructions):,} instructions, under {job.partition.identity.digest}"
-            for job in source.jobs
-        ]
-        lines += _few(asked, "teachers")
-    return lines
+    asked = [
+        f"{job.name}: {job.backend.teacher.described()}, "
+        f"{len(job.instructions):,} instructions, under {job.identity.digest}"
+        for job in source.jobs
+    ]
+    return [*lines, *_few(asked, "teachers")]
 
 
-def rewards_of(data: Sequence[Opened]) -> list[str]:
+def rewards_of(data: Sequence[LoadedData]) -> list[str]:
     """Return where rewards come from."""
     return [f"reward: {opened.reward_name}" for opened in data]
 
@@ -43,9 +40,9 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
     """Print what a study would take."""
     print_lines(console, described(estimate.source))
     if estimate.data:
-        choice = estimate.data[0].choice
-        teachers, taken = len(choice.table.teachers), len(choice.taken)
-        asked = len(choice.table.instructions)
+        selection = estimate.data[0].selection
+        teachers, taken = len(selection.table.teachers), len(selection.taken)
+        asked = len(selection.table.instructions)
         print_lines(console, rewards_of(estimate.data))
         print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
     if estimate.asks:

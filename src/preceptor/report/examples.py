@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.data.table import Choice
+from preceptor.data.table import Selection
 from preceptor.engines.encoder import Encoder
-from preceptor.pipeline.columns import Assembly
-from preceptor.pipeline.rank import Outcome
+from preceptor.pipeline.columns import ColumnMeasures
+from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.bootstrap import Array
 from preceptor.report.compared import Compared
 from preceptor.report.data import Answer, Example
@@ -55,23 +55,23 @@ def disagreements(compared: Compared) -> Array:
 def examples_of(
     chosen: Sequence["Chosen"], source: Iterable[Response]
 ) -> list[tuple[Example, ...]]:
-    """Return the examples of each choice, of which all texts are read in one pass over the source.
+    """Return the examples of each selection, of which all texts are read in one pass over the source.
 
     An answer whose text is no longer there has none, and says so.
     """
-    texts = _texts(source, [one.choice for one in chosen])
+    texts = _texts(source, [one.selection for one in chosen])
     return [one.examples(texts) for one in chosen]
 
 
-def first_samples(choice: Choice, instructions: NDArray[np.intp]) -> Choice:
+def first_samples(selection: Selection, instructions: NDArray[np.intp]) -> Selection:
     """Return the first sample of every teacher for these instructions, by instruction and teacher."""
-    table = choice.table
-    rows = choice.rows[np.isin(table.instruction[choice.rows], instructions)]
+    table = selection.table
+    rows = selection.rows[np.isin(table.instruction[selection.rows], instructions)]
     order = np.lexsort((table.sample[rows], table.teacher[rows], table.instruction[rows]))
     rows = rows[order]
     pairs = np.stack([table.instruction[rows], table.teacher[rows]])
     first = np.r_[True, (np.diff(pairs) != 0).any(axis=0)]
-    return Choice(table, rows[first], np.sort(instructions), len(instructions))
+    return Selection(table, rows[first], np.sort(instructions), len(instructions))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Chosen:
     """The instructions to show for one ranking, with all that is told of them but the texts.
 
     At most 60, the most disagreed upon first, with each teacher's first sample; `order` is that of the
-    ranking. `choice` holds their rows, by instruction and by teacher as in the table; so are the `scores`
+    ranking. `selection` holds their rows, by instruction and by teacher as in the table; so are the `scores`
     (teachers, instructions). Those are of the sample shown, the reward before any transform, and its CAR
     where CAR was formed.
     """
@@ -87,7 +87,7 @@ class Chosen:
     order: tuple[str, ...]
     instructions: NDArray[np.intp]
     disagreement: Array
-    choice: Choice
+    selection: Selection
     scores: Mapping[str, Array]
     cut: "_Cut"
 
@@ -98,25 +98,25 @@ class Chosen:
         # Equal ones in the order of their ids, which is that of the response table.
         places = np.argsort(-apart, kind="stable")[:MOST_EXAMPLES]
         shown = compared.instructions[places]
-        choice = first_samples(outcome.opened.choice, shown)
-        scores = _scores(outcome, choice)
+        selection = first_samples(outcome.data.selection, shown)
+        scores = _scores(outcome, selection)
         if compared.car is not None:
             scores["car"] = compared.car(scores["reward"], scores["loss"])
         return cls(
-            compared.teachers, shown, apart[places], choice, scores, _cutter(outcome, choice)
+            compared.teachers, shown, apart[places], selection, scores, _cutter(outcome, selection)
         )
 
     def examples(self, texts: Mapping[bytes, Response]) -> tuple[Example, ...]:
         """Return the examples, given the responses by their keys."""
-        columns = np.searchsorted(self.choice.taken, self.instructions).tolist()
-        names = self.choice.table.category_of(self.instructions)
+        columns = np.searchsorted(self.selection.taken, self.instructions).tolist()
+        names = self.selection.table.category_of(self.instructions)
         described = zip(columns, names, self.disagreement.tolist(), strict=True)
         return tuple(self._example(*one, texts=texts) for one in described)
 
     def _example(
         self, column: int, category: str | None, apart: float, *, texts: Mapping[bytes, Response]
     ) -> Example:
-        teachers, keys = self.choice.table.teachers, self.choice.keys
+        teachers, keys = self.selection.table.teachers, self.selection.keys
         rows = range(column * len(teachers), (column + 1) * len(teachers))
         found = {
             name: texts.get(keys[row].tobytes()) for name, row in zip(teachers, rows, strict=True)
@@ -132,7 +132,7 @@ class Chosen:
         )
 
     def _answer(self, teacher: str, column: int, response: Response | None) -> Answer:
-        row = self.choice.table.teachers.index(teacher)
+        row = self.selection.table.teachers.index(teacher)
         scores = {name: _number(values[row, column]) for name, values in self.scores.items()}
         if response is None or response.text is None:
             return Answer(teacher, None, scores, note=GONE)
@@ -148,12 +148,14 @@ def conversation(instruction: Instruction) -> str:
     return "\n\n".join(f"{message.role}: {message.content}" for message in instruction.messages)
 
 
-def _texts(source: Iterable[Response], choices: Sequence[Choice]) -> dict[bytes, Response]:
+def _texts(source: Iterable[Response], selections: Sequence[Selection]) -> dict[bytes, Response]:
     """Return the responses of these choices by key; what two teachers said alike is one."""
     instructions = {
-        one for choice in choices for one in choice.table.instructions[choice.taken].tolist()
+        one
+        for selection in selections
+        for one in selection.table.instructions[selection.taken].tolist()
     }
-    waiting = {key for choice in choices for key in choice.keys.tolist()}
+    waiting = {key for selection in selections for key in selection.keys.tolist()}
     found: dict[bytes, Response] = {}
     for response in source:
         if response.instruction.id in instructions and response.key in waiting:
@@ -164,11 +166,11 @@ def _texts(source: Iterable[Response], choices: Sequence[Choice]) -> dict[bytes,
     return found
 
 
-def _scores(outcome: Outcome, choice: Choice) -> dict[str, Array]:
-    """Return every measure of the choice's responses, (teachers, instructions)."""
-    kinds = [metric.kind for metric in outcome.planned.metrics]
-    steps = [replace(step, choice=choice) for step in outcome.steps]
-    measurements = Assembly(choice, outcome.study, kinds).measurements(
+def _scores(outcome: Outcome, selection: Selection) -> dict[str, Array]:
+    """Return every measure of the selection's responses, (teachers, instructions)."""
+    kinds = [metric.kind for metric in outcome.plan.metrics]
+    steps = [replace(step, selection=selection) for step in outcome.steps]
+    measurements = ColumnMeasures(selection, outcome.study, kinds).measurements(
         [step.scorer for step in steps], [step.stored() for step in steps]
     )
     below = measurements.denominators
@@ -178,14 +180,14 @@ def _scores(outcome: Outcome, choice: Choice) -> dict[str, Array]:
     }
 
 
-def _cutter(outcome: Outcome, choice: Choice) -> _Cut:
+def _cutter(outcome: Outcome, selection: Selection) -> _Cut:
     """Return what cuts a text into the student's tokens, with the surprise at each as it is stored."""
     for step in outcome.steps:
         scorer = step.scorer
         if not isinstance(scorer, LikelihoodScorer) or scorer.suffix:
             continue
         if scorer.conditioning == "conditional":
-            stored = step.partition.lists(choice.keys, "token_nll")
+            stored = step.partition.lists(selection.keys, "token_nll")
             # The tokenizer is loaded for nothing where no surprise is stored.
             encoder = scorer.student.encoder if stored else None
             return lambda response, text: _tokens(response, text, stored, encoder)

@@ -16,7 +16,7 @@ from preceptor.config.catalogue import find_teacher
 from preceptor.config.study import Study
 from preceptor.config.teachers import Teacher
 from preceptor.data.table import drawn
-from preceptor.pipeline.rank import Outcome
+from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.sensitivity import beta_sweep, nested, winners
 from preceptor.report.compared import Compared
@@ -35,7 +35,7 @@ def evidence_of(outcomes: Sequence[Outcome]) -> tuple[Evidence, ...]:
     """
     drafts = [_without_examples(outcome, outcomes) for outcome in outcomes]
     chosen = [one for _, one in drafts]
-    found = examples_of(chosen, outcomes[0].opened.source)
+    found = examples_of(chosen, outcomes[0].data.source)
     return tuple(
         replace(evidence, examples=examples)
         for (evidence, _), examples in zip(drafts, found, strict=True)
@@ -45,7 +45,7 @@ def evidence_of(outcomes: Sequence[Outcome]) -> tuple[Evidence, ...]:
 def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Evidence, Chosen]:
     compared, ranking = Compared.of(outcome), outcome.ranking
     options, models = outcome.study.ranking, models_of(outcome.study)
-    names = outcome.opened.choice.table.category_of(compared.instructions)
+    names = outcome.data.selection.table.category_of(compared.instructions)
     changes = _Changes(ranking)
     _try_settings(changes, compared)
     _try_fewer(changes, compared)
@@ -126,7 +126,7 @@ def _try_settings(changes: _Changes, compared: Compared) -> None:
 def _try_fewer(changes: _Changes, compared: Compared) -> None:
     """Take down the first half, quarter and eighth of the instructions, in the order the seed draws."""
     study, raw = compared.outcome.study, compared.raw
-    ids = compared.outcome.opened.choice.table.instructions[compared.instructions]
+    ids = compared.outcome.data.selection.table.instructions[compared.instructions]
     order: NDArray[np.intp] = drawn(ids.tolist(), study.ranking.seed)
     for part in nested(raw, order):
         best = winners(
@@ -140,7 +140,7 @@ def _try_rewards(changes: _Changes, outcome: Outcome, outcomes: Sequence[Outcome
     for other in outcomes:
         if other is not outcome and other.ranking.student == outcome.ranking.student:
             best = [result.teacher for result in other.ranking.teachers if result.rank == 1]
-            changes.add(f"another reward ({other.opened.reward_name})", best)
+            changes.add(f"another reward ({other.data.reward_name})", best)
 
 
 def numbers_of(ranking: Ranking) -> Mapping[str, Mapping[str, float | None]]:

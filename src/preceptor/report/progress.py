@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 from rich.progress import ProgressColumn as Column
 from rich.text import Text
 
-from preceptor.pipeline.score import Amount, Progress, Silent
+from preceptor.pipeline.work import Amount, Progress, Silent
 from preceptor.ranking.table import printable
 
 

@@ -18,7 +18,7 @@ from preceptor.finetuning.estimate import disk_of
 from preceptor.finetuning.weights import Size, size_of
 from preceptor.pipeline.estimate import GenerationEstimate, asks_of
 from preceptor.pipeline.generate import GenerationJob
-from preceptor.pipeline.load import Opened
+from preceptor.pipeline.load import LoadedData
 from preceptor.store.store import Store
 from preceptor.validation.finetune_job import FinetuneJob, StudentSetup, models_folder
 from preceptor.validation.questions import BenchmarkTask
@@ -69,7 +69,7 @@ class ValidationEstimate:
     models: Path
 
 
-def validation_estimate(validation: Validation, data: Sequence[Opened]) -> ValidationEstimate:
+def validation_estimate(validation: Validation, data: Sequence[LoadedData]) -> ValidationEstimate:
     """Return what validation would take once the data are ranked; `data` is empty while responses lack.
 
     Raises:
@@ -116,7 +116,7 @@ class _Student:
     validation: Validation
     setup: StudentSetup
 
-    def finetune_jobs(self, opened: Opened) -> list[FinetuneJob]:
+    def finetune_jobs(self, opened: LoadedData) -> list[FinetuneJob]:
         training_set = self.setup.training_set(
             self.validation.training_set(opened), self.validation.train
         )

@@ -27,7 +27,7 @@ from preceptor.finetuning.finetune import carry_out
 from preceptor.finetuning.prepared import Prepared, prepare
 from preceptor.finetuning.trainer import Moment
 from preceptor.finetuning.whole import which_are_whole
-from preceptor.pipeline.score import Amount, Progress
+from preceptor.pipeline.work import Amount, Progress
 from preceptor.store.identity import Identity
 from preceptor.teachers.finetuned import TunedStudent
 from preceptor.teachers.local import LocalTeacher

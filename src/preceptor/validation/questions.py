@@ -21,9 +21,9 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.instructions import PromptSource
 from preceptor.errors import DataError, StudyError
-from preceptor.pipeline import plan
-from preceptor.pipeline.score import Amount, Progress
 from preceptor.pipeline.sources import expanded
+from preceptor.pipeline.work import Amount, Progress
+from preceptor.scorers.rewards import reward_scorers
 from preceptor.types import Instruction
 
 
@@ -86,7 +86,7 @@ def evaluation_set_of(study: Study, runtime: Runtime) -> EvaluationSet:
         judge = judge_of(evaluate.judge, runtime, benchmark.judge_kinds)
         judge.preflight()
         if judge.kind == "reward":
-            scorers = [s for reward in study.reward for s in plan.reward_scorers(reward, runtime)]
+            scorers = [s for reward in study.reward for s in reward_scorers(reward, runtime)]
             judge.require_independent([scorer.identity() for scorer in scorers])
         if evaluate.held_against == OWN:
             benchmark.preflight()

@@ -14,7 +14,7 @@ from preceptor.data.gather import Source
 from preceptor.data.table import ResponseTable, drawn
 from preceptor.errors import StudyError, nearest
 from preceptor.finetuning.dataset import Conversation, Conversations, conversations_of
-from preceptor.pipeline.load import Opened
+from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.select import Picked, examples, of_teacher
 from preceptor.types import Message
 from preceptor.validation.questions import require_apart, same_text
@@ -63,14 +63,14 @@ class TrainingSet:
 
 
 def training_set_of(
-    opened: Opened, train: Train, questions: Collection[str], *, seed: int
+    opened: LoadedData, train: Train, questions: Collection[str], *, seed: int
 ) -> TrainingSet:
     """Return all that could be trained on: what every teacher answered and no question asks.
 
     Raises:
         StudyError: a teacher is not known, or nothing is left.
     """
-    table = opened.choice.table
+    table = opened.selection.table
     teachers = train.teachers or table.teachers
     unknown = [teacher for teacher in teachers if teacher not in table.teachers]
     if unknown:

@@ -17,10 +17,11 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.engines.reasoning import without_reasoning
 from preceptor.errors import StudyError
-from preceptor.pipeline.generate import GenerationJob, respond
-from preceptor.pipeline.load import Opened, open_data, recorded
-from preceptor.pipeline.rank import rank_opened
-from preceptor.pipeline.score import Progress, Silent
+from preceptor.pipeline.generate import GenerationJob
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.sources import recorded
+from preceptor.pipeline.work import Progress, Silent
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.warnings import Warning
 from preceptor.store.store import Store
@@ -84,11 +85,13 @@ class Validation:
 
     def result(self) -> ValidationResult:
         """Run the whole validation; only what the store lacks is computed."""
-        data = open_data(self.study, self.runtime, self.progress)
-        predicted = list(rank_opened(data, self.study, self.runtime, self.progress))
-        return self.validated(data, predicted)
+        pipeline = Pipeline(self.study, self.runtime, self.progress)
+        data = pipeline.load()
+        return self.validated(data, [outcome.ranking for outcome in pipeline.outcomes(data)])
 
-    def validated(self, data: Sequence[Opened], predicted: Sequence[Ranking]) -> ValidationResult:
+    def validated(
+        self, data: Sequence[LoadedData], predicted: Sequence[Ranking]
+    ) -> ValidationResult:
         """Return the prediction with what was observed: train, respond, judge, rank, agree.
 
         Raises:
@@ -112,7 +115,7 @@ class Validation:
             ),
         )
 
-    def training_set(self, opened: Opened) -> TrainingSet:
+    def training_set(self, opened: LoadedData) -> TrainingSet:
         """Return what could be trained on; the first source of rewards decides on derived teachers."""
         seed = self.study.ranking.seed
         return training_set_of(opened, self.train, self.evaluation_set.texts, seed=seed)
@@ -189,7 +192,7 @@ class Validation:
     def _answered(self, job: GenerationJob) -> tuple[dict[bytes, str], AnswerFigures]:
         """Get a student's answers, by the instructions' ids; its model is freed."""
         try:
-            respond(job, self.progress)
+            job.run(self.progress)
         finally:
             job.backend.release()
         given = [one for one in job.generations() if one.text is not None]

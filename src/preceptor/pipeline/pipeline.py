@@ -1,0 +1,152 @@
+"""The line of the system, from a study to its rankings: generate, load, plan, score, rank.
+
+Everything that ranks goes through here: the command line, scripts, reports, exports and validation. Every
+step asks the store first, so the line is the same whether nothing was done before, a run was killed, or all
+is there. It takes a scope, some teachers and instructions: growing scopes pay only for what is new.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from numpy.typing import NDArray
+
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Student, Study
+from preceptor.errors import PreceptorError
+from preceptor.pipeline.columns import ColumnMeasures
+from preceptor.pipeline.load import LoadedData, Loader, step_of
+from preceptor.pipeline.outcome import Outcome, settings_of, warnings_of
+from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
+from preceptor.pipeline.score import Step, carry_out
+from preceptor.pipeline.sources import ALL, Scope, StudySource, source_of
+from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight
+from preceptor.ranking.rank import rank
+from preceptor.ranking.result import Ranking
+
+
+class Pipeline:
+    """A study on its way to rankings; `execute` runs each piece of work that the store lacks."""
+
+    def __init__(
+        self,
+        study: Study,
+        runtime: Runtime,
+        progress: Progress | None = None,
+        execute: Executor = in_process,
+    ) -> None:
+        self.study, self.runtime = study, runtime
+        self.progress, self.execute = progress or Silent(), execute
+
+    def of(self, study: Study) -> "Pipeline":
+        """Return the pipeline of another study over the same source."""
+        other = Pipeline(study, self.runtime, self.progress, self.execute)
+        other.__dict__["source"] = self.source
+        return other
+
+    @cached_property
+    def source(self) -> StudySource:
+        """Where the responses come from: files are recognised, teachers found, and nobody is asked."""
+        return source_of(self.study, self.runtime)
+
+    def generate(self, scope: Scope = ALL) -> None:
+        """Get from the teachers the responses that the store lacks, a teacher at a time.
+
+        Raises:
+            PreceptorError: a model cannot be asked, or one that later steps need is not found; what was
+                answered before is stored.
+        """
+        jobs = self.source.within(scope).jobs
+        lacking = [job for job in jobs if job.lacking()]
+        # A misspelt student must be found before an hour of generation, not after it.
+        if lacking:
+            references = bool(self.source.questions.references)
+            for scorer in every_scorer(self.study, self.runtime, references=references):
+                scorer.preflight()
+        preflight(lacking)
+        for place, job in enumerate(jobs):
+            try:
+                self.execute(job, self.progress)
+            finally:
+                free(job, jobs[place + 1 :])
+
+    def load(self, scope: Scope = ALL, *, spend: bool = True) -> list[LoadedData]:
+        """Return the data for each source of rewards; without `spend`, of what the store has alone.
+
+        Raises:
+            DataError: the data cannot be read.
+            StudyError: too few instructions are common to all teachers, or a metric needs what nothing gives.
+            ModelError: a model is not found.
+        """
+        if spend:
+            self.generate(scope)
+        source = self.source.within(scope)
+        loader = Loader(self.study, self.runtime, source, scope, self.progress, self.execute, spend)
+        references = not self.study.reward and loader.plain.table.has_references
+        every_scorer(self.study, self.runtime, references=references)
+        return loader.data(reward_sources(self.study, references=references))
+
+    @property
+    def students(self) -> Sequence[Student | None]:
+        """The students to rank for; None is any, by reward and length alone."""
+        return self.study.students or (None,)
+
+    def plan(self, data: LoadedData, student: Student | None) -> tuple[StudentPlan, list[Step]]:
+        """Return what ranking these data for a student takes, as steps over the store."""
+        planned = for_student(self.study, self.runtime, student, reward=data.reward)
+        steps = [
+            step_of(scorer, self.runtime, data.source, data.selection) for scorer in planned.scorers
+        ]
+        return planned, steps
+
+    def score(self, steps: Sequence[Step]) -> list[Mapping[str, NDArray[Any]]]:
+        """Return the columns of every step; what is missing is computed and stored."""
+        columns = []
+        for place, step in enumerate(steps):
+            try:
+                columns.append(carry_out(step, self.progress, self.execute))
+            finally:
+                free(step, steps[place + 1 :])
+        return columns
+
+    def rank(self, data: LoadedData, planned: StudentPlan, steps: Sequence[Step]) -> Outcome:
+        """Return the ranking of these data for one student, with where it comes from."""
+        columns = self.score(steps)
+        measures = ColumnMeasures(data.selection, self.study, planned.kinds)
+        ranking = rank(
+            measures.measurements([step.scorer for step in steps], columns),
+            student=planned.name,
+            metrics=planned.metrics,
+            by=self.study.by,
+            settings=settings_of(data, self.study, planned, steps),
+            options=self.study.ranking,
+        )
+        warnings = (*ranking.warnings, *warnings_of(data, self.study), *measures.warnings())
+        return Outcome(replace(ranking, warnings=warnings), data, self.study, planned, steps)
+
+    def outcomes(self, data: Sequence[LoadedData] | None = None) -> Iterator[Outcome]:
+        """Yield an outcome for each student and source of rewards, as each is done.
+
+        Endpoints and keys are looked at before the first model is loaded.
+
+        Raises:
+            PreceptorError: one cannot be ranked; those yielded before stand.
+        """
+        pairs = list(product(self.students, self.load() if data is None else data))
+        planned = [(one, *self.plan(one, student)) for student, one in pairs]
+        preflight(step for *_, steps in planned for step in steps)
+        # Not a loop, which would hold on to one outcome while the next is computed.
+        return (self.rank(*one) for one in planned)
+
+    def rankings(self) -> list[Ranking]:
+        """Return all rankings; an error has those that were finished before it as `finished`."""
+        found: list[Ranking] = []
+        try:
+            for outcome in self.outcomes():
+                found.append(outcome.ranking)
+        except PreceptorError as error:
+            error.finished = tuple(found)
+            raise
+        return found

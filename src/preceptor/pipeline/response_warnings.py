@@ -1,0 +1,113 @@
+"""Warnings of responses: refused requests, texts cut off, samples all alike, rows skipped."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from preceptor.config.rewards import Reward
+from preceptor.config.teachers import BestOfN
+from preceptor.data.formats import Problem
+from preceptor.data.table import ResponseTable, Selection
+from preceptor.pipeline.generate import GenerationJob
+from preceptor.ranking.warnings import Warning
+from preceptor.types import NoteKind
+
+_MANY_COPIES = 0.2
+_MANY_CUT = 0.1
+
+
+def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:
+    """Return a warning for each teacher and kind of refusal, with one example."""
+    warnings = []
+    for job in jobs:
+        kinds: dict[NoteKind, list[tuple[str, int]]] = {}
+        for note, count in job.notes().items():
+            kinds.setdefault(NoteKind.of(note), []).append((note, count))
+        for notes in kinds.values():
+            total = sum(count for _, count in notes)
+            such = ", such as" if len(notes) > 1 else ""
+            said = f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
+            warnings.append(Warning("no-response", said))
+    return warnings
+
+
+def cut_off(jobs: Sequence[GenerationJob], table: ResponseTable) -> list[Warning]:
+    """Return a warning for each asked teacher of which `max_tokens` cut off many responses."""
+    rows = np.bincount(table.teacher, minlength=len(table.teachers))
+    all_of = dict(zip(table.teachers, rows.tolist(), strict=True))
+    return [
+        Warning(
+            "cut-off",
+            f"{table.cut[job.name]:,} of {all_of[job.name]:,} responses of '{job.name}' were cut "
+            f"off at {job.backend.teacher.max_tokens:,} tokens (max_tokens).",
+        )
+        for job in jobs
+        if job.name in all_of and table.cut[job.name] > _MANY_CUT * all_of[job.name]
+    ]
+
+
+def copies(table: ResponseTable) -> list[Warning]:
+    """Return a warning for each teacher whose samples are often all alike."""
+    warnings = []
+    for place, teacher in enumerate(table.teachers):
+        rows = np.flatnonzero(table.teacher == place)
+        several = np.bincount(table.instruction[rows], minlength=len(table.instructions)) > 1
+        if not several.any():
+            continue
+        pairs = zip(table.instruction[rows].tolist(), table.keys[rows].tolist(), strict=True)
+        distinct = np.bincount([i for i, _ in set(pairs)], minlength=len(several))
+        alike = int((several & (distinct == 1)).sum())
+        if alike > _MANY_COPIES * several.sum():
+            warnings.append(
+                Warning(
+                    "copies",
+                    f"All samples of '{teacher}' are the same text for {alike} of {int(several.sum())} "
+                    "instructions: its temperature is low, or its endpoint ignores seeds.",
+                )
+            )
+    return warnings
+
+
+def own_reward(derived: BestOfN, reward: Reward | None) -> list[Warning]:
+    """Return a warning of a teacher chosen by the reward that also ranks it."""
+    if derived.kind == "random" or derived.reward not in (None, reward):
+        return []
+    return [
+        Warning(
+            "chosen-by-own-reward",
+            f"'{derived.name}' was chosen by the reward that ranks it, which overstates how much it differs "
+            "from what it was chosen from: choose by another reward ([best_of_n.reward]), as the paper does.",
+        )
+    ]
+
+
+def drawn_from_common(selection: Selection) -> list[Warning]:
+    """Return, where a limit drew instructions, which could not be drawn and why."""
+    table = selection.table
+    reasons = [
+        f"'{teacher}' {', '.join(f'{reason} {count}' for reason, count in counts.items())}"
+        for teacher, counts in table.dropped.items()
+        if counts
+    ]
+    if not reasons:
+        return []
+    return [
+        Warning(
+            "drawn-from-common",
+            f"The {len(selection.taken)} instructions were drawn from those that every teacher answered, "
+            f"of {len(table.instructions)} in the data. Lacking: {'; '.join(reasons)}.",
+        )
+    ]
+
+
+def skipped_rows(skipped: Mapping[str, int], problems: Sequence[Problem]) -> list[Warning]:
+    """Return a warning for each file that had rows that could not be read, with the first of them."""
+    first = {problem.path: problem for problem in reversed(problems)}
+    return [
+        Warning(
+            "skipped-rows",
+            f"{count} rows of {path} could not be read and were skipped; the first: {first[path]}.",
+        )
+        for path, count in skipped.items()
+        if count
+    ]

@@ -1,0 +1,32 @@
+"""From a table `[[reward]]` to the scorer of its rewards: the one place that knows every kind of reward."""
+
+from preceptor.config.rewards import Reward
+from preceptor.config.runtime import Runtime
+from preceptor.scorers.base import Scorer
+from preceptor.scorers.judge import Judge, LocalJudge
+from preceptor.scorers.reward_model import RewardModel
+from preceptor.scorers.verifier.verifier import Verifier
+
+
+def column_of(reward: Reward | None) -> str | None:
+    """Return the column of the data that holds the rewards, None where they must be computed."""
+    return reward.column if reward is not None and reward.kind == "column" else None
+
+
+def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
+    """Return the scorer that computes these rewards; none for rewards in the data, or no rewards at all.
+
+    Raises:
+        StudyError: nothing says where a judge is served.
+    """
+    if reward is None or reward.kind == "column":
+        return []
+    if reward.kind == "rule":
+        return [Verifier(reward.rule)]
+    if reward.kind == "reference":
+        return [Verifier()]
+    if reward.kind == "model":
+        return [RewardModel(reward, runtime)]
+    if reward.engine == "transformers":
+        return [LocalJudge(reward, runtime)]
+    return [Judge(reward, runtime.endpoint(reward.model))]

@@ -1,0 +1,21 @@
+"""From a teacher's table to its backend: the one place that knows every engine."""
+
+from preceptor.config.runtime import Runtime
+from preceptor.config.teachers import TeacherPoint
+from preceptor.teachers.base import TeacherBackend
+from preceptor.teachers.fake import FakeTeacher
+from preceptor.teachers.local import LocalTeacher
+from preceptor.teachers.served import ServedTeacher
+
+
+def backend_of(teacher: TeacherPoint, runtime: Runtime) -> TeacherBackend:
+    """Return what asks this teacher; nothing is loaded or asked yet.
+
+    Raises:
+        StudyError: nothing says where the model is served.
+    """
+    if teacher.engine == "fake":
+        return FakeTeacher(teacher)
+    if teacher.engine == "openai":
+        return ServedTeacher(teacher, runtime.endpoint(teacher.model))
+    return LocalTeacher(teacher, runtime)
