@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor.cli.app import cli
 from small_study import preceptor
-from test_house import HEAVY, loaded_after
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
@@ -208,15 +206,6 @@ def test_without_network_or_files_the_win_rate_remains_and_the_reason_is_told(fi
 def test_arena_hard_alone_asks_for_no_calibration(files):
     result = preceptor("evaluate", files["arena"], "--json", "-")
     assert json.loads(result.stdout)["warnings"] == []
-
-
-def test_help_loads_nothing_heavy():
-    assert "evaluate" in cli.commands
-    code = (
-        "from preceptor.cli.app import cli\n"
-        "try:\n    cli(['evaluate', '--help'])\nexcept SystemExit:\n    pass"
-    )
-    assert not loaded_after(code) & set(HEAVY)
 
 
 @needs_data

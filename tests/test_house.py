@@ -16,6 +16,13 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 
 ROOT = Path(__file__).parents[1]
+HELP = """
+from preceptor.cli.app import cli
+try:
+    cli(['{}', '--help'])
+except SystemExit:
+    pass
+"""
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "rich")
 
 
@@ -61,11 +68,17 @@ def test_a_public_name_survives_the_import_of_every_module():
     [
         "import preceptor",
         "import preceptor.cli.app",
-        "from preceptor.cli.app import cli\ntry:\n    cli(['rank', '--help'])\nexcept SystemExit:\n    pass",
+        HELP.replace("'{}', ", ""),
     ],
 )
 def test_nothing_heavy_is_loaded_to_answer_a_question_about_usage(code: str):
     assert loaded_after(code).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("command", ["rank", "generate", "train", "evaluate", "export", "demo"])
+def test_the_options_of_a_command_load_pydantic_and_nothing_else_that_is_heavy(command: str):
+    # Options are made of the tables' fields, and the tables are pydantic's.
+    assert loaded_after(HELP.format(command)).isdisjoint(set(HEAVY) - {"pydantic"})
 
 
 def test_the_tables_of_a_study_load_pydantic_and_nothing_else_that_is_heavy():

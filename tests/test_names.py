@@ -30,7 +30,7 @@ def test_an_old_option_is_refused_with_its_new_name(old: str, new: str):
         name
         for name, command in cli.commands.items()
         if any(
-            new in one.opts and old not in one.opts
+            new in (*one.opts, *one.secondary_opts) and old not in one.opts
             for one in command.get_params(context_of(command))
         )
     ]

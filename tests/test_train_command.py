@@ -2,13 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import click
 import pytest
 
-from preceptor.cli.train import TOOLS, train
-from preceptor.config.recipe import Lora, Recipe
+from preceptor.cli.train import TOOLS
 from small_study import preceptor
 from small_training import uneven, write_data
 
@@ -19,27 +16,6 @@ pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 def words(tmp_path: Path, model_folder: Path) -> list[object]:
     data = write_data(tmp_path / "rows.jsonl", uneven(16))
     return ["train", data, "--student", model_folder, "--device", "cpu"]
-
-
-def defaults() -> dict[str, Any]:
-    options = (option for option in train.params if isinstance(option, click.Option))
-    plain = (bool, int, float, str)
-    return {
-        str(option.name): option.default if isinstance(option.default, plain) else None
-        for option in options
-    }
-
-
-def test_the_options_are_the_recipe_and_its_defaults():
-    given = defaults()
-    for name, field in Recipe.model_fields.items():
-        if name != "lora":
-            assert (given[name] or field.default) == field.default, name
-            assert bool(given[name]) == bool(field.default), name
-    for name, field in Lora.model_fields.items():
-        if name != "targets":
-            assert given[f"lora_{name}"] == field.default, name
-    assert Recipe().lora is None and not given["lora"]
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path: Path, words: list[object]):

@@ -1,6 +1,6 @@
 """The classes of commands: help in groups, an old name refused with the new, errors without a traceback."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -48,30 +48,56 @@ RENAMED_OPTIONS: Mapping[str, str] = {
 }
 
 
-class Option(click.Option):
-    """An option that stands in the help under the heading of its section."""
+Field = tuple[type, str]
+"""A table and the name of one of its fields."""
 
-    def __init__(self, *names: Any, section: str = "Options", **settings: Any) -> None:
+
+class Option(click.Option):
+    """An option that stands in the help under the heading of its section, and the field that it sets."""
+
+    def __init__(
+        self, *names: Any, section: str = "Options", sets: Field | None = None, **settings: Any
+    ) -> None:
         super().__init__(*names, **settings)
         self.section = section
+        self.sets = sets
 
 
 class Command(click.Command):
-    """A command whose options stand in sections; an option's old name is refused with the new one."""
+    """A command whose options stand in sections; an option's old name is refused with the new one.
+
+    `made` returns its parameters, after those that are declared; it is called when they are first needed.
+    """
+
+    def __init__(
+        self, *settings: Any, made: Callable[[], Sequence[click.Parameter]] = tuple, **named: Any
+    ) -> None:
+        super().__init__(*settings, **named)
+        self._made: Callable[[], Sequence[click.Parameter]] | None = made
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return all parameters of the command."""
+        if self._made is not None:
+            self.params = [*self.params, *self._made()]
+            self._made = None
+        return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words; an unknown option is a usage error that has the new or the nearest name."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            known = {name for one in self.get_params(ctx) for name in one.opts}
+            known = {
+                name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)
+            }
             raise _unknown("option", error.option_name, RENAMED_OPTIONS, known, ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the headings of their sections."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for one in self.get_params(ctx):
-            if (record := one.get_help_record(ctx)) is not None:
+            record = one.get_help_record(ctx) if isinstance(one, click.Option) else None
+            if record is not None:
                 sections.setdefault(getattr(one, "section", "Options"), []).append(record)
         # What is common to many commands, such as --help, stands last.
         for name in sorted(sections, key=lambda name: name == "Options"):

@@ -5,14 +5,16 @@ from typing import Any
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import output_options, runtime_options
+from preceptor.cli.options import RANKING, output_options, runtime_options
 from preceptor.cli.output import load_numpy
 from preceptor.cli.rank import rank_and_print
 
 
-@click.command(cls=Command)
-@runtime_options
-@output_options
+def _parameters() -> list[click.Parameter]:
+    return [*runtime_options(only=RANKING), *output_options()]
+
+
+@click.command(cls=Command, made=_parameters)
 def demo(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
     """Rank six small teachers for gemma-3-270m; nothing is downloaded."""
     load_numpy()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.command import Command
-from preceptor.cli.options import endpoint_options, group, pair_judge_options
+from preceptor.cli.command import Command, Option
+from preceptor.cli.judge import judge_parameters
+from preceptor.cli.options import output_options, runtime_options
 from preceptor.cli.output import console, put
 from preceptor.errors import StudyError
 
@@ -30,56 +31,74 @@ _NONE = "-"
 _GAP = 3
 _NAME = 16
 
-_file_options = group(
-    click.option(
-        "--instructions",
+
+def _file(name: str, help: str, *, section: str, **settings: Any) -> Option:
+    return Option(
+        [name],
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="AlpacaEval's 805 instructions in its order. Default: fetched from its data set.",
-    ),
-    click.option(
-        "--gamed",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="AlpacaEval's df_gamed.csv, for length control. Default: fetched from its data set.",
-    ),
-    click.option(
-        "--baseline",
-        default="gpt-4-0314",
-        show_default=True,
-        metavar="NAME",
-        help="Whom Arena-Hard's models played against.",
-    ),
-)
-_name_options = group(
-    click.option("--student", metavar="NAME", help="The base model that was fine-tuned."),
-    click.option(
-        "--teacher",
-        "teachers",
-        multiple=True,
-        metavar="MODEL=TEACHER",
-        help="Whose responses a judged MODEL was fine-tuned on; one teacher's benchmarks meet. Repeatable.",
-    ),
-)
+        help=help,
+        section=section,
+        **settings,
+    )
 
 
-@click.command(cls=Command)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_file_options
-@_name_options
-@pair_judge_options
-@endpoint_options
-@click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling."
-)
-@click.option(
-    "--json", "json_path", metavar="FILE", help="Write the results as JSON; - for standard output."
-)
-@click.option(
-    "--csv", "csv_path", metavar="FILE", help="Write the results as CSV; - for standard output."
-)
+def _parameters() -> list[click.Parameter]:
+    names, files = "Names", "Files of the benchmarks"
+    return [
+        click.Argument(["files"], nargs=-1, required=True, type=click.Path(path_type=Path)),
+        Option(
+            ["--student"], metavar="NAME", help="The base model that was fine-tuned.", section=names
+        ),
+        Option(
+            ["--teacher", "teachers"],
+            multiple=True,
+            metavar="MODEL=TEACHER",
+            help="Whose responses a judged MODEL was fine-tuned on; its benchmarks meet. Repeatable.",
+            section=names,
+        ),
+        *judge_parameters(),
+        _file(
+            "--baseline-answers",
+            "Answers to be beaten, or annotations that hold them. Default: each benchmark's own, fetched.",
+            section=files,
+            multiple=True,
+        ),
+        Option(
+            ["--baseline"],
+            default="gpt-4-0314",
+            show_default=True,
+            metavar="NAME",
+            help="Whom Arena-Hard's models played against.",
+            section=files,
+        ),
+        _file(
+            "--arena-questions",
+            "Arena-Hard's question.jsonl. Default: from the files of answers, or fetched.",
+            section=files,
+        ),
+        _file("--instructions", "AlpacaEval's 805 instructions. Default: fetched.", section=files),
+        _file("--gamed", "AlpacaEval's df_gamed.csv. Default: fetched.", section=files),
+        *runtime_options(only=("store", "device")),
+        Option(
+            ["--seed"],
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Of resampling.",
+        ),
+        *output_options("the results", html=False),
+        Option(
+            ["--write-files"],
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="Write answers and verdicts as the benchmarks' own tools do.",
+            section="Output",
+        ),
+    ]
+
+
+@click.command(cls=Command, made=_parameters)
 def evaluate(
     files: tuple[Path, ...], json_path: str | None, csv_path: str | None, **given: Any
 ) -> None:

@@ -4,52 +4,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.command import Command
+from preceptor.cli.command import Command, Option
+from preceptor.cli.options import field_options
 from preceptor.cli.output import progress_on
 
 if TYPE_CHECKING:
     from preceptor.export.writer import Written
 
 
-@click.command(cls=Command)
+def _parameters() -> list[click.Parameter]:
+    from preceptor.config.export import Export
+    from preceptor.config.keywords import keywords_of
+
+    output, hub = "Output", "Hub"
+    form = ("layout", "format", "overwrite")
+    chosen = keywords_of(Export, without=form)
+    written = {name: one for name, one in keywords_of(Export).items() if name in form}
+    return [
+        *field_options("Choice of responses", chosen),
+        Option(
+            ["--output"], required=True, metavar="DIR", help="Folder to write to.", section=output
+        ),
+        *field_options(output, written),
+        Option(
+            ["--push-to-hub"],
+            metavar="OWNER/NAME",
+            help="Also upload it to the Hub, with the token in HF_TOKEN; private.",
+            section=hub,
+        ),
+        Option(["--public"], is_flag=True, help="Make what is uploaded public.", section=hub),
+    ]
+
+
+@click.command(cls=Command, made=_parameters)
 @click.argument("study_file", metavar="STUDY.TOML")
-@click.option("--output", required=True, metavar="DIR", help="Folder to write the data set to.")
-@click.option(
-    "--teacher", metavar="NAME", help="Whose responses to take. Default: the best of the ranking."
-)
-@click.option(
-    "--each",
-    type=click.Choice(["reward", "car", "persyn"]),
-    help="Take the best response to each instruction instead, by this score of single responses.",
-)
-@click.option(
-    "--pairs", is_flag=True, help="Write the best and the worst response, for preference tuning."
-)
-@click.option(
-    "--margin", type=float, default=0.0, help="Only pairs whose scores are further apart."
-)
-@click.option("--student", metavar="NAME", help="For whom, where the study has several students.")
-@click.option("--reward", metavar="NAME", help="By which reward, where the study has several.")
-@click.option("--every-sample", is_flag=True, help="Take all samples of the teacher.")
-@click.option(
-    "--layout",
-    type=click.Choice(["messages", "alpaca", "sharegpt"]),
-    default="messages",
-    show_default=True,
-    help="Layout of the rows.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(["jsonl", "parquet"]),
-    default="jsonl",
-    show_default=True,
-    help="Format of the file.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace what was exported there before.")
-@click.option(
-    "--push-to-hub", metavar="OWNER/NAME", help="Also upload it to the Hub, with HF_TOKEN; private."
-)
-@click.option("--public", is_flag=True, help="Make what is uploaded public.")
 def export(
     study_file: str, output: str, push_to_hub: str | None, public: bool, **given: Any
 ) -> None:

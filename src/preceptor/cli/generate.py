@@ -5,54 +5,38 @@ from typing import Any
 
 import click
 
-from preceptor.cli.command import Command
+from preceptor.cli.command import Command, Option
+from preceptor.cli.options import field_option, field_options, runtime_options
 from preceptor.cli.output import progress_on
 
 
-@click.command(cls=Command)
-@click.argument("instructions", nargs=-1, required=True)
-@click.option(
-    "--teacher",
-    required=True,
-    metavar="MODEL",
-    help="Catalogue name, Hub id, folder, GGUF, or with --url the name as served.",
-)
-@click.option("--output", required=True, metavar="FILE", help="JSONL file to write.")
-@click.option("--url", help="Base URL of the OpenAI-compatible endpoint that serves it.")
-@click.option(
-    "--key-env", metavar="NAME", help="Environment variable that holds the endpoint's key."
-)
-@click.option(
-    "--concurrency",
-    type=int,
-    default=8,
-    show_default=True,
-    help="Requests at once to the endpoint.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["transformers", "vllm", "fake"]),
-    default="transformers",
-    show_default=True,
-    help="What runs it here, without --url.",
-)
-@click.option(
-    "--chat-template",
-    default="auto",
-    show_default=True,
-    help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file.",
-)
-@click.option("--system", default="", help="Text that goes before every conversation.")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Share to draw from.")
-@click.option("--max-tokens", type=int, default=2048, show_default=True, help="Of a response.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="Ends a response. Repeatable.")
-@click.option("--samples", type=int, default=1, show_default=True, help="Per instruction.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the first sample.")
-@click.option("--limit", type=int, metavar="N", help="Ask N instructions, drawn by seed 0.")
-@click.option("--store", default=".preceptor", show_default=True, metavar="DIR", help="The store.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--overwrite", is_flag=True, help="Replace the output.")
+def _parameters() -> list[click.Parameter]:
+    from preceptor.config.keywords import GENERATE, Keyword
+    from preceptor.config.teachers import Teacher
+
+    section, teacher = "Teacher", Keyword(Teacher, "model")
+    changed = {
+        "stop": {"metavar": "TEXT", "help": "Text that ends a response."},
+        "temperature": {"help": "0 is greedy."},
+        "top_p": {"help": "Share of probability to draw from (nucleus sampling)."},
+    }
+    of_responses = ("response_column", "teacher_column", "teacher_columns", "number_columns")
+    return [
+        click.Argument(["instructions"], nargs=-1, required=True),
+        field_option(teacher, "teacher", section, required=True, metavar="MODEL"),
+        *field_options(section, GENERATE["teacher"], changed=changed),
+        *field_options("Endpoint that serves the teacher", GENERATE["endpoint"]),
+        *field_options("Data", GENERATE["data"], without=("columns",)),
+        *field_options("Data", GENERATE["columns"], without=of_responses),
+        *runtime_options(only=("store", "device", "batch_size", "gpus")),
+        Option(
+            ["--output"], required=True, metavar="FILE", help="File to write.", section="Output"
+        ),
+        Option(["--overwrite"], is_flag=True, help="Replace the file.", section="Output"),
+    ]
+
+
+@click.command(cls=Command, made=_parameters)
 def generate(output: str, overwrite: bool, **given: Any) -> None:
     """Generate one teacher's responses to instructions.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preceptor.cli.command import Option
+from preceptor.cli.options import field_option, field_options
 from preceptor.cli.output import progress_on
 from preceptor.errors import DataError, StudyError
 
@@ -20,6 +22,59 @@ if TYPE_CHECKING:
     from preceptor.benchmarks.questions import Answers
 
 Given = Mapping[str, Any]
+
+
+def judge_parameters() -> list[click.Parameter]:
+    """Return the options that name a judge and say what it is to do."""
+    from preceptor.config.finetune import ChatJudge, RewardJudge
+    from preceptor.config.keywords import Keyword, keywords_of
+    from preceptor.config.runtime import Endpoint
+
+    section = "Judge"
+    endpoint = keywords_of(Endpoint, renamed={"api_key_env": "key_env"}, prefix="judge_")
+    shown = {name: endpoint[name] for name in ("judge_url", "judge_key_env", "judge_concurrency")}
+    own = ("swap_positions", "verdict_by_letter")
+    return [
+        field_option(Keyword(ChatJudge, "model"), "judge", section, metavar="MODEL"),
+        *field_options(section, shown),
+        field_option(Keyword(RewardJudge, "model"), "judge_reward_model", section, metavar="MODEL"),
+        field_option(Keyword(ChatJudge, "prompt"), "judge_prompt", section, metavar="FILE"),
+        field_option(
+            Keyword(ChatJudge, "logprobs"),
+            "logprobs",
+            section,
+            help="Read the verdict from log-probabilities, or from the letter that the judge writes.",
+        ),
+        *field_options(section, {name: Keyword(ChatJudge, name) for name in own}),
+        Option(
+            ["--predicted"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="JSON of `rank` to check: the reward model that made it is refused as the judge.",
+            section=section,
+        ),
+        Option(
+            ["--limit"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Judge N questions, drawn by content.",
+            section=section,
+        ),
+        Option(
+            ["--price"],
+            type=(float, float),
+            metavar="IN OUT",
+            help="Money for a million tokens of prompts and of answers, for the estimate.",
+            section=section,
+        ),
+        Option(["--estimate"], is_flag=True, help="Only say what judging takes.", section=section),
+        Option(
+            ["--judge-agreement"],
+            is_flag=True,
+            help="Measure the judge: FILES are annotations by a trusted one, which it decides anew.",
+            section=section,
+        ),
+    ]
 
 
 def require_judge(answers: "Sequence[Answers]", given: Given) -> None:
@@ -118,7 +173,7 @@ def judge_given(given: Given, kinds: "Sequence[JudgeKind]" = ("letter", "reward"
         "model": model,
         "engine": "openai" if url else "transformers",
         "prompt": prompt and str(prompt),
-        "logprobs": not given["no_logprobs"],
+        "logprobs": given["logprobs"],
         "verdict_by_letter": given["verdict_by_letter"],
         "swap_positions": given["swap_positions"],
     }

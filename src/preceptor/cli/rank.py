@@ -7,10 +7,11 @@ import click
 
 from preceptor.cli.command import Command
 from preceptor.cli.options import (
-    column_options,
-    endpoint_options,
+    COLUMNS,
+    RANKING,
+    field_option,
+    field_options,
     output_options,
-    ranking_options,
     runtime_options,
 )
 from preceptor.cli.output import (
@@ -36,38 +37,84 @@ if TYPE_CHECKING:
 Outputs = Sequence[str | None]
 """Where to write JSON, CSV and HTML; None for nowhere."""
 
-_COLUMN_FIELDS = (
-    "layout",
-    "instruction_column",
-    "response_column",
-    "teacher_column",
-    "reference_column",
-    "split",
-)
+
+def _parameters() -> list[click.Parameter]:
+    from preceptor.config.keywords import RANK, Keyword
+    from preceptor.config.rewards import ColumnReward, ModelReward
+    from preceptor.config.study import Student
+    from preceptor.ranking.options import METRIC_NAMES, TRANSFORM_NAMES
+
+    of_study: dict[str, dict[str, Any]] = {
+        "metrics": {
+            "option": "--metric",
+            "multiple": True,
+            "metavar": "NAME",
+            "help": f"{', '.join(METRIC_NAMES)}, or of another package. Repeatable. Default: all that "
+            "need no further pass.",
+        },
+        "by": {"metavar": "NAME"},
+        "reference_model": {
+            "metavar": "ID",
+            "default": None,
+            "show_default": "openai-community/gpt2",
+        },
+    }
+    judge: dict[str, dict[str, Any]] = {
+        "judge": {"metavar": "MODEL"},
+        "rubric": {
+            "metavar": "FILE",
+            "default": None,
+            "help": "File with what the judge is to look at.",
+        },
+    }
+    code = {
+        "trust_remote_code": {
+            "help": "Let code of the reward model's repository run; read it first."
+        }
+    }
+    several = {"multiple": True, "metavar": "MODEL"}
+    transform = {"type": click.Choice(TRANSFORM_NAMES), "metavar": None}
+    return [
+        click.Argument(["responses"], nargs=-1, required=True),
+        *field_options("Data", RANK["data"], without=("instructions", "columns")),
+        *field_options("Data", RANK["columns"], changed=COLUMNS),
+        field_option(
+            Keyword(Student, "model"), "students", "Student", option="--student", **several
+        ),
+        *field_options("Student", RANK["student"]),
+        *field_options("Student", RANK["reading"]),
+        field_option(Keyword(ColumnReward, "column"), "reward_column", "Reward"),
+        field_option(
+            Keyword(ModelReward, "model"),
+            "reward_models",
+            "Reward",
+            option="--reward-model",
+            **several,
+        ),
+        *field_options("Reward", RANK["model"], changed=code),
+        *field_options("Reward", RANK["rule"], changed={"rule": {"metavar": "JSON"}}),
+        *field_options("Judge that gives rewards", RANK["judge"], changed=judge),
+        *field_options("Judge that gives rewards", RANK["endpoint"]),
+        *field_options(
+            "Metrics",
+            RANK["study"],
+            without=("teachers", "best_of_n", "train", "evaluate"),
+            changed=of_study,
+        ),
+        *field_options("Metrics", RANK["ranking"], changed={"reward_transform": transform}),
+        *runtime_options(only=RANKING),
+        *output_options(),
+    ]
 
 
-@click.command(cls=Command)
-@ranking_options
-@endpoint_options
-@column_options
-@runtime_options
-@output_options
+@click.command(cls=Command, made=_parameters)
 def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
     """Rank the teachers whose RESPONSES these are for a base model."""
-    study, runtime = _study(given)
-    rank_and_print(study, runtime, (json_path, csv_path, html_path))
-
-
-def _study(given: dict[str, Any]) -> "tuple[Study, Runtime]":
     load_numpy()
     from preceptor import api
-    from preceptor.config.data import ReadOptions
 
-    named = given.pop("teacher_columns")
-    columns = {name: given.pop(name) for name in _COLUMN_FIELDS}
-    if named:
-        columns["teacher_columns"] = tuple(name.strip() for name in named.split(","))
-    return api.study_of(given.pop("responses"), columns=ReadOptions(**columns), **given)
+    study, runtime = api.study_of(given.pop("responses"), **given)
+    rank_and_print(study, runtime, (json_path, csv_path, html_path))
 
 
 def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None:

@@ -9,9 +9,8 @@ from preceptor.cli.rank import rank_and_print
 from preceptor.cli.validate import run_validation
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, made=output_options)
 @click.argument("study_file", metavar="STUDY.TOML")
-@output_options
 def run(
     study_file: str, json_path: str | None, csv_path: str | None, html_path: str | None
 ) -> None:

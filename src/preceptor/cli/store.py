@@ -1,11 +1,16 @@
 """`preceptor store`: look at what is stored, and forget why rows have no result."""
 
 import json
+from collections.abc import Sequence
 
 import click
 
 from preceptor.cli.command import Group
-from preceptor.cli.options import store_option
+from preceptor.cli.options import runtime_options
+
+
+def _store() -> Sequence[click.Parameter]:
+    return runtime_options(only=("store",))
 
 
 @click.group("store", cls=Group)
@@ -13,9 +18,8 @@ def store_group() -> None:
     """Show what a store holds, or let failed rows be tried again."""
 
 
-@store_group.command()
+@store_group.command(made=_store)
 @click.argument("identity", required=False)
-@store_option
 def show(identity: str | None, store: str) -> None:
     """List the identities of a store, or explain one by the start of its name."""
     from preceptor.store.store import Store
@@ -36,9 +40,8 @@ def show(identity: str | None, store: str) -> None:
             click.echo(json.dumps(spec, indent=2, ensure_ascii=True))
 
 
-@store_group.command()
+@store_group.command(made=_store)
 @click.argument("identity")
-@store_option
 def forget(identity: str, store: str) -> None:
     """Forget why rows have no result, so that they are tried again.
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.command import Command
-from preceptor.cli.options import group
+from preceptor.cli.command import Command, Option
+from preceptor.cli.options import field_option, field_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,116 +32,58 @@ def _write_accelerate(context: click.Context, _option: object, folder: str | Non
     context.exit()
 
 
-recipe_options = group(
-    click.option("--learning-rate", type=float, default=2e-5, show_default=True),
-    click.option("--epochs", type=int, default=2, show_default=True),
-    click.option(
-        "--batch-size",
-        type=int,
-        default=32,
-        show_default=True,
-        help="Rows of one step, on all devices.",
-    ),
-    click.option(
-        "--per-device-batch-size",
-        type=int,
-        default=1,
-        show_default=True,
-        help="Rows a device holds at once; the rest of a step is accumulated.",
-    ),
-    click.option(
-        "--max-length",
-        type=int,
-        default=4096,
-        show_default=True,
-        help="Tokens of a conversation; what lies beyond is cut off.",
-    ),
-    click.option("--warmup-steps", type=int, default=100, show_default=True),
-    click.option(
-        "--warmup-ratio", type=float, help="Share of all steps to warm up in, instead of steps."
-    ),
-    click.option("--weight-decay", type=float, default=0.0, show_default=True),
-    click.option(
-        "--lora", is_flag=True, help="Train adapters beside frozen weights; merged after."
-    ),
-    click.option("--lora-rank", type=int, default=16, show_default=True),
-    click.option("--lora-alpha", type=int, default=32, show_default=True),
-    click.option("--lora-dropout", type=float, default=0.0, show_default=True),
-    click.option(
-        "--lora-target",
-        "lora_targets",
-        multiple=True,
-        metavar="NAME",
-        help="Layers with adapters. Repeatable. Default: all linear ones but the head.",
-    ),
-    click.option(
-        "--load-in-4bit", is_flag=True, help="Frozen weights in 4 bits (QLoRA); needs CUDA."
-    ),
-    click.option(
-        "--chat-template",
-        default="auto",
-        show_default=True,
-        help="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file.",
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
-        default="auto",
-        show_default=True,
-        help="auto: bfloat16 on an accelerator, float32 on a CPU.",
-    ),
-    click.option(
-        "--attention",
-        type=click.Choice(["auto", "eager", "sdpa", "flash_attention_2"]),
-        default="auto",
-        show_default=True,
-    ),
-    click.option(
-        "--gradient-checkpointing/--no-gradient-checkpointing",
-        default=True,
-        show_default=True,
-        help="Compute activations twice instead of keeping them.",
-    ),
-    click.option(
-        "--save-steps",
-        type=int,
-        default=100,
-        show_default=True,
-        help="Steps between two checkpoints to go on from.",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Order of rows; adapters."),
-)
-"""What makes a `Recipe`, with its defaults: the paper's (table 5)."""
+def _parameters() -> list[click.Parameter]:
+    from preceptor.config.keywords import Keyword, keywords_of
+    from preceptor.config.recipe import Lora, Recipe
+    from preceptor.config.runtime import Runtime
+    from preceptor.config.study import Student
+
+    student, lora = Keyword(Student, "model"), keywords_of(Lora, prefix="lora_")
+    flag = {"is_flag": True, "type": bool, "metavar": None, "default": False}
+    return [
+        click.Argument(["data"], nargs=-1, required=True),
+        field_option(student, "student", "Model", required=True, metavar="MODEL"),
+        field_option(Keyword(Student, "revision"), "revision", "Model"),
+        Option(
+            ["--output"], required=True, metavar="DIR", help="Folder of the model.", section="Model"
+        ),
+        *field_options("Recipe", keywords_of(Recipe, without=("lora",))),
+        field_option(Keyword(Recipe, "lora"), "lora", "Adapters", **flag),
+        *field_options("Adapters", lora, changed={"lora_targets": {"option": "--lora-target"}}),
+        field_option(Keyword(Runtime, "device"), "device", "Runtime"),
+        *_run_options(),
+    ]
 
 
-@click.command(cls=Command)
-@click.argument("data", nargs=-1, required=True)
-@click.option("--student", required=True, metavar="MODEL", help="Hub id, folder, or GGUF file.")
-@click.option("--output", required=True, metavar="DIR", help="Folder of the tuned model.")
-@click.option("--revision", help="Branch, tag or commit of a Hub model.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
-@click.option("--dry-run", is_flag=True, help="Print what it would take, and train nothing.")
-@click.option(
-    "--devices",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="With --dry-run or --export: for so many devices. Default: 1, and the paper's 4.",
-)
-@click.option(
-    "--export",
-    "tool",
-    type=click.Choice(TOOLS),
-    help="Write this tool's configuration to DIR instead, which puts its model in DIR/model.",
-)
-@click.option(
-    "--write-accelerate",
-    metavar="FOLDER",
-    callback=_write_accelerate,
-    is_eager=True,
-    expose_value=False,
-    help="Write configurations of `accelerate launch` for several GPUs, and end.",
-)
-@recipe_options
+def _run_options() -> list[click.Parameter]:
+    return [
+        Option(["--dry-run"], is_flag=True, help="Estimate, and train nothing.", section="Runtime"),
+        Option(
+            ["--devices"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="With --dry-run or --export: for so many devices. Default: 1, and the paper's 4.",
+            section="Runtime",
+        ),
+        Option(
+            ["--export", "tool"],
+            type=click.Choice(TOOLS),
+            help="Write this tool's configuration to DIR instead, which puts its model in DIR/model.",
+            section="Other tools",
+        ),
+        Option(
+            ["--write-accelerate"],
+            metavar="FOLDER",
+            callback=_write_accelerate,
+            is_eager=True,
+            expose_value=False,
+            help="Write configurations of `accelerate launch` for several GPUs, and end.",
+            section="Other tools",
+        ),
+    ]
+
+
+@click.command(cls=Command, made=_parameters)
 def train(data: tuple[str, ...], tool: str | None, **given: Any) -> None:
     """Fine-tune a student on what `preceptor export` wrote.
 

@@ -54,7 +54,7 @@ class Table(BaseModel):
 class ModelTable(Table):
     """A model, and how it reads a conversation."""
 
-    model: str = Field(description="Hub id, local folder, or GGUF file of the model.")
+    model: str = Field(description="Hub id, local folder, or GGUF file.")
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
     chat_template: str = Field(
         "auto", description=f"auto, own, {', '.join(TEMPLATES)}, or a .jinja file."
@@ -63,7 +63,7 @@ class ModelTable(Table):
         4096, ge=2, description="Tokens of prompt and response together; the rest is cut off."
     )
     dtype: Dtype = Field(
-        "auto", description="auto is bfloat16 on an accelerator and float32 on a CPU."
+        "auto", description="Of the computation; auto is bfloat16 on an accelerator, else float32."
     )
 
     @property

@@ -16,7 +16,7 @@ class ReadOptions(Table):
     layout: str = Field(
         "auto",
         description="Layout of the rows: auto, ultrafeedback, magpie, sharegpt, messages, alpaca-eval, "
-        "alpaca, prompt-completion, conversation, teacher-columns.",
+        "alpaca, prompt-completion, conversation or teacher-columns.",
     )
     instruction_column: str | None = Field(
         None, description="Column with the instruction or the conversation."
@@ -55,7 +55,9 @@ class Data(Table):
         "those of the responses.",
     )
     limit: int | None = Field(
-        None, ge=2, description="Compare on this many instructions, drawn by the seed; nested."
+        None,
+        ge=2,
+        description="Take N instructions, drawn by the seed; a larger N contains a smaller.",
     )
     columns: ReadOptions = Field(
         ReadOptions(), description="What the columns mean, where recognition needs overriding."

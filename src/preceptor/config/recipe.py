@@ -42,7 +42,7 @@ class Lora(Table):
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapters' inputs dropped.")
     targets: tuple[str, ...] = Field(
         (),
-        description="Names of the layers that get adapters; all linear ones but the head if empty.",
+        description="Layers that get adapters. Default: all linear ones but the head.",
     )
 
 
@@ -62,7 +62,10 @@ class Recipe(Table):
         100, ge=0, description="Steps in which the rate rises to its highest."
     )
     warmup_ratio: float | None = Field(
-        None, ge=0, lt=1, description="Share of all steps to warm up in, instead of warmup_steps."
+        None,
+        ge=0,
+        lt=1,
+        description="Share of all steps to warm up in, instead of a number of steps.",
     )
     weight_decay: float = Field(
         0.0, ge=0, description="AdamW's weight decay; the paper names none, and Axolotl's is 0."
@@ -71,7 +74,7 @@ class Recipe(Table):
         None, description="Train adapters instead of all weights; they are merged in the end."
     )
     load_in_4bit: bool = Field(
-        False, description="Hold the frozen weights in 4 bits (QLoRA); needs lora and CUDA."
+        False, description="Hold the frozen weights in 4 bits (QLoRA); needs adapters and CUDA."
     )
     chat_template: str = Field(
         "auto", description="auto, own, gemma, llama3, chatml, phi3, plain, or a .jinja file."
@@ -163,5 +166,5 @@ def warmup_caution(steps: Steps) -> str | None:
         return None
     return (
         f"The warm-up takes {steps.warmup:,} steps and the training has {steps.total:,}: the rate never "
-        "reaches its highest. Give warmup_ratio, for example 0.03, instead of warmup_steps."
+        "reaches its highest. Give warmup_ratio, for example 0.03, instead of a number of steps."
     )

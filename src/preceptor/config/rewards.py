@@ -22,7 +22,7 @@ class ColumnReward(Table):
     """Rewards that stand in the data."""
 
     kind: Literal["column"] = "column"
-    column: str = Field(description="The numeric column that holds the reward.")
+    column: str = Field(description="Column of numbers that holds the reward.")
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class RewardModelTable(ModelTable):
 
     model: str = Field(description="Preset, Hub id or local folder of the reward model.")
     trust_remote_code: bool = Field(
-        False, description="Let code from the model's repository run; read it first."
+        False, description="Let code of the model's repository run; read it first."
     )
 
     @field_validator("model")
@@ -66,7 +66,7 @@ class RuleReward(Table):
 
     kind: Literal["rule"] = "rule"
     rule: dict[str, Any] = Field(
-        description="A check as a reference holds it: kind and its fields."
+        description="Check of every response, as a table with a kind (docs/verifiers.md); gives 0 to 1."
     )
 
     @field_validator("rule")
@@ -88,18 +88,21 @@ class JudgeReward(ModelTable):
     """Rewards from a language model that reads a rubric and gives each response a number."""
 
     kind: Literal["judge"] = "judge"
-    model: str = Field(description="Name as served, or the model to run here.")
+    model: str = Field(
+        description="Chat model that scores each response: served under this name, or run here."
+    )
     engine: Literal["openai", "transformers"] = Field(
-        "openai", description="A served model (see [runtime.endpoints]), or one run here."
+        "openai", description="Served (see [runtime.endpoints]), or run here by transformers."
     )
     rubric: str = Field(DEFAULT_RUBRIC, description="What the judge is to look at.")
     scale: tuple[int, int] = Field((1, 10), description="The lowest and the highest number.")
-    seed: int = Field(0, description="Seed given to the endpoint.")
+    seed: int = Field(0, description="Seed that the endpoint is given.")
     max_tokens: int = Field(
         16, ge=1, description="Tokens of the judge's answer; a model that reasons needs more."
     )
     logprobs: bool = Field(
-        True, description="Take the expectation over the numbers where the endpoint tells it."
+        True,
+        description="Take the mean over the numbers by their log-probabilities, where there are some.",
     )
 
     @field_validator("scale")

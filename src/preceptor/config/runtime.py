@@ -20,11 +20,12 @@ REDACTED = "[redacted]"
 class Endpoint(Table):
     """Where a chat model is served and how it may be used."""
 
-    url: str = Field(description="Base of the address, for example http://127.0.0.1:8080/v1.")
+    url: str = Field(
+        description="Base of the address of an OpenAI-compatible endpoint, as http://127.0.0.1:8080/v1."
+    )
     api_key_env: str | None = Field(
         None,
-        description="Environment variable with the key, on loopback sent only if it is set. Default: "
-        "none, and OPENAI_API_KEY for OpenAI itself.",
+        description="Environment variable with the endpoint's key. Default: none, OPENAI_API_KEY for OpenAI.",
     )
     concurrency: int = Field(8, ge=1, description="Requests to the endpoint at a time.")
     timeout_s: float = Field(
@@ -37,7 +38,7 @@ class Endpoint(Table):
         description="Seconds for all attempts at one request, pauses included.",
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Most attempts a minute, evenly spaced."
+        None, gt=0, allow_inf_nan=False, description="Attempts a minute at most, evenly spaced."
     )
     price_in: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="Money for a million tokens of prompts."
@@ -55,7 +56,7 @@ class Endpoint(Table):
 class Runtime(Table):
     """Where it runs; nothing here changes an answer."""
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     gpus: int | None = Field(
         None, ge=1, description="GPUs that a vLLM teacher is spread over; one by default."
     )
@@ -72,7 +73,7 @@ class Runtime(Table):
         {}, description="Where chat models are served, by the model's name in the study."
     )
     keep_tokens: bool = Field(
-        False, description="Also store every response token's loss and clipped rank."
+        False, description="Also store the loss and the clipped rank of each response token."
     )
 
     def endpoint(self, model: str) -> Endpoint:

@@ -36,13 +36,13 @@ class Reading(Table):
     """How the paper's L (eq. 3) is read; see docs/metrics.md."""
 
     conditioning: Literal["conditional", "unconditional"] = Field(
-        "conditional", description="Whether the loss is taken after the instruction."
+        "conditional", description="Whether the loss is conditional on the instruction."
     )
     reduction: Literal["token-mean", "sequence-sum", "corpus-token-mean"] = Field(
-        "token-mean", description="How the losses of tokens become the loss of a teacher."
+        "token-mean", description="How token losses become the loss of a teacher."
     )
     include_end_of_turn: bool = Field(
-        False, description="Whether the token that ends the turn counts as part of the response."
+        False, description="Count the token that ends the turn as part of the response."
     )
 
 
@@ -66,13 +66,15 @@ class Study(Table):
     )
     reference_model: Student = Field(
         Student(model="openai-community/gpt2"),
-        description="The model of ppl_gpt2 and ifd_gpt2, which need not be GPT-2.",
+        description="Model of ppl_gpt2 and ifd_gpt2, which need not be GPT-2.",
     )
     metrics: tuple[GivenMetric, ...] = Field(
         (), description="Metrics to form; by default all whose measures exist without another pass."
     )
     beta: float = Field(3.0, ge=0, description="CAR's beta where its own table names none.")
-    by: str | None = Field(None, description="The metric that orders; by default car.")
+    by: str | None = Field(
+        None, description="Metric that orders; by default car, reward or information."
+    )
     reading: Reading = Field(Reading(), description="How the loss is read.")
     ranking: RankingOptions = Field(
         RankingOptions(), description="Resamples, seed, reward transform, least coverage."

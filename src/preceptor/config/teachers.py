@@ -23,30 +23,31 @@ class Teacher(ModelTable):
     model: str = Field(
         description="Catalogue name (see `preceptor list teachers`), Hub id, folder, GGUF, or served name."
     )
-    label: str | None = Field(None, min_length=1, description="What tables call it.")
+    label: str | None = Field(None, min_length=1, description="Name in tables.")
     engine: Literal["transformers", "vllm", "openai", "fake"] = Field(
         "transformers",
         description="Run here by transformers or vLLM, asked over HTTP (see [runtime.endpoints]), or "
-        "made up.",
+        "fake.",
     )
     api: Literal["chat", "completions"] = Field(
         "chat", description="For openai: let the server render the template, or render it here."
     )
     max_length: int = Field(8192, ge=2, description="Tokens of prompt and response together.")
-    system: str = Field("", description="Text that goes before the conversation as the system's.")
+    system: str = Field("", description="System prompt.")
     reasoning: Literal["drop", "keep"] = Field(
         "drop",
-        description="What to do with a reasoning trace before `</think>`; the store keeps it.",
+        description="Drop or keep the reasoning trace before `</think>`; the store keeps it.",
     )
     temperature: float | tuple[float, ...] = Field(
         0.0, description="0 is greedy. A list makes a grid."
     )
     top_p: float | tuple[float, ...] = Field(
-        1.0, description="Share of probability to draw from. A list makes a grid."
+        1.0,
+        description="Share of probability to draw from (nucleus sampling). A list makes a grid.",
     )
     max_tokens: int = Field(2048, ge=1, description="Tokens of a response at most.")
     stop: tuple[str, ...] = Field(
-        (), max_length=_MOST_STOPS, description="Texts that end a response."
+        (), max_length=_MOST_STOPS, description="Texts that end a response, at most four."
     )
     samples: int = Field(1, ge=1, le=10_000, description="Responses to each instruction.")
     samples_per_request: int = Field(
@@ -179,7 +180,7 @@ class BestOfN(Table):
     n: int | None = Field(
         None, ge=2, description="Choose from the first n samples; by default all."
     )
-    label: str | None = Field(None, min_length=1, description="What tables call it.")
+    label: str | None = Field(None, min_length=1, description="Name in tables.")
     reward: Reward | None = Field(
         None, description="What chooses; by default the reward that ranks."
     )
