@@ -248,7 +248,7 @@ def test_with_surprises_stored_the_tokenizer_alone_is_loaded(
     again = ranked(files, store, model_folder, keep_tokens=True)
     assert all(answer.tokens for one in examples_of(Compared.of(again)) for answer in one.answers)
     assert again.plan.student is not None
-    assert "engine" not in vars(again.plan.student)
+    assert "likelihood" not in vars(again.plan.student)
 
 
 def test_long_texts_are_cut_and_the_rest_is_counted(tmp_path: Path, store: Path):

@@ -1,5 +1,6 @@
 """The house rules that a machine can check."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -137,3 +138,48 @@ def test_no_text_names_a_path_of_some_machine():
         if path.is_file():
             found = local.search(path.read_text(encoding="utf-8"))
             assert found is None, f"{path}: {found and found.group()}"
+
+
+KINDS = {"Scorer", "InlineScorer", "TeacherBackend", "Source", "PairJudge", "Benchmark"}
+"""The protocols whose implementations are told apart by their members alone."""
+
+
+def imported(tree: ast.Module) -> dict[str, str]:
+    """Return the modules that names of a module come from."""
+    return {
+        alias.asname or alias.name: node.module or ""
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def test_nobody_asks_for_a_concrete_kind_outside_its_own_folder():
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in tracked("src/preceptor/**/*.py")}
+    bases: dict[str, set[str]] = {}
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                own = {ast.unparse(base).partition("[")[0] for base in node.bases}
+                bases.setdefault(node.name, set()).update(own)
+    concrete = set(KINDS)
+    while more := {name for name, own in bases.items() if own & concrete} - concrete:
+        concrete |= more
+    found = []
+    for path, tree in trees.items():
+        folder = ".".join(path.relative_to(ROOT / "src").parts[:2])
+        origin = imported(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "isinstance",
+                "issubclass",
+            ):
+                asked = {one.id for one in ast.walk(node.args[1]) if isinstance(one, ast.Name)}
+                outside = {
+                    name
+                    for name in asked & concrete
+                    if name in origin and not origin[name].startswith((folder, "preceptor.config"))
+                }
+                found += [f"{path.name}:{node.lineno} {name}" for name in outside]
+    assert {"LikelihoodScorer", "RewardJudge", "AlpacaEval"} <= concrete
+    assert not found

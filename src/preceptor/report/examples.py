@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.data.table import Selection
-from preceptor.engines.encoder import Encoder
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.bootstrap import Array
 from preceptor.report.compared import Compared
 from preceptor.report.data import Answer, Example
 from preceptor.report.distributions import FIRST, each
-from preceptor.scorers.likelihood import LikelihoodScorer
+from preceptor.scorers.base import Pieces
 from preceptor.types import Instruction, Response
 
 MOST_EXAMPLES = 60
@@ -183,14 +182,10 @@ def _scores(outcome: Outcome, selection: Selection) -> dict[str, Array]:
 def _cutter(outcome: Outcome, selection: Selection) -> _Cut:
     """Return what cuts a text into the student's tokens, with the surprise at each as it is stored."""
     for step in outcome.steps:
-        scorer = step.scorer
-        if not isinstance(scorer, LikelihoodScorer) or scorer.suffix:
-            continue
-        if scorer.conditioning == "conditional":
+        pieces = step.scorer.pieces
+        if pieces is not None:
             stored = step.partition.lists(selection.keys, "token_nll")
-            # The tokenizer is loaded for nothing where no surprise is stored.
-            encoder = scorer.student.encoder if stored else None
-            return lambda response, text: _tokens(response, text, stored, encoder)
+            return lambda response, text: _tokens(response, text, stored, pieces)
     return lambda response, text: ()
 
 
@@ -198,12 +193,13 @@ def _tokens(
     response: Response,
     text: str,
     stored: Mapping[bytes, NDArray[np.float32]],
-    encoder: Encoder | None,
+    pieces: Pieces,
 ) -> _Tokens:
-    if encoder is None or response.key not in stored:
+    # The tokenizer is loaded for nothing where no token NLL is stored.
+    if response.key not in stored:
         return ()
-    pieces = encoder.pieces(response.instruction.messages, response.text or "")
-    return surprises(pieces, stored[response.key].tolist(), text)
+    found = pieces(response.instruction.messages, response.text or "")
+    return surprises(found, stored[response.key].tolist(), text)
 
 
 def surprises(pieces: Sequence[str], nats: Sequence[float], text: str) -> _Tokens:

@@ -4,7 +4,7 @@ Scores come a finished batch at a time, so that each batch is stored before the 
 run loses one at most. Trouble with one response is data (a note), never an exception and never a zero.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from preceptor.store.identity import Identity
 from preceptor.store.writer import Flush
-from preceptor.types import Response, Score
+from preceptor.types import Message, Response, Score
 
 Array = NDArray[np.float64]
+
+
+Pieces = Callable[[Sequence[Message], str], Sequence[str]]
+"""Returns the pieces of text that a conversation and a response's tokens spell."""
 
 
 class InlineScorer(Protocol):
@@ -78,6 +82,11 @@ class Scorer(Protocol):
     def of_student(self) -> bool:
         """Whether it reads responses as the student does, so that what it cuts is what the student misses."""
         return False
+
+    @property
+    def pieces(self) -> Pieces | None:
+        """What cuts a response into the tokens of a stored `token_nll`; None where it reads no tokens."""
+        return None
 
     @property
     def resource(self) -> Resource:

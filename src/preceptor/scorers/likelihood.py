@@ -25,7 +25,7 @@ from preceptor.engines.models import (
 )
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
-from preceptor.scorers.base import Array, Scorer
+from preceptor.scorers.base import Array, Pieces, Scorer
 from preceptor.store.identity import Identity
 from preceptor.types import NoteKind, Response, Score
 
@@ -217,6 +217,13 @@ class LikelihoodScorer(Scorer):
     def of_student(self) -> bool:
         """Whether the model is the student and no reference."""
         return not self.suffix
+
+    @property
+    def pieces(self) -> Pieces | None:
+        """The student's own tokens, of the pass that reads the instruction."""
+        if self.suffix or self.conditioning != "conditional":
+            return None
+        return lambda messages, text: self.student.encoder.pieces(messages, text)
 
     @property
     def resource(self) -> StudentModel:
