@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+EXTENSIONS = Path(__file__).parent / "extensions"
+"""What a package would add, one class in one file."""
+
 
 def install(
     site: Path, distribution: str, module: str, groups: Mapping[str, Mapping[str, str]]

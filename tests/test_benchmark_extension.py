@@ -1,13 +1,14 @@
 """A benchmark of another package: one class in one file, judged, scored, ranked, and named in a study."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chat_server import serving
-from plugin_package import install
+from plugin_package import EXTENSIONS, install
 from preceptor.benchmarks.average_performance import student_results
 from preceptor.benchmarks.observed import observed_ranking, ranking_of_results
 from preceptor.benchmarks.pairwise import ChoiceJudge, served_model
@@ -22,42 +23,6 @@ from test_pairwise import prefers
 
 COUNT = 40
 
-SOURCE = '''
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
-
-from preceptor.benchmarks.answers import answers_in
-from preceptor.benchmarks.base import Benchmark
-from preceptor.benchmarks.questions import Answers, QuestionSet
-
-TEXTS = {f"c{n}": f"What is the capital of country {n}?" for n in range(40)}
-
-
-@dataclass(frozen=True)
-class Capitals(Benchmark):
-    """Which of two answers names the capital."""
-
-    name: ClassVar[str] = "capitals"
-    title: ClassVar[str] = "Capitals"
-    measures: ClassVar[Mapping[str, str]] = {"CAP": "win rate"}
-
-    def questions(self, limit=None, *, baseline=None, answers=()):
-        own = baseline or Answers(self.name, "atlas", {key: f"City {key}" for key in TEXTS})
-        return QuestionSet.of(TEXTS, own).drawn(limit)
-
-    def read_answers(self, rows, path):
-        if "country" not in rows[0]:
-            return None
-        return answers_in(
-            rows,
-            path,
-            benchmark=self.name,
-            known=lambda row, where: (row["model"], row["country"]),
-            text=lambda row: row["city"],
-        )
-'''
-
 
 @pytest.fixture(autouse=True)
 def capitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +30,7 @@ def capitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.mkdir()
     monkeypatch.syspath_prepend(site)
     install(site, "preceptor-capitals", "capitals", {"benchmarks": {"capitals": "Capitals"}})
-    (site / "capitals.py").write_text(SOURCE)
+    shutil.copy(EXTENSIONS / "capitals.py", site)
 
 
 def rows_of(model: str) -> list[dict[str, Any]]:

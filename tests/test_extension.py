@@ -1,61 +1,15 @@
 """What another package adds is one class in one file, used through the public names alone."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
 import preceptor
-from plugin_package import install
-
-METRIC = '''
-"""A metric: reward for each token of a response."""
-
-from dataclasses import dataclass
-from typing import ClassVar
-
-
-@dataclass(frozen=True)
-class RewardPerToken:
-    """Mean reward over mean length."""
-
-    needs: ClassVar = ("reward", "length")
-    higher_is_better: ClassVar = True
-    kind: str = "reward_per_token"
-    scale: float = 1.0
-
-    def __call__(self, reward, length):
-        return self.scale * reward / length
-'''
-
-CHART = '''
-"""A chart: the length of each teacher's responses."""
-
-from preceptor import Chart
-
-
-class Lengths:
-    """Mean length, a bar for each teacher."""
-
-    def __call__(self, evidence, families):
-        rows = [
-            {"teacher": result.teacher, "tokens": result.estimates["length"].value}
-            for result in evidence.ranking
-        ]
-        words = "; ".join(f"{row['teacher']} {row['tokens']:.0f}" for row in rows)
-        spec = {
-            "datasets": {"lengths": rows},
-            "data": {"name": "lengths"},
-            "mark": "bar",
-            "encoding": {
-                "y": {"field": "teacher", "type": "nominal"},
-                "x": {"field": "tokens", "type": "quantitative"},
-            },
-        }
-        yield Chart("lengths", "Length", "Mean length in tokens", "Longer is not better.", words, spec)
-'''
+from extensions.reward_per_token import RewardPerToken
+from plugin_package import EXTENSIONS, install
 
 
 @pytest.fixture
@@ -73,19 +27,19 @@ def answers(tmp_path: Path) -> list[str]:
     return paths
 
 
-Package = Callable[[str, str, dict[str, dict[str, str]]], None]
+Package = Callable[[str, dict[str, dict[str, str]]], None]
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
-    """Install a module of this name and text in a package that registers its classes."""
+    """Install a package with a file of `extensions`, which registers its classes."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(site)
     monkeypatch.chdir(tmp_path)
 
-    def add(module: str, text: str, groups: dict[str, dict[str, str]]) -> None:
-        (site / f"{module}.py").write_text(dedent(text), encoding="utf-8")
+    def add(module: str, groups: dict[str, dict[str, str]]) -> None:
+        shutil.copy(EXTENSIONS / f"{module}.py", site)
         install(site, f"preceptor-{module}", module, groups)
 
     return add
@@ -97,9 +51,7 @@ def rank(answers: list[str], tmp_path: Path, **options) -> preceptor.Ranking:
 
 
 def test_an_object_of_ones_own_is_a_metric(answers: list[str], tmp_path: Path):
-    scope: dict[str, type] = {}
-    exec(METRIC, scope)
-    ranking = rank(answers, tmp_path, metrics=["reward", scope["RewardPerToken"](scale=2.0)])
+    ranking = rank(answers, tmp_path, metrics=["reward", RewardPerToken(scale=2.0)])
     assert ranking.by == "reward"
     assert list(ranking.metrics) == ["reward", "reward_per_token"]
     brief = ranking.teachers[1]
@@ -111,7 +63,7 @@ def test_an_object_of_ones_own_is_a_metric(answers: list[str], tmp_path: Path):
 def test_a_metric_of_another_package_orders_by_its_name(
     answers: list[str], tmp_path: Path, package: Package
 ):
-    package("per_token", METRIC, {"metrics": {"reward_per_token": "RewardPerToken"}})
+    package("reward_per_token", {"metrics": {"reward_per_token": "RewardPerToken"}})
     named = rank(answers, tmp_path, metrics=["reward_per_token"])
     assert [result.teacher for result in named.teachers] == ["brief", "wordy"]
     study = tmp_path / "study.toml"
@@ -145,23 +97,8 @@ def test_what_is_no_metric_is_refused_with_what_one_needs(
         rank(answers, tmp_path, metrics=[given])
 
 
-LAYOUT = '''
-"""Rows of a chat log."""
-
-from preceptor.data.layouts import Layout
-
-
-class ChatLog(Layout):
-    """One row for each exchange."""
-
-    instruction_columns = ("said",)
-    response_columns = ("replied",)
-    teacher_columns = ("bot",)
-'''
-
-
 def test_a_layout_of_another_package_is_recognised_and_has_a_name(tmp_path: Path, package: Package):
-    package("chat_log", LAYOUT, {"layouts": {"chat-log": "ChatLog"}})
+    package("chat_log", {"layouts": {"chat-log": "ChatLog"}})
     log = tmp_path / "log.jsonl"
     rows = [
         {"said": f"Name {n}.", "replied": "word " * words, "bot": bot}
@@ -179,10 +116,23 @@ def test_a_layout_of_another_package_is_recognised_and_has_a_name(tmp_path: Path
 def test_a_chart_of_another_package_is_drawn_and_stands_in_the_page(
     answers: list[str], tmp_path: Path, package: Package
 ):
-    package("lengths", CHART, {"charts": {"lengths": "Lengths"}})
+    package("lengths", {"charts": {"lengths": "Lengths"}})
     ranking = rank(answers, tmp_path)
     spec = ranking.plot("lengths").to_dict()
     assert [row["teacher"] for row in spec["datasets"]["lengths"]] == list(ranking.order)
     page = ranking.to_html()
     assert "Mean length in tokens" in page
     assert "Longer is not better." in page
+
+
+def test_a_likelihood_engine_of_another_package_measures_a_student(
+    answers: list[str], tmp_path: Path, package: Package, model_folder: Path
+):
+    package("loss_only", {"likelihood_engines": {"loss-only": "LossOnly"}})
+    student = preceptor.Student(model=str(model_folder), engine="loss-only")
+    ranking = rank(answers, tmp_path, student=student)
+    assert ranking.by == "car"
+    for result in ranking:
+        reward = result.estimates["reward"].value
+        assert result.estimates["loss"].value == 1.0
+        assert result.estimates["car"].value == pytest.approx(reward / (1 + 3 * 1.0))

@@ -18,10 +18,11 @@ from preceptor.pipeline import export as exporting
 from preceptor.pipeline.estimate import CostEstimate, estimate
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.responses_file import generate_to_file
-from preceptor.pipeline.work import Progress, Silent
+from preceptor.pipeline.work import Progress
 from preceptor.ranking.result import Ranking
 from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
+from preceptor.report.progress import showing
 from preceptor.validation.result import ValidationResult
 from preceptor.validation.validate import validate as validate_study
 
@@ -45,7 +46,7 @@ def rank(
     student: str | Path | Student | None = None,
     reward_column: str | None = None,
     reward_model: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Ranking:
     """Return the teachers whose responses these are, from best to worst for this base model.
@@ -55,7 +56,7 @@ def rank(
         student: Hub id, local folder or GGUF file, or its table; without one only reward and length rank.
         reward_column: numeric column of the data that holds the reward; or else
         reward_model: preset, Hub id or local folder of a reward model.
-        progress: told of the work as it goes.
+        progress: what shows how far it is; by default bars in a notebook and a terminal, False for none.
         options: fields of the tables of a study file by name: of `Study` (`metrics`, `by`, `beta`,
             `reference_model`), `Data`, `ReadOptions`, `Student`, `Reading`, `RankingOptions` and `Runtime`;
             `reward_transform`; `rule`, a check or its JSON; `trust_remote_code` of the reward model; `judge`,
@@ -95,7 +96,7 @@ def rank_all(
     students: Sequence[str | Path | Student],
     reward_column: str | None = None,
     reward_models: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> list[Ranking]:
     """Return one ranking for each student and source of rewards; see `rank`."""
@@ -106,16 +107,18 @@ def rank_all(
         reward_models=reward_models,
         **options,
     )
-    return Pipeline(study, runtime, progress).rankings()
+    with showing(progress) as shown:
+        return Pipeline(study, runtime, shown).rankings()
 
 
-def run_study(path: str | Path, progress: Progress | None = None) -> list[Ranking]:
+def run_study(path: str | Path, progress: Progress | bool | None = None) -> list[Ranking]:
     """Carry out the study file at `path` as far as the prediction; return one ranking for each student.
 
     What `[train]` and `[evaluate]` ask for is `validate`'s.
     """
     file = StudyFile.read(path)
-    return Pipeline(file.study, file.runtime, progress).rankings()
+    with showing(progress) as shown:
+        return Pipeline(file.study, file.runtime, shown).rankings()
 
 
 def study_report(
@@ -147,7 +150,7 @@ def study_report(
     )
 
 
-def validate(path: str | Path, progress: Progress | None = None) -> ValidationResult:
+def validate(path: str | Path, progress: Progress | bool | None = None) -> ValidationResult:
     """Carry out the study file at `path` from its teachers to the validation of its prediction.
 
     Raises:
@@ -155,14 +158,15 @@ def validate(path: str | Path, progress: Progress | None = None) -> ValidationRe
             was done before is stored.
     """
     file = StudyFile.read(path)
-    return validate_study(file.study, file.runtime, progress)
+    with showing(progress) as shown:
+        return validate_study(file.study, file.runtime, shown)
 
 
 def export(
     study: str | Path,
     output: str | Path,
     *,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Written:
     """Write the responses that a study file chooses as a data set; options are the fields of `Export`.
@@ -172,7 +176,8 @@ def export(
     """
     file = StudyFile.read(study)
     chosen = checked(Export, options, where="export")
-    return exporting.export(file.study, file.runtime, Path(output), chosen, progress or Silent())
+    with showing(progress) as shown:
+        return exporting.export(file.study, file.runtime, Path(output), chosen, shown)
 
 
 def generate(
@@ -180,7 +185,7 @@ def generate(
     *,
     teacher: str,
     output: str | Path,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> int:
     """Ask one teacher for what the store lacks, write all its responses as JSONL, and return how many.
@@ -189,7 +194,7 @@ def generate(
         instructions: files or Hub data sets.
         teacher: catalogue name, Hub id, folder, GGUF file, or the name as served.
         output: file to write.
-        progress: told of the work as it goes.
+        progress: what shows how far it is; by default bars in a notebook and a terminal, False for none.
         options: fields of `Teacher`, `Endpoint` (`url` and more: it is asked in place of `engine`),
             `Runtime`, `ReadOptions`, and `limit`, by name.
 
@@ -198,7 +203,8 @@ def generate(
         PreceptorError: bad input, in words that say what to do.
     """
     study, runtime = generation_of(instructions, teacher=teacher, **options)
-    return generate_to_file(study, runtime, Path(output), progress or Silent())
+    with showing(progress) as shown:
+        return generate_to_file(study, runtime, Path(output), shown)
 
 
 def require_token() -> None:
