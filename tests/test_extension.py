@@ -1,6 +1,7 @@
 """What another package adds is one class in one file, used through the public names alone."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,3 +137,44 @@ def test_a_likelihood_engine_of_another_package_measures_a_student(
         reward = result.estimates["reward"].value
         assert result.estimates["loss"].value == 1.0
         assert result.estimates["car"].value == pytest.approx(reward / (1 + 3 * 1.0))
+
+
+def test_teachers_and_a_scorer_of_other_packages_are_asked_and_score(
+    tmp_path: Path, package: Package
+):
+    package("parrot", {"teachers": {"parrot": "Parrot"}})
+    package("no_shouting", {"scorers": {"no-shouting": "NoShouting"}})
+    prompts = [{"instruction": f"Say word number {n}."} for n in range(40)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)), encoding="utf-8")
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""
+        reward = {{ kind = "no-shouting", limit = 0.4 }}
+        data.instructions = {json.dumps(str(tmp_path / "prompts.jsonl"))}
+        teachers = [{{ model = "loud", engine = "parrot" }}, {{ model = "calm", engine = "parrot" }}]
+        runtime.store = "{tmp_path / "store"}"
+        """,
+        encoding="utf-8",
+    )
+    (ranking,) = preceptor.run_study(study)
+    assert ranking.order == ("calm", "loud")
+    assert [result.estimates["reward"].value for result in ranking] == [1.0, 0.0]
+    assert ranking.reward_source == "no-shouting limit=0.4"
+    study.write_text(study.read_text().replace("no-shouting", "no-shoutng"))
+    with pytest.raises(preceptor.StudyError, match="Did you mean 'no-shouting'"):
+        preceptor.run_study(study)
+    study.write_text(study.read_text().replace('"parrot"', '"parot"'))
+    with pytest.raises(preceptor.StudyError, match="Did you mean 'parrot'"):
+        preceptor.run_study(study)
+
+
+def test_the_lines_that_the_guide_counts_are_those_of_the_examples():
+    guide = (EXTENSIONS.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    counted = re.findall(r"\(tests/extensions/(\w+)\.py\) \| (\d+) \|", guide)
+    files = {path.stem: path.read_text(encoding="utf-8") for path in EXTENSIONS.glob("*.py")}
+    assert {name: int(lines) for name, lines in counted} == {
+        name: len(text.splitlines()) for name, text in files.items()
+    }
+    for text in files.values():
+        assert len(re.findall("^class ", text, re.M)) == 1
+        assert not re.search(r"preceptor\.\w", text)

@@ -3,10 +3,12 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
 
 from preceptor.config.base import ModelTable, Table
+from preceptor.config.plugins import Registry
 from preceptor.config.reward_models import PRESETS
+from preceptor.errors import nearest
 
 DEFAULT_RUBRIC = """\
 Rate how good the response is for the person who wrote the last user turn. Consider:
@@ -129,7 +131,51 @@ class JudgeReward(ModelTable):
         return f"judge {super().name}"
 
 
+class PluginReward(Table):
+    """Rewards of another package's scorer; what else its table holds are the scorer's options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = Field(description="Name of an entry point of the group preceptor.scorers.")
+
+    @field_validator("kind")
+    @classmethod
+    def _registered(cls, value: str) -> str:
+        if value not in SCORERS.names():
+            raise ValueError(
+                f"no source of rewards is called '{value}'; known are {', '.join(SCORERS.names())}."
+                f"{nearest(value, SCORERS.names())}"
+            )
+        return value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the scorer is made with."""
+        return dict(self.model_extra or {})
+
+    @property
+    def name(self) -> str:
+        """The label in tables."""
+        return " ".join([self.kind, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+_KINDS = ("column", "reference", "model", "rule", "judge")
+
+SCORERS: Registry[Any] = Registry("scorers", "source of rewards", dict.fromkeys(_KINDS))
+"""Every kind of reward; those of other packages are scorers."""
+
+
+def _kind(given: object) -> str:
+    kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
+    return str(kind) if kind in _KINDS else "plugin"
+
+
 Reward = Annotated[
-    ColumnReward | ReferenceReward | ModelReward | RuleReward | JudgeReward,
-    Field(discriminator="kind"),
+    Annotated[ColumnReward, Tag("column")]
+    | Annotated[ReferenceReward, Tag("reference")]
+    | Annotated[ModelReward, Tag("model")]
+    | Annotated[RuleReward, Tag("rule")]
+    | Annotated[JudgeReward, Tag("judge")]
+    | Annotated[PluginReward, Tag("plugin")],
+    Discriminator(_kind),
 ]

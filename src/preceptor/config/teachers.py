@@ -6,15 +6,24 @@ A teacher is a model and how it is sampled. Lists of temperatures and nucleus si
 
 import os
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from preceptor.config.base import TEMPLATES, ModelTable, Table
 from preceptor.config.catalogue import find_teacher
+from preceptor.config.plugins import Registry
 from preceptor.config.rewards import Reward
+from preceptor.errors import nearest
 
 _MOST_STOPS = 4
+
+TEACHER_ENGINES: Registry[Any] = Registry(
+    "teachers",
+    "engine of teachers",
+    dict.fromkeys(("transformers", "vllm", "openai", "fake")),
+)
+"""What can ask a teacher; those of other packages are backends."""
 
 
 class Teacher(ModelTable):
@@ -24,10 +33,10 @@ class Teacher(ModelTable):
         description="Catalogue name (see `preceptor list teachers`), Hub id, folder, GGUF, or served name."
     )
     label: str | None = Field(None, min_length=1, description="Name in tables.")
-    engine: Literal["transformers", "vllm", "openai", "fake"] = Field(
+    engine: str = Field(
         "transformers",
         description="Run here by transformers or vLLM, asked over HTTP (see [runtime.endpoints]), or "
-        "fake.",
+        "fake; or an engine of another package.",
     )
     api: Literal["chat", "completions"] = Field(
         "chat", description="For openai: let the server render the template, or render it here."
@@ -61,6 +70,16 @@ class Teacher(ModelTable):
     @classmethod
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("engine")
+    @classmethod
+    def _registered(cls, value: str) -> str:
+        if value not in TEACHER_ENGINES.names():
+            raise ValueError(
+                f"no engine of teachers is called '{value}'; known are {', '.join(TEACHER_ENGINES.names())}."
+                f"{nearest(value, TEACHER_ENGINES.names())}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _sensible(self) -> "Teacher":

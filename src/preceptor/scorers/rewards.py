@@ -1,6 +1,6 @@
 """From a table `[[reward]]` to the scorer of its rewards: the one place that knows every kind of reward."""
 
-from preceptor.config.rewards import Reward
+from preceptor.config.rewards import SCORERS, PluginReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.scorers.base import Scorer
 from preceptor.scorers.judge import Judge, LocalJudge
@@ -10,7 +10,9 @@ from preceptor.scorers.verifier.verifier import Verifier
 
 def column_of(reward: Reward | None) -> str | None:
     """Return the column of the data that holds the rewards, None where they must be computed."""
-    return reward.column if reward is not None and reward.kind == "column" else None
+    if reward is None or isinstance(reward, PluginReward):
+        return None
+    return reward.column if reward.kind == "column" else None
 
 
 def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
@@ -19,6 +21,8 @@ def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
     Raises:
         StudyError: nothing says where a judge is served.
     """
+    if isinstance(reward, PluginReward):
+        return [SCORERS[reward.kind](**reward.options)]
     if reward is None or reward.kind == "column":
         return []
     if reward.kind == "rule":

@@ -1,7 +1,7 @@
 """From a teacher's table to its backend: the one place that knows every engine."""
 
 from preceptor.config.runtime import Runtime
-from preceptor.config.teachers import TeacherPoint
+from preceptor.config.teachers import TEACHER_ENGINES, TeacherPoint
 from preceptor.teachers.base import TeacherBackend
 from preceptor.teachers.fake import FakeTeacher
 from preceptor.teachers.local import LocalTeacher
@@ -18,4 +18,7 @@ def backend_of(teacher: TeacherPoint, runtime: Runtime) -> TeacherBackend:
         return FakeTeacher(teacher)
     if teacher.engine == "openai":
         return ServedTeacher(teacher, runtime.endpoint(teacher.model))
-    return LocalTeacher(teacher, runtime)
+    if teacher.engine in ("transformers", "vllm"):
+        return LocalTeacher(teacher, runtime)
+    backend: TeacherBackend = TEACHER_ENGINES[teacher.engine](teacher, runtime)
+    return backend
