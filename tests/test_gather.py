@@ -26,7 +26,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def allow() -> None:
         monkeypatch.setattr(module, "LARGE_BYTES", 0)
-        monkeypatch.setattr(module, "_cores", lambda: 3)
+        monkeypatch.setattr(module, "cores", lambda: 3)
 
     return allow
 

@@ -13,7 +13,7 @@ from preceptor.data.responses import ResponseSource
 from preceptor.data.settle import settle, settle_instructions
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.store.store import ScorePartition, Store
-from small_study import Rows, by_teacher, ranked, write_rows
+from small_study import Rows, by_teacher, preceptor, ranked, write_rows
 
 
 def sums(right: float, *, start: int = 0, number: int = 30) -> Rows:
@@ -215,3 +215,16 @@ def test_the_best_of_several_samples_is_chosen_by_the_references(tmp_path: Path)
     (ranking,) = Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu")).rankings()
     rewards = {one.teacher: one.estimates["reward"].value for one in ranking.teachers}
     assert rewards["best"] == 0.8
+
+
+def test_a_page_and_a_plan_read_what_was_checked_from_the_store(tmp_path: Path):
+    rows = {"good": sums(0.9), "bad": sums(0.3)}
+    files = [write_rows(tmp_path / f"{name}.jsonl", of) for name, of in rows.items()]
+    store, page, study = (tmp_path / name for name in ("store", "page.html", "study.toml"))
+    done = preceptor("rank", *files, "--store", store, "--html", page)
+    assert done.exit_code == 0, done.output
+    assert "It is 2." in page.read_text()
+    study.write_text(
+        f'data.responses = ["{tmp_path}/*.jsonl"]\nruntime.store = "{store}"\n', encoding="utf-8"
+    )
+    assert "verifier: 48 stored, 0 to compute" in preceptor("plan", study).stdout

@@ -6,7 +6,6 @@ everything is read again in this process. So the number of processes changes no 
 """
 
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.table import ResponseTable
 from preceptor.errors import DataError
+from preceptor.scorers.verifier.pool import cores
 from preceptor.types import KEY_BYTES, Response
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _side_by_side(source: Source, column: str | None) -> list[_Part] | None:
     """Return the parts read by several processes; None where one should, or where one failed."""
     sizes = [Path(file.path).stat().st_size for file in source.files if Path(file.path).is_file()]
     groups = _groups(source.files)
-    processes = min(len(groups), _cores(), _MOST_PROCESSES)
+    processes = min(len(groups), cores(), _MOST_PROCESSES)
     if (
         not isinstance(source, ResponseSource)
         or processes < 2
@@ -150,12 +150,6 @@ def _groups(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
         named = file.teacher.startswith("teacher '")
         groups.setdefault(file.teacher if named else file.path, []).append(file)
     return list(groups.values())
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _start(

@@ -116,7 +116,7 @@ def _steps(pipeline: Pipeline, data: Sequence[LoadedData]) -> list[StepEstimate]
                 continue
             missing = step.missing(step.stored())
             texts = next(step.texts(missing), [])
-            stored = len(one.selection.distinct) - len(missing)
+            stored = len(step.keyed.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
             found[planned.name, identity] = StepEstimate(
                 planned.name, step.name, identity, stored, work

@@ -173,8 +173,6 @@ class _Rewards:
 def step_of(scorer: Scorer, runtime: Runtime, source: StudySource, selection: Selection) -> Step:
     """Return the step that puts a scorer's numbers on these responses."""
     partition = Store(runtime.store).scores(scorer.identity(), recorded=recorded(runtime))
-    if scorer.reads_reference:
-        selection = selection.by_reference()
     return Step(scorer.name, scorer, partition, source, selection)
 
 

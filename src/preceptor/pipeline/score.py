@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -71,7 +72,7 @@ class Step:
         first = next(chunks, None)
         if first is None:
             return
-        present = len(self.selection.distinct) - len(missing)
+        present = len(self.keyed.distinct) - len(missing)
         progress.begin(self.name, present, amount_of(first, missing=len(missing)))
         work = _Parts(self, progress)
         with StoreWriter(self.partition, self.scorer.flush, work.stored) as writer:
@@ -83,9 +84,14 @@ class Step:
         """Return the key that the scorer's number for a response is stored under."""
         return response.checked_key if self.scorer.reads_reference else response.key
 
+    @cached_property
+    def keyed(self) -> Selection:
+        """The data under the keys that the scorer's numbers are stored under."""
+        return self.selection.by_reference() if self.scorer.reads_reference else self.selection
+
     def stored(self) -> Mapping[str, NDArray[Any]]:
         """Return the scorer's columns and the notes, one value for each row of the selection."""
-        return self.partition.columns(self.selection.keys, self.scorer.columns)
+        return self.partition.columns(self.keyed.keys, self.scorer.columns)
 
     def finished(self) -> Keys:
         """Return the stored keys for which nothing is left to compute."""
@@ -95,12 +101,12 @@ class Step:
     def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
         """Return the keys without a note that lack a required column of what is stored."""
         if self.scorer.token_column is not None:
-            return self.selection.lacking(self.finished())
+            return self.keyed.lacking(self.finished())
         lacking = np.zeros(len(stored["note"]), np.bool_)
         for name in self.scorer.required:
             lacking |= np.isnan(stored[name])
         noted = stored["note"] != None  # noqa: E711  (elementwise)
-        return self.selection.distinct_of(lacking & ~noted)
+        return self.keyed.distinct_of(lacking & ~noted)
 
     def texts(self, keys: Keys) -> Iterator[list[Response]]:
         """Yield the responses with these keys, one for each, by whole instructions.
@@ -158,7 +164,7 @@ def carry_out(
     if len(step.missing(columns)):
         execute(step, progress)
         return step.stored()
-    progress.begin(step.name, len(step.selection.distinct), Amount())
+    progress.begin(step.name, len(step.keyed.distinct), Amount())
     progress.end()
     return columns
 
