@@ -116,16 +116,16 @@ class _Student:
     validation: Validation
     setup: StudentSetup
 
-    def finetune_jobs(self, opened: LoadedData) -> list[FinetuneJob]:
+    def finetune_jobs(self, loaded: LoadedData) -> list[FinetuneJob]:
         training_set = self.setup.training_set(
-            self.validation.training_set(opened), self.validation.train
+            self.validation.training_set(loaded), self.validation.train
         )
         found = []
         for name in training_set.teachers:
             own = training_set.conversations(name)
             left_out = {**training_set.left_out, **own.left_out}
-            told = replace(own, left_out=left_out)
-            found.append(FinetuneJob(self.setup, name, told, self.validation.runtime))
+            counted = replace(own, left_out=left_out)
+            found.append(FinetuneJob(self.setup, name, counted, self.validation.runtime))
         return found
 
     def estimates(self, finetune_jobs: Sequence[FinetuneJob]) -> list[FinetuneEstimate]:

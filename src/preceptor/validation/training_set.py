@@ -63,14 +63,14 @@ class TrainingSet:
 
 
 def training_set_of(
-    opened: LoadedData, train: Train, questions: Collection[str], *, seed: int
+    loaded: LoadedData, train: Train, questions: Collection[str], *, seed: int
 ) -> TrainingSet:
     """Return all that could be trained on: what every teacher answered and no question asks.
 
     Raises:
         StudyError: a teacher is not known, or nothing is left.
     """
-    table = opened.selection.table
+    table = loaded.selection.table
     teachers = train.teachers or table.teachers
     unknown = [teacher for teacher in teachers if teacher not in table.teachers]
     if unknown:
@@ -81,7 +81,7 @@ def training_set_of(
     numbers = [table.teachers.index(teacher) for teacher in teachers]
     common = np.flatnonzero(table.counts()[numbers].min(axis=0))
     order = common[drawn(table.instructions[common].tolist(), seed)].tolist()
-    training_set = TrainingSet(opened.source, table, tuple(teachers), tuple(order))
+    training_set = TrainingSet(loaded.source, table, tuple(teachers), tuple(order))
     barred = _asked_again(training_set, questions)
     training_set = training_set.kept(set(order) - barred, "among the questions")
     require_apart(questions, len(training_set.instructions))

@@ -115,10 +115,10 @@ class Validation:
             ),
         )
 
-    def training_set(self, opened: LoadedData) -> TrainingSet:
+    def training_set(self, loaded: LoadedData) -> TrainingSet:
         """Return what could be trained on; the first source of rewards decides on derived teachers."""
         seed = self.study.ranking.seed
-        return training_set_of(opened, self.train, self.evaluation_set.texts, seed=seed)
+        return training_set_of(loaded, self.train, self.evaluation_set.texts, seed=seed)
 
     def setup(self, student: Student) -> StudentSetup:
         """Return a student with its recipe, and how it answers."""
