@@ -15,6 +15,9 @@ from preceptor.agreement.orders import (
     teacher_label,
 )
 from preceptor.errors import DataError
+from preceptor.ranking.places import FormedMetric, TeacherResult
+from preceptor.ranking.result import Ranking
+from preceptor.types import Estimate
 
 
 def write(path: Path, text: object) -> str:
@@ -153,3 +156,19 @@ def test_control_characters_do_not_reach_an_error_message(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         read_predictions(write(tmp_path / "bad.csv", "teacher,c\x1b[2Jar\nt,\x1b[31mred\n"))
     assert "\x1b" not in str(caught.value)
+
+
+def test_an_observed_ranking_by_another_packages_metric_has_its_declared_direction(tmp_path: Path):
+    ranking = small_ranking_by_errors()
+    path = tmp_path / "observed.json"
+    path.write_text(ranking.to_json(), encoding="utf-8")
+    assert read_observed(str(path)) == {"S": {"careful": -0.1, "hasty": -0.4}}
+
+
+def small_ranking_by_errors() -> Ranking:
+    results = tuple(
+        TeacherResult(name, place, 9, {"errors": Estimate(n, n, n, 9)}, (1.0, 0.0), None, {}, 0)
+        for place, (name, n) in enumerate((("careful", 0.1), ("hasty", 0.4)), start=1)
+    )
+    formed = {"errors": FormedMetric(("errors",), higher_is_better=False)}
+    return Ranking("S", "errors", formed, 9, results, {}, (), None)

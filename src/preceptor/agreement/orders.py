@@ -137,13 +137,17 @@ def _outcomes(path: str) -> Iterator[tuple[str, str, str, float | None]]:
         return
     for ranking in _rankings(path):
         by = str(ranking.get("by"))
-        sign = _sign(by, path)
+        sign = _sign(ranking, by, path)
         for name, record in _of_ranking(ranking, path).values.items():
             value = record.get(by)
             yield path, str(ranking["student"]), name, None if value is None else sign * value
 
 
-def _sign(by: str, path: str) -> int:
+def _sign(ranking: Mapping[str, object], by: str, path: str) -> int:
+    formed = ranking.get("metrics")
+    declared = formed.get(by) if isinstance(formed, Mapping) else None
+    if isinstance(declared, Mapping):
+        return 1 if declared.get("higher_is_better") else -1
     if by in METRICS:
         return 1 if METRICS[by].higher_is_better else -1
     raise DataError(

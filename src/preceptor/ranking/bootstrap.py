@@ -1,6 +1,6 @@
 """Resampling: how sure the means, the winner and each rank are.
 
-The one idea: instructions are resampled, not responses, and one set of draws serves every teacher
+Instructions are resampled, not responses, and one set of draws serves every teacher
 and measure. So the difference of two teachers is a paired difference, and everything below is
 arithmetic on an array of shape (draws, teachers) in which higher is better. A number that is not
 finite is refused, never passed on: with a NaN, every comparison would quietly be false.

@@ -1,6 +1,6 @@
 """Measurements: what was measured of whom, and the instructions on which teachers may be compared.
 
-The one idea: a comparison is fair only on instructions that every teacher answered and that have
+A comparison is fair only on instructions that every teacher answered and that have
 every measure the metrics need. That one common set is found here, or refused with what it would
 take.
 """

@@ -1,6 +1,6 @@
 """Metrics: formulas over a teacher's mean measures, and the transforms a reward may pass first.
 
-The one idea: a metric is a small frozen object that says which measures it needs and which
+A metric is a small frozen object that says which measures it needs and which
 direction is better, and is called with the means of those measures in that order. Nothing here
 resamples or sorts, so the same object works on point values and on every bootstrap draw at once.
 Arrays have any shape that broadcasts; by custom the last axis is the teachers.

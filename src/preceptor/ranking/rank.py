@@ -1,6 +1,6 @@
 """Ranking: teachers from best to worst for one student, and how sure that is.
 
-The one idea: one common set of instructions, then one set of bootstrap draws of it, and from these
+There is one common set of instructions, then one set of bootstrap draws of it, and from these
 every mean, metric, interval and P(best), so that all comparisons are paired. Whatever could mislead
 (dropped rows, negative rewards, an order that turns with beta) is said beside the result.
 """

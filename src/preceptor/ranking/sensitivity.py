@@ -1,6 +1,6 @@
 """How CAR's answer moves: with beta, and with fewer instructions.
 
-The one idea: the ranking's own draws are formed once more into CAR at every beta, so that the curve passes
+The ranking's own draws are formed once more into CAR at every beta, so that the curve passes
 exactly through the ranking, and a difference along it is never chance of the drawing.
 """
 

@@ -74,9 +74,9 @@ def leaderboard(evidence: Evidence) -> Leaderboard:
     headings = [
         Heading("rank", "number"),
         Heading("teacher", "text"),
-        Heading(ranking.by, "number", better(ranking.by)),
+        Heading(ranking.by, "number", better(ranking, ranking.by)),
         Heading("P(best)", "number", "higher"),
-        *(Heading(name, "number", better(name)) for name in others),
+        *(Heading(name, "number", better(ranking, name)) for name in others),
         Heading("leader better", "number"),
         Heading("family", "text"),
         Heading("size", "number"),
@@ -90,9 +90,9 @@ def leaderboard(evidence: Evidence) -> Leaderboard:
     return Leaderboard(tuple(headings), rows, tuple(families))
 
 
-def better(quantity: str) -> str:
+def better(ranking: Ranking, quantity: str) -> str:
     """Return "higher" or "lower", as the quantity's own metric declares it; empty where none does."""
-    metric = METRICS.get(quantity)
+    metric = ranking.metrics.get(quantity) or METRICS.get(quantity)
     return "" if metric is None else "higher" if metric.higher_is_better else "lower"
 
 

@@ -88,14 +88,21 @@ def _ranking(evidence: Evidence) -> list[str]:
 def _table(evidence: Evidence) -> str:
     ranking = evidence.ranking
     names = [ranking.by, *_further(ranking)]
-    titles = ["rank", "teacher", *(_titled(name) for name in names), "P(best)", "n", "tokens"]
+    titles = [
+        "rank",
+        "teacher",
+        *(_titled(ranking, name) for name in names),
+        "P(best)",
+        "n",
+        "tokens",
+    ]
     lines = [titles, ["--:", ":--", *("--:" for _ in titles[2:])]]
     lines += [_row(evidence, result, names) for result in ranking.teachers]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _titled(name: str) -> str:
-    return f"{inline(name)}{_ARROWS.get(better(name), '')}"
+def _titled(ranking: Ranking, name: str) -> str:
+    return f"{inline(name)}{_ARROWS.get(better(ranking, name), '')}"
 
 
 def _agreement(report: Report) -> list[str]:

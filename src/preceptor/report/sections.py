@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from preceptor.agreement.table import AgreementTable
-from preceptor.ranking.metrics import METRICS
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
 from preceptor.report.data import Change, Evidence, Report
@@ -129,14 +128,13 @@ def _beats(ranking: Ranking) -> str:
 
 def _why(ranking: Ranking) -> tuple[str, ...]:
     """Return the leader's measures that its metric is made of, each with its place among all teachers."""
-    metric = METRICS.get(ranking.by)
-    needs = metric.needs if metric else ()
+    needs = ranking.metrics[ranking.by].needs
     return tuple(_placed(ranking, name) for name in needs if name in ranking.teachers[0].estimates)
 
 
 def _placed(ranking: Ranking, name: str) -> str:
     values = [_value(result, name) for result in ranking.teachers]
-    mine, direction = values[0], better(name)
+    mine, direction = values[0], better(ranking, name)
     known = [value for value in values if math.isfinite(value)]
     ahead = sum(value > mine if direction == "higher" else value < mine for value in known)
     end = {"higher": " highest", "lower": " lowest"}.get(direction, "")

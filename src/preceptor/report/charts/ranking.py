@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from preceptor.ranking.metrics import METRICS
 from preceptor.report.charts.parts import (
     Chart,
     Families,
@@ -232,8 +231,8 @@ def _category_measure(evidence: Evidence) -> str | None:
         for means in category.means.values()
         for measure in means
     )
-    metric = METRICS.get(evidence.ranking.by)
-    wanted = ("reward", *(metric.needs if metric else ()), evidence.ranking.by, *found)
+    ranking = evidence.ranking
+    wanted = ("reward", *ranking.metrics[ranking.by].needs, ranking.by, *found)
     return next((measure for measure in wanted if measure in found), None)
 
 
