@@ -1,5 +1,7 @@
 """The command line as a whole: the group and what it prints before any command runs."""
 
+import os
+
 import click
 
 from preceptor.cli.ability import ability
@@ -56,4 +58,6 @@ for _command in COMMANDS:
 
 def main() -> None:
     """Run the command line."""
+    # Pydantic looks for plugins in the metadata of every installed package: a tenth of the time of `--help`.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     cli()

@@ -27,25 +27,15 @@ RENAMED_COMMANDS: Mapping[str, str] = {
     "reward-models": "list reward-models",
 }
 RENAMED_OPTIONS: Mapping[str, str] = {
-    "--reference": "--reference-model",
-    "--draws": "--n-resamples",
-    "--minimum-coverage": "--min-coverage",
-    "--warmup-share": "--warmup-ratio",
-    "--batch": "--batch-size",
-    "--device-batch": "--per-device-batch-size",
-    "--quantized": "--load-in-4bit",
-    "--remote-code": "--trust-remote-code",
-    "--token-budget": "--max-batch-tokens",
     "--against": "--baseline",
     "--push": "--push-to-hub",
-    "--template": "--chat-template",
     "--written-verdict": "--no-logprobs",
     "--choice": "--verdict-by-letter",
-    "--both-orders": "--swap-positions",
     "--higher": "--higher-is-better",
     "--lower": "--lower-is-better",
     "--families": "--by-family",
 }
+"""Old options that are not named after a field; those that are stand in `config.base.OLD_NAMES`."""
 
 
 Field = tuple[type, str]
@@ -90,7 +80,7 @@ class Command(click.Command):
             known = {
                 name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)
             }
-            raise _unknown("option", error.option_name, RENAMED_OPTIONS, known, ctx) from error
+            raise _unknown("option", error.option_name, renamed_options(), known, ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the headings of their sections."""
@@ -156,6 +146,17 @@ class Program(Group):
             raise click.ClickException(
                 "interrupted; what was computed is stored. Run the same command to go on."
             ) from error
+
+
+def renamed_options() -> Mapping[str, str]:
+    """Return the new name of every old option."""
+    from preceptor.config.base import OLD_NAMES
+
+    def written(name: str) -> str:
+        return f"--{name.replace('_', '-')}"
+
+    of_fields = {written(old): written(new) for old, new in OLD_NAMES.items()}
+    return {**of_fields, **RENAMED_OPTIONS}
 
 
 def _unknown(

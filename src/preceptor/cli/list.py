@@ -125,8 +125,8 @@ def _wrapped(text: str, width: int, *, indent: int = 0) -> list[str]:
 _LEGEND = (
     "Sizes are in billions of parameters, of a mixture of experts all and those active for a token; "
     "context is in tokens.",
-    "Licences and notes are for orientation: read the licence itself. Thoughts spoken aloud are part of "
-    "a response unless the server takes them out.",
+    "Licences and notes are for orientation: read the licence itself. A reasoning trace is part "
+    "of a response unless the server takes it out.",
 )
 
 

@@ -63,9 +63,9 @@ def field_option(keyword: "Keyword", name: str, section: str, **changed: Any) ->
     written = changed.pop("option", f"--{name.replace('_', '-')}")
     settings = _shape(info) | {"help": info.description, "section": section}
     default = None if info.is_required() else info.get_default()
-    if default not in (None, (), ""):
+    if default not in (None, ()):
         settings["default"] = default
-        settings["show_default"] = not settings.get("is_flag") or default is True
+        settings["show_default"] = default not in ("", False)
     if settings.get("is_flag") and default is True:
         written = f"{written}/--no-{written.removeprefix('--')}"
     settings = settings | {"sets": (keyword.table, keyword.field)} | changed
