@@ -20,7 +20,8 @@ NOT_OPTIONS = {
     "given as arguments": {"Data.instructions", "Data.responses"},
     "the tag that tells kinds of one table apart: another option says it": {
         "ChatJudge.engine", "ChatJudge.kind", "ColumnReward.kind", "JudgeReward.engine", "JudgeReward.kind",
-        "ModelReward.kind", "PluginReward.kind", "ReferenceReward.kind", "RewardJudge.kind", "RuleReward.kind",
+        "ModelReward.kind", "PluginReward.kind", "ReferenceReward.kind", "RewardJudge.kind",
+        "RuleReward.kind",
     },
     "a judge or reward model other than as it comes is for a study file": {
         *(f"{table}.{field}" for table in ("ChatJudge", "ModelReward", "RewardJudge")
