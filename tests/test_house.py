@@ -140,7 +140,7 @@ def test_no_text_names_a_path_of_some_machine():
             assert found is None, f"{path}: {found and found.group()}"
 
 
-KINDS = {"Scorer", "InlineScorer", "TeacherBackend", "Source", "PairJudge", "Benchmark"}
+KINDS = {"Scorer", "TeacherBackend", "Source", "PairJudge", "Benchmark"}
 """The protocols whose implementations are told apart by their members alone."""
 
 

@@ -2,7 +2,7 @@
 
 Each process reads whole files and sends back columns without texts. Files of one teacher stay together, so
 that its samples are numbered as in one pass; where that cannot be known beforehand and turns out to matter,
-everything is read again in this process. So the number of processes changes no roster.
+everything is read again in this process. So the number of processes changes nothing in the table.
 """
 
 import logging

@@ -165,15 +165,20 @@ def _responses(file: SourceFile, number: _SampleCounter, journal: Journal) -> It
     tell_problems(journal, readable=readable)
 
 
+_said: set[tuple[str, int]] = set()
+
+
 def tell_problems(journal: Journal, *, readable: bool) -> None:
-    """Log what a file's journal holds at its end.
+    """Log what a file's journal holds at its end, once however often the file is read.
 
     Raises:
         DataError: there are problems and nothing was `readable`.
     """
     if journal.count and not readable:
         raise DataError(f"No row of {journal.path} can be read. The first: {journal.problems[0]}.")
-    if journal.count:
+    seen = (journal.path, journal.count)
+    if journal.count and seen not in _said:
+        _said.add(seen)
         logger.warning("%d problems. The first: %s", journal.count, journal.problems[0])
 
 

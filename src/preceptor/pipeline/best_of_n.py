@@ -1,6 +1,6 @@
 """Teachers made of another's samples: the best, the worst, or any of N (paper, finding 5 and table 3).
 
-The one idea: a derived teacher is rows of the table under another name. Its texts are already there and
+A derived teacher is rows of the table under another name. Its texts are already there and
 already scored under their content, so it costs no generation and no second score.
 """
 

@@ -1,6 +1,6 @@
 """Put stored columns together as measures of teachers on instructions.
 
-The one idea: rows of the store are responses; a ranking compares teachers on instructions. Between them lie
+Rows of the store are responses; a ranking compares teachers on instructions. Between them lie
 the study's reading of the loss, the mean over samples, and the account of what has no score and why.
 """
 

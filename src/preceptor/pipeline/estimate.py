@@ -20,7 +20,7 @@ from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.score import amount_of
 from preceptor.pipeline.sources import StudySource
 from preceptor.pipeline.work import Amount
-from preceptor.store.store import Costs, ResponsePartition, Store
+from preceptor.store.store import Costs, Store
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
 
 ASSUMED_TOKENS = 500
@@ -182,10 +182,7 @@ def _expected(own: Costs, others: float, *, most: int) -> tuple[float, str]:
 
 def _mean_tokens(runtime: Runtime) -> float:
     """Return the mean length of all responses in the store; NaN where there are too few."""
-    partitions = Store(runtime.store).partitions()
-    costs = [
-        partition.costs() for partition in partitions if isinstance(partition, ResponsePartition)
-    ]
+    costs = Store(runtime.store).costs()
     known = [one for one in costs if one.responses >= _ENOUGH and math.isfinite(one.tokens)]
     if not known:
         return math.nan

@@ -1,6 +1,6 @@
 """Pick the responses a data set is made of: one teacher's, or for each instruction the best by a score.
 
-The one idea: what is picked are rows of the table, of which the texts are streamed afterwards. Scores of
+What is picked are rows of the table, of which the texts are streamed afterwards. Scores of
 single responses are formed from what the store holds of each, or computed where it holds nothing.
 """
 

@@ -21,19 +21,6 @@ Pieces = Callable[[Sequence[Message], str], Sequence[str]]
 """Returns the pieces of text that a conversation and a response's tokens spell."""
 
 
-class InlineScorer(Protocol):
-    """Numbers that cost nothing: read along with the data and never stored."""
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """The measures it gives, by the names that metrics use."""
-        ...
-
-    def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
-        """Yield one score for each response, a finished batch at a time, in any order."""
-        ...
-
-
 class Resource(Protocol):
     """What several scorers may share, such as a loaded model."""
 

@@ -1,6 +1,6 @@
 """One folder of a store, on this machine or behind any fsspec URL, with errors that say what to do.
 
-The one idea: a file appears whole or not at all, and whatever the file system raises becomes a `StoreError`
+A file appears whole or not at all, and whatever the file system raises becomes a `StoreError`
 with advice. Nothing here knows what the files hold, but for the card that names a partition.
 """
 

@@ -1,6 +1,6 @@
 """What names things by content: the digest of a file, of a folder's files, of a spec.
 
-The one idea: weights are hashed once. A file's digest is remembered under its resolved path, size
+Weights are hashed once. A file's digest is remembered under its resolved path, size
 and time of change in a small JSON file of the user's cache folder; the memory is a convenience, so
 a lost, damaged or outdated entry only means that the file is hashed again.
 """

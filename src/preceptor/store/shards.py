@@ -1,6 +1,6 @@
 """The machinery of a partition: immutable shards under one identity, appended, merged, read, compacted.
 
-The one idea: a shard has a unique name and appears whole or not at all, and rows are idempotent under their
+A shard has a unique name and appears whole or not at all, and rows are idempotent under their
 16-byte key. So writers never conflict and need no lock, a killed run loses at most the batch it had not yet
 appended, and readers merge whatever shards they find. Which columns a row has is for `store`.
 """

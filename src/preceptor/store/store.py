@@ -1,6 +1,6 @@
 """Every number and text that cost money, stored once: `<root>/{scores,responses}/<identity>/part-*.parquet`.
 
-The one idea: rows are known by their content, so nothing is paid for twice. `identity.json` beside the shards
+Rows are known by their content, so nothing is paid for twice. `identity.json` beside the shards
 says in words what made the rows. The store keeps what it is given, in plain text: never put a secret into a
 spec, a note or `recorded`.
 """
@@ -90,16 +90,18 @@ class Store:
         Raises:
             StoreError: the folder says that another spec made its rows.
         """
-        return ScorePartition(self._opened("scores", identity), "scores", identity, recorded or {})
+        return ScorePartition(
+            self._folder_of("scores", identity), "scores", identity, recorded or {}
+        )
 
     def responses(
         self, identity: Identity, *, recorded: Mapping[str, object] | None = None
     ) -> "ResponsePartition":
         """Return the responses of one teacher's identity; see `scores`."""
-        folder = self._opened("responses", identity)
+        folder = self._folder_of("responses", identity)
         return ResponsePartition(folder, "responses", identity, recorded or {})
 
-    def _opened(self, kind: Kind, identity: Identity) -> Folder:
+    def _folder_of(self, kind: Kind, identity: Identity) -> Folder:
         folder = self._folder.child(kind, identity.digest)
         card = read_card(folder)
         if card is not None and Identity.of(card["spec"]) != identity:
@@ -110,7 +112,7 @@ class Store:
         return folder
 
     def partitions(self) -> Iterator["ScorePartition | ResponsePartition"]:
-        """Yield every shelf whose `identity.json` can be read, by kind and digest.
+        """Yield every partition whose `identity.json` can be read, by kind and digest.
 
         One that is damaged or belongs to another folder is skipped with a warning.
         """
@@ -127,9 +129,13 @@ class Store:
                         "Skipping %s: its identity.json is of another folder", folder.path
                     )
 
+    def costs(self) -> list["Costs"]:
+        """Return what the responses of each teacher took so far."""
+        return [one.costs() for one in self.partitions() if isinstance(one, ResponsePartition)]
+
 
 class ScorePartition(Shards):
-    """All scores that one identity made. Get one from `Store.shelf` or `Store.partitions`."""
+    """All scores that one identity made. Get one from `Store.scores` or `Store.partitions`."""
 
     def append(self, rows: Sequence[Score]) -> None:
         """Store the rows as one new shard; when this returns they survive a crash.

@@ -1,6 +1,6 @@
 """A student that answers: untuned as it is, or with the weights it got in a tuning.
 
-The one idea: a tuned student is known by its tuning (student, rows, recipe, template) and not by its files,
+A tuned student is known by its tuning (student, rows, recipe, template) and not by its files,
 so what it answered stays known before the model exists and after it was deleted.
 """
 
