@@ -72,7 +72,7 @@ def test_gathering_twice_gives_the_same_and_computes_nothing(
     again = scored(files, store, reward_column="reward", **options)
     assert plain(evidence_of(again)) == first
     assert again[0].plan.student is not None
-    assert "engine" not in vars(again[0].plan.student)
+    assert "likelihood" not in vars(again[0].plan.student)
 
 
 def test_what_not_everybody_has_is_in_nothing_that_is_shown(tmp_path: Path, store: Path):
