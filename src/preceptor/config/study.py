@@ -14,9 +14,9 @@ from pydantic import Field, field_validator, model_validator
 
 from preceptor.config.base import ModelTable, Table, checked
 from preceptor.config.data import Data
-from preceptor.config.finetune import Evaluate, Train
+from preceptor.config.finetune import Evaluate, RewardJudge, Train
 from preceptor.config.metrics import GivenMetric
-from preceptor.config.rewards import Reward
+from preceptor.config.rewards import ModelReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.config.teachers import BestOfN, Teacher
 from preceptor.errors import StudyError
@@ -153,8 +153,8 @@ class Study(Table):
                 "that there is one to tune on"
             )
         judge, rewards = self.evaluate.judge, self.reward
-        made = [one.model for one in rewards if one.kind == "model"]
-        if judge.kind == "reward" and judge.model in made:
+        made = [one.model for one in rewards if isinstance(one, ModelReward)]
+        if isinstance(judge, RewardJudge) and judge.model in made:
             raise ValueError(
                 f"the judge '{judge.model}' made the rewards of the prediction that it would check: it would "
                 "agree with itself. Judge with another model"
