@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from preceptor.config.catalogue import find_teacher
 from preceptor.config.export import Export
+from preceptor.config.rewards import ReferenceReward, RuleReward
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.errors import StudyError, nearest
@@ -25,11 +28,13 @@ from preceptor.export.writer import (
 )
 from preceptor.pipeline import plan
 from preceptor.pipeline import select as picking
-from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.load import LoadedData, all_of, step_of
 from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.score import carry_out
 from preceptor.pipeline.select import Picked
 from preceptor.pipeline.work import Progress
 from preceptor.ranking.result import Ranking
+from preceptor.scorers.rewards import reward_scorers
 
 
 def export(
@@ -115,7 +120,22 @@ class _Export:
             how = f"All responses of the best teacher. {ranking.verdict()}"
         table = self.data.selection.table
         picked = picking.of_teacher(table, teacher, every_sample=self.options.every_sample)
+        picked = self._with_checks(picked)
         return self._write(picked, self._card(how, [picked], ranking))
+
+    def _with_checks(self, picked: Picked) -> Picked:
+        """Return the rows with the rewards of checks, which cost little, and without those that have none."""
+        reward = self.data.reward
+        if not isinstance(reward, ReferenceReward | RuleReward):
+            return picked
+        (scorer,) = reward_scorers(reward, self.pipeline.runtime)
+        selection = all_of(self.data.selection.table, picked.rows)
+        step = step_of(scorer, self.pipeline.runtime, self.data.source, selection)
+        rewards = carry_out(step, self.pipeline.progress)["reward"]
+        scorer.release()
+        known = np.isfinite(rewards)
+        numbers = {name: values[known] for name, values in picked.numbers.items()}
+        return Picked(picked.rows[known], numbers | {"reward": rewards[known]})
 
     def each(self) -> Written:
         """Write the best response to each instruction, or the best and the worst."""

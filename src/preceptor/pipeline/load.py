@@ -151,7 +151,7 @@ class _Rewards:
         if column is not None:
             return self._of_column(column, table, rows)
         (scorer,) = reward_scorers(chosen_by, self.loader.runtime)
-        step = step_of(scorer, self.loader.runtime, self.loader.source, _all_of(table, rows))
+        step = step_of(scorer, self.loader.runtime, self.loader.source, all_of(table, rows))
         lacking = step.lacking()
         if lacking and not self.loader.spend:
             raise _Unpaid(f"{lacking:,}")
@@ -185,6 +185,7 @@ def labels(rewards: Sequence[Reward | None]) -> list[str]:
     ]
 
 
-def _all_of(table: ResponseTable, rows: NDArray[np.intp]) -> Selection:
+def all_of(table: ResponseTable, rows: NDArray[np.intp]) -> Selection:
+    """Return these rows of a response table as what a step is about."""
     taken = np.unique(table.instruction[rows]).astype(np.intp)
     return Selection(table, rows, taken, len(taken))
