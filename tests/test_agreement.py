@@ -121,10 +121,10 @@ def test_other_teachers_or_a_single_one_are_refused():
         kendall(array(1), array(1))
 
 
-def test_the_regret_is_what_the_favourite_loses_against_the_best():
+def test_the_regret_is_what_the_top_pick_loses_against_the_best():
     assert top_one_regret(array(3, 2, 1), array(8, 10, 4)) == pytest.approx((2, 0.2))
     assert top_one_regret(array(1, 2, 0), array(8, 10, 4)) == (0, 0)
-    # Two favourites tie: their mean performance is 7.
+    # Two top picks tie: their mean performance is 7.
     assert top_one_regret(array(3, 1, 3), array(10, 9, 4)).points == pytest.approx(3)
     assert math.isnan(top_one_regret(array(1, 2), array(-1, -3)).share)
 

@@ -1,4 +1,4 @@
-"""Charts hold the evidence's numbers, are valid Vega-Lite, and draw under a strict policy whatever names say.
+"""Charts hold the ranked's numbers, are valid Vega-Lite, and draw under a strict policy whatever names say.
 
 The one idea: what is drawn is checked in the spec, and that it is drawn in a real browser.
 """
@@ -26,9 +26,9 @@ from preceptor.report.charts.figures import (
     script_bundle,
     theme,
 )
-from preceptor.report.data import Evidence, Report
+from preceptor.report.data import RankingData, Report
 from preceptor.studies import STUDENTS, average_performance
-from small_evidence import small_evidence, small_report
+from small_report import small_ranking_data, small_report
 
 pytest.importorskip("altair", reason="charts need the extra 'report'")
 pytest.importorskip("vl_convert", reason="charts need the extra 'report'")
@@ -44,8 +44,8 @@ HOSTILE = (
 CHROMIUM = Path("/usr/bin/chromium")
 
 
-def of_one(evidence: Evidence) -> dict[str, Chart]:
-    report = Report((evidence,), title="t", command="c")
+def of_one(ranked: RankingData) -> dict[str, Chart]:
+    report = Report((ranked,), title="t", command="c")
     return {chart.name: chart for chart in charts_of(report)}
 
 
@@ -57,11 +57,13 @@ def charts() -> dict[str, Chart]:
 
 @pytest.fixture(scope="module")
 def hostile() -> dict[str, Chart]:
-    evidence = small_evidence(8, names=HOSTILE, student=HOSTILE[0])
-    families = dict(evidence.families) | {HOSTILE[0]: HOSTILE[1], HOSTILE[1]: HOSTILE[3]}
-    categories = (replace(evidence.categories[0], name=HOSTILE[0]), *evidence.categories[1:])
-    spreads = (replace(evidence.spreads[0], measure=HOSTILE[3]),)
-    return of_one(replace(evidence, families=families, categories=categories, spreads=spreads))
+    ranked = small_ranking_data(8, names=HOSTILE, student=HOSTILE[0])
+    families = dict(ranked.families) | {HOSTILE[0]: HOSTILE[1], HOSTILE[1]: HOSTILE[3]}
+    categories = (replace(ranked.categories[0], name=HOSTILE[0]), *ranked.categories[1:])
+    distributions = (replace(ranked.distributions[0], measure=HOSTILE[3]),)
+    return of_one(
+        replace(ranked, families=families, categories=categories, distributions=distributions)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_names_are_unique_and_the_second_ranking_has_a_suffix(charts: dict[str, 
 def test_every_section_is_drawn(charts: dict[str, Chart]):
     sections = {chart.section for chart in charts.values()}
     assert sections == {
-        "leaderboard", "risk", "beta", "size", "spread", "category", "agreement",
+        "leaderboard", "risk", "beta", "size", "distribution", "category", "agreement",
     }  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def test_specs_are_valid_and_name_no_address_or_colour(which: str, request: pyte
 
 
 def test_the_leaderboard_holds_the_rankings_estimates(charts: dict[str, Chart]):
-    ranking = small_report(6, students=("One student", "Another")).evidence[1].ranking
+    ranking = small_report(6, students=("One student", "Another")).rankings[1].ranking
     drawn = rows(charts["leaderboard-2"])
     assert [row["whole"] for row in drawn] == [result.teacher for result in ranking.teachers]
     for row, result in zip(drawn, ranking.teachers, strict=True):
@@ -135,7 +137,7 @@ def test_the_leaderboard_holds_the_rankings_estimates(charts: dict[str, Chart]):
 
 def test_risk_and_return_holds_the_means_and_lines_of_equal_car(charts: dict[str, Chart]):
     chart = charts["risk-and-return"]
-    ranking = small_report(6, students=("One student",)).evidence[0].ranking
+    ranking = small_report(6, students=("One student",)).rankings[0].ranking
     for row, result in zip(rows(chart), ranking.teachers, strict=True):
         assert row["x"] == result.estimates["loss"].value
         assert row["y"] == result.estimates["reward"].value
@@ -158,14 +160,14 @@ def test_paths_lead_from_the_smaller_relative_to_the_larger(charts: dict[str, Ch
 
 
 def test_without_rewards_length_stands_against_loss_and_no_beta_is_swept():
-    found = of_one(small_evidence(5, reward=False))
+    found = of_one(small_ranking_data(5, reward=False))
     assert "length-and-loss" in found
     assert rows(found["length-and-loss"], "guides") == []
     assert not [name for name in found if name.startswith(("beta", "risk"))]
 
 
 def test_beta_charts_hold_the_sweep(charts: dict[str, Chart]):
-    sweep = small_evidence(6).sweep
+    sweep = small_ranking_data(6).sweep
     assert sweep is not None
     drawn = rows(charts["beta-rank"])
     assert [row["y"] for row in drawn] == sweep.ranks.T.ravel().tolist()
@@ -182,15 +184,15 @@ def test_a_share_of_a_best_car_that_is_not_positive_is_no_number():
 
 
 def test_spreads_and_categories_hold_counts_quantiles_and_n(charts: dict[str, Chart]):
-    evidence = small_evidence(6)
-    spread = evidence.spreads[0]
-    bars, strips = (rows(charts["spread-reward"], name) for name in ("bars", "strips"))
-    assert [row["q50"] for row in bars] == spread.quantiles[:, 2].tolist()
-    assert sum(row["count"] for row in strips) == spread.counts.sum()
-    best = evidence.ranking.teachers[0].teacher
+    ranked = small_ranking_data(6)
+    distribution = ranked.distributions[0]
+    bars, strips = (rows(charts["distribution-reward"], name) for name in ("bars", "strips"))
+    assert [row["q50"] for row in bars] == distribution.quantiles[:, 2].tolist()
+    assert sum(row["count"] for row in strips) == distribution.counts.sum()
+    best = ranked.ranking.teachers[0].teacher
     cell = rows(charts["by-category"])[0]
-    assert cell["value"] == evidence.categories[0].means[best]["reward"].value
-    assert cell["category"] == f"Information seeking (n {evidence.categories[0].n})"
+    assert cell["value"] == ranked.categories[0].means[best]["reward"].value
+    assert cell["category"] == f"Information seeking (n {ranked.categories[0].n})"
 
 
 def test_agreement_holds_rho_and_its_interval(charts: dict[str, Chart]):
@@ -215,15 +217,15 @@ def test_published_charts_hold_table_seven(published: tuple[Chart, ...]):
 
 
 def test_what_is_not_a_number_is_null():
-    evidence = small_evidence(3)
-    spread = evidence.spreads[0]
-    quantiles = spread.quantiles.copy()
+    ranked = small_ranking_data(3)
+    distribution = ranked.distributions[0]
+    quantiles = distribution.quantiles.copy()
     quantiles[1] = np.nan
-    counts = spread.counts.copy()
+    counts = distribution.counts.copy()
     counts[1] = 0
-    last = evidence.ranking.teachers[-1]
+    last = ranked.ranking.teachers[-1]
     broken = replace(last.estimates["reward"], value=math.nan)
-    first, second = evidence.ranking.teachers[:2]
+    first, second = ranked.ranking.teachers[:2]
     open_ended = replace(second.estimates["loss"], low=math.nan, high=math.nan)
     teachers = (
         first,
@@ -232,12 +234,12 @@ def test_what_is_not_a_number_is_null():
     )
     found = of_one(
         replace(
-            evidence,
-            spreads=(replace(spread, quantiles=quantiles, counts=counts),),
-            ranking=replace(evidence.ranking, teachers=teachers),
+            ranked,
+            distributions=(replace(distribution, quantiles=quantiles, counts=counts),),
+            ranking=replace(ranked.ranking, teachers=teachers),
         )
     )
-    bars = rows(found["spread-reward"], "bars")
+    bars = rows(found["distribution-reward"], "bars")
     assert bars[1]["q50"] is None
     assert bars[1]["q50_told"] == "no data"
     assert len(rows(found["risk-and-return"])) == 2
@@ -245,7 +247,7 @@ def test_what_is_not_a_number_is_null():
 
 
 def test_one_teacher_alone_is_drawn(tmp_path: Path):
-    found = of_one(small_evidence(1))
+    found = of_one(small_ranking_data(1))
     assert "leaderboard" in found
     assert "size-and-score" not in found
     save_charts([found["leaderboard"], found["risk-and-return"]], tmp_path)

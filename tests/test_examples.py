@@ -1,4 +1,4 @@
-"""Examples are those that differ most, texts are the teachers' own, and surprises are those stored."""
+"""Examples are those that differ most, texts are the teachers' own, and token NLLs are those stored."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from preceptor.report.examples import (
     Chosen,
     conversation,
     disagreements,
-    surprises,
+    token_nlls,
 )
 from preceptor.types import Instruction, Message
 from small_outcomes import scored
@@ -57,7 +57,7 @@ def texts(example: Example) -> dict[str, str | None]:
 
 
 def stored_nats(outcome: Outcome) -> dict[str, list[float]]:
-    """Return the stored surprises of each response by its text, which is unique here."""
+    """Return the stored token NLLs of each response by its text, which is unique here."""
     step = next(step for step in outcome.steps if step.name == "likelihood")
     source = outcome.data.source
     return {
@@ -333,7 +333,7 @@ def test_every_turn_of_a_longer_conversation_is_named():
 def test_surprises_tile_the_text_shown_or_are_none(
     pieces: list[str], nats: list[float], text: str, found: tuple[tuple[str, float], ...]
 ):
-    assert surprises(pieces, nats, text) == found
+    assert token_nlls(pieces, nats, text) == found
 
 
 def test_what_is_shown_is_plain_data(tmp_path: Path, store: Path):

@@ -8,7 +8,7 @@ import pytest
 from preceptor.report.data import Change
 from preceptor.report.markdown import inline, markdown
 from preceptor.report.wording import number
-from small_evidence import small_evidence, small_report
+from small_report import small_ranking_data, small_report
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -30,7 +30,7 @@ HOSTILE = (
 
 def test_it_has_verdict_table_settings_warnings_and_command():
     report = small_report(teachers=4)
-    ranking = report.evidence[0].ranking
+    ranking = report.rankings[0].ranking
     text = markdown(report)
     assert f"**{ranking.verdict()}**" in text
     rows = [line for line in text.split("### Was")[0].splitlines() if line.startswith("|")]
@@ -48,12 +48,12 @@ def test_it_has_verdict_table_settings_warnings_and_command():
 
 
 def test_it_says_what_would_change_the_answer_and_what_would_not():
-    evidence = small_evidence()
+    ranked = small_ranking_data()
     changes = (Change("beta 0", "one"), Change("beta 1", "one and two", tie=True))
-    report = replace(small_report(), evidence=(replace(evidence, changes=changes),))
+    report = replace(small_report(), rankings=(replace(ranked, changes=changes),))
     text = markdown(report)
     assert "* beta 0: one wins\n* beta 1: one and two tie\n\n2 other settings" in text
-    report = replace(small_report(), evidence=(replace(evidence, changes=()),))
+    report = replace(small_report(), rankings=(replace(ranked, changes=()),))
     assert "Nothing that was tried: the same teacher wins under beta 0, " in markdown(report)
 
 
@@ -80,8 +80,8 @@ def test_every_ranking_has_its_part():
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_name_stays_text(name: str):
-    evidence = small_evidence(names=(name,))
-    report = replace(small_report(agreement=False), evidence=(evidence,), title=name)
+    ranked = small_ranking_data(names=(name,))
+    report = replace(small_report(agreement=False), rankings=(ranked,), title=name)
     text = markdown(report)
     outside = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert not re.search(r"<(?!/?(details|summary)>)", outside)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from preceptor.report import page as page_module
-from preceptor.report.data import Answer, Change, Evidence, Example, Report
+from preceptor.report.data import Answer, Change, Example, RankingData, Report
 from preceptor.report.explorer import explorers
 from preceptor.report.leaderboard import leaderboard
 from preceptor.report.page import page, published_page
 from preceptor.report.sections import brief, settings_of
 from preceptor.report.wording import chance, island, named, number, ordinal, visible
 from preceptor.types import Estimate
-from small_evidence import small_evidence, small_report
+from small_report import small_ranking_data, small_report
 
 
 class Tags(HTMLParser):
@@ -57,8 +57,8 @@ def plain_page() -> str:
     return page(small_report())
 
 
-def one(evidence: Evidence) -> Report:
-    return replace(small_report(agreement=False), evidence=(evidence,))
+def one(ranked: RankingData) -> Report:
+    return replace(small_report(agreement=False), rankings=(ranked,))
 
 
 def test_nothing_in_the_page_is_from_elsewhere(plain_page: str):
@@ -87,8 +87,8 @@ def test_the_policy_allows_exactly_the_scripts_and_the_style_that_are_there(plai
 
 def test_it_opens_with_the_verdict_before_any_table(plain_page: str):
     text = parsed(plain_page).text
-    evidence = small_report().evidence[0]
-    ranking = evidence.ranking
+    ranked = small_report().rankings[0]
+    ranking = ranked.ranking
     assert ranking.verdict() in text
     assert text.index(ranking.verdict()) < text.index("Leaderboard")
     order = [
@@ -99,7 +99,7 @@ def test_it_opens_with_the_verdict_before_any_table(plain_page: str):
         "Make it again",
     ]
     assert [text.index(title) for title in order] == sorted(text.index(title) for title in order)
-    assert f"beta 0: {evidence.changes[0].winner} wins" in text
+    assert f"beta 0: {ranked.changes[0].winner} wins" in text
     assert "skywork-27b" in text
     assert "tokens per response" in text
 
@@ -124,17 +124,17 @@ def test_several_rankings_begin_with_an_overview_and_each_has_its_part():
     report = small_report(students=("first student", "second student"))
     text = parsed(page(report)).text
     assert text.index("All answers") < text.index("Teachers for first student")
-    for evidence in report.evidence:
-        assert evidence.ranking.verdict() in text
+    for ranked in report.rankings:
+        assert ranked.ranking.verdict() in text
 
 
 def test_the_leaderboard_has_every_metric_and_the_values_behind_its_words():
-    evidence = small_evidence()
-    board = leaderboard(evidence)
+    ranked = small_ranking_data()
+    board = leaderboard(ranked)
     titles = [heading.title for heading in board.headings]
     assert titles[:4] == ["rank", "teacher", "car", "P(best)"]
-    assert set(evidence.ranking.metrics) - {"likelihood"} <= set(titles)
-    first, best = board.rows[0], evidence.ranking.teachers[0]
+    assert set(ranked.ranking.metrics) - {"likelihood"} <= set(titles)
+    first, best = board.rows[0], ranked.ranking.teachers[0]
     assert first.cells[titles.index("reward")].value == best.estimates["reward"].value
     assert [row.cells[0].value for row in board.rows] == [1, 2, 3, 4, 5, 6]
     assert dict(zip(titles, (h.better for h in board.headings), strict=True))["loss"] == "lower"
@@ -144,27 +144,27 @@ def test_the_leaderboard_has_every_metric_and_the_values_behind_its_words():
 
 
 def test_bars_lie_on_one_scale_within_their_width():
-    bars = [row.cells[2].bar for row in leaderboard(small_evidence()).rows]
+    bars = [row.cells[2].bar for row in leaderboard(small_ranking_data()).rows]
     assert all(bar and 0 < bar.low <= bar.value <= bar.high < 132 for bar in bars)
     assert bars[0] and bars[-1] and bars[0].value > bars[-1].value
 
 
 def test_no_data_is_a_dash_and_sorts_as_nothing():
-    evidence = small_evidence()
-    result = evidence.ranking.teachers[0]
+    ranked = small_ranking_data()
+    result = ranked.ranking.teachers[0]
     estimates = {
         **result.estimates,
         "reward": Estimate(float("nan"), float("nan"), float("nan"), 0),
     }
-    ranking = replace(evidence.ranking, teachers=(replace(result, estimates=estimates),))
+    ranking = replace(ranked.ranking, teachers=(replace(result, estimates=estimates),))
     bare = replace(
-        evidence,
+        ranked,
         ranking=ranking,
         tokens={},
         sizes={},
         families={},
         sweep=None,
-        spreads=(),
+        distributions=(),
         categories=(),
     )
     board = leaderboard(bare)
@@ -175,68 +175,68 @@ def test_no_data_is_a_dash_and_sorts_as_nothing():
 
 
 def test_why_gives_the_leaders_measures_with_their_places():
-    evidence = small_evidence()
-    values = [result.estimates["reward"].value for result in evidence.ranking.teachers]
-    reasons = brief(evidence).why
+    ranked = small_ranking_data()
+    values = [result.estimates["reward"].value for result in ranked.ranking.teachers]
+    reasons = brief(ranked).why
     assert values[0] == max(values)
     assert reasons[0] == f"Mean reward {number(values[0])}, highest of 6"
     assert "nats per token" in reasons[1]
 
 
 def test_settings_that_change_nothing_are_named():
-    evidence = replace(small_evidence(), changes=(), tried=("beta 0", "common length"))
-    assert brief(evidence).unchanged.endswith("wins under beta 0, common length.")
-    changed = replace(evidence, changes=(Change("beta 0", "other"),))
+    ranked = replace(small_ranking_data(), changes=(), tried=("beta 0", "common length"))
+    assert brief(ranked).unchanged.endswith("wins under beta 0, common length.")
+    changed = replace(ranked, changes=(Change("beta 0", "other"),))
     assert brief(changed).unchanged == "The one other setting that was tried keeps the winner."
     more = replace(changed, tried=("beta 0", "beta 1", "common length"))
     assert brief(more).unchanged == "2 other settings that were tried keep the winner."
-    assert brief(replace(evidence, tried=())).unchanged == "No other settings were tried."
+    assert brief(replace(ranked, tried=())).unchanged == "No other settings were tried."
 
 
 def test_the_leader_and_not_the_student_stands_out_in_an_unclear_verdict():
-    evidence = small_evidence()
-    first, *rest = evidence.ranking.teachers
+    ranked = small_ranking_data()
+    first, *rest = ranked.ranking.teachers
     doubtful = replace(first, p_rank=(0.4, *first.p_rank[1:]))
-    ranking = replace(evidence.ranking, teachers=(doubtful, *rest))
-    text = page(one(replace(evidence, ranking=ranking)))
+    ranking = replace(ranked.ranking, teachers=(doubtful, *rest))
+    text = page(one(replace(ranked, ranking=ranking)))
     assert "No clear winner for" in text
     assert set(re.findall(r'<bdi class="name leader">(.*?)</bdi>', text)) == {first.teacher}
 
 
 def test_a_tie_is_not_told_as_a_win():
     change = Change("beta 0", "one and two", tie=True)
-    text = parsed(page(one(replace(small_evidence(), changes=(change,))))).text
+    text = parsed(page(one(replace(small_ranking_data(), changes=(change,))))).text
     assert "beta 0: one and two tie" in text
 
 
 def test_texts_of_two_rankings_are_carried_once():
-    evidence = small_evidence()
-    found, texts = explorers([evidence, evidence])
+    ranked = small_ranking_data()
+    found, texts = explorers([ranked, ranked])
     carried = json.loads(texts.data())
     assert len(carried) == len(set(carried))
     assert found[0].data == found[1].data
     first = json.loads(found[0].data)["examples"][0]
-    assert carried[first["instruction"]] == evidence.examples[0].instruction
+    assert carried[first["instruction"]] == ranked.examples[0].instruction
 
 
 def test_tokens_come_back_from_their_lengths_beyond_the_basic_plane():
     pieces = (("a", 0.26), ("\U0001f600b", 12.0), ("é", float("nan")))
     text = "".join(piece for piece, _ in pieces)
-    evidence = small_evidence()
-    name = evidence.ranking.teachers[0].teacher
+    ranked = small_ranking_data()
+    name = ranked.ranking.teachers[0].teacher
     example = Example("question", None, 1.0, (Answer(name, text, {}, pieces),))
-    found, _ = explorers([replace(evidence, examples=(example,))])
+    found, _ = explorers([replace(ranked, examples=(example,))])
     answer = json.loads(found[0].data)["examples"][0]["answers"][0]
     assert answer["lengths"] == [1, 3, 1]
     assert sum(answer["lengths"]) == len(text.encode("utf-16-le")) // 2
-    assert answer["surprise"] == [3, 120, None]
+    assert answer["nll"] == [3, 120, None]
 
 
 def large_report() -> Report:
     """20 teachers, 1,000 instructions, 60 examples of 4,000 characters each with tokens."""
     rng = np.random.default_rng(0)
-    evidence = small_evidence(20)
-    names = [result.teacher for result in evidence.ranking.teachers]
+    ranked = small_ranking_data(20)
+    names = [result.teacher for result in ranked.ranking.teachers]
 
     def answer(name: str) -> Answer:
         letters = rng.integers(97, 123, size=(1000, 4)).astype(np.uint8)
@@ -247,7 +247,7 @@ def large_report() -> Report:
     examples = tuple(
         Example(f"instruction {k}", "Math", 1.0, tuple(map(answer, names))) for k in range(60)
     )
-    return one(replace(evidence, examples=examples, examples_of=1000))
+    return one(replace(ranked, examples=examples, examples_of=1000))
 
 
 def test_a_large_report_stays_under_eight_megabytes_and_says_how_much_it_shows():
@@ -272,11 +272,11 @@ def test_a_page_without_the_chart_packages_says_how_to_get_them(monkeypatch: pyt
     assert (
         "pip install &#34;preceptor[report]&#34;" in text or 'install "preceptor[report]"' in text
     )
-    assert small_report().evidence[0].ranking.verdict() in parsed(text).text
+    assert small_report().rankings[0].ranking.verdict() in parsed(text).text
 
 
 def test_a_page_without_examples_has_no_explorer():
-    text = page(one(replace(small_evidence(), examples=())))
+    text = page(one(replace(small_ranking_data(), examples=())))
     assert '<section class="explorer"' not in text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from page_browser import PATIENCE, browser, explorer_of, needs_frames, seen_whole, watched
 from preceptor.report.page import page
-from small_evidence import small_report
+from small_report import small_report
 
 pytestmark = needs_frames
 
@@ -199,13 +199,13 @@ def test_printing_makes_no_explorer_twice(chromium: Any, opened: Path):
 
 def test_how_to_read_surprises_is_told_only_where_there_are_some(chromium: Any, tmp_path: Path):
     report = small_report(agreement=False)
-    (evidence,) = report.evidence
+    (ranked,) = report.rankings
     examples = tuple(
         replace(one, answers=tuple(replace(answer, tokens=()) for answer in one.answers))
-        for one in evidence.examples
+        for one in ranked.examples
     )
     path = tmp_path / "plain.html"
-    bare = replace(report, evidence=(replace(evidence, examples=examples),))
+    bare = replace(report, rankings=(replace(ranked, examples=examples),))
     for shown, what in ((True, report), (False, bare)):
         path.write_text(page(what), encoding="utf-8")
         with watched(chromium, path) as seen:
@@ -235,7 +235,7 @@ def test_without_scripts_verdict_and_leaderboard_are_there(chromium: Any, opened
     tab = started.new_page()
     tab.set_default_timeout(PATIENCE)
     tab.goto(opened.as_uri())
-    ranking = small_report().evidence[0].ranking
+    ranking = small_report().rankings[0].ranking
     assert ranking.verdict() in tab.locator("main").inner_text()
     assert tab.locator("[data-board] tbody tr").count() == 6
     assert not tab.locator(".controls").first.is_visible()

@@ -13,7 +13,7 @@ from preceptor.ranking.warnings import Warning
 from preceptor.report.data import Answer, Change, Example, Report
 from preceptor.report.page import page
 from preceptor.report.wording import visible
-from small_evidence import small_evidence
+from small_report import small_ranking_data
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +70,27 @@ GROUPS = tuple(PAYLOADS[start : start + 9] for start in range(0, len(PAYLOADS), 
 def hostile(payloads: Sequence[str]) -> Report:
     """Return a report in which the payloads stand wherever data or models write."""
     together = "\n".join(payloads)
-    evidence = small_evidence(teachers=len(payloads), names=payloads, student=together)
-    names = [result.teacher for result in evidence.ranking.teachers]
+    ranked = small_ranking_data(teachers=len(payloads), names=payloads, student=together)
+    names = [result.teacher for result in ranked.ranking.teachers]
     ranking = replace(
-        evidence.ranking,
+        ranked.ranking,
         warnings=tuple(Warning("copies", payload) for payload in payloads),
         settings={"reward": together, together: together, "nested": {together: [together]}},
     )
     changed = replace(
-        evidence,
+        ranked,
         ranking=ranking,
         families=dict(zip(names, payloads, strict=True)),
         categories=tuple(
             replace(one, name=payload)
-            for one, payload in zip(evidence.categories, payloads, strict=False)
+            for one, payload in zip(ranked.categories, payloads, strict=False)
         ),
         changes=tuple(Change(payload, payload) for payload in payloads),
         tried=tuple(payloads),
         examples=tuple(_example(payload, names) for payload in payloads),
     )
     return Report(
-        evidence=(changed,),
+        rankings=(changed,),
         title=together,
         command=together,
         study_file=together,

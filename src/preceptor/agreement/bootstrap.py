@@ -1,8 +1,8 @@
 """How sure an agreement is: bootstrap over teachers or families, permutations, Fisher's z.
 
-The one idea: a draw is how often each teacher occurs in it. Counts times `ahead` are mid-ranks, so a
-bootstrap draw, a family left out and the plain value are one function with other counts, and cells that
-see the same draws (metrics, students) are compared in pairs.
+A draw is how often each teacher occurs in it. Counts times `ahead` are mid-ranks, so a bootstrap draw, a
+family left out and the plain value are one function with other counts, and cells that see the same draws
+(metrics, students) are compared in pairs.
 """
 
 import math

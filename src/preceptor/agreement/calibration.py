@@ -1,9 +1,9 @@
 """Calibration: which beta and reward transform make CAR agree best, judged where they were not chosen.
 
-The one idea: a choice looks good on the data that chose it. So beta is chosen on all students but one, or
-all families but one, and judged on the one held out; and the bootstrap chooses anew in every draw, which
-shows how many betas the same data could have preferred. Arrays are (students, teachers); rewards and
-losses are a teacher's means, observed values are higher-is-better.
+A choice looks good on the data that chose it. So beta is chosen on all students but one, or all families but
+one, and judged on the one held out; and the bootstrap chooses anew in every draw, which shows how many betas
+the same data could have preferred. Arrays are (students, teachers); rewards and losses are a teacher's means,
+observed values are higher-is-better.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Putting predicted and observed orders side by side: the same teachers, one row for each student.
 
-The one idea: a prediction for one of the observed students is judged on that student alone; a prediction
-for any other student is a proxy and is judged on all of them. Every column then has the same students and
-teachers, so differences are paired; whatever that leaves out is told of, never dropped silently.
+A prediction for one of the observed students is judged on that student alone; a prediction for any other
+student is a proxy and is judged on all of them. Every column then has the same students and teachers, so
+differences are paired; whatever that leaves out is told of, never dropped silently.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

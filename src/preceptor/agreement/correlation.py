@@ -1,8 +1,8 @@
 """Agreement: how well a predicted order of teachers matches the observed one.
 
-The one idea: everything follows from `ahead`, who is ahead of whom with a half for a tie. Scores are
-higher-is-better on both sides and finite; what has no value, such as the rho of a constant, is NaN and
-never 0. How sure an agreement is stands in `agreement_draws`.
+Everything follows from `ahead`, who is ahead of whom with a half for a tie. Scores are higher-is-better on
+both sides and finite; what has no value, such as the rho of a constant, is NaN and never 0. How sure an
+agreement is stands in `agreement_draws`.
 """
 
 import math
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 class Regret(NamedTuple):
-    """What is lost by taking the metric's favourite: in points, and as a share of the best."""
+    """What is lost by taking the metric's top pick: in points, and as a share of the best."""
 
     points: float
     share: float
@@ -108,20 +108,20 @@ def standard_ranks(scores: Array) -> Array:
 
 
 def top_one_regret(predicted: Array, observed: Array) -> Regret:
-    """Return how much of the observed measure is lost by taking the metric's favourite.
+    """Return how much of the observed measure is lost by taking the metric's top pick.
 
-    The best observed value less the favourite's; of favourites that tie, their mean. The share is of
+    The best observed value less the top pick's; of picks that tie, their mean. The share is of
     the best, NaN where the best is not positive. 0 is perfect. Arguments are those of `spearman`.
     """
     require_pairs(predicted, observed)
-    favourite = midranks(predicted) == midranks(predicted).min()
+    pick = midranks(predicted) == midranks(predicted).min()
     best = float(observed.max())
-    points = max(0.0, best - float(observed[favourite].mean()))
+    points = max(0.0, best - float(observed[pick].mean()))
     return Regret(points, points / best if best > 0 else math.nan)
 
 
 def top_three_hit(predicted: Array, observed: Array) -> float:
-    """Return the share of the metric's three favourites that are among the observed three best.
+    """Return the share of the metric's three picks that are among the observed three best.
 
     Teachers that tie for the last places share them equally, on either side. By chance it is 3 / n.
 
@@ -130,9 +130,7 @@ def top_three_hit(predicted: Array, observed: Array) -> float:
     """
     require_pairs(predicted, observed)
     if len(predicted) < 3:
-        raise StudyError(
-            f"Three favourites need three teachers; saw {len(predicted)}. Add teachers."
-        )
+        raise StudyError(f"Three picks need three teachers; saw {len(predicted)}. Add teachers.")
     return float(np.sum(_places(predicted) * _places(observed)) / 3)
 
 

@@ -1,9 +1,9 @@
 """Reading predicted and observed orders of teachers from files.
 
-The one idea: whatever the file, an order is a mapping from teacher to number, by metric and student. A
-teacher the catalogue knows goes by its label there, so that a Hub id, a short name and the paper's Model
-ID meet; any other goes by its exact name. Files are untrusted: only names and finite numbers leave here,
-and a number that is missing is None, never 0.
+Whatever the file, an order is a mapping from teacher to number, by metric and student. A teacher the
+catalogue knows goes by its label there, so that a Hub id, a short name and the paper's Model ID meet; any
+other goes by its exact name. Files are untrusted: only names and finite numbers leave here, and a number that
+is missing is None, never 0.
 """
 
 import math

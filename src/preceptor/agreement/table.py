@@ -1,7 +1,7 @@
 """Every metric against every student: the paper's table 4 with intervals, and what stands beside it.
 
-The one idea: one set of draws of the teachers serves every cell, so the mean over students and the
-difference of two metrics are paired, draw by draw. Results are plain frozen data; NaN is no value.
+One set of draws of the teachers serves every cell, so the mean over students and the difference of two
+metrics are paired, draw by draw. Results are plain frozen data; NaN is no value.
 """
 
 import math
@@ -52,7 +52,7 @@ class Agreement:
 
     `student` is None for the average, which has no Fisher interval. `permutation` is two-sided, with
     the range of rho by chance. `regret` is in points of the observed measure, `regret_share` of the
-    best. `top_three` is the share of the three favourites that are among the observed three.
+    best. `top_three` is the share of the three top picks that are among the observed three.
     """
 
     column: str

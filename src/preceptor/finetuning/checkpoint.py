@@ -1,7 +1,7 @@
 """What a tuning is known by, and how far it has come: identity, record, checkpoints.
 
-The one idea: the output folder is a model only when it is finished. Until then all lies in its subfolder
-`training`, and a checkpoint counts only with the mark that is written after everything else in it.
+The output folder is a model only when it is finished. Until then all lies in its subfolder `training`, and a
+checkpoint counts only with the mark that is written after everything else in it.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Conversations to train on, read from JSON Lines in the `messages` layout of `preceptor export`.
 
-The one idea: a conversation is known by its content. What was read is put in the order of its digests, so
-that neither the names nor the order of files bear on what is trained, and its digest names the data.
+A conversation is known by its content. What was read is put in the order of its digests, so that neither the
+names nor the order of files bear on what is trained, and its digest names the data.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """What a tuning would take: rows, tokens, steps, memory and disk, before any weight is loaded.
 
-The one idea: figures that are known are counted, and memory is the sum of what must be held at once. Each
-part of the estimate is a line of its own, so that one can see what to save on.
+Figures that are known are counted, and memory is the sum of what must be held at once. Each part of the
+estimate is a line of its own, so that one can see what to save on.
 """
 
 import shutil

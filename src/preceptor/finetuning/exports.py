@@ -1,7 +1,7 @@
 """The same recipe as configuration files of Axolotl and LLaMA-Factory.
 
-The one idea: both files say what `Recipe` says in the other tool's words, so that a table in the
-documentation can hold all three against the paper. Keys are those of Axolotl 0.19 and LLaMA-Factory 0.9.
+Both files say what `Recipe` says in the other tool's words, so that a table in the documentation can hold all
+three against the paper. Keys are those of Axolotl 0.19 and LLaMA-Factory 0.9.
 """
 
 import json

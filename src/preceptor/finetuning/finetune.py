@@ -1,7 +1,7 @@
 """Tune a student on conversations: one recipe, one run of TRL's trainer, one model folder.
 
-The one idea: TRL gets ids and labels that are ready, and decides nothing about tokens. What is left to it is
-what it does well: batches, accumulation averaged over the tokens of a whole step, devices, checkpoints.
+TRL gets ids and labels that are ready, and decides nothing about tokens. What is left to it is what it does
+well: batches, accumulation averaged over the tokens of a whole step, devices, checkpoints.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """From conversations to the ids and labels that are trained on.
 
-The one idea: the tokens are those that scoring and chatting use, because the same `Encoder` makes them. The
-labels are spans of these ids, so no token's value decides: an end of turn that is also the padding token has
-its label, and padding, which the collator adds, has none.
+The tokens are those that scoring and chatting use, because the same `Encoder` makes them. The labels are
+spans of these ids, so no token's value decides: an end of turn that is also the padding token has its label,
+and padding, which the collator adds, has none.
 """
 
 import sys

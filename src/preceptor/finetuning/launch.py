@@ -1,7 +1,7 @@
 """Files for `accelerate launch`: sharding over several GPUs, with FSDP or with DeepSpeed's ZeRO 3.
 
-The one idea: how training is spread over devices changes no answer, so it stands in the launcher's file and
-not in the recipe. The number of processes is all one has to change in it.
+How training is spread over devices changes no answer, so it stands in the launcher's file and not in the
+recipe. The number of processes is all one has to change in it.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What is known of a tuning before a weight is loaded: rows, steps, template, identity.
 
-The one idea: everything that can be refused is refused here, and a plan needs no more than this.
+Everything that can be refused is refused here, and a plan needs no more than this.
 """
 
 import os

@@ -1,7 +1,7 @@
 """TRL's trainer over ready rows, what follows its steps, and how it is interrupted.
 
-The one idea: the trainer decides nothing about tokens and says nothing by itself. Each step is passed on to
-whoever watches, and a checkpoint is marked once all of it is written.
+The trainer decides nothing about tokens and says nothing by itself. Each step is passed on to whoever
+watches, and a checkpoint is marked once all of it is written.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The student's weights: loaded to be trained, measured before, and written as a model that answers.
 
-The one idea: what is written must give back in chat exactly what was trained. So it carries the template it
-was trained under, begins with the beginning token it saw, and stops at the token that ended its turns.
+What is written must give back in chat exactly what was trained. So it carries the template it was trained
+under, begins with the beginning token it saw, and stops at the token that ended its turns.
 """
 
 import json

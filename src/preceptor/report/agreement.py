@@ -1,8 +1,8 @@
 """Agreement as tables in a terminal, in the layout of the paper's table 4.
 
-The one idea: a cell is a number with its interval beneath it, and columns that do not fit beside each
-other go into a further band with the students again, so that nothing is cut at any width. Names come from
-files and are printed as plain text.
+A cell is a number with its interval beneath it, and columns that do not fit beside each other go into a
+further band with the students again, so that nothing is cut at any width. Names come from files and are
+printed as plain text.
 """
 
 import math
@@ -53,7 +53,7 @@ def print_agreement(console: Console, table: AgreementTable, *, source: str) -> 
 _LEGEND = (
     "better: the direction as declared before any outcome; a negative rho says that the other one agrees. "
     "p: two-sided, by permutation. tau: Kendall's tau-b. regret: observed points lost by taking the metric's "
-    "favourite, and their share of the best. top 3: the share of its three favourites that are among the "
+    "top pick, and their share of the best. top 3: the share of its top three picks that are among the "
     "observed three. Baselines: size, a teacher's parameters; prior, its mean rank over the other students."
 )
 

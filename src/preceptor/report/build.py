@@ -1,7 +1,7 @@
-"""Put a report together: the evidence of every ranking, how to make it again, and how it fared.
+"""Put a report together: the data of every ranking, how to make it again, and how it fared.
 
-The one idea: everything is read from what is stored; where something is missing a report is refused, with
-what it would take, rather than paid for.
+Everything is read from what is stored; where something is missing a report is refused, with what it would
+take, rather than paid for.
 """
 
 import logging
@@ -20,7 +20,7 @@ from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.sources import recorded
 from preceptor.ranking.result import Ranking
 from preceptor.report.data import Report
-from preceptor.report.gather import evidence_of, numbers_of
+from preceptor.report.gather import numbers_of, ranking_data_of
 from preceptor.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def report_of(
     rankings = [one.ranking for one in found]
     study = found[0].study
     return Report(
-        evidence=evidence_of(found),
+        rankings=ranking_data_of(found),
         title=f"Teachers for {' and '.join(dict.fromkeys(one.student for one in rankings))}",
         command=command,
         study_file=_study_file(study),

@@ -1,7 +1,7 @@
-"""The numbers a ranking rests on, in its order: what curves, spreads, categories and examples are made of.
+"""The numbers a ranking rests on, in its order: what curves, distributions and examples are made of.
 
-The one idea: measures are read again and cut to the ranking's common instructions here, once for each
-report, so that all that is shown beside a ranking covers just what was ranked.
+Measures are read again and cut to the ranking's common instructions here, once for each report, so that all
+that is shown beside a ranking covers just what was ranked.
 """
 
 from collections.abc import Mapping

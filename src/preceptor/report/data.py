@@ -1,8 +1,8 @@
-"""What a report shows of a ranking beyond the ranking itself: curves, spreads, categories, examples.
+"""What a report shows of a ranking beyond the ranking itself: curves, distributions, categories, examples.
 
-The one idea: plain frozen data between what gathers it from the store (`run/evidence.py`) and what draws it
-(`report/`), neither of which knows the other. Teachers come in the ranking's order, best first; texts
-are as models wrote them and must be escaped by whoever shows them.
+Plain frozen data between what gathers it from the store (`run/ranked.py`) and what draws it (`report/`),
+neither of which knows the other. Teachers come in the ranking's order, best first; texts are as models wrote
+them and must be escaped by whoever shows them.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Spread:
+class Distribution:
     """One measure's distribution over instructions, a row for each teacher.
 
     `edges` (bins + 1,) are shared by all teachers so that they compare; `counts` has shape (teachers,
@@ -48,8 +48,8 @@ class Answer:
     """One teacher's response as it is shown. `text` is None where there is none, and `note` says why.
 
     `scores` are its measures (reward, loss, length...), None for no data. `tokens` are pieces of the text
-    with the student's surprise at each in nats, in order, where token statistics were kept; their pieces join
-    to `text`. `left_out` counts characters cut from the end to keep the page small.
+    with the student's NLL of each in nats, in order, where token statistics were kept; their pieces join to
+    `text`. `left_out` counts characters cut from the end to keep the page small.
     """
 
     teacher: str
@@ -94,7 +94,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RankingData:
     """One ranking and what stands behind it.
 
     `families` and `sizes` (billions of parameters, None where unknown) are by teacher. `changes` are the
@@ -107,7 +107,7 @@ class Evidence:
     families: Mapping[str, str]
     sizes: Mapping[str, float | None]
     sweep: BetaSweep | None = None
-    spreads: tuple[Spread, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
     categories: tuple[Category, ...] = ()
     changes: tuple[Change, ...] = ()
     tried: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class Report:
     order comes from.
     """
 
-    evidence: tuple[Evidence, ...]
+    rankings: tuple[RankingData, ...]
     title: str
     command: str
     study_file: str | None = None

@@ -1,6 +1,6 @@
-"""What lies behind a teacher's means: how each measure spreads, and the means within categories.
+"""What lies behind a teacher's means: how each measure is distributed, and the means within categories.
 
-The one idea: everything is over the instructions that the ranking compares, and nothing needs a text.
+Everything is over the instructions that the ranking compares, and nothing needs a text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ from preceptor.ranking.metrics import Metric
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.rank import Quantity, formed, resampled
 from preceptor.ranking.sensitivity import subset
-from preceptor.report.data import Category, Spread
+from preceptor.report.data import Category, Distribution
 from preceptor.types import Estimate
 
 BINS = 30
-"""Bins of a spread."""
+"""Bins of a distribution."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""What a spread tells of each teacher."""
+"""The percentiles of each teacher."""
 
 FIRST = ("reward", "loss", "length")
 """The measures that come first, and that a category is told by."""
@@ -36,14 +36,14 @@ OTHER = "other"
 """The name of what is in no category, or in one that is not shown by name."""
 
 
-def spreads(common: Common) -> tuple[Spread, ...]:
-    """Return the spread of every measure; reward, loss and length come first.
+def distributions(common: Common) -> tuple[Distribution, ...]:
+    """Return the distribution of every measure; reward, loss and length come first.
 
     A measure with denominators is divided by them, instruction by instruction.
     """
     names = [name for name in FIRST if name in common.values]
     names += [name for name in common.values if name not in names]
-    return tuple(_spread(name, each(common, name)) for name in names)
+    return tuple(_distribution(name, each(common, name)) for name in names)
 
 
 def each(common: Common, name: str) -> Array:
@@ -52,12 +52,14 @@ def each(common: Common, name: str) -> Array:
     return values / common.denominators[name] if name in common.denominators else values
 
 
-def _spread(name: str, values: Array) -> Spread:
+def _distribution(name: str, values: Array) -> Distribution:
     edges = _edges(values)
     places = np.searchsorted(edges, values, side="right") - 1
     counts = [np.bincount(row, minlength=BINS) for row in np.clip(places, 0, BINS - 1)]
     quantiles = np.quantile(values, QUANTILES, axis=1).T
-    return Spread(name, edges, np.array(counts, dtype=np.float64), np.ascontiguousarray(quantiles))
+    return Distribution(
+        name, edges, np.array(counts, dtype=np.float64), np.ascontiguousarray(quantiles)
+    )
 
 
 def _edges(values: Array) -> Array:

@@ -1,7 +1,7 @@
 """The instructions on which the teachers differ most, with all their answers side by side.
 
-The one idea: what is shown is chosen by numbers alone; only then are the texts of those few instructions
-read, in one pass over the data. Of a student only the tokenizer is loaded, to cut a text as it was scored.
+What is shown is chosen by numbers alone; only then are the texts of those few instructions read, in one pass
+over the data. Of a student only the tokenizer is loaded, to cut a text as it was scored.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -180,7 +180,7 @@ def _scores(outcome: Outcome, selection: Selection) -> dict[str, Array]:
 
 
 def _cutter(outcome: Outcome, selection: Selection) -> _Cut:
-    """Return what cuts a text into the student's tokens, with the surprise at each as it is stored."""
+    """Return what cuts a text into the student's tokens, with the token NLL at each as it is stored."""
     for step in outcome.steps:
         pieces = step.scorer.pieces
         if pieces is not None:
@@ -199,14 +199,14 @@ def _tokens(
     if response.key not in stored:
         return ()
     found = pieces(response.instruction.messages, response.text or "")
-    return surprises(found, stored[response.key].tolist(), text)
+    return token_nlls(found, stored[response.key].tolist(), text)
 
 
-def surprises(pieces: Sequence[str], nats: Sequence[float], text: str) -> _Tokens:
-    """Return the pieces of a text with the surprise at each; they join to the text, or there are none.
+def token_nlls(pieces: Sequence[str], nats: Sequence[float], text: str) -> _Tokens:
+    """Return the pieces of a text with the token NLL at each; they join to the text, or there are none.
 
     There are none where what was scored ends before the text does. A character that several tokens spell is
-    one piece with the sum of their surprises, as is what stands before the first. Tokens beyond the text, as
+    one piece with the sum of their token NLLs, as is what stands before the first. Tokens beyond the text, as
     one that ends the turn, are left out.
     """
     found: list[tuple[str, float]] = []

@@ -24,7 +24,7 @@
     const text = texts[answer.text];
     let from = 0;
     answer.lengths.forEach((length, place) => {
-      const tenths = answer.surprise[place];
+      const tenths = answer.nll[place];
       const span = made("span", `s${tenths === null ? 0 : level(tenths)}`, text.slice(from, from + length));
       if (tenths !== null) span.dataset.nats = (tenths / 10).toFixed(1);
       block.append(span);

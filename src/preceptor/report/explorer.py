@@ -1,14 +1,14 @@
 """The examples of a page as compact JSON, within a budget of bytes.
 
-The one idea: a text is written once per page, however many rankings show it, and answers point to it by its
-place. The page's script puts one example at a time into the document, as text and never as markup.
+A text is written once per page, however many rankings show it, and answers point to it by its place. The
+page's script puts one example at a time into the document, as text and never as markup.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from preceptor.report.data import Answer, Evidence, Example
+from preceptor.report.data import Answer, Example, RankingData
 from preceptor.report.wording import island
 
 BUDGET = 6_000_000
@@ -45,43 +45,40 @@ class Texts:
 
 
 def explorers(
-    evidence: Sequence[Evidence], *, budget: int = BUDGET
+    ranked: Sequence[RankingData], *, budget: int = BUDGET
 ) -> tuple[tuple[Examples, ...], Texts]:
     """Return each ranking's examples, most disagreed upon first, and the texts that they point to.
 
     Rankings share the budget equally; where it is spent, further examples are left out, and `shown` tells.
     """
     texts = Texts()
-    share = budget // max(1, len(evidence))
-    return tuple(_examples(one, texts, share) for one in evidence), texts
+    share = budget // max(1, len(ranked))
+    return tuple(_examples(one, texts, share) for one in ranked), texts
 
 
-def _examples(evidence: Evidence, texts: Texts, budget: int) -> Examples:
-    teachers = [result.teacher for result in evidence.ranking.teachers]
-    measures = _measures(evidence)
+def _examples(ranked: RankingData, texts: Texts, budget: int) -> Examples:
+    teachers = [result.teacher for result in ranked.ranking.teachers]
+    measures = _measures(ranked)
     kept: list[object] = []
     left = budget
-    for example in evidence.examples:
+    for example in ranked.examples:
         left -= _new_bytes(example, texts)
         if left < 0 and kept:
             break
         kept.append(_record(example, texts, teachers, measures))
-    found = [example.category for example in evidence.examples[: len(kept)]]
+    found = [example.category for example in ranked.examples[: len(kept)]]
     data = {"teachers": teachers, "measures": measures, "examples": kept}
     return Examples(
         data=island(data),
         shown=len(kept),
-        of=max(evidence.examples_of, len(evidence.examples)),
+        of=max(ranked.examples_of, len(ranked.examples)),
         categories=tuple(sorted({name for name in found if name})),
     )
 
 
-def _measures(evidence: Evidence) -> list[str]:
+def _measures(ranked: RankingData) -> list[str]:
     names = [
-        name
-        for example in evidence.examples
-        for answer in example.answers
-        for name in answer.scores
+        name for example in ranked.examples for answer in example.answers for name in answer.scores
     ]
     return list(dict.fromkeys(names))
 
@@ -101,7 +98,7 @@ def _record(
         "instruction": texts.place(example.instruction),
         "category": example.category,
         "disagreement": _rounded(example.disagreement),
-        # Evidence that cuts instructions too says how much; without that field none was cut.
+        # RankingData that cuts instructions too says how much; without that field none was cut.
         "left_out": example.left_out,
         "answers": [
             _answer(answer, texts, teachers.index(answer.teacher), measures)
@@ -126,7 +123,7 @@ def _answer(
         record["left_out"] = answer.left_out
     if answer.tokens and answer.text is not None:
         record["lengths"] = [_units(piece) for piece, _ in answer.tokens]
-        record["surprise"] = [
+        record["nll"] = [
             round(10 * nats) if math.isfinite(nats) else None for _, nats in answer.tokens
         ]
     return record

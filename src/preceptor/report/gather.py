@@ -1,7 +1,7 @@
 """Gather what stands behind rankings: the one step between scored studies and a report.
 
-The one idea: an `Outcome` says where its numbers lie; here they are read once more, put in the ranking's
-order, and summed up as plain data. Nothing is computed by a model and nothing is paid for.
+An `Outcome` says where its numbers lie; here they are read once more, put in the ranking's order, and summed
+up as plain data. Nothing is computed by a model and nothing is paid for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.sensitivity import beta_sweep, nested, winners
 from preceptor.report.compared import Compared
-from preceptor.report.data import Change, Evidence
-from preceptor.report.distributions import by_category, spreads
+from preceptor.report.data import Change, RankingData
+from preceptor.report.distributions import by_category, distributions
 from preceptor.report.examples import Chosen, examples_of
 
 
-def evidence_of(outcomes: Sequence[Outcome]) -> tuple[Evidence, ...]:
+def ranking_data_of(outcomes: Sequence[Outcome]) -> tuple[RankingData, ...]:
     """Return each ranking of one run with what stands behind it.
 
     The measures of one ranking are in memory at a time, and the data are read once for all texts.
@@ -37,12 +37,12 @@ def evidence_of(outcomes: Sequence[Outcome]) -> tuple[Evidence, ...]:
     chosen = [one for _, one in drafts]
     found = examples_of(chosen, outcomes[0].data.source)
     return tuple(
-        replace(evidence, examples=examples)
-        for (evidence, _), examples in zip(drafts, found, strict=True)
+        replace(ranked, examples=examples)
+        for (ranked, _), examples in zip(drafts, found, strict=True)
     )
 
 
-def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Evidence, Chosen]:
+def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[RankingData, Chosen]:
     compared, ranking = Compared.of(outcome), outcome.ranking
     options, models = outcome.study.ranking, models_of(outcome.study)
     names = outcome.data.selection.table.category_of(compared.instructions)
@@ -50,12 +50,12 @@ def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Ev
     _try_settings(changes, compared)
     _try_fewer(changes, compared)
     _try_rewards(changes, outcome, outcomes)
-    evidence = Evidence(
+    ranked = RankingData(
         ranking=ranking,
         families={teacher: family_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
         sizes={teacher: size_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
         sweep=beta_sweep(compared.raw, compared.car, options) if compared.car else None,
-        spreads=spreads(compared.used),
+        distributions=distributions(compared.used),
         categories=by_category(
             compared.used,
             names,
@@ -72,7 +72,7 @@ def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Ev
             if "tokens" in result.estimates
         },
     )
-    return evidence, Chosen.of(compared)
+    return ranked, Chosen.of(compared)
 
 
 def models_of(study: Study) -> dict[str, str]:

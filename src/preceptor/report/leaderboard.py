@@ -1,7 +1,7 @@
 """The leaderboard as a page shows it: columns that sort, cells with the value they sort by.
 
-The one idea: a cell is its text and, beside it, the plain value behind the text, so that the page's script
-sorts without reading numbers back from words.
+A cell is its text and, beside it, the plain value behind the text, so that the page's script sorts without
+reading numbers back from words.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from preceptor.ranking.metrics import METRICS
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
-from preceptor.report.data import Evidence
+from preceptor.report.data import RankingData
 from preceptor.report.wording import ABSENT, chance, number
 from preceptor.types import Estimate
 
@@ -67,9 +67,9 @@ class Leaderboard:
     families: tuple[str, ...]
 
 
-def leaderboard(evidence: Evidence) -> Leaderboard:
+def leaderboard(ranked: RankingData) -> Leaderboard:
     """Return the table of a ranking: every metric and measure with its interval, n, and what was left out."""
-    ranking = evidence.ranking
+    ranking = ranked.ranking
     others = _other_quantities(ranking)
     headings = [
         Heading("rank", "number"),
@@ -85,7 +85,7 @@ def leaderboard(evidence: Evidence) -> Leaderboard:
         Heading("dropped", "number"),
         Heading("truncated", "number"),
     ]
-    rows = tuple(_row(evidence, result, others) for result in ranking.teachers)
+    rows = tuple(_row(ranked, result, others) for result in ranking.teachers)
     families = sorted({row.family for row in rows if row.family})
     return Leaderboard(tuple(headings), rows, tuple(families))
 
@@ -104,14 +104,14 @@ def _other_quantities(ranking: Ranking) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in twice]
 
 
-def _row(evidence: Evidence, result: TeacherResult, others: Sequence[str]) -> Row:
+def _row(ranked: RankingData, result: TeacherResult, others: Sequence[str]) -> Row:
     name = result.teacher
-    family = evidence.families.get(name) or ""
-    size, tokens = evidence.sizes.get(name), evidence.tokens.get(name)
+    family = ranked.families.get(name) or ""
+    size, tokens = ranked.sizes.get(name), ranked.tokens.get(name)
     cells = [
         Cell(str(result.rank), result.rank),
         Cell(name, name),
-        _estimated(result, evidence.ranking.by, _ends(evidence.ranking)),
+        _estimated(result, ranked.ranking.by, _ends(ranked.ranking)),
         Cell(chance(result.p_best), result.p_best),
         *(_estimated(result, other) for other in others),
         Cell(chance(result.p_leader_beats), result.p_leader_beats),

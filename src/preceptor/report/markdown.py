@@ -1,7 +1,7 @@
 """A report as Markdown for a model card: verdict, table, warnings, agreement, how to make it again.
 
-The one idea: names, warnings and settings come from models and data and are untrusted, so each passes
-`inline` or stands in a fenced block that it cannot end.
+Names, warnings and settings come from models and data and are untrusted, so each passes `inline` or stands in
+a fenced block that it cannot end.
 """
 
 import json
@@ -9,7 +9,7 @@ import re
 
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
-from preceptor.report.data import Evidence, Report
+from preceptor.report.data import RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.sections import agreement_lines, brief
 from preceptor.report.wording import chance, number, plain, visible
@@ -32,8 +32,8 @@ def markdown(report: Report) -> str:
     names, because Markdown cannot isolate them.
     """
     parts = [f"## {inline(report.title)}"]
-    for evidence in report.evidence:
-        parts += _ranking(evidence)
+    for ranked in report.rankings:
+        parts += _ranking(ranked)
     parts += _agreement(report)
     parts += ["### Make it again", _fenced(report.command, "")]
     if report.study_file:
@@ -63,30 +63,30 @@ def _fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{shown}\n{fence}"
 
 
-def _ranking(evidence: Evidence) -> list[str]:
-    ranking = evidence.ranking
+def _ranking(ranked: RankingData) -> list[str]:
+    ranking = ranked.ranking
     warnings = [f"* {inline(warning.text)}" for warning in ranking.warnings]
     changes = [
         f"* {inline(change.condition)}: {inline(change.winner)} {change.does}"
-        for change in evidence.changes
+        for change in ranked.changes
     ]
     settings = json.dumps(plain(ranking.settings), ensure_ascii=False, indent=1)
     return [
         f"### Teachers for {inline(ranking.student)}",
         f"**{inline(ranking.verdict())}**",
         f"Rewards: {inline(ranking.reward_source or 'none, so the order is exploratory')}.",
-        _table(evidence),
+        _table(ranked),
         "Intervals are 95% bootstrap intervals over instructions.",
         "What would change the answer:\n\n" + "\n".join(changes) if changes else "",
-        inline(brief(evidence).unchanged),
+        inline(brief(ranked).unchanged),
         inline(ranking.stability.describe()) if ranking.stability else "",
         "Warnings:\n\n" + "\n".join(warnings) if warnings else "",
         "<details><summary>Settings</summary>\n\n" + _fenced(settings, "json") + "\n\n</details>",
     ]
 
 
-def _table(evidence: Evidence) -> str:
-    ranking = evidence.ranking
+def _table(ranked: RankingData) -> str:
+    ranking = ranked.ranking
     names = [ranking.by, *_further(ranking)]
     titles = [
         "rank",
@@ -97,7 +97,7 @@ def _table(evidence: Evidence) -> str:
         "tokens",
     ]
     lines = [titles, ["--:", ":--", *("--:" for _ in titles[2:])]]
-    lines += [_row(evidence, result, names) for result in ranking.teachers]
+    lines += [_row(ranked, result, names) for result in ranking.teachers]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -129,11 +129,11 @@ def _further(ranking: Ranking) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in {ranking.by, "likelihood"}]
 
 
-def _row(evidence: Evidence, result: TeacherResult, names: list[str]) -> list[str]:
+def _row(ranked: RankingData, result: TeacherResult, names: list[str]) -> list[str]:
     cells = [str(result.rank), inline(result.teacher)]
     for name in names:
         estimate = result.estimates[name]
         ends = f"[{number(estimate.low)}, {number(estimate.high)}]"
         cells.append(f"{number(estimate.value)} {ends}")
-    tokens = evidence.tokens.get(result.teacher)
+    tokens = ranked.tokens.get(result.teacher)
     return [*cells, chance(result.p_best), f"{result.n:,}", number(tokens)]

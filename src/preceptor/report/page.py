@@ -1,8 +1,8 @@
 """One self-contained HTML page: which teacher, how sure, why, at what cost, and everything behind it.
 
-The one idea: what models and data wrote never becomes markup or code. Texts pass the template engine's
-escaping, data lie in JSON blocks that the page's own scripts put in as text, and a content security policy
-names those scripts by their hashes, so that nothing else runs and nothing is fetched.
+What models and data wrote never becomes markup or code. Texts pass the template engine's escaping, data lie
+in JSON blocks that the page's own scripts put in as text, and a content security policy names those scripts
+by their hashes, so that nothing else runs and nothing is fetched.
 """
 
 import base64
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from preceptor.errors import MissingPackage
 from preceptor.report import leaderboard, sections
 from preceptor.report.charts.figures import Chart, charts_of, published_charts, script_bundle, theme
-from preceptor.report.data import Evidence, Report
+from preceptor.report.data import RankingData, Report
 from preceptor.report.explorer import Examples, explorers
 from preceptor.report.wording import island, visible
 
@@ -32,7 +32,7 @@ _HEADINGS = {
     "risk": "Reward and loss",
     "beta": "If beta were another",
     "size": "Size of the teacher",
-    "spread": "Spread over instructions",
+    "distribution": "Distribution over instructions",
     "category": "By category",
     "agreement": "Agreement",
     "paper": "The paper's tables",
@@ -53,7 +53,7 @@ class Section:
     """One ranking's part of the page; `figures` are in groups, each under its heading."""
 
     id: str
-    evidence: Evidence
+    ranked: RankingData
     brief: sections.Brief
     board: leaderboard.Leaderboard
     groups: tuple[tuple[str, tuple[Figure, ...]], ...]
@@ -69,10 +69,10 @@ def page(report: Report) -> str:
     has no charts and says how to get them.
     """
     charts = _charts(report)
-    found, texts = explorers(report.evidence)
+    found, texts = explorers(report.rankings)
     rankings = tuple(
         _section(place, one, charts or (), examples)
-        for place, (one, examples) in enumerate(zip(report.evidence, found, strict=True))
+        for place, (one, examples) in enumerate(zip(report.rankings, found, strict=True))
     )
     shared = [chart for chart in charts or () if chart.ranking is None]
     values = {
@@ -109,17 +109,17 @@ def _charts(report: Report) -> tuple[Chart, ...] | None:
 
 
 def _section(
-    place: int, evidence: Evidence, charts: Sequence[Chart], examples: Examples
+    place: int, ranked: RankingData, charts: Sequence[Chart], examples: Examples
 ) -> Section:
     name = f"ranking-{place + 1}"
     return Section(
         id=name,
-        evidence=evidence,
-        brief=sections.brief(evidence),
-        board=leaderboard.leaderboard(evidence),
+        ranked=ranked,
+        brief=sections.brief(ranked),
+        board=leaderboard.leaderboard(ranked),
         groups=_groups([chart for chart in charts if chart.ranking == place], name),
         examples=examples,
-        settings=sections.settings_of(evidence.ranking.settings),
+        settings=sections.settings_of(ranked.ranking.settings),
     )
 
 

@@ -1,7 +1,7 @@
 """What the sections of a page say: the verdict in brief, the overview, how the result was made.
 
-The one idea: everything here turns evidence into short sentences and rows; the templates only place them.
-Names are kept apart from the words around them, because they are untrusted.
+Everything here turns data into short sentences and rows; the templates only place them. Names are kept
+apart from the words around them, because they are untrusted.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
-from preceptor.report.data import Change, Evidence, Report
+from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.wording import Piece, chance, named, number, ordinal, plain
 
@@ -78,27 +78,27 @@ class AgreementLine:
     regret: str
 
 
-def brief(evidence: Evidence) -> Brief:
+def brief(ranked: RankingData) -> Brief:
     """Return a ranking's verdict, and how sure, why, what would change it, and at what cost."""
-    ranking = evidence.ranking
+    ranking = ranked.ranking
     names = [ranking.student, *(result.teacher for result in ranking.teachers)]
     return Brief(
         verdict=named(ranking.verdict(), names),
         hopes=_hopes(ranking),
         beats=_beats(ranking),
         why=_why(ranking),
-        changes=evidence.changes,
-        unchanged=_unchanged(evidence),
+        changes=ranked.changes,
+        unchanged=_unchanged(ranked),
         stability=ranking.stability.describe() if ranking.stability else "",
-        cost=_cost(evidence),
-        cost_notes=_cost_notes(evidence),
+        cost=_cost(ranked),
+        cost_notes=_cost_notes(ranked),
         reward=ranking.reward_source or "none, so the order is exploratory",
     )
 
 
 def overview(report: Report) -> tuple[Line, ...]:
     """Return a line for every ranking."""
-    return tuple(_line(one.ranking) for one in report.evidence)
+    return tuple(_line(one.ranking) for one in report.rankings)
 
 
 def _line(ranking: Ranking) -> Line:
@@ -149,30 +149,30 @@ def _value(result: TeacherResult, name: str) -> float:
     return math.nan if estimate is None else estimate.value
 
 
-def _unchanged(evidence: Evidence) -> str:
-    if evidence.changes:
-        rest = len(evidence.tried) - len(evidence.changes)
+def _unchanged(ranked: RankingData) -> str:
+    if ranked.changes:
+        rest = len(ranked.tried) - len(ranked.changes)
         if rest == 1:
             return "The one other setting that was tried keeps the winner."
         return f"{rest} other settings that were tried keep the winner." if rest > 0 else ""
-    if not evidence.tried:
+    if not ranked.tried:
         return "No other settings were tried."
-    return f"Nothing that was tried: the same teacher wins under {', '.join(evidence.tried)}."
+    return f"Nothing that was tried: the same teacher wins under {', '.join(ranked.tried)}."
 
 
-def _cost(evidence: Evidence) -> str:
-    tokens = evidence.tokens.get(evidence.ranking.teachers[0].teacher)
+def _cost(ranked: RankingData) -> str:
+    tokens = ranked.tokens.get(ranked.ranking.teachers[0].teacher)
     return "Not known" if tokens is None else f"{tokens:,.0f} tokens per response"
 
 
-def _cost_notes(evidence: Evidence) -> tuple[str, ...]:
-    if not evidence.tokens:
+def _cost_notes(ranked: RankingData) -> tuple[str, ...]:
+    if not ranked.tokens:
         return ("No token counts were kept.",)
-    teachers = [result.teacher for result in evidence.ranking.teachers]
+    teachers = [result.teacher for result in ranked.ranking.teachers]
     notes = []
-    if len(teachers) > 1 and teachers[1] in evidence.tokens:
-        notes.append(f"Runner-up {evidence.tokens[teachers[1]]:,.0f}")
-    known = [tokens for name in teachers if (tokens := evidence.tokens.get(name)) is not None]
+    if len(teachers) > 1 and teachers[1] in ranked.tokens:
+        notes.append(f"Runner-up {ranked.tokens[teachers[1]]:,.0f}")
+    known = [tokens for name in teachers if (tokens := ranked.tokens.get(name)) is not None]
     if len(known) > 2:
         notes.append(f"all teachers {sum(known) / len(known):,.0f} on average")
     return (f"{', '.join(notes)}." if notes else "", "By the student's tokenizer.")

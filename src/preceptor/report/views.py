@@ -7,20 +7,20 @@ from preceptor.errors import StudyError
 from preceptor.ranking.result import Ranking
 from preceptor.report.charts.figures import drawn_by, picture_spec
 from preceptor.report.charts.parts import altair, families_of
-from preceptor.report.data import Evidence, Report
+from preceptor.report.data import RankingData, Report
 from preceptor.report.page import page
 
 
 def page_of(ranking: Ranking) -> str:
     """Return the page of a report with what the ranking holds."""
     title = f"Teachers for {ranking.student}"
-    return page(Report((_evidence(ranking),), title, command=""))
+    return page(Report((_ranking_data(ranking),), title, command=""))
 
 
 def chart_of(ranking: Ranking, name: str) -> Any:
     """Return a chart of this name as altair's; see `Ranking.plot`."""
-    evidence = _evidence(ranking)
-    drawn = drawn_by(name, evidence, families_of([evidence]))
+    ranked = _ranking_data(ranking)
+    drawn = drawn_by(name, ranked, families_of([ranked]))
     if not drawn:
         raise StudyError(
             f"The ranking does not hold what the chart '{name}' shows. `preceptor report` draws it from what "
@@ -29,13 +29,13 @@ def chart_of(ranking: Ranking, name: str) -> Any:
     return altair().Chart.from_dict(picture_spec(drawn[0]))
 
 
-def _evidence(ranking: Ranking) -> Evidence:
+def _ranking_data(ranking: Ranking) -> RankingData:
     tokens = {
         result.teacher: result.estimates["tokens"].value
         for result in ranking.teachers
         if "tokens" in result.estimates
     }
-    return Evidence(
+    return RankingData(
         ranking=ranking,
         families={name: family_of(name) for name in ranking.order},
         sizes={name: size_of(name) for name in ranking.order},

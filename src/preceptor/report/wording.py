@@ -1,7 +1,7 @@
 """Numbers, names and untrusted text as a page shows them.
 
-The one idea: every text that reaches a page passes `visible`, which leaves nothing in it that HTML cannot
-hold, and every number passes one of the functions here, so that a number reads alike wherever it stands.
+Every text that reaches a page passes `visible`, which leaves nothing in it that HTML cannot hold, and every
+number passes one of the functions here, so that a number reads alike wherever it stands.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Agreement of predictions with what was observed: every metric's rho, and the scatter behind one.
 
-The one idea: a rho of few teachers is uncertain, so it is drawn with its interval for each student, and the
-teachers themselves stand beside it.
+A rho of few teachers is uncertain, so it is drawn with its interval for each student, and the teachers
+themselves stand beside it.
 """
 
 from collections.abc import Iterator
@@ -87,7 +87,7 @@ def _dot(cell: Agreement, group: str) -> Dot:
 def _ordering_column(report: Report, table: AgreementTable) -> Column:
     """Return the column of the metric that orders the report, else the first that is no baseline."""
     columns = table.comparison.columns
-    wanted = [one.ranking.by for one in report.evidence]
+    wanted = [one.ranking.by for one in report.rankings]
     ordering = [column for by in wanted for column in columns if column.metric == by]
     return [*ordering, *(column for column in columns if not column.baseline), *columns][0]
 
@@ -156,9 +156,9 @@ def _in_words(rows: list[Row], column: Column, start: str) -> str:
     if not rows:
         return f"{start} No teacher has both numbers."
     turned = 1 if column.higher_is_better else -1
-    favourite = max(rows, key=lambda row: turned * row["x"])
+    pick = max(rows, key=lambda row: turned * row["x"])
     return (
-        f"{start} Best observed: {rows[0]['label']} ({rows[0]['y_told']}). The favourite, "
-        f"{favourite['label']}, is number {favourite['number']} of {len(rows)} "
-        f"({favourite['y_told']})."
+        f"{start} Best observed: {rows[0]['label']} ({rows[0]['y_told']}). The top pick, "
+        f"{pick['label']}, is number {pick['number']} of {len(rows)} "
+        f"({pick['y_told']})."
     )

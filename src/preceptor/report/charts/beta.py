@@ -1,7 +1,7 @@
 """CAR as beta grows: ranks, values beside the best, and the probability of being best.
 
-The one idea: beta is a choice, so the order is shown for all of its range with the chosen one marked; an
-order that holds from end to end does not depend on the choice.
+Beta is a choice, so the order is shown for all of its range with the chosen one marked; an order that holds
+from end to end does not depend on the choice.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from preceptor.report.charts.parts import (
     whole_spec,
 )
 from preceptor.report.charts.risk import chosen_beta
-from preceptor.report.data import Array, Evidence
+from preceptor.report.data import Array, RankingData
 
 LEAST_HEIGHT = 300
 LINE = 19
@@ -41,22 +41,22 @@ CERTAIN = 0.01
 _TICKS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
-def beta_charts(evidence: Evidence, families: Families, *, place: int) -> tuple[Chart, ...]:
+def beta_charts(ranked: RankingData, families: Families, *, place: int) -> tuple[Chart, ...]:
     """Return ranks, values and P(best) over beta; nothing without a sweep."""
-    sweep = evidence.sweep
+    sweep = ranked.sweep
     if sweep is None or not sweep.betas:
         return ()
     return (
-        _ranks(evidence, sweep, families, place=place),
-        _values(evidence, sweep, families, place=place),
-        _best(evidence, sweep, families, place=place),
+        _ranks(ranked, sweep, families, place=place),
+        _values(ranked, sweep, families, place=place),
+        _best(ranked, sweep, families, place=place),
     )
 
 
-def _ranks(evidence: Evidence, sweep: BetaSweep, families: Families, *, place: int) -> Chart:
-    rows = _rows(evidence, sweep, sweep.ranks)
+def _ranks(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: int) -> Chart:
+    rows = _rows(ranked, sweep, sweep.ranks)
     scale = altair().Scale(domain=[0.5, sweep.ranks.shape[1] + 0.5], reverse=True, nice=False)
-    alternative = _winners(evidence, sweep)
+    alternative = _winners(ranked, sweep)
     return Chart(
         name="beta-rank",
         section="beta",
@@ -68,13 +68,13 @@ def _ranks(evidence: Evidence, sweep: BetaSweep, families: Families, *, place: i
             "tooltip has CAR and its 95% bootstrap interval."
         ),
         alternative=alternative,
-        spec=_spec(rows, families, _beta(evidence), title="rank", scale=scale, words=alternative),
+        spec=_spec(rows, families, _beta(ranked), title="rank", scale=scale, words=alternative),
     )
 
 
-def _values(evidence: Evidence, sweep: BetaSweep, families: Families, *, place: int) -> Chart:
-    rows = _rows(evidence, sweep, beside_best(sweep.values))
-    alternative = _runners_up(evidence, sweep)
+def _values(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: int) -> Chart:
+    rows = _rows(ranked, sweep, beside_best(sweep.values))
+    alternative = _runners_up(ranked, sweep)
     return Chart(
         name="beta-value",
         section="beta",
@@ -89,7 +89,7 @@ def _values(evidence: Evidence, sweep: BetaSweep, families: Families, *, place: 
         spec=_spec(
             rows,
             families,
-            _beta(evidence),
+            _beta(ranked),
             title="share of the best CAR",
             scale=_scale(rows),
             words=alternative,
@@ -97,11 +97,11 @@ def _values(evidence: Evidence, sweep: BetaSweep, families: Families, *, place: 
     )
 
 
-def _best(evidence: Evidence, sweep: BetaSweep, families: Families, *, place: int) -> Chart:
-    rows = _rows(evidence, sweep, sweep.p_best)
+def _best(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: int) -> Chart:
+    rows = _rows(ranked, sweep, sweep.p_best)
     likely = {row["key"] for row in rows if (row["y"] or 0.0) >= CERTAIN}
     rows = [row for row in rows if row["key"] in likely] or rows
-    alternative = _candidates(evidence, sweep)
+    alternative = _candidates(ranked, sweep)
     scale = altair().Scale(domain=[0, 1], nice=False)
     return Chart(
         name="beta-best",
@@ -114,9 +114,7 @@ def _best(evidence: Evidence, sweep: BetaSweep, families: Families, *, place: in
             f"{CERTAIN:.0%} are left out. The vertical line is the chosen beta."
         ),
         alternative=alternative,
-        spec=_spec(
-            rows, families, _beta(evidence), title="P(best)", scale=scale, words=alternative
-        ),
+        spec=_spec(rows, families, _beta(ranked), title="P(best)", scale=scale, words=alternative),
     )
 
 
@@ -126,11 +124,11 @@ def beside_best(values: Array) -> Array:
     return np.where(best > 0, values / np.where(best > 0, best, 1.0), np.nan)
 
 
-def _rows(evidence: Evidence, sweep: BetaSweep, drawn: Array) -> list[Row]:
+def _rows(ranked: RankingData, sweep: BetaSweep, drawn: Array) -> list[Row]:
     """Return a row for each teacher and beta, with `drawn` (betas, teachers) as `y`."""
     rows = []
-    results = evidence.ranking.teachers
-    for column, (row, result) in enumerate(zip(teacher_rows(evidence), results, strict=True)):
+    results = ranked.ranking.teachers
+    for column, (row, result) in enumerate(zip(teacher_rows(ranked), results, strict=True)):
         for line, beta in enumerate(sweep.betas):
             value, low, high, p_best = (
                 array[line, column] for array in (sweep.values, sweep.low, sweep.high, sweep.p_best)
@@ -144,9 +142,9 @@ def _rows(evidence: Evidence, sweep: BetaSweep, drawn: Array) -> list[Row]:
     return rows
 
 
-def _beta(evidence: Evidence) -> list[Row]:
+def _beta(ranked: RankingData) -> list[Row]:
     """Return the chosen beta as the data of its line, nothing where there is none."""
-    beta = chosen_beta(evidence)
+    beta = chosen_beta(ranked)
     return [] if beta is None else [{"beta": beta, "told": f"beta = {beta:g}"}]
 
 
@@ -231,13 +229,13 @@ def _names(x: Any, y: Any) -> Any:
     return text.encode(x=x, y=y)
 
 
-def _labels(evidence: Evidence) -> list[str]:
-    return [str(row["label"]) for row in teacher_rows(evidence)]
+def _labels(ranked: RankingData) -> list[str]:
+    return [str(row["label"]) for row in teacher_rows(ranked)]
 
 
-def _winners(evidence: Evidence, sweep: BetaSweep) -> str:
+def _winners(ranked: RankingData, sweep: BetaSweep) -> str:
     """Return which teacher is first over which betas, in words."""
-    names = _labels(evidence)
+    names = _labels(ranked)
     first = [names[int(np.nanargmin(row))] for row in sweep.ranks]
     runs: list[list[float]] = []
     for place, beta in enumerate(sweep.betas):
@@ -257,9 +255,9 @@ def _over(run: Sequence[float]) -> str:
     return f"at beta {run[0]:g}" if len(run) == 1 else f"from beta {run[0]:g} to {run[-1]:g}"
 
 
-def _runners_up(evidence: Evidence, sweep: BetaSweep) -> str:
+def _runners_up(ranked: RankingData, sweep: BetaSweep) -> str:
     """Return how close the second comes at the ends of the sweep, in words."""
-    names, shares = _labels(evidence), beside_best(sweep.values)
+    names, shares = _labels(ranked), beside_best(sweep.values)
     said = []
     for line in dict.fromkeys((0, len(sweep.betas) - 1)):
         order = np.argsort(-np.nan_to_num(shares[line], nan=-np.inf))
@@ -271,8 +269,8 @@ def _runners_up(evidence: Evidence, sweep: BetaSweep) -> str:
     return f"The runner-up: {listed(said) or 'none'}."
 
 
-def _candidates(evidence: Evidence, sweep: BetaSweep) -> str:
-    names = _labels(evidence)
+def _candidates(ranked: RankingData, sweep: BetaSweep) -> str:
+    names = _labels(ranked)
     said = [
         f"{name} {column.min():.0%} to {column.max():.0%}"
         for name, column in zip(names, sweep.p_best.T, strict=True)

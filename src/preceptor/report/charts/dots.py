@@ -1,7 +1,7 @@
 """Dots in lines: several values, with or without intervals, for each of several named things.
 
-The one idea: a line for each thing compared and in it a place for each group, so that intervals lie side by
-side and not on each other. Agreement and the paper's tables are drawn so.
+A line for each thing compared and in it a place for each group, so that intervals lie side by side and not on
+each other. Agreement and the paper's tables are drawn so.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """The charts of a report, their export as pictures, and the script that draws them in a page.
 
-The one idea: a chart is data, Vega-Lite JSON and words. What it looks like comes from a theme, what draws it
-is one script without a network, and neither is in the chart.
+A chart is data, Vega-Lite JSON and words. What it looks like comes from a theme, what draws it is one script
+without a network, and neither is in the chart.
 """
 
 import json
@@ -16,13 +16,13 @@ from preceptor.config.plugins import Registry
 from preceptor.errors import MissingPackage
 from preceptor.report.charts.agreement import agreement_charts
 from preceptor.report.charts.beta import beta_charts
+from preceptor.report.charts.distributions import distribution_charts
 from preceptor.report.charts.parts import Chart, Families, families_of
 from preceptor.report.charts.published import paper_charts
 from preceptor.report.charts.ranking import by_category, leaderboard, size_and_score
 from preceptor.report.charts.risk import risk_and_return
-from preceptor.report.charts.spread import spread_charts
 from preceptor.report.charts.theme import theme
-from preceptor.report.data import Evidence, Report
+from preceptor.report.data import RankingData, Report
 
 __all__ = [
     "EMBED_OPTIONS",
@@ -43,17 +43,17 @@ EMBED_OPTIONS: Mapping[str, object] = MappingProxyType(
 schema, so the mode says what they are.
 """
 
-Draw = Callable[[Evidence, Families], Iterable[Chart | None]]
-"""Draws one ranking's evidence: no chart where it lacks what the chart shows, or several."""
+Draw = Callable[[RankingData, Families], Iterable[Chart | None]]
+"""Draws one ranking's ranked: no chart where it lacks what the chart shows, or several."""
 
 _DRAWN: Mapping[str, Draw] = MappingProxyType(
     {
-        "leaderboard": lambda evidence, families: [leaderboard(evidence, families, place=0)],
-        "risk": lambda evidence, families: [risk_and_return(evidence, families, place=0)],
-        "beta": lambda evidence, families: beta_charts(evidence, families, place=0),
-        "size": lambda evidence, families: [size_and_score(evidence, families, place=0)],
-        "spread": lambda evidence, _: spread_charts(evidence, place=0),
-        "category": lambda evidence, _: [by_category(evidence, place=0)],
+        "leaderboard": lambda ranked, families: [leaderboard(ranked, families, place=0)],
+        "risk": lambda ranked, families: [risk_and_return(ranked, families, place=0)],
+        "beta": lambda ranked, families: beta_charts(ranked, families, place=0),
+        "size": lambda ranked, families: [size_and_score(ranked, families, place=0)],
+        "distribution": lambda ranked, _: distribution_charts(ranked, place=0),
+        "category": lambda ranked, _: [by_category(ranked, place=0)],
     }
 )
 
@@ -75,25 +75,25 @@ def charts_of(report: Report) -> tuple[Chart, ...]:
     Raises:
         MissingPackage: if altair is not installed.
     """
-    families = families_of(report.evidence)
+    families = families_of(report.rankings)
     found = [
         chart
-        for place, evidence in enumerate(report.evidence)
-        for chart in _of_ranking(evidence, families, place=place)
+        for place, ranked in enumerate(report.rankings)
+        for chart in _of_ranking(ranked, families, place=place)
     ]
     return _named([*found, *agreement_charts(report)])
 
 
-def _of_ranking(evidence: Evidence, families: Families, *, place: int) -> list[Chart]:
-    drawn = (drawn_by(name, evidence, families) for name in CHARTS.names())
+def _of_ranking(ranked: RankingData, families: Families, *, place: int) -> list[Chart]:
+    drawn = (drawn_by(name, ranked, families) for name in CHARTS.names())
     return [replace(chart, ranking=place) for charts in drawn for chart in charts]
 
 
-def drawn_by(name: str, evidence: Evidence, families: Families) -> list[Chart]:
+def drawn_by(name: str, ranked: RankingData, families: Families) -> list[Chart]:
     """Return what the charts of this name draw of one ranking; empty where it lacks what they show."""
     found = CHARTS[name]
     draw: Draw = found() if isinstance(found, type) else found
-    return [chart for chart in draw(evidence, families) if chart is not None]
+    return [chart for chart in draw(ranked, families) if chart is not None]
 
 
 def published_charts() -> tuple[Chart, ...]:

@@ -1,7 +1,7 @@
 """What all charts share: the chart itself, teachers as rows of a chart's data, and common encodings.
 
-The one idea: everything a user or a model wrote enters a spec as a data value under a field name of ours,
-never as a field name, an expression or markup. So no name can break a chart or run anything.
+Everything a user or a model wrote enters a spec as a data value under a field name of ours, never as a field
+name, an expression or markup. So no name can break a chart or run anything.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 
 from preceptor.errors import MissingPackage
 from preceptor.ranking.table import printable
-from preceptor.report.data import Evidence
+from preceptor.report.data import RankingData
 from preceptor.types import Estimate
 
 Row = dict[str, Any]
@@ -33,7 +33,7 @@ NAMED = 3
 class Chart:
     """One picture and the words beside it.
 
-    `name` is fit for a file name and unique within a report. `ranking` is the place of its evidence in the
+    `name` is fit for a file name and unique within a report. `ranking` is the place of its ranking in the
     report, None where it is of the whole report. `caption` says how to read it; `alternative` says in words
     and numbers what a screen reader's user would otherwise miss. `spec` is Vega-Lite JSON with its data and
     neither colours nor a URL, not even of its schema: embed it in the mode "vega-lite" with a theme's config.
@@ -83,9 +83,9 @@ class Families:
         }
 
 
-def families_of(evidence: Sequence[Evidence]) -> Families:
+def families_of(ranked: Sequence[RankingData]) -> Families:
     """Return the families of all rankings, by name."""
-    return Families(tuple(sorted({label(f) for one in evidence for f in one.families.values()})))
+    return Families(tuple(sorted({label(f) for one in ranked for f in one.families.values()})))
 
 
 def cut(text: str, length: int) -> str:
@@ -133,15 +133,15 @@ def size_told(size: float | None) -> str:
     return "unknown" if number(size) is None else f"{size:g}B"
 
 
-def teacher_rows(evidence: Evidence) -> list[Row]:
+def teacher_rows(ranked: RankingData) -> list[Row]:
     """Return a row for each teacher, best first.
 
     `key` is its number (its place in the ranking) and label, `whole` its name in full.
     """
-    names = [result.teacher for result in evidence.ranking.teachers]
+    names = [result.teacher for result in ranked.ranking.teachers]
     rows: list[Row] = []
     for place, (name, short) in enumerate(zip(names, labels(names), strict=True), start=1):
-        size = evidence.sizes.get(name)
+        size = ranked.sizes.get(name)
         rows.append(
             {
                 "place": place,
@@ -149,7 +149,7 @@ def teacher_rows(evidence: Evidence) -> list[Row]:
                 "key": f"{place} {short}",
                 "label": short,
                 "whole": cut(name, WHOLE),
-                "family": label(evidence.families.get(name, "unknown")),
+                "family": label(ranked.families.get(name, "unknown")),
                 "size": number(size),
                 "size_told": size_told(size),
             }

@@ -1,7 +1,7 @@
 """The paper's own results as charts: from its printed tables, nothing read off its figures.
 
-The one idea: what the tables hold is drawn with the same dots and lines as a user's study, so the two
-compare. Source: Xu et al. (NAACL 2025), tables 2 to 9; AP is the mean of AlpacaEval 2 LC and Arena-Hard.
+What the tables hold is drawn with the same dots and lines as a user's study, so the two compare. Source: Xu
+et al. (NAACL 2025), tables 2 to 9; AP is the mean of AlpacaEval 2 LC and Arena-Hard.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

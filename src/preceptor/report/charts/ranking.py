@@ -1,7 +1,7 @@
 """Charts of one ranking: the leaderboard, size against score, and means by category.
 
-The one idea: a value is never drawn without its 95% interval or its n, because the order of two teachers
-means nothing where their intervals overlap.
+A value is never drawn without its 95% interval or its n, because the order of two teachers means nothing
+where their intervals overlap.
 """
 
 import math
@@ -28,7 +28,7 @@ from preceptor.report.charts.parts import (
     told_n,
     whole_spec,
 )
-from preceptor.report.data import Evidence
+from preceptor.report.data import RankingData
 
 HEIGHT = 360
 SIZE_MARGIN = 1.3
@@ -38,21 +38,21 @@ ROW = 30
 """Pixels for a teacher's line where its name may have to stand above its mark."""
 
 
-def ranking_rows(evidence: Evidence) -> list[Row]:
+def ranking_rows(ranked: RankingData) -> list[Row]:
     """Return the teachers' rows with the ordering metric as `value`."""
-    by = evidence.ranking.by
-    rows = teacher_rows(evidence)
-    for row, result in zip(rows, evidence.ranking.teachers, strict=True):
+    by = ranked.ranking.by
+    rows = teacher_rows(ranked)
+    for row, result in zip(rows, ranked.ranking.teachers, strict=True):
         row |= estimate_fields("value", result.estimates.get(by))
         row |= {"rank": result.rank, "n": result.n, "p_best": f"{result.p_best:.1%}"}
     return rows
 
 
-def leaderboard(evidence: Evidence, families: Families, *, place: int) -> Chart:
+def leaderboard(ranked: RankingData, families: Families, *, place: int) -> Chart:
     """Return the ordering metric of every teacher, best first, with its interval."""
     alt = altair()
-    rows = ranking_rows(evidence)
-    name = label(evidence.ranking.by)
+    rows = ranking_rows(ranked)
+    name = label(ranked.ranking.by)
     base = named()
     # On a narrow page the name moves above its mark, where it has the whole width.
     y = key_axis(rows, names="narrow ? '' : datum.label")
@@ -73,12 +73,12 @@ def leaderboard(evidence: Evidence, families: Families, *, place: int) -> Chart:
     above = base.mark_text(
         style="name", align="left", dy=-12, opacity=alt.ExprRef("narrow ? 1 : 0")
     ).encode(y=y, x=alt.value(0), text="key:N")
-    alternative = _standing(evidence, rows)
+    alternative = _standing(ranked, rows)
     return Chart(
         name="leaderboard",
         section="leaderboard",
         ranking=place,
-        title=f"Teachers for {label(evidence.ranking.student)} by {name}",
+        title=f"Teachers for {label(ranked.ranking.student)} by {name}",
         caption=(
             f"Dots are {name}, bars its 95% bootstrap interval over {told_n(rows)} instructions. Best "
             "first; where bars overlap, the order of two teachers is not certain."
@@ -90,22 +90,22 @@ def leaderboard(evidence: Evidence, families: Families, *, place: int) -> Chart:
     )
 
 
-def _standing(evidence: Evidence, rows: Sequence[Row]) -> str:
-    best = evidence.ranking.teachers[0]
+def _standing(ranked: RankingData, rows: Sequence[Row]) -> str:
+    best = ranked.ranking.teachers[0]
     told = "; ".join(f"{row['label']} {row['value_told']}" for row in rows)
     return (
-        f"{counted(len(rows), 'teacher')} by {label(evidence.ranking.by)} with 95% intervals, best "
+        f"{counted(len(rows), 'teacher')} by {label(ranked.ranking.by)} with 95% intervals, best "
         f"first: {told}. P(best) of {label(best.teacher)}: {best.p_best:.0%}."
     )
 
 
-def size_and_score(evidence: Evidence, families: Families, *, place: int) -> Chart | None:
+def size_and_score(ranked: RankingData, families: Families, *, place: int) -> Chart | None:
     """Return size against the ordering metric, relatives joined; None below two known sizes."""
     alt = altair()
-    rows = [row for row in ranking_rows(evidence) if row["size"] and row["value"] is not None]
+    rows = [row for row in ranking_rows(ranked) if row["size"] and row["value"] is not None]
     if len({row["size"] for row in rows}) < 2:
         return None
-    name = label(evidence.ranking.by)
+    name = label(ranked.ranking.by)
     name_rows(rows, "size")
     base = named()
     x = size_axis([row["size"] for row in rows])
@@ -177,13 +177,13 @@ def _paradoxes(rows: Sequence[Row], name: str) -> str:
     )
 
 
-def by_category(evidence: Evidence, *, place: int) -> Chart | None:
+def by_category(ranked: RankingData, *, place: int) -> Chart | None:
     """Return the heat map of teachers and categories; None without categories."""
     alt = altair()
-    measure = _category_measure(evidence)
+    measure = _category_measure(ranked)
     if measure is None:
         return None
-    rows = _category_rows(evidence, measure)
+    rows = _category_rows(ranked, measure)
     name, columns = label(measure), list(dict.fromkeys(row["category"] for row in rows))
     base = named()
     x = alt.X(
@@ -216,32 +216,32 @@ def by_category(evidence: Evidence, *, place: int) -> Chart | None:
         alternative=alternative,
         spec=whole_spec(
             cell + text,
-            height=24 * len(evidence.ranking.teachers),
+            height=24 * len(ranked.ranking.teachers),
             alternative=alternative,
             rows=rows,
         ),
     )
 
 
-def _category_measure(evidence: Evidence) -> str | None:
+def _category_measure(ranked: RankingData) -> str | None:
     """Return the measure to show: reward, else the first that the ordering metric needs, else any."""
     found = dict.fromkeys(
         measure
-        for category in evidence.categories
+        for category in ranked.categories
         for means in category.means.values()
         for measure in means
     )
-    ranking = evidence.ranking
+    ranking = ranked.ranking
     wanted = ("reward", *ranking.metrics[ranking.by].needs, ranking.by, *found)
     return next((measure for measure in wanted if measure in found), None)
 
 
-def _category_rows(evidence: Evidence, measure: str) -> list[Row]:
-    teachers = teacher_rows(evidence)
-    names = [result.teacher for result in evidence.ranking.teachers]
+def _category_rows(ranked: RankingData, measure: str) -> list[Row]:
+    teachers = teacher_rows(ranked)
+    names = [result.teacher for result in ranked.ranking.teachers]
     found: list[Row] = []
-    titles = labels([f"{cut(one.name, 30)} (n {one.n})" for one in evidence.categories])
-    for title, category in zip(titles, evidence.categories, strict=True):
+    titles = labels([f"{cut(one.name, 30)} (n {one.n})" for one in ranked.categories])
+    for title, category in zip(titles, ranked.categories, strict=True):
         for name, row in zip(names, teachers, strict=True):
             estimate = category.means.get(name, {}).get(measure)
             found.append(row | estimate_fields("value", estimate) | {"category": title})

@@ -1,7 +1,7 @@
 """Risk and return: mean loss against mean reward, with the lines of equal CAR behind.
 
-The one idea: CAR = reward / (1 + beta loss) is constant along reward = c (1 + beta loss), a straight line,
-so the picture shows both what a teacher is worth and why.
+CAR = reward / (1 + beta loss) is constant along reward = c (1 + beta loss), a straight line, so the picture
+shows both what a teacher is worth and why.
 """
 
 import math
@@ -26,7 +26,7 @@ from preceptor.report.charts.parts import (
     told_n,
     whole_spec,
 )
-from preceptor.report.data import Evidence
+from preceptor.report.data import RankingData
 
 HEIGHT = 440
 LINES = 6
@@ -41,18 +41,18 @@ class _Window:
     y: tuple[float, float]
 
 
-def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Chart | None:
+def risk_and_return(ranked: RankingData, families: Families, *, place: int) -> Chart | None:
     """Return loss against reward, without rewards loss against length; None without both.
 
     Teachers without one of the two are left out.
     """
-    upright = next((m for m in ("reward", "length") if _measured(evidence, m, "loss")), None)
+    upright = next((m for m in ("reward", "length") if _measured(ranked, m, "loss")), None)
     if upright is None:
         return None
-    rows = _rows(evidence, upright)
+    rows = _rows(ranked, upright)
     window = _Window(_range(rows, "x"), _range(rows, "y"))
     name_rows(rows, "x")
-    beta = chosen_beta(evidence) if upright == "reward" else None
+    beta = chosen_beta(ranked) if upright == "reward" else None
     guides = list(_guides(beta, window)) if beta is not None else []
     axes = _axes(window, upright)
     look = families.encodings(row["family"] for row in rows)
@@ -84,10 +84,10 @@ def risk_and_return(evidence: Evidence, families: Families, *, place: int) -> Ch
     )
 
 
-def _measured(evidence: Evidence, *measures: str) -> bool:
+def _measured(ranked: RankingData, *measures: str) -> bool:
     return any(
         all(_finite(result.estimates, measure) for measure in measures)
-        for result in evidence.ranking.teachers
+        for result in ranked.ranking.teachers
     )
 
 
@@ -95,15 +95,15 @@ def _finite(estimates: Mapping[str, Any], measure: str) -> bool:
     return measure in estimates and math.isfinite(estimates[measure].value)
 
 
-def _rows(evidence: Evidence, upright: str) -> list[Row]:
+def _rows(ranked: RankingData, upright: str) -> list[Row]:
     rows = []
-    largest = max((size for size in evidence.sizes.values() if size), default=1.0)
-    for row, result in zip(teacher_rows(evidence), evidence.ranking.teachers, strict=True):
+    largest = max((size for size in ranked.sizes.values() if size), default=1.0)
+    for row, result in zip(teacher_rows(ranked), ranked.ranking.teachers, strict=True):
         estimates = result.estimates
         if not (_finite(estimates, "loss") and _finite(estimates, upright)):
             continue
         row |= estimate_fields("x", estimates["loss"]) | estimate_fields("y", estimates[upright])
-        row |= estimate_fields("by", estimates.get(evidence.ranking.by))
+        row |= estimate_fields("by", estimates.get(ranked.ranking.by))
         # The root keeps 1B and 405B on one picture.
         row["area"] = 50 + 350 * math.sqrt((row["size"] or 0.0) / largest)
         row |= {"n": result.n, "rank": result.rank, "p_best": f"{result.p_best:.1%}"}
@@ -120,9 +120,9 @@ def _range(rows: Sequence[Row], axis: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def chosen_beta(evidence: Evidence) -> float | None:
+def chosen_beta(ranked: RankingData) -> float | None:
     """Return CAR's beta of this ranking, None where CAR was not formed."""
-    metrics = evidence.ranking.settings.get("metrics")
+    metrics = ranked.ranking.settings.get("metrics")
     car = metrics.get("car") if isinstance(metrics, Mapping) else None
     beta = car.get("beta") if isinstance(car, Mapping) else None
     return float(beta) if isinstance(beta, int | float) else None

@@ -1,8 +1,8 @@
 """The look of all charts, light and dark, as Vega configs.
 
-The one idea: a spec names roles (an axis, a quiet text, the third family) and a theme gives each role its
-colour, so that the page embeds one spec under either theme. Colours are after Okabe and Ito, darkened or
-lightened until shapes have 3:1 and text 4.5:1 against the page.
+A spec names roles (an axis, a quiet text, the third family) and a theme gives each role its colour, so that
+the page embeds one spec under either theme. Colours are after Okabe and Ito, darkened or lightened until
+shapes have 3:1 and text 4.5:1 against the page.
 """
 
 from collections.abc import Mapping

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from preceptor.pipeline.outcome import Outcome
-from preceptor.report.data import Evidence
-from preceptor.report.gather import evidence_of, models_of
+from preceptor.report.data import RankingData
+from preceptor.report.gather import models_of, ranking_data_of
 from small_outcomes import outcomes_of, scored
 from small_study import rows_of, write_rows, write_teachers
 from small_teachers import GRADED, drawn, fake, runtime_at, study_with, write_questions
@@ -23,13 +23,13 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def evidence(outcomes: Sequence[Outcome]) -> Evidence:
-    (found,) = evidence_of(outcomes)
+def ranked(outcomes: Sequence[Outcome]) -> RankingData:
+    (found,) = ranking_data_of(outcomes)
     return found
 
 
-def by_reward(files: Sequence[Path], store: Path, **options: Any) -> Evidence:
-    return evidence(scored(files, store, reward_column="reward", **options))
+def by_reward(files: Sequence[Path], store: Path, **options: Any) -> RankingData:
+    return ranked(scored(files, store, reward_column="reward", **options))
 
 
 def plain(value: object) -> object:
@@ -67,10 +67,10 @@ def test_gathering_twice_gives_the_same_and_computes_nothing(
     files = write_teachers(tmp_path, teachers=2, instructions=8)
     options = {"students": [str(model_folder)], "keep_tokens": True}
     outcomes = scored(files, store, reward_column="reward", **options)
-    first = plain(evidence_of(outcomes))
-    assert plain(evidence_of(outcomes)) == first
+    first = plain(ranking_data_of(outcomes))
+    assert plain(ranking_data_of(outcomes)) == first
     again = scored(files, store, reward_column="reward", **options)
-    assert plain(evidence_of(again)) == first
+    assert plain(ranking_data_of(again)) == first
     assert again[0].plan.student is not None
     assert "likelihood" not in vars(again[0].plan.student)
 
@@ -85,20 +85,20 @@ def test_what_not_everybody_has_is_in_nothing_that_is_shown(tmp_path: Path, stor
     found = by_reward(files, store)
     assert found.examples_of == len(found.examples) == 11
     assert rows[3]["instruction"] not in {one.instruction for one in found.examples}
-    for spread in found.spreads:
-        assert spread.counts.sum(axis=1).tolist() == [11, 11]
+    for distribution in found.distributions:
+        assert distribution.counts.sum(axis=1).tolist() == [11, 11]
         for place, result in enumerate(found.ranking.teachers):
-            low, *_, high = spread.quantiles[place]
-            assert low <= result.estimates[spread.measure].value <= high
+            low, *_, high = distribution.quantiles[place]
+            assert low <= result.estimates[distribution.measure].value <= high
 
 
 def test_without_rewards_there_is_no_sweep_and_the_rest_stands(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path, teachers=2, instructions=20)
-    found = evidence(scored(files, store, students=[str(model_folder)]))
+    found = ranked(scored(files, store, students=[str(model_folder)]))
     assert found.sweep is None
-    assert [spread.measure for spread in found.spreads][:2] == ["loss", "length"]
+    assert [distribution.measure for distribution in found.distributions][:2] == ["loss", "length"]
     assert found.tried == ("the first 10 of 20 instructions alone",)
     assert len(found.examples) == 20
 
@@ -165,7 +165,7 @@ def test_another_reward_that_prefers_another_teacher_is_told(tmp_path: Path, sto
     ]
     rule = {"kind": "constraints", "constraints": [{"name": "words", "at_least": 8}]}
     outcomes = scored(files, store, reward_column="reward", rule=rule)
-    column, words = evidence_of(outcomes)
+    column, words = ranking_data_of(outcomes)
     (change,) = column.changes
     assert change.condition.startswith("another reward (rule ")
     assert change.winner == "long"
@@ -183,7 +183,7 @@ def test_teachers_that_tie_are_both_named(tmp_path: Path, store: Path):
         for name, reward in rows.items()
     ]
     rule = {"kind": "contains", "answer": "a"}
-    by_column, by_rule = evidence_of(scored(files, store, reward_column="reward", rule=rule))
+    by_column, by_rule = ranking_data_of(scored(files, store, reward_column="reward", rule=rule))
     assert {change.winner for change in by_rule.changes} == {"one and two"}
     assert {change.winner for change in by_column.changes} == {"one and three and two"}
 
@@ -235,7 +235,7 @@ def test_families_and_sizes_are_the_catalogue_s_by_label_or_by_the_model_asked(
         "ours": "gemma-2-2b-it",
         "ours best-of-2": "gemma-2-2b-it",
     }
-    found = evidence(outcomes_of(study, runtime_at(tmp_path / "asked")))
+    found = ranked(outcomes_of(study, runtime_at(tmp_path / "asked")))
     assert found.families["hot T=1"] == found.families["hot T=0.5"] == "mine"
     assert found.families["ours best-of-2"] == found.families["ours"] == "Gemma 2"
     assert found.sizes["ours best-of-2"] == 2
@@ -243,7 +243,7 @@ def test_families_and_sizes_are_the_catalogue_s_by_label_or_by_the_model_asked(
 
 def test_asked_teachers_show_their_texts_too(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), fake(), fake("two"), reward=GRADED)
-    found = evidence(outcomes_of(study, runtime_at(store)))
+    found = ranked(outcomes_of(study, runtime_at(store)))
     assert len(found.examples) == 6
     assert all(answer.text for example in found.examples for answer in example.answers)
 
@@ -262,5 +262,5 @@ def test_the_data_are_read_once_for_the_texts_of_all_rankings(tmp_path: Path, st
     counted = Counted()
     opened = [replace(outcome.data, source=counted) for outcome in outcomes]
     given = [replace(one, data=data) for one, data in zip(outcomes, opened, strict=True)]
-    assert plain(evidence_of(given)) == plain(evidence_of(outcomes))
+    assert plain(ranking_data_of(given)) == plain(ranking_data_of(outcomes))
     assert len(passes) == 1

@@ -1,7 +1,7 @@
-"""Evidence and reports of a small study that never ran: what charts and pages are tested on.
+"""RankingData and reports of a small study that never ran: what charts and pages are tested on.
 
 The one idea: measurements are drawn around published-like means and go through the library's own
-ranking, so every part of the evidence fits every other. One seed gives the same evidence again.
+ranking, so every part of the ranked fits every other. One seed gives the same ranked again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ from preceptor.report.data import (
     Array,
     Category,
     Change,
-    Evidence,
+    Distribution,
     Example,
+    RankingData,
     Report,
-    Spread,
 )
 from preceptor.types import Estimate
 from table_seven import TEACHERS as OBSERVED_TEACHERS
@@ -62,15 +62,15 @@ INSTRUCTIONS = 300
 BINS = 20
 
 
-def small_evidence(
+def small_ranking_data(
     teachers: int = 6,
     reward: bool = True,
     seed: int = 0,
     *,
     student: str = "Llama-3.1-Minitron-4B",
     names: Sequence[str] = (),
-) -> Evidence:
-    """Return the evidence of one ranking; `names` replace the first teachers' names."""
+) -> RankingData:
+    """Return the ranked of one ranking; `names` replace the first teachers' names."""
     chosen = TEACHERS[:teachers]
     labels = (*names, *(one[0] for one in chosen[len(names) :]))
     values = _values(chosen, reward=reward, rng=np.random.default_rng(seed))
@@ -83,12 +83,14 @@ def small_evidence(
     order = [labels.index(result.teacher) for result in ranking.teachers]
     values = {name: array[order] for name, array in values.items()}
     by_name = dict(zip(labels, chosen, strict=True))
-    return Evidence(
+    return RankingData(
         ranking=ranking,
         families={name: one[1] for name, one in by_name.items()},
         sizes={name: one[2] for name, one in by_name.items()},
         sweep=_sweep(values, seed) if reward else None,
-        spreads=tuple(_spread(name, values[name]) for name in values if name != "perplexity"),
+        distributions=tuple(
+            _distribution(name, values[name]) for name in values if name != "perplexity"
+        ),
         categories=_categories(ranking, values),
         changes=(Change("beta 0", ranking.teachers[1].teacher),) if reward and teachers > 1 else (),
         tried=("beta 0", "beta 1", "beta 10", "common length") if reward else (),
@@ -108,8 +110,8 @@ def small_report(
 ) -> Report:
     """Return a report with one ranking for each student and, if asked for, agreement on 19 teachers."""
     return Report(
-        evidence=tuple(
-            small_evidence(teachers, reward, seed + place, student=student)
+        rankings=tuple(
+            small_ranking_data(teachers, reward, seed + place, student=student)
             for place, student in enumerate(students)
         ),
         title="Which teacher for " + ", ".join(students) + "?",
@@ -126,8 +128,10 @@ def small_agreement(seed: int = 0) -> AgreementTable:
     rng = np.random.default_rng(seed)
     rows = average_performance()
     observed = np.array([[row[name] for name in OBSERVED_TEACHERS] for row in rows.values()])
-    spread = observed.std(axis=1, keepdims=True)
-    noise = {name: rng.normal(size=observed.shape) * spread for name in ("car", "reward", "length")}
+    distribution = observed.std(axis=1, keepdims=True)
+    noise = {
+        name: rng.normal(size=observed.shape) * distribution for name in ("car", "reward", "length")
+    }
     columns = (
         Column("car", "car", True, observed + 0.4 * noise["car"]),
         Column("reward", "reward", True, observed + 0.7 * noise["reward"]),
@@ -183,12 +187,12 @@ def _sweep(values: Mapping[str, Array], seed: int) -> BetaSweep:
     return BetaSweep(BETAS, **{name: np.array(rows) for name, rows in parts.items()})
 
 
-def _spread(measure: str, values: Array) -> Spread:
+def _distribution(measure: str, values: Array) -> Distribution:
     low, high = np.nanquantile(values, [0.005, 0.995])
     edges = np.linspace(low, high, BINS + 1)
     counts = [np.histogram(np.clip(row, low, high), edges)[0] for row in values]
     quantiles = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1).T
-    return Spread(measure, edges, np.array(counts, dtype=np.float64), quantiles)
+    return Distribution(measure, edges, np.array(counts, dtype=np.float64), quantiles)
 
 
 def _categories(ranking: Ranking, values: Mapping[str, Array]) -> tuple[Category, ...]:
@@ -231,6 +235,6 @@ def _answer(teacher: str, row: int, scores: Mapping[str, float | None]) -> Answe
     if row == 3:
         return Answer(teacher, None, dict.fromkeys(scores), note="no output in the data")
     pieces = ("Bold", " text", " stands", " out", ".", "\n\n", "So", " do", " you", "!")
-    surprise = [0.1 + (7 * row + 3 * place) % 11 * 0.6 for place in range(len(pieces))]
-    tokens = tuple(zip(pieces, surprise, strict=True)) if row != 1 else ()
+    nlls = [0.1 + (7 * row + 3 * place) % 11 * 0.6 for place in range(len(pieces))]
+    tokens = tuple(zip(pieces, nlls, strict=True)) if row != 1 else ()
     return Answer(teacher, "".join(pieces), scores, tokens, left_out=120 if row == 2 else 0)

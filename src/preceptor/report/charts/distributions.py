@@ -1,7 +1,7 @@
-"""How each measure is spread over instructions, a line for each teacher.
+"""How each measure is distributed over instructions, a line for each teacher.
 
-The one idea: a mean hides its spread, so the shades are counts over bins that all teachers share, and the
-bar and its ends on top are quantiles, which do not depend on the bins.
+A mean hides its distribution, so the shades are counts over bins that all teachers share, and the bar and its
+ends on top are quantiles, which do not depend on the bins.
 """
 
 from collections.abc import Sequence
@@ -21,27 +21,27 @@ from preceptor.report.charts.parts import (
     tips,
     whole_spec,
 )
-from preceptor.report.data import Evidence, Spread
+from preceptor.report.data import Distribution, RankingData
 
 ROW = 26
 _QUANTILES = ("q5", "q25", "q50", "q75", "q95")
 
 
-def spread_charts(evidence: Evidence, *, place: int) -> tuple[Chart, ...]:
+def distribution_charts(ranked: RankingData, *, place: int) -> tuple[Chart, ...]:
     """Return a chart for each measure that any teacher has, named after it."""
     return tuple(
-        _chart(evidence, spread, place=place)
-        for spread in evidence.spreads
-        if np.isfinite(spread.quantiles).any()
+        _chart(ranked, distribution, place=place)
+        for distribution in ranked.distributions
+        if np.isfinite(distribution.quantiles).any()
     )
 
 
-def _chart(evidence: Evidence, spread: Spread, *, place: int) -> Chart:
+def _chart(ranked: RankingData, distribution: Distribution, *, place: int) -> Chart:
     alt = altair()
-    name = label(spread.measure)
-    bars, strips = _bar_rows(evidence, spread), _strip_rows(evidence, spread)
+    name = label(distribution.measure)
+    bars, strips = _bar_rows(ranked, distribution), _strip_rows(ranked, distribution)
     y = key_axis(bars)
-    ends = [float(spread.edges[0]), float(spread.edges[-1])]
+    ends = [float(distribution.edges[0]), float(distribution.edges[-1])]
     scale = alt.Scale(domain=ends, nice=False, zero=False, clamp=True)
     shade = alt.Color(
         "share:Q",
@@ -63,14 +63,15 @@ def _chart(evidence: Evidence, spread: Spread, *, place: int) -> Chart:
     )
     alternative = _in_words(bars, name)
     return Chart(
-        name=f"spread-{name}",
-        section="spread",
+        name=f"distribution-{name}",
+        section="distribution",
         ranking=place,
-        title=f"Spread of {name} over instructions",
+        title=f"Distribution of {name} over instructions",
         caption=(
             f"For each teacher the median (tick), the middle half (thick bar) and the 5th to 95th percentile "
-            f"(thin line) of {name} over {_told_counts(spread)} instructions. Shades count instructions in "
-            f"{len(spread.edges) - 1} bins that all teachers share; the outermost hold what lies beyond."
+            f"(thin line) of {name} over {_told_counts(distribution)} instructions. Shades count "
+            f"instructions in {len(distribution.edges) - 1} bins that all teachers share; the "
+            "outermost hold what lies beyond."
         ),
         alternative=alternative,
         spec=whole_spec(
@@ -87,26 +88,26 @@ _TITLES = dict(zip(_QUANTILES, ("5%", "25%", "median", "75%", "95%"), strict=Tru
 _STRIP_TIPS = {"whole": "teacher", "left": "from", "right": "to", "count": "instructions"}
 
 
-def _told_counts(spread: Spread) -> str:
-    counts = sorted({round(float(total)) for total in np.nansum(spread.counts, axis=1)})
+def _told_counts(distribution: Distribution) -> str:
+    counts = sorted({round(float(total)) for total in np.nansum(distribution.counts, axis=1)})
     return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
 
 
-def _bar_rows(evidence: Evidence, spread: Spread) -> list[Row]:
+def _bar_rows(ranked: RankingData, distribution: Distribution) -> list[Row]:
     """Return a row of quantiles for each teacher."""
     rows = []
-    for row, quantiles in zip(teacher_rows(evidence), spread.quantiles.tolist(), strict=True):
+    for row, quantiles in zip(teacher_rows(ranked), distribution.quantiles.tolist(), strict=True):
         found = dict(zip(_QUANTILES, map(number, quantiles), strict=True))
         told = {f"{name}_told": shown(value) for name, value in found.items()}
         rows.append(row | found | told)
     return rows
 
 
-def _strip_rows(evidence: Evidence, spread: Spread) -> list[Row]:
+def _strip_rows(ranked: RankingData, distribution: Distribution) -> list[Row]:
     """Return a row for each teacher and bin that holds something."""
-    edges = spread.edges.tolist()
+    edges = distribution.edges.tolist()
     rows = []
-    for row, counts in zip(teacher_rows(evidence), spread.counts, strict=True):
+    for row, counts in zip(teacher_rows(ranked), distribution.counts, strict=True):
         total = float(np.nansum(counts))
         for place, count in enumerate(counts.tolist()):
             if count > 0:
