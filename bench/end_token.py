@@ -22,7 +22,7 @@ from preceptor.engines.generation import TransformersChat
 from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
 from preceptor.engines.templates import choose_template
 from preceptor.finetuning.dataset import conversations_of
-from preceptor.finetuning.finetune import tune
+from preceptor.finetuning.finetune import fine_tune
 from preceptor.types import Message
 
 Row = tuple[Message, Message]
@@ -57,7 +57,7 @@ def main() -> None:
         lora=Lora() if given.lora else None,
     )
     began = time.monotonic()
-    tuned = tune(
+    tuned = fine_tune(
         student,
         conversations_of(tuned_on),
         recipe,

@@ -9,7 +9,7 @@ from preceptor.config.recipe import Recipe
 from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel, locate
 from preceptor.finetuning.dataset import Conversations, conversations_of
-from preceptor.finetuning.finetune import Tuned, tune
+from preceptor.finetuning.finetune import FineTuned, fine_tune
 from preceptor.finetuning.trainer import Watch
 from preceptor.types import Message
 
@@ -59,9 +59,9 @@ def tuned(
     *,
     output: Path,
     watch: Watch | None = None,
-) -> Tuned:
+) -> FineTuned:
     """Tune on the CPU."""
-    return tune(located, rows, recipe, output=output, runtime=CPU, watch=watch)
+    return fine_tune(located, rows, recipe, output=output, runtime=CPU, watch=watch)
 
 
 def log_of(output: Path) -> Sequence[dict[str, float]]:

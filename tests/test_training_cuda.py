@@ -13,7 +13,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.engines.models import load_model, load_tokenizer, locate
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.finetuning.dataset import conversations_of
-from preceptor.finetuning.finetune import tune
+from preceptor.finetuning.finetune import fine_tune
 from small_training import QUICK, conversation, student
 
 pytestmark = [
@@ -44,7 +44,7 @@ def test_a_model_learns_and_is_written_in_bfloat16(
     located = student(tmp_path / "student", name, make_model, tokenizer)
     runtime = Runtime(device="cuda")
     recipe: Recipe = OFTEN.model_copy(update=KINDS[kind]).on(runtime)
-    result = tune(located, ROWS, recipe, output=tmp_path / "out", runtime=runtime)
+    result = fine_tune(located, ROWS, recipe, output=tmp_path / "out", runtime=runtime)
     assert result.last_loss < 0.8 * result.first_loss
     model = load_model(locate(str(result.folder)), dtype="bfloat16", device="cuda")
     assert load_tokenizer(locate(str(result.folder))).chat_template

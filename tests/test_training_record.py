@@ -12,7 +12,7 @@ import pytest
 from preceptor.config.recipe import Lora
 from preceptor.engines.models import locate
 from preceptor.errors import StoreError, StudyError
-from preceptor.finetuning.checkpoint import TrainingFolder, tuned_identity
+from preceptor.finetuning.checkpoint import TrainingFolder, fine_tuned_identity
 from preceptor.finetuning.trainer import Moment
 from small_study import preceptor
 from small_training import QUICK, log_of, tuned, uneven, write_data
@@ -25,13 +25,13 @@ RECIPE = QUICK.model_copy(update={"dtype": "float32"})
 
 def test_student_rows_recipe_and_template_name_a_tuning(tmp_path: Path, model_folder: Path):
     located, digest = locate(str(model_folder)), uneven(4).digest
-    known = tuned_identity(located, digest, RECIPE)
-    assert known == tuned_identity(located, digest, RECIPE)
+    known = fine_tuned_identity(located, digest, RECIPE)
+    assert known == fine_tuned_identity(located, digest, RECIPE)
     assert known.spec["student"] == dict(located.identity)
     others = (
-        tuned_identity(located, uneven(5).digest, RECIPE),
-        tuned_identity(located, digest, RECIPE.model_copy(update={"epochs": 3})),
-        tuned_identity(located, digest, RECIPE.model_copy(update={"chat_template": "gemma"})),
+        fine_tuned_identity(located, uneven(5).digest, RECIPE),
+        fine_tuned_identity(located, digest, RECIPE.model_copy(update={"epochs": 3})),
+        fine_tuned_identity(located, digest, RECIPE.model_copy(update={"chat_template": "gemma"})),
     )
     assert len({known.digest, *(other.digest for other in others)}) == 4
 
@@ -40,7 +40,7 @@ def test_a_template_that_is_not_known_is_refused_by_name(
     model_folder: Path,
 ):
     with pytest.raises(StudyError, match="No template 'gema'"):
-        tuned_identity(
+        fine_tuned_identity(
             locate(str(model_folder)), "0", RECIPE.model_copy(update={"chat_template": "gema"})
         )
 
@@ -66,7 +66,7 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, model_folder: Path):
     folder.inner.mkdir()
     (folder.inner / "identity.json").write_text("{")
     with pytest.raises(StoreError, match="is not JSON"):
-        folder.begin(tuned_identity(locate(str(model_folder)), "0", RECIPE))
+        folder.begin(fine_tuned_identity(locate(str(model_folder)), "0", RECIPE))
 
 
 RESUMED = QUICK.model_copy(
@@ -87,7 +87,7 @@ from preceptor.engines.models import locate
 from preceptor.config.runtime import Runtime
 from preceptor.finetuning.dataset import read_conversations
 from preceptor.config.recipe import Recipe
-from preceptor.finetuning.finetune import tune
+from preceptor.finetuning.finetune import fine_tune
 
 model, data, output, recipe = sys.argv[1:]
 
@@ -95,7 +95,7 @@ def strike(moment):
     if moment.step == 6:
         os.kill(os.getpid(), signal.SIGKILL)
 
-tune(locate(model), read_conversations([data]), Recipe.model_validate_json(recipe),
+fine_tune(locate(model), read_conversations([data]), Recipe.model_validate_json(recipe),
      output=Path(output), runtime=Runtime(device="cpu"), watch=strike)
 """
 """Kills itself in step 6, of which nothing is saved: no other process could strike at a sure step."""

@@ -15,7 +15,7 @@ from preceptor.engines.models import load_model, load_tokenizer, locate
 from preceptor.engines.templates import choose_template
 from preceptor.errors import ModelError, StudyError
 from preceptor.finetuning.dataset import conversations_of
-from preceptor.finetuning.finetune import tune
+from preceptor.finetuning.finetune import fine_tune
 from preceptor.finetuning.labels import IGNORED
 from preceptor.finetuning.prepared import prepare
 from preceptor.finetuning.trainer import Moment
@@ -187,7 +187,9 @@ def test_what_was_tuned_is_not_tuned_again_and_another_is_not_mixed_in(
     assert again.last_loss == first.last_loss
     assert (output / "model.safetensors").stat().st_mtime_ns == weights
     other = QUICK.model_copy(update={"learning_rate": 2e-3})
-    with pytest.raises(StudyError, match=r"another tuning, which differs in recipe\.learning_rate"):
+    with pytest.raises(
+        StudyError, match=r"another fine-tuning run, which differs in recipe\.learning_rate"
+    ):
         tuned(located, uneven(8), other, output=output)
 
 
@@ -245,7 +247,7 @@ def test_what_cannot_run_here_is_said_before_weights_are_loaded(tmp_path: Path, 
         tuned(located, uneven(2), quantized, output=tmp_path / "out")
     runtime = Runtime(device="cuda:1")
     with pytest.raises(ModelError, match="cannot use the device"):
-        tune(located, uneven(2), QUICK, output=tmp_path / "out", runtime=runtime)
+        fine_tune(located, uneven(2), QUICK, output=tmp_path / "out", runtime=runtime)
     assert not (tmp_path / "out").exists()
 
 

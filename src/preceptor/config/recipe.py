@@ -115,7 +115,7 @@ class Recipe(Table):
         """Return what bears on the trained weights, fit for an `Identity`.
 
         What only changes rounding or speed stays out, and so does the template's name: its text belongs
-        to the identity (`tuned_identity`). StudyError while the data type is still `auto`.
+        to the identity (`fine_tuned_identity`). StudyError while the data type is still `auto`.
         """
         if self.dtype == "auto":
             raise StudyError(

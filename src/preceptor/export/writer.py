@@ -73,7 +73,7 @@ def write_examples(
     card: Card,
     overwrite: bool = False,
 ) -> Written:
-    """Write responses as a data set for supervised tuning: `train.*`, a card, and its facts.
+    """Write responses as a data set for supervised fine-tuning: `train.*`, a card, and its facts.
 
     Texts are written as they stand; blank ones are counted and left out, as are, in `alpaca`,
     conversations whose turns do not alternate. Numbers that are missing or not finite become null.

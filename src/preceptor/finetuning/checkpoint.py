@@ -1,4 +1,4 @@
-"""What a tuning is known by, and how far it has come: identity, record, checkpoints.
+"""What a fine-tuning run is known by, and how far it has come: identity, record, checkpoints.
 
 The output folder is a model only when it is finished. Until then all lies in its subfolder `training`, and a
 checkpoint counts only with the mark that is written after everything else in it.
@@ -25,7 +25,7 @@ _WHOLE = "whole"
 _PACKAGES = ("preceptor", "torch", "transformers", "trl", "peft", "accelerate")
 
 
-def tuned_identity(student: LocatedModel, rows_digest: str, recipe: Recipe) -> Identity:
+def fine_tuned_identity(student: LocatedModel, rows_digest: str, recipe: Recipe) -> Identity:
     """Return what names the model that comes of this student, these rows and this recipe.
 
     `rows_digest` is `Conversations.digest`. Its `digest` names the model's folder in a store,
@@ -47,7 +47,7 @@ def tuned_identity(student: LocatedModel, rows_digest: str, recipe: Recipe) -> I
 
 @dataclass(frozen=True)
 class TrainingFolder:
-    """The places of a tuning in its output folder.
+    """The places of a fine-tuning run in its output folder.
 
     They stand below `training`, where nothing enters the identity of the model in the output folder.
     """
@@ -61,7 +61,7 @@ class TrainingFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints lie until the tuning is finished."""
+        """Where the checkpoints lie until the fine-tuning run is finished."""
         return self.inner / "checkpoints"
 
     @property
@@ -75,7 +75,7 @@ class TrainingFolder:
         return self.inner / "draft"
 
     def begin(self, identity: Identity) -> None:
-        """Take the folder for this tuning, or go on with it.
+        """Take the folder for this fine-tuning run, or go on with it.
 
         Raises:
             StudyError: the folder holds something else.
@@ -89,8 +89,8 @@ class TrainingFolder:
         elif Identity.of(held["spec"]).canonical != identity.canonical:
             changed = ", ".join(_changes(held["spec"], identity.spec))
             raise StudyError(
-                f"{self.output} holds another tuning, which differs in {changed}. Choose another output "
-                "folder, or remove this one."
+                f"{self.output} holds another fine-tuning run, which differs in {changed}. Choose another "
+                "output folder, or remove this one."
             )
 
     def _require_empty(self) -> None:
@@ -98,11 +98,11 @@ class TrainingFolder:
         if names:
             raise StudyError(
                 f"{self.output} holds {', '.join(names[:5])}: expected an empty folder or one that a "
-                "tuning was begun in. Choose another."
+                "fine-tuning run was begun in. Choose another."
             )
 
     def finished(self, identity: Identity) -> Mapping[str, Any] | None:
-        """Return what is known of the finished tuning; None where it is not finished, or another."""
+        """Return what is known of the finished run; None where it is not finished, or another."""
         result = _read(self.inner / "finished.json")
         held = _read(self.inner / "identity.json")
         if result is None or held is None:
@@ -110,7 +110,7 @@ class TrainingFolder:
         return result if Identity.of(held["spec"]).canonical == identity.canonical else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Mark the tuning as finished, and remove what was only needed to go on with it."""
+        """Mark the fine-tuning run as finished, and remove what was only needed to go on with it."""
         write_durably(self.inner / "finished.json", json.dumps(result, indent=2).encode())
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         shutil.rmtree(self.draft, ignore_errors=True)
@@ -151,7 +151,7 @@ def write_durably(path: Path, data: bytes) -> None:
 def disk_error(folder: Path, error: Exception) -> StoreError:
     """Return the error for a folder that cannot be written to."""
     return StoreError(
-        f"Cannot write to {folder}: {error}. Free space or check the rights, and run again: the tuning "
+        f"Cannot write to {folder}: {error}. Free space or check the rights, and run again: the run "
         "goes on from its last checkpoint."
     )
 

@@ -1,4 +1,4 @@
-"""What a tuning would take: rows, tokens, steps, memory and disk, before any weight is loaded.
+"""What a fine-tuning run would take: rows, tokens, steps, memory and disk, before any weight is loaded.
 
 Figures that are known are counted, and memory is the sum of what must be held at once. Each part of the
 estimate is a line of its own, so that one can see what to save on.
@@ -28,7 +28,7 @@ _HEAD_TILE_BYTES = _GIB // 4
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a tuning would take. Bytes of memory are for one device that holds all weights.
+    """What a fine-tuning run would take. Bytes of memory are for one device that holds all weights.
 
     Sharding (FSDP, ZeRO) divides weights, gradients and moments by the devices, not the activations.
     """
@@ -66,7 +66,7 @@ class CostEstimate:
 def estimate_of(
     prepared: Prepared, left_out: Mapping[str, int], *, devices: int = 1
 ) -> CostEstimate:
-    """Return what a prepared tuning would take; `left_out` counts what was not read.
+    """Return what a prepared fine-tuning run would take; `left_out` counts what was not read.
 
     ModelError where the student's config cannot be used.
     """

@@ -5,7 +5,7 @@ three against the paper. Keys are those of Axolotl 0.19 and LLaMA-Factory 0.9.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,24 +233,11 @@ def dataset_info(job: Job) -> dict[str, Any]:
 
 
 def yaml(value: Mapping[str, Any]) -> str:
-    """Return plain values as YAML: a line for each key, what is nested as JSON, which YAML holds.
+    """Return plain values as YAML 1.1, keys in their order."""
+    import yaml as library
 
-    Texts are quoted as in JSON, so none can end its place.
-    """
-    return "".join(f"{name}: {_line(part)}\n" for name, part in value.items())
-
-
-def _line(value: object) -> str:
-    # YAML 1.1 reads 2e-05 as text: a float needs its point.
-    if isinstance(value, float):
-        text = repr(value)
-        mantissa, exponent, power = text.partition("e")
-        return text if not exponent or "." in mantissa else f"{mantissa}.0e{power}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(map(_line, value)) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(k)}: {_line(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
+    text: str = library.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=1000)
+    return text
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Tuned:
+class FineTuned:
     """A finished model: its folder, what names it, and the loss of the first and the last step.
 
     `stored` tells that it was finished before and nothing was trained. `seconds` are those of the process
@@ -52,7 +52,7 @@ class Tuned:
     stored: bool
 
 
-def tune(
+def fine_tune(
     student: LocatedModel,
     conversations: Conversations,
     recipe: Recipe,
@@ -60,11 +60,11 @@ def tune(
     output: Path,
     runtime: Runtime,
     watch: Watch | None = None,
-) -> Tuned:
+) -> FineTuned:
     """Tune a student and write the model to `output`; go on where an earlier run was stopped.
 
     The folder then loads with transformers and with `locate`, answers in chat and stops. It is a model only
-    once it is finished: until then it holds no config. A tuning that is finished there is returned as it
+    once it is finished: until then it holds no config. A run that is finished there is returned as it
     is. Adapters are merged; they also stay in `training/adapter`.
 
     Raises:
@@ -78,7 +78,7 @@ def tune(
     return carry_out(prepared, output, watch=watch)
 
 
-def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -> Tuned:
+def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -> FineTuned:
     """Carry out what `prepare` prepared; all else is as in `tune`."""
     folder = TrainingFolder(Path(output))
     done = folder.finished(prepared.identity)
@@ -138,8 +138,8 @@ def _worded(prepared: Prepared, folder: TrainingFolder) -> Iterator[None]:
         ) from error
 
 
-def _tuned(prepared: Prepared, folder: TrainingFolder, result: Any, *, stored: bool) -> Tuned:
-    return Tuned(
+def _tuned(prepared: Prepared, folder: TrainingFolder, result: Any, *, stored: bool) -> FineTuned:
+    return FineTuned(
         folder=folder.output,
         identity=prepared.identity,
         steps=result["steps"],
@@ -154,7 +154,7 @@ def _require_trl() -> None:
     try:
         import trl  # noqa: F401
     except ImportError as error:
-        raise MissingPackage("trl", purpose="Tuning a student", extra="train") from error
+        raise MissingPackage("trl", purpose="Fine-tuning a student", extra="train") from error
 
 
 def _require_devices(prepared: Prepared) -> None:

@@ -74,7 +74,7 @@ def report_of(
         found: at least one.
         runtime: where their scores are stored.
         command: the command line that made them.
-        observed: student -> teacher -> what was observed after tuning, to be compared with the rankings.
+        observed: student -> teacher -> what was observed after fine-tuning, compared with the rankings.
         outcome: where that is from, in words.
 
     Raises:

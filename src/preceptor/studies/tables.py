@@ -52,7 +52,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """A row of tables 2, 3, 6, 7 or 8: a student tuned on one teacher's responses, and its scores.
+    """A row of tables 2, 3, 6, 7 or 8: a student fine-tuned on one teacher's responses, and its scores.
 
     `label` is the row's name as printed (of table 7 the column's, of table 3 the base model's), `student`
     and `teacher` are table 7's base model and table 1's Model ID that it means; table 8 names no teacher.

@@ -20,13 +20,12 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student
 from preceptor.config.teachers import TeacherPoint
 from preceptor.errors import MissingPackage, StudyError
-from preceptor.finetuning.checkpoint import TrainingFolder, tuned_identity
+from preceptor.finetuning.checkpoint import TrainingFolder, fine_tuned_identity
 from preceptor.finetuning.dataset import Conversations
 from preceptor.finetuning.estimate import estimate_of, require_room
 from preceptor.finetuning.finetune import carry_out
-from preceptor.finetuning.prepared import Prepared, prepare
+from preceptor.finetuning.prepared import Prepared, prepare, which_are_whole
 from preceptor.finetuning.trainer import Moment
-from preceptor.finetuning.whole import which_are_whole
 from preceptor.pipeline.work import Amount, Progress
 from preceptor.store.identity import Identity
 from preceptor.teachers.finetuned import TunedStudent
@@ -131,7 +130,7 @@ class FinetuneJob:
     def identity(self) -> Identity:
         """What names the fine-tuned model."""
         rows = self.conversations.digest
-        return tuned_identity(self.setup.untuned.located, rows, self.setup.recipe)
+        return fine_tuned_identity(self.setup.untuned.located, rows, self.setup.recipe)
 
     @property
     def folder(self) -> Path:

@@ -101,7 +101,7 @@ def _performance() -> Chart:
         ),
         title="The paper: average performance of five students by teacher",
         caption=(
-            "The paper's figure 2, from table 7: AP in percent of each student tuned on each teacher's "
+            "The paper's figure 2, from table 7: AP in percent of each student fine-tuned on each teacher's "
             f"responses, n = {RANKED} teachers, one run each and no interval printed. Families together, "
             "from the smallest teacher to the largest; further right is better."
         ),
@@ -208,8 +208,9 @@ def _open_and_closed() -> Chart:
         ),
         title="The paper: open teachers and GPT-4",
         caption=(
-            "Table 2: AP and its two parts for Llama-3.1-Minitron-4B tuned on Mix-100K answered by n = 7 "
-            "teachers, as printed (one AP does not follow from its parts); one run each, no interval printed."
+            "Table 2: AP and its two parts for Llama-3.1-Minitron-4B fine-tuned on Mix-100K answered by "
+            "n = 7 teachers, as printed (one AP does not follow from its parts); one run each, no "
+            "interval printed."
         ),
         axes=("percent", "teacher", "score"),
     )
