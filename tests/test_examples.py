@@ -184,7 +184,7 @@ def with_texts(folder: Path, answers: Sequence[str]) -> list[Path]:
 
 @pytest.mark.parametrize("template", ["plain", "gemma", "chatml"])
 @pytest.mark.parametrize("ending", [False, True])
-def test_pieces_join_to_the_text_and_surprises_are_those_stored(
+def test_pieces_join_to_the_text_and_token_nlls_are_those_stored(
     tmp_path: Path, store: Path, model_folder: Path, template: str, ending: bool
 ):
     files = with_texts(tmp_path, AWKWARD)
@@ -217,7 +217,7 @@ def test_pieces_are_what_the_student_s_tokens_stand_for(
     assert [piece for piece, _ in answer.tokens] == [tokenizer.decode([one]) for one in ids]
 
 
-def test_what_was_scored_only_in_part_shows_no_surprises(
+def test_what_was_scored_only_in_part_shows_no_token_nlls(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     long = "the cat sat on the mat and " * 40
@@ -240,7 +240,7 @@ def test_no_tokenizer_is_loaded_where_no_surprise_is_stored(
     assert "encoder" not in vars(again.plan.student)
 
 
-def test_with_surprises_stored_the_tokenizer_alone_is_loaded(
+def test_with_token_nlls_stored_the_tokenizer_alone_is_loaded(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path)
@@ -330,7 +330,7 @@ def test_every_turn_of_a_longer_conversation_is_named():
         (["ab", "c"], [1], "ab", (("ab", 1),)),
     ],
 )
-def test_surprises_tile_the_text_shown_or_are_none(
+def test_token_nlls_tile_the_text_shown_or_are_none(
     pieces: list[str], nats: list[float], text: str, found: tuple[tuple[str, float], ...]
 ):
     assert token_nlls(pieces, nats, text) == found

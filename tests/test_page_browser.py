@@ -197,7 +197,7 @@ def test_printing_makes_no_explorer_twice(chromium: Any, opened: Path):
         assert part.locator("[data-teachers] input").count() == 6
 
 
-def test_how_to_read_surprises_is_told_only_where_there_are_some(chromium: Any, tmp_path: Path):
+def test_how_to_read_token_nlls_stands_only_where_there_are_some(chromium: Any, tmp_path: Path):
     report = small_report(agreement=False)
     (ranked,) = report.rankings
     examples = tuple(

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from preceptor.ranking.result import Ranking
     from preceptor.ranking.warnings import Warning
     from preceptor.report.charts.parts import Chart
-    from preceptor.report.data import Evidence
+    from preceptor.report.data import RankingData
     from preceptor.scorers.base import Scorer
     from preceptor.store.identity import Identity
     from preceptor.teachers.base import TeacherBackend
@@ -68,7 +68,6 @@ _HOMES = {
     "DataError": "errors",
     "Endpoint": "config.runtime",
     "Estimate": "types",
-    "Evidence": "report.data",
     "Failure": "engines.base",
     "Finished": "engines.base",
     "Identity": "store.identity",
@@ -83,6 +82,7 @@ _HOMES = {
     "PreceptorError": "errors",
     "QuestionSet": "benchmarks.questions",
     "Ranking": "ranking.result",
+    "RankingData": "report.data",
     "RankingOptions": "ranking.options",
     "ReadOptions": "config.data",
     "Response": "types",
@@ -123,7 +123,6 @@ __all__ = [
     "DataError",
     "Endpoint",
     "Estimate",
-    "Evidence",
     "Failure",
     "Finished",
     "Identity",
@@ -138,6 +137,7 @@ __all__ = [
     "PreceptorError",
     "QuestionSet",
     "Ranking",
+    "RankingData",
     "RankingOptions",
     "ReadOptions",
     "Response",

@@ -6,10 +6,10 @@ from preceptor import Chart
 class Lengths:
     """Mean length, a bar for each teacher."""
 
-    def __call__(self, evidence, families):
+    def __call__(self, data, families):
         rows = [
             {"teacher": result.teacher, "tokens": result.estimates["length"].value}
-            for result in evidence.ranking
+            for result in data.ranking
         ]
         words = "; ".join(f"{row['teacher']} {row['tokens']:.0f}" for row in rows)
         spec = {
