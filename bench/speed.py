@@ -3,7 +3,7 @@
 Everything scores the same responses with the same weights in float32. The limit is a roofline: the
 multiplications that cannot be avoided (each prompt once, each response token but the last through the body,
 each response token through the head) over the speed of a large matrix product. Attention's own
-multiplications are told apart, because peers' references usually leave them out. A shared machine's speed
+multiplications are counted apart, because peers' references usually leave them out. A shared machine's speed
 changes by half within a minute: so all of them, and the product, take turns of a few seconds, each in a
 process of its own that is stopped in between. Medians of ratios over rounds are reported, because absolute
 times mean little.
