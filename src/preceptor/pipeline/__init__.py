@@ -1,1 +1,1 @@
-"""Carry out a study: plan what is missing, score it, rank."""
+"""The line from a study to its rankings: generate, load, plan, score, rank."""

@@ -95,5 +95,5 @@ class Ranking(Places):
 
 def _drawing() -> Any:
     # The one way upwards: pages and charts stand above this room, which knows nothing of them. The module is
-    # named like an entry point and imported when a picture is asked for; docs/design.md says why.
+    # named like an entry point and imported when a picture is asked for (docs/explanation/design.md).
     return import_module("preceptor.report.views")
