@@ -134,7 +134,9 @@ def test_every_source_file_says_what_it_is_for():
 
 def test_no_text_names_a_path_of_some_machine():
     local = re.compile(r"/(?:work|root|home/\w+)/|/tmp/\w")
-    for path in tracked("src/**/*.py", "bench/*.py", "docs/**/*.md", "docs/*.py", "*.md", "examples/*", "Makefile"):
+    for path in tracked(
+        "src/**/*.py", "bench/*.py", "docs/**/*.md", "docs/*.py", "*.md", "examples/*", "Makefile"
+    ):
         if path.is_file():
             found = local.search(path.read_text(encoding="utf-8"))
             assert found is None, f"{path}: {found and found.group()}"
