@@ -185,3 +185,13 @@ def test_nobody_asks_for_a_concrete_kind_outside_its_own_folder():
                 found += [f"{path.name}:{node.lineno} {name}" for name in outside]
     assert {"LikelihoodScorer", "RewardJudge", "AlpacaEval"} <= concrete
     assert not found
+
+
+def test_the_line_is_one_page():
+    page = ROOT / "src" / "preceptor" / "pipeline" / "pipeline.py"
+    assert len(page.read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_the_root_holds_what_a_user_imports():
+    names = {path.name for path in tracked("src/preceptor/*.py")}
+    assert names == {"__init__.py", "__main__.py", "api.py", "errors.py", "types.py"}

@@ -1,8 +1,7 @@
 """The line of the system, from a study to its rankings: generate, load, plan, score, rank.
 
-Everything that ranks goes through here: the command line, scripts, reports, exports and validation. Every
-step asks the store first, so the line is the same whether nothing was done before, a run was killed, or all
-is there. It takes a scope, some teachers and instructions: growing scopes pay only for what is new.
+The command line, scripts, reports, exports and validation all go through here. Every step asks the store
+first, so the line is the same whether nothing was done before, a run was killed, or all is there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,11 +51,10 @@ class Pipeline:
         return source_of(self.study, self.runtime)
 
     def generate(self, scope: Scope = ALL) -> None:
-        """Get from the teachers the responses that the store lacks, a teacher at a time.
+        """Get from the teachers in scope the responses that the store lacks, a teacher at a time.
 
-        Raises:
-            PreceptorError: a model cannot be asked, or one that later steps need is not found; what was
-                answered before is stored.
+        PreceptorError where a model cannot be asked, or one that later steps need is not found; what was
+        answered before is stored. A growing scope pays only for what is new.
         """
         jobs = self.source.within(scope).jobs
         lacking = [job for job in jobs if job.lacking()]
@@ -96,10 +94,8 @@ class Pipeline:
     def plan(self, data: LoadedData, student: Student | None) -> tuple[StudentPlan, list[Step]]:
         """Return what ranking these data for a student takes, as steps over the store."""
         planned = for_student(self.study, self.runtime, student, reward=data.reward)
-        steps = [
-            step_of(scorer, self.runtime, data.source, data.selection) for scorer in planned.scorers
-        ]
-        return planned, steps
+        at = (self.runtime, data.source, data.selection)
+        return planned, [step_of(scorer, *at) for scorer in planned.scorers]
 
     def score(self, steps: Sequence[Step]) -> list[Mapping[str, NDArray[Any]]]:
         """Return the columns of every step; what is missing is computed and stored."""
