@@ -7,13 +7,11 @@ import pytest
 
 from preceptor.agreement.orders import (
     ANY_STUDENT,
-    family_of,
     read_observed,
     read_predictions,
-    size_of,
     student_key,
-    teacher_label,
 )
+from preceptor.config.catalogue import SHIPPED
 from preceptor.errors import DataError
 from preceptor.ranking.places import FormedMetric, TeacherResult
 from preceptor.ranking.result import Ranking
@@ -31,10 +29,10 @@ def ranking(*teachers: dict, **fields: object) -> dict:
 
 def test_a_teacher_goes_by_one_label_whatever_it_is_called():
     for name in ("google/gemma-2-9b-it", "gemma-2-9b-it", " Gemma-2-9B-IT "):
-        assert teacher_label(name) == "Gemma-2-9b-it"
-    assert teacher_label("my-own-model") == "my-own-model"
-    assert (family_of("Gemma-2-9b-it"), size_of("Gemma-2-9b-it")) == ("Gemma 2", 9)
-    assert (family_of("my-own-model"), size_of("my-own-model")) == ("my-own-model", None)
+        assert SHIPPED.label(name) == "Gemma-2-9b-it"
+    assert SHIPPED.label("my-own-model") == "my-own-model"
+    assert (SHIPPED.family("Gemma-2-9b-it"), SHIPPED.size("Gemma-2-9b-it")) == ("Gemma 2", 9)
+    assert (SHIPPED.family("my-own-model"), SHIPPED.size("my-own-model")) == ("my-own-model", None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from preceptor.pipeline.outcome import Outcome
 from preceptor.report.data import RankingData
-from preceptor.report.gather import models_of, ranking_data_of
+from preceptor.report.gather import ranking_data_of
 from small_outcomes import outcomes_of, scored
 from small_study import rows_of, write_rows, write_teachers
 from small_teachers import GRADED, drawn, fake, runtime_at, study_with, write_questions
@@ -229,12 +229,6 @@ def test_families_and_sizes_are_the_catalogue_s_by_label_or_by_the_model_asked(
     best = {"kind": "best", "of": "ours", "n": 2}
     asked = drawn("gemma-2-2b-it", label="ours")
     study = study_with(write_questions(tmp_path), grid, asked, reward=GRADED, best_of_n=[best])
-    assert models_of(study) == {
-        "hot T=0.5": "mine",
-        "hot T=1": "mine",
-        "ours": "gemma-2-2b-it",
-        "ours best-of-2": "gemma-2-2b-it",
-    }
     found = ranked(outcomes_of(study, runtime_at(tmp_path / "asked")))
     assert found.families["hot T=1"] == found.families["hot T=0.5"] == "mine"
     assert found.families["ours best-of-2"] == found.families["ours"] == "Gemma 2"

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from preceptor.agreement.correlation import Array, leave_one_out_prior
-from preceptor.agreement.orders import Observed, Prediction, family_of, size_of, student_key
+from preceptor.agreement.orders import Observed, Prediction, student_key
+from preceptor.config.catalogue import SHIPPED, Catalogue
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.metrics import METRICS
 
@@ -56,11 +57,12 @@ class Comparison:
     columns: tuple[Column, ...]
     remarks: tuple[str, ...]
     transformed: bool = False
+    catalogue: Catalogue = SHIPPED
 
     @property
     def families(self) -> tuple[str, ...]:
         """Each teacher's family by the catalogue; an unknown teacher is a family of its own."""
-        return tuple(family_of(teacher) for teacher in self.teachers)
+        return tuple(self.catalogue.family(teacher) for teacher in self.teachers)
 
     def column(self, name: str) -> Column:
         """Return the first column of this title or metric.
@@ -84,6 +86,7 @@ def compare(
     metrics: Sequence[str] = (),
     students: Sequence[str] = (),
     directions: Mapping[str, bool] | None = None,
+    catalogue: Catalogue = SHIPPED,
 ) -> Comparison:
     """Return the comparison of all metrics with all students that the predictions allow.
 
@@ -93,6 +96,7 @@ def compare(
         metrics: restrict the columns to these; else all with a declared direction.
         students: restrict the rows to these observed students.
         directions: for columns that are no metric of ours, whether higher is better.
+        catalogue: what is known of teachers' families and sizes.
 
     Raises:
         StudyError: for names that are unknown, a direction that contradicts a metric's own, two
@@ -124,7 +128,7 @@ def compare(
     teachers = _common_teachers(sources, rows, observed, remarks)
     columns = _columns(sources, rows, teachers, known)
     named = {column.metric for column in columns}
-    baselines = _baselines(rows, teachers, observed, remarks)
+    baselines = _baselines(rows, teachers, observed, remarks, catalogue=catalogue)
     columns += [baseline for baseline in baselines if baseline.metric not in named]
     return Comparison(
         students=tuple(rows),
@@ -133,6 +137,7 @@ def compare(
         columns=tuple(columns),
         remarks=tuple(remarks),
         transformed=any(prediction.transformed for prediction in predictions),
+        catalogue=catalogue,
     )
 
 
@@ -312,11 +317,16 @@ def _table(observed: Observed, rows: Sequence[str], teachers: Sequence[str]) -> 
 
 
 def _baselines(
-    rows: Sequence[str], teachers: Sequence[str], observed: Observed, remarks: list[str]
+    rows: Sequence[str],
+    teachers: Sequence[str],
+    observed: Observed,
+    remarks: list[str],
+    *,
+    catalogue: Catalogue,
 ) -> list[Column]:
     """Return the order of size and the prior of the other students, where there is something to say."""
     columns = []
-    sizes = [size_of(teacher) for teacher in teachers]
+    sizes = [catalogue.size(teacher) for teacher in teachers]
     unknown = [t for t, size in zip(teachers, sizes, strict=True) if size is None]
     if unknown:
         remarks.append(f"No baseline of size: the catalogue has none of {', '.join(unknown)}.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from preceptor.config.catalogue import find_teacher
+from preceptor.config.catalogue import SHIPPED
 from preceptor.errors import DataError
 from preceptor.ranking.metrics import METRICS
 from preceptor.store.files import read_csv, read_json
@@ -58,24 +58,6 @@ class Prediction:
         }
         known = [name for name in METRICS if name in found]
         return (*known, *sorted(found.difference(known)))
-
-
-def teacher_label(name: str) -> str:
-    """Return the catalogue's label of a teacher (short name, Hub id or label), else the name itself."""
-    entry = find_teacher(name)
-    return entry.label if entry else name.strip()
-
-
-def family_of(teacher: str) -> str:
-    """Return the catalogue's family of a teacher, else the teacher's own name: a family of one."""
-    entry = find_teacher(teacher)
-    return entry.family if entry else teacher
-
-
-def size_of(teacher: str) -> float | None:
-    """Return the catalogue's billions of parameters; None where it does not know."""
-    entry = find_teacher(teacher)
-    return entry.parameters if entry else None
 
 
 def student_key(name: str) -> str:
@@ -242,7 +224,7 @@ def _number(value: object, where: str, name: str) -> float | None:
 
 
 def _put(rows: dict[str, _Value], name: str, value: _Value, *, where: str) -> None:
-    teacher = teacher_label(name)
+    teacher = SHIPPED.label(name)
     if not teacher or teacher in rows:
         problem = (
             f"names {teacher!r:.80} twice for one student"

@@ -63,6 +63,11 @@ _options = group(
         help="Leave out one family at a time: relatives are not independent.",
     ),
     click.option(
+        "--catalogue",
+        metavar="FILE",
+        help="Families and sizes of teachers of your own: a catalogue file, or a study file.",
+    ),
+    click.option(
         "--calibrate", is_flag=True, help="Fit beta and reward transform, judge them held out."
     ),
     click.option(
@@ -102,6 +107,7 @@ def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None
     from preceptor.agreement.compare import compare
     from preceptor.agreement.orders import read_predictions
     from preceptor.agreement.table import AgreementTable
+    from preceptor.config.study import read_catalogue
 
     predictions = [
         one for path in dict.fromkeys(given["predictions"]) for one in read_predictions(path)
@@ -112,6 +118,7 @@ def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None
         metrics=given["metrics"],
         students=given["students"],
         directions=_directions(given["higher_is_better"], given["lower_is_better"]),
+        catalogue=read_catalogue(given["catalogue"]),
     )
     table = AgreementTable(comparison, draws=given["n_resamples"], seed=given["seed"])
     answers = _Answers(

@@ -11,6 +11,7 @@ from preceptor.cli.demo import demo
 from preceptor.cli.evaluate import evaluate
 from preceptor.cli.export import export
 from preceptor.cli.generate import generate
+from preceptor.cli.init import init
 from preceptor.cli.instructions import instructions
 from preceptor.cli.list import list_group
 from preceptor.cli.plan import plan
@@ -22,6 +23,7 @@ from preceptor.cli.studies import studies
 from preceptor.cli.train import train
 
 COMMANDS: tuple[click.Command, ...] = (
+    init,
     rank,
     demo,
     run,

@@ -9,7 +9,7 @@ from preceptor.cli.output import keep_command
 from preceptor.errors import PreceptorError, nearest
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Rank teachers": ("rank", "demo", "run", "plan", "report"),
+    "Rank teachers": ("init", "rank", "demo", "run", "plan", "report"),
     "Collect responses": ("list", "instructions", "generate"),
     "Train a student": ("export", "train"),
     "Check a prediction": ("evaluate", "ability", "agreement", "studies"),

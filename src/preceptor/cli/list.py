@@ -37,13 +37,32 @@ def list_group() -> None:
     "--family", metavar="NAME", help="Only a family, or names that begin so: 'Gemma 2', qwen3."
 )
 @click.option(
+    "--licence",
+    "licences",
+    multiple=True,
+    metavar="NAME",
+    help="Only under this licence. Repeatable. 'free' is any that leaves training on answers free, "
+    "'conditions' also those with conditions.",
+)
+@click.option(
+    "--catalogue",
+    metavar="FILE",
+    help="Also teachers of your own: a catalogue file, or a study file.",
+)
+@click.option(
     "--json", "json_path", metavar="FILE", help="Write the list as JSON; - for standard output."
 )
-def teachers(paper: bool, family: str | None, json_path: str | None) -> None:
+def teachers(
+    paper: bool,
+    family: str | None,
+    licences: tuple[str, ...],
+    catalogue: str | None,
+    json_path: str | None,
+) -> None:
     """List models that can teach: their size, licence and chat template."""
-    from preceptor.config.catalogue import CATALOGUE
+    from preceptor.config.study import read_catalogue
 
-    entries = [entry for entry in CATALOGUE if entry.in_paper or not paper]
+    entries = read_catalogue(catalogue).filtered(licences, in_paper=paper)
     if family is not None:
         entries = _relatives(entries, family)
     if json_path != "-":
@@ -135,7 +154,8 @@ def _row(entry: "CatalogueEntry") -> _Row:
     if entry.active is not None:
         size += f"/{entry.active:g}B"
     model = f"{entry.model} (hosted)" if entry.hosted else entry.model
-    return (entry.name, size, f"{entry.context:,}", entry.released, model)
+    context = "" if entry.context is None else f"{entry.context:,}"
+    return (entry.name, size, context, entry.released, model)
 
 
 def _lines(row: _Row, widths: Sequence[int], *, beside: bool) -> Iterator[str]:
@@ -170,9 +190,11 @@ def _said(members: Sequence["CatalogueEntry"]) -> Iterator[str]:
 
 def _licences(members: Sequence["CatalogueEntry"]) -> str:
     """Return the licence that most members have, and who has another."""
-    licences = [entry.licence for entry in members]
+    licences = [entry.licence or "not stated" for entry in members]
     usual = max(licences, key=licences.count)
     others = "; ".join(
-        f"{entry.name}: {entry.licence}" for entry in members if entry.licence != usual
+        f"{entry.name}: {entry.licence or 'not stated'}"
+        for entry in members
+        if (entry.licence or "not stated") != usual
     )
     return f"Licence: {usual} ({others})." if others else f"Licence: {usual}."

@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.options import RankingOptions
@@ -18,6 +18,16 @@ T = TypeVar("T", bound=BaseModel)
 
 TEMPLATES = ("gemma", "llama3", "chatml", "phi3", "plain")
 """Names of the chat templates that come with the package."""
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
+]
+"""Texts, of which a single one may stand without a list."""
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -69,7 +79,9 @@ class ModelTable(Table):
     @property
     def name(self) -> str:
         """The label in tables: the Hub id, or the last part of a path."""
-        return Path(self.model).name if os.path.exists(self.model) else self.model
+        if not os.path.exists(self.model):
+            return self.model
+        return Path(os.path.abspath(self.model)).name
 
 
 def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:

@@ -1,31 +1,38 @@
-"""The catalogue of teachers: the paper's twenty response generators and what one would try today.
+"""The catalogue of teachers: the paper's twenty response generators, what one would try today, and one's own.
 
-The one idea: an entry says what a user must know before asking a model to teach (where it is, what it costs
-to run, what its licence says of answers, how its chat behaves), and nothing in a study depends on it. The
-entries stand in `teachers.toml` beside this module, with the source of each fact.
+An entry says what a user must know before asking a model to teach: where it is, its size, its licence, its
+price, how its chat behaves. The shipped entries stand in `catalogue.toml`, with the source of each fact; a
+file of the user's adds to them (`Catalogue.read`) and goes before them.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
+
+from preceptor.errors import StudyError, nearest
 
 _FILE = Path(__file__).with_name("catalogue.toml")
+
+Training = Literal["free", "conditions", "barred"]
+"""What a licence says of training any student on answers: free, under conditions, or barred for others."""
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A teacher as the catalogue knows it.
+    """A teacher as a catalogue knows it.
 
     `name` is short, lower case and unique. `label` is how the paper's table 1 or the maker writes it.
     `family` groups relatives, in the paper's words for its seven families. `released` is a month, as
     "2024-06". `model` is the Hub id, or where `hosted` the name its maker serves it by. `parameters` and
     `active` (of a mixture of experts, for one token) are in billions; None where unknown or, for `active`,
-    where all are. `licence` is a short name: read the text itself. `context` is in tokens, prompt and
-    response together, without changes to the model. `notes` are sentences about it. `in_paper` marks the
-    rows of table 1, whose label, family, release and size are then the paper's own.
+    where all are. `licence` is a short name: read the text itself; `training` is what it says of training
+    on answers, None where that is not known here. `context` is in tokens, prompt and response together,
+    without changes to the model. `price_in` and `price_out` are money for a million tokens. `notes` are
+    sentences about it. `in_paper` marks the rows of table 1, whose label, family, release and size are then
+    the paper's own.
     """
 
     name: str
@@ -33,42 +40,146 @@ class CatalogueEntry:
     family: str
     released: str
     model: str
-    licence: str
-    context: int
+    licence: str | None = None
+    context: int | None = None
     hosted: bool = False
     parameters: float | None = None
     active: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+    training: Training | None = None
     notes: tuple[str, ...] = ()
     in_paper: bool = False
 
+    def is_allowed(self, licences: Iterable[str]) -> bool:
+        """Tell whether the licence is one of these, or what it allows is: `free` or `conditions`."""
+        wanted = {name.strip().casefold() for name in licences}
+        allowed = {"free": {"free", "conditions"}, "conditions": {"conditions"}}
+        return (self.licence or "").casefold() in wanted or bool(
+            wanted & allowed.get(self.training or "", set())
+        )
 
-def _entries(tables: Mapping[str, Any]) -> Iterator[CatalogueEntry]:
-    """Yield one entry for each teacher of each family, the family's fields filled in."""
-    for family in tables["family"]:
+
+class Catalogue:
+    """Entries that are found by short name, Hub id or label; of two the first counts."""
+
+    def __init__(self, entries: Iterable[CatalogueEntry]) -> None:
+        self.entries = tuple(entries)
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any], *, where: str) -> "Catalogue":
+        """Return the catalogue of a file's `[[family]]` and `[[teachers]]` tables.
+
+        A teacher needs `name` and `model`; label and family are the name where they are not given.
+
+        Raises:
+            StudyError: a table lacks one of these, or has an unknown field.
+        """
+        return cls(_entries(tables, where))
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, CatalogueEntry]:
+        return {
+            name.strip().casefold(): entry
+            for entry in reversed(self.entries)
+            for name in (entry.label, entry.model, entry.name)
+        }
+
+    def find(self, name: str) -> CatalogueEntry | None:
+        """Return the entry with this short name, Hub id, or label (the paper's Model ID), or None.
+
+        Upper and lower case, and space around the name, make no difference.
+        """
+        return self._by_name.get(name.strip().casefold())
+
+    def filtered(
+        self, licences: Sequence[str] = (), *, in_paper: bool = False
+    ) -> list[CatalogueEntry]:
+        """Return the entries under these licences (see `is_allowed`), or only those of the paper's table 1.
+
+        Raises:
+            StudyError: none is left.
+        """
+        found = [entry for entry in self.entries if entry.in_paper or not in_paper]
+        kept = [entry for entry in found if not licences or entry.is_allowed(licences)]
+        if not kept:
+            known = sorted({entry.licence for entry in found if entry.licence})
+            raise StudyError(
+                f"No teacher listed has the licence {' or '.join(licences)}. There are: "
+                f"{', '.join(known)}; or 'free' and 'conditions'.{nearest(licences[0], known)}"
+            )
+        return kept
+
+    def label(self, teacher: str) -> str:
+        """Return the label of a teacher, else the name itself."""
+        entry = self.find(teacher)
+        return entry.label if entry else teacher.strip()
+
+    def family(self, teacher: str) -> str:
+        """Return the family of a teacher, else the teacher's own name: a family of one."""
+        entry = self.find(teacher)
+        return entry.family if entry else teacher
+
+    def size(self, teacher: str) -> float | None:
+        """Return the billions of parameters; None where they are not known."""
+        entry = self.find(teacher)
+        return entry.parameters if entry else None
+
+    def __add__(self, other: "Catalogue") -> "Catalogue":
+        return Catalogue((*self.entries, *other.entries))
+
+
+_FIELDS = {field.name for field in fields(CatalogueEntry)}
+
+
+def _entries(tables: Mapping[str, Any], where: str) -> Iterator[CatalogueEntry]:
+    """Yield one entry for each teacher, the fields of its family filled in."""
+    training = tables.get("licences", {})
+    for family in (*tables.get("family", ()), {"teachers": tables.get("teachers", ())}):
         shared = {key: value for key, value in family.items() if key not in {"name", "teachers"}}
-        for teacher in family["teachers"]:
-            fields = {**shared, **teacher, "family": family["name"]}
-            fields["notes"] = (*family.get("notes", ()), *teacher.get("notes", ()))
-            yield CatalogueEntry(**fields)
+        for teacher in family.get("teachers", ()):
+            given = {"family": family.get("name"), **shared, **teacher}
+            given["notes"] = (*family.get("notes", ()), *teacher.get("notes", ()))
+            yield _entry(given, training, where)
 
 
-CATALOGUE: tuple[CatalogueEntry, ...] = tuple(
-    _entries(tomllib.loads(_FILE.read_text(encoding="utf-8")))
-)
-"""Every teacher of the catalogue, relatives together: the paper's families first, in the order of table 1."""
-
-_BY_NAME: Mapping[str, CatalogueEntry] = MappingProxyType(
-    {
-        name.casefold(): entry
-        for entry in CATALOGUE
-        for name in (entry.name, entry.label, entry.model)
+def _entry(given: dict[str, Any], training: Mapping[str, Training], where: str) -> CatalogueEntry:
+    for name in ("name", "model"):
+        if not isinstance(given.get(name), str):
+            raise StudyError(f"{where}: a teacher has no {name}. Each needs a name and a model.")
+    for name in given:
+        if name not in _FIELDS:
+            raise StudyError(
+                f"{where}: the teacher '{given['name']}' has the unknown field '{name}'."
+                f"{nearest(name, _FIELDS)}"
+            )
+    known = {
+        "label": given["name"],
+        "released": "",
+        "training": training.get(given.get("licence", "")),
     }
-)
+    entry = CatalogueEntry(
+        **known
+        | {name: value for name, value in given.items() if value is not None}
+        | {"family": given.get("family") or given["name"]}
+    )
+    if entry.training is None and (shipped := training_of(entry.licence)):
+        entry = replace(entry, training=shipped)
+    return entry
 
 
-def find_teacher(name: str) -> CatalogueEntry | None:
-    """Return the entry with this short name, Hub id, or label (the paper's Model ID), or None.
+def training_of(licence: str | None) -> Training | None:
+    """Return what the shipped catalogue knows of a licence by name."""
+    known: Mapping[str, Training] = _SHIPPED.get("licences", {})
+    return {name.casefold(): what for name, what in known.items()}.get((licence or "").casefold())
 
-    Upper and lower case, and space around the name, make no difference.
-    """
-    return _BY_NAME.get(name.strip().casefold())
+
+_SHIPPED = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+
+SHIPPED = Catalogue.of(_SHIPPED, where=_FILE.name)
+"""The catalogue that comes with the package."""
+
+CATALOGUE: tuple[CatalogueEntry, ...] = SHIPPED.entries
+"""Every teacher of it, relatives together: the paper's families first, in the order of table 1."""
+
+find_teacher = SHIPPED.find

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from preceptor.config.base import Table
+from preceptor.config.base import Table, Texts
 
 
 class ReadOptions(Table):
@@ -46,10 +46,10 @@ class ReadOptions(Table):
 class Data(Table):
     """The responses to compare, or the instructions that teachers are to answer."""
 
-    responses: tuple[str, ...] = Field(
+    responses: Texts = Field(
         (), description="Files, folders or Hub data sets with the teachers' responses."
     )
-    instructions: tuple[str, ...] = Field(
+    instructions: Texts = Field(
         (),
         description="Files or Hub data sets with the instructions that the teachers are asked; by default "
         "those of the responses.",
@@ -62,8 +62,3 @@ class Data(Table):
     columns: ReadOptions = Field(
         ReadOptions(), description="What the columns mean, where recognition needs overriding."
     )
-
-    @field_validator("responses", "instructions", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import ModelTable, Table
+from preceptor.config.base import ModelTable, Table, Texts
 from preceptor.config.judges import PRESETS as JUDGES
 from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import RewardModelTable
@@ -99,11 +99,11 @@ class RewardJudge(RewardModelTable):
 class Evaluate(Table):
     """What the fine-tuned students are asked, and who judges their answers."""
 
-    benchmarks: tuple[str, ...] = Field(
+    benchmarks: Texts = Field(
         (),
         description="Such as alpaca_eval and arena_hard, whose mean is AP; fetched at first use.",
     )
-    questions: tuple[str, ...] = Field(
+    questions: Texts = Field(
         (), description="Instead: files or Hub data sets of held-out instructions."
     )
     limit: int | None = Field(
@@ -119,11 +119,6 @@ class Evaluate(Table):
     judge: Annotated[ChatJudge | RewardJudge, Field(discriminator="kind")] = Field(
         description="Who judges: kind = 'chat' or 'reward'."
     )
-
-    @field_validator("benchmarks", "questions", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _answerable(self) -> "Evaluate":

@@ -5,20 +5,25 @@ unknown fields are refused, and what contradicts itself is refused when the file
 hour.
 """
 
+import os
 import tomllib
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from preceptor.config.base import ModelTable, Table, checked
+from preceptor.config.catalogue import SHIPPED, Catalogue, CatalogueEntry
 from preceptor.config.data import Data
 from preceptor.config.finetune import Evaluate, RewardJudge, Train
 from preceptor.config.metrics import GivenMetric
+from preceptor.config.paths import beside
 from preceptor.config.rewards import ModelReward, Reward
 from preceptor.config.runtime import Runtime
-from preceptor.config.teachers import BestOfN, Teacher
+from preceptor.config.teachers import FACTS, BestOfN, Teacher
 from preceptor.errors import StudyError
 from preceptor.ranking.options import RankingOptions
 
@@ -26,10 +31,17 @@ from preceptor.ranking.options import RankingOptions
 class Student(ModelTable):
     """A base model, and how it reads a response."""
 
+    label: str | None = Field(None, min_length=1, description="What tables call it.")
+
     engine: str = Field(
         "transformers",
         description="What measures likelihoods: transformers, or an engine that another package adds.",
     )
+
+    @property
+    def name(self) -> str:
+        """The label in tables: as given, else the Hub id or the last part of a path."""
+        return self.label or super().name
 
 
 class Reading(Table):
@@ -46,10 +58,23 @@ class Reading(Table):
     )
 
 
+def _several(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
 class Study(Table):
     """The whole question: data, students, yardsticks. Everything in it bears on the answer."""
 
     data: Data
+    catalogue: str | None = Field(
+        None,
+        description="File with teachers of one's own: their models, families, licences, prices.",
+    )
+    allowed_licences: tuple[str, ...] = Field(
+        (),
+        description="Refuse teachers under other licences. Names, or what a licence says of training on "
+        "answers: 'free', or 'conditions', which takes both.",
+    )
     teachers: tuple[Teacher, ...] = Field(
         (), description="Response generators to ask; each point of a grid is a teacher of its own."
     )
@@ -59,7 +84,10 @@ class Study(Table):
     students: tuple[Student, ...] = Field(
         (), description="Base models to rank for; without one only reward and length can rank."
     )
-    reward: tuple[Reward, ...] = Field(
+    reward: Annotated[
+        tuple[Reward, ...],
+        BeforeValidator(_several, json_schema_input_type=Reward | tuple[Reward, ...]),
+    ] = Field(
         (),
         description="Where rewards come from, one table or several; each gives a ranking of its own. "
         "By default references, where the data have them.",
@@ -68,7 +96,10 @@ class Study(Table):
         Student(model="openai-community/gpt2"),
         description="Model of ppl_gpt2 and ifd_gpt2, which need not be GPT-2.",
     )
-    metrics: tuple[GivenMetric, ...] = Field(
+    metrics: Annotated[
+        tuple[GivenMetric, ...],
+        BeforeValidator(_several, json_schema_input_type=GivenMetric | tuple[GivenMetric, ...]),
+    ] = Field(
         (), description="Metrics to form; by default all whose measures exist without another pass."
     )
     beta: float = Field(3.0, ge=0, description="CAR's beta where its own table names none.")
@@ -86,11 +117,6 @@ class Study(Table):
         None, description="Judge the tuned students and hold the prediction against them."
     )
 
-    @field_validator("reward", "metrics", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return value if isinstance(value, list | tuple) else (value,)
-
     @model_validator(mode="before")
     @classmethod
     def _beta_of_a_listed_car(cls, given: object) -> object:
@@ -100,6 +126,63 @@ class Study(Table):
         metrics = listed if isinstance(listed, list | tuple) else (listed,)
         car = {"kind": "car", "beta": given["beta"]}
         return {**given, "metrics": [car if m in ("car", {"kind": "car"}) else m for m in metrics]}
+
+    @field_validator("catalogue")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        _own_entries(value)
+        return value
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _filled_in(cls, value: object, info: ValidationInfo) -> object:
+        own = _own_entries(info.data.get("catalogue"))
+        return [_filled(one, own) for one in value] if isinstance(value, list | tuple) else value
+
+    @field_validator("students")
+    @classmethod
+    def _told_apart(cls, value: tuple[Student, ...]) -> tuple[Student, ...]:
+        return distinct(value)
+
+    @property
+    def known(self) -> Catalogue:
+        """What is known of teachers: of those asked, in the user's catalogue, and in the shipped one."""
+        asked = {
+            point.name: teacher.known_as(point.name)
+            for teacher in self.teachers
+            for point in teacher.points()
+        }
+        beside = _own_entries(self.catalogue) + SHIPPED
+        for chosen in self.best_of_n:
+            of = asked.get(chosen.of) or beside.find(chosen.of)
+            of = of or CatalogueEntry(chosen.of, chosen.of, chosen.of, "", chosen.of)
+            asked[chosen.name] = replace(of, name=chosen.name, label=chosen.name)
+        return Catalogue(asked.values()) + beside
+
+    def require_allowed(self, teachers: Iterable[str]) -> None:
+        """Refuse teachers whose licence is not among those allowed.
+
+        Raises:
+            StudyError: one is not, or its licence is not known.
+        """
+        known = self.known
+        for name in teachers if self.allowed_licences else ():
+            entry = known.find(name)
+            if entry is None or not entry.is_allowed(self.allowed_licences):
+                licence = f"'{entry.licence}'" if entry and entry.licence else "not known"
+                raise StudyError(
+                    f"The licence of the teacher '{name}' is {licence}, and allowed_licences has "
+                    f"{', '.join(self.allowed_licences)}. Leave the teacher out, or add its licence: in "
+                    "[[teachers]], in a catalogue file, or to allowed_licences."
+                )
+
+    @model_validator(mode="after")
+    def _licensed(self) -> "Study":
+        try:
+            self.require_allowed(point.name for one in self.teachers for point in one.points())
+        except StudyError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @model_validator(mode="after")
     def _answerable(self) -> "Study":
@@ -131,7 +214,9 @@ class Study(Table):
             raise ValueError(f"a reward is named twice: {twice[0]}. Leave one out")
         names = [student.name for student in self.students]
         if len(set(names)) < len(names):
-            raise ValueError(f"a student is named twice: {', '.join(names)}")
+            raise ValueError(
+                f"a student is named twice: {', '.join(names)}. Leave one out, or give it a label"
+            )
         return self
 
     @model_validator(mode="after")
@@ -162,6 +247,67 @@ class Study(Table):
         return self
 
 
+def distinct(students: Sequence[Student]) -> tuple[Student, ...]:
+    """Return the students with labels where folders share their last names: as many parts as it takes."""
+    found = list(students)
+    for name in {student.name for student in students}:
+        alike = [place for place, one in enumerate(students) if one.name == name and not one.label]
+        paths = [Path(os.path.abspath(students[place].model)) for place in alike]
+        if len(set(paths)) < 2 or not all(os.path.exists(students[place].model) for place in alike):
+            continue
+        for parts in range(2, max(len(path.parts) for path in paths)):
+            labels = ["/".join(path.parts[-parts:]) for path in paths]
+            if len(set(labels)) == len(set(paths)):
+                break
+        for place, label in zip(alike, labels, strict=True):
+            found[place] = students[place].model_copy(update={"label": label})
+    return tuple(found)
+
+
+def read_catalogue(path: str | Path | None) -> Catalogue:
+    """Return the entries of a catalogue file, or of a study file's teachers, and then the shipped ones.
+
+    Raises:
+        StudyError: the file cannot be read, or an entry is wrong.
+    """
+    if path is None:
+        return SHIPPED
+    if "data" in _tables_of(Path(path)):
+        return StudyFile.read(path).study.known
+    return _own(str(path)) + SHIPPED
+
+
+def _own(path: str) -> Catalogue:
+    return Catalogue.of(_tables_of(Path(path)), where=path)
+
+
+def _own_entries(path: str | None) -> Catalogue:
+    """Return the entries of the user's file, as a validator may call it."""
+    try:
+        return _own(path) if path else Catalogue(())
+    except StudyError as error:
+        raise ValueError(str(error)) from error
+
+
+def _filled(teacher: object, own: Catalogue) -> object:
+    """Return a teacher's table with what the user's catalogue knows and the table leaves open."""
+    given = teacher.model_dump(exclude_unset=True) if isinstance(teacher, Teacher) else teacher
+    if not isinstance(given, Mapping) or (entry := own.find(str(given.get("model")))) is None:
+        return teacher
+    facts = {name: getattr(entry, name) for name in FACTS}
+    return {"label": entry.name, **facts, **given, "model": entry.model}
+
+
+def _tables_of(file: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file; StudyError where it cannot be read."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError(f"Cannot read '{file}': {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"'{file}' is not valid TOML: {error}.") from error
+
+
 class StudyFile(Table):
     """A study file: the tables of `Study`, and `[runtime]`."""
 
@@ -173,15 +319,10 @@ class StudyFile(Table):
         """Return the study and the machine of a TOML file.
 
         StudyError for a missing file, invalid TOML, or a field that is unknown or wrong. Relative paths in
-        the file are relative to the working directory.
+        the file are relative to its folder.
         """
         file = Path(path)
-        try:
-            tables = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise StudyError(f"Cannot read the study '{file}': {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise StudyError(f"'{file}' is not valid TOML: {error}.") from error
+        tables = beside(_tables_of(file), file.parent)
         runtime = tables.pop("runtime", {})
         return cls(
             study=checked(Study, tables, where=str(file)),

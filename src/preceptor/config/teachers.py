@@ -5,18 +5,22 @@ A teacher is a model and how it is sampled. Lists of temperatures and nucleus si
 """
 
 import os
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import TEMPLATES, ModelTable, Table
-from preceptor.config.catalogue import find_teacher
+from preceptor.config.base import TEMPLATES, ModelTable, Table, Texts
+from preceptor.config.catalogue import CatalogueEntry, find_teacher, training_of
 from preceptor.config.plugins import Registry
 from preceptor.config.rewards import Reward
 from preceptor.errors import nearest
 
 _MOST_STOPS = 4
+FACTS = ("family", "parameters", "licence", "price_in", "price_out")
+"""Fields of a teacher's table that a catalogue has too."""
 
 TEACHER_ENGINES: Registry[Any] = Registry(
     "teachers",
@@ -55,7 +59,7 @@ class Teacher(ModelTable):
         description="Share of probability to draw from (nucleus sampling). A list makes a grid.",
     )
     max_tokens: int = Field(2048, ge=1, description="Tokens of a response at most.")
-    stop: tuple[str, ...] = Field(
+    stop: Texts = Field(
         (), max_length=_MOST_STOPS, description="Texts that end a response, at most four."
     )
     samples: int = Field(1, ge=1, le=10_000, description="Responses to each instruction.")
@@ -65,11 +69,19 @@ class Teacher(ModelTable):
     seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the first sample; the next ones count up."
     )
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+    family: str | None = Field(
+        None, min_length=1, description="Its relatives' common name; by default the catalogue's."
+    )
+    parameters: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Billions of parameters."
+    )
+    licence: str | None = Field(None, min_length=1, description="Short name of its licence.")
+    price_in: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Money for a million tokens of prompts."
+    )
+    price_out: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Money for a million tokens of answers."
+    )
 
     @field_validator("engine")
     @classmethod
@@ -128,6 +140,15 @@ class Teacher(ModelTable):
         """The label of the whole grid."""
         entry = None if os.path.exists(self.model) else find_teacher(self.model)
         return self.label or (entry.name if entry else super().name)
+
+    def known_as(self, name: str) -> CatalogueEntry:
+        """Return what is known of it: the table's own facts, then the shipped catalogue's."""
+        entry = None if os.path.exists(self.model) else find_teacher(self.model)
+        family = Path(self.model).name or self.model
+        base = entry or CatalogueEntry(name, name, family, "", self.model)
+        own = self.model_dump(include=set(FACTS), exclude_none=True)
+        training = training_of(self.licence) if self.licence else base.training
+        return replace(base, name=name, label=name, training=training, **own)
 
     @property
     def located(self) -> str:

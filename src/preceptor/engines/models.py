@@ -72,7 +72,8 @@ def _locate_folder(folder: Path) -> LocatedModel:
         )
     _require_tokenizer(folder)
     digest = folder_digest(folder, IDENTITY_FILES)
-    return LocatedModel(folder.name, folder, str(folder), None, {"folder_sha256": digest})
+    name = folder.absolute().name  # of "." the folder's own
+    return LocatedModel(name, folder, str(folder), None, {"folder_sha256": digest})
 
 
 def _require_tokenizer(folder: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.config.catalogue import find_teacher
 from preceptor.config.export import Export
 from preceptor.config.rewards import ReferenceReward, RuleReward
 from preceptor.config.runtime import Runtime
@@ -211,11 +210,11 @@ def _uses(data: LoadedData, study: Study, picked: Sequence[Picked]) -> list[Teac
     )
     asked = {job.name: job.backend.teacher for job in data.source.jobs}
     derived = {one.name: one for one in study.best_of_n}
-    uses = []
+    uses, known = [], study.known
     for name, rows in counts.most_common():
         of = derived[name].of if name in derived else name
         options = asked.get(of)
-        entry = find_teacher(options.model if options else of)
+        entry = known.find(name) or known.find(of)
         sampling = options.described() if options else "as in the data"
         if name in derived:
             sampling = f"{derived[name].kind} of {derived[name].n or 'all'} samples, {sampling}"

@@ -90,6 +90,7 @@ class Loader:
         column = column_of(reward)
         gathered = self.plain if column is None else self._gathered(column)
         table = gathered.table
+        self.study.require_allowed(table.teachers)
         if reward is not None and reward.kind == "reference":
             table = table.with_references()
         warnings = [

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from preceptor.agreement.compare import compare
-from preceptor.agreement.orders import Observed, Prediction, teacher_label
+from preceptor.agreement.orders import Observed, Prediction
 from preceptor.agreement.table import AgreementTable
+from preceptor.config.catalogue import SHIPPED
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.config.toml import study_text
@@ -120,7 +121,7 @@ def agreement_of(rankings: Sequence[Ranking], observed: Observed) -> AgreementTa
 def _prediction(ranking: Ranking) -> Prediction:
     values: dict[str, Mapping[str, float | None]] = {}
     for name, numbers in numbers_of(ranking).items():
-        label = teacher_label(name)
+        label = SHIPPED.label(name)
         if label in values:
             raise StudyError(
                 f"Two teachers are '{label}' to the catalogue, so that what was observed cannot be told "

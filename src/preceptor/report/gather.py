@@ -6,15 +6,10 @@ up as plain data. Nothing is computed by a model and nothing is paid for.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.agreement.orders import family_of, size_of
-from preceptor.config.catalogue import find_teacher
-from preceptor.config.study import Study
-from preceptor.config.teachers import Teacher
 from preceptor.data.table import drawn
 from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.result import Ranking
@@ -44,7 +39,7 @@ def ranking_data_of(outcomes: Sequence[Outcome]) -> tuple[RankingData, ...]:
 
 def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[RankingData, Chosen]:
     compared, ranking = Compared.of(outcome), outcome.ranking
-    options, models = outcome.study.ranking, models_of(outcome.study)
+    options, known = outcome.study.ranking, outcome.study.known
     names = outcome.data.selection.table.category_of(compared.instructions)
     changes = _Changes(ranking)
     _try_settings(changes, compared)
@@ -52,8 +47,8 @@ def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Ra
     _try_rewards(changes, outcome, outcomes)
     ranked = RankingData(
         ranking=ranking,
-        families={teacher: family_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
-        sizes={teacher: size_of(models.get(teacher, teacher)) for teacher in outcome.teachers},
+        families={teacher: known.family(teacher) for teacher in outcome.teachers},
+        sizes={teacher: known.size(teacher) for teacher in outcome.teachers},
         sweep=beta_sweep(compared.raw, compared.car, options) if compared.car else None,
         distributions=distributions(compared.used),
         categories=by_category(
@@ -73,26 +68,6 @@ def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Ra
         },
     )
     return ranked, Chosen.of(compared)
-
-
-def models_of(study: Study) -> dict[str, str]:
-    """Return by what name the catalogue may know each teacher that is asked or derived, by its label.
-
-    Points of one grid, and what is derived of them, so are of one family. Teachers in files go by their
-    own names.
-    """
-    found = {
-        point.name: _known_as(teacher) for teacher in study.teachers for point in teacher.points()
-    }
-    for derived in study.best_of_n:
-        found[derived.name] = found.get(derived.of, derived.of)
-    return found
-
-
-def _known_as(teacher: Teacher) -> str:
-    if find_teacher(teacher.model):
-        return teacher.model
-    return Path(teacher.model).name or teacher.model
 
 
 class _Changes:

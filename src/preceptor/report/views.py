@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from preceptor.agreement.orders import family_of, size_of
+from preceptor.config.catalogue import SHIPPED
 from preceptor.errors import StudyError
 from preceptor.ranking.result import Ranking
 from preceptor.report.charts.figures import drawn_by, picture_spec
@@ -37,7 +37,7 @@ def _ranking_data(ranking: Ranking) -> RankingData:
     }
     return RankingData(
         ranking=ranking,
-        families={name: family_of(name) for name in ranking.order},
-        sizes={name: size_of(name) for name in ranking.order},
+        families={name: SHIPPED.family(name) for name in ranking.order},
+        sizes={name: SHIPPED.size(name) for name in ranking.order},
         tokens=tokens,
     )

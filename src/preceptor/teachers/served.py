@@ -44,7 +44,9 @@ class ServedTeacher(TeacherBackend):
         self.teacher = teacher
         self.endpoint = endpoint
         self.where = endpoint
-        self.prices = (endpoint.price_in, endpoint.price_out)
+        known = (teacher.price_in, teacher.price_out)
+        at = (endpoint.price_in, endpoint.price_out)
+        self.prices = known if None not in known else at
         self.part = max(_LEAST_PART, _ROUNDS * endpoint.concurrency)
 
     @property
