@@ -1,6 +1,6 @@
 """Re-create the demo's real outputs: the answers of two small models to the demo's instructions.
 
-The one idea: all instructions go through a model as one batch, padded on the left, in float32 on
+All instructions go through a model as one batch, padded on the left, in float32 on
 the CPU, from one seed, and what comes out is written unedited; so a skeptic with the same model
 folders can make the texts again. The written teachers are not made here: they give the
 instructions.

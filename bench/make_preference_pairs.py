@@ -1,6 +1,6 @@
 """Make preference pairs whose better answer is known by construction, to train and check reward models.
 
-The one idea: every kind has its own rule for what is right, and the answers to choose from are drawn
+Every kind has its own rule for what is right, and the answers to choose from are drawn
 alike, so that neither length nor a word alone gives the better one away. Held-out pairs are of other
 people, things, places and numbers than the training pairs. Pairs whose length would tilt the balance
 between chosen and rejected are drawn again.

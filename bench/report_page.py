@@ -1,6 +1,6 @@
 """Measure how large a report's page is and how long a browser takes to open it, against a blank page.
 
-The one idea: the largest page that is promised (20 teachers, 1,000 instructions, 60 examples of 4,000
+The largest page that is promised (20 teachers, 1,000 instructions, 60 examples of 4,000
 characters with tokens) is opened five times from a file; the median of the times until the browser calls it
 loaded is printed as JSON beside that of a blank page, so that the browser's own part is known.
 """

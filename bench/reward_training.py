@@ -1,6 +1,6 @@
 """How well small reward models, trained with TRL on pairs made from rules, judge pairs they never saw.
 
-The one idea: every accuracy stands beside what knows nothing (the longer answer, the same model
+Every accuracy stands beside what knows nothing (the longer answer, the same model
 untrained) and carries its 95% Wilson interval. Two models: a tiny one trained from nothing on every kind
 of pair, and optionally a real base model whose last layers alone are trained on a few. The kind `zoo`
 (the demo's answers, verified right against verified wrong) is never trained on.

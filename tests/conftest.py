@@ -1,6 +1,6 @@
 """Tiny models of real architectures and a tiny real tokenizer, made on the spot.
 
-The one idea: weights are random but large enough that attention, windows and caps show in the numbers,
+Weights are random but large enough that attention, windows and caps show in the numbers,
 and everything passes through the library's own doors: saved folders, real tokenizers.
 """
 

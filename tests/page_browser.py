@@ -1,6 +1,6 @@
 """A headless browser for tests of pages, which takes down everything that a page should never do.
 
-The one idea: every wait has an end. Chromium may stop drawing frames for good (version 156 with
+Every wait has an end. Chromium may stop drawing frames for good (version 156 with
 software rendering: about one page in twelve of ours, when it is scrolled while its charts are drawn;
 a page of text never), and what waits for a frame then waits for ever. So frames that stop are an
 error of their own, also where a step had waited for them in vain, and the tests marked `needs_frames`

@@ -1,6 +1,6 @@
 """RankingData and reports of a small study that never ran: what charts and pages are tested on.
 
-The one idea: measurements are drawn around published-like means and go through the library's own
+Measurements are drawn around published-like means and go through the library's own
 ranking, so every part of the ranked fits every other. One seed gives the same ranked again.
 """
 

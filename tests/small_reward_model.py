@@ -1,6 +1,6 @@
 """A tiny reward model, trained for tests and measurements with TRL on pairs made from rules.
 
-The one idea: everything is real but small (a Qwen3 of two thin layers with a head of one label, a
+Everything is real but small (a Qwen3 of two thin layers with a head of one label, a
 tokenizer made from the training pairs, TRL's RewardTrainer, a saved folder), so that what reads reward
 models can be tested against one whose preferences are known. Bradley-Terry loss: only differences of
 rewards mean anything.

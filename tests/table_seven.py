@@ -1,6 +1,6 @@
 """The paper's table 7 (Xu et al., NAACL 2025) as observed orders: what `preceptor.agree` is tested on.
 
-The one idea: AP is the mean of AlpacaEval 2's length-controlled win rate (LC) and Arena-Hard's (AH). There
+AP is the mean of AlpacaEval 2's length-controlled win rate (LC) and Arena-Hard's (AH). There
 are nineteen teachers: GPT-4 has no row.
 """
 

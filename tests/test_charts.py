@@ -1,6 +1,6 @@
 """Charts hold the ranked's numbers, are valid Vega-Lite, and draw under a strict policy whatever names say.
 
-The one idea: what is drawn is checked in the spec, and that it is drawn in a real browser.
+What is drawn is checked in the spec, and that it is drawn in a real browser.
 """
 
 import base64

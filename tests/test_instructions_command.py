@@ -8,7 +8,7 @@ import pytest
 from preceptor.data.instructions import PromptSource
 from small_study import preceptor, write_rows
 from test_house import HEAVY, loaded_after
-from test_prompts import LMSYS, MAGPIE_QWEN, WILDCHAT
+from test_instructions import LMSYS, MAGPIE_QWEN, WILDCHAT
 
 TOPICS = ("the sea", "salt", "a lighthouse", "prime numbers", "bread", "old maps", "glass", "rain")
 

@@ -1,6 +1,6 @@
 """A reward model trained with TRL prefers better answers that it has not seen, and pairs give nothing away.
 
-The one idea: the model is trained once, on four kinds of pairs. Measured: 0.945 right on 400 held-out pairs
+The model is trained once, on four kinds of pairs. Measured: 0.945 right on 400 held-out pairs
 (on_topic 1.00, finished 0.99, fluent 0.93, repeated 0.86; chance 0.5); asserted: above 0.7.
 """
 

@@ -1,6 +1,6 @@
 """The nouns every part of Preceptor shares: messages, instructions, responses, scores, estimates.
 
-The one idea: things are known by their content. An instruction's id is the hash of its conversation and
+Things are known by their content. An instruction's id is the hash of its conversation and
 a response's key is the hash of that id and its text, so the same text is never scored or paid for twice,
 whatever file, row or teacher label it came from.
 """

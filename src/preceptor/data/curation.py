@@ -1,6 +1,6 @@
 """Choose a set of instructions: filter, drop duplicates, and draw as many as are wanted.
 
-The one idea: every instruction has a place in an order drawn from the seed and its own content, so
+Every instruction has a place in an order drawn from the seed and its own content, so
 neither the order of the files nor the wanted number changes who comes before whom: of duplicates
 the first in that order stays, and a larger draw contains every smaller one. The data are read
 several times and never held: what grows is 36 bytes for each row that passes the filters, and, only

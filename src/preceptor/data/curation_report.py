@@ -1,6 +1,6 @@
 """What to keep of a set of instructions, and what became of every row of it.
 
-The one idea: each row ends in exactly one place, dropped for one reason or kept, so that the numbers
+Each row ends in exactly one place, dropped for one reason or kept, so that the numbers
 of a source add up to what was read of it.
 """
 

@@ -1,6 +1,6 @@
 """Read the rows of a file or data set, whatever its format, one row or batch at a time.
 
-The one idea: a reader is a generator that moves a `Journal` along as it yields, so that whoever
+A reader is a generator that moves a `Journal` along as it yields, so that whoever
 meets a problem with a row can say where it is. What the columns mean is for `layouts`.
 """
 

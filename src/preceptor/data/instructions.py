@@ -1,6 +1,6 @@
 """Read instructions from whatever files, folders or data sets users have, and write a set of them.
 
-The one idea: what `ResponseSource` reads as the instruction of a row is what `PromptSource` reads of
+What `ResponseSource` reads as the instruction of a row is what `PromptSource` reads of
 it, so that both know it by the same id; responses are left alone and need not be there.
 """
 

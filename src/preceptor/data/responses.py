@@ -1,6 +1,6 @@
 """Read the responses of several teachers from whatever files, folders or data sets users have.
 
-The one idea: a `ResponseSource` holds no texts. Opening it looks at the first rows of each file to
+A `ResponseSource` holds no texts. Opening it looks at the first rows of each file to
 settle their layout; every iteration reads the files again, one row (or batch of rows) at a time.
 """
 

@@ -1,6 +1,6 @@
 """The demo's data: forty checkable instructions, six teachers' answers to them, one base model.
 
-The one idea: the answers are packaged and small; the model is an optional package that the caller's
+The answers are packaged and small; the model is an optional package that the caller's
 pip has already fetched, put together once in the cache and checked against a known digest. The data
 card, README.md beside this file, says which answers were written and which a model produced.
 """

@@ -1,6 +1,6 @@
 "use strict";
 // Charts are drawn when they come into view, again in the other colours when these change, and all for print.
-// The one idea: expressions are interpreted, not compiled, and tooltips are set as text, so that the page needs
+// Expressions are interpreted, not compiled, and tooltips are set as text, so that the page needs
 // neither eval nor markup from data.
 (() => {
   const themes = JSON.parse(document.getElementById("themes").textContent);

@@ -1,6 +1,6 @@
 "use strict";
 // One instruction at a time with all teachers' responses to it, chosen from the JSON that the page carries.
-// The one idea: only what is looked at is in the document, and everything that a model or a person wrote is
+// Only what is looked at is in the document, and everything that a model or a person wrote is
 // put there as text.
 (() => {
   const LEVELS = [10, 20, 40, 70]; // tenths of nats, as in the legend

@@ -1,6 +1,6 @@
 "use strict";
 // What the page does by itself: dark and light, one ranking at a time, tables that sort and filter, copying.
-// The one idea: without this script everything is there already; with it, things move. Texts that come from
+// Without this script everything is there already; with it, things move. Texts that come from
 // data are only ever set as text.
 (() => {
   const root = document.documentElement;

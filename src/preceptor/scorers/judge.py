@@ -1,6 +1,6 @@
 """A language model as judge: it reads a rubric, the conversation and one response, and gives a number.
 
-The one idea: a note is final, so only what is the row's own fault becomes one (a refused prompt, an answer
+A note is final, so only what is the row's own fault becomes one (a refused prompt, an answer
 without a number). A failure that may pass leaves the row out; the next run asks for it again.
 """
 

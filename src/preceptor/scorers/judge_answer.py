@@ -1,6 +1,6 @@
 """From a judge's answer to a score: the number it wrote, or better the mean of those it could have written.
 
-The one idea (G-Eval, Liu et al. 2023, section 2): where an engine tells how likely each number was, the
+Where an engine gives the likelihood of each number (G-Eval, Liu et al. 2023, section 2), the
 expectation over the numbers of the scale is finer than the one number that was drawn. The share of
 probability that these numbers cover is kept beside it. Answers are untrusted: patterns take linear time.
 """

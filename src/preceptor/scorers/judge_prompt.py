@@ -1,6 +1,6 @@
 """The prompt of a pointwise judge: a rubric, the conversation and the response, in one user turn.
 
-The one idea: texts are put between fences that are longer than any run of the fence's character inside them,
+Texts are put between fences that are longer than any run of the fence's character inside them,
 in one pass without placeholders, so that no text can close its fence, open another, or be filled in itself.
 """
 

@@ -1,6 +1,6 @@
 r"""Where the final answer of a response stands: after a marker, in the last line, in the last number.
 
-The one idea: a marker ("answer is", "Answer:", "####" or `\boxed{`) is believed before anything else,
+A marker ("answer is", "Answer:", "####" or `\boxed{`) is believed before anything else,
 and the last one before the others; without one each kind of answer has its own convention. Responses
 are untrusted: every pattern takes time linear in the length of the text.
 """

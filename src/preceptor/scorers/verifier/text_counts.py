@@ -1,6 +1,6 @@
 """What can be counted in a response's form: words, sentences, paragraphs, bullets, headings and marks.
 
-The one idea: each is one pass over the text. A pattern is possessive (`++`) and starts only where
+Each is one pass over the text. A pattern is possessive (`++`) and starts only where
 nothing of the same kind stands before it, so that no text makes it go back.
 """
 
