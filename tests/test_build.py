@@ -40,7 +40,7 @@ def test_a_report_names_the_students_the_study_and_the_packages(
     assert found.study_file == study_text(study)
     assert {"preceptor", "torch", "transformers", "tokenizers"} == set(found.versions)
     assert (found.agreement, found.outcome) == (None, None)
-    assert len(found.ranked) == 1
+    assert len(found.rankings) == 1
 
 
 def test_versions_are_those_beside_the_scores_not_those_of_today(tmp_path: Path, store: Path):
@@ -132,7 +132,7 @@ def test_observed_orders_are_held_against_every_metric(
     assert sorted(comparison.teachers) == ["alpha", "beta", "gamma"]
     assert {"car", "reward", "loss", "length"} <= {one.metric for one in comparison.columns}
     values = dict(zip(comparison.teachers, comparison.column("car").values[0], strict=True))
-    for result in found.ranked[0].ranking.teachers:
+    for result in found.rankings[0].ranking.teachers:
         assert values[result.teacher] == result.estimates["car"].value
 
 
@@ -175,7 +175,7 @@ def test_twenty_teachers_on_a_thousand_instructions_are_gathered_in_little_memor
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.ranked[0].examples_of == 1000
-    assert len(found.ranked[0].examples) == 60
+    assert found.rankings[0].examples_of == 1000
+    assert len(found.rankings[0].examples) == 60
     # Ten measures of 20,000 responses, read, averaged and put in order, are 5 MB; draws are 40 MB at a time.
     assert peak < 150e6

@@ -93,7 +93,7 @@ def test_one_rule_checks_every_response(tmp_path: Path) -> None:
         (["--rule", "{"], "The rule is not JSON"),
         (["--rule", "[1]"], "expected a JSON object"),
         (["--rule", '{"kind": "contians", "answer": "a"}'], "Did you mean 'contains'"),
-        (["--judge-url", "http://127.0.0.1:1/v1"], "name the model with --judge"),
+        (["--judge-url", "http://127.0.0.1:1/v1"], "name the model with judge (--judge)"),
         (["--reward-model", "owner/not/a/model"], "No model at"),
     ],
 )
