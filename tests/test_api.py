@@ -12,7 +12,7 @@ from preceptor.config.keywords import RANK
 from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.config.study import Student
-from preceptor.errors import StudyError
+from preceptor.errors import StoreError, StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward
 from small_study import ranked, write_rows, write_teachers
 
@@ -169,6 +169,50 @@ def test_a_study_file_is_carried_out(tmp_path: Path):
         f'[data]\nresponses = ["{tmp_path}/*.jsonl"]\nlimit = 4\n[reward]\nkind = "column"\n'
         f'column = "reward"\n[runtime]\nstore = "{tmp_path}/store"\n'
     )
-    (ranking,) = preceptor.run_study(path)
+    (ranking,) = preceptor.run(path)
     assert ranking.by == "reward"
     assert ranking.teachers[0].n == 4
+
+
+VERBS = {
+    "init": {"write_start", "study_schema"},
+    "rank": {"rank", "rank_all"},
+    "demo": {"demo_files"},
+    "run": {"run", "validate"},
+    "plan": {"plan"},
+    "report": {"study_report"},
+    "list": {"read_catalogue"},
+    "instructions": {"curate_instructions"},
+    "generate": {"generate"},
+    "export": {"export_dataset", "push"},
+    "train": {"train"},
+    "evaluate": {"evaluate"},
+    "ability": {"measure_ability"},
+    "agreement": {"measure_agreement"},
+    "studies": {"findings", "outcome_findings"},
+    "store": {"stored", "forget"},
+}
+"""What a script calls for each command; a folder of the package keeps the plain name of some."""
+
+
+def test_every_command_has_a_function_at_the_top():
+    from preceptor.cli.app import cli
+
+    assert VERBS.keys() == cli.commands.keys()
+    for names in VERBS.values():
+        assert names <= set(preceptor.__all__)
+        assert all(callable(getattr(preceptor, name)) for name in names)
+
+
+def test_a_store_is_looked_at_and_its_notes_are_forgotten(tmp_path: Path):
+    path = write_rows(
+        tmp_path / "both.jsonl",
+        [{"instruction": f"{n}?", "generator": g, "output": g * n} for n in (1, 2) for g in "ab"],
+    )
+    store = str(tmp_path / "store")
+    preceptor.rank(path, rule={"kind": "contains", "answer": "a"}, store=store)
+    one, *_ = preceptor.stored(store)
+    assert preceptor.stored(store, one.identity.digest[:8])[0].identity == one.identity
+    assert preceptor.forget(one.identity.digest, store) == 0
+    with pytest.raises(StoreError, match="0 identities"):
+        preceptor.forget("nothing", store)

@@ -78,7 +78,7 @@ def test_a_metric_of_another_package_orders_by_its_name(
         """,
         encoding="utf-8",
     )
-    (ranking,) = preceptor.run_study(study)
+    (ranking,) = preceptor.run(study)
     value = ranking.teachers[0].estimates["reward_per_token"].value
     assert value == pytest.approx(3 * named.teachers[0].estimates["reward_per_token"].value)
 
@@ -156,16 +156,16 @@ def test_teachers_and_a_scorer_of_other_packages_are_asked_and_score(
         """,
         encoding="utf-8",
     )
-    (ranking,) = preceptor.run_study(study)
+    (ranking,) = preceptor.run(study)
     assert ranking.order == ("calm", "loud")
     assert [result.estimates["reward"].value for result in ranking] == [1.0, 0.0]
     assert ranking.reward_source == "no-shouting limit=0.4"
     study.write_text(study.read_text().replace("no-shouting", "no-shoutng"))
     with pytest.raises(preceptor.StudyError, match="Did you mean 'no-shouting'"):
-        preceptor.run_study(study)
+        preceptor.run(study)
     study.write_text(study.read_text().replace('"parrot"', '"parot"'))
     with pytest.raises(preceptor.StudyError, match="Did you mean 'parrot'"):
-        preceptor.run_study(study)
+        preceptor.run(study)
 
 
 def test_the_lines_that_the_guide_counts_are_those_of_the_examples():

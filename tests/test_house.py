@@ -61,7 +61,7 @@ def test_a_public_name_survives_the_import_of_every_module():
         if "__main__" not in parts:
             importlib.import_module(".".join(part for part in parts if part != "__init__"))
     assert callable(preceptor.rank)
-    assert callable(preceptor.run_study)
+    assert callable(preceptor.run)
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,35 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from preceptor.api import (
-        export,
+        curate_instructions,
+        evaluate,
+        export_dataset,
+        forget,
         generate,
+        measure_agreement,
         plan,
         push,
         rank,
         rank_all,
-        run_study,
+        run,
+        stored,
         study_of,
         study_report,
+        train,
         validate,
     )
     from preceptor.benchmarks.answers import answers_in
     from preceptor.benchmarks.base import Benchmark
+    from preceptor.benchmarks.general_ability import AbilityOptions, measure_ability
     from preceptor.benchmarks.questions import Answers, QuestionSet
     from preceptor.config.data import ReadOptions
+    from preceptor.config.recipe import Recipe
     from preceptor.config.runtime import Endpoint, Runtime
-    from preceptor.config.study import Student, Study, StudyFile
+    from preceptor.config.schema import study_schema, write_start
+    from preceptor.config.study import Student, Study, StudyFile, read_catalogue
     from preceptor.config.teachers import Teacher, TeacherPoint
     from preceptor.data.layouts import Layout
+    from preceptor.demo import demo_files
     from preceptor.engines.base import (
         ChatRequest,
         Completion,
@@ -54,12 +64,15 @@ if TYPE_CHECKING:
     from preceptor.report.data import RankingData
     from preceptor.scorers.base import Scorer
     from preceptor.store.identity import Identity
+    from preceptor.studies.findings import findings
+    from preceptor.studies.outcomes import outcome_findings
     from preceptor.teachers.base import TeacherBackend
     from preceptor.types import Estimate, Instruction, Message, Response, Score
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AbilityOptions": "benchmarks.general_ability",
     "Answers": "benchmarks.questions",
     "Benchmark": "benchmarks.base",
     "Chart": "report.charts.parts",
@@ -85,6 +98,7 @@ _HOMES = {
     "RankingData": "report.data",
     "RankingOptions": "ranking.options",
     "ReadOptions": "config.data",
+    "Recipe": "config.recipe",
     "Response": "types",
     "Runtime": "config.runtime",
     "Score": "types",
@@ -102,19 +116,33 @@ _HOMES = {
     "TokenizedPair": "engines.base",
     "Warning": "ranking.warnings",
     "answers_in": "benchmarks.answers",
-    "export": "api",
+    "curate_instructions": "api",
+    "demo_files": "demo",
+    "evaluate": "api",
+    "export_dataset": "api",
+    "findings": "studies.findings",
+    "forget": "api",
     "generate": "api",
+    "measure_ability": "benchmarks.general_ability",
+    "measure_agreement": "api",
+    "outcome_findings": "studies.outcomes",
     "plan": "api",
     "push": "api",
     "rank": "api",
     "rank_all": "api",
-    "run_study": "api",
+    "read_catalogue": "config.study",
+    "run": "api",
+    "stored": "api",
     "study_of": "api",
     "study_report": "api",
+    "study_schema": "config.schema",
+    "train": "api",
     "validate": "api",
+    "write_start": "config.schema",
 }
 
 __all__ = [
+    "AbilityOptions",
     "Answers",
     "Benchmark",
     "Chart",
@@ -140,6 +168,7 @@ __all__ = [
     "RankingData",
     "RankingOptions",
     "ReadOptions",
+    "Recipe",
     "Response",
     "Runtime",
     "Score",
@@ -157,16 +186,29 @@ __all__ = [
     "TokenizedPair",
     "Warning",
     "answers_in",
-    "export",
+    "curate_instructions",
+    "demo_files",
+    "evaluate",
+    "export_dataset",
+    "findings",
+    "forget",
     "generate",
+    "measure_ability",
+    "measure_agreement",
+    "outcome_findings",
     "plan",
     "push",
     "rank",
     "rank_all",
-    "run_study",
+    "read_catalogue",
+    "run",
+    "stored",
     "study_of",
     "study_report",
+    "study_schema",
+    "train",
     "validate",
+    "write_start",
 ]
 
 

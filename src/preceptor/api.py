@@ -2,18 +2,33 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from preceptor.agreement.orders import Observed
+from preceptor.agreement.compare import compare
+from preceptor.agreement.orders import Observed, read_observed, read_predictions
+from preceptor.agreement.table import AgreementTable
+from preceptor.benchmarks.average_performance import StudentResult, student_results
+from preceptor.benchmarks.files import read_files
+from preceptor.benchmarks.registry import benchmarks
 from preceptor.config.base import checked
 from preceptor.config.build import Paths, generation_of, study_of
+from preceptor.config.data import ReadOptions
 from preceptor.config.export import Export
+from preceptor.config.keywords import TRAIN, sorted_out
+from preceptor.config.recipe import Recipe
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study, StudyFile
-from preceptor.errors import StudyError
+from preceptor.config.study import Student, Study, StudyFile, read_catalogue
+from preceptor.data.curation import curate
+from preceptor.data.curation_report import CurationOptions, CurationReport
+from preceptor.data.instructions import PromptSource, write_prompts
+from preceptor.errors import StoreError, StudyError, nearest
 from preceptor.export import writer as exports
 from preceptor.export.writer import Written
+from preceptor.finetuning.dataset import read_conversations
+from preceptor.finetuning.finetune import FineTuned, fine_tune, student_named
+from preceptor.finetuning.trainer import Watch
 from preceptor.pipeline import export as exporting
 from preceptor.pipeline.estimate import CostEstimate, estimate
 from preceptor.pipeline.pipeline import Pipeline
@@ -23,19 +38,26 @@ from preceptor.ranking.result import Ranking
 from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
 from preceptor.report.progress import showing
+from preceptor.store.store import ResponsePartition, ScorePartition, Store
 from preceptor.validation.result import ValidationResult
 from preceptor.validation.validate import validate as validate_study
 
 __all__ = [
-    "export",
+    "curate_instructions",
+    "evaluate",
+    "export_dataset",
+    "forget",
     "generate",
+    "measure_agreement",
     "plan",
     "push",
     "rank",
     "rank_all",
-    "run_study",
+    "run",
+    "stored",
     "study_of",
     "study_report",
+    "train",
     "validate",
 ]
 
@@ -111,12 +133,12 @@ def rank_all(
         return Pipeline(study, runtime, shown).rankings()
 
 
-def run_study(path: str | Path, progress: Progress | bool | None = None) -> list[Ranking]:
-    """Carry out the study file at `path` as far as the prediction; return one ranking for each student.
+def run(study: str | Path | StudyFile, progress: Progress | bool | None = None) -> list[Ranking]:
+    """Carry out a study file as far as the prediction; return one ranking for each student and reward.
 
     What `[train]` and `[evaluate]` ask for is `validate`'s.
     """
-    file = StudyFile.read(path)
+    file = study if isinstance(study, StudyFile) else StudyFile.read(study)
     with showing(progress) as shown:
         return Pipeline(file.study, file.runtime, shown).rankings()
 
@@ -162,7 +184,7 @@ def validate(path: str | Path, progress: Progress | bool | None = None) -> Valid
         return validate_study(file.study, file.runtime, shown)
 
 
-def export(
+def export_dataset(
     study: str | Path,
     output: str | Path,
     *,
@@ -217,6 +239,140 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
     return exports.push(Path(folder), repository, private=private)
 
 
-def plan(study: Study, runtime: Runtime) -> CostEstimate:
-    """Return what the study would take, teacher by teacher and step by step, without paying for anything."""
-    return estimate(study, runtime)
+def plan(study: str | Path | Study, runtime: Runtime | None = None) -> CostEstimate:
+    """Return what a study would take, teacher by teacher and step by step, without paying for anything.
+
+    Args:
+        study: a study, or the path of a study file.
+        runtime: where it would run, instead of what the file says.
+    """
+    if isinstance(study, Study):
+        return estimate(study, runtime or Runtime())
+    file = StudyFile.read(study)
+    return estimate(file.study, runtime or file.runtime)
+
+
+def train(
+    data: Paths,
+    *,
+    student: str | Path,
+    output: str | Path,
+    revision: str | None = None,
+    watch: Watch | None = None,
+    **options: Any,
+) -> FineTuned:
+    """Fine-tune a base model on data in the `messages` layout, or go on where an earlier run was stopped.
+
+    Args:
+        data: files or folders, as `export_dataset` writes them.
+        student: Hub id, folder or GGUF file.
+        output: folder of the fine-tuned model.
+        revision: branch, tag or commit of a Hub model.
+        watch: told of every step.
+        options: fields of `Recipe`, and `device`, by name.
+
+    Raises:
+        PreceptorError: the recipe or the data cannot be used.
+    """
+    given = sorted_out(TRAIN, options, where="train")
+    runtime = checked(Runtime, given["runtime"], where="options")
+    recipe = checked(Recipe, given["recipe"], where="options")
+    conversations = read_conversations([data] if isinstance(data, str | Path) else data)
+    located = student_named(str(student), revision)
+    return fine_tune(
+        located, conversations, recipe, output=Path(output), runtime=runtime, watch=watch
+    )
+
+
+def evaluate(files: Sequence[str | Path], *, seed: int = 0) -> list[StudentResult]:
+    """Return every model's results on benchmarks from files of judgements, the best first.
+
+    Files of answers are judged by the command `evaluate --judge`, which stores what a judge says.
+
+    Raises:
+        DataError: a file cannot be read, or holds no judgements.
+    """
+    known = benchmarks()
+    verdicts = read_files(files, known).verdicts
+    scored = [known[name].score(own, seed=seed) for name, own in verdicts.items() if own]
+    return student_results([result for one in scored for result in one.results], {})
+
+
+def measure_agreement(
+    predictions: Paths,
+    observed: Observed | str | Path,
+    *,
+    catalogue: str | Path | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    **restrictions: Any,
+) -> AgreementTable:
+    """Return how well predicted orders of teachers match observed ones.
+
+    Args:
+        predictions: files that rankings were written to, JSON or CSV.
+        observed: student -> teacher -> outcome, higher is better, or a file of it.
+        catalogue: a file that says families and sizes of teachers of one's own.
+        n_resamples: bootstrap resamples.
+        seed: draws teachers.
+        restrictions: `metrics`, `students` and `directions` of `agreement.compare.compare`.
+
+    Raises:
+        DataError: a file cannot be read.
+        StudyError: nothing can be compared.
+    """
+    paths = [predictions] if isinstance(predictions, str | Path) else predictions
+    found = [one for path in paths for one in read_predictions(str(path))]
+    outcomes = read_observed(str(observed)) if isinstance(observed, str | Path) else observed
+    comparison = compare(found, outcomes, catalogue=read_catalogue(catalogue), **restrictions)
+    return AgreementTable(comparison, draws=n_resamples, seed=seed)
+
+
+def curate_instructions(
+    sources: Paths, output: str | Path, *, columns: ReadOptions | None = None, **options: Any
+) -> CurationReport:
+    """Choose instructions (filter, drop duplicates, draw), write them, and return what became of each row.
+
+    Args:
+        sources: files, folders or Hub data sets.
+        output: `.jsonl` or `.parquet` file to write.
+        columns: what the columns mean.
+        options: fields of `CurationOptions` by name.
+
+    Raises:
+        DataError: the sources cannot be read, or nothing is left.
+        StudyError: an option is wrong.
+    """
+    paths = [sources] if isinstance(sources, str | Path) else sources
+    known = [field.name for field in fields(CurationOptions)]
+    for name in options:
+        if name not in known:
+            raise StudyError(f"curate_instructions has no option '{name}'.{nearest(name, known)}")
+    chosen = CurationOptions(**options)
+    curated = curate(PromptSource.open(paths, columns or ReadOptions()), chosen)
+    kept = [column for one in chosen.where for column in one.columns]
+    write_prompts(curated, Path(output), fields=kept)
+    return curated.report
+
+
+def stored(
+    store: str | Path = ".preceptor", identity: str = ""
+) -> list[ScorePartition | ResponsePartition]:
+    """Return what a store holds whose identity begins so: its kind, spec, keys and what was recorded."""
+    found = Store(store).partitions()
+    return [one for one in found if one.identity.digest.startswith(identity)]
+
+
+def forget(identity: str, store: str | Path = ".preceptor") -> int:
+    """Forget why rows of one identity have no result, so that they are tried again; return how many.
+
+    Raises:
+        StoreError: not exactly one identity begins so.
+    """
+    found = stored(store, identity)
+    if len(found) != 1:
+        raise StoreError(
+            f"{len(found)} identities in '{store}' start with '{identity}': expected one. "
+            "`preceptor store show` lists them."
+        )
+    return found[0].forget_notes()

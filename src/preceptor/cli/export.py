@@ -51,7 +51,7 @@ def export(
     if push_to_hub:
         api.require_token()
     with progress_on() as progress:
-        written = api.export(study_file, output, progress=progress, **given)
+        written = api.export_dataset(study_file, output, progress=progress, **given)
     _tell(written)
     if push_to_hub:
         click.echo(api.push(output, push_to_hub, private=not public))

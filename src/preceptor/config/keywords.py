@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from preceptor.config.base import OLD_NAMES
 from preceptor.config.data import Data, ReadOptions
+from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import JudgeReward, ModelReward, RuleReward
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.config.study import Reading, Student, Study
@@ -94,6 +95,12 @@ GENERATE: Mapping[str, Group] = MappingProxyType(
     }
 )
 """The keywords of `generate`, by what they are about."""
+
+
+TRAIN: Mapping[str, Group] = MappingProxyType(
+    {"recipe": keywords_of(Recipe), "runtime": {"device": Keyword(Runtime, "device")}}
+)
+"""The keywords of `train`, by what they are about."""
 
 
 def sorted_out(

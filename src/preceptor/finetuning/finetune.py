@@ -15,7 +15,7 @@ from typing import Any
 
 from preceptor.config.recipe import Recipe, warmup_caution
 from preceptor.config.runtime import Runtime
-from preceptor.engines.models import LocatedModel, require_device
+from preceptor.engines.models import LocatedModel, locate, require_device
 from preceptor.engines.packed.memory import is_out_of_memory
 from preceptor.errors import MissingPackage, ModelError, StudyError
 from preceptor.finetuning.checkpoint import TrainingFolder, disk_error, step_of
@@ -76,6 +76,11 @@ def fine_tune(
     if caution := warmup_caution(prepared.steps):
         logger.warning(caution)
     return carry_out(prepared, output, watch=watch)
+
+
+def student_named(name: str, revision: str | None = None) -> LocatedModel:
+    """Return the base model of this Hub id, folder or GGUF file; ModelError where there is none."""
+    return locate(name, revision=revision)
 
 
 def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -> FineTuned:
