@@ -143,7 +143,7 @@ def main() -> None:
             few = first_of_each(pairs, asked.base_held_out)
             counts = dict.fromkeys(pair_maker.RULES, asked.base_pairs)
             steps = sum(counts.values()) // 8
-            recipe = replace(every, pairs=counts, steps=steps, batch=8, learning_rate=3e-4)
+            recipe = replace(every, pairs=counts, steps=steps, batch_size=8, learning_rate=3e-4)
             found["base"] = tuned_base(asked.base, recipe, few, folder=Path(folder))
     print(json.dumps(found, indent=1))
 

@@ -56,7 +56,7 @@ class Recipe:
     hidden: int = 64
     layers: int = 2
     steps: int = 200
-    batch: int = 32
+    batch_size: int = 32
     learning_rate: float = 4e-3
     seed: int = 0
 
