@@ -97,7 +97,7 @@ def test_json_and_csv_hold_every_cell(tmp_path: Path, observed: Path):
     assert {one["name"] for one in held["calibration"]["students"]} == set(AP)
     assert held["teachers"] == list(TEACHERS)
     assert held["settings"]["seed"] == 0
-    assert held["remarks"] and held["warnings"] and held["verdict"]
+    assert held["left_out"] and held["warnings"] and held["verdict"]
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["student"] for row in rows][-5:] == ["mean"] * 5
@@ -109,7 +109,7 @@ def test_teachers_by_hub_id_short_name_and_label_are_the_same(tmp_path: Path, ob
     path = write_predictions(tmp_path / "p.json", names=names)
     held = json.loads(agree(path, "--observed", observed, "--json", "-").stdout)
     assert held["teachers"] == ["Gemma-2-2b-it", "Gemma-2-9b-it", "Gemma-2-27b-it"]
-    assert "Left out, predicted but not observed: someone/else." in held["remarks"]
+    assert "Left out, predicted but not observed: someone/else." in held["left_out"]
 
 
 def test_a_benchmark_without_students_is_one_more_baseline(tmp_path: Path, observed: Path):
@@ -217,7 +217,7 @@ def test_no_number_is_cut_or_folded_at_any_width(tmp_path: Path, observed: Path,
     print_differences(screen, table, table.differences("car"))
     print_families(screen, table.by_family())
     print_calibration(screen, table.calibration())
-    print_notes(screen, found.remarks, table.warnings())
+    print_notes(screen, found.left_out, table.warnings())
     text = screen.file.getvalue()
     assert max(map(len, text.splitlines())) <= width
     if width >= 80:
@@ -259,7 +259,7 @@ def test_real_responses_of_the_papers_teachers_meet_table_7(
     assert preceptor("rank", *files, *given).exit_code == 0
     held = json.loads(agree(out, "--observed", observed, "--json", "-").stdout)
     assert len(held["teachers"]) == 9
-    assert "Left out, predicted but not observed: Phi-3-medium-4k-instruct." in held["remarks"]
+    assert "Left out, predicted but not observed: Phi-3-medium-4k-instruct." in held["left_out"]
 
 
 @pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--n-resamples", "0")])

@@ -144,7 +144,7 @@ def test_risk_and_return_holds_the_means_and_lines_of_equal_car(charts: dict[str
     guides = rows(chart, "guides")
     assert len(guides) >= 2
     for guide in guides:
-        car = float(guide["told"].removeprefix("CAR "))
+        car = float(guide["text"].removeprefix("CAR "))
         # Equation 3 with the paper's beta of 3.
         assert guide["y"] / (1 + 3 * guide["x"]) == pytest.approx(car)
         assert guide["y2"] / (1 + 3 * guide["x2"]) == pytest.approx(car)
@@ -173,7 +173,7 @@ def test_beta_charts_hold_the_sweep(charts: dict[str, Chart]):
     assert [row["y"] for row in drawn] == sweep.ranks.T.ravel().tolist()
     values = rows(charts["beta-value"])
     assert [row["y"] for row in values] == beside_best(sweep.values).T.ravel().tolist()
-    assert rows(charts["beta-rank"], "chosen") == [{"beta": 3.0, "told": "beta = 3"}]
+    assert rows(charts["beta-rank"], "chosen") == [{"beta": 3.0, "text": "beta = 3"}]
 
 
 def test_a_share_of_a_best_car_that_is_not_positive_is_no_number():
@@ -241,7 +241,7 @@ def test_what_is_not_a_number_is_null():
     )
     bars = rows(found["distribution-reward"], "bars")
     assert bars[1]["q50"] is None
-    assert bars[1]["q50_told"] == "no data"
+    assert bars[1]["q50_text"] == "no data"
     assert len(rows(found["risk-and-return"])) == 2
     json.dumps([chart.spec for chart in found.values()], allow_nan=False)
 

@@ -52,7 +52,9 @@ def test_a_students_own_prediction_is_judged_on_that_student_alone():
         assert row.tolist() == random_columns("car", seed=k)["car"]
     hub = compare([prediction(random_columns("car"), "Qwen/Qwen2.5-3B")], AP)
     assert hub.students == ("Qwen2.5-3B",)
-    assert "Students without a prediction in every column: Qwen2-1.5B, Gemma 2-2B" in hub.remarks[0]
+    assert (
+        "Students without a prediction in every column: Qwen2-1.5B, Gemma 2-2B" in hub.left_out[0]
+    )
 
 
 def test_the_prior_of_one_row_still_comes_from_all_the_other_students():
@@ -69,24 +71,23 @@ def test_teachers_on_one_side_only_are_listed():
     teachers = (*TEACHERS[:5], "stranger")
     found = compare([prediction({"car": [1.0, 2.0, 3.0, 4.0, None, 6.0]}, teachers=teachers)], AP)
     assert found.teachers == TEACHERS[:4]
-    assert any("predicted but not observed: stranger" in remark for remark in found.remarks)
+    assert any("predicted but not observed: stranger" in note for note in found.left_out)
     assert any(
-        "observed but not predicted: Gemma-2-27b-it, Llama-3-8B" in remark
-        for remark in found.remarks
+        "observed but not predicted: Gemma-2-27b-it, Llama-3-8B" in note for note in found.left_out
     )
-    assert "Left out, no car in 'a.json': Gemma-2-9b-it." in found.remarks
+    assert "Left out, no car in 'a.json': Gemma-2-9b-it." in found.left_out
 
 
 def test_a_teacher_that_one_student_was_not_observed_with_is_left_out_for_all_and_listed():
     partial = {"A": AP["Qwen2-1.5B"], "B": dict(list(AP["Gemma 2-2B"].items())[:-1])}
     found = compare([prediction(random_columns("car"))], partial)
     assert found.teachers == TEACHERS[:-1]
-    assert "Left out, not observed for B: Qwen2.5-72B-Instruct." in found.remarks
+    assert "Left out, not observed for B: Qwen2.5-72B-Instruct." in found.left_out
     # For A alone it stays, and B can be no peer of the prior.
     alone = compare([prediction(random_columns("car"))], partial, students=["A"])
     assert alone.teachers == TEACHERS
     assert titles(alone) == ["car", "size"]
-    assert any(remark.startswith("No prior") for remark in alone.remarks)
+    assert any(note.startswith("No prior") for note in alone.left_out)
 
 
 def test_a_size_that_is_not_known_costs_the_baseline_and_not_the_teacher():
@@ -95,7 +96,7 @@ def test_a_size_that_is_not_known_costs_the_baseline_and_not_the_teacher():
     found = compare([prediction({"car": [1.0, 2.0, 3.0, 4.0]}, teachers=teachers)], observed)
     assert titles(found) == ["car"]
     assert found.families == teachers
-    assert any("No baseline of size" in remark for remark in found.remarks)
+    assert any("No baseline of size" in note for note in found.left_out)
 
 
 def test_columns_of_one_metric_are_told_apart_by_what_differs():
@@ -123,7 +124,7 @@ def test_columns_without_a_declared_direction_are_not_judged():
     given = [prediction(random_columns("car", "score"))]
     plain = compare(given, AP)
     assert "score" not in titles(plain)
-    assert any("not judged: score" in remark for remark in plain.remarks)
+    assert any("not judged: score" in note for note in plain.left_out)
     declared = compare(given, AP, directions={"score": False})
     assert not declared.column("score").higher_is_better
     with pytest.raises(StudyError, match="--higher-is-better score"):

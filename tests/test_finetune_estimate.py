@@ -71,7 +71,7 @@ def test_rows_tokens_and_steps_are_told(model_folder: Path):
     assert found.rows == 20 and found.tokens == prepared.rows.tokens
     assert "20 rows, " in said and "3 steps, 3 per epoch, 1 of them warm-up; 8 x 1" in said
     assert "left out: 2 (no assistant turn)" in said
-    assert found.caution is None and "caution" not in said
+    assert found.warning is None and "warning" not in said
 
 
 def test_a_full_disk_is_told_of_before_anything_is_trained(

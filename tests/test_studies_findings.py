@@ -72,8 +72,8 @@ def test_the_named_pairs_have_three_exceptions():
 
 
 def test_the_count_over_all_pairs_states_its_dependence_and_no_p_value():
-    remark = finding("Larger Models' Paradox: every pair").remark
-    assert "42 of 115" in remark and "no p-value" in remark and "95 runs" in remark
+    note = finding("Larger Models' Paradox: every pair").note
+    assert "42 of 115" in note and "no p-value" in note and "95 runs" in note
 
 
 def test_a_case_of_the_paradox_in_table_6_depends_on_which_average_is_meant():
@@ -136,8 +136,8 @@ def test_mean_correlations_are_table_4_s_last_row_but_for_one_rounding():
 
 def test_car_gains_only_with_the_larger_reward_model():
     # Table 9: sums of five, 4.0193 against 3.9895 and 4.3526 against 4.4439.
-    remark = finding("CAR against its reward").remark
-    assert "-0.0060 with the 8B" in remark and "+0.0183 with the 27B" in remark
+    note = finding("CAR against its reward").note
+    assert "-0.0060 with the 8B" in note and "+0.0183 with the 27B" in note
 
 
 def test_ranks_are_shared_and_numbers_are_worded():

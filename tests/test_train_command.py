@@ -29,7 +29,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path: Path, wo
         "2 steps, 1 per epoch, 100 of them warm-up; 8 x 4 device(s)",
         "memory: about",
         "left out: 1 (no assistant turn)",
-        "caution: The warm-up takes 100 steps",
+        "warning: The warm-up takes 100 steps",
     ):
         assert said in result.stderr
     assert not (tmp_path / "out").exists()

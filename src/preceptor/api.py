@@ -154,7 +154,7 @@ def study_report(
 
     Args:
         path: of the study file.
-        observed: student -> teacher -> what was observed after tuning, higher is better.
+        observed: student -> teacher -> what was observed after fine-tuning, higher is better.
         outcome: where that is from, in words.
         command: the command line to show; by default the one that makes this report.
 
@@ -268,7 +268,7 @@ def train(
         student: Hub id, folder or GGUF file.
         output: folder of the fine-tuned model.
         revision: branch, tag or commit of a Hub model.
-        watch: told of every step.
+        watch: called at every step.
         options: fields of `Recipe`, and `device`, by name.
 
     Raises:

@@ -49,7 +49,7 @@ def resample(
 ) -> Array:
     """Return how often each bootstrap draw picks each teacher, shape (draws, teachers).
 
-    `size` teachers are picked in each draw: as many as there are, unless told otherwise.
+    `size` teachers are picked in each draw: as many as there are by default.
     """
     picks = rng.multinomial(size or teachers, np.full(teachers, 1 / teachers), size=draws)
     return picks.astype(np.float64)

@@ -2,7 +2,7 @@
 
 A prediction for one of the observed students is judged on that student alone; a prediction for any other
 student is a proxy and is judged on all of them. Every column then has the same students and teachers, so
-differences are paired; whatever that leaves out is told of, never dropped silently.
+differences are paired; whatever that leaves out is reported, never dropped silently.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Column:
 class Comparison:
     """Predicted and observed orders over the same students and teachers.
 
-    `observed` is (students, teachers), higher is better. `remarks` say what was left out and why.
+    `observed` is (students, teachers), higher is better. `left_out` says what was left out and why.
     `transformed` says that some rewards had already passed a transform.
     """
 
@@ -55,7 +55,7 @@ class Comparison:
     teachers: tuple[str, ...]
     observed: Array
     columns: tuple[Column, ...]
-    remarks: tuple[str, ...]
+    left_out: tuple[str, ...]
     transformed: bool = False
     catalogue: Catalogue = SHIPPED
 
@@ -103,8 +103,8 @@ def compare(
             predictions of the same thing, or fewer than 3 teachers or no student in common.
     """
     known = _directions(directions or {})
-    remarks: list[str] = []
-    names = _chosen_metrics(predictions, metrics, known, remarks)
+    left_out: list[str] = []
+    names = _chosen_metrics(predictions, metrics, known, left_out)
     wanted = _chosen_students(students, observed)
     sources = _sources(predictions, names, observed)
     rows = [
@@ -119,23 +119,23 @@ def compare(
         )
     if len(rows) < len(wanted):
         left = [student for student in wanted if student not in rows]
-        remarks.append(f"Students without a prediction in every column: {', '.join(left)}.")
+        left_out.append(f"Students without a prediction in every column: {', '.join(left)}.")
     judged = {"", *map(student_key, rows)}
     sources = {
         key: {student: one for student, one in found.items() if student in judged}
         for key, found in sources.items()
     }
-    teachers = _common_teachers(sources, rows, observed, remarks)
+    teachers = _common_teachers(sources, rows, observed, left_out)
     columns = _columns(sources, rows, teachers, known)
     named = {column.metric for column in columns}
-    baselines = _baselines(rows, teachers, observed, remarks, catalogue=catalogue)
+    baselines = _baselines(rows, teachers, observed, left_out, catalogue=catalogue)
     columns += [baseline for baseline in baselines if baseline.metric not in named]
     return Comparison(
         students=tuple(rows),
         teachers=tuple(teachers),
         observed=_table(observed, rows, teachers),
         columns=tuple(columns),
-        remarks=tuple(remarks),
+        left_out=tuple(left_out),
         transformed=any(prediction.transformed for prediction in predictions),
         catalogue=catalogue,
     )
@@ -157,9 +157,9 @@ def _chosen_metrics(
     predictions: Sequence[Prediction],
     asked: Sequence[str],
     known: Mapping[str, bool],
-    remarks: list[str],
+    left_out: list[str],
 ) -> list[str]:
-    """Return the columns to judge, and remark on those that no direction is known of."""
+    """Return the columns to judge, and note those without a known direction."""
     found = list(dict.fromkeys(name for prediction in predictions for name in prediction.columns))
     for name in asked:
         if name not in found:
@@ -180,7 +180,7 @@ def _chosen_metrics(
         )
     unused = [name for name in found if name not in known]
     if unused and not asked:
-        remarks.append(
+        left_out.append(
             "No direction declared (--higher-is-better, --lower-is-better), so not judged: "
             f"{', '.join(unused)}."
         )
@@ -232,7 +232,7 @@ def _common_teachers(
     sources: Mapping[_Key, Mapping[str, Prediction]],
     rows: Sequence[str],
     observed: Observed,
-    remarks: list[str],
+    left_out: list[str],
 ) -> list[str]:
     """Return the teachers that have a number everywhere, in the observed order, and tell of the rest."""
     seen = list(dict.fromkeys(teacher for student in rows for teacher in observed[student]))
@@ -243,7 +243,7 @@ def _common_teachers(
         for reason in _lacks(teacher, sources, rows, observed):
             lacking.setdefault(reason, []).append(teacher)
             break
-    remarks += [f"Left out, {reason}: {', '.join(names)}." for reason, names in lacking.items()]
+    left_out += [f"Left out, {reason}: {', '.join(names)}." for reason, names in lacking.items()]
     out = {teacher for names in lacking.values() for teacher in names}
     teachers = [teacher for teacher in seen if teacher not in out]
     if len(teachers) < FEWEST:
@@ -320,7 +320,7 @@ def _baselines(
     rows: Sequence[str],
     teachers: Sequence[str],
     observed: Observed,
-    remarks: list[str],
+    left_out: list[str],
     *,
     catalogue: Catalogue,
 ) -> list[Column]:
@@ -329,13 +329,13 @@ def _baselines(
     sizes = [catalogue.size(teacher) for teacher in teachers]
     unknown = [t for t, size in zip(teachers, sizes, strict=True) if size is None]
     if unknown:
-        remarks.append(f"No baseline of size: the catalogue has none of {', '.join(unknown)}.")
+        left_out.append(f"No baseline of size: the catalogue has none of {', '.join(unknown)}.")
     else:
         row = np.array([sizes] * len(rows), dtype=float)
         columns.append(Column("size", "size", True, row, baseline=True))
     peers = [s for s in observed if all(teacher in observed[s] for teacher in teachers)]
     if len(peers) < 2:
-        remarks.append("No prior: it needs observed orders of another student.")
+        left_out.append("No prior: it needs observed orders of another student.")
         return columns
     prior = leave_one_out_prior(_table(observed, peers, teachers))
     chosen = prior[[peers.index(student) for student in rows]]

@@ -167,7 +167,7 @@ def _print(table: "AgreementTable", answers: _Answers, *, source: str) -> None:
         report.print_families(screen, answers.families)
     if answers.calibration is not None:
         report.print_calibration(screen, answers.calibration)
-    report.print_notes(screen, table.comparison.remarks, table.warnings())
+    report.print_notes(screen, table.comparison.left_out, table.warnings())
 
 
 def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) -> str:
@@ -192,7 +192,7 @@ def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) 
         "means": [mean.record() for mean in table.means],
         **{name: _plain(answer) for name, answer in answers._asdict().items()},
         "verdict": answers.calibration and answers.calibration.verdict(),
-        "remarks": comparison.remarks,
+        "left_out": comparison.left_out,
         "warnings": table.warnings(),
         "settings": {name: _plain(value) for name, value in given.items()},
     }

@@ -33,7 +33,7 @@ _options = group(
     click.option(
         "--observed",
         metavar="FILE",
-        help="Compare with what tuning gave: a CSV 'teacher, student, AP', or a JSON of rankings.",
+        help="Compare with what fine-tuning gave: a CSV 'teacher, student, AP', or a JSON of rankings.",
     ),
     click.option(
         "--published",

@@ -217,8 +217,8 @@ def _print_findings(
         _show(console, f"{finding.claim} {held[0].upper()}{held[1:]}.", indent=_GAP)
         for line in _cases(finding):
             _show(console, line, indent=2 * _GAP, hang=2 * _GAP)
-        if finding.remark:
-            _show(console, finding.remark, indent=_GAP, style="dim")
+        if finding.note:
+            _show(console, finding.note, indent=_GAP, style="dim")
     if paper and len(findings) > _FEW:
         _title(console, "What the printed numbers cannot show")
         for one in NOT_CHECKABLE:

@@ -171,12 +171,16 @@ def _train(
     if TrainingFolder(output).finished(prepared.identity) is None:
         require_room(estimate, output)
     with _watching(aside, estimate.steps.total) as watch:
-        tuned = carry_out(prepared, output, watch=watch)
+        trained = carry_out(prepared, output, watch=watch)
     if is_main_process():
-        how = "was tuned before; nothing to do" if tuned.stored else f"took {tuned.seconds:,.0f} s"
+        how = (
+            "was fine-tuned before; nothing to do"
+            if trained.stored
+            else f"took {trained.seconds:,.0f} s"
+        )
         click.echo(
-            f"{tuned.folder}: loss {tuned.first_loss:.4f} in the first step, {tuned.last_loss:.4f} in "
-            f"the last of {tuned.steps:,}; {how}"
+            f"{trained.folder}: loss {trained.first_loss:.4f} in the first step, {trained.last_loss:.4f} in "
+            f"the last of {trained.steps:,}; {how}"
         )
 
 
@@ -211,15 +215,15 @@ def _lines(aside: "Console", *, every: float = 10.0) -> "Watch":
     from preceptor.report.terminal import print_lines
 
     begun: list[tuple[float, int]] = []
-    told = [0.0]
+    shown = [0.0]
 
     def show(moment: "Moment") -> None:
         now = time.monotonic()
         if not begun:
             begun.append((now, moment.step))
-        if moment.step < moment.total and now - told[0] < every:
+        if moment.step < moment.total and now - shown[0] < every:
             return
-        told[0] = now
+        shown[0] = now
         since, first = begun[0]
         left = (now - since) * (moment.total - moment.step) / max(1, moment.step - first)
         after = f", about {left:,.0f} s left" if moment.step > first else ""

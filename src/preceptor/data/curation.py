@@ -32,7 +32,7 @@ from preceptor.errors import DataError, MissingPackage, StudyError, nearest
 from preceptor.types import KEY_BYTES
 
 NGRAM_WORDS = 3
-"""Words in the n-grams by whose Jaccard similarity near duplicates are told."""
+"""Words in the n-grams by whose Jaccard similarity near duplicates are found."""
 
 _NO_OPTIONS = CurationOptions()
 _SIGNATURE = 128  # hashes; the standard error of the similarity is 0.04 at most

@@ -106,7 +106,7 @@ class PromptSource(FilesRead):
     def __init__(self, files: Sequence[SourceFile], turns: Turns = "last") -> None:
         super().__init__(files)
         self.turns = turns
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @classmethod
     def open(
@@ -154,9 +154,9 @@ class PromptSource(FilesRead):
             for prompt in _prompts(file, journal, self.turns):
                 readable = True
                 yield prompt
-            if file.path not in self._told:  # who reads several times is told once
+            if file.path not in self._warned:  # one warning for several passes
                 tell_problems(journal, readable=readable)
-                self._told.add(file.path)
+                self._warned.add(file.path)
 
 
 def _prompts(file: SourceFile, journal: Journal, turns: Turns) -> Iterator[Prompt]:

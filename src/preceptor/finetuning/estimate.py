@@ -44,12 +44,12 @@ class CostEstimate:
     disk: int
     left_out: Mapping[str, int]
     noted: Mapping[str, int]
-    caution: str | None
+    warning: str | None
 
     def lines(self) -> list[str]:
         """Return it in words, a line for each thing to know."""
         parts = ", ".join(f"{name} {held / _GIB:,.1f}" for name, held in self.memory.items())
-        told = [
+        lines = [
             f"{self.rows:,} rows, {self.tokens:,} tokens, {self.trained_tokens:,} of them in responses; "
             f"the longest row has {self.longest:,}",
             f"{self.steps.total:,} steps, {self.steps.per_epoch:,} per epoch, {self.steps.warmup:,} of them "
@@ -58,9 +58,9 @@ class CostEstimate:
             f"memory: about {sum(self.memory.values()) / _GIB:,.1f} GiB ({parts})",
             f"disk: up to {self.disk / _GIB:,.1f} GiB",
         ]
-        told += [f"left out: {count:,} ({reason})" for reason, count in self.left_out.items()]
-        told += [f"note: {count:,} {what}" for what, count in self.noted.items()]
-        return told + ([f"caution: {self.caution}"] if self.caution else [])
+        lines += [f"left out: {count:,} ({reason})" for reason, count in self.left_out.items()]
+        lines += [f"note: {count:,} {what}" for what, count in self.noted.items()]
+        return lines + ([f"warning: {self.warning}"] if self.warning else [])
 
 
 def estimate_of(
@@ -84,7 +84,7 @@ def estimate_of(
         disk=disk_of(prepared.recipe, size, steps=prepared.steps),
         left_out={**left_out, **rows.left_out},
         noted=rows.noted,
-        caution=warmup_caution(prepared.steps),
+        warning=warmup_caution(prepared.steps),
     )
 
 

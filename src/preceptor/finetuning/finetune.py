@@ -73,8 +73,8 @@ def fine_tune(
         StoreError: the disk refuses. MissingPackage: TRL is not installed.
     """
     prepared = prepare(student, conversations, recipe, runtime=runtime, devices=devices())
-    if caution := warmup_caution(prepared.steps):
-        logger.warning(caution)
+    if warning := warmup_caution(prepared.steps):
+        logger.warning(warning)
     return carry_out(prepared, output, watch=watch)
 
 
@@ -163,7 +163,7 @@ def _require_trl() -> None:
 
 
 def _require_devices(prepared: Prepared) -> None:
-    """Check that what the machine names is what the trainer would take."""
+    """Check that what the runtime names is what the trainer would take."""
     import torch
 
     device = prepared.runtime.resolved_device()

@@ -66,7 +66,7 @@ class Labeller:
 
     Every assistant turn is trained on with the token that ends it, as Axolotl's `roles_to_train:
     [assistant]` and LLaMA-Factory's default do; the paper's conversations have one. An earlier turn that
-    the template writes otherwise once it is history (without its thoughts, for example) is not: the model
+    the template writes otherwise once it is history (without its reasoning, for example) is not: the model
     would never write it so.
 
     Raises:

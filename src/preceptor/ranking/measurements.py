@@ -105,7 +105,7 @@ def common_instructions(
 ) -> Common:
     """Return the instructions on which every teacher has every needed measure.
 
-    A measure that is not needed is carried along where it is complete on them, and told of
+    A measure that is not needed is carried along where it is complete on them, and named in a warning
     otherwise.
 
     Args:

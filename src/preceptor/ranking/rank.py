@@ -56,10 +56,10 @@ __all__ = [
 ]
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-"""The range over which the stability of CAR's order is told; 0 is the reward alone."""
+"""The range over which the stability of CAR's order is reported; 0 is the reward alone."""
 
 ORDER_BY = ("car", "reward", "information", "likelihood")
-"""What orders the teachers unless told otherwise: the first of these that was formed."""
+"""What orders the teachers by default: the first of these that was formed."""
 
 RESERVED_FIELDS = frozenset(
     (

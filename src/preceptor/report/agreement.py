@@ -211,10 +211,10 @@ def _print_held_out(console: Console, what: str, unit: str, held: Sequence[HeldO
     console.print()
 
 
-def print_notes(console: Console, remarks: Sequence[str], warnings: Sequence[str]) -> None:
+def print_notes(console: Console, left_out: Sequence[str], warnings: Sequence[str]) -> None:
     """Print what was left out, and what to be careful with."""
-    for remark in remarks:
-        _say(console, remark, "dim")
+    for note in left_out:
+        _say(console, note, "dim")
     for warning in warnings:
         console.print(Text("Warning: ", "yellow bold") + Text(printable(warning), "yellow"))
     console.print()

@@ -124,7 +124,7 @@ def _prediction(ranking: Ranking) -> Prediction:
         label = SHIPPED.label(name)
         if label in values:
             raise StudyError(
-                f"Two teachers are '{label}' to the catalogue, so that what was observed cannot be told "
+                f"Two teachers are '{label}' to the catalogue, so that their outcomes cannot be kept "
                 "apart. Give one of them a label of its own."
             )
         values[label] = numbers

@@ -27,7 +27,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The percentiles of each teacher."""
 
 FIRST = ("reward", "loss", "length")
-"""The measures that come first, and that a category is told by."""
+"""The measures that come first, and that a category is labelled by."""
 
 MOST_CATEGORIES = 12
 """Categories that are shown by name."""

@@ -16,7 +16,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 def described(source: StudySource) -> list[str]:
-    """Return how each file is read and who is asked; many alike are told of once."""
+    """Return how each file is read and who is asked; many alike share a line."""
     lines = _few([file.describe() for file in source.files], "files")
     asked = [
         f"{job.name}: {job.backend.teacher.described()}, "

@@ -75,7 +75,7 @@ def first_samples(selection: Selection, instructions: NDArray[np.intp]) -> Selec
 
 @dataclass(frozen=True)
 class Chosen:
-    """The instructions to show for one ranking, with all that is told of them but the texts.
+    """The instructions to show for one ranking, with all that is shown of them but the texts.
 
     At most 60, the most disagreed upon first, with each teacher's first sample; `order` is that of the
     ranking. `selection` holds their rows, by instruction and by teacher as in the table; so are the `scores`

@@ -80,7 +80,7 @@
       scores.append(pair);
     });
     part.append(title, scores);
-    if (answer.text === null) part.append(made("p", "muted", `No response: ${(answer.note || "not told why").replace(/\.$/, "")}.`));
+    if (answer.text === null) part.append(made("p", "muted", `No response: ${(answer.note || "no reason given").replace(/\.$/, "")}.`));
     else {
       part.append(...response(answer, teacher));
       if (answer.note) part.append(made("p", "muted", answer.note));
@@ -101,7 +101,7 @@
       this.place = 0;
       this.controls();
       const shaded = this.data.examples.some((one) => one.answers.some((answer) => answer.lengths));
-      for (const told of part.querySelectorAll("[data-legend], [data-tokens]")) told.hidden = !shaded;
+      for (const key of part.querySelectorAll("[data-legend], [data-tokens]")) key.hidden = !shaded;
       this.show();
     }
 

@@ -11,7 +11,7 @@
 
   function themeButton() {
     const button = document.querySelector(".theme");
-    const told = () => {
+    const name = () => {
       button.textContent = dark() ? "Light" : "Dark";
       button.setAttribute("aria-pressed", String(dark()));
       button.setAttribute("aria-label", dark() ? "Change to light colours" : "Change to dark colours");
@@ -19,10 +19,10 @@
     };
     button.addEventListener("click", () => {
       root.dataset.theme = dark() ? "light" : "dark";
-      told();
+      name();
     });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", told);
-    told();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
+    name();
   }
 
   function tabs() {
@@ -97,17 +97,17 @@
 
   function copy(button) {
     const text = button.parentElement.querySelector("pre");
-    const told = (words) => {
+    const report = (words) => {
       button.textContent = words;
       setTimeout(() => (button.textContent = "Copy"), 2000);
     };
     const chosen = () => {
       getSelection().selectAllChildren(text);
-      told(document.execCommand("copy") ? "Copied" : "Press Ctrl+C");
+      report(document.execCommand("copy") ? "Copied" : "Press Ctrl+C");
     };
     button.addEventListener("click", () => {
       if (!navigator.clipboard) return chosen();
-      navigator.clipboard.writeText(text.textContent).then(() => told("Copied"), chosen);
+      navigator.clipboard.writeText(text.textContent).then(() => report("Copied"), chosen);
     });
   }
 

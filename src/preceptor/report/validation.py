@@ -32,7 +32,7 @@ def print_validation(console: Console, result: ValidationResult) -> None:
     if result.agreement is not None:
         print_agreement(console, result.agreement, source=source_of_observed(result))
         comparison = result.agreement.comparison
-        print_notes(console, comparison.remarks, result.agreement.warnings())
+        print_notes(console, comparison.left_out, result.agreement.warnings())
     for sentence in result.sentences():
         console.print(Text(printable(sentence), style="bold"))
     console.print()
@@ -122,7 +122,7 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
         lines.append(f"Disk: up to {estimate.disk / _GIB:,.1f} GiB for {place}.")
     for one in estimate.finetune_jobs:
         lines += [f"{count:,} instructions left out: {why}." for why, count in one.left_out.items()]
-        lines += [one.caution] if one.caution else []
+        lines += [one.warning] if one.warning else []
     for line in dict.fromkeys(lines):
         console.print(Text(printable(line)), soft_wrap=True)
 

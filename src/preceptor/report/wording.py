@@ -43,7 +43,7 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def named(text: str, names: Iterable[str]) -> tuple[Piece, ...]:
-    """Return the sentence in pieces, the names in it told apart, the longest name first.
+    """Return the sentence in pieces, the names in it apart, the longest name first.
 
     A page isolates a name, so that one written from right to left turns no sentence round.
     """

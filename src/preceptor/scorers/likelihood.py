@@ -1,4 +1,4 @@
-"""Likelihood of responses under a student before tuning: loss, perplexity, token rank, entropy, IFD.
+"""Likelihood of responses under a student before fine-tuning: loss, perplexity, token rank, entropy, IFD.
 
 The student sees each response after its instruction (conditional) or after nothing but the beginning
 token (unconditional); both passes cover the same response tokens. Sums and token counts are stored, so

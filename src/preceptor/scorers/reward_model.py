@@ -104,7 +104,7 @@ class RewardModel(Scorer):
             "engine": "transformers",
         }
         if self.table.trust_remote_code:
-            # A commit on the Hub covers the code; in a folder it is told apart.
+            # A commit on the Hub covers the code; in a folder its hash does.
             local = self.located.revision is None and any(self.located.folder.glob("*.py"))
             spec["remote_code"] = folder_digest(self.located.folder, ("*.py",)) if local else "own"
         return Identity.of(spec)

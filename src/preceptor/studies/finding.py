@@ -26,14 +26,14 @@ class Case:
 class Finding:
     """A claim and every case of it, recomputed from outcomes.
 
-    `remark` is what the cases do not say. Of the paper's claims `source` is where it stands, and `tables`
+    `note` is what the cases do not say. Of the paper's claims `source` is where it stands, and `tables`
     where the numbers are.
     """
 
     name: str
     claim: str
     cases: tuple[Case, ...]
-    remark: str = ""
+    note: str = ""
     source: str = ""
     tables: tuple[int, ...] = ()
 

@@ -98,7 +98,7 @@ def _best_two() -> Finding:
         name="The two best teachers",
         claim="Gemma-2-9b-it and Qwen2.5-72B-Instruct are the two best.",
         cases=tuple(cases),
-        remark="Qwen2.5-72B-Instruct is among the first two for every student.",
+        note="Qwen2.5-72B-Instruct is among the first two for every student.",
         source="section 3.3",
         tables=(7,),
     )
@@ -114,7 +114,7 @@ def _leading_families() -> Finding:
         name="The leading families",
         claim="Gemma 2 and Qwen2 lead for every student (mean AP of a family's teachers).",
         cases=tuple(cases),
-        remark="Gemma 2 and Qwen2.5 do: the text's Qwen2 must mean Qwen2.5.",
+        note="Gemma 2 and Qwen2.5 do: the text's Qwen2 must mean Qwen2.5.",
         source="section 3.3",
         tables=(7,),
     )
@@ -150,8 +150,8 @@ def _every_pair() -> Finding:
         found,
         source="section 3.3, finding 1 ('universal, evidenced across multiple model families')",
         tables=(7,),
-        remark=(
-            f"{found.remark} For three or more students the larger is worse in "
+        note=(
+            f"{found.note} For three or more students the larger is worse in "
             f"{sum(len(pair.worse_for) >= 3 for pair in pairs)} pairs. The named pairs were chosen after "
             f"the fact. For {_MEASURED}, with a spread of {TABLE_8_DEVIATION.average} between samples "
             f"(table 8), {sum(-loss > margin for loss in losses)} of {len(losses)} losses exceed "
@@ -165,7 +165,7 @@ def _larger_student() -> Finding:
         name="Larger Models' Paradox: Llama-3.1-8B as the student",
         claim="The paradox persists with Qwen2.5 and Llama 3.1 as teachers (by either average).",
         cases=tuple(_larger_student_cases()),
-        remark=(
+        note=(
             "As printed is the mean of LC, WR and AH; as defined that of LC and AH. Gemma 2 shows no paradox "
             "here, and its 9B and 27B are 1.0 apart at most."
         ),
@@ -196,7 +196,7 @@ def _family_help() -> Finding:
     return replace(
         found,
         cases=tuple(replace(case, claimed=case.where != _MEASURED) for case in found.cases),
-        remark=(
+        note=(
             "Relative only: Qwen2-1.5B is best taught by other families. Llama-3.1-Minitron-4B is pruned "
             "from Llama 3.1, which the text leaves out; Llama-3.2-3B has no relative among the teachers."
         ),
@@ -245,7 +245,7 @@ def _open_against_closed() -> Finding:
         by_score[0],
         claim="Every open teacher does better than GPT-4 (by every score).",
         cases=tuple(replace(same[0], holds=all(case.holds for case in same)) for same in cases),
-        remark="One student and one closed teacher, over other instructions (Mix-100K) than elsewhere.",
+        note="One student and one closed teacher, over other instructions (Mix-100K) than elsewhere.",
         source="section 3.3, finding 3",
         tables=(2,),
     )
@@ -266,7 +266,7 @@ def _sampling() -> Finding:
     return replace(
         _of_table_3(outcomes.sampling),
         claim="Sampling (at temperature 0.8) gives better data than greedy decoding.",
-        remark=(
+        note=(
             "The gains in AP are about half of one standard deviation between samples of instructions "
             f"({TABLE_8_DEVIATION.average}, table 8)."
         ),
@@ -279,7 +279,7 @@ def _best_of_n() -> Finding:
         _of_table_3(outcomes.best_of_n),
         name="Best of five by a reward model",
         claim="The best of five responses teach slightly better than one sample; the worst, worse.",
-        remark="The choice matters more downwards: the worst cost 1.6 to 1.7 AP, the best gain 0.2 to 0.7.",
+        note="The choice matters more downwards: the worst cost 1.6 to 1.7 AP, the best gain 0.2 to 0.7.",
         source="section 3.3, finding 5",
     )
 
@@ -301,7 +301,7 @@ def _robustness() -> Finding:
             ),
             Case("range over mean, four samples", spread <= TABLE_8_VARIATION, f"{spread:.1f}%"),
         ),
-        remark=(
+        note=(
             "The 2.89% are a coefficient of variation, of the mean of LC, WR and AH; by AP as defined it is "
             f"{variation:.2f}%."
         ),

@@ -130,7 +130,7 @@ def larger_models_paradox(outcomes: Outcomes) -> Finding:
         name="Larger Models' Paradox: every pair of relatives",
         claim="In each family some larger teacher is worse than a smaller one (pairs times students).",
         cases=tuple(cases),
-        remark=_paradox_remark(outcomes, pairs) if pairs else "",
+        note=_paradox_note(outcomes, pairs) if pairs else "",
     )
 
 
@@ -142,7 +142,7 @@ def _whom(pair: SizeComparison) -> str:
     return f"all but {named(missing)}" if len(missing) < 3 else named(pair.worse_for)
 
 
-def _paradox_remark(outcomes: Outcomes, pairs: Sequence[SizeComparison]) -> str:
+def _paradox_note(outcomes: Outcomes, pairs: Sequence[SizeComparison]) -> str:
     """Return the counts over all pairs, and what they are not."""
     worse = sum(len(pair.worse_for) for pair in pairs)
     always = sum(len(pair.worse_for) == len(pair.differences) for pair in pairs)
@@ -266,7 +266,7 @@ def open_against_closed(outcomes: Outcomes) -> Finding:
 def sampling(outcomes: Outcomes) -> Finding:
     """Return whether responses sampled at a temperature teach better than greedy ones of the same model.
 
-    They are told by their labels: `NAME T=0` is greedy and `NAME T=0.8` sampled, as a grid names its points.
+    Their labels say which they are: `NAME T=0` is greedy and `NAME T=0.8` sampled, as a grid has it.
     """
     return Finding(
         name="Sampling against greedy decoding",
@@ -288,7 +288,7 @@ def sampling(outcomes: Outcomes) -> Finding:
 def best_of_n(outcomes: Outcomes) -> Finding:
     """Return whether the best of several responses teaches better than one, and one better than the worst.
 
-    They are told by their labels, `NAME best-of-5` and `NAME worst-of-5`, beside `NAME` or its random one.
+    Their labels say which they are, `NAME best-of-5` and `NAME worst-of-5`, beside `NAME` or its random one.
     """
     order = {"best": 2, None: 1, "random": 1, "worst": 0}
     return Finding(

@@ -38,7 +38,7 @@ def _car_is_best() -> Finding:
         name="CAR predicts best",
         claim="CAR has the highest rho.",
         cases=tuple(cases),
-        remark=f"Mean over students: {means}.",
+        note=f"Mean over students: {means}.",
         source="table 4's caption and section 4.5",
         tables=(4,),
     )
@@ -59,7 +59,7 @@ def _self_over_gpt2() -> Finding:
         name="The student's own likelihoods against GPT-2's",
         claim="PPL-Self and IFD-Self have a higher rho than PPL-GPT2 and IFD-GPT2.",
         cases=cases,
-        remark=(
+        note=(
             "The appendix calls both low; the mean rho of ifd (0.8374) is above that of the 8B reward "
             "(0.8039)."
         ),
@@ -90,7 +90,7 @@ def _car_over_reward() -> Finding:
         name="CAR against its reward alone",
         claim="CAR has a higher rho than the reward it is made of.",
         cases=cases,
-        remark=f"Mean gain: {gains[0]:+.4f} with the 8B reward model, {gains[1]:+.4f} with the 27B.",
+        note=f"Mean gain: {gains[0]:+.4f} with the 8B reward model, {gains[1]:+.4f} with the 27B.",
         source="table 9's caption and appendix B.5",
         tables=(9,),
     )

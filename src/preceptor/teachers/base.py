@@ -57,8 +57,8 @@ class TeacherBackend(Protocol):
         ...
 
     @property
-    def opens_thoughts(self) -> bool:
-        """Whether its prompts are known to end with the beginning of thoughts."""
+    def opens_reasoning(self) -> bool:
+        """Whether its prompts are known to end with the beginning of a reasoning trace."""
         return False
 
     def identity(self) -> Identity:
@@ -69,7 +69,7 @@ class TeacherBackend(Protocol):
         """Return what of a generated text is the response: the answer, unless reasoning is kept too."""
         if self.teacher.reasoning == "keep":
             return text
-        return without_reasoning(text, opened=self.opens_thoughts)
+        return without_reasoning(text, opened=self.opens_reasoning)
 
     def preflight(self) -> None:
         """Check, before anything is spent, what asking needs beyond the model: endpoint and key.

@@ -45,8 +45,8 @@ class LocalTeacher(TeacherBackend):
         return locate(self.teacher.model, revision=self.teacher.revision)
 
     @property
-    def opens_thoughts(self) -> bool:
-        """Whether the template ends with the beginning of thoughts."""
+    def opens_reasoning(self) -> bool:
+        """Whether the template ends with the beginning of a reasoning trace."""
         return begins_reasoning(self._template.render((Message("user", "A"),)))
 
     @cached_property

@@ -50,8 +50,8 @@ class ServedTeacher(TeacherBackend):
         self.part = max(_LEAST_PART, _ROUNDS * endpoint.concurrency)
 
     @property
-    def opens_thoughts(self) -> bool:
-        """Whether the template rendered here ends with the beginning of thoughts; else not known."""
+    def opens_reasoning(self) -> bool:
+        """Whether the template rendered here ends with the beginning of a reasoning trace; else not known."""
         return self._template is not None and begins_reasoning(self._template.render(_PROBE))
 
     @cached_property

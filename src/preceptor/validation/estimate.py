@@ -47,7 +47,7 @@ class FinetuneEstimate:
     done: bool
     asked: GenerationEstimate
     left_out: Mapping[str, int]
-    caution: str | None
+    warning: str | None
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Student:
             done=not asked.missing or finetune_job.finished() is not None,
             asked=asked,
             left_out=finetune_job.conversations.left_out,
-            caution=warmup_caution(steps),
+            warning=warmup_caution(steps),
         )
 
     def disk(self, finetune_jobs: Sequence[FinetuneEstimate]) -> int:

@@ -48,7 +48,7 @@ def models_folder(runtime: Runtime) -> Path:
     if protocol not in (None, "file", "local"):
         raise StudyError(
             f"The store '{runtime.store}' is not on this machine, and models are trained on a disk. Give "
-            "machine.store a local folder."
+            "runtime.store a local folder."
         )
     return Path(path).expanduser() / "models"
 

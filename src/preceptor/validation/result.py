@@ -89,12 +89,12 @@ class ValidationResult:
         column = comparison.column(cell.column)
         predicted = dict(zip(comparison.teachers, column.predicted[row].tolist(), strict=True))
         seen = next(one for one in self.observed if one.student == cell.student)
-        favourite = max(predicted, key=lambda teacher: predicted[teacher])
-        place = next(one.rank for one in seen.teachers if one.teacher == favourite)
+        top_pick = max(predicted, key=lambda teacher: predicted[teacher])
+        place = next(one.rank for one in seen.teachers if one.teacher == top_pick)
         best = seen.teachers[0]
         came = "and so it came" if place == 1 else f"which came {place} of {len(seen.teachers)}"
         return (
-            f"{cell.student}: {cell.column} put {favourite} first, {came} (observed first: {best.teacher}, "
+            f"{cell.student}: {cell.column} put {top_pick} first, {came} (observed first: {best.teacher}, "
             f"P(best) {best.p_best:.2f}). {conclusion(cell, len(comparison.teachers))}"
         )
 
@@ -107,7 +107,7 @@ class ValidationResult:
                 "teachers": list(table.comparison.teachers),
                 "cells": [cell.record() for row in table.cells for cell in row],
                 "means": [mean.record() for mean in table.means],
-                "remarks": list(table.comparison.remarks),
+                "left_out": list(table.comparison.left_out),
                 "warnings": table.warnings(),
             }
         return {

@@ -196,7 +196,7 @@ class Validation:
         finally:
             job.backend.release()
         given = [one for one in job.generations() if one.text is not None]
-        opened = bool(given) and job.backend.opens_thoughts
+        opened = bool(given) and job.backend.opens_reasoning
         texts = {one.instruction: without_reasoning(one.text or "", opened=opened) for one in given}
         tokens = [one.tokens for one in given if one.tokens is not None]
         return texts, AnswerFigures(

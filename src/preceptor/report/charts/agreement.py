@@ -112,11 +112,11 @@ def _scatter(
         ),
         "y": alt.Y("y:Q", title="observed", scale=alt.Scale(zero=False, nice=False, padding=12)),
     }
-    tip = tips(whole="teacher", family="family", x_told="predicted", y_told="observed")
+    tip = tips(whole="teacher", family="family", x_text="predicted", y_text="observed")
     look = families.encodings(families.names)
     point = base.mark_point(filled=True, size=80, opacity=1).encode(**place, tooltip=tip, **look)
-    told = f"{shown(cell.rho)}, 95% interval {shown(cell.ends.low)} to {shown(cell.ends.high)}"
-    alternative = _in_words(rows, column, f"For {student}, rho of {name} is {told}.")
+    interval = f"{shown(cell.rho)}, 95% interval {shown(cell.ends.low)} to {shown(cell.ends.high)}"
+    alternative = _in_words(rows, column, f"For {student}, rho of {name} is {interval}.")
     return Chart(
         name=f"predicted-and-observed-{student}",
         section="agreement",
@@ -124,7 +124,7 @@ def _scatter(
         title=f"Predicted and observed for {student}",
         caption=(
             f"{name} against what was observed ({cut(outcome or 'higher is better', WHOLE)}), n = "
-            f"{len(rows)} teachers; Spearman's rho is {told} (bootstrap over teachers). "
+            f"{len(rows)} teachers; Spearman's rho is {interval} (bootstrap over teachers). "
             f"{'Higher' if column.higher_is_better else 'Lower'} {name} predicts better. Numbers are "
             "places in the observed order."
         ),
@@ -146,7 +146,7 @@ def _scatter_rows(table: AgreementTable, column: Column, line: int) -> list[Row]
             rows.append(
                 {"number": f"{rank}", "label": short[one], "whole": cut(names[one], WHOLE)}
                 | {"family": label(families[one]), "x": x, "y": y}
-                | {"x_told": shown(x), "y_told": shown(y)}
+                | {"x_text": shown(x), "y_text": shown(y)}
             )
     name_rows(rows, "x")
     return rows
@@ -158,7 +158,7 @@ def _in_words(rows: list[Row], column: Column, start: str) -> str:
     turned = 1 if column.higher_is_better else -1
     pick = max(rows, key=lambda row: turned * row["x"])
     return (
-        f"{start} Best observed: {rows[0]['label']} ({rows[0]['y_told']}). The top pick, "
+        f"{start} Best observed: {rows[0]['label']} ({rows[0]['y_text']}). The top pick, "
         f"{pick['label']}, is number {pick['number']} of {len(rows)} "
-        f"({pick['y_told']})."
+        f"({pick['y_text']})."
     )

@@ -145,7 +145,7 @@ def _rows(ranked: RankingData, sweep: BetaSweep, drawn: Array) -> list[Row]:
 def _beta(ranked: RankingData) -> list[Row]:
     """Return the chosen beta as the data of its line, nothing where there is none."""
     beta = chosen_beta(ranked)
-    return [] if beta is None else [{"beta": beta, "told": f"beta = {beta:g}"}]
+    return [] if beta is None else [{"beta": beta, "text": f"beta = {beta:g}"}]
 
 
 def _scale(rows: Sequence[Row]) -> Any:
@@ -187,7 +187,7 @@ def _spec(
         mark = named("chosen")
         layers.insert(0, mark.mark_rule(style="guide", strokeDash=[5, 3]).encode(x=x))
         text = mark.mark_text(style="quiet", baseline="bottom", dy=-4)
-        layers.append(text.encode(x=x, y=alt.value(0), text="told:N"))
+        layers.append(text.encode(x=x, y=alt.value(0), text="text:N"))
     ends = _ends(rows, scale, height=height)
     return whole_spec(
         alt.layer(*layers),

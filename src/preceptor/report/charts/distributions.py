@@ -53,7 +53,7 @@ def _chart(ranked: RankingData, distribution: Distribution, *, place: int) -> Ch
     strip = named("strips").mark_rect(height={"band": 0.9})
     strip = strip.encode(x=x, x2="right:Q", y=y, color=shade, tooltip=tips(**_STRIP_TIPS))
     base = named("bars")
-    tip = tips(whole="teacher", **{f"{q}_told": title for q, title in _TITLES.items()})
+    tip = tips(whole="teacher", **{f"{q}_text": title for q, title in _TITLES.items()})
     thin = base.mark_rule(style="strong").encode(y=y, x=alt.X("q5:Q"), x2="q95:Q", tooltip=tip)
     thick = base.mark_bar(style="strong", height=6).encode(
         y=y, x=alt.X("q25:Q"), x2="q75:Q", tooltip=tip
@@ -69,7 +69,7 @@ def _chart(ranked: RankingData, distribution: Distribution, *, place: int) -> Ch
         title=f"Distribution of {name} over instructions",
         caption=(
             f"For each teacher the median (tick), the middle half (thick bar) and the 5th to 95th percentile "
-            f"(thin line) of {name} over {_told_counts(distribution)} instructions. Shades count "
+            f"(thin line) of {name} over {_text_counts(distribution)} instructions. Shades count "
             f"instructions in {len(distribution.edges) - 1} bins that all teachers share; the "
             "outermost hold what lies beyond."
         ),
@@ -88,7 +88,7 @@ _TITLES = dict(zip(_QUANTILES, ("5%", "25%", "median", "75%", "95%"), strict=Tru
 _STRIP_TIPS = {"whole": "teacher", "left": "from", "right": "to", "count": "instructions"}
 
 
-def _told_counts(distribution: Distribution) -> str:
+def _text_counts(distribution: Distribution) -> str:
     counts = sorted({round(float(total)) for total in np.nansum(distribution.counts, axis=1)})
     return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
 
@@ -98,8 +98,8 @@ def _bar_rows(ranked: RankingData, distribution: Distribution) -> list[Row]:
     rows = []
     for row, quantiles in zip(teacher_rows(ranked), distribution.quantiles.tolist(), strict=True):
         found = dict(zip(_QUANTILES, map(number, quantiles), strict=True))
-        told = {f"{name}_told": shown(value) for name, value in found.items()}
-        rows.append(row | found | told)
+        texts = {f"{name}_text": shown(value) for name, value in found.items()}
+        rows.append(row | found | texts)
     return rows
 
 

@@ -37,7 +37,7 @@ def dot_rows(dots: Iterable[Dot]) -> list[Row]:
     rows = []
     for line, group, value, ends in found:
         low, high = ends or (None, None)
-        told = shown(value) if ends is None else f"{shown(value)} [{shown(low)}, {shown(high)}]"
+        spelled = shown(value) if ends is None else f"{shown(value)} [{shown(low)}, {shown(high)}]"
         rows.append(
             {
                 "line": lines[line],
@@ -45,7 +45,7 @@ def dot_rows(dots: Iterable[Dot]) -> list[Row]:
                 "family": groups[group],
                 "value": number(value),
             }
-            | {"low": number(low), "high": number(high), "told": told}
+            | {"low": number(low), "high": number(high), "text": spelled}
             | {"whole": cut(line, WHOLE), "whole_group": cut(group, WHOLE)}
         )
     return rows
@@ -70,7 +70,7 @@ def dot_chart(rows: Sequence[Row], *, title: str, what: str, groups: str) -> Any
     y = alt.Y("line:N", scale=scale, sort=None, axis=axis)
     aside = alt.YOffset("group:N", scale=alt.Scale(domain=kinds), sort=None)
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False))
-    tip = tips(whole=what, whole_group=groups, told=title)
+    tip = tips(whole=what, whole_group=groups, text=title)
     point = base.mark_point(filled=True, size=50, opacity=1)
     layers = [point.encode(x=x, y=y, yOffset=aside, tooltip=tip, **look)]
     bar = base.mark_rule(strokeWidth=1.5, opacity=0.8).encode(
@@ -107,7 +107,7 @@ def dots_height(rows: Sequence[Row]) -> float:
     return line_height(rows) * len({row["line"] for row in rows})
 
 
-def ends_told(rows: Sequence[Row]) -> str:
+def ends_text(rows: Sequence[Row]) -> str:
     """Return each line's smallest and largest value in words."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:

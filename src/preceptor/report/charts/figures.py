@@ -154,7 +154,7 @@ def picture_spec(chart: Chart) -> dict[str, object]:
 def script_bundle() -> str:
     """Return one script, about 0.9 MB, that defines `window.vegaEmbed` and `window.vega`.
 
-    It holds Vega, Vega-Lite, vega-embed and the interpreter of expressions that vega-embed uses when told
+    It holds Vega, Vega-Lite, vega-embed and the interpreter of expressions that vega-embed uses for
     `ast: true` (see `EMBED_OPTIONS`); it loads nothing.
 
     Raises:

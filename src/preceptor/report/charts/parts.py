@@ -121,14 +121,14 @@ def shown(value: float | None) -> str:
     return "no data" if found is None else f"{found:.4g}"
 
 
-def told(estimate: Estimate | None) -> str:
+def interval_text(estimate: Estimate | None) -> str:
     """Return an estimate and its interval for a reader."""
     if estimate is None or number(estimate.value) is None:
         return "no data"
     return f"{shown(estimate.value)} [{shown(estimate.low)}, {shown(estimate.high)}]"
 
 
-def size_told(size: float | None) -> str:
+def size_text(size: float | None) -> str:
     """Return billions of parameters as 7B."""
     return "unknown" if number(size) is None else f"{size:g}B"
 
@@ -151,19 +151,19 @@ def teacher_rows(ranked: RankingData) -> list[Row]:
                 "whole": cut(name, WHOLE),
                 "family": label(ranked.families.get(name, "unknown")),
                 "size": number(size),
-                "size_told": size_told(size),
+                "size_text": size_text(size),
             }
         )
     return rows
 
 
 def estimate_fields(name: str, estimate: Estimate | None) -> Row:
-    """Return the fields `name`, `name_low`, `name_high` and, for readers, `name_told`."""
+    """Return the fields `name`, `name_low`, `name_high` and, for readers, `name_text`."""
     return {
         name: number(estimate.value) if estimate else None,
         f"{name}_low": number(estimate.low) if estimate else None,
         f"{name}_high": number(estimate.high) if estimate else None,
-        f"{name}_told": told(estimate),
+        f"{name}_text": interval_text(estimate),
     }
 
 

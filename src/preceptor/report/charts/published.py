@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from preceptor.agreement.bootstrap import fisher_interval
-from preceptor.report.charts.dots import Dot, dot_chart, dot_rows, dots_data, dots_height, ends_told
+from preceptor.report.charts.dots import Dot, dot_chart, dot_rows, dots_data, dots_height, ends_text
 from preceptor.report.charts.parts import (
     Chart,
     Families,
@@ -74,7 +74,7 @@ def _chart(
     """Return dots; `axes` names the value, the line and the group."""
     rows = dot_rows(dots)
     value, line, group = axes
-    alternative = f"{title}. {value} by {line}, least to most: {ends_told(rows)}."
+    alternative = f"{title}. {value} by {line}, least to most: {ends_text(rows)}."
     chart = dot_chart(rows, title=value, what=line, groups=group)
     return Chart(
         name=name,
@@ -131,9 +131,9 @@ def _sizes(name: str, *, title: str, source: str, performance: Mapping[str, floa
     look = kinds.encodings(row["family"] for row in rows)
     line = base.mark_line(strokeWidth=1.5, opacity=0.6)
     line = line.encode(**place, color=look["color"], order="size:Q")
-    tip = tips(whole="teacher", size_told="parameters", value_told="AP (%)")
+    tip = tips(whole="teacher", size_text="parameters", value_text="AP (%)")
     point = base.mark_point(filled=True, size=80, opacity=1).encode(**place, tooltip=tip, **look)
-    said = "; ".join(f"{row['label']} {row['value_told']}" for row in rows)
+    said = "; ".join(f"{row['label']} {row['value_text']}" for row in rows)
     alternative = f"{title}. {source}, by family and size: {said}."
     return Chart(
         name=name,
@@ -159,8 +159,8 @@ def _size_rows(performance: Mapping[str, float]) -> list[Row]:
     order = sorted(performance, key=lambda teacher: -performance[teacher])
     return [
         {"label": one.label, "whole": one.label, "family": one.family, "size": one.size}
-        | {"size_told": f"{one.size:g}B", "number": f"{order.index(one.label) + 1}"}
-        | {"value": performance[one.label], "value_told": shown(performance[one.label])}
+        | {"size_text": f"{one.size:g}B", "number": f"{order.index(one.label) + 1}"}
+        | {"value": performance[one.label], "value_text": shown(performance[one.label])}
         for one in TABLE_1
         if one.label in performance and one.size
     ]

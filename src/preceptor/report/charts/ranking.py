@@ -59,12 +59,12 @@ def leaderboard(ranked: RankingData, families: Families, *, place: int) -> Chart
     colour = families.encodings(row["family"] for row in rows)
     tip = tips(
         whole="teacher",
-        value_told="value [95% interval]",
+        value_text="value [95% interval]",
         rank="rank",
         p_best="P(best)",
         n="instructions",
         family="family",
-        size_told="parameters",
+        size_text="parameters",
     )
     x = alt.X("value_low:Q", title=name, scale=alt.Scale(zero=False, nice=True))
     bar = base.mark_rule(strokeWidth=2.5).encode(y=y, x=x, x2="value_high:Q", color=colour["color"])
@@ -92,10 +92,10 @@ def leaderboard(ranked: RankingData, families: Families, *, place: int) -> Chart
 
 def _standing(ranked: RankingData, rows: Sequence[Row]) -> str:
     best = ranked.ranking.teachers[0]
-    told = "; ".join(f"{row['label']} {row['value_told']}" for row in rows)
+    listing = "; ".join(f"{row['label']} {row['value_text']}" for row in rows)
     return (
         f"{counted(len(rows), 'teacher')} by {label(ranked.ranking.by)} with 95% intervals, best "
-        f"first: {told}. P(best) of {label(best.teacher)}: {best.p_best:.0%}."
+        f"first: {listing}. P(best) of {label(best.teacher)}: {best.p_best:.0%}."
     )
 
 
@@ -113,8 +113,8 @@ def size_and_score(ranked: RankingData, families: Families, *, place: int) -> Ch
     colour = families.encodings(row["family"] for row in rows)
     tip = tips(
         whole="teacher",
-        size_told="parameters",
-        value_told="value [95% interval]",
+        size_text="parameters",
+        value_text="value [95% interval]",
         n="instructions",
     )
     line = base.mark_line(strokeWidth=1.5, opacity=0.6)
@@ -165,8 +165,8 @@ def _paradoxes(rows: Sequence[Row], name: str) -> str:
         grouped.setdefault(row["family"], []).append(row)
     pairs = [pair for members in grouped.values() for pair in pairwise(members)]
     worse = [
-        f"{large['label']} ({large['size_told']}, {shown(large['value'])}) ranks below "
-        f"{small['label']} ({small['size_told']}, {shown(small['value'])})"
+        f"{large['label']} ({large['size_text']}, {shown(large['value'])}) ranks below "
+        f"{small['label']} ({small['size_text']}, {shown(small['value'])})"
         for small, large in pairs
         if large["rank"] > small["rank"]
     ]
@@ -194,7 +194,7 @@ def by_category(ranked: RankingData, *, place: int) -> Chart | None:
         axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=220, domain=False, ticks=False),
     )
     y = key_axis(rows)
-    tip = tips(whole="teacher", category="category", value_told=f"{name} [95% interval]")
+    tip = tips(whole="teacher", category="category", value_text=f"{name} [95% interval]")
     cell = base.mark_rect().encode(
         x=x,
         y=y,

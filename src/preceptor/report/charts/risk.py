@@ -138,7 +138,7 @@ def _guides(beta: float, window: _Window) -> Iterator[Row]:
         if ends:
             (x, y), (x2, y2) = ends
             top = x2 < window.x[1] - 1e-9 * (window.x[1] - window.x[0])
-            yield {"x": x, "y": y, "x2": x2, "y2": y2, "top": top, "told": f"CAR {car:.4g}"}
+            yield {"x": x, "y": y, "x2": x2, "y2": y2, "top": top, "text": f"CAR {car:.4g}"}
 
 
 def _round_step(step: float) -> float:
@@ -186,7 +186,7 @@ def _guide_layers(guides: Sequence[Row], axes: Mapping[str, Any]) -> list[Any]:
         "dy": alt.ExprRef("datum.top ? -8 : 0"),
     }
     text = base.mark_text(style="quiet", baseline="middle", **beside)
-    return [line, text.encode(x=alt.X("x2:Q"), y=alt.Y("y2:Q"), text="told:N")]
+    return [line, text.encode(x=alt.X("x2:Q"), y=alt.Y("y2:Q"), text="text:N")]
 
 
 def _pieces(rows: Sequence[Row]) -> list[Row]:
@@ -237,11 +237,11 @@ def _points(axes: Mapping[str, Any], look: Mapping[str, Any], *, upright: str) -
     tip = tips(
         whole="teacher",
         family="family",
-        size_told="parameters",
+        size_text="parameters",
         rank="rank",
-        by_told="ordering metric [95%]",
-        y_told=f"mean {upright} [95%]",
-        x_told="mean loss [95%]",
+        by_text="ordering metric [95%]",
+        y_text=f"mean {upright} [95%]",
+        x_text="mean loss [95%]",
         p_best="P(best)",
         n="instructions",
     )
@@ -258,5 +258,5 @@ def _in_words(rows: Sequence[Row], upright: str) -> str:
         f"{counted(len(rows), 'teacher')} by mean loss and mean {upright}. Most {upright}: {most['label']} "
         f"({shown(most['y'])} at a loss of {shown(most['x'])}). Least loss: {least['label']} "
         f"({shown(least['x'])} at a {upright} of {shown(least['y'])}). Best by the ranking: {first['label']} "
-        f"({upright} {first['y_told']}, loss {first['x_told']})."
+        f"({upright} {first['y_text']}, loss {first['x_text']})."
     )
