@@ -83,8 +83,8 @@ class _Reading:
 def read_conversations(sources: Sequence[str | Path]) -> Conversations:
     """Return the conversations of files (.jsonl, .parquet, ...) or of folders that an export wrote.
 
-    Rows that cannot be trained on are left out, each with a warning that has its file and line. Turns after the last one
-    of the assistant are cut off.
+    Rows that cannot be trained on are left out, with a warning by file and line. Turns after the last one of
+    the assistant are cut off.
 
     Raises:
         DataError: a file cannot be read, or nothing is left.
