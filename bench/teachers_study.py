@@ -5,7 +5,7 @@ from the store and from what the commands wrote. Told as JSON, the first two par
 
 * `in process`: an instruct model and a base model at two temperatures answer the demo's checkable questions;
 * `served` (where --url is given): the instruct model behind an OpenAI-compatible server joins them in the
-  same store, greedy and sampled, with the best of the samples as a derived teacher;
+  same store, greedy and sampled, with the best of the samples as a best-of-N teacher;
 * `killed`: the larger study in another store, ended by SIGKILL at random moments, resumed and compared.
 
     python bench/teachers_study.py --instruct MODEL.gguf --base FOLDER --student FOLDER \

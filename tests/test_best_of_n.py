@@ -92,7 +92,7 @@ def test_the_mean_reward_of_a_derived_teacher_is_that_of_the_chosen_samples(tmp_
     found = {record["teacher"]: record["reward"] for record in ranking.to_records()}
     assert found["best"] == pytest.approx((0.9 + 0.8 + 0.4 + 0.6) / 4)
     assert found["worst"] == pytest.approx((0.2 + 0.1 + 0.1 + 0.3) / 4)
-    # A derived teacher has one response each: alpha is compared by its first sample alone.
+    # A best-of-N teacher has one response each: alpha is compared by its first sample alone.
     assert found["alpha"] == pytest.approx((0.2 + 0.7 + 0.4 + 0.6) / 4)
 
 
@@ -148,7 +148,10 @@ def test_a_sample_that_a_rule_cannot_score_is_never_the_worst(tmp_path: Path):
 
 def test_a_teacher_nobody_knows_is_refused_with_the_nearest_name(tmp_path: Path):
     study = column_study(write_alpha(tmp_path), {"kind": "best", "of": "alhpa"})
-    said = r"derived of 'alhpa', which is no teacher here. Known: 'alpha'. Did you mean 'alpha'\?"
+    said = (
+        r"chooses among samples of 'alhpa', which is no teacher here. Known: 'alpha'. "
+        r"Did you mean 'alpha'\?"
+    )
     with pytest.raises(StudyError, match=said):
         opened(study, tmp_path / "store")
 

@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def ask_of(study: Study, runtime: Runtime, teacher: str = "served") -> GenerationEstimate:
-    (found,) = [ask for ask in plan(study, runtime).asks if ask.teacher == teacher]
+    (found,) = [ask for ask in plan(study, runtime).generation if ask.teacher == teacher]
     return found
 
 
@@ -67,7 +67,7 @@ def test_a_plan_asks_stores_and_scores_nothing(tmp_path: Path, store: Path):
         found = plan(study, runtime_at(store, told))
     assert told.requests == []
     assert not store.exists()
-    assert [(ask.teacher, ask.stored, ask.missing) for ask in found.asks] == [
+    assert [(ask.teacher, ask.stored, ask.missing) for ask in found.generation] == [
         ("served", 0, 6),
         ("one", 0, 18),
     ]
@@ -167,7 +167,7 @@ def test_once_all_is_answered_the_steps_of_scoring_are_told(tmp_path: Path, stor
     study = study_with(write_questions(tmp_path), drawn(), reward=GRADED)
     asked_in(study_with(write_questions(tmp_path), drawn()), runtime_at(store))
     found = plan(study, runtime_at(store))
-    assert [(ask.stored, ask.missing, ask.tokens, ask.basis) for ask in found.asks] == [
+    assert [(ask.stored, ask.missing, ask.tokens, ask.basis) for ask in found.generation] == [
         (18, 0, 0, "")
     ]
     assert found.later == ()
@@ -205,7 +205,7 @@ import json, sys
 from preceptor.api import plan
 from preceptor.config.study import StudyFile
 file = StudyFile.read({str(file)!r})
-(ask,) = plan(file.study, file.runtime).asks
+(ask,) = plan(file.study, file.runtime).generation
 print(json.dumps([ask.missing, ask.tokens, ask.seconds, "torch" in sys.modules]))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -227,7 +227,7 @@ def test_a_local_teacher_of_unknown_speed_is_told_what_the_machine_cannot_beat(
 
 def test_points_of_one_identity_are_each_told_with_all_they_lack(tmp_path: Path, store: Path):
     study = study_with(write_questions(tmp_path), fake(temperature=[0.0, 0.5]))
-    assert [(ask.teacher, ask.missing) for ask in plan(study, runtime_at(store)).asks] == [
+    assert [(ask.teacher, ask.missing) for ask in plan(study, runtime_at(store)).generation] == [
         ("one T=0", 6),
         ("one T=0.5", 6),
     ]

@@ -103,6 +103,6 @@ def test_the_command_prints_what_the_proof_would_take(tmp_path: Path, model_fold
     said = " ".join(shown.stdout.split())
     assert "Then validation: 3 fine-tune jobs, 4 questions to each student." in said
     assert "its speed is unknown" in said
-    assert "24 verdicts to ask, 0 stored" in said
+    assert "24 verdicts to request, 0 stored" in said
     assert "The warm-up takes 100 steps and the training has 6" in said
     assert not (tmp_path / "store").exists()

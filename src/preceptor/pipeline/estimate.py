@@ -1,4 +1,4 @@
-"""What a study would take, found out without computing, asking or paying for anything.
+"""What a study would take, found out without computing, requesting or paying for anything.
 
 Expected tokens, time and money rest on what the store already holds, and say so; where it holds nothing, on
 this machine's speed and on a stated assumption.
@@ -66,14 +66,14 @@ class GenerationEstimate:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The whole: teachers to ask, and steps of scoring.
+    """The whole: responses to generate, and steps of scoring.
 
     While responses are missing `data` is empty, and `later` names the steps that will follow on them.
     """
 
     source: StudySource
     data: Sequence[LoadedData]
-    asks: Sequence[GenerationEstimate]
+    generation: Sequence[GenerationEstimate]
     steps: Sequence[StepEstimate]
     later: Sequence[str]
 
@@ -86,14 +86,14 @@ def estimate(study: Study, runtime: Runtime) -> CostEstimate:
     """
     pipeline = Pipeline(study, runtime)
     source = pipeline.source
-    asks = asks_of(source.jobs, runtime)
-    if any(ask.missing for ask in asks):
+    generation = estimate_generation(source.jobs, runtime)
+    if any(one.missing for one in generation):
         references = bool(source.questions.references)
         for scorer in plan.every_scorer(study, runtime, references=references):
             scorer.preflight()
-        return CostEstimate(source, (), asks, (), _later(pipeline, references=references))
+        return CostEstimate(source, (), generation, (), _later(pipeline, references=references))
     data = pipeline.load(spend=False)
-    return CostEstimate(source, data, asks, _steps(pipeline, data), ())
+    return CostEstimate(source, data, generation, _steps(pipeline, data), ())
 
 
 def _later(pipeline: Pipeline, *, references: bool) -> list[str]:
@@ -124,22 +124,24 @@ def _steps(pipeline: Pipeline, data: Sequence[LoadedData]) -> list[StepEstimate]
     return list(found.values())
 
 
-def asks_of(jobs: Sequence[GenerationJob], runtime: Runtime) -> list[GenerationEstimate]:
+def estimate_generation(
+    jobs: Sequence[GenerationJob], runtime: Runtime
+) -> list[GenerationEstimate]:
     """Return what each teacher would take; what two labels share is asked for under the first."""
     others = _mean_tokens(runtime)
     claimed: dict[str, set[bytes]] = {}
-    asks = []
+    generation = []
     for job in jobs:
         lacking = job.missing()
         taken = claimed.setdefault(job.partition.identity.digest, set())
-        missing = [ask for ask in lacking if ask.key not in taken]
-        taken.update(ask.key for ask in missing)
+        missing = [request for request in lacking if request.key not in taken]
+        taken.update(request.key for request in missing)
         stored = len(job.wanted()) - len(lacking)
-        asks.append(_ask(job, missing, runtime, stored=stored, others=others))
-    return asks
+        generation.append(_estimate(job, missing, runtime, stored=stored, others=others))
+    return generation
 
 
-def _ask(
+def _estimate(
     job: GenerationJob,
     missing: Sequence[GenerationRequest],
     runtime: Runtime,
@@ -195,12 +197,15 @@ def _prompt_tokens(
     teacher = backend.teacher
     shared = teacher.samples_per_request
     # One of the samples of each request: they share its prompt.
-    asked = {(ask.instruction.id, ask.sample // shared): ask.instruction for ask in missing}
+    prompts = {
+        (request.instruction.id, request.sample // shared): request.instruction
+        for request in missing
+    }
     if own.responses >= _ENOUGH and math.isfinite(own.prompt_tokens):
-        return round(own.prompt_tokens * len(asked))
+        return round(own.prompt_tokens * len(prompts))
     characters = sum(
         len(teacher.system) + sum(len(message.content) for message in instruction.messages)
-        for instruction in asked.values()
+        for instruction in prompts.values()
     )
     return round(characters / _CHARACTERS_PER_TOKEN)
 

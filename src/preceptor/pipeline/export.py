@@ -73,7 +73,7 @@ def _student(study: Study, options: Export) -> Student | None:
 def _require_teacher(study: Study, teacher: str | None) -> None:
     """Refuse a misspelled teacher before any is asked; those in files are known only when they are read."""
     names = [point.name for one in study.teachers for point in one.points()]
-    names += [derived.name for derived in study.best_of_n]
+    names += [one.name for one in study.best_of_n]
     if teacher is not None and not study.data.responses and teacher not in names:
         known = ", ".join(f"'{name}'" for name in names)
         raise StudyError(f"No teacher '{teacher}'. Known: {known}.{nearest(teacher, names)}")
@@ -202,22 +202,22 @@ class _Export:
 def _uses(data: LoadedData, study: Study, picked: Sequence[Picked]) -> list[TeacherUse]:
     """Return the teachers whose responses were taken, most rows first.
 
-    A derived teacher's texts are another's, by whose model and licence they are.
+    A best-of-N teacher's texts are another's, by whose model and licence they are.
     """
     table = data.selection.table
     counts = Counter(
         table.teachers[place] for one in picked for place in table.teacher[one.rows].tolist()
     )
     asked = {job.name: job.backend.teacher for job in data.source.jobs}
-    derived = {one.name: one for one in study.best_of_n}
+    chosen = {one.name: one for one in study.best_of_n}
     uses, known = [], study.known
     for name, rows in counts.most_common():
-        of = derived[name].of if name in derived else name
+        of = chosen[name].of if name in chosen else name
         options = asked.get(of)
         entry = known.find(name) or known.find(of)
         sampling = options.described() if options else "as in the data"
-        if name in derived:
-            sampling = f"{derived[name].kind} of {derived[name].n or 'all'} samples, {sampling}"
+        if name in chosen:
+            sampling = f"{chosen[name].kind} of {chosen[name].n or 'all'} samples, {sampling}"
         uses.append(
             TeacherUse(
                 name=name,

@@ -56,7 +56,7 @@ class GenerationJob:
         present = set(self.partition.keys().tolist())
         if present.issuperset(self._keys):
             return []
-        return [ask for ask in self.wanted() if ask.key not in present]
+        return [request for request in self.wanted() if request.key not in present]
 
     @property
     def identity(self) -> Identity:
@@ -165,16 +165,16 @@ def _parts(
 
 
 def _whole_instructions(
-    asks: Sequence[GenerationRequest], size: int
+    requests: Sequence[GenerationRequest], size: int
 ) -> list[Sequence[GenerationRequest]]:
     """Cut into parts of about this size, all samples of an instruction in one."""
     parts: list[list[GenerationRequest]] = [[]]
-    for _, group in groupby(asks, key=lambda ask: ask.instruction.id):
+    for _, group in groupby(requests, key=lambda request: request.instruction.id):
         if len(parts[-1]) >= size:
             parts.append([])
         parts[-1] += group
     return list(parts)
 
 
-def _cut(asks: Sequence[GenerationRequest], size: int) -> list[Sequence[GenerationRequest]]:
-    return [asks[start : start + size] for start in range(0, len(asks), size)]
+def _cut(requests: Sequence[GenerationRequest], size: int) -> list[Sequence[GenerationRequest]]:
+    return [requests[start : start + size] for start in range(0, len(requests), size)]

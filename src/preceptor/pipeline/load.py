@@ -19,7 +19,7 @@ from preceptor.data.formats import Problem
 from preceptor.data.gather import Gathered, gather
 from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import DataError
-from preceptor.pipeline.best_of_n import with_derived, without_reward
+from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
 from preceptor.pipeline.response_warnings import copies, cut_off, never_answered, own_reward
 from preceptor.pipeline.score import Step, carry_out
 from preceptor.pipeline.sources import Scope, StudySource, recorded
@@ -54,7 +54,7 @@ class _Unpaid(Exception):
 class Loader:
     """Reads the data for any source of rewards; the texts are not kept.
 
-    Where `spend` is false nothing is computed: a derived teacher whose rewards are missing is left out.
+    Where `spend` is false nothing is computed: a best-of-N teacher whose rewards are missing is left out.
     """
 
     study: Study
@@ -98,14 +98,14 @@ class Loader:
             *copies(table),
             *cut_off(self.source.jobs, table),
         ]
-        for derived in self.study.best_of_n:
+        for best_of_n in self.study.best_of_n:
             try:
-                table = with_derived(table, derived, _Rewards(self, reward))
+                table = with_best_of_n(table, best_of_n, _Rewards(self, reward))
             except _Unpaid as unpaid:
-                said = f"'{derived.name}' will be chosen when {unpaid} more rewards are there."
+                said = f"'{best_of_n.name}' will be chosen when {unpaid} more rewards are there."
                 warnings.append(Warning("not-chosen-yet", said))
                 continue
-            warnings += own_reward(derived, reward)
+            warnings += own_reward(best_of_n, reward)
         return LoadedData(
             self.source,
             self._selected(table),
@@ -142,12 +142,12 @@ class _Rewards:
     loader: Loader
     reward: Reward | None
 
-    def __call__(self, derived: BestOfN, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
-        chosen_by = derived.reward or self.reward
+    def __call__(self, best_of_n: BestOfN, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
+        chosen_by = best_of_n.reward or self.reward
         if chosen_by is None:
-            raise without_reward(derived)
+            raise without_reward(best_of_n)
         column = column_of(chosen_by)
-        if column is not None and derived.reward is None:
+        if column is not None and best_of_n.reward is None:
             return table.values["reward"][rows]
         if column is not None:
             return self._of_column(column, table, rows)

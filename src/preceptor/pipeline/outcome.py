@@ -61,7 +61,7 @@ def settings_of(
         settings["instructions"] = list(study.data.instructions)
         settings["teachers"] = source.specs()
     if study.best_of_n:
-        settings["derived"] = [derived.model_dump(mode="json") for derived in study.best_of_n]
+        settings["best_of_n"] = [best_of_n.model_dump(mode="json") for best_of_n in study.best_of_n]
     if plan.student is not None:
         settings["student"] = plan.student.spec()
     if any(kind.endswith(REFERENCE) for kind in plan.kinds):

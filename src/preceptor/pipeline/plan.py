@@ -60,13 +60,13 @@ def every_scorer(study: Study, runtime: Runtime, *, references: bool) -> list[Sc
 
     Raises:
         ModelError: a model is not found.
-        StudyError: a metric needs what nothing gives, or a teacher cannot be derived.
+        StudyError: a metric needs what nothing gives, or a best-of-N teacher has nothing to choose from.
     """
     require_derivable(study)
     rewards = reward_sources(study, references=references)
-    for derived in study.best_of_n:
-        if derived.kind != "random" and derived.reward is None and None in rewards:
-            raise without_reward(derived)
+    for best_of_n in study.best_of_n:
+        if best_of_n.kind != "random" and best_of_n.reward is None and None in rewards:
+            raise without_reward(best_of_n)
     found = [
         scorer
         for reward, student in product(rewards, study.students or (None,))

@@ -199,7 +199,7 @@ def source_of(study: Study, runtime: Runtime) -> StudySource:
         StudyError: nothing says where a model is served.
     """
     columns = study.data.columns
-    rewards = [*study.reward, *(derived.reward for derived in study.best_of_n)]
+    rewards = [*study.reward, *(best_of_n.reward for best_of_n in study.best_of_n)]
     named = [column for column in map(column_of, rewards) if column is not None]
     numbers = tuple(dict.fromkeys((*columns.number_columns, *named)))
     read = None

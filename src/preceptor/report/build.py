@@ -45,8 +45,10 @@ def stored_outcomes(study: Study, runtime: Runtime) -> list[Outcome]:
 
 
 def _lacking(found: CostEstimate, study: Study) -> list[str]:
-    """Return what is missing, a line for each teacher to ask, derived teacher and step."""
-    lines = [f"{ask.missing:,} responses of {ask.teacher}" for ask in found.asks if ask.missing]
+    """Return what is missing, a line for each teacher, best-of-N teacher and step."""
+    lines = [
+        f"{one.missing:,} responses of {one.teacher}" for one in found.generation if one.missing
+    ]
     lines += [
         f"{step.missing.responses:,} scores: {step.step}, for {step.student}"
         for step in found.steps
@@ -54,9 +56,9 @@ def _lacking(found: CostEstimate, study: Study) -> list[str]:
     ]
     tables = [opened.selection.table.teachers for opened in found.data]
     lines += [
-        f"the rewards by which {derived.name} is chosen"
-        for derived in study.best_of_n
-        if any(derived.name not in teachers for teachers in tables)
+        f"the rewards by which {best_of_n.name} is chosen"
+        for best_of_n in study.best_of_n
+        if any(best_of_n.name not in teachers for teachers in tables)
     ]
     return lines
 

@@ -45,8 +45,8 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         asked = len(selection.table.instructions)
         print_lines(console, rewards_of(estimate.data))
         print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
-    if estimate.asks:
-        _print_asks(console, estimate.asks)
+    if estimate.generation:
+        _print_generation(console, estimate.generation)
     lines = [
         f"{step.student}, {step.step}: {step.stored:,} stored, {step.missing.responses:,} to compute "
         f"(about {step.missing.characters / _CHARACTERS_PER_TOKEN:,.0f} tokens) under {step.identity}"
@@ -64,23 +64,23 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         )
 
 
-def _print_asks(console: Console, asks: Sequence[GenerationEstimate]) -> None:
+def _print_generation(console: Console, generation: Sequence[GenerationEstimate]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("teacher", overflow="fold")
-    for heading in ("stored", "to ask", "prompt tokens", "tokens", "at most", "time", "money"):
+    for heading in ("stored", "to generate", "prompt tokens", "tokens", "at most", "time", "money"):
         table.add_column(heading, justify="right")
-    for ask in asks:
-        amounts = [ask.prompt_tokens, ask.tokens, ask.most_tokens]
-        cells = [*(f"{amount:,}" for amount in amounts), worded_time(ask.seconds), _money(ask)]
+    for one in generation:
+        amounts = [one.prompt_tokens, one.tokens, one.most_tokens]
+        cells = [*(f"{amount:,}" for amount in amounts), worded_time(one.seconds), _money(one)]
         table.add_row(
-            f"{printable(ask.teacher)} ({ask.sampling})",
-            f"{ask.stored:,}",
-            f"{ask.missing:,}",
-            *(cells if ask.missing else [""] * len(cells)),
+            f"{printable(one.teacher)} ({one.sampling})",
+            f"{one.stored:,}",
+            f"{one.missing:,}",
+            *(cells if one.missing else [""] * len(cells)),
         )
     console.print(table)
-    for basis in dict.fromkeys(ask.basis for ask in asks if ask.basis):
-        names = ", ".join(printable(ask.teacher) for ask in asks if ask.basis == basis)
+    for basis in dict.fromkeys(one.basis for one in generation if one.basis):
+        names = ", ".join(printable(one.teacher) for one in generation if one.basis == basis)
         print_lines(console, [f"{names}: {basis}."])
 
 
@@ -95,7 +95,7 @@ def worded_time(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _money(ask: GenerationEstimate) -> str:
-    if ask.money is None or ask.most_money is None:
+def _money(one: GenerationEstimate) -> str:
+    if one.money is None or one.most_money is None:
         return "no price"
-    return f"{ask.money:.2f} (at most {ask.most_money:.2f})"
+    return f"{one.money:.2f} (at most {one.most_money:.2f})"

@@ -107,10 +107,10 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
         _print_finetune_jobs(console, estimate.finetune_jobs)
         unknown = any(one.seconds is None and not one.done for one in estimate.finetune_jobs)
         lines += ["No training of this student is stored: its speed is unknown."] if unknown else []
-    for ask in estimate.untuned:
-        took = f" ({worded_time(ask.seconds)})" if ask.missing else ""
+    for base in estimate.untuned:
+        took = f" ({worded_time(base.seconds)})" if base.missing else ""
         lines.append(
-            f"{ask.teacher}: {ask.stored:,} answers stored, {ask.missing:,} to write{took}"
+            f"{base.teacher}: {base.stored:,} answers stored, {base.missing:,} to write{took}"
         )
     lines += [_worded(name, cost) for name, cost in estimate.verdicts]
     if estimate.disk is None:
@@ -128,7 +128,7 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
 
 
 def _worded(name: str, cost: Cost) -> str:
-    text = f"Judged by {name}: {cost.requests:,} verdicts to ask, {cost.stored:,} stored"
+    text = f"Judged by {name}: {cost.requests:,} verdicts to request, {cost.stored:,} stored"
     if cost.prompt_tokens:
         text += (
             f"; about {cost.prompt_tokens:,} prompt tokens, at most {cost.answer_tokens:,} written"

@@ -1,4 +1,4 @@
-"""Ask a teacher: check first what it does with seeds, ask, sort out what cannot be answered, ask the rest.
+"""Sample a teacher: check what it does with seeds, send requests, sort out what has no answer.
 
 What comes out are rows for the store. A note is final, so only what is a request's own fault becomes one;
 what failed for a reason that may pass is left out, and asked again by the next run.
@@ -63,15 +63,17 @@ class Sampler:
         # A count that is refused would be refused with every request, and each refusal noted for good.
         self._alone |= found.count in ("ignored", "copies", "unknown")
 
-    def answers(self, asks: Sequence[GenerationRequest]) -> Generator[list[Generation], None, None]:
-        """Yield rows as they come, for each of the asks once or, where it was lost, never.
+    def answers(
+        self, wanted: Sequence[GenerationRequest]
+    ) -> Generator[list[Generation], None, None]:
+        """Yield rows as they come, for each request once or, where it was lost, never.
 
         Raises:
             ModelError: the endpoint is down, or refuses key, address, model or settings.
         """
         chat = self._backend.chat  # loading it is no part of the time that answers take
         self._clock = time.monotonic()
-        todo = list(asks)
+        todo = list(wanted)
         while todo:
             requests, groups = self._requests(todo)
             todo = []
@@ -101,7 +103,7 @@ class Sampler:
         self, todo: Sequence[GenerationRequest]
     ) -> tuple[list[ChatRequest], list[list[GenerationRequest]]]:
         """Return the requests, and which samples each is to give."""
-        groups = [[ask] for ask in todo] if self._alone else self._shared(todo)
+        groups = [[request] for request in todo] if self._alone else self._shared(todo)
         requests = []
         for group in groups:
             request = request_of(self._backend.teacher, group[0].instruction, group[0].sample)
@@ -112,9 +114,9 @@ class Sampler:
         """Group samples of one instruction that are asked for at once."""
         size = self._teacher.samples_per_request
         groups: dict[tuple[bytes, int], list[GenerationRequest]] = {}
-        for ask in todo:
-            groups.setdefault((ask.instruction.id, ask.sample // size), []).append(ask)
-        return [sorted(group, key=lambda ask: ask.sample) for group in groups.values()]
+        for request in todo:
+            groups.setdefault((request.instruction.id, request.sample // size), []).append(request)
+        return [sorted(group, key=lambda request: request.sample) for group in groups.values()]
 
     def _rows(
         self, group: Sequence[GenerationRequest], outcome: Completion | Failure
@@ -125,23 +127,26 @@ class Sampler:
             if note is None:
                 self.lost += len(group)
                 return []
-            return [Generation(ask.instruction.id, ask.sample, None, note=note) for ask in group]
+            return [
+                Generation(request.instruction.id, request.sample, None, note=note)
+                for request in group
+            ]
         self._watch.answered()
         now = time.monotonic()
         answers = (outcome, *outcome.others)[: len(group)]
         share = (now - self._clock) / len(answers)
         self._clock = now
-        return [_row(ask, one, share) for ask, one in zip(group, answers, strict=False)]
+        return [_row(request, one, share) for request, one in zip(group, answers, strict=False)]
 
 
 def _refused(outcome: Completion | Failure) -> bool:
     return isinstance(outcome, Failure) and outcome.kind == "refused request"
 
 
-def _row(ask: GenerationRequest, answer: Completion, seconds: float) -> Generation:
+def _row(request: GenerationRequest, answer: Completion, seconds: float) -> Generation:
     return Generation(
-        instruction=ask.instruction.id,
-        sample=ask.sample,
+        instruction=request.instruction.id,
+        sample=request.sample,
         text=answer.text,
         finish_reason=answer.finish_reason,
         tokens=answer.tokens,

@@ -16,7 +16,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.finetuning.estimate import disk_of
 from preceptor.finetuning.weights import Size, size_of
-from preceptor.pipeline.estimate import GenerationEstimate, asks_of
+from preceptor.pipeline.estimate import GenerationEstimate, estimate_generation
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import LoadedData
 from preceptor.store.store import Store
@@ -54,9 +54,9 @@ class FinetuneEstimate:
 class ValidationEstimate:
     """The whole validation. While responses are missing `finetune_jobs` is empty and `disk` unknown.
 
-    `teachers` are the names known so far. `untuned` are the baselines to ask. `verdicts` has the judge's name
-    and cost by student and task. `disk` is the most bytes that models and checkpoints take at once; `models`
-    is where.
+    `teachers` are the names known so far. `untuned` are the base models to run. `verdicts` has the judge's
+    name and cost by student and task. `disk` is the most bytes that models and checkpoints take at once;
+    `models` is where.
     """
 
     students: int
@@ -89,7 +89,7 @@ def validation_estimate(validation: Validation, data: Sequence[LoadedData]) -> V
         teachers=teachers,
         questions=len(validation.evaluation_set.instructions),
         finetune_jobs=[one for own in found for one in own],
-        untuned=asks_of(untuned, validation.runtime)
+        untuned=estimate_generation(untuned, validation.runtime)
         if validation.evaluation_set.untuned_answers
         else [],
         verdicts=[
@@ -106,7 +106,10 @@ def named_teachers(study: Study) -> list[str]:
     """Return the teachers that the study names itself; those in files are known when these are read."""
     asked = [point.name for teacher in study.teachers for point in teacher.points()]
     assert study.train is not None
-    return list(study.train.teachers) or [*asked, *(derived.name for derived in study.best_of_n)]
+    return list(study.train.teachers) or [
+        *asked,
+        *(one.name for one in study.best_of_n),
+    ]
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,9 @@ class _Student:
         some = replace(finetune_job.conversations, rows=rows[:COUNTED])
         counted = replace(finetune_job, conversations=some).prepared().rows
         tokens = round(counted.tokens * len(rows) / len(some.rows))
-        (asked,) = asks_of([self.validation.job(finetune_job.backend())], self.validation.runtime)
+        (asked,) = estimate_generation(
+            [self.validation.job(finetune_job.backend())], self.validation.runtime
+        )
         steps = steps_of(recipe, len(rows))
         return FinetuneEstimate(
             student=self.setup.name,
@@ -194,8 +199,8 @@ class _Student:
         return task.benchmark.cost(answers, questions, task.judge, store)
 
     def _texts(self, name: str, job: GenerationJob) -> dict[bytes, str]:
-        (ask,) = asks_of([job], self.validation.runtime)
-        expected = round(ask.tokens / ask.missing) if ask.missing else 0
+        (found,) = estimate_generation([job], self.validation.runtime)
+        expected = round(found.tokens / found.missing) if found.missing else 0
         stood_in = f"{name}:" + " word" * expected
         texts = dict.fromkeys((one.id for one in job.instructions), stood_in)
         given = {one.instruction: one.text for one in job.generations() if one.text is not None}

@@ -116,7 +116,7 @@ class Validation:
         )
 
     def training_set(self, loaded: LoadedData) -> TrainingSet:
-        """Return what could be trained on; the first source of rewards decides on derived teachers."""
+        """Return what could be trained on; the first source of rewards decides on best-of-N teachers."""
         seed = self.study.ranking.seed
         return training_set_of(loaded, self.train, self.evaluation_set.texts, seed=seed)
 
