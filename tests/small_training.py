@@ -65,7 +65,7 @@ def tuned(
 
 
 def log_of(output: Path) -> Sequence[dict[str, float]]:
-    """Return what every step of a finished tuning logged."""
+    """Return what every step of a finished fine-tuning logged."""
     log: Sequence[dict[str, float]] = json.loads(
         (output / "training" / "finished.json").read_text()
     )["log"]

@@ -28,7 +28,7 @@ TRAIN: Mapping[str, Any] = {
 }
 
 
-def write_exam(folder: Path, count: int = 4) -> Path:
+def write_questions(folder: Path, count: int = 4) -> Path:
     """Write questions that no teacher was asked."""
     rows = [{"instruction": f"Is the sea number {number} wide?"} for number in range(count)]
     return write_rows(folder / "questions.jsonl", rows)
@@ -49,7 +49,7 @@ def tables(
         "ranking": {"n_resamples": 200},
         "train": dict(TRAIN),
         "evaluate": {
-            "questions": str(write_exam(folder, questions)),
+            "questions": str(write_questions(folder, questions)),
             "max_tokens": 6,
             "judge": {"kind": "chat", **judge},
         },

@@ -235,7 +235,7 @@ PUBLISHED = {
     # The benchmark's leaderboard of 2024-07-31.
     "gpt-4-0613": 37.90,
     "gpt-3.5-turbo-0125": 23.34,
-    # Published scores of four tuned Llama-3-8B bases.
+    # Published scores of four fine-tuned Llama-3-8B bases.
     "Llama-3-Base-8B-SFT-Ultrachat": 3.16,
     "Llama-3-Base-8B-IPO-UltraFeedback": 9.14,
     "Llama-3-Base-8B-DPO-UltraFeedback": 10.75,

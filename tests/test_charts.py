@@ -183,7 +183,7 @@ def test_a_share_of_a_best_car_that_is_not_positive_is_no_number():
     assert np.isnan(shares[1]).all()
 
 
-def test_spreads_and_categories_hold_counts_quantiles_and_n(charts: dict[str, Chart]):
+def test_distributions_and_categories_hold_counts_quantiles_and_n(charts: dict[str, Chart]):
     ranked = small_ranking_data(6)
     distribution = ranked.distributions[0]
     bars, strips = (rows(charts["distribution-reward"], name) for name in ("bars", "strips"))

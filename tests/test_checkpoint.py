@@ -1,4 +1,4 @@
-"""What a tuning is known by, and that a killed one goes on to the same weights."""
+"""What a fine-tuned model is known by, and that a killed one goes on to the same weights."""
 
 import json
 import os
@@ -23,7 +23,9 @@ PATIENCE = 240.0
 RECIPE = QUICK.model_copy(update={"dtype": "float32"})
 
 
-def test_student_rows_recipe_and_template_name_a_tuning(tmp_path: Path, model_folder: Path):
+def test_student_rows_recipe_and_template_name_a_fine_tuned_model(
+    tmp_path: Path, model_folder: Path
+):
     located, digest = locate(str(model_folder)), uneven(4).digest
     known = fine_tuned_identity(located, digest, RECIPE)
     assert known == fine_tuned_identity(located, digest, RECIPE)
@@ -106,7 +108,7 @@ def same_model(one: Path, other: Path) -> bool:
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, model_folder: Path):
+def test_a_killed_fine_tuning_goes_on_to_the_same_weights(tmp_path: Path, model_folder: Path):
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     data = write_data(tmp_path / "rows.jsonl", uneven(16))
     words = [model_folder, data, rough, RESUMED.model_dump_json()]
@@ -135,7 +137,7 @@ def test_a_killed_tuning_goes_on_to_the_same_weights(tmp_path: Path, model_folde
     assert (record["steps_before"], record["steps"]) == (4, 12)
 
 
-def test_an_interrupted_tuning_keeps_its_step_and_goes_on(tmp_path: Path, model_folder: Path):
+def test_an_interrupted_fine_tuning_keeps_its_step_and_goes_on(tmp_path: Path, model_folder: Path):
     def interrupt(moment: Moment) -> None:
         if moment.step == 2:
             signal.raise_signal(signal.SIGINT)

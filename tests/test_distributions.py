@@ -1,4 +1,4 @@
-"""Spreads count every instruction whatever its value, and categories are rankings in small."""
+"""Distributions count every instruction whatever its value, and categories are rankings in small."""
 
 import numpy as np
 import pytest

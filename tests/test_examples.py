@@ -229,7 +229,7 @@ def test_what_was_scored_only_in_part_shows_no_token_nlls(
             assert bool(answer.tokens) == (len(answer.text or "") < 100)
 
 
-def test_no_tokenizer_is_loaded_where_no_surprise_is_stored(
+def test_no_tokenizer_is_loaded_where_no_token_nll_is_stored(
     tmp_path: Path, store: Path, model_folder: Path
 ):
     files = write_teachers(tmp_path)

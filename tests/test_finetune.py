@@ -1,4 +1,4 @@
-"""Tuning tiny real models: what the loss is taken over, what is written, and that it answers and stops."""
+"""Fine-tuning tiny real models: what the loss is taken over, what is written, how it answers and stops."""
 
 import json
 from collections.abc import Callable

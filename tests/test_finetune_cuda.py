@@ -1,4 +1,4 @@
-"""Tuning on a CUDA device: whole models, adapters, and adapters over four-bit weights learn."""
+"""Fine-tuning on a CUDA device: whole models, adapters, and adapters over four-bit weights learn."""
 
 from collections.abc import Callable
 from importlib.util import find_spec

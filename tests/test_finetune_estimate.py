@@ -1,4 +1,4 @@
-"""What a tuning would take: counts that are exact, and memory that follows from what is held."""
+"""What fine-tuning would take: counts that are exact, and memory that follows from what is held."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several processes gather the same roster as one, and say the same about bad rows."""
+"""Several processes gather the same response table as one, and give the same warnings of bad rows."""
 
 import logging
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def both(many: Callable[[], None]) -> Both:
 
 
 def check_alike(one: ResponseTable, other: ResponseTable) -> None:
-    """Check that the rosters hold the same rows; those of one teacher may stand closer together."""
+    """Check that the tables hold the same rows; those of one teacher may stand closer together."""
     assert one.teachers == other.teachers
     assert one.instructions.tolist() == other.instructions.tolist()
     assert one.dropped == other.dropped
@@ -66,7 +66,7 @@ def three_teachers() -> dict[str, Rows]:
     return {"alpha": rows_of(0, 30), "beta": bad, "gamma": rows_of(2, 40)[10:]}
 
 
-def test_processes_change_no_roster(tmp_path: Path, both: Both):
+def test_processes_change_no_table(tmp_path: Path, both: Both):
     files = [write_rows(tmp_path / f"{n}.jsonl", rows) for n, rows in three_teachers().items()]
     alone, together = both(files)
     check_alike(alone.table, together.table)

@@ -303,7 +303,7 @@ def test_each_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(tmp_pat
         assert all("seed" not in one for one in greedy)
 
 
-def test_a_fake_teacher_fills_its_shelf_and_another_name_another(tmp_path: Path):
+def test_a_fake_teacher_fills_its_partition_and_another_name_another(tmp_path: Path):
     study = study_with(write_questions(tmp_path), fake("one"), fake("two"))
     runtime = runtime_at(tmp_path / "store")
     for one in jobs(study, runtime):

@@ -97,8 +97,8 @@ def test_no_identity_of_a_scorer_teacher_or_judge_changes(model: str):
     for job in jobs_of(study, RUNTIME, [Instruction.from_text("Why?")]):
         found[job.name] = job.backend.identity().digest
     assert study.train is not None and study.evaluate is not None
-    pupil = setup_of(study.students[0], study.train, study.evaluate, runtime=RUNTIME)
-    found["untuned"] = pupil.untuned.identity().digest
+    setup = setup_of(study.students[0], study.train, study.evaluate, runtime=RUNTIME)
+    found["untuned"] = setup.untuned.identity().digest
     asked = study.evaluate.judge
     local = ChatJudge(model=model, chat_template="plain", max_length=700)
     scored = RewardJudge(model=model, chat_template="chatml")

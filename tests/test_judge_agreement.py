@@ -86,7 +86,7 @@ def test_a_noisy_judge_lies_within_its_interval_and_a_faithful_one_is_perfect():
     assert (noisy.n, noisy.questions, noisy.models) == (320, 80, 4)
 
 
-def test_intervals_resample_questions_with_all_their_contests():
+def test_intervals_resample_questions_with_all_their_comparisons():
     # The same verdict of four models on each question: four times the rows, not four times the evidence.
     rng = np.random.default_rng(0)
     once = [Verdict("a", f"q{n}", float(rng.random() < 0.5), float(n % 2)) for n in range(60)]

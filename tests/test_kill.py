@@ -82,7 +82,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 
 def rows_by_key(store: Path) -> dict[tuple[str, bytes], list[Mapping[str, Any]]]:
-    """Return every stored row by shelf and key, however often it was stored."""
+    """Return every stored row by partition and key, however often it was stored."""
     found: dict[tuple[str, bytes], list[Mapping[str, Any]]] = {}
     for shard in shards(store):
         for row in pq.read_table(shard).to_pylist():

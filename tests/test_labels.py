@@ -1,7 +1,7 @@
 """Labels: on the assistant's tokens and its end of turn, and on nothing else.
 
-The traps are those that make tuned models never stop: an end token that is also the padding token, and an
-end of turn that is not the end of sequence.
+The traps are those that make fine-tuned models never stop: an end token that is also the padding token, and
+an end of turn that is not the end of sequence.
 """
 
 from collections.abc import Callable

@@ -133,7 +133,7 @@ def test_the_explorer_turns_filters_and_chooses_teachers(chromium: Any, opened: 
         assert seen.faults() == []
 
 
-def test_surprise_is_read_with_the_keyboard_and_told_by_more_than_colour(
+def test_token_nll_is_read_with_the_keyboard_and_shown_by_more_than_colour(
     chromium: Any, opened: Path
 ):
     with watched(chromium, opened) as seen:

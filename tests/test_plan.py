@@ -130,7 +130,7 @@ def test_a_plan_computes_nothing_and_foretells_what_the_run_computes(
     assert shards(tmp_path / "store") == before
 
 
-def test_the_outlook_counts_distinct_texts_and_their_characters(tmp_path: Path):
+def test_the_estimate_counts_distinct_texts_and_their_characters(tmp_path: Path):
     texts = write_teachers(tmp_path, teachers=1)[0].read_text()
     (tmp_path / "twin.jsonl").write_text(texts)
     files = [tmp_path / "alpha.jsonl", tmp_path / "twin.jsonl"]

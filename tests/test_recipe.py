@@ -1,4 +1,4 @@
-"""The recipe: the paper's numbers, one step on any number of devices, and what names a tuning."""
+"""The recipe: the paper's numbers, one step on any number of devices, and what names a fine-tuned model."""
 
 import pytest
 

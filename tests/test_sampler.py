@@ -22,7 +22,7 @@ def changed(**fields: object) -> TeacherPoint:
     ("text", "response"),
     [
         ("<think>\nblue?\n</think>\n\nIt scatters.", "It scatters."),
-        ("blue?\n</think>\n\nIt scatters.", "It scatters."),  # the template opened the thoughts
+        ("blue?\n</think>\n\nIt scatters.", "It scatters."),  # the template opened the reasoning
         ("\n<think>cut off before the en", ""),
         ("It scatters.", "It scatters."),
         ("", ""),
@@ -31,7 +31,7 @@ def changed(**fields: object) -> TeacherPoint:
         ("The `</think>` tag closes a thought.", "The `</think>` tag closes a thought."),
     ],
 )
-def test_thoughts_are_no_part_of_the_response(text: str, response: str):
+def test_reasoning_is_no_part_of_the_response(text: str, response: str):
     assert without_reasoning(text) == response
 
 

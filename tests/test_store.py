@@ -118,7 +118,7 @@ def test_keys_that_look_like_text_or_zero_keep_all_their_bytes(partition):
     assert partition.columns(np.array(odd, "V16"), ["loss"])["loss"].tolist() == [0, 1, 2, 3]
 
 
-def test_an_absent_shelf_is_empty_and_reading_creates_nothing(tmp_path: Path):
+def test_an_absent_partition_is_empty_and_reading_creates_nothing(tmp_path: Path):
     store = Store(tmp_path / "new")
     partition = store.scores(IDENTITY)
     partition.append([])
@@ -443,7 +443,7 @@ def test_a_damaged_identity_json_is_skipped_and_written_again(
     assert len(partition.keys()) == 2 * BATCH
 
 
-def test_strange_files_in_the_root_are_ignored(tmp_path: Path):
+def test_foreign_files_in_the_root_are_ignored(tmp_path: Path):
     store = Store(tmp_path)
     store.scores(IDENTITY).append(batch(0))
     (tmp_path / "scores" / ".DS_Store").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""A few lists are read out of a large shelf without holding the others."""
+"""A few lists are read out of a large partition without holding the others."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_lists_are_those_of_the_keys_that_have_one(
     assert found[key(2)].dtype == np.float32
 
 
-def test_a_shelf_without_the_column_has_no_lists(partition: ScorePartition) -> None:
+def test_a_partition_without_the_column_has_no_lists(partition: ScorePartition) -> None:
     assert partition.lists([key(1)], "token_nll") == {}
     partition.append([Score(key(1), {"nll": 1.0})])
     assert partition.lists([key(1)], "token_nll") == {}

@@ -1,4 +1,4 @@
-"""What students are tuned on: the same instructions for every teacher, nested, whole where asked for."""
+"""What students are fine-tuned on: the same instructions for every teacher, nested, whole where asked for."""
 
 from pathlib import Path
 from typing import Any

@@ -71,7 +71,7 @@ def test_the_loop_closes_from_prediction_to_agreement(done: Done):
     assert done.result.sentences()[0].startswith("tiny-llama: car put ")
 
 
-def test_every_tuning_has_trained_on_the_same_number_of_rows_and_learnt(done: Done):
+def test_every_fine_tuning_has_trained_on_the_same_number_of_rows_and_learnt(done: Done):
     for one in done.result.finetuned:
         assert (one.rows, one.steps) == (8, 12)  # 8 rows by 2, three times
         assert one.first_loss is not None and one.last_loss is not None
@@ -104,7 +104,9 @@ def test_a_second_run_computes_nothing_even_once_the_models_are_deleted(done: Do
     assert again.observed == done.result.observed
 
 
-def test_another_teacher_costs_only_its_own_tuning(done: Done, tmp_path: Path, model_folder: Path):
+def test_another_teacher_costs_only_its_own_fine_tuning(
+    done: Done, tmp_path: Path, model_folder: Path
+):
     more = tables(tmp_path, model_folder, teachers=4, questions=6, train=done.tables["train"])
     store = shutil.copytree(done.store, tmp_path / "store")
     _, told = gone_through(more, store)

@@ -75,7 +75,7 @@ def test_before_the_teachers_have_answered_the_verdicts_are_counted_all_the_same
     assert found.verdicts[0][1].requests == 24
 
 
-def test_the_speed_is_that_of_the_students_finished_tunings(tmp_path: Path):
+def test_the_speed_is_that_of_the_students_finished_fine_tunings(tmp_path: Path):
     runtime = runtime_at(tmp_path)
     student = {"folder_sha256": "0"}
     assert training_pace(runtime, student) is None
@@ -95,7 +95,7 @@ def test_the_speed_is_that_of_the_students_finished_tunings(tmp_path: Path):
     assert training_pace(runtime, student) == pytest.approx(2 * 100 / 10)
 
 
-def test_the_command_prints_what_the_proof_would_take(tmp_path: Path, model_folder: Path):
+def test_the_command_prints_what_validation_would_take(tmp_path: Path, model_folder: Path):
     given = tables(tmp_path, model_folder, train={**TRAIN, "rows": None, "warmup_steps": 100})
     study = write_study(tmp_path / "study.toml", given, tmp_path / "store")
     shown = preceptor("plan", study)

@@ -274,19 +274,19 @@ class AgreementTable:
         """Return what so few teachers cannot tell, in sentences."""
         teachers, families = len(self.comparison.teachers), len(set(self.comparison.families))
         low, high = fisher_interval(0.8, teachers)
-        said = []
+        sentences = []
         if not high - low <= TOLD_APART:
             span = f"{low:.2f} to {high:.2f}" if math.isfinite(low) else "everything"
-            said.append(
+            sentences.append(
                 f"With {teachers} teachers the 95% interval of a rho of 0.8 spans {span} (Fisher's z): a "
                 "difference of two metrics needs a paired interval (--baseline) to mean anything."
             )
         if families < teachers:
-            said.append(
+            sentences.append(
                 f"The {teachers} teachers are of {families} families, and relatives are alike: intervals "
                 "over teachers are too narrow (--by-family)."
             )
-        return said
+        return sentences
 
 
 def _average(values: Iterable[float]) -> float:

@@ -164,8 +164,8 @@ def _print_report(screen: "Console", report: "CurationReport", path: Path) -> No
     screen.print(table)
     print_lines(screen, report.notes())
     seed = report.options.seed
-    said = f"{report.kept:,} instructions written to {printable(str(path))} (seed {seed})."
-    screen.print(Text(said), soft_wrap=True)
+    text = f"{report.kept:,} instructions written to {printable(str(path))} (seed {seed})."
+    screen.print(Text(text), soft_wrap=True)
 
 
 def _numbers(values: Iterable[int]) -> list[str]:

@@ -165,7 +165,7 @@ def _responses(file: SourceFile, number: _SampleCounter, journal: Journal) -> It
     tell_problems(journal, readable=readable)
 
 
-_said: set[tuple[str, int]] = set()
+_warned: set[tuple[str, int]] = set()
 
 
 def tell_problems(journal: Journal, *, readable: bool) -> None:
@@ -177,8 +177,8 @@ def tell_problems(journal: Journal, *, readable: bool) -> None:
     if journal.count and not readable:
         raise DataError(f"No row of {journal.path} can be read. The first: {journal.problems[0]}.")
     seen = (journal.path, journal.count)
-    if journal.count and seen not in _said:
-        _said.add(seen)
+    if journal.count and seen not in _warned:
+        _warned.add(seen)
         logger.warning("%d problems. The first: %s", journal.count, journal.problems[0])
 
 

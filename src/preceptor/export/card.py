@@ -203,21 +203,21 @@ def _contents(card: Card, written: Written) -> str:
     count = f"{written.rows:,} {noun}{'s' if written.rows != 1 else ''}"
     student = f" for the student {_inline(card.student)}" if card.student else ""
     tokens = "" if written.tokens is None else f", {written.tokens:,} tokens,"
-    said = [
+    sentences = [
         f"`{written.data.name}` holds {count}{tokens}{student} ({_LAYOUT_WORDS[written.layout]})."
     ]
     numbers = [_inline(name) for name, kind in written.columns.items() if kind == "float64"]
     if numbers:
-        said.append(f"Measured of each row, null where it is not known: {', '.join(numbers)}.")
+        sentences.append(f"Measured of each row, null where it is not known: {', '.join(numbers)}.")
     if written.skipped:
         reasons = ", ".join(f"{count:,} ({why})" for why, count in written.skipped.items())
-        said.append(f"Chosen but left out: {reasons}.")
+        sentences.append(f"Chosen but left out: {reasons}.")
     if written.replaced_characters:
         count = f"{written.replaced_characters:,}"
-        said.append(f"Characters that are no valid Unicode, replaced by U+FFFD: {count}.")
+        sentences.append(f"Characters that are no valid Unicode, replaced by U+FFFD: {count}.")
     if card.licence:
-        said.append(f"Licence of the data set: {_inline(card.licence)}.")
-    return "\n".join(said)
+        sentences.append(f"Licence of the data set: {_inline(card.licence)}.")
+    return "\n".join(sentences)
 
 
 def _teacher_table(card: Card, written: Written) -> str:

@@ -138,10 +138,10 @@ def _messages(turns: Sequence[Message], text: str) -> Row:
 
 
 def _sharegpt(turns: Sequence[Message], text: str) -> Row:
-    said = (*turns, Message("assistant", text))
+    messages = (*turns, Message("assistant", text))
     return {
         "conversations": [
-            {"from": _SHAREGPT_ROLES[turn.role], "value": turn.content} for turn in said
+            {"from": _SHAREGPT_ROLES[turn.role], "value": turn.content} for turn in messages
         ]
     }
 
@@ -155,8 +155,8 @@ def _alpaca(turns: Sequence[Message], text: str) -> Row:
     if system.strip():
         row["system"] = system
     if len(turns) > 1:
-        said = [turn.content for turn in turns[:-1]]
-        row["history"] = [list(pair) for pair in zip(said[::2], said[1::2], strict=True)]
+        messages = [turn.content for turn in turns[:-1]]
+        row["history"] = [list(pair) for pair in zip(messages[::2], messages[1::2], strict=True)]
     return row
 
 
@@ -181,19 +181,19 @@ TRAINING: Mapping[str, tuple[str, ...]] = {
         *_SFT,
         'roles = {"system": "system", "human": "user", "gpt": "assistant"}',
         "def turns(row):",
-        '    said = [{"role": roles[t["from"]], "content": t["value"]} for t in row["conversations"]]',
-        '    return {"prompt": said[:-1], "completion": said[-1:]}',
+        '    messages = [{"role": roles[t["from"]], "content": t["value"]} for t in row["conversations"]]',
+        '    return {"prompt": messages[:-1], "completion": messages[-1:]}',
         _SFT_TURNS,
     ),
     "alpaca": (
         *_SFT,
         "def turns(row):",
-        '    said = [("system", row["system"])] if row.get("system") else []',
+        '    messages = [("system", row["system"])] if row.get("system") else []',
         '    for user, assistant in row.get("history") or []:',
-        '        said += [("user", user), ("assistant", assistant)]',
-        '    said += [("user", row["instruction"]), ("assistant", row["output"])]',
-        '    said = [{"role": role, "content": text} for role, text in said]',
-        '    return {"prompt": said[:-1], "completion": said[-1:]}',
+        '        messages += [("user", user), ("assistant", assistant)]',
+        '    messages += [("user", row["instruction"]), ("assistant", row["output"])]',
+        '    messages = [{"role": role, "content": text} for role, text in messages]',
+        '    return {"prompt": messages[:-1], "completion": messages[-1:]}',
         _SFT_TURNS,
     ),
     "pairs": (

@@ -189,10 +189,12 @@ def _answers(repository: str) -> Iterator[None]:
 
 def _refusal(repository: str, error: Any) -> str:
     status = error.response.status_code
-    said = f"The Hub refuses to write '{repository}' ({status}: {error.server_message or error})."
+    refusal = (
+        f"The Hub refuses to write '{repository}' ({status}: {error.server_message or error})."
+    )
     if status in (401, 403, 404):
-        return f"{said} Check that HF_TOKEN is valid and may write to this owner's data sets."
-    return f"{said} Check the name and the card, or try again later."
+        return f"{refusal} Check that HF_TOKEN is valid and may write to this owner's data sets."
+    return f"{refusal} Check the name and the card, or try again later."
 
 
 class _Target(NamedTuple):

@@ -150,15 +150,15 @@ def _files(source: Path) -> Iterator[Path]:
 def _conversation(turns: object) -> Conversation:
     if not isinstance(turns, list | tuple):
         raise _Unfit("no `messages`")
-    said = tuple(_message(turn) for turn in turns)
-    last = max((at for at, turn in enumerate(said) if turn.role == "assistant"), default=None)
+    messages = tuple(_message(turn) for turn in turns)
+    last = max((at for at, turn in enumerate(messages) if turn.role == "assistant"), default=None)
     if last is None:
         raise _Unfit("no assistant turn")
     if last == 0:
         raise _Unfit("nothing before the assistant's turn")
-    if not all(turn.content.strip() for turn in said[: last + 1] if turn.role == "assistant"):
+    if not all(turn.content.strip() for turn in messages[: last + 1] if turn.role == "assistant"):
         raise _Unfit("an empty assistant turn")
-    return said[: last + 1]
+    return messages[: last + 1]
 
 
 def _message(turn: object) -> Message:

@@ -102,8 +102,8 @@ class Loader:
             try:
                 table = with_best_of_n(table, best_of_n, _Rewards(self, reward))
             except _Unpaid as unpaid:
-                said = f"'{best_of_n.name}' will be chosen when {unpaid} more rewards are there."
-                warnings.append(Warning("not-chosen-yet", said))
+                text = f"'{best_of_n.name}' will be chosen when {unpaid} more rewards are there."
+                warnings.append(Warning("not-chosen-yet", text))
                 continue
             warnings += own_reward(best_of_n, reward)
         return LoadedData(

@@ -26,8 +26,8 @@ def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:
         for notes in kinds.values():
             total = sum(count for _, count in notes)
             such = ", such as" if len(notes) > 1 else ""
-            said = f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
-            warnings.append(Warning("no-response", said))
+            text = f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
+            warnings.append(Warning("no-response", text))
     return warnings
 
 

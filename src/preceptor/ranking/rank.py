@@ -2,7 +2,7 @@
 
 There is one common set of instructions, then one set of bootstrap draws of it, and from these
 every mean, metric, interval and P(best), so that all comparisons are paired. Whatever could mislead
-(dropped rows, negative rewards, an order that turns with beta) is said beside the result.
+(dropped rows, negative rewards, an order that turns with beta) stands beside the result as a warning.
 """
 
 from collections.abc import Mapping, Sequence

@@ -75,7 +75,7 @@ def plain_text(ranking: Places, *, width: int = 80) -> str:
 
 
 def footnotes(ranking: Places) -> list[str]:
-    """Return what is said below the table, without the warnings."""
+    """Return the lines below the table, without the warnings."""
     return [] if ranking.stability is None else [ranking.stability.describe()]
 
 

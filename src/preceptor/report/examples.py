@@ -148,7 +148,7 @@ def conversation(instruction: Instruction) -> str:
 
 
 def _texts(source: Iterable[Response], selections: Sequence[Selection]) -> dict[bytes, Response]:
-    """Return the responses of these choices by key; what two teachers said alike is one."""
+    """Return the responses of these choices by key; equal texts of two teachers are one."""
     instructions = {
         one
         for selection in selections

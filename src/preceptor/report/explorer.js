@@ -16,7 +16,7 @@
   const number = (value) =>
     value === null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: 4 });
   const level = (tenths) => LEVELS.filter((bound) => tenths >= bound).length;
-  const said = (span) =>
+  const described = (span) =>
     span.dataset.nats === undefined ? "not measured" : `${span.dataset.nats} nats`;
 
   // Fills the block with one span for each token; the block is one stop of the keyboard.
@@ -36,8 +36,8 @@
       current?.classList.remove("current");
       current = span;
       span.classList.add("current");
-      span.title = said(span);
-      readout.textContent = `“${span.textContent}”: ${said(span)}`;
+      span.title = described(span);
+      readout.textContent = `“${span.textContent}”: ${described(span)}`;
     };
     block.addEventListener("pointerover", (event) => {
       if (event.target.parentElement === block) point(event.target);

@@ -156,7 +156,7 @@ def conclusion(cell: Agreement, teachers: int) -> str:
     """Return what an agreement over so many teachers says of the prediction."""
     rho, low, high, p = cell.rho, cell.ends.low, cell.ends.high, cell.permutation.p_value
     if not math.isfinite(rho):
-        return "One of the two orders is all ties, so nothing can be said of their agreement."
+        return "One of the two orders is all ties, so their agreement is unknown."
     basis = f"Spearman's rho {rho:.2f} [{low:.2f}, {high:.2f}], p {p:.3f}, {teachers} teachers"
     least = 2 / math.factorial(teachers)
     if p <= SIGNIFICANT and low > 0:

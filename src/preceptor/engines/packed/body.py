@@ -34,7 +34,7 @@ TOKEN_BUDGET = {"cpu": 2048, "mps": 4096, "cuda": 16384}
 """Tokens in one pack where the user does not say; halved whenever memory runs out."""
 
 RUNTIME = Runtime()
-"""Where it runs where nothing is said: the default pack size, and no token kept."""
+"""The default place to run: the default pack size, and no token kept."""
 
 _MOST_CPU_WORKERS = 8
 

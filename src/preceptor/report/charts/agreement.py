@@ -47,11 +47,11 @@ def _rhos(table: AgreementTable) -> Chart:
     rows = dot_rows(_dots(table))
     students, teachers = len(table.comparison.students), len(table.comparison.teachers)
     ordered = sorted(table.means, key=lambda mean: -np.nan_to_num(mean.rho, nan=-2.0))
-    said = [
+    clauses = [
         f"{label(mean.column)} {shown(mean.rho)} [{shown(mean.ends.low)}, {shown(mean.ends.high)}]"
         for mean in ordered
     ]
-    alternative = f"Spearman's rho, mean over {counted(students, 'student')}: {'; '.join(said)}."
+    alternative = f"Spearman's rho, mean over {counted(students, 'student')}: {'; '.join(clauses)}."
     chart = dot_chart(rows, title="Spearman's rho", what="metric", groups="student")
     return Chart(
         name="agreement",

@@ -243,10 +243,10 @@ def _winners(ranked: RankingData, sweep: BetaSweep) -> str:
             runs[-1].append(beta)
         else:
             runs.append([beta])
-    said = [f"{first[sweep.betas.index(run[0])]} {_over(run)}" for run in runs]
+    clauses = [f"{first[sweep.betas.index(run[0])]} {_over(run)}" for run in runs]
     settled = sum(len(set(column)) == 1 for column in sweep.ranks.T)
     return (
-        f"First by CAR: {listed(said)}. {settled} of {counted(len(names), 'teacher')} "
+        f"First by CAR: {listed(clauses)}. {settled} of {counted(len(names), 'teacher')} "
         "keep one rank at all betas."
     )
 
@@ -258,22 +258,22 @@ def _over(run: Sequence[float]) -> str:
 def _runners_up(ranked: RankingData, sweep: BetaSweep) -> str:
     """Return how close the second comes at the ends of the sweep, in words."""
     names, shares = _labels(ranked), beside_best(sweep.values)
-    said = []
+    clauses = []
     for line in dict.fromkeys((0, len(sweep.betas) - 1)):
         order = np.argsort(-np.nan_to_num(shares[line], nan=-np.inf))
         if len(order) > 1 and np.isfinite(shares[line, order[1]]):
             second = (
                 f"{names[order[1]]} has {shares[line, order[1]]:.1%} of {names[order[0]]}'s CAR"
             )
-            said.append(f"at beta {sweep.betas[line]:g}, {second}")
-    return f"The runner-up: {listed(said) or 'none'}."
+            clauses.append(f"at beta {sweep.betas[line]:g}, {second}")
+    return f"The runner-up: {listed(clauses) or 'none'}."
 
 
 def _candidates(ranked: RankingData, sweep: BetaSweep) -> str:
     names = _labels(ranked)
-    said = [
+    clauses = [
         f"{name} {column.min():.0%} to {column.max():.0%}"
         for name, column in zip(names, sweep.p_best.T, strict=True)
         if column.max() >= CERTAIN
     ]
-    return f"P(best) over beta {sweep.betas[0]:g} to {sweep.betas[-1]:g}: {'; '.join(said)}."
+    return f"P(best) over beta {sweep.betas[0]:g} to {sweep.betas[-1]:g}: {'; '.join(clauses)}."

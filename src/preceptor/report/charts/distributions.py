@@ -120,8 +120,8 @@ def _strip_rows(ranked: RankingData, distribution: Distribution) -> list[Row]:
 
 
 def _in_words(rows: Sequence[Row], name: str) -> str:
-    said = [
+    clauses = [
         f"{row['label']} {shown(row['q50'])} ({shown(row['q5'])} to {shown(row['q95'])})"
         for row in rows
     ]
-    return f"Median of {name} and 5th to 95th percentile: {'; '.join(said)}."
+    return f"Median of {name} and 5th to 95th percentile: {'; '.join(clauses)}."

@@ -112,13 +112,13 @@ def ends_text(rows: Sequence[Row]) -> str:
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(str(row["line"]), []).append(row)
-    said = []
+    clauses = []
     for line, members in grouped.items():
         values = sorted(row["value"] for row in members if row["value"] is not None)
         if not values:
-            said.append(f"{line}: no data")
+            clauses.append(f"{line}: no data")
         elif len(values) == 1:
-            said.append(f"{line}: {shown(values[0])}")
+            clauses.append(f"{line}: {shown(values[0])}")
         else:
-            said.append(f"{line}: {shown(values[0])} to {shown(values[-1])}")
-    return "; ".join(said)
+            clauses.append(f"{line}: {shown(values[0])} to {shown(values[-1])}")
+    return "; ".join(clauses)

@@ -133,8 +133,8 @@ def _sizes(name: str, *, title: str, source: str, performance: Mapping[str, floa
     line = line.encode(**place, color=look["color"], order="size:Q")
     tip = tips(whole="teacher", size_text="parameters", value_text="AP (%)")
     point = base.mark_point(filled=True, size=80, opacity=1).encode(**place, tooltip=tip, **look)
-    said = "; ".join(f"{row['label']} {row['value_text']}" for row in rows)
-    alternative = f"{title}. {source}, by family and size: {said}."
+    listing = "; ".join(f"{row['label']} {row['value_text']}" for row in rows)
+    alternative = f"{title}. {source}, by family and size: {listing}."
     return Chart(
         name=name,
         section="paper",

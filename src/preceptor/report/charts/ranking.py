@@ -170,10 +170,10 @@ def _paradoxes(rows: Sequence[Row], name: str) -> str:
         for small, large in pairs
         if large["rank"] > small["rank"]
     ]
-    said = f": {'; '.join(worse)}" if worse else ""
+    listing = f": {'; '.join(worse)}" if worse else ""
     return (
         f"{name} against size for {counted(len(rows), 'teacher')}. Of {len(pairs)} neighbours within a "
-        f"family, the larger ranks lower in {len(worse)}{said}."
+        f"family, the larger ranks lower in {len(worse)}{listing}."
     )
 
 
@@ -261,7 +261,7 @@ def _category_winners(rows: Sequence[Row], name: str) -> str:
         held = best.get(row["category"])
         if row["value"] is not None and (held is None or row["value"] > held["value"]):
             best[row["category"]] = row
-    said = "; ".join(
+    listing = "; ".join(
         f"{title}: {row['label']} {shown(row['value'])}" for title, row in best.items()
     )
-    return f"Highest mean {name} by category: {said or 'no data'}."
+    return f"Highest mean {name} by category: {listing or 'no data'}."

@@ -67,9 +67,9 @@ def _pattern(source: str) -> Any:
         return re2.compile(_without_surrogates(source), options)
     except re2.error as error:
         reason = error.args[0] if error.args else error
-        said = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        problem = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
         raise DataError(
-            f"The pattern {source!r:.80} is not one of RE2's: {said}. "
+            f"The pattern {source!r:.80} is not one of RE2's: {problem}. "
             "RE2 has neither look-around nor back-references."
         ) from None
 
