@@ -1,7 +1,7 @@
 """Ask an endpoint that fails one request in five, two hundred requests at once, and count what comes of each.
 
 A small server in a process of its own answers after a short while, and fails a share of what it is asked:
-server errors, rate limits with and without a pause, broken connections, truncated answers, hangs. Told as
+server errors, rate limits with and without a pause, broken connections, truncated answers, hangs. Printed as
 JSON, for that server and for one without faults: requests, attempts, outcomes, duplicates, lost, seconds; and
 how many times longer the first took. Requests are made when they are looked at, so that the growth of memory
 is the client's own.
@@ -201,8 +201,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     faulty, faultless = measure(given, given.share), measure(given, 0.0)
     seconds = [float(str(found["seconds"])) for found in (faulty, faultless)]
-    told = {"faulty": faulty, "faultless": faultless, "ratio": round(seconds[0] / seconds[1], 2)}
-    print(json.dumps(told, indent=2))
+    summary = {"faulty": faulty, "faultless": faultless, "ratio": round(seconds[0] / seconds[1], 2)}
+    print(json.dumps(summary, indent=2))
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def main() -> None:
         "judge": judge.name,
         "longest": given.longest,
         "margin": given.margin,
-        "against the baseline": told(direct, judge, store),
-        "between models (derived)": told(derived, judge, store),
+        "against the baseline": agreement_record(direct, judge, store),
+        "between models (derived)": agreement_record(derived, judge, store),
     }
     found["seconds"] = round(time.monotonic() - began, 1)
     json.dump(found, sys.stdout, indent=2)
@@ -135,7 +135,7 @@ def read_zoo(data: Path) -> tuple[dict[str, dict[str, tuple[str, float]]], dict[
     return models, {row["instruction"]: row["output_1"] for row in rows}
 
 
-def told(
+def agreement_record(
     asked: Sequence[tuple[Comparison, float]], judge: PairJudge, store: Store
 ) -> dict[str, Any]:
     """Return the agreement of the judge, of its two halves, and of length alone."""

@@ -1,9 +1,9 @@
 """Judge real responses with a real model behind a real server that fails, and is killed, while it is asked.
 
 llama.cpp's server (package xllamacpp) runs in a process of its own behind a proxy that injects rate limits,
-server errors, hangs and truncated answers; halfway the server is killed with SIGKILL and started again. Told
-as JSON: what was scored and asked, that a second run asks nothing, how the scores differ from an undisturbed
-run, and whether the key or a header lies in the store or the log.
+server errors, hangs and truncated answers; halfway the server is killed with SIGKILL and started again.
+Printed as JSON: what was scored and asked, that a second run asks nothing, how the scores differ from an
+undisturbed run, and whether the key or a header lies in the store or the log.
 
     python bench/judge_faults.py --gguf MODEL.gguf --python PYTHON_WITH_XLLAMACPP ../shared/data/zoo/*.jsonl
 """

@@ -1,6 +1,6 @@
 """Kill a scoring run without warning at random moments, resume it each time, compare with a whole run.
 
-Told as JSON: whether the ranking is the same, whether any row is stored twice with different values, and how
+Printed as JSON: whether the ranking is the same, whether a row is stored twice with different values, and how
 many rows were computed more than once.
 
     python bench/kill_resume.py --student FOLDER --responses ../shared/data/zoo/*.jsonl --limit 4

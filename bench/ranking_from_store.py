@@ -2,7 +2,7 @@
 
 Responses are written as JSON Lines files and scores put straight into a store, all in a temporary
 folder and by a process of its own; then the command runs as a user would run it, and its seconds and
-peak memory are told as one line of JSON. The limits are 60 seconds and 4 GB.
+peak memory are printed as one line of JSON. The limits are 60 seconds and 4 GB.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Ask small real teachers, score, rank and export; once more with a server; once more under kills.
 
-Everything goes through the command line, as a user's study would, and what is told is read back
-from the store and from what the commands wrote. Told as JSON, the first two parts also as they end:
+Everything goes through the command line, as a user's study would, and what is printed is read back
+from the store and from what the commands wrote. Printed as JSON, the first two parts also as they end:
 
 * `in process`: an instruct model and a base model at two temperatures answer the demo's checkable questions;
 * `served` (where --url is given): the instruct model behind an OpenAI-compatible server joins them in the

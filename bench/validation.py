@@ -108,7 +108,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
             "computed": sum(again.computed.values()),
             "same_result": same,
         },
-        **told(result),
+        **summary_of(result),
     }
     if given.kills:
         found["killed"] = killed(given, folder, given.seconds or seconds, result.to_dict())
@@ -181,7 +181,7 @@ def write_study(given: argparse.Namespace, folder: Path, name: str) -> Path:
     return path
 
 
-def told(result: ValidationResult) -> dict[str, object]:
+def summary_of(result: ValidationResult) -> dict[str, object]:
     """Return orders with intervals, agreement with its interval, and how the students answered."""
     table = result.agreement
     cells = [cell.record() for row in table.cells for cell in row] if table else []

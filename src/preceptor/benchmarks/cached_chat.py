@@ -44,7 +44,7 @@ class Answer:
 
 
 class Cost(NamedTuple):
-    """What asking would take: requests to send, those already stored, and tokens.
+    """What a judge would take: requests to send, those already stored, and tokens.
 
     `prompt_tokens` are counted with OpenAI's cl100k, so another model's differ somewhat;
     `answer_tokens` is the most that may be written. `price` is at most the money, None without prices.
@@ -104,7 +104,7 @@ class CachedChat:
             price = (prompt * price_in + most * price_out) / 1e6
         return Cost(len(lacking), len(known), prompt, most, price)
 
-    def ask(
+    def complete(
         self, requests: Sequence[ChatRequest], store: Store, progress: OnProgress | None = None
     ) -> list[Answer | Failure]:
         """Return an answer or a failure for each request, in order; equal requests are asked once.

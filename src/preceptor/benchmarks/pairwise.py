@@ -118,7 +118,7 @@ class ChatPairJudge(PairJudge):
         self.model = model
         # Small local models prefer a place more than an answer: only both orders cancel that.
         self.swap_positions = swap_positions or model.endpoint is None
-        self._asked = CachedChat(
+        self._cached = CachedChat(
             lambda: model.chat,
             self.identity(),
             who=f"The judge '{model.table.model}'",
@@ -143,7 +143,7 @@ class ChatPairJudge(PairJudge):
         """Return what comparing these would take, probe and second questions not counted."""
         at = self.model.endpoint
         prices = (None, None) if at is None else (at.price_in, at.price_out)
-        return self._asked.cost(list(map(self.request, pairs)), store, prices)
+        return self._cached.cost(list(map(self.request, pairs)), store, prices)
 
 
 class ChoiceJudge(ChatPairJudge):
@@ -200,7 +200,7 @@ class ChoiceJudge(ChatPairJudge):
         Raises:
             ModelError: the judge cannot be asked, returns no log-probabilities, or names neither label.
         """
-        (answer,) = self._asked.ask([self.request(_PROBE)], store)
+        (answer,) = self._cached.complete([self.request(_PROBE)], store)
         who = f"The judge '{self.model.table.model}'"
         if answer is NO_LOG_PROBABILITIES:
             raise ModelError(
@@ -229,9 +229,9 @@ class ChoiceJudge(ChatPairJudge):
             ModelError: as `probe`, or the endpoint is down; what was answered is stored.
         """
         requests = list(map(self.request, pairs))
-        if len(self._asked.stored(requests, store)) < len(set(pairs)):
+        if len(self._cached.stored(requests, store)) < len(set(pairs)):
             self.probe(store)
-        outcomes = self._asked.ask(requests, store, progress)
+        outcomes = self._cached.complete(requests, store, progress)
         return [
             Compared(None, f"unanswered: {outcome.kind}")
             if isinstance(outcome, Failure)

@@ -87,13 +87,13 @@ class WrittenJudge(ChatPairJudge):
             ModelError: the judge cannot be asked; what was answered is stored.
         """
         requests = list(map(self.request, pairs))
-        first = self._asked.ask(requests, store, progress)
+        first = self._cached.complete(requests, store, progress)
         again = {
             place: self._again(requests[place], answer.text)
             for place, answer in enumerate(first)
             if isinstance(answer, Answer) and not _states_any(answer.text)
         }
-        second = dict(zip(again, self._asked.ask(list(again.values()), store), strict=True))
+        second = dict(zip(again, self._cached.complete(list(again.values()), store), strict=True))
         return [
             _compared(requests[place], [answer, *([second[place]] if place in second else [])])
             for place, answer in enumerate(first)

@@ -69,7 +69,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PromptReader:
     """How a file's rows become prompts: its reading, the columns left out of the fields."""
 
     reading: Reading
@@ -161,9 +161,9 @@ class PromptSource(FilesRead):
 
 def _prompts(file: SourceFile, journal: Journal, turns: Turns) -> Iterator[Prompt]:
     reading = file._reading
-    asked = _Asked(reading, turns, frozenset(reading.columns))
+    reader = _PromptReader(reading, turns, frozenset(reading.columns))
     for row in file._reader(journal, reading.top_columns):
-        prompt = asked.prompt(row, journal)
+        prompt = reader.prompt(row, journal)
         if prompt is not None:
             yield prompt
 

@@ -39,7 +39,7 @@ class Moment(NamedTuple):
 
 
 Watch = Callable[[Moment], None]
-"""Told of every step."""
+"""Called after every step."""
 
 
 def trainer_of(prepared: Prepared, folder: TrainingFolder, callbacks: list[Any]) -> Any:

@@ -10,7 +10,7 @@ from preceptor.types import Estimate
 
 @dataclass(frozen=True)
 class TeacherResult:
-    """One teacher's place, and the evidence for it.
+    """One teacher's place, and the numbers behind it.
 
     `rank` 1 is best; teachers that tie share the better rank. `estimates` holds every measure and
     metric. `p_rank[k]` is the probability of rank k + 1. `p_leader_beats` is the probability that

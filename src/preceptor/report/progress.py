@@ -156,21 +156,21 @@ class PlainProgress:
     def __init__(self, console: Console, *, every: float = 10.0) -> None:
         self._console, self._every = console, every
         self._step, self._missing, self._pace = "", Amount(), _Pace()
-        self._told = 0.0
+        self._shown_at = 0.0
 
     def begin(self, step: str, stored: int, missing: Amount) -> None:
         """Say what is stored and what is missing."""
         self._step, self._missing, self._pace = printable(step), missing, _Pace()
-        self._told = time.monotonic()
+        self._shown_at = time.monotonic()
         self._say(f"{self._step}: {stored:,} stored, {missing.responses:,} to compute")
 
     def advance(self, done: Amount) -> None:
         """Say how far it is, at most once in a while."""
         self._pace.advance(done)
         now = time.monotonic()
-        if now - self._told < self._every:
+        if now - self._shown_at < self._every:
             return
-        self._told = now
+        self._shown_at = now
         left = self._pace.seconds_left(self._missing.characters)
         parts = [
             f"{self._step}: {self._pace.done.responses:,}/{self._missing.responses:,}",

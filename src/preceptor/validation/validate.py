@@ -92,7 +92,7 @@ class Validation:
     def validated(
         self, data: Sequence[LoadedData], predicted: Sequence[Ranking]
     ) -> ValidationResult:
-        """Return the prediction with what was observed: train, respond, judge, rank, agree.
+        """Return the prediction with what was observed: train, generate, judge, rank, compare.
 
         Raises:
             PreceptorError: a stage fails; what was done before it is stored.

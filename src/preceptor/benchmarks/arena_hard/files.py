@@ -113,13 +113,13 @@ def expanded_battles(rows: Sequence[Row], path: str, *, baseline: str) -> list[P
             battles than two games can give.
     """
     tallies: dict[str, _Tally] = {}
-    strangers: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     for place, row in enumerate(rows, start=1):
         where = f"'{path}', row {place}"
         first, second = text_of(row, "model_a", where), text_of(row, "model_b", where)
         prompt = text_of(row, "question_id", where)
         if (first == baseline) == (second == baseline):
-            strangers.update({first, second})
+            unknown.update({first, second})
             continue
         model = second if first == baseline else first
         tally = tallies.setdefault(model, _Tally(model))
@@ -131,7 +131,7 @@ def expanded_battles(rows: Sequence[Row], path: str, *, baseline: str) -> list[P
             tally.add(prompt, Battles(int(won), 0, int(not won)))
         else:
             tally.dropped["battles without a winner"] += 1
-    _check_battles(tallies, strangers, f"'{path}'", baseline=baseline)
+    _check_battles(tallies, unknown, f"'{path}'", baseline=baseline)
     return [
         tally.finished(f"'{path}'", baseline=baseline, games_known=False)
         for tally in tallies.values()
@@ -139,13 +139,13 @@ def expanded_battles(rows: Sequence[Row], path: str, *, baseline: str) -> list[P
 
 
 def _check_battles(
-    tallies: Mapping[str, _Tally], strangers: Counter[str], where: str, *, baseline: str
+    tallies: Mapping[str, _Tally], unknown: Counter[str], where: str, *, baseline: str
 ) -> None:
-    if strangers:
-        names = ", ".join(sorted(strangers))
+    if unknown:
+        names = ", ".join(sorted(unknown))
         raise DataError(
             f"{where} holds battles that are not one model against the baseline '{baseline}', "
-            f"between: {names}.{nearest(baseline, strangers)} Name the baseline, or leave them out."
+            f"between: {names}.{nearest(baseline, unknown)} Name the baseline, or leave them out."
         )
     for tally in tallies.values():
         for prompt, battles in tally.prompts.items():

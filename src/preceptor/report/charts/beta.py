@@ -17,12 +17,12 @@ from preceptor.report.charts.parts import (
     altair,
     counted,
     listed,
+    n_text,
     named,
     number,
     shown,
     teacher_rows,
     tips,
-    told_n,
     whole_spec,
 )
 from preceptor.report.charts.risk import chosen_beta
@@ -63,7 +63,7 @@ def _ranks(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: 
         ranking=place,
         title="Rank by CAR as beta grows",
         caption=(
-            f"Rank by CAR (1 is best) over beta, from the same {told_n(rows)} instructions at each beta; 0 "
+            f"Rank by CAR (1 is best) over beta, from the same {n_text(rows)} instructions at each beta; 0 "
             "is the reward alone. The vertical line is the chosen beta. Lines that cross change places; the "
             "tooltip has CAR and its 95% bootstrap interval."
         ),
@@ -81,7 +81,7 @@ def _values(ranked: RankingData, sweep: BetaSweep, families: Families, *, place:
         ranking=place,
         title="CAR as a share of the best CAR at each beta",
         caption=(
-            f"CAR over beta, divided by the best teacher's at that beta, from {told_n(rows)} instructions; "
+            f"CAR over beta, divided by the best teacher's at that beta, from {n_text(rows)} instructions; "
             "1 is the best. The vertical line is the chosen beta. There is no share where even the best CAR "
             "is not positive; the tooltip has CAR itself and its 95% bootstrap interval."
         ),
@@ -110,7 +110,7 @@ def _best(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: i
         title="P(best) as beta grows",
         caption=(
             f"The probability of being the best teacher by CAR, the share of bootstrap draws of "
-            f"{told_n(rows)} instructions that a teacher wins, over beta. Teachers that never reach "
+            f"{n_text(rows)} instructions that a teacher wins, over beta. Teachers that never reach "
             f"{CERTAIN:.0%} are left out. The vertical line is the chosen beta."
         ),
         alternative=alternative,

@@ -247,7 +247,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def told_n(rows: Sequence[Row]) -> str:
+def n_text(rows: Sequence[Row]) -> str:
     """Return how many instructions the rows rest on, as "n = 300"."""
     counts = [row["n"] for row in rows]
     low, high = min(counts), max(counts)

@@ -17,13 +17,13 @@ from preceptor.report.charts.parts import (
     altair,
     counted,
     estimate_fields,
+    n_text,
     name_layer,
     name_rows,
     named,
     shown,
     teacher_rows,
     tips,
-    told_n,
     whole_spec,
 )
 from preceptor.report.data import RankingData
@@ -68,7 +68,7 @@ def risk_and_return(ranked: RankingData, families: Families, *, place: int) -> C
         title="Risk and return" if upright == "reward" else "Length and loss",
         caption=(
             f"Mean loss of the student on a teacher's responses (further left: easier to learn) against mean "
-            f"{upright}, bars are 95% bootstrap intervals over {told_n(rows)} instructions{lines}. Larger "
+            f"{upright}, bars are 95% bootstrap intervals over {n_text(rows)} instructions{lines}. Larger "
             "marks are larger models (unknown sizes are smallest); thin lines with arrows lead from the "
             "smallest of a family to its largest. Numbers are places in the ranking."
         ),
