@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -155,3 +156,13 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     monkeypatch.setitem(library_checks._PACKAGES, "math", ("math-verify", "not_there_at_all"))
     with pytest.raises(MissingPackage, match=r"'math-verify'.*preceptor\[verify\]"):
         require_package("math")
+
+
+def test_a_process_that_cannot_be_started_is_said_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(
+        DataError, match=r"did not start \(No such file.*'/nowhere/python'.* memory"
+    ):
+        verdicts(CheckPool(2), [(PATTERN, "42"), (PATTERN, "no")])

@@ -77,6 +77,16 @@ def test_csv_or_html_on_standard_output_stands_alone(tmp_path: Path, store: Path
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
 
 
+def test_two_outputs_on_standard_output_are_refused_before_anything_is_computed(
+    tmp_path: Path, store: Path
+):
+    given = ("rank", *write_teachers(tmp_path), "--store", store)
+    result = preceptor(*given, "--csv", "-", "--json", "-")
+    assert result.exit_code == 2
+    assert "Only one of --json, --csv and --html can go to standard output" in result.stderr
+    assert not store.exists()
+
+
 def test_without_rewards_both_files_name_no_source_of_them(tmp_path: Path, store: Path):
     outputs = tmp_path / "out.json", tmp_path / "out.csv"
     given = ("rank", *write_teachers(tmp_path), "--store", store)

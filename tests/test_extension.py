@@ -168,6 +168,23 @@ def test_teachers_and_a_scorer_of_other_packages_are_asked_and_score(
         preceptor.run(study)
 
 
+def test_a_misspelt_option_of_a_scorer_of_another_package_is_refused(
+    answers: list[str], tmp_path: Path, package: Package
+):
+    package("no_shouting", {"scorers": {"no-shouting": "NoShouting"}})
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""
+        data.responses = {json.dumps(answers)}
+        reward = {{ kind = "no-shouting", limmit = 0.2 }}
+        runtime.store = "{tmp_path / "store"}"
+        """,
+        encoding="utf-8",
+    )
+    with pytest.raises(preceptor.StudyError, match=r"argument 'limmit'. It takes limit\."):
+        preceptor.run_study(study)
+
+
 def test_the_lines_that_the_guide_counts_are_those_of_the_examples():
     guide = (EXTENSIONS.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     counted = re.findall(r"\(tests/extensions/(\w+)\.py\) \| (\d+) \|", guide)

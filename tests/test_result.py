@@ -83,6 +83,16 @@ def test_a_finite_number_of_draws_never_shows_certainty():
     assert "P(best) over 99%" in ranking(1.0, 0.0).verdict()
 
 
+def test_an_order_by_reward_alone_is_for_no_student():
+    assert ranking(0.97, 0.03, by="reward").verdict() == (
+        "A is the best teacher, P(best) 97% by reward over 100 of 120 instructions. It beats the runner-up "
+        "B with probability 97%. This order looks at no base model; one by car does."
+    )
+    unclear = ranking(0.55, 0.45, by="reward").verdict()
+    assert unclear.startswith("No clear winner: A or B (by reward")
+    assert unclear.endswith("This order looks at no base model; one by car does.")
+
+
 def test_one_teacher_alone_has_nothing_to_be_compared_with():
     assert ranking(1.0).verdict() == "A is the only teacher for S: nothing to compare."
 

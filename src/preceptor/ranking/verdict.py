@@ -18,34 +18,41 @@ COVERED = 0.9
 UNFOUNDED = frozenset({"length", "perplexity_gpt2", "ifd_gpt2"})
 """Measures that look neither at the student nor at the quality of responses."""
 
+_OF_NO_STUDENT = UNFOUNDED | {"reward"}
+"""Measures that are the same whatever the student is."""
+
 
 def verdict(ranking: Places) -> str:
     """Return which teacher is best and how sure that is.
 
     Below a P(best) of 0.8 it says that there is no clear winner and names the candidates: the fewest
-    teachers whose P(best) add up to 0.9, the leader among them.
+    teachers whose P(best) add up to 0.9, the leader among them. A student is named only where the order
+    looks at one.
     """
     best = ranking.best
     basis = f"by {ranking.by} over {best.n} of {ranking.instructions} instructions"
     if len(ranking.teachers) == 1:
         return f"{best.teacher} is the only teacher for {ranking.student}: nothing to compare."
-    if _unfounded(ranking):
+    if _rests_on(ranking, UNFOUNDED):
         return (
             f"The teachers are ordered {basis}, {best.teacher} first. This is no recommendation: "
             f"{ranking.by} looks neither at the base model nor at the quality of the responses. "
             "Give a student or a source of rewards."
         )
+    whose, limits = f" for {ranking.student}", ""
+    if _rests_on(ranking, _OF_NO_STUDENT):
+        whose, limits = "", " This order looks at no base model; one by car does."
     if best.p_best < PROBABLE:
         return (
-            f"No clear winner for {ranking.student}: {_candidates(ranking)} ({basis}). "
-            f"{best.teacher} leads with P(best) {percent(best.p_best)}{_rival(ranking)}."
+            f"No clear winner{whose}: {_candidates(ranking)} ({basis}). "
+            f"{best.teacher} leads with P(best) {percent(best.p_best)}{_rival(ranking)}.{limits}"
         )
     second = ranking.teachers[1]
     sure = "is" if best.p_best >= CLEAR else "is probably"
     return (
-        f"{best.teacher} {sure} the best teacher for {ranking.student}, P(best) "
+        f"{best.teacher} {sure} the best teacher{whose}, P(best) "
         f"{percent(best.p_best)} {basis}. It beats the runner-up {second.teacher} with "
-        f"probability {percent(second.p_leader_beats or 0.0)}."
+        f"probability {percent(second.p_leader_beats or 0.0)}.{limits}"
     )
 
 
@@ -58,9 +65,10 @@ def percent(probability: float) -> str:
     return f"{probability:.0%}"
 
 
-def _unfounded(ranking: Places) -> bool:
+def _rests_on(ranking: Places, measures: frozenset[str]) -> bool:
+    """Tell whether what orders is made of these measures alone."""
     needs = ranking.metrics[ranking.by].needs
-    return bool(needs) and UNFOUNDED.issuperset(needs)
+    return bool(needs) and measures.issuperset(needs)
 
 
 def _rival(ranking: Places) -> str:

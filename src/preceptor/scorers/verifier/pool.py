@@ -190,10 +190,7 @@ class _Worker:
             if not ready and not fresh:
                 raise _Ended(own=False)
             if not ready:
-                raise DataError(
-                    "The process that checks answers did not start. Look for what keeps Python from "
-                    f"running in '{sys.executable}', or for a lack of memory."
-                )
+                raise _not_started()
             for _ in checks:
                 line = _line_within(running, _PATIENCE * limit.seconds)
                 if not line:
@@ -223,13 +220,23 @@ def _by_itself(running: "subprocess.Popen[bytes]") -> bool:
 
 def _start() -> "subprocess.Popen[bytes]":
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    # -P: modules that lie in the current folder must not be imported in place of installed ones.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "preceptor.scorers.verifier.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
+    try:
+        # -P: modules that lie in the current folder must not be imported in place of installed ones.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "preceptor.scorers.verifier.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except OSError as error:
+        raise _not_started(f" ({error.strerror})") from error
+
+
+def _not_started(why: str = "") -> DataError:
+    return DataError(
+        f"The process that checks answers did not start{why}. Look for what keeps Python from running in "
+        f"'{sys.executable}', or for a lack of memory or of processes."
     )
 
 
