@@ -175,6 +175,18 @@ def test_two_labels_of_sampling_are_compared_and_the_catalogue_tells_open_from_c
     assert not found.get("Open against closed")
 
 
+def test_scores_below_zero_have_no_share_of_a_mean():
+    home, other = "Gemma 2-2B", "Qwen2-1.5B"
+    for gemma, qwen in ((-1.0, -3.0), (-1.0, 1.0), (0.0, 0.0)):
+        for second in ({"Gemma-2-9b-it": gemma, "Qwen2-7B-Instruct": qwen}, {}):
+            outcomes = {home: {"Gemma-2-9b-it": gemma, "Qwen2-7B-Instruct": qwen}, other: second}
+            assert "Family's help" not in [one.name for one in outcome_findings(outcomes)]
+
+
+def test_a_label_that_only_looks_like_a_temperature_is_another_teacher():
+    assert not outcome_findings({"a": {"m T=0": 1.0, "m T=1.2.3": 2.0, "m T=.": 3.0}})
+
+
 def test_an_open_teacher_is_held_against_the_best_closed_one_of_each_student():
     outcomes = {"a": {"gpt-4": 3.0, "gpt-4-turbo": 4.0, "Gemma-2-9b-it": 3.5}}
     (found,) = outcome_findings(outcomes)

@@ -18,7 +18,7 @@ Outcomes = Mapping[str, Mapping[str, Decimal]]
 """Student -> teacher -> score, higher is better."""
 
 _VARIANT = re.compile(
-    r"(?P<model>.+?)(?: T=(?P<temperature>[\d.]+))?(?: p=[\d.]+)?"
+    r"(?P<model>.+?)(?: T=(?P<temperature>\d+(?:\.\d+)?))?(?: p=\d+(?:\.\d+)?)?"
     r"(?: (?P<choice>best|worst|random)-of-(?:\d+|all))?"
 )
 
@@ -195,7 +195,8 @@ def family_effect(outcomes: Outcomes) -> Finding:
     """Return whether a family teaches its own relative better than it teaches the other students.
 
     A family's mean score is taken relative to the mean of all of the student's teachers, since students
-    differ in how much they learn from any.
+    differ in how much they learn from any. A share of a mean means nothing where a score is below zero: such
+    students are left out.
     """
     performance = family_performance(outcomes)
     relative = {
@@ -203,7 +204,7 @@ def family_effect(outcomes: Outcomes) -> Finding:
             family: value / mean(list(outcomes[student].values())) for family, value in own.items()
         }
         for student, own in performance.items()
-        if any(outcomes[student].values())
+        if min(outcomes[student].values(), default=-1) >= 0 and any(outcomes[student].values())
     }
     cases = []
     for student, shares in relative.items():
