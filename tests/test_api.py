@@ -162,6 +162,23 @@ def test_wrong_options_are_all_named():
         api.study_of(["a"], metrics=["lenght"])
 
 
+@pytest.mark.parametrize(
+    ("responses", "options", "said"),
+    [
+        (5, {}, "5 is no path: expected a file"),
+        (None, {}, "None is no path"),
+        (["a", 5], {}, "is no path"),
+        ("a", {"columns": "generator"}, "columns is 'generator': expected ReadOptions"),
+        ("a", {"students": ["a/b"]}, "it takes one student, rank_all several"),
+    ],
+)
+def test_values_of_another_kind_are_refused_in_words(
+    responses: Any, options: dict[str, Any], said: str
+):
+    with pytest.raises(StudyError, match=said):
+        preceptor.rank(responses, **options)
+
+
 def test_a_study_file_is_carried_out(tmp_path: Path):
     write_teachers(tmp_path)
     path = tmp_path / "study.toml"

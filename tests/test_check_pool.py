@@ -115,13 +115,24 @@ def test_a_process_that_was_ended_from_outside_is_replaced() -> None:
 
 def test_a_caller_that_leaves_ends_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "CHECK_SECONDS", 600.0)
-    own = CheckPool(2)
-    checks = own.check([(PATTERN, "42")] * 16 + [(TOWER, "7")] * 16)
-    next(checks)
     start = time.monotonic()
-    checks.close()
+    for _ in range(8):  # now and then a process is just being started
+        own = CheckPool(2)
+        checks = own.check([(PATTERN, "42")] * 16 + [(TOWER, "7")] * 16)
+        next(checks)
+        checks.close()
+        assert running(own) == []
     assert time.monotonic() - start < 60
+
+
+def test_a_process_whose_answers_were_not_all_read_is_not_asked_again() -> None:
+    own = CheckPool(1)
+    (worker,) = own._workers
+    answers = worker.verdicts([(PATTERN, "42"), (PATTERN, "no")], pool.Limit(5, 1 << 30))
+    assert next(answers) == Verdict(1.0)
+    answers.close()
     assert running(own) == []
+    assert verdicts(own, [(PATTERN, "42")]) == [Verdict(1.0)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

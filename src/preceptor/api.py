@@ -101,6 +101,11 @@ def rank(
             f"{' and '.join(given)} are given: expected one source of rewards. rank_all takes several and "
             "returns a ranking for each."
         )
+    for several, one in (("students", "student"), ("reward_models", "reward_model")):
+        if several in options:
+            raise StudyError(
+                f"rank has no option '{several}': it takes one {one}, rank_all several."
+            )
     rankings = rank_all(
         responses,
         students=[student] if student else [],

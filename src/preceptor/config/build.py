@@ -1,7 +1,7 @@
 """A study and its runtime from options by name, as `preceptor.rank`, `generate` and the command take them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -113,6 +113,10 @@ def _require_used(
 def _columns_of(columns: ReadOptions | Mapping[str, object] | None) -> dict[str, object]:
     if isinstance(columns, ReadOptions):
         return columns.model_dump(exclude_unset=True)
+    if columns is not None and not isinstance(columns, Mapping):
+        raise StudyError(
+            f"columns is {columns!r:.80}: expected ReadOptions or a table of its fields."
+        )
     return dict(columns or {})
 
 
@@ -151,7 +155,12 @@ def _mapping(given: object) -> Mapping[str, object]:
 
 
 def _paths(given: Paths) -> list[str]:
-    return [str(path) for path in ([given] if isinstance(given, str | Path) else given)]
+    paths = [given] if isinstance(given, str | Path) else given
+    if not isinstance(paths, Iterable) or not all(isinstance(one, str | Path) for one in paths):
+        raise StudyError(
+            f"{given!r:.80} is no path: expected a file, folder or Hub data set, or a list of such."
+        )
+    return [str(path) for path in paths]
 
 
 def _rule(given: object) -> object:

@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 from preceptor.errors import DataError
@@ -35,6 +36,9 @@ _CHUNK = 64
 """The most checks that are handed over at once: their results come together."""
 
 _CHUNKS_EACH = 4
+
+_LOOK_SECONDS = 0.02
+"""Between two looks at whether all threads have left."""
 
 
 class Limit(NamedTuple):
@@ -105,22 +109,26 @@ class CheckPool:
         size = max(1, min(_CHUNK, len(checks) // (_CHUNKS_EACH * len(self._workers))))
         places = range(len(checks))
         unfinished: list[int] = []
+        futures: list[Future[tuple[list[tuple[int, Verdict]], list[int]]]] = []
         with ThreadPoolExecutor(len(self._workers)) as threads:
             try:
-                futures = [
-                    threads.submit(self._chunk, checks, places[start : start + size], stop)
-                    for start in range(0, len(checks), size)
-                ]
+                for start in range(0, len(checks), size):
+                    part = places[start : start + size]
+                    futures.append(threads.submit(self._chunk, checks, part, stop))
                 for future in as_completed(futures):
                     verdicts, ended = future.result()
                     unfinished += ended
                     yield verdicts
-            finally:
-                # Also when interrupted: nothing goes on behind a caller who has left.
-                if not all(future.done() for future in futures):
-                    stop.set()
-                    threads.shutdown(wait=False, cancel_futures=True)
+            except BaseException:
+                # An interrupt, or a caller who has left: nothing goes on behind them.
+                stop.set()
+                threads.shutdown(wait=False, cancel_futures=True)
+                # More than once: a thread may just have been starting the next process.
+                while not all(future.done() for future in futures):
                     self.close()
+                    time.sleep(_LOOK_SECONDS)
+                self.close()
+                raise
         for place in unfinished:
             yield [(place, self._again(checks[place]))]
 
@@ -199,8 +207,10 @@ class _Worker:
                     raise _Ended(own=True)
                 yield Verdict(**answer)
         except OSError:
+            self.stop()
             raise _Ended(own=False) from None
-        except (_Ended, DataError):
+        except BaseException:
+            # Also when interrupted: an answer that is still to come would pass for that of the next check.
             self.stop()
             raise
 
