@@ -182,7 +182,7 @@ def test_a_misspelt_option_of_a_scorer_of_another_package_is_refused(
         encoding="utf-8",
     )
     with pytest.raises(preceptor.StudyError, match=r"argument 'limmit'. It takes limit\."):
-        preceptor.run_study(study)
+        preceptor.run(study)
 
 
 def test_the_lines_that_the_guide_counts_are_those_of_the_examples():
