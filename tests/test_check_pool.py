@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -177,3 +178,12 @@ def test_a_process_that_cannot_be_started_is_said_with_a_remedy(
         DataError, match=r"did not start \(No such file.*'/nowhere/python'.* memory"
     ):
         verdicts(CheckPool(2), [(PATTERN, "42"), (PATTERN, "no")])
+
+
+@pytest.mark.parametrize(("quota", "most"), [("50000 100000", 1), ("max 100000", None), ("", None)])
+def test_a_container_is_given_no_more_processes_than_its_quota(
+    tmp_path: Path, quota: str, most: int | None
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+    assert pool.cores(file) == (most or pool.cores(tmp_path / "none"))

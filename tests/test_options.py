@@ -18,6 +18,7 @@ NOT_OPTIONS = {
         "Evaluate.questions", "Evaluate.temperature", "Train.rows", "Train.teachers", "Train.whole_only",
     },
     "given as arguments": {"Data.instructions", "Data.responses"},
+    "several students share the options: a label is each one's own": {"Student.label"},
     "the tag that tells kinds of one table apart: another option says it": {
         "ChatJudge.engine", "ChatJudge.kind", "ColumnReward.kind", "JudgeReward.engine", "JudgeReward.kind",
         "ModelReward.kind", "PluginReward.kind", "ReferenceReward.kind", "RewardJudge.kind",

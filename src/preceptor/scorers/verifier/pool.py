@@ -8,6 +8,7 @@ no verdict, so that another run tries it again.
 """
 
 import json
+import math
 import os
 import pickle
 import queue
@@ -19,6 +20,8 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from preceptor.errors import DataError
@@ -78,11 +81,15 @@ def _alone() -> Limit:
     return Limit(2 * CHECK_SECONDS, 4 << 30)
 
 
-def cores() -> int:
-    """Return the processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return the processor cores that this process may use, within its container's `quota`."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        # "200000 100000": microseconds of processor time in each so many; "max 100000" is no limit.
+        allowed, period = map(int, quota.read_text(encoding="ascii").split())
+        count = min(count, math.ceil(allowed / period))
+    return max(1, count)
 
 
 class CheckPool:
