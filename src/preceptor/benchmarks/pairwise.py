@@ -213,7 +213,7 @@ class ChoiceJudge(ChatPairJudge):
             seen = ", ".join(repr(text) for text, _ in answer.likely) or repr(answer.text[:40])
             raise ModelError(
                 f"{who} answers neither m nor M to an easy question; it says {seen}. A model that "
-                "thinks aloud, or another prompt, needs another kind of judge."
+                "writes a reasoning trace, or another prompt, needs another kind of judge."
             )
         if not self.written and {"m", "M"} - {text for text, _ in answer.likely}:
             logger.warning(

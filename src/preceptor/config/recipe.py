@@ -1,6 +1,6 @@
-"""The table `[train]`: how a student is tuned, with the paper's numbers as defaults.
+"""The table `[train]`: how a student is fine-tuned, with the paper's numbers as defaults.
 
-The one idea: the recipe fixes the rows of one optimizer step (`batch`), and the devices at hand only decide
+The recipe fixes the rows of one optimizer step (`batch_size`), and the devices at hand only decide
 how that step is cut up. So the same recipe is the same training on one device and on four.
 """
 
@@ -47,7 +47,7 @@ class Lora(Table):
 
 
 class Recipe(Table):
-    """How a student is tuned. The defaults are the paper's (table 5 and section 3.2)."""
+    """How a student is fine-tuned. The defaults are the paper's (table 5 and section 3.2)."""
 
     learning_rate: float = Field(2e-5, gt=0, description="Highest rate, after the warm-up.")
     epochs: int = Field(2, ge=1, description="Passes over the data.")

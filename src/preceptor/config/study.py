@@ -114,7 +114,7 @@ class Study(Table):
         None, description="Tune every student on every teacher's responses; needs evaluate."
     )
     evaluate: Evaluate | None = Field(
-        None, description="Judge the tuned students and hold the prediction against them."
+        None, description="Judge the fine-tuned students and compare both orders."
     )
 
     @model_validator(mode="before")
@@ -230,7 +230,7 @@ class Study(Table):
                 "alone, use `preceptor export` and `preceptor train`"
             )
         if not self.students:
-            raise ValueError("[train] is given without [[students]]: name what is to be tuned")
+            raise ValueError("[train] is given without [[students]]: name what is to be fine-tuned")
         chosen_by_rank = [d.name for d in self.best_of_n if d.kind != "random" and d.reward is None]
         if len(self.reward) > 1 and chosen_by_rank:
             raise ValueError(

@@ -1,6 +1,6 @@
 """A study as the text of a study file, so that what options asked for can be asked again.
 
-The one idea: TOML written from the study's own fields, short because what has its default is left out, and
+TOML is written from the study's own fields, short because what has its default is left out, and
 faithful because reading it back gives an equal study.
 """
 
