@@ -94,6 +94,7 @@ def test_contradictions_and_a_missing_study_are_refused(study: Path):
     result = preceptor("report", "nothing.toml")
     assert result.exit_code == 1
     assert "Cannot read 'nothing.toml'" in result.output
+    assert "preceptor init" in result.output
 
 
 def test_the_paper_s_own_study_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -303,7 +303,10 @@ def _tables_of(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StudyError(f"Cannot read '{file}': {error.strerror}.") from error
+        raise StudyError(
+            f"Cannot read '{file}': {error.strerror}. Check the path; `preceptor init FILE` writes a study "
+            "file to start from."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"'{file}' is not valid TOML: {error}.") from error
 
