@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student
 from preceptor.engines.base import RANK_LIMIT, TokenizedPair
-from preceptor.engines.models import load_model
+from preceptor.engines.loading import load_model
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.scorers.likelihood import StudentModel
 from preceptor.types import Instruction

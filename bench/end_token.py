@@ -19,7 +19,8 @@ from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import ChatRequest, Completion
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
-from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import LocatedModel, locate
 from preceptor.engines.templates import choose_template
 from preceptor.finetuning.dataset import conversations_of
 from preceptor.finetuning.finetune import fine_tune

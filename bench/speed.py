@@ -37,7 +37,8 @@ from preceptor.config.runtime import Runtime
 from preceptor.data.responses import ResponseSource
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.encoder import Encoder
-from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import LocatedModel, locate
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.templates import choose_template
 from preceptor.errors import PreceptorError

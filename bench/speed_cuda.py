@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.models import load_model, locate
+from preceptor.engines.loading import load_model
+from preceptor.engines.models import locate
 from preceptor.engines.packed.attention import NAME
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.errors import PreceptorError

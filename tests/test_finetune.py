@@ -11,7 +11,8 @@ import pytest
 from preceptor.config.recipe import Lora
 from preceptor.config.runtime import Runtime
 from preceptor.engines.encoder import Encoder
-from preceptor.engines.models import load_model, load_tokenizer, locate
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import locate
 from preceptor.engines.templates import choose_template
 from preceptor.errors import ModelError, StudyError
 from preceptor.finetuning.dataset import conversations_of

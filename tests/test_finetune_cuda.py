@@ -10,7 +10,8 @@ import torch
 
 from preceptor.config.recipe import Lora, Recipe
 from preceptor.config.runtime import Runtime
-from preceptor.engines.models import load_model, load_tokenizer, locate
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import locate
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.finetuning.dataset import conversations_of
 from preceptor.finetuning.finetune import fine_tune

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from preceptor.config.recipe import Lora, Recipe, steps_of
-from preceptor.engines.models import load_model, locate
+from preceptor.engines.loading import load_model
+from preceptor.engines.models import locate
 from preceptor.errors import StudyError
 from preceptor.finetuning import estimate as estimate
 from preceptor.finetuning.estimate import disk_of, estimate_of, memory_of, require_room

@@ -19,7 +19,8 @@ from preceptor import demo
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat, draw
-from preceptor.engines.models import load_model, load_tokenizer, locate
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import locate
 from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, choose_template
 from preceptor.errors import MissingPackage, StudyError
 from preceptor.types import Message

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student
-from preceptor.engines.models import load_tokenizer, locate
+from preceptor.engines.loading import load_tokenizer
+from preceptor.engines.models import locate
 from preceptor.scorers.likelihood import (
     Conditioning,
     LikelihoodScorer,

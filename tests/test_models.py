@@ -13,13 +13,8 @@ import pytest
 import torch
 
 from preceptor import demo
-from preceptor.engines.models import (
-    LocatedModel,
-    context_length,
-    load_model,
-    load_tokenizer,
-    locate,
-)
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.errors import MissingPackage, ModelError
 
 

@@ -12,7 +12,8 @@ from chat_server import answer, refuse, serving
 from preceptor.engines.base import ChatRequest, Completion
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
-from preceptor.engines.models import load_model, load_tokenizer, locate
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import locate
 from preceptor.engines.templates import choose_template
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.types import Message

@@ -19,7 +19,8 @@ from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat
-from preceptor.engines.models import LocatedModel, load_model, load_tokenizer, locate
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import LocatedModel, locate
 from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate
 from preceptor.engines.vllm import VllmChat, sampling_settings
 from preceptor.errors import MissingPackage

@@ -1,8 +1,8 @@
-"""Find and load a model: a Hub id, a local folder, or a GGUF file, with an identity made of its content.
+"""Find a model: a Hub id, a local folder, or a GGUF file, with an identity made of its content.
 
 Finding (`locate`) is cheap and imports no model library, so that a run with nothing left to compute never
-does. A GGUF file is converted to a folder once, under the user's cache. Weights come from safetensors
-only, and no code from a repository runs unless the user asks for it.
+does; `loading` makes models of what is found. A GGUF file is converted to a folder once, under the user's
+cache.
 """
 
 import logging
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import MissingPackage, ModelError
+from preceptor.store.files import read_json
 from preceptor.store.identity import cache_folder, file_digest, folder_digest
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ IDENTITY_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """The files of a local model folder that decide its numbers."""
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
+_ALONE = "source"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -99,31 +101,39 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     for package in ("gguf", "accelerate"):  # transformers needs both, and says so only at the end
         if find_spec(package) is None:
             raise MissingPackage(package, purpose="Reading a GGUF file", extra="gguf")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     logger.warning("converting %s: a minute or two, once; the result is cached", path.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
-    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    quieten_loading()
     try:
-        AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
-        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
-        # The weights are plain tensors by now; these marks of their origin forbid saving them.
-        model.hf_quantizer = None
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(partial)
+        _write_converted(path, partial)
+        shutil.rmtree(partial / _ALONE)
         os.replace(partial, folder)
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except (OSError, ModelError) as error:
         if (folder / "config.json").is_file():
             return  # another process converted it meanwhile
         raise ModelError(
-            f"'{path}' cannot be converted by transformers: {error}. Use the model's original "
-            "(safetensors) weights instead."
+            f"'{path}' cannot be converted by transformers: {error} Use the model's original (safetensors) "
+            "weights instead."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_converted(path: Path, partial: Path) -> None:
+    """Write a GGUF file's model, read from a folder of its own: nothing that lies beside the file counts."""
+    from preceptor.engines.loading import load_tokenizer, load_weights
+
+    alone = partial / _ALONE
+    alone.mkdir()
+    (alone / path.name).symlink_to(path.resolve())
+    source = LocatedModel(path.name, alone, str(alone), None, {})
+    load_tokenizer(source, gguf_file=path.name).save_pretrained(partial)
+    model = load_weights("AutoModelForCausalLM", source, dtype="float32", gguf_file=path.name)
+    # The weights are plain tensors by now; these marks of their origin forbid saving them.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(partial)
 
 
 def _locate_on_hub(reference: str, revision: str | None) -> LocatedModel:
@@ -142,72 +152,19 @@ def _locate_on_hub(reference: str, revision: str | None) -> LocatedModel:
     return LocatedModel(reference, folder, reference, folder.name, identity)
 
 
-def load_tokenizer(located: LocatedModel) -> Any:
-    """Return the model's tokenizer; ModelError where transformers cannot build it."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"The tokenizer of '{located.name}' cannot be loaded: {error}") from error
-
-
-def load_model(located: LocatedModel, *, dtype: str, device: str) -> Any:
-    """Return the causal language model, in `dtype`, on `device`, ready for inference.
-
-    ModelError where the device or the weights cannot be used.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    require_device(device)
-    quieten_loading()
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            located.source,
-            revision=located.revision,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-        model = model.to(device)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"'{located.name}' cannot be loaded: {error}") from error
-    return model.eval()
-
-
-def quieten_loading() -> None:
-    """Keep transformers from drawing bars and reports of its own; errors are worded here."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
-
-def require_device(device: str) -> None:
-    """Check that PyTorch can use the device here; ModelError that says what it can use otherwise."""
-    import torch
-
-    kind = device.partition(":")[0]
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(kind, False):
-        usable = ", ".join(name for name, works in available.items() if works)
-        raise ModelError(
-            f"This machine's PyTorch ({torch.__version__}) cannot use the device '{device}'; it can use: "
-            f"{usable}. Install a build of PyTorch for the device, or pass --device cpu."
-        )
-
-
 def context_length(located: LocatedModel) -> int | None:
     """Return the number of positions the model's config allows, or None where it does not say."""
-    import json
-
-    config = json.loads((located.folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(located)
     config = config.get("text_config") or config
     length = config.get("max_position_embeddings") or config.get("n_positions")
     return int(length) if length else None
+
+
+def read_config(located: LocatedModel) -> dict[str, Any]:
+    """Return the model's config.json; ModelError where it cannot be read."""
+    config = read_json(located.folder / "config.json", ModelError)
+    if not isinstance(config, dict):
+        raise ModelError(
+            f"{located.folder / 'config.json'} holds no object. Fetch the model again."
+        )
+    return config

@@ -15,7 +15,8 @@ from typing import Any
 
 from preceptor.config.recipe import Recipe, warmup_caution
 from preceptor.config.runtime import Runtime
-from preceptor.engines.models import LocatedModel, locate, require_device
+from preceptor.engines.loading import require_device
+from preceptor.engines.models import LocatedModel, locate
 from preceptor.engines.packed.memory import is_out_of_memory
 from preceptor.errors import MissingPackage, ModelError, StudyError
 from preceptor.finetuning.checkpoint import TrainingFolder, disk_error, step_of

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from preceptor.config.recipe import Recipe, Steps, steps_of
 from preceptor.config.runtime import Runtime
-from preceptor.engines.models import LocatedModel, load_tokenizer
+from preceptor.engines.loading import load_tokenizer
+from preceptor.engines.models import LocatedModel
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.finetuning.checkpoint import fine_tuned_identity

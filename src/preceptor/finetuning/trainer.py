@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from preceptor.config.recipe import OPTIMIZER, SCHEDULE
-from preceptor.engines.models import load_tokenizer
+from preceptor.engines.loading import load_tokenizer
 from preceptor.errors import ModelError
 from preceptor.finetuning.checkpoint import TrainingFolder
 from preceptor.finetuning.labels import Labelled

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.config.recipe import Recipe
-from preceptor.engines.models import LocatedModel, load_tokenizer, quieten_loading
+from preceptor.engines.loading import (
+    is_sharded,
+    load_tokenizer,
+    load_weights,
+    quieten_loading,
+    require_causal,
+)
+from preceptor.engines.models import LocatedModel
 from preceptor.engines.templates import ChatTemplate
 from preceptor.errors import MissingPackage, ModelError, StudyError, nearest
 from preceptor.finetuning.checkpoint import disk_error
@@ -46,26 +53,16 @@ def load_student(located: LocatedModel, recipe: Recipe) -> Any:
         ModelError: the weights cannot be used.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
-    quieten_loading()
     dtype = getattr(torch, recipe.dtype) if recipe.lora else torch.float32
     options: dict[str, Any] = {"dtype": dtype}
     if recipe.attention != "auto":
         options["attn_implementation"] = recipe.attention
     if recipe.load_in_4bit:
         options |= _quantized()
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            located.source,
-            revision=located.revision,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **options,
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"'{located.name}' cannot be loaded: {error}") from error
+    model = load_weights("AutoModelForCausalLM", located, **options)
+    if not is_sharded():
+        require_causal(model, located)
     return model
 
 
@@ -189,15 +186,9 @@ def merge_adapter(located: LocatedModel, recipe: Recipe, *, adapter: Path, draft
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    base: Any = AutoModelForCausalLM.from_pretrained(
-        located.source,
-        revision=located.revision,
-        dtype=getattr(torch, recipe.dtype),
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    dtype = getattr(torch, recipe.dtype)
+    base = load_weights("AutoModelForCausalLM", located, dtype=dtype)
     PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(draft)
 
 

@@ -20,13 +20,8 @@ from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.watch import Watch
 from preceptor.engines.choices import TransformersChoices
 from preceptor.engines.encoder import Encoder
-from preceptor.engines.models import (
-    LocatedModel,
-    context_length,
-    load_model,
-    load_tokenizer,
-    locate,
-)
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer

@@ -17,12 +17,8 @@ from preceptor.config.study import Student
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
 from preceptor.engines.encoder import EncodedPair, Encoder
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
-from preceptor.engines.models import (
-    LocatedModel,
-    context_length,
-    load_tokenizer,
-    locate,
-)
+from preceptor.engines.loading import load_tokenizer
+from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Pieces, Scorer

@@ -15,8 +15,9 @@ from preceptor.config.rewards import RewardModelTable
 from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.encoder import EncodedPair, Encoder
-from preceptor.engines.models import LocatedModel, context_length, load_tokenizer, locate
-from preceptor.engines.packed.reward import TransformersReward, load_reward_model
+from preceptor.engines.loading import load_reward_model, load_tokenizer
+from preceptor.engines.models import LocatedModel, context_length, locate
+from preceptor.engines.packed.reward import TransformersReward
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer

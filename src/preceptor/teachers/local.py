@@ -7,13 +7,8 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
 from preceptor.engines.encoder import Encoder
-from preceptor.engines.models import (
-    LocatedModel,
-    context_length,
-    load_model,
-    load_tokenizer,
-    locate,
-)
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.engines.pace import fastest_pace, parameters_of
 from preceptor.engines.reasoning import begins_reasoning
 from preceptor.engines.templates import ChatTemplate, choose_template

@@ -12,7 +12,8 @@ from preceptor.engines.base import (
     TokenizedPair,
     TokenStatistics,
 )
-from preceptor.engines.models import LocatedModel, load_model
+from preceptor.engines.loading import load_model
+from preceptor.engines.models import LocatedModel
 from preceptor.engines.packed.attention import PackContext
 from preceptor.engines.packed.body import RUNTIME, PackedEngine
 from preceptor.engines.packed.head import Head, TokenTensors, fold_logits

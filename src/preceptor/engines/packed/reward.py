@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.models import LocatedModel, quieten_loading, require_device
+from preceptor.engines.loading import is_of_the_library
 from preceptor.engines.packed.attention import PackContext
 from preceptor.engines.packed.body import RUNTIME, PackedEngine
 from preceptor.errors import ModelError
@@ -41,7 +41,7 @@ class TransformersReward(PackedEngine[Rewarded]):
 
     def __init__(self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True) -> None:
         # A forward pass of somebody else's code may do more than apply the head.
-        self.head = getattr(model, "score", None) if _is_of_the_library(model) else None
+        self.head = getattr(model, "score", None) if is_of_the_library(model) else None
         super().__init__(model, runtime, packed=packed)
 
     def score(self, conversations: Sequence[TokenizedPair]) -> Iterator[list[Rewarded]]:
@@ -106,59 +106,3 @@ class TransformersReward(PackedEngine[Rewarded]):
             or (math.isnan(one.score) and math.isnan(other.score))
             for one, other in zip(packed, plain, strict=True)
         )
-
-
-def _is_of_the_library(model: Any) -> bool:
-    return type(model).__module__.startswith("transformers.")
-
-
-def load_reward_model(
-    located: LocatedModel, *, dtype: str, device: str, trust_remote_code: bool = False
-) -> Any:
-    """Return the sequence classifier, in `dtype`, on `device`, ready for inference.
-
-    `trust_remote_code` lets code from the model's repository run, which some reward models need.
-
-    Raises:
-        ModelError: the weights or the device cannot be used, the score head is not among the weights, or the
-            model gives more than one number.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
-
-    require_device(device)
-    quieten_loading()
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            located.source,
-            revision=located.revision,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-        model = model.to(device)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(_refusal(located, error, trust_remote_code=trust_remote_code)) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise ModelError(
-            f"'{located.name}' is no reward model: {', '.join(missing[:3])} is not among its weights and "
-            "would be random numbers. Give a model that was trained to score, with its score head."
-        )
-    if _is_of_the_library(model) and model.config.num_labels != 1:
-        raise ModelError(
-            f"'{located.name}' gives {model.config.num_labels} numbers, expected one score. A reward "
-            "model is a sequence classifier with one label."
-        )
-    return model.eval()
-
-
-def _refusal(located: LocatedModel, error: Exception, *, trust_remote_code: bool) -> str:
-    wants_code = "trust_remote_code" in str(error)
-    if wants_code and not trust_remote_code:
-        return (
-            f"'{located.name}' needs code from its repository to run. Read that code; if you trust it, "
-            "allow it with --trust-remote-code."
-        )
-    return f"'{located.name}' cannot be loaded as a reward model: {error}"
