@@ -18,8 +18,9 @@ from preceptor.ranking.bootstrap import (
 )
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import BETAS, Ranking, rank
+from preceptor.ranking.rank import Ranking, rank
 from preceptor.ranking.sensitivity import BetaSweep
+from preceptor.ranking.stability import BETAS
 from preceptor.report.data import (
     Answer,
     Array,

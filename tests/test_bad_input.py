@@ -202,7 +202,8 @@ def test_negative_rewards_warn_by_name(inside: Path, model_folder: Path):
     said = " ".join(result.stdout.split())
     assert result.exit_code == 0
     assert "CAR REWARDS INCOMPATIBILITY" in said
-    assert "negative: 'beta'" in said
+    assert "0 or less for 'beta'" in said
+    assert "first by reward" in said or "leads so far by reward" in said
 
 
 def test_a_store_that_is_a_file_is_refused_and_left_alone(inside: Path):

@@ -32,7 +32,7 @@ def test_it_has_verdict_table_settings_warnings_and_command():
     report = small_report(teachers=4)
     ranking = report.rankings[0].ranking
     text = markdown(report)
-    assert f"**{ranking.verdict()}**" in text
+    assert f"**{ranking.verdict().text}**" in text
     rows = [line for line in text.split("### Was")[0].splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 4
     assert len({row.count("|") for row in rows}) == 1

@@ -236,7 +236,7 @@ def test_without_scripts_verdict_and_leaderboard_are_there(chromium: Any, opened
     tab.set_default_timeout(PATIENCE)
     tab.goto(opened.as_uri())
     ranking = small_report().rankings[0].ranking
-    assert ranking.verdict() in tab.locator("main").inner_text()
+    assert ranking.verdict().text in tab.locator("main").inner_text()
     assert tab.locator("[data-board] tbody tr").count() == 6
     assert not tab.locator(".controls").first.is_visible()
     assert tab.get_by_text("needs JavaScript").is_visible()

@@ -12,7 +12,10 @@ from preceptor.config.metrics import metric_named
 from preceptor.errors import StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, sigmoid
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import BETAS, Measurements, rank
+from preceptor.ranking.rank import Measurements, rank
+from preceptor.ranking.stability import BETAS
+from preceptor.ranking.table import footnotes
+from preceptor.ranking.verdict import Claim
 
 QUICK = RankingOptions(n_resamples=200)
 
@@ -141,7 +144,7 @@ def test_wholly_tied_teachers_have_no_clear_winner():
     ranking = rank(Measurements(("B", "A"), 40, same), student="S", options=QUICK)
     assert places(ranking) == [("A", 1), ("B", 1)]
     assert [result.p_best for result in ranking.teachers] == [0.5, 0.5]
-    assert ranking.verdict().startswith("No clear winner for S: A or B")
+    assert ranking.verdict().text.startswith("No clear winner by car for S: A or B")
 
 
 def test_lower_is_better_where_the_metric_says_so():
@@ -279,7 +282,12 @@ def test_the_transform_is_applied_to_the_rewards_that_are_reported():
 def test_a_negative_mean_reward_is_told_and_a_transform_heals_it():
     table = measurements()
     low = Measurements(table.teachers, 60, {**table.values, "reward": table.values["reward"] - 5})
-    assert "CAR REWARDS INCOMPATIBILITY" in rank(low, student="S", options=QUICK).warnings[0].text
+    told = rank(low, student="S", options=QUICK)
+    assert "CAR REWARDS INCOMPATIBILITY" in told.warnings[0].text
+    assert told.by == "reward"
+    forced = rank(low, student="S", by="car", options=QUICK)
+    assert (forced.by, forced.verdict().claim) == ("car", Claim.NO_RECOMMENDATION)
+    assert forced.verdict().reasons[0].code == "negative-reward"
     healed = rank(low, student="S", options=RankingOptions(n_resamples=50, transform="shift-min"))
     assert not healed.warnings
 
@@ -292,12 +300,22 @@ def test_stability_names_the_beta_at_which_the_winner_turns():
     }
     stability = rank(Measurements(("A", "B"), 40, values), student="S", options=QUICK).stability
     turned = [variant.name for variant in stability.variants if not variant.same_winner]
-    # shift-min and minmax take A's reward to 0, which B beats at any loss; sigmoid brings the two
-    # near: 0.6225 / 4 = 0.1556 beats 0.7109 / 7 = 0.1016.
-    assert turned == ["beta = 5", "beta = 10", "transform = sigmoid"]
+    assert turned == ["beta = 5", "beta = 10"]
     assert stability.variants[0].winners == ("B",)
-    assert [variant.swapped_pairs for variant in stability.variants].count(1) == 3
+    assert [variant.swapped_pairs for variant in stability.variants].count(1) == 2
     assert stability.pairs == 1
+
+
+def test_rewards_beyond_0_to_1_have_no_zero_of_their_own_and_are_tried_transformed():
+    # At 5 and 9 sigmoid makes both near 1: 0.9933 / 4 beats 0.9999 / 7. Shifted, A has 0, which B beats.
+    values = {
+        "reward": np.array([[5.0] * 40, [9.0] * 40]),
+        "loss": np.array([[1.0] * 40, [2.0] * 40]),
+    }
+    stability = rank(Measurements(("A", "B"), 40, values), student="S", options=QUICK).stability
+    winners = {variant.name: variant.winners for variant in stability.variants}
+    assert winners["transform = sigmoid"] == ("A",)
+    assert winners["transform = shift-min"] == winners["transform = minmax"] == ("B",)
 
 
 def test_stability_at_beta_zero_is_the_order_by_reward_and_at_the_chosen_beta_no_change():
@@ -324,6 +342,91 @@ def test_stability_starts_from_the_chosen_transform_and_the_untransformed_reward
     assert variants["transform = sigmoid"].same_order
     assert variants["transform = raw"].winners == ("A",)
     assert variants["beta = 3"].same_order
+
+
+def test_stability_is_that_of_the_metric_that_orders():
+    # Means 2 and 1.5; sigmoid of -6 and 10 is 0.5013 on average, of 1.5 it is 0.8176.
+    values = {
+        "reward": np.array([[-6.0, 10.0] * 20, [1.5] * 40]),
+        "loss": np.ones((2, 40)),
+        "token_rank": np.array([[3.0] * 40, [2.0] * 40]),
+    }
+    table = Measurements(("A", "B"), 40, values)
+    stability = rank(table, student="S", by="reward", options=QUICK).stability
+    assert (stability.by, stability.winners) == ("reward", ("A",))
+    assert {v.name: v.winners for v in stability.turned} == {"transform = sigmoid": ("B",)}
+    assert rank(table, student="S", by="rsr", options=QUICK).stability is None
+
+
+def test_the_mean_over_tokens_is_another_reading_of_the_loss_of_car():
+    # A: losses 1 and 3 over 100 and 10 tokens. Over responses 2, over tokens (100 + 30) / 110 = 1.1818.
+    tokens = np.array([[100.0, 10.0] * 20, [50.0] * 40])
+    loss = np.array([[1.0, 3.0] * 20, [1.5] * 40])
+    values = {
+        "reward": np.full((2, 40), 0.5), "loss": loss, "tokens": tokens, "information": loss * tokens,
+    }  # fmt: skip
+    stability = rank(Measurements(("A", "B"), 40, values), student="S", options=QUICK).stability
+    variant = next(v for v in stability.variants if v.name == "reduction = corpus-token-mean")
+    assert stability.winners == ("B",)
+    assert variant.winners == ("A",)
+    assert variant.values["A"] == pytest.approx(0.5 / (1 + 3 * 130 / 110))
+    read = {"reading": {"conditioning": "unconditional"}}
+    other = rank(Measurements(("A", "B"), 40, values), student="S", settings=read, options=QUICK)
+    assert all(v.name != "reduction = corpus-token-mean" for v in other.stability.variants)
+
+
+def test_a_loss_without_the_instruction_is_tried_where_it_was_measured():
+    # Before the instruction 1 and 2, alone 3 and 2: 0.5 / 10 falls behind 0.5 / 7.
+    flat = {"loss": (1.0, 2.0), "loss_unconditional": (3.0, 2.0), "reward": (0.5, 0.5)}
+    values = {name: np.outer(means, np.ones(40)) for name, means in flat.items()}
+    stability = rank(Measurements(("A", "B"), 40, values), student="S", options=QUICK).stability
+    assert {v.name: v.values for v in stability.turned} == {
+        "conditioning = unconditional": {"A": pytest.approx(0.05), "B": pytest.approx(0.5 / 7)}
+    }
+
+
+def longer(slope: float) -> Measurements:
+    """Return teachers of quality 0 and 0.1, of which the worse writes twice as much, which pays `slope`."""
+    rng = np.random.default_rng(0)
+    length = np.round(rng.uniform(50, 400, (2, 200))) * np.array([[2.0], [1.0]])
+    hard = rng.normal(size=200)
+    reward = 3 + np.array([[0.0], [0.1]]) + hard + slope * np.log1p(length)
+    reward += 0.01 * rng.normal(size=reward.shape)
+    return Measurements(("long", "good"), 200, {"reward": reward, "length": length})
+
+
+def test_rewards_at_equal_length_undo_what_length_pays():
+    found = rank(longer(0.5), student="S", by="reward", options=QUICK).stability
+    variant = next(v for v in found.variants if v.name == "rewards at equal length")
+    assert (found.winners, variant.winners) == (("long",), ("good",))
+    # Known by construction: the two differ by their quality alone.
+    assert variant.values["good"] - variant.values["long"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_rewards_that_do_not_depend_on_length_are_not_controlled_for_it():
+    found = rank(longer(0.0), student="S", by="reward", options=QUICK).stability
+    assert "rewards at equal length" not in [variant.name for variant in found.variants]
+
+
+def test_failures_cost_what_the_lowest_reward_is():
+    # A: 0.8 on average, lowest of all 0.2, a quarter failed: 0.8 - 0.25 * 0.6 = 0.65, below B's 0.7.
+    reward = np.array([[1.0, 0.6] * 20, [0.2, 1.2] * 20])
+    table = Measurements(("A", "B"), 40, {"reward": reward}, failed={"A": 0.25})
+    found = rank(table, student="S", options=QUICK)
+    (variant,) = (v for v in found.stability.variants if v.name == "failures at the lowest reward")
+    assert variant.values == {"A": pytest.approx(0.65), "B": pytest.approx(0.7)}
+    assert (found.best.teacher, variant.winners) == ("A", ("B",))
+    assert "failures" in [warning.code for warning in found.warnings]
+    assert "winner-changes" in [reason.code for reason in found.verdict().reasons]
+    assert "reward with failures counted as the lowest reward: B 0.700, A 0.650." in footnotes(
+        found
+    )
+
+
+def test_two_failures_in_a_hundred_are_not_warned_of():
+    table = measurements(2)
+    few = Measurements(table.teachers, 60, table.values, failed={"A": 0.02, "B": 0.01})
+    assert "failures" not in [one.code for one in rank(few, student="S", options=QUICK).warnings]
 
 
 def test_stability_divides_by_the_denominators_too():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -9,8 +10,15 @@ import pandas
 import pytest
 
 from preceptor.errors import DataError, MissingPackage, StudyError
-from preceptor.ranking.places import FormedMetric, OrderVariant, Stability, TeacherResult
+from preceptor.ranking.places import (
+    Evidence,
+    FormedMetric,
+    OrderVariant,
+    Stability,
+    TeacherResult,
+)
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.verdict import Claim, limits
 from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 
@@ -37,64 +45,171 @@ def ranking(*p_best: float, names: str = "ABCDEFG", beaten: float = 0.97, **more
         result(names[place], place + 1, p, beaten if place else None)
         for place, p in enumerate(p_best)
     )
+    named = p_best[0] > 0.95
+    evidence = Evidence(named, None, 100.0, tuple(names[: 1 if named else len(p_best)]), 0.001, 40)
     fields = {
         "student": "S", "by": "car", "metrics": {"car": CAR, "reward": FormedMetric(("reward",))},
         "instructions": 120,
         "teachers": teachers, "settings": {}, "warnings": (), "stability": None,
+        "evidence": evidence,
     }  # fmt: skip
     return Ranking(**(fields | more))
 
 
-def test_a_clear_verdict_names_winner_basis_and_runner_up():
-    assert ranking(0.97, 0.03).verdict() == (
-        "A is the best teacher for S, P(best) 97% by car over 100 of 120 instructions. "
-        "It beats the runner-up B with probability 97%."
+def test_a_clear_verdict_names_the_first_its_p_and_what_the_leader_risks():
+    found = ranking(0.97, 0.03).verdict()
+    assert (found.claim, found.teacher, found.reasons) == (Claim.FIRST, "A", ())
+    assert found.text == (
+        "A is first by car for S: P(first by car) 97% on 100 of 120 prompts. "
+        "Taking it may cost 0.001 of car, 1.0% (expected regret)."
     )
 
 
-def test_a_likely_verdict_says_probably():
-    assert ranking(0.85, 0.15).verdict().startswith("A is probably the best teacher")
-
-
-def test_a_low_p_best_names_the_candidates_instead():
-    assert ranking(0.55, 0.40, 0.05).verdict() == (
-        "No clear winner for S: A or B (by car over 100 of 120 instructions). "
-        "A leads with P(best) 55%."
+def test_a_likely_verdict_says_probably_and_who_is_not_told_apart():
+    found = ranking(0.85, 0.15).verdict()
+    assert found.claim is Claim.PROBABLY_FIRST
+    assert found.text == (
+        "A is probably first by car for S: P(first by car) 85% on 100 of 120 prompts. "
+        "Not told apart from it: B. Taking it may cost 0.001 of car, 1.0% (expected regret). "
+        "About 40 more prompts to 2 teachers would settle it."
     )
 
 
-def test_a_leader_that_is_best_less_often_than_another_is_not_told_alone():
-    verdict = ranking(0.30, 0.33, 0.37).verdict()
-    assert verdict.endswith(
-        "A leads with P(best) 30%, though C is best in more of the draws (37%)."
+def test_a_low_p_names_the_candidates_instead():
+    found = ranking(0.55, 0.40, 0.05).verdict()
+    assert (found.claim, found.teacher) == (Claim.NO_CLEAR_WINNER, "A")
+    assert found.text.startswith(
+        "No clear winner by car for S: A, B or C. A leads, P(first by car) 55% on 100 of 120 prompts."
     )
-    assert ranking(0.5, 0.5).verdict().endswith("A leads with P(best) 50%.")
-
-
-def test_candidates_are_those_likeliest_to_be_best_not_those_next_in_order():
-    assert "S: A or C (" in ranking(0.55, 0.05, 0.40).verdict()
 
 
 def test_many_candidates_are_counted_not_listed():
-    assert "A, B, C or 3 others" in ranking(0.2, 0.16, 0.16, 0.16, 0.16, 0.16).verdict()
+    assert "A, B, C or 3 others" in ranking(0.2, 0.16, 0.16, 0.16, 0.16, 0.16).verdict().text
 
 
 def test_a_finite_number_of_draws_never_shows_certainty():
-    assert "P(best) over 99%" in ranking(1.0, 0.0).verdict()
+    assert "P(first by car) over 99%" in ranking(1.0, 0.0).verdict().text
 
 
 def test_an_order_by_reward_alone_is_for_no_student():
-    assert ranking(0.97, 0.03, by="reward").verdict() == (
-        "A is the best teacher, P(best) 97% by reward over 100 of 120 instructions. It beats the runner-up "
-        "B with probability 97%. This order looks at no base model; one by car does."
+    assert ranking(0.97, 0.03, by="reward").verdict().text.startswith("A is first by reward: P(")
+
+
+def test_one_teacher_alone_is_never_called_the_best():
+    found = ranking(1.0).verdict()
+    assert (found.claim, found.text) == (
+        Claim.NO_RECOMMENDATION, "A is the only teacher for S: nothing to compare.",
+    )  # fmt: skip
+
+
+def test_a_limit_is_said_beside_what_the_data_hold():
+    limited = ranking(0.97, 0.03, settings={"limit": 120, "instructions_in_data": 805})
+    assert "on 100 of 805 prompts (--limit 120)" in limited.verdict().text
+
+
+@pytest.mark.parametrize(
+    ("prices", "money"),
+    [
+        ({}, ""),
+        ({"A": 2.0, "B": 3.0}, ", under 0.01 of money"),
+        ({"B": 3000.0}, ", at least 0.60 of money"),
+    ],
+)
+def test_more_prompts_are_priced_where_prices_are_known(prices, money):
+    # 40 prompts to two teachers of 5 tokens each: 200 tokens a teacher, at 3,000 a million 0.60.
+    tokens = Estimate(5.0, 4.0, 6.0, 100)
+    one = ranking(0.85, 0.15, settings={"prices": prices})
+    told = replace(
+        one,
+        teachers=tuple(
+            replace(t, estimates={**t.estimates, "tokens": tokens}) for t in one.teachers
+        ),
     )
-    unclear = ranking(0.55, 0.45, by="reward").verdict()
-    assert unclear.startswith("No clear winner: A or B (by reward")
-    assert unclear.endswith("This order looks at no base model; one by car does.")
+    assert told.verdict().text.endswith(
+        f"About 40 more prompts to 2 teachers would settle it, about 400 response tokens{money}."
+    )
 
 
-def test_one_teacher_alone_has_nothing_to_be_compared_with():
-    assert ranking(1.0).verdict() == "A is the only teacher for S: nothing to compare."
+def test_no_number_of_prompts_settles_a_gap_of_nothing():
+    endless = Evidence(False, None, 100.0, ("A", "B"), 0.0, None)
+    said = ranking(0.85, 0.15, evidence=endless).verdict().text
+    assert said.endswith("More prompts would hardly settle it: over 100,000, or any number.")
+
+
+TURNED = OrderVariant("beta = 0", ("B",), False, False, 1, {"A": 1.0, "B": 2.0})
+TIED = OrderVariant("beta = 5", ("A", "B"), False, False, 0, {"A": 1.0, "B": 1.0})
+MOVED = OrderVariant("beta = 10", ("A",), True, False, 1, {"A": 2.0, "B": 1.0})
+SAME = OrderVariant("beta = 3", ("A",), True, True, 0, {"A": 2.0, "B": 1.0})
+
+
+def told(code: str, *teachers: str) -> dict[str, object]:
+    return {"warnings": (Warning(code, "w", teachers),)}
+
+
+@pytest.mark.parametrize(
+    ("more", "claim", "codes"),
+    [
+        (told("chosen-by-own-reward", "A"), "leads_so_far", ["chosen-by-own-reward"]),
+        (told("chosen-by-own-reward", "B"), "first", []),
+        (told("cut-off", "A"), "leads_so_far", ["cut-off"]),
+        (told("looks-like-noise", "A"), "no_recommendation", ["looks-like-noise"]),
+        (told("looks-like-noise", "B"), "first", []),
+        (told("negative-reward", "B"), "no_recommendation", ["negative-reward"]),
+        (told("winner-changes"), "leads_so_far", ["winner-changes"]),
+        (told("no-reward"), "no_recommendation", ["no-reward"]),
+        (told("copies"), "first", []),
+        ({"stability": Stability("car", ("A",), (TURNED,), 1)}, "leads_so_far", ["winner-changes"]),
+        ({"stability": Stability("car", ("A",), (TIED, MOVED, SAME), 1)}, "first", []),
+    ],
+)
+def test_the_claim_is_never_stronger_than_the_weakest_reason(more, claim, codes):
+    found = ranking(0.99, 0.01, **more).verdict()
+    assert (found.claim, found.teacher) == (claim, "A")
+    assert [reason.code for reason in found.reasons] == codes
+
+
+@pytest.mark.parametrize(
+    ("cap", "said"),
+    [
+        ("few-prompts", "100 prompts are few"),
+        ("skewed", "100 prompts are worth 12"),
+        ("few-values", "nearly all responses have the same value"),
+    ],
+)
+def test_a_sample_that_is_too_small_names_no_winner_whatever_p_says(cap, said):
+    found = ranking(0.99, 0.01, evidence=Evidence(False, cap, 12.0, ("A",), 0.0, 0)).verdict()
+    assert (found.claim, [reason.code for reason in found.reasons]) == ("leads_so_far", [cap])
+    assert f"No winner is named: {said}" in found.text or said in found.text
+
+
+def test_a_leader_whose_responses_were_cut_only_leads():
+    one = ranking(0.99, 0.01)
+    cut = replace(one, teachers=(replace(one.best, truncated=11), *one.teachers[1:]))
+    assert (cut.verdict().claim, cut.verdict().reasons[0].code) == ("leads_so_far", "cut-off")
+
+
+def test_noise_comes_before_everything_else():
+    both = (
+        Warning("no-reward", "Exploratory."),
+        Warning("looks-like-noise", "'A' looks like noise.", ("A",)),
+    )
+    text = ranking(0.99, 0.01, warnings=both, by="car").verdict().text
+    assert text == "'A' looks like noise. A comes first by car all the same; nobody is recommended."
+
+
+def test_an_order_without_rewards_is_exploratory_and_no_recommendation():
+    text = ranking(0.99, 0.01, warnings=(Warning("no-reward", "w"),)).verdict().text
+    assert text == (
+        "A ranks first by car (exploratory, no reward) for S: P(first by car) 99% on 100 of 120 prompts. "
+        "This is no recommendation."
+    )
+
+
+def test_what_p_leaves_open_is_said_in_one_line():
+    assert limits(ranking(0.97, 0.03)) == (
+        "P covers which prompts were drawn, and nothing else: not the error of the rewards, nor prompts of "
+        "another kind, nor how well car foretells fine-tuning."
+    )
 
 
 def test_records_hold_measures_and_intervals_of_metrics_only():
@@ -110,7 +225,7 @@ def test_the_dictionary_is_strict_json_whatever_the_settings_hold():
         "nan": float("nan"), "array": np.array([1.0, np.inf]), "count": np.int64(3),
         "path": PurePosixPath("a/b"), "nested": {1: ("x", None, True)},
     }  # fmt: skip
-    stability = Stability((OrderVariant("beta = 0", ("A",), True, True, 0),), pairs=1)
+    stability = Stability("car", ("A",), (SAME,), pairs=1)
     warned = (Warning("copies", "w"),)
     whole = ranking(0.97, 0.03, settings=settings, stability=stability, warnings=warned).to_dict()
     back = json.loads(json.dumps(whole, allow_nan=False))
@@ -121,7 +236,7 @@ def test_the_dictionary_is_strict_json_whatever_the_settings_hold():
     }  # fmt: skip
     assert list(back) == [
         "student", "by", "metrics", "instructions", "teachers", "settings", "verdict", "warnings",
-        "stability",
+        "stability", "evidence",
     ]  # fmt: skip
     assert back["teachers"][1]["dropped"] == {"empty": 3}
     assert back["teachers"][1]["truncated"] == 4
@@ -150,27 +265,26 @@ def test_html_shows_the_verdict_and_escapes_every_text():
     assert "<script>" not in shown
     # the teacher's cell, its name in the verdict, the student, and the warning
     assert shown.count("&lt;script&gt;") == 4
-    assert "is the best teacher" in shown
+    assert "is first by car" in shown
     assert "0.1 [0.05, 0.2]" in shown
 
 
 def test_stability_says_what_changes_under_which_variant():
-    same = OrderVariant("beta = 3", ("A",), True, True, 0)
-    turned = OrderVariant("beta = 0", ("B",), False, False, 1)
-    moved = OrderVariant("beta = 10", ("A",), True, False, 1)
-    assert Stability((same,), 3).describe() == "The order by car is the same under all 1 variants."
-    assert Stability((same, turned, moved), 3).describe() == (
-        "By car, the winner changes under beta = 0 and the order below the winner changes under "
-        "beta = 10."
+    assert Stability("rsr", ("A",), (SAME,), 3).describe() == (
+        "The order by rsr is the same under all 1 variants."
+    )
+    assert Stability("car", ("A",), (SAME, TURNED, TIED, MOVED), 3).describe() == (
+        "By car, the winner changes under beta = 0 (B); the first place is shared under beta = 5 (A and B); "
+        "the order below the winner changes under beta = 10."
     )
 
 
 def test_without_student_and_reward_nobody_is_called_the_best():
     by_length = ranking(1.0, 0.0, by="car", metrics={"car": FormedMetric(("length",))})
-    assert by_length.verdict() == (
-        "The teachers are ordered by car over 100 of 120 instructions, A first. This is no "
-        "recommendation: car looks neither at the base model nor at the quality of the responses. "
-        "Give a student or a source of rewards."
+    assert by_length.verdict().claim is Claim.NO_RECOMMENDATION
+    assert by_length.verdict().text == (
+        "A comes first by car on 100 of 120 prompts. This is no recommendation: car looks neither at the "
+        "base model nor at the quality of the responses. Give a student or a source of rewards."
     )
 
 
@@ -193,7 +307,7 @@ def test_a_teacher_that_is_not_ranked_is_refused_with_the_nearest_name():
 
 def test_printing_shows_the_table_within_eighty_columns():
     names = ["a-teacher-whose-name-is-far-longer-than-any-table-has-room-for" * 2, "B\x1b[31m"]
-    stability = Stability((OrderVariant("beta = 0", ("A",), False, True, 0),), pairs=1)
+    stability = Stability("car", ("A",), (TURNED,), pairs=1)
     shown = str(
         ranking(
             0.97, 0.03, names=names, stability=stability, warnings=(Warning("copies", "w " * 99),)
@@ -204,7 +318,7 @@ def test_printing_shows_the_table_within_eighty_columns():
     assert lines[0].startswith("a-teacher-whose-name")
     assert "0.100 [0.050, 0.200]      0.97   100" in shown
     assert "B\\x1b[31m" in shown
-    assert "By car, the winner changes under beta = 0." in lines
+    assert "By car, the winner changes under beta = 0 (B)." in lines
     assert "Warning: w w" in shown
 
 
@@ -218,7 +332,7 @@ def test_a_printed_table_lines_up_like_the_readmes():
 
 
 def test_json_gives_an_equal_ranking_back():
-    stability = Stability((OrderVariant("beta = 0", ("A",), True, True, 0),), pairs=1)
+    stability = Stability("car", ("A",), (SAME,), pairs=1)
     one = ranking(0.97, 0.03, stability=stability, warnings=(Warning("copies", "w"),))
     assert Ranking.from_json(one.to_json()) == one
     assert Ranking.from_json(f"[{one.to_json()}]") == one

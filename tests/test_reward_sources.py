@@ -153,7 +153,7 @@ def test_what_was_ranked_before_a_failure_is_still_printed(tmp_path: Path) -> No
         options = ["--judge", "some-judge", "--judge-url", told.url, "--reward-column", "reward"]
         result = preceptor("rank", *files, *options, "--store", tmp_path / "store")
     assert result.exit_code == 1
-    assert "by reward over 6 of 6 instructions" in result.output
+    assert "on 6 of 6 prompts" in " ".join(result.output.split())
     assert "cannot be asked" in result.output
 
 

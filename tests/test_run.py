@@ -134,9 +134,12 @@ def test_ifd_pays_for_the_pass_without_instruction_only_when_asked_for(
 ):
     given = (*files, *options(store, model_folder))
     ranked(*given)
-    assert partition_sizes(store) == {"length": 12, "conditional": 12}
+    signs = {"text checks": 12}
+    assert partition_sizes(store) == {"length": 12, "conditional": 12, **signs}
     (ranking,) = ranked(*given, "--metric", "ifd")
-    assert partition_sizes(store) == {"length": 12, "conditional": 12, "unconditional": 12}
+    assert partition_sizes(store) == {
+        "length": 12, "conditional": 12, "unconditional": 12, **signs,
+    }  # fmt: skip
     for name, sums in by_hand.items():
         # Li et al. 2024: the perplexity with the instruction over that without it.
         ratios = [math.exp((s.after_instruction - s.alone) / s.tokens) for s in sums]

@@ -9,8 +9,9 @@ from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common, Measurements, common_instructions
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, RankSurprisalRatio
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import BETAS, rank
+from preceptor.ranking.rank import rank
 from preceptor.ranking.sensitivity import beta_sweep, nested, subset, winners
+from preceptor.ranking.stability import BETAS
 
 TEACHERS = ("far", "near", "middling")
 

@@ -43,7 +43,7 @@ def test_the_verdict_comes_first_and_every_teacher_follows(tmp_path: Path):
     print_ranking(target, ranking)
     text = said(target)
     first = next(line for line in text.splitlines() if line.strip())
-    assert " ".join(text.split()).startswith(ranking.verdict()[:60])
+    assert " ".join(text.split()).startswith(ranking.verdict().text[:60])
     assert ranking.teachers[0].teacher in first
     for result in ranking.teachers:
         estimate = result.estimates["reward"]

@@ -1,6 +1,9 @@
 """Each trap is told of when it is there, names the teachers, and is silent when it is not."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 
 from preceptor.config.metrics import metric_named
 from preceptor.ranking.measurements import Common
@@ -10,11 +13,12 @@ from preceptor.ranking.warnings import warnings_of
 CAR = CompatibilityAdjustedReward()
 
 
-def told(*, by="car", metrics=(CAR,), **values) -> list[str]:
+def told(*, by=CAR, metrics=(CAR,), **values) -> list[str]:
     arrays = {name: np.array(value, dtype=float) for name, value in values.items()}
-    n = next(iter(arrays.values())).shape[1]
+    teachers, n = next(iter(arrays.values())).shape
     common = Common(n=n, values=arrays, denominators={}, dropped=({}, {}), notes=())
-    return [warning.text for warning in warnings_of(common, metrics, teachers=("A", "B"), by=by)]
+    found = warnings_of(common, metrics, teachers="ABC"[:teachers], by=by, failed={})
+    return [warning.text for warning in found]
 
 
 def flat(first: float, second: float, n: int = 40) -> np.ndarray:
@@ -31,14 +35,18 @@ def test_sound_measurements_have_no_caution():
 def test_mixed_mean_rewards_are_told_loudly_with_names_and_remedies():
     (caution,) = told(reward=flat(0.2, -0.4), loss=flat(1, 2))
     assert caution.startswith("CAR REWARDS INCOMPATIBILITY")
-    assert "mixed in sign; negative: 'B' (-0.4)." in caution
+    assert "The mean reward is 0 or less for 'B' (-0.4)." in caution
     assert "constant is added" in caution
     assert "sigmoid, shift-min or minmax" in caution
 
 
 def test_negative_mean_rewards_are_told_worst_first():
     (caution,) = told(reward=flat(-0.2, -0.4), loss=flat(1, 2))
-    assert "all negative or zero; negative: 'B' (-0.4), 'A' (-0.2)." in caution
+    assert "0 or less for 'B' (-0.4), 'A' (-0.2)." in caution
+
+
+def test_a_mean_of_0_where_nothing_is_negative_is_no_trap():
+    assert told(reward=flat(0.0, 0.5), loss=flat(1, 2)) == []
 
 
 def test_single_negative_rewards_under_a_positive_mean_are_no_trap():
@@ -48,17 +56,41 @@ def test_single_negative_rewards_under_a_positive_mean_are_no_trap():
 
 
 def test_a_negative_reward_is_no_trap_where_car_is_not_formed():
-    assert told(reward=flat(-1, -2), by="reward", metrics=(AverageReward(),)) == []
+    assert told(reward=flat(-1, -2), by=AverageReward(), metrics=(AverageReward(),)) == []
 
 
 def test_an_order_without_rewards_is_called_exploratory():
-    (caution,) = told(loss=flat(1, 2), by="likelihood", metrics=(metric_named("likelihood"),))
-    assert "by likelihood is exploratory" in caution
-    assert "--reward-column" in caution
+    (caution,) = told(loss=flat(1, 2), by=metric_named("likelihood"), metrics=())
+    assert "The order by likelihood looks at no reward and is exploratory" in caution
+
+
+@pytest.mark.parametrize(
+    ("length", "loss", "said"),
+    [
+        # Beside the median of the other two, 100 and 1: 3 times as long and 5 times as unlikely.
+        (
+            (100, 100, 300),
+            (1, 1, 5),
+            ["'C' looks like noise: its responses are 3.0 times", "5.0 times"],
+        ),
+        ((100, 100, 300), (1, 1, 1.9), []),
+        ((100, 100, 190), (1, 1, 5), []),
+    ],
+)
+def test_a_teacher_far_longer_and_far_less_likely_than_the_others_looks_like_noise(
+    length, loss, said
+):
+    rows = {"length": np.outer(length, np.ones(40)), "loss": np.outer(loss, np.ones(40))}
+    found = told(by=metric_named("information"), metrics=(), **rows)
+    noise = [text for text in found if "noise:" in text]
+    assert len(noise) == bool(said)
+    assert all(part in noise[0] for part in said)
 
 
 def test_an_unregistered_metric_without_rewards_is_not_called_exploratory():
-    assert told(win=flat(0.4, 0.6), by="win", metrics=()) == []
+    assert (
+        told(win=flat(0.4, 0.6), by=SimpleNamespace(kind="win", needs=("win",)), metrics=()) == []
+    )
 
 
 def test_one_response_that_holds_the_mean_perplexity_is_told_with_its_share():

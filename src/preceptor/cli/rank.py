@@ -142,6 +142,7 @@ def carry_out(
     """
     from rich.console import Console
 
+    from preceptor.pipeline.outcome import compared
     from preceptor.report.estimate import described, rewards_of
     from preceptor.report.terminal import print_lines, print_orders, print_ranking
 
@@ -155,6 +156,7 @@ def carry_out(
             for outcome in pipeline.outcomes(data):
                 found.append(outcome)
     finally:
+        found[:] = compared(found)
         if screen is not None:
             rankings = [outcome.ranking for outcome in found]
             for ranking in rankings:

@@ -21,7 +21,7 @@ import numpy as np
 
 from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
-from preceptor.data.table import ResponseTable
+from preceptor.data.table import EMPTY_OUTPUT, NO_OUTPUT, ResponseTable
 from preceptor.errors import DataError
 from preceptor.scorers.verifier.pool import cores
 from preceptor.types import KEY_BYTES, Response
@@ -313,5 +313,5 @@ def _renumbered(places: "array[int]", numbers: Sequence[int]) -> bytes:
 
 def _absent(text: str | None) -> str | None:
     if text is None:
-        return "no output"
-    return "empty output" if not text or text.isspace() else None
+        return NO_OUTPUT
+    return EMPTY_OUTPUT if not text or text.isspace() else None

@@ -21,6 +21,9 @@ from preceptor.types import KEY_BYTES
 Keys = NDArray[np.void]
 """Responses' keys, each 16 bytes."""
 
+NO_OUTPUT, EMPTY_OUTPUT = "no output", "empty output"
+"""Why a request that was made has no answer; whatever else is missing may never have been asked for."""
+
 _MANY = 8
 
 
@@ -104,6 +107,17 @@ class ResponseTable:
         """The responses that their generator cut off, per teacher."""
         counts = np.bincount(self.teacher[self.cut_off], minlength=len(self.teachers))
         return dict(zip(self.teachers, counts.tolist(), strict=True))
+
+    @property
+    def failed(self) -> dict[str, float]:
+        """The share of its requests that each teacher left without an answer."""
+        rows = np.bincount(self.teacher, minlength=len(self.teachers)).tolist()
+        lost = [
+            sum(self.dropped.get(name, {}).get(why, 0) for why in (NO_OUTPUT, EMPTY_OUTPUT))
+            for name in self.teachers
+        ]
+        pairs = zip(self.teachers, lost, rows, strict=True)
+        return {name: gone / (gone + came) for name, gone, came in pairs if gone}
 
     def counts(self) -> NDArray[np.int32]:
         """Return the number of comparable responses, (teachers, instructions)."""
@@ -213,6 +227,12 @@ class Selection:
     def keys(self) -> Keys:
         """The responses' keys, one for each row."""
         return self.table.keys[self.rows]
+
+    def sample(self, most: int) -> "Selection":
+        """Return the rows of at most so many instructions, which their hashes draw at random."""
+        taken = self.taken[:most]
+        rows = self.rows[np.isin(self.table.instruction[self.rows], taken)]
+        return Selection(self.table, rows, taken, len(taken))
 
     def by_reference(self) -> "Selection":
         """Return the same rows under the keys that scores of checks are stored under."""

@@ -59,6 +59,7 @@ class ColumnMeasures:
             denominators={n: self.selection.averaged(column) for n, column in denominators.items()},
             dropped=self.selection.reasons(self.notes),
             truncated=self.truncated,
+            failed=table.failed,
         )
 
     def _require_scores(self) -> None:
@@ -113,8 +114,9 @@ class ColumnMeasures:
         if "nll" in rows:
             rows["information"] = rows["nll"]
         unconditional, sums = _form_difficulty(rows, "")
-        if self.reading.conditioning == "unconditional" and unconditional is not None:
-            rows["loss"] = unconditional
+        if unconditional is not None:
+            unread = self.reading.conditioning != "unconditional"
+            rows["loss_unconditional" if unread else "loss"] = unconditional
         total = sums[self.reading.conditioning]
         if total is None or self.reading.reduction == "token-mean":
             return rows, {}

@@ -20,7 +20,13 @@ from preceptor.data.gather import Gathered, gather
 from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import DataError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
-from preceptor.pipeline.response_warnings import copies, cut_off, never_answered, own_reward
+from preceptor.pipeline.response_warnings import (
+    copies,
+    cut_off,
+    made_up,
+    never_answered,
+    own_reward,
+)
 from preceptor.pipeline.score import Step, carry_out
 from preceptor.pipeline.sources import Scope, StudySource, recorded
 from preceptor.pipeline.work import Executor, Progress
@@ -94,6 +100,7 @@ class Loader:
         if reward is not None and reward.kind == "reference":
             table = table.with_references()
         warnings = [
+            *made_up(self.source.jobs),
             *never_answered(self.source.jobs),
             *copies(table),
             *cut_off(self.source.jobs, table),

@@ -1,14 +1,17 @@
 """What the pipeline ends with: a ranking, and where everything it rests on can be read again."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.columns import ColumnMeasures
+from preceptor.pipeline.exploratory import cheapest_reward, noise_in
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.plan import REFERENCE, StudentPlan
 from preceptor.pipeline.response_warnings import drawn_from_common, skipped_rows
 from preceptor.pipeline.score import Step
+from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.warnings import Warning
@@ -37,10 +40,55 @@ class Outcome:
         )
 
 
-def warnings_of(data: LoadedData, study: Study) -> list[Warning]:
-    """Return the warnings of the responses, the selection and the rows that could not be read."""
+def warnings_of(
+    ranking: Ranking,
+    data: LoadedData,
+    study: Study,
+    runtime: Runtime,
+    progress: Progress,
+    execute: Executor,
+) -> list[Warning]:
+    """Return the warnings of the responses, the selection, rows that could not be read, and noise."""
     limited = drawn_from_common(data.selection) if study.data.limit is not None else []
-    return [*data.warnings, *limited, *skipped_rows(data.skipped, data.problems)]
+    skipped = skipped_rows(data.skipped, data.problems)
+    if all(warning.code != "no-reward" for warning in ranking.warnings):
+        return [*data.warnings, *limited, *skipped]
+    noise = noise_in(data, runtime, progress, execute)
+    return [*noise, *data.warnings, *limited, *skipped, cheapest_reward(study)]
+
+
+def compared(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes of one run, warned of where another reward or template gives another winner."""
+    return [
+        replace(one, ranking=replace(one.ranking, warnings=(*one.ranking.warnings, *found)))
+        if (found := list(_turned(one, outcomes)))
+        else one
+        for one in outcomes
+    ]
+
+
+def _turned(one: Outcome, outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+    winners = _winners(one)
+    for other in outcomes:
+        if other is one or _model(other) != _model(one) or set(_winners(other)) & set(winners):
+            continue
+        conditions = {
+            f"reward = {other.data.reward_name}": other.data.reward_name != one.data.reward_name,
+            f"student = {other.ranking.student}": other.ranking.student != one.ranking.student,
+        }
+        named = ", ".join(name for name, differs in conditions.items() if differs)
+        yield Warning(
+            "winner-changes", f"The winner changes under {named} ({' and '.join(_winners(other))})."
+        )
+
+
+def _model(outcome: Outcome) -> str | None:
+    model = outcome.plan.student
+    return None if model is None else model.student.model
+
+
+def _winners(outcome: Outcome) -> list[str]:
+    return [result.teacher for result in outcome.ranking.teachers if result.rank == 1]
 
 
 def settings_of(
@@ -52,6 +100,8 @@ def settings_of(
         "responses": list(study.data.responses),
         "layouts": [file.describe() for file in source.files],
         "limit": study.data.limit,
+        "instructions_in_data": len(data.selection.table.instructions),
+        "prices": _prices(data, study),
         "reward": data.reward and data.reward_name,
         "reading": study.reading.model_dump(),
         "skipped_rows": dict(data.skipped),
@@ -70,3 +120,12 @@ def settings_of(
         step.name: {"identity": step.identity.digest, "spec": step.identity.spec} for step in steps
     }
     return settings
+
+
+def _prices(data: LoadedData, study: Study) -> dict[str, float]:
+    """Return what a million response tokens cost, of the teachers whose price is known."""
+    known = study.known
+    entries = {name: known.find(name) for name in data.selection.table.teachers}
+    return {
+        name: one.price_out for name, one in entries.items() if one and one.price_out is not None
+    }

@@ -17,7 +17,7 @@ from preceptor.config.study import Student, Study
 from preceptor.errors import PreceptorError
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.load import LoadedData, Loader, step_of
-from preceptor.pipeline.outcome import Outcome, settings_of, warnings_of
+from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
 from preceptor.pipeline.score import Step, carry_out
 from preceptor.pipeline.sources import ALL, Scope, StudySource, source_of
@@ -109,17 +109,17 @@ class Pipeline:
 
     def rank(self, data: LoadedData, planned: StudentPlan, steps: Sequence[Step]) -> Outcome:
         """Return the ranking of these data for one student, with where it comes from."""
-        columns = self.score(steps)
         measures = ColumnMeasures(data.selection, self.study, planned.kinds)
         ranking = rank(
-            measures.measurements([step.scorer for step in steps], columns),
+            measures.measurements([step.scorer for step in steps], self.score(steps)),
             student=planned.name,
             metrics=planned.metrics,
             by=self.study.by,
             settings=settings_of(data, self.study, planned, steps),
             options=self.study.ranking,
         )
-        warnings = (*ranking.warnings, *warnings_of(data, self.study), *measures.warnings())
+        at = (self.study, self.runtime, self.progress, self.execute)
+        warnings = (*ranking.warnings, *warnings_of(ranking, data, *at), *measures.warnings())
         return Outcome(replace(ranking, warnings=warnings), data, self.study, planned, steps)
 
     def outcomes(self, data: Sequence[LoadedData] | None = None) -> Iterator[Outcome]:
@@ -138,11 +138,11 @@ class Pipeline:
 
     def rankings(self) -> list[Ranking]:
         """Return all rankings; an error has those that were finished before it as `finished`."""
-        found: list[Ranking] = []
+        found: list[Outcome] = []
         try:
             for outcome in self.outcomes():
-                found.append(outcome.ranking)
+                found.append(outcome)
         except PreceptorError as error:
-            error.finished = tuple(found)
+            error.finished = tuple(one.ranking for one in compared(found))
             raise
-        return found
+        return [one.ranking for one in compared(found)]

@@ -1,4 +1,4 @@
-"""Warnings of responses: refused requests, texts cut off, samples all alike, rows skipped."""
+"""Warnings of responses: noise, refused requests, texts cut off, samples all alike, rows skipped."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +16,16 @@ _MANY_COPIES = 0.2
 _MANY_CUT = 0.1
 
 
+def made_up(jobs: Sequence[GenerationJob]) -> list[Warning]:
+    """Return a warning of teachers whose texts no model wrote."""
+    names = tuple(job.name for job in jobs if job.backend.teacher.engine == "fake")
+    if not names:
+        return []
+    listed = ", ".join(f"'{name}'" for name in names)
+    text = f'No model wrote the texts of {listed} (engine = "fake"): they try a study out and mean nothing.'
+    return [Warning("looks-like-noise", text, names)]
+
+
 def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:
     """Return a warning for each teacher and kind of refusal, with one example."""
     warnings = []
@@ -27,7 +37,7 @@ def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:
             total = sum(count for _, count in notes)
             such = ", such as" if len(notes) > 1 else ""
             text = f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
-            warnings.append(Warning("no-response", text))
+            warnings.append(Warning("no-response", text, (job.name,)))
     return warnings
 
 
@@ -40,6 +50,7 @@ def cut_off(jobs: Sequence[GenerationJob], table: ResponseTable) -> list[Warning
             "cut-off",
             f"{table.cut[job.name]:,} of {all_of[job.name]:,} responses of '{job.name}' were cut "
             f"off at {job.backend.teacher.max_tokens:,} tokens (max_tokens).",
+            (job.name,),
         )
         for job in jobs
         if job.name in all_of and table.cut[job.name] > _MANY_CUT * all_of[job.name]
@@ -78,6 +89,7 @@ def own_reward(best_of_n: BestOfN, reward: Reward | None) -> list[Warning]:
             f"'{best_of_n.name}' was chosen by the reward that ranks it, which overstates how much it "
             "differs from what it was chosen from: choose by another reward "
             "([best_of_n.reward]), as the paper does.",
+            (best_of_n.name,),
         )
     ]
 

@@ -43,7 +43,7 @@ class Measurements:
     columns given. Where `denominators` has a measure, its mean is the sum of values over the sum of
     denominators (a corpus-token-mean loss: sums over token counts). `dropped` says per teacher and
     reason how many responses were lost on the way, `truncated` how many were cut at the maximum
-    length but kept.
+    length but kept, `failed` which share of the requests a teacher left without an answer.
 
     Raises:
         StudyError: if labels repeat, shapes disagree, or a number is infinite.
@@ -55,6 +55,7 @@ class Measurements:
     denominators: Mapping[str, Array] = field(default_factory=dict)
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     truncated: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.teachers or len(set(self.teachers)) < len(self.teachers):
@@ -98,6 +99,12 @@ class Common:
     denominators: Mapping[str, Array]
     dropped: tuple[Mapping[str, int], ...]
     notes: tuple[str, ...]
+
+    def mean(self, name: str) -> Array:
+        """Return a measure's mean for each teacher, over the sum of its denominators where it has any."""
+        mean: Array = self.values[name].mean(axis=1)
+        below = self.denominators.get(name)
+        return mean if below is None else mean / below.mean(axis=1)
 
 
 def common_instructions(

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
+
+Cap = Literal["few-prompts", "skewed", "few-values"]
+"""Why no winner is named: few instructions, a few responses that hold the result, hardly any differences."""
 
 
 @dataclass(frozen=True)
@@ -13,9 +17,15 @@ class TeacherResult:
     """One teacher's place, and the numbers behind it.
 
     `rank` 1 is best; teachers that tie share the better rank. `estimates` holds every measure and
-    metric. `p_rank[k]` is the probability of rank k + 1. `p_leader_beats` is the probability that
+    metric; the leader's interval of the metric that orders allows for its having been chosen as the highest.
+    `p_rank[k]` is the probability of rank k + 1 by that metric. `p_leader_beats` is the probability that
     the first teacher of the ranking is better than this one, None for the first itself. `dropped`
     counts by reason what kept this teacher out of instructions.
+
+    None for the first are also `behind`, by how much this teacher is behind it (the metric's units, positive
+    whatever the direction), and `p_value`, two-sided, of their being equal. `discordant` counts the
+    instructions on which only the first, and only this teacher, has the better of two values; None where
+    there are more than two.
     """
 
     teacher: str
@@ -26,40 +36,82 @@ class TeacherResult:
     p_leader_beats: float | None
     dropped: Mapping[str, int]
     truncated: int
+    behind: Estimate | None = None
+    p_value: float | None = None
+    discordant: tuple[int, int] | None = None
 
     @property
     def p_best(self) -> float:
-        """The probability of being the best teacher; ties are split equally."""
+        """The probability of being the first by the metric that orders; ties are split equally."""
         return self.p_rank[0]
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """How far the numbers carry the order; all by the metric that orders, over prompts like these.
+
+    `named` tells whether the leader may be called the best: it beats every other teacher in a test that errs
+    in at most 5% of the cases where teachers are equal, and nothing stands against it (`cap`). `effective_n`
+    is the number of instructions less what skewness costs. Among `contenders`, the leader first, is the best
+    with 95% confidence. `regret` is what taking the leader is expected to lose against taking the best, in
+    the metric's units. About `more_prompts` further instructions would settle who is first: 0 where that is
+    settled, None where more than 100,000 would not.
+    """
+
+    named: bool = False
+    cap: Cap | None = None
+    effective_n: float = 0.0
+    contenders: tuple[str, ...] = ()
+    regret: float = 0.0
+    more_prompts: int | None = None
+
+
+@dataclass(frozen=True)
 class OrderVariant:
-    """CAR's order under another beta or reward transform, against that under the chosen one."""
+    """The order under another way to read the same numbers, against that of the ranking.
+
+    `values` are what orders then, by teacher.
+    """
 
     name: str
     winners: tuple[str, ...]
     same_winner: bool
     same_order: bool
     swapped_pairs: int
+    values: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({' and '.join(self.winners)})"
 
 
 @dataclass(frozen=True)
 class Stability:
-    """Whether CAR's order survives another beta or another reward transform, one at a time."""
+    """Whether the order by `by` survives other ways to read the same numbers, one at a time.
 
+    `winners` are those of the ranking, several where they tie.
+    """
+
+    by: str
+    winners: tuple[str, ...]
     variants: tuple[OrderVariant, ...]
     pairs: int
 
+    @property
+    def turned(self) -> tuple[OrderVariant, ...]:
+        """The variants under which none of the winners is among the best."""
+        return tuple(v for v in self.variants if not set(v.winners) & set(self.winners))
+
     def describe(self) -> str:
         """Return one sentence that names the variants under which winner or order change."""
-        turned = [variant.name for variant in self.variants if not variant.same_winner]
+        turned = [str(variant) for variant in self.turned]
+        tied = [str(v) for v in self.variants if not v.same_winner and str(v) not in turned]
         moved = [v.name for v in self.variants if v.same_winner and not v.same_order]
-        if not turned and not moved:
-            return f"The order by car is the same under all {len(self.variants)} variants."
         parts = [f"the winner changes under {', '.join(turned)}"] if turned else []
+        parts += [f"the first place is shared under {', '.join(tied)}"] if tied else []
         parts += [f"the order below the winner changes under {', '.join(moved)}"] if moved else []
-        return f"By car, {' and '.join(parts)}."
+        if not parts:
+            return f"The order by {self.by} is the same under all {len(self.variants)} variants."
+        return f"By {self.by}, {'; '.join(parts)}."
 
 
 @dataclass(frozen=True)
@@ -75,7 +127,8 @@ class Places:
     """Teachers from best to worst for one student by one metric.
 
     `by` is the metric that orders, `metrics` all that were formed, by name. `instructions` were asked for,
-    of which each teacher's `n` could be compared. `stability` is None where CAR was not formed.
+    of which each teacher's `n` could be compared. `stability` is None where there is no other way to read the
+    numbers that order.
     """
 
     student: str
@@ -86,6 +139,7 @@ class Places:
     settings: Mapping[str, object]
     warnings: tuple[Warning, ...]
     stability: Stability | None
+    evidence: Evidence = Evidence()
 
     @property
     def best(self) -> TeacherResult:

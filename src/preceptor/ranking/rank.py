@@ -15,7 +15,6 @@ from preceptor.ranking.bootstrap import (
     Array,
     beat_probabilities,
     bootstrap_means,
-    compare_orders,
     percentile_interval,
     rank_probabilities,
     ranks,
@@ -29,18 +28,17 @@ from preceptor.ranking.measurements import (
 from preceptor.ranking.metrics import (
     METRICS,
     TRANSFORMS,
-    CompatibilityAdjustedReward,
     Metric,
     metrics_for,
 )
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import FormedMetric, OrderVariant, Stability, TeacherResult
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.warnings import Warning, warnings_of
+from preceptor.ranking.stability import stability_of
+from preceptor.ranking.warnings import Warning, negative_rewards, warnings_of
 from preceptor.types import Estimate
 
 __all__ = [
-    "BETAS",
     "ORDER_BY",
     "Measurements",
     "OrderVariant",
@@ -49,17 +47,13 @@ __all__ = [
     "Stability",
     "TeacherResult",
     "formed",
-    "point_mean",
     "rank",
     "resampled",
     "transformed",
 ]
 
-BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-"""The range over which the stability of CAR's order is reported; 0 is the reward alone."""
-
 ORDER_BY = ("car", "reward", "information", "likelihood")
-"""What orders the teachers by default: the first of these that was formed."""
+"""What orders by default: the first of these that was formed, CAR only where it means something."""
 
 RESERVED_FIELDS = frozenset(
     (
@@ -120,13 +114,16 @@ def rank(
     options = options or RankingOptions()
     chosen = tuple(metrics_for(measurements.values) if metrics is None else metrics)
     _require_usable(chosen, measurements)
-    ordering = _ordering_metric(chosen, by)
     needed = list(dict.fromkeys(name for metric in chosen for name in metric.needs))
     common = common_instructions(measurements, needed, min_coverage=options.min_coverage)
     used = transformed(common, options.transform)
+    meaningless = bool(negative_rewards(used, measurements.teachers))
+    ordering = _ordering_metric(chosen, by, without_car=meaningless)
     measured = resampled(used, options)
     quantities = measured | {m.kind: formed(m, measured) for m in chosen}
-    found = warnings_of(used, chosen, teachers=measurements.teachers, by=ordering.kind)
+    found = warnings_of(
+        used, chosen, teachers=measurements.teachers, by=ordering, failed=measurements.failed
+    )
     return Ranking(
         student=student,
         by=ordering.kind,
@@ -135,8 +132,20 @@ def rank(
         teachers=_results(measurements, common, quantities, ordering=ordering),
         settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
         warnings=(*found, *(Warning("left-out", note) for note in common.notes)),
-        stability=_stability(common, chosen, options, teachers=measurements.teachers),
+        stability=stability_of(
+            common,
+            ordering,
+            transform=options.transform,
+            teachers=measurements.teachers,
+            failed=measurements.failed,
+            conditional=_is_conditional(settings or {}),
+        ),
     )
+
+
+def _is_conditional(settings: Mapping[str, object]) -> bool:
+    reading = settings.get("reading")
+    return not (isinstance(reading, Mapping) and reading.get("conditioning") == "unconditional")
 
 
 def _require_usable(metrics: Sequence[Metric], measurements: Measurements) -> None:
@@ -155,14 +164,15 @@ def _require_usable(metrics: Sequence[Metric], measurements: Measurements) -> No
     require_measures(metrics, measurements.values)
 
 
-def _ordering_metric(metrics: Sequence[Metric], by: str | None) -> Metric:
+def _ordering_metric(metrics: Sequence[Metric], by: str | None, *, without_car: bool) -> Metric:
     formed = {metric.kind: metric for metric in metrics}
     if by is not None and by not in formed:
         raise StudyError(
             f"Cannot order by '{by}': the metrics formed are {', '.join(formed)}."
             f"{nearest(by, formed)} Ask for it as a metric too, or order by one of these."
         )
-    default = next((kind for kind in ORDER_BY if kind in formed), metrics[0].kind)
+    order = [kind for kind in ORDER_BY if kind != "car" or not without_car]
+    default = next((kind for kind in order if kind in formed), metrics[0].kind)
     return formed[by or default]
 
 
@@ -298,38 +308,3 @@ def _upward(quantity: Quantity, metric: Metric) -> Quantity:
     if metric.higher_is_better:
         return quantity
     return Quantity(-quantity.point, -quantity.draws)
-
-
-def _stability(
-    common: Common,
-    metrics: Sequence[Metric],
-    options: RankingOptions,
-    *,
-    teachers: Sequence[str],
-) -> Stability | None:
-    """Return how CAR's order fares under other betas, and at its own under other transforms."""
-    car = next((m for m in metrics if isinstance(m, CompatibilityAdjustedReward)), None)
-    if car is None:
-        return None
-    loss = point_mean(common, "loss")
-    pools = {name: change(common.values["reward"]) for name, change in TRANSFORMS.items()}
-    rewards = {name: pool.mean(axis=1) for name, pool in pools.items()}
-    chosen = rewards[options.transform]
-    scores = {f"beta = {beta:g}": replace(car, beta=beta)(chosen, loss) for beta in BETAS}
-    scores |= {f"transform = {name}": car(reward, loss) for name, reward in rewards.items()}
-    basis = car(chosen, loss)
-    return Stability(
-        variants=tuple(_variant(name, basis, s, teachers=teachers) for name, s in scores.items()),
-        pairs=len(teachers) * (len(teachers) - 1) // 2,
-    )
-
-
-def point_mean(common: Common, name: str) -> Array:
-    """Return a measure's mean for each teacher, over the sum of its denominators where it has any."""
-    mean: Array = common.values[name].mean(axis=1)
-    return mean / common.denominators[name].mean(axis=1) if name in common.denominators else mean
-
-
-def _variant(name: str, basis: Array, scores: Array, *, teachers: Sequence[str]) -> OrderVariant:
-    winners = tuple(t for t, place in zip(teachers, ranks(scores), strict=True) if place == 1)
-    return OrderVariant(name, winners, *compare_orders(basis, scores))

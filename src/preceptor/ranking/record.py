@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 
 from preceptor.errors import DataError
-from preceptor.ranking.places import FormedMetric, OrderVariant, Places, Stability, TeacherResult
-from preceptor.ranking.verdict import verdict
+from preceptor.ranking.places import (
+    Evidence,
+    FormedMetric,
+    OrderVariant,
+    Places,
+    Stability,
+    TeacherResult,
+)
+from preceptor.ranking.verdict import verdict_of
 from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 
@@ -38,6 +45,9 @@ def written(ranking: Places) -> dict[str, object]:
         | {
             "p_rank": list(result.p_rank),
             "p_leader_beats": result.p_leader_beats,
+            "behind": result.behind and asdict(result.behind),
+            "p_value": result.p_value,
+            "discordant": result.discordant and list(result.discordant),
             "dropped": dict(result.dropped),
             "truncated": result.truncated,
             "estimates": {name: asdict(one) for name, one in result.estimates.items()},
@@ -51,9 +61,10 @@ def written(ranking: Places) -> dict[str, object]:
         "instructions": ranking.instructions,
         "teachers": teachers,
         "settings": ranking.settings,
-        "verdict": verdict(ranking),
+        "verdict": asdict(verdict_of(ranking)),
         "warnings": [asdict(warning) for warning in ranking.warnings],
         "stability": ranking.stability and asdict(ranking.stability),
+        "evidence": asdict(ranking.evidence),
     }
     return {name: _plain(value) for name, value in whole.items()}
 
@@ -87,15 +98,23 @@ def _fields(found: Mapping[str, Any]) -> dict[str, Any]:
             for name, one in found["metrics"].items()
         },
         "teachers": tuple(map(_result, found["teachers"])),
-        "warnings": tuple(Warning(**one) for one in found["warnings"]),
+        "warnings": tuple(
+            Warning(one["code"], one["text"], tuple(one["teachers"])) for one in found["warnings"]
+        ),
         "stability": found["stability"] and _stability(**found["stability"]),
+        "evidence": _evidence(**found["evidence"]),
     }
 
 
-def _stability(variants: Sequence[Mapping[str, Any]], pairs: int) -> Stability:
-    return Stability(
-        tuple(OrderVariant(**{**one, "winners": tuple(one["winners"])}) for one in variants), pairs
-    )
+def _stability(
+    by: str, winners: Sequence[str], variants: Sequence[Mapping[str, Any]], pairs: int
+) -> Stability:
+    kept = (OrderVariant(**{**one, "winners": tuple(one["winners"])}) for one in variants)
+    return Stability(by, tuple(winners), tuple(kept), pairs)
+
+
+def _evidence(contenders: Sequence[str], **rest: Any) -> Evidence:
+    return Evidence(contenders=tuple(contenders), **rest)
 
 
 def _result(found: Mapping[str, Any]) -> TeacherResult:
@@ -108,6 +127,9 @@ def _result(found: Mapping[str, Any]) -> TeacherResult:
         p_leader_beats=found["p_leader_beats"],
         dropped=found["dropped"],
         truncated=found["truncated"],
+        behind=found["behind"] and _estimate(**found["behind"]),
+        p_value=found["p_value"],
+        discordant=found["discordant"] and tuple(found["discordant"]),
     )
 
 

@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from preceptor.errors import MissingPackage
-from preceptor.ranking import record, table, verdict
+from preceptor.ranking import record, table
 from preceptor.ranking.places import Places
+from preceptor.ranking.verdict import Verdict, verdict_of
 
 if TYPE_CHECKING:
     import pandas
@@ -32,9 +33,9 @@ class Ranking(Places):
     def _repr_html_(self) -> str:
         return table.html_table(self)
 
-    def verdict(self) -> str:
-        """Return which teacher is best and how sure that is, in one or two sentences."""
-        return verdict.verdict(self)
+    def verdict(self) -> Verdict:
+        """Return what may be said of the first teacher: a claim, why no more is claimed, and it in words."""
+        return verdict_of(self)
 
     def to_records(self) -> list[dict[str, object]]:
         """Return one flat dictionary per teacher, best first, all with the same fields.

@@ -14,13 +14,8 @@ from preceptor.ranking.bootstrap import percentile_interval, rank_probabilities,
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import (
-    BETAS,
-    formed,
-    point_mean,
-    resampled,
-    transformed,
-)
+from preceptor.ranking.rank import formed, resampled, transformed
+from preceptor.ranking.stability import BETAS
 
 GRID = (
     *(step / 4 for step in range(13)),
@@ -93,7 +88,7 @@ def winners(
     needed = {name: common.values[name] for name in metric.needs}
     used = transformed(replace(common, values=needed), transform)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        scores = np.asarray(metric(*(point_mean(used, name) for name in metric.needs)))
+        scores = np.asarray(metric(*(used.mean(name) for name in metric.needs)))
     if not np.isfinite(scores).all():
         return ()
     places = ranks(scores if metric.higher_is_better else -scores)

@@ -12,14 +12,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from preceptor.ranking.places import Places
-from preceptor.ranking.verdict import percent, verdict
+from preceptor.ranking.places import OrderVariant, Places
+from preceptor.ranking.stability import FAILURES
+from preceptor.ranking.verdict import limits, percent, verdict_of
 from preceptor.types import Estimate
 
 _MEASURES = ("reward", "loss", "length")
 _GAP = "   "
 _ALWAYS = 5
 """Columns that are shown however narrow the page is: place, teacher, metric, P(best), n."""
+
+_MOST_NAMED = 4
+"""Teachers whose value stands in a line below the table."""
 
 _NARROWEST = 8
 """Characters of a name in one line of a table for which there is no room."""
@@ -57,7 +61,7 @@ def printable(text: str) -> str:
 def plain_text(ranking: Places, *, width: int = 80) -> str:
     """Return verdict, table and warnings as text of at most so many columns, teachers' names folded."""
     heading, rule, *rows = table_lines(ranking, width=width)
-    paragraphs = [printable(verdict(ranking))]
+    paragraphs = [printable(verdict_of(ranking).text)]
     if ranking.reward_source:
         paragraphs.append(f"Rewards: {printable(ranking.reward_source)}.")
     below = [*footnotes(ranking), *(f"Warning: {warning}" for warning in ranking.warnings)]
@@ -75,8 +79,21 @@ def plain_text(ranking: Places, *, width: int = 80) -> str:
 
 
 def footnotes(ranking: Places) -> list[str]:
-    """Return the lines below the table, without the warnings."""
-    return [] if ranking.stability is None else [ranking.stability.describe()]
+    """Return the lines below the table, without the warnings: stability, failures, what P leaves open."""
+    lines = [limits(ranking)] if len(ranking) > 1 else []
+    if ranking.stability is None:
+        return lines
+    failed = [one for one in ranking.stability.variants if one.name == FAILURES]
+    return [ranking.stability.describe(), *(_with_failures(ranking, one) for one in failed), *lines]
+
+
+def _with_failures(ranking: Places, variant: OrderVariant) -> str:
+    """Return the order had every request without an answer earned the lowest reward."""
+    higher = ranking.metrics[ranking.by].higher_is_better
+    order = sorted(variant.values, key=variant.values.__getitem__, reverse=higher)
+    shown = ", ".join(f"{name} {_number(variant.values[name])}" for name in order[:_MOST_NAMED])
+    more = f" and {len(order) - _MOST_NAMED} more" if len(order) > _MOST_NAMED else ""
+    return f"{ranking.by} with failures counted as the lowest reward: {shown}{more}."
 
 
 def table_lines(ranking: Places, *, width: int) -> list[str]:
@@ -164,7 +181,7 @@ def html_table(ranking: Places) -> str:
     source = ranking.reward_source
     return (
         f'<div style="font-family:system-ui,sans-serif;overflow-x:auto">'
-        f'<p style="font-size:1.15em"><b>{html.escape(verdict(ranking))}</b></p>'
+        f'<p style="font-size:1.15em"><b>{html.escape(verdict_of(ranking).text)}</b></p>'
         f"{f'<p>Rewards: {html.escape(source)}.</p>' if source else ''}"
         f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
         f"<tr>{_html_cells('th', titles)}</tr>{''.join(rows)}</table>"

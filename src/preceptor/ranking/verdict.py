@@ -1,19 +1,24 @@
-"""What a ranking says in one or two sentences: who is best and how sure that is, or that nobody is.
+"""What a ranking lets one say: a claim, the teacher it is about, the reasons against more, and a sentence.
 
-It names one teacher only where the bootstrap does, and recommends none where neither the student nor the
-quality of responses was looked at.
+One function listens to everything: P, the size of the sample, and every warning by its code. A claim is never
+stronger than the weakest of these, and says which it was.
 """
 
-from preceptor.ranking.places import Places
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
-CLEAR = 0.95
-"""From this P(best) on the verdict states the winner; from PROBABLE on it says probably."""
+from preceptor.ranking.metrics import METRICS
+from preceptor.ranking.places import Cap, Places
+from preceptor.ranking.warnings import Code, Warning
+
+MOST_PROMPTS = 100_000
 
 PROBABLE = 0.8
-"""Below this P(best) there is no clear winner."""
+"""From this P(first) on the leader is probably first; below it there is no clear winner."""
 
-COVERED = 0.9
-"""Without a clear winner, candidates are named until their P(best) add up to this."""
+MANY_CUT = 0.1
+"""A leader of whose responses more than this share was read to the maximum length alone only leads so far."""
 
 UNFOUNDED = frozenset({"length", "perplexity_gpt2", "ifd_gpt2"})
 """Measures that look neither at the student nor at the quality of responses."""
@@ -22,38 +27,56 @@ _OF_NO_STUDENT = UNFOUNDED | {"reward"}
 """Measures that are the same whatever the student is."""
 
 
-def verdict(ranking: Places) -> str:
-    """Return which teacher is best and how sure that is.
+class Claim(StrEnum):
+    """How much is said of the teacher that comes first."""
 
-    Below a P(best) of 0.8 it says that there is no clear winner and names the candidates: the fewest
-    teachers whose P(best) add up to 0.9, the leader among them. A student is named only where the order
-    looks at one.
+    NO_RECOMMENDATION = "no_recommendation"
+    NO_CLEAR_WINNER = "no_clear_winner"
+    LEADS_SO_FAR = "leads_so_far"
+    PROBABLY_FIRST = "probably_first"
+    FIRST = "first"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of a ranking; `teacher` leads it, `reasons` are why no more is claimed."""
+
+    claim: Claim
+    teacher: str
+    reasons: tuple[Warning, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_AGAINST: dict[Code, Claim] = {
+    "looks-like-noise": Claim.NO_RECOMMENDATION,
+    "negative-reward": Claim.NO_RECOMMENDATION,
+    "no-reward": Claim.NO_RECOMMENDATION,
+    "chosen-by-own-reward": Claim.LEADS_SO_FAR,
+    "winner-changes": Claim.LEADS_SO_FAR,
+    "few-prompts": Claim.LEADS_SO_FAR,
+    "skewed": Claim.LEADS_SO_FAR,
+    "few-values": Claim.LEADS_SO_FAR,
+    "cut-off": Claim.LEADS_SO_FAR,
+}
+"""The most that may be claimed beside a warning that bears on the leader."""
+
+
+def verdict_of(ranking: Places) -> Verdict:
+    """Return what may be said of the teacher that comes first.
+
+    No winner is named where P(first) is below 0.8, the sample is small, the winner changes with a setting
+    that could as well have been chosen, or the leader was chosen by the reward that ranks it. Nobody is
+    recommended where the order rests on no reward, CAR has no meaning, or the leader looks like noise.
     """
-    best = ranking.best
-    basis = f"by {ranking.by} over {best.n} of {ranking.instructions} instructions"
-    if len(ranking.teachers) == 1:
-        return f"{best.teacher} is the only teacher for {ranking.student}: nothing to compare."
-    if _rests_on(ranking, UNFOUNDED):
-        return (
-            f"The teachers are ordered {basis}, {best.teacher} first. This is no recommendation: "
-            f"{ranking.by} looks neither at the base model nor at the quality of the responses. "
-            "Give a student or a source of rewards."
-        )
-    whose, limits = f" for {ranking.student}", ""
-    if _rests_on(ranking, _OF_NO_STUDENT):
-        whose, limits = "", " This order looks at no base model; one by car does."
-    if best.p_best < PROBABLE:
-        return (
-            f"No clear winner{whose}: {_candidates(ranking)} ({basis}). "
-            f"{best.teacher} leads with P(best) {percent(best.p_best)}{_rival(ranking)}.{limits}"
-        )
-    second = ranking.teachers[1]
-    sure = "is" if best.p_best >= CLEAR else "is probably"
-    return (
-        f"{best.teacher} {sure} the best teacher{whose}, P(best) "
-        f"{percent(best.p_best)} {basis}. It beats the runner-up {second.teacher} with "
-        f"probability {percent(second.p_leader_beats or 0.0)}.{limits}"
-    )
+    reasons = tuple(_reasons(ranking))
+    claim = _claim(ranking, reasons)
+    if claim is Claim.NO_RECOMMENDATION:
+        return Verdict(claim, ranking.best.teacher, reasons, _unrecommended(ranking, reasons))
+    text = " ".join([_named(ranking, claim, reasons), *_beside(ranking, claim)])
+    return Verdict(claim, ranking.best.teacher, reasons, text)
 
 
 def percent(probability: float) -> str:
@@ -65,29 +88,168 @@ def percent(probability: float) -> str:
     return f"{probability:.0%}"
 
 
+def limits(ranking: Places) -> str:
+    """Return in one line what P does not cover."""
+    needs = ranking.metrics[ranking.by].needs
+    open_ = ["prompts of another kind"]
+    if "reward" in needs or "reward_share" in needs:
+        open_.insert(0, "the error of the rewards")
+    if ranking.by in METRICS:
+        open_.append(f"how well {ranking.by} foretells fine-tuning")
+    return f"P covers which prompts were drawn, and nothing else: not {', nor '.join(open_)}."
+
+
+def _reasons(ranking: Places) -> Iterator[Warning]:
+    """Yield what bears on the leader and keeps the claim down, the gravest first."""
+    best = ranking.best
+    if len(ranking) == 1:
+        yield Warning("nothing-to-compare", "there is one teacher")
+    found = [one for one in ranking.warnings if _bears(one, ranking)]
+    yield from sorted(found, key=lambda one: list(_AGAINST).index(one.code))
+    if _rests_on(ranking, UNFOUNDED) and not found:
+        yield Warning("no-reward", "neither the base model nor a reward was looked at")
+    if ranking.stability is not None and (turned := ranking.stability.turned):
+        names = ", ".join(map(str, turned))
+        yield Warning("winner-changes", f"the winner changes under {names}")
+    if (cap := ranking.evidence.cap) is not None:
+        yield Warning(cap, _CAPS[cap].format(n=best.n, effective=ranking.evidence.effective_n))
+    if best.truncated > MANY_CUT * best.n:
+        yield Warning("cut-off", f"{best.truncated} of its responses were cut", (best.teacher,))
+
+
+def _bears(warning: Warning, ranking: Places) -> bool:
+    """Tell whether a warning keeps the claim down: by its kind, and whom it is about."""
+    if warning.code == "negative-reward":
+        return ranking.by == "car"
+    about = not warning.teachers or ranking.best.teacher in warning.teachers
+    return warning.code in _AGAINST and about
+
+
+_SHORT: dict[Code, str] = {
+    "chosen-by-own-reward": "it was chosen by the reward that ranks it",
+    "cut-off": "many of its responses were cut off",
+}
+"""How a sentence names a warning that stands in full below the table."""
+
+
+def _shortly(reason: Warning) -> str:
+    return _SHORT.get(reason.code) or (reason.text[0].lower() + reason.text[1:]).rstrip(".")
+
+
+_CAPS: dict[Cap, str] = {
+    "few-prompts": "{n} prompts are few",
+    "skewed": "a few responses decide, so that {n} prompts are worth {effective:.0f}",
+    "few-values": "nearly all responses have the same value",
+}
+"""Why a sample is too small, whatever P says."""
+
+
+def _claim(ranking: Places, reasons: tuple[Warning, ...]) -> Claim:
+    most = [_AGAINST.get(reason.code, Claim.NO_RECOMMENDATION) for reason in reasons]
+    if Claim.NO_RECOMMENDATION in most:
+        return Claim.NO_RECOMMENDATION
+    if ranking.best.p_best < PROBABLE:
+        return Claim.NO_CLEAR_WINNER
+    if most:
+        return Claim.LEADS_SO_FAR
+    return Claim.FIRST if ranking.evidence.named else Claim.PROBABLY_FIRST
+
+
+def _basis(ranking: Places) -> str:
+    """Return P(first) and what it rests on."""
+    best = ranking.best
+    limit, whole = ranking.settings.get("limit"), ranking.settings.get("instructions_in_data")
+    of = (
+        f"{whole} prompts (--limit {limit})"
+        if limit and whole
+        else f"{ranking.instructions} prompts"
+    )
+    return f"P(first by {ranking.by}) {percent(best.p_best)} on {best.n} of {of}"
+
+
+def _whose(ranking: Places) -> str:
+    return "" if _rests_on(ranking, _OF_NO_STUDENT) else f" for {ranking.student}"
+
+
 def _rests_on(ranking: Places, measures: frozenset[str]) -> bool:
     """Tell whether what orders is made of these measures alone."""
     needs = ranking.metrics[ranking.by].needs
     return bool(needs) and measures.issuperset(needs)
 
 
-def _rival(ranking: Places) -> str:
-    """Return who is the best in more draws than the leader: wide intervals can do that."""
-    rival = max(ranking.teachers, key=lambda result: result.p_best)
-    shares = [percent(result.p_best) for result in (rival, ranking.best)]
-    if shares[0] == shares[1]:
+def _named(ranking: Places, claim: Claim, reasons: tuple[Warning, ...]) -> str:
+    """Return the first sentence of a claim about the leader."""
+    best, by = ranking.best.teacher, f"by {ranking.by}{_whose(ranking)}"
+    if claim is Claim.NO_CLEAR_WINNER:
+        among = _several(ranking.evidence.contenders or ranking.order, "or")
+        return f"No clear winner {by}: {among}. {best} leads, {_basis(ranking)}."
+    if claim is Claim.LEADS_SO_FAR:
+        why = "; ".join(dict.fromkeys(map(_shortly, reasons)))
+        return f"{best} leads so far {by}: {_basis(ranking)}. No winner is named: {why}."
+    sure = "is" if claim is Claim.FIRST else "is probably"
+    return f"{best} {sure} first {by}: {_basis(ranking)}."
+
+
+def _unrecommended(ranking: Places, reasons: tuple[Warning, ...]) -> str:
+    """Return why nobody is recommended, the gravest reason first."""
+    best, first = ranking.best.teacher, reasons[0]
+    if first.code == "nothing-to-compare":
+        return f"{best} is the only teacher for {ranking.student}: nothing to compare."
+    if first.code != "no-reward":
+        return (
+            f"{first.text} {best} comes first by {ranking.by} all the same; nobody is recommended."
+        )
+    if _rests_on(ranking, UNFOUNDED):
+        return (
+            f"{best} comes first by {ranking.by} on {ranking.best.n} of {ranking.instructions} prompts. This "
+            f"is no recommendation: {ranking.by} looks neither at the base model nor at the quality of the "
+            "responses. Give a student or a source of rewards."
+        )
+    return (
+        f"{best} ranks first by {ranking.by} (exploratory, no reward){_whose(ranking)}: {_basis(ranking)}. "
+        "This is no recommendation."
+    )
+
+
+def _beside(ranking: Places, claim: Claim) -> Iterator[str]:
+    """Yield what stands beside a claim: who else it may be, what the leader risks, what would settle it."""
+    found, best = ranking.evidence, ranking.best
+    if claim in (Claim.PROBABLY_FIRST, Claim.LEADS_SO_FAR) and len(found.contenders) > 1:
+        yield f"Not told apart from it: {_several(found.contenders[1:], 'and')}."
+    if found.regret > 0:
+        value = abs(best.estimates[ranking.by].value)
+        share = f", {found.regret / value:.1%}" if value > 0 else ""
+        yield f"Taking it may cost {found.regret:.2g} of {ranking.by}{share} (expected regret)."
+    if claim is not Claim.FIRST and found.contenders and found.more_prompts != 0:
+        yield _settled_by(ranking, found.more_prompts)
+
+
+def _settled_by(ranking: Places, prompts: int | None) -> str:
+    """Return about how many more prompts would settle it, and what their responses would cost."""
+    if prompts is None:
+        return f"More prompts would hardly settle it: over {MOST_PROMPTS:,}, or any number."
+    asked = [one for one in ranking if one.teacher in ranking.evidence.contenders]
+    name = next((n for n in ("tokens", "length") if n in ranking.best.estimates), None)
+    cost = ""
+    if name is not None:
+        tokens = {one.teacher: prompts * one.estimates[name].value for one in asked}
+        cost = f", about {sum(tokens.values()):,.0f} response tokens{_money(ranking, tokens)}"
+    return f"About {prompts:,} more prompts to {len(asked)} teachers would settle it{cost}."
+
+
+def _money(ranking: Places, tokens: Mapping[str, float]) -> str:
+    """Return what these tokens cost, where prices of a million are known."""
+    prices = ranking.settings.get("prices")
+    known = {t: prices[t] for t in tokens if t in prices} if isinstance(prices, Mapping) else {}
+    if not known:
         return ""
-    return f", though {rival.teacher} is best in more of the draws ({shares[0]})"
+    money = sum(price * tokens[teacher] for teacher, price in known.items()) / 1e6
+    amount = f"{money:,.2f}" if money >= 0.01 else "under 0.01"
+    return f", {'' if len(known) == len(tokens) else 'at least '}{amount} of money"
 
 
-def _candidates(ranking: Places) -> str:
-    best, *others = ranking.teachers
-    names, covered = [best.teacher], best.p_best
-    for result in sorted(others, key=lambda result: -result.p_best):
-        if covered >= COVERED and len(names) > 1:
-            break
-        names.append(result.teacher)
-        covered += result.p_best
+def _several(names: Sequence[str], joined: str) -> str:
+    """Return names in a sentence; of many the first three."""
     if len(names) > 4:
         names = [*names[:3], f"{len(names) - 3} others"]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    return f" {joined} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -4,9 +4,11 @@ Each has a code, for programs, and a sentence that names the teachers and the re
 are those in the compared numbers: CAR's sign, means that one response holds, and too little data.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import METRICS, Array, CompatibilityAdjustedReward, Metric
@@ -15,6 +17,14 @@ Code = Literal[
     # of the numbers compared
     "negative-reward",
     "no-reward",
+    "cheapest-reward",
+    "looks-like-noise",
+    "failures",
+    "winner-changes",
+    "few-prompts",
+    "skewed",
+    "few-values",
+    "nothing-to-compare",
     "outlier",
     "foreign-template",
     "few-instructions",
@@ -39,10 +49,14 @@ Code = Literal[
 
 @dataclass(frozen=True)
 class Warning:
-    """What a reader of a result must know: a code for programs, a sentence for people."""
+    """What a reader of a result must know: a code for programs, a sentence for people.
+
+    `teachers` are those it is about, none where it is about the whole result.
+    """
 
     code: Code
     text: str
+    teachers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -54,9 +68,20 @@ OUTLIER_SHARE = 0.2
 FEW_INSTRUCTIONS = 30
 """Below this many instructions, percentile intervals are known to be too narrow."""
 
+TIMES_OTHERS = 2.0
+"""A teacher both longer and less likely than the others by this factor looks like noise (docs/log.md)."""
+
+MANY_FAILURES = 0.02
+"""From this share of requests without an answer on a teacher is warned of."""
+
 
 def warnings_of(
-    common: Common, metrics: Sequence[Metric], *, teachers: Sequence[str], by: str
+    common: Common,
+    metrics: Sequence[Metric],
+    *,
+    teachers: Sequence[str],
+    by: Metric,
+    failed: Mapping[str, float],
 ) -> Iterator[Warning]:
     """Yield the warnings that apply, the gravest first.
 
@@ -64,16 +89,26 @@ def warnings_of(
         common: the compared numbers, rewards already transformed.
         metrics: what was formed of them.
         teachers: labels, in the order of the rows of `common`.
-        by: kind of the metric that orders.
+        by: the metric that orders.
+        failed: share of the requests that a teacher left without an answer.
     """
+    rewarded = not {"reward", "reward_share"}.isdisjoint(by.needs)
     if any(isinstance(metric, CompatibilityAdjustedReward) for metric in metrics):
-        yield from _sign(common.values["reward"].mean(axis=1), teachers)
-    if "reward" not in common.values and by in METRICS:
+        yield from _sign(common, teachers, by=by.kind)
+    if not rewarded and by.kind in METRICS:
+        yield from _noise(common, teachers)
         yield Warning(
             "no-reward",
-            f"Without rewards the order by {by} is exploratory: no published metric without a "
-            "reward ranks teachers reliably in open chat. Give --reward-model or --reward-column, "
-            "or reference answers to check against.",
+            f"The order by {by.kind} looks at no reward and is exploratory: no published metric without "
+            "one ranks teachers reliably in open chat, and noise may lead.",
+        )
+    if many := {name: share for name, share in failed.items() if share > MANY_FAILURES}:
+        shares = ", ".join(f"'{name}' {share:.1%}" for name, share in many.items())
+        yield Warning(
+            "failures",
+            f"Requests without an answer (empty, or refused by the endpoint): {shares}. Such an instruction "
+            "is compared for nobody, so failing costs a teacher nothing above.",
+            tuple(many),
         )
     for name in ("perplexity", "ifd"):
         if name in common.values and name not in common.denominators:
@@ -92,19 +127,55 @@ def warnings_of(
         )
 
 
-def _sign(rewards: Array, teachers: Sequence[str]) -> Iterator[Warning]:
-    pairs = sorted(zip(rewards.tolist(), teachers, strict=True))
-    negative = ", ".join(f"'{name}' ({reward:.3g})" for reward, name in pairs if reward < 0)
+def negative_rewards(common: Common, teachers: Sequence[str]) -> dict[str, float]:
+    """Return the mean rewards of the teachers for whom CAR means nothing, the lowest first.
+
+    There a higher loss raises CAR. A mean of 0 where no reward is negative means that nothing was right.
+    """
+    rewards = common.values.get("reward")
+    if rewards is None or rewards.min() >= 0:
+        return {}
+    pairs = sorted(zip(rewards.mean(axis=1).tolist(), teachers, strict=True))
+    return {name: mean for mean, name in pairs if mean <= 0}
+
+
+def _sign(common: Common, teachers: Sequence[str], *, by: str) -> Iterator[Warning]:
+    negative = negative_rewards(common, teachers)
     if not negative:
         return
-    signs = "mixed in sign" if pairs[-1][0] > 0 else "all negative or zero"
+    means = ", ".join(f"'{name}' ({mean:.3g})" for name, mean in negative.items())
+    done = "" if by == "car" else f" So the order is by {by}."
     yield Warning(
         "negative-reward",
-        "CAR REWARDS INCOMPATIBILITY where the mean reward is negative: there a higher loss raises "
-        f"it. Mean rewards are {signs}; negative: {negative}. CAR also changes when a constant is "
-        "added to every reward. Use the reward transform sigmoid, shift-min or minmax, or order "
-        "by reward.",
+        "CAR REWARDS INCOMPATIBILITY where the mean reward is not positive: there a higher loss raises it. "
+        f"The mean reward is 0 or less for {means}.{done} Such rewards have no zero of their own, and CAR "
+        "changes when a constant is added to them: give --reward-transform sigmoid, shift-min or minmax, or "
+        "order by reward.",
+        tuple(negative),
     )
+
+
+def _noise(common: Common, teachers: Sequence[str]) -> Iterator[Warning]:
+    """Warn of teachers that are both far longer and far less likely than the others."""
+    if not {"length", "loss"} <= set(common.values) or len(teachers) < 2:
+        return
+    times = np.array([_times_others(common.mean(name)) for name in ("length", "loss")])
+    for place, name in enumerate(teachers):
+        if (times[:, place] > TIMES_OTHERS).all():
+            longer, likelier = times[:, place]
+            yield Warning(
+                "looks-like-noise",
+                f"'{name}' looks like noise: its responses are {longer:.1f} times as long as the other "
+                f"teachers' median, and the base model loses {likelier:.1f} times as much on a token.",
+                (name,),
+            )
+
+
+def _times_others(means: Array) -> Array:
+    """Return each mean as a multiple of the median of the others."""
+    others = [np.median(np.delete(means, place)) for place in range(len(means))]
+    times: Array = means / np.maximum(others, 1e-12)
+    return times
 
 
 def _outliers(name: str, values: Array, teachers: Sequence[str]) -> Iterator[Warning]:

@@ -16,7 +16,7 @@ from preceptor.config.study import Study
 from preceptor.config.toml import study_text
 from preceptor.errors import StudyError
 from preceptor.pipeline.estimate import CostEstimate, estimate
-from preceptor.pipeline.outcome import Outcome
+from preceptor.pipeline.outcome import Outcome, compared
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.sources import recorded
 from preceptor.ranking.result import Ranking
@@ -41,7 +41,7 @@ def stored_outcomes(study: Study, runtime: Runtime) -> list[Outcome]:
             + "\n".join(f"  {line}" for line in lacking)
             + "\nGet them with `preceptor run` first."
         )
-    return list(Pipeline(study, runtime).outcomes(found.data))
+    return compared(list(Pipeline(study, runtime).outcomes(found.data)))
 
 
 def _lacking(found: CostEstimate, study: Study) -> list[str]:

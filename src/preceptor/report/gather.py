@@ -88,12 +88,11 @@ class _Changes:
 
 
 def _try_settings(changes: _Changes, compared: Compared) -> None:
-    """Take down other betas and reward transforms, where CAR is what orders."""
+    """Take down other ways to read the numbers that order: betas, reward transforms, equal lengths."""
     ranking, car = compared.outcome.ranking, compared.car
-    if ranking.stability is None or car is None or ranking.by != car.kind:
-        return
-    own = {f"beta = {car.beta:g}", f"transform = {compared.outcome.study.ranking.transform}"}
-    for variant in ranking.stability.variants:
+    own = {f"transform = {compared.outcome.study.ranking.transform}"}
+    own |= {f"beta = {car.beta:g}"} if car is not None else set()
+    for variant in ranking.stability.variants if ranking.stability else ():
         if variant.name not in own:
             changes.add(variant.name, variant.winners)
 

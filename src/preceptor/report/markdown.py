@@ -9,6 +9,7 @@ import re
 
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.table import footnotes
 from preceptor.report.data import RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.sections import agreement_lines, brief
@@ -73,13 +74,13 @@ def _ranking(ranked: RankingData) -> list[str]:
     settings = json.dumps(plain(ranking.settings), ensure_ascii=False, indent=1)
     return [
         f"### Teachers for {inline(ranking.student)}",
-        f"**{inline(ranking.verdict())}**",
+        f"**{inline(ranking.verdict().text)}**",
         f"Rewards: {inline(ranking.reward_source or 'none, so the order is exploratory')}.",
         _table(ranked),
         "Intervals are 95% bootstrap intervals over instructions.",
         "What would change the answer:\n\n" + "\n".join(changes) if changes else "",
         inline(brief(ranked).unchanged),
-        inline(ranking.stability.describe()) if ranking.stability else "",
+        *map(inline, footnotes(ranking)),
         "Warnings:\n\n" + "\n".join(warnings) if warnings else "",
         "<details><summary>Settings</summary>\n\n" + _fenced(settings, "json") + "\n\n</details>",
     ]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.table import footnotes
+from preceptor.ranking.verdict import Claim
 from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.wording import Piece, chance, named, number, ordinal, plain
@@ -83,13 +85,13 @@ def brief(ranked: RankingData) -> Brief:
     ranking = ranked.ranking
     names = [ranking.student, *(result.teacher for result in ranking.teachers)]
     return Brief(
-        verdict=named(ranking.verdict(), names),
+        verdict=named(ranking.verdict().text, names),
         hopes=_hopes(ranking),
         beats=_beats(ranking),
         why=_why(ranking),
         changes=ranked.changes,
         unchanged=_unchanged(ranked),
-        stability=ranking.stability.describe() if ranking.stability else "",
+        stability=" ".join(footnotes(ranking)),
         cost=_cost(ranked),
         cost_notes=_cost_notes(ranked),
         reward=ranking.reward_source or "none, so the order is exploratory",
@@ -109,7 +111,7 @@ def _line(ranking: Ranking) -> Line:
         winner=best.teacher,
         p_best=chance(best.p_best),
         runner_up=ranking.teachers[1].teacher if len(ranking.teachers) > 1 else "",
-        sure=best.p_best >= 0.8,
+        sure=ranking.verdict().claim in (Claim.PROBABLY_FIRST, Claim.FIRST),
     )
 
 

@@ -19,7 +19,7 @@ from preceptor.ranking.table import footnotes, printable, table_lines
 def print_ranking(console: Console, ranking: Ranking) -> None:
     """Print the verdict, the table, what was left out, stability, and warnings."""
     console.print()
-    console.print(Text(printable(ranking.verdict()), style="bold"))
+    console.print(Text(printable(ranking.verdict().text), style="bold"))
     if ranking.reward_source:
         console.print(Text(f"Rewards: {printable(ranking.reward_source)}.", style="dim"))
     console.print()

@@ -55,7 +55,7 @@ def _print_observed(
     untuned: AnswerFigures | None,
 ) -> None:
     console.print()
-    console.print(Text(f"Observed: {printable(ranking.verdict())}", style="bold"))
+    console.print(Text(f"Observed: {printable(ranking.verdict().text)}", style="bold"))
     console.print(Text(printable(_source(ranking)), style="dim"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     headings = ["", "fine-tuned on", f"{ranking.by} [95% interval]", "P(best)", "n"]

@@ -1,0 +1,64 @@
+"""What stands beside an order without rewards: teachers that look like noise, and the way to a reward."""
+
+import shlex
+from collections.abc import Mapping
+
+from preceptor.config.reward_models import PRESETS
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Study
+from preceptor.data.table import Selection
+from preceptor.pipeline.load import LoadedData, step_of
+from preceptor.pipeline.score import carry_out
+from preceptor.pipeline.work import Executor, Progress
+from preceptor.ranking.warnings import Warning
+from preceptor.scorers.base import Array
+from preceptor.scorers.text_checks import SIGNS, TextChecks
+
+INSTRUCTIONS = 200
+"""Instructions whose responses are looked at: enough for a share, and done in a second."""
+
+_MANY = 0.4
+"""Real teachers stay below 0.2, noise is above 0.6 (`scorers.text_checks`)."""
+
+
+def noise_in(
+    data: LoadedData, runtime: Runtime, progress: Progress, execute: Executor
+) -> list[Warning]:
+    """Return a warning for each teacher that looks like noise; what was seen is stored."""
+    some = data.selection.sample(INSTRUCTIONS)
+    step = step_of(TextChecks(), runtime, data.source, some)
+    return looks_like_noise(some, carry_out(step, progress, execute))
+
+
+def looks_like_noise(selection: Selection, signs: Mapping[str, Array]) -> list[Warning]:
+    """Return a warning for each teacher of whose responses many look like noise.
+
+    `signs` are the columns of `TextChecks` for the rows of the selection.
+    """
+    teacher = selection.table.teacher[selection.rows]
+    warnings = []
+    for place, name in enumerate(selection.table.teachers):
+        shares = {sign: float(signs[sign][teacher == place].mean()) for sign in SIGNS}
+        seen = [f"{share:.0%} {SIGNS[sign]}" for sign, share in shares.items() if share > _MANY]
+        if seen:
+            text = f"'{name}' looks like noise: of its responses {', '.join(seen)}."
+            warnings.append(Warning("looks-like-noise", text, (name,)))
+    return warnings
+
+
+def cheapest_reward(study: Study) -> Warning:
+    """Return the cheapest way to a reward that needs no data of the user's, to be copied as it stands."""
+    smallest = min(PRESETS, key=lambda name: PRESETS[name].billions)
+    size = f"{PRESETS[smallest].billions:g}B parameters"
+    if study.teachers or study.best_of_n:
+        table = f'reward = {{ kind = "model", model = "{smallest}" }}'
+        text = f"The cheapest way to a reward ({size}), at the top of the study file: {table}"
+        return Warning("cheapest-reward", text)
+    words = ["preceptor", "rank", *study.data.responses]
+    for name, value in study.data.columns.model_dump(exclude_defaults=True).items():
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [f"--{name.replace('_', '-')}", str(one)]
+    for student in study.students:
+        words += ["--student", student.model]
+    words += ["--reward-model", smallest]
+    return Warning("cheapest-reward", f"The cheapest way to a reward ({size}): {shlex.join(words)}")

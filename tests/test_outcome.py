@@ -1,0 +1,70 @@
+"""What the pipeline adds to a ranking: other rewards and templates, failures, prices, what the data hold."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor.config.base import checked
+from preceptor.config.runtime import Runtime
+from preceptor.config.study import Study
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.ranking.result import Ranking
+from preceptor.ranking.verdict import Claim
+from small_study import write_rows
+
+QUESTIONS = [f"Question number {number} about the wide sea?" for number in range(40)]
+
+
+def rows(**columns: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "instruction": q,
+            "output": f"The sea, {place}.",
+            **{n: v + place % 2 for n, v in columns.items()},
+        }
+        for place, q in enumerate(QUESTIONS)
+    ]
+
+
+def rankings(tmp_path: Path, *columns: str, files: list[Path], **more: Any) -> list[Ranking]:
+    rewards = [{"kind": "column", "column": name} for name in columns]
+    data = {"responses": [str(file) for file in files], **more}
+    study = checked(Study, {"data": data, "reward": rewards}, where="test")
+    return Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu")).rankings()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return [
+        write_rows(tmp_path / "Qwen2.5-7B-Instruct.jsonl", rows(one=2.0, two=1.0)),
+        write_rows(tmp_path / "beta.jsonl", rows(one=1.0, two=2.0)),
+    ]
+
+
+def test_a_winner_that_changes_with_the_rewards_is_named_under_neither(tmp_path, files):
+    first, second = rankings(tmp_path, "one", "two", files=files)
+    assert (first.best.teacher, second.best.teacher) == ("Qwen2.5-7B-Instruct", "beta")
+    for found in (first, second):
+        assert found.verdict().claim is Claim.LEADS_SO_FAR
+        assert "winner-changes" in [reason.code for reason in found.verdict().reasons]
+    assert first.warnings[-1].text == "The winner changes under reward = column 'two' (beta)."
+
+
+def test_the_verdict_says_of_how_many_prompts_a_limit_took_some(tmp_path, files):
+    (found,) = rankings(tmp_path, "one", files=files, limit=6)
+    assert "on 6 of 40 prompts (--limit 6)" in found.verdict().text
+
+
+def test_empty_answers_count_as_failures_and_missing_rows_do_not(tmp_path, files):
+    lossy = rows(one=3.0)[:-10]
+    for row in lossy[:6]:
+        row["output"] = ""
+    files.append(write_rows(tmp_path / "gamma.jsonl", lossy))
+    (found,) = rankings(tmp_path, "one", files=files)
+    (warning,) = (one for one in found.warnings if one.code == "failures")
+    # 6 of its 30 rows; the 10 that are not there may never have been asked for.
+    assert (warning.teachers, "'gamma' 20.0%" in warning.text) == (("gamma",), True)
+    (variant,) = (v for v in found.stability.variants if v.name == "failures at the lowest reward")
+    # On the 24 common instructions the rewards of gamma are 3 and 4, the lowest of all is 1.
+    assert variant.values["gamma"] == pytest.approx(3.5 - 0.2 * 2.5)
