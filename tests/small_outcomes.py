@@ -19,4 +19,5 @@ def outcomes_of(study: Study, runtime: Runtime) -> list[Outcome]:
 def scored(files: Sequence[Path], store: Path, **options: Any) -> list[Outcome]:
     """Rank files as `api.rank_all` does, with few draws, and return the outcomes."""
     given = {"device": "cpu", "n_resamples": 200, "store": str(store), **options}
+    given["no_student"] = "students" not in options
     return outcomes_of(*api.study_of(files, **given))

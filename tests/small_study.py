@@ -55,8 +55,14 @@ def write_teachers(
 
 
 def preceptor(*arguments: object) -> Result:
-    """Run the command in this process; an error that it should have worded escapes."""
-    return CliRunner().invoke(cli, [str(one) for one in arguments], catch_exceptions=False)
+    """Run the command in this process; an error that it should have worded escapes.
+
+    A ranking for which no student is named is for none.
+    """
+    words = [str(one) for one in arguments]
+    if words[0] == "rank" and "--student" not in words:
+        words.append("--no-student")
+    return CliRunner().invoke(cli, words, catch_exceptions=False)
 
 
 def ranked(*arguments: object) -> list[dict[str, Any]]:
@@ -75,7 +81,8 @@ def by_teacher(ranking: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def ranking_of(tmp_path: Path, **changes: Any) -> Ranking:
     """Return a ranking of two teachers by their rewards, with some of its fields changed."""
     files = write_teachers(tmp_path / "ranked")
-    return replace(rank(files, reward_column="reward", store=str(tmp_path / "of")), **changes)
+    options = {"no_student": True, "reward_column": "reward", "store": str(tmp_path / "of")}
+    return replace(rank(files, **options), **changes)
 
 
 def command(*arguments: object) -> list[str]:

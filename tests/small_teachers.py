@@ -49,6 +49,7 @@ def study_with(questions: Path, *teachers: Mapping[str, Any], **tables: Any) -> 
     """Return a study that asks these teachers."""
     data = {"instructions": str(questions), **tables.pop("data", {})}
     given = {"data": data, "teachers": teachers, **tables}
+    given["no_student"] = not tables.get("students")
     return checked(Study, given, where="here")
 
 

@@ -36,7 +36,7 @@ def test_one_path_alone_is_enough(tmp_path: Path):
     ]
     path = write_rows(tmp_path / "both.jsonl", rows)
     for given in (path, str(path), [path]):
-        ranking = preceptor.rank(given, store=str(tmp_path / "store"))
+        ranking = preceptor.rank(given, no_student=True, store=str(tmp_path / "store"))
         assert {result.teacher for result in ranking.teachers} == {"a", "b"}
 
 
@@ -183,8 +183,8 @@ def test_a_study_file_is_carried_out(tmp_path: Path):
     write_teachers(tmp_path)
     path = tmp_path / "study.toml"
     path.write_text(
-        f'[data]\nresponses = ["{tmp_path}/*.jsonl"]\nlimit = 4\n[reward]\nkind = "column"\n'
-        f'column = "reward"\n[runtime]\nstore = "{tmp_path}/store"\n'
+        f'no_student = true\n[data]\nresponses = ["{tmp_path}/*.jsonl"]\nlimit = 4\n'
+        f'[reward]\nkind = "column"\ncolumn = "reward"\n[runtime]\nstore = "{tmp_path}/store"\n'
     )
     (ranking,) = preceptor.run(path)
     assert ranking.by == "reward"
@@ -227,7 +227,8 @@ def test_a_store_is_looked_at_and_its_notes_are_forgotten(tmp_path: Path):
         [{"instruction": f"{n}?", "generator": g, "output": g * n} for n in (1, 2) for g in "ab"],
     )
     store = str(tmp_path / "store")
-    preceptor.rank(path, rule={"kind": "contains", "answer": "a"}, store=store)
+    rule = {"kind": "contains", "answer": "a"}
+    preceptor.rank(path, rule=rule, no_student=True, store=store)
     one, *_ = preceptor.stored(store)
     assert preceptor.stored(store, one.identity.digest[:8])[0].identity == one.identity
     assert preceptor.forget(one.identity.digest, store) == 0

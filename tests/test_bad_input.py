@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+from preceptor import api
+from preceptor.cli.app import cli
+from preceptor.errors import StudyError
 from small_study import by_teacher, preceptor, ranked, rows_of, write_rows, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
@@ -294,3 +297,32 @@ def test_json_never_holds_a_nan(inside: Path):
     (ranking,) = ranked(*write_teachers(inside))
     assert json.dumps(ranking, allow_nan=False)
     assert by_teacher(ranking)["alpha"]["reward"] is None
+
+
+def test_a_ranking_for_no_base_model_must_be_asked_for_and_a_reward_in_the_data_is_named(
+    tmp_path: Path,
+):
+    files, store = write_teachers(tmp_path / "data"), str(tmp_path / "store")
+    said = CliRunner().invoke(cli, ["rank", *map(str, files), "--store", store])
+    assert said.exit_code == 1
+    assert "No base model is named" in said.output and "--no-student" in said.output
+    assert "looks like a reward: 'reward'. To use it: --reward-column reward." in said.output
+    with pytest.raises(StudyError, match="No base model is named"):
+        api.rank(files, store=store)
+    study = tmp_path / "study.toml"
+    study.write_text(f'data.responses = "{tmp_path}/data"\nruntime.store = "{store}"\n')
+    for command in ("run", "plan"):
+        assert "No base model is named" in preceptor(command, study).output
+    assert (
+        "leave one of them out"
+        in preceptor("rank", *files, "--student", "a", "--no-student").output
+    )
+    assert not Path(store).exists()
+
+
+def test_a_column_that_looks_like_a_reward_and_is_not_used_is_warned_of(tmp_path: Path):
+    (ranking,) = ranked(*write_teachers(tmp_path / "data"), "--store", tmp_path / "store")
+    unused = [one["text"] for one in ranking["warnings"] if one["code"] == "unused-reward"]
+    assert unused == [
+        "The data have a column that looks like a reward: 'reward'. To use it: --reward-column reward."
+    ]

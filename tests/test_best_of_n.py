@@ -51,6 +51,7 @@ def write_alpha(folder: Path, rewards: Any = REWARDS) -> Path:
 def column_study(file: Path, *derived: dict[str, Any], **tables: Any) -> Study:
     reward = {"kind": "column", "column": "reward"}
     given = {"data": {"responses": str(file)}, "reward": reward, "best_of_n": derived, **tables}
+    given["no_student"] = "students" not in tables
     return checked(Study, given, where="here")
 
 

@@ -24,6 +24,7 @@ def study_file(tmp_path: Path, *tables: str, reward: str = "reward") -> Path:
     file.write_text(
         f"""
         {named}
+        no_student = {str(not any("[[students]]" in one for one in tables)).lower()}
         data.responses = ["{tmp_path}/data/*.jsonl"]
         """
         + "\n".join(tables)
@@ -42,6 +43,7 @@ def asking_file(tmp_path: Path, *tables: str) -> Path:
     file = tmp_path / "study.toml"
     file.write_text(
         f"""
+        no_student = true
         data.instructions = ["{write_questions(tmp_path)}"]
         [[reward]]
         kind = "rule"

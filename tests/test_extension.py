@@ -48,7 +48,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
 
 def rank(answers: list[str], tmp_path: Path, **options) -> preceptor.Ranking:
     store = str(tmp_path / "store")
-    return preceptor.rank(answers, reward_column="reward", store=store, n_resamples=100, **options)
+    given = {"reward_column": "reward", "no_student": "student" not in options, **options}
+    return preceptor.rank(answers, store=store, n_resamples=100, **given)
 
 
 def test_an_object_of_ones_own_is_a_metric(answers: list[str], tmp_path: Path):
@@ -72,6 +73,7 @@ def test_a_metric_of_another_package_orders_by_its_name(
         f"""
         metrics = ["reward", {{ kind = "reward_per_token", scale = 3 }}]
         by = "reward_per_token"
+        no_student = true
         data.responses = {json.dumps(answers)}
         reward = {{ kind = "column", column = "reward" }}
         runtime.store = "{tmp_path / "store"}"
@@ -108,7 +110,7 @@ def test_a_layout_of_another_package_is_recognised_and_has_a_name(tmp_path: Path
     ]
     log.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     for columns in (None, preceptor.ReadOptions(layout="chat-log")):
-        given = {} if columns is None else {"columns": columns}
+        given = {"no_student": True} | ({} if columns is None else {"columns": columns})
         ranking = preceptor.rank([log], store=str(tmp_path / "store"), n_resamples=100, **given)
         assert {result.teacher for result in ranking.teachers} == {"brief", "wordy"}
         assert "chat-log layout (said, replied, teacher from 'bot')" in str(ranking.settings)
@@ -150,6 +152,7 @@ def test_teachers_and_a_scorer_of_other_packages_are_asked_and_score(
     study.write_text(
         f"""
         reward = {{ kind = "no-shouting", limit = 0.4 }}
+        no_student = true
         data.instructions = {json.dumps(str(tmp_path / "prompts.jsonl"))}
         teachers = [{{ model = "loud", engine = "parrot" }}, {{ model = "calm", engine = "parrot" }}]
         runtime.store = "{tmp_path / "store"}"
@@ -175,6 +178,7 @@ def test_a_misspelt_option_of_a_scorer_of_another_package_is_refused(
     study = tmp_path / "study.toml"
     study.write_text(
         f"""
+        no_student = true
         data.responses = {json.dumps(answers)}
         reward = {{ kind = "no-shouting", limmit = 0.2 }}
         runtime.store = "{tmp_path / "store"}"

@@ -210,7 +210,7 @@ def test_the_best_of_several_samples_is_chosen_by_the_references(tmp_path: Path)
     rows = [row for pair in zip(wrong, right, strict=True) for row in pair]
     file = write_rows(tmp_path / "alpha.jsonl", rows)
     best = {"kind": "best", "of": "alpha", "label": "best"}
-    tables = {"data": {"responses": str(file)}, "best_of_n": [best]}
+    tables = {"data": {"responses": str(file)}, "best_of_n": [best], "no_student": True}
     study = checked(Study, tables, where="here")
     (ranking,) = Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu")).rankings()
     rewards = {one.teacher: one.estimates["reward"].value for one in ranking.teachers}
@@ -225,6 +225,7 @@ def test_a_page_and_a_plan_read_what_was_checked_from_the_store(tmp_path: Path):
     assert done.exit_code == 0, done.output
     assert "It is 2." in page.read_text()
     study.write_text(
-        f'data.responses = ["{tmp_path}/*.jsonl"]\nruntime.store = "{store}"\n', encoding="utf-8"
+        f'no_student = true\ndata.responses = ["{tmp_path}/*.jsonl"]\nruntime.store = "{store}"\n',
+        encoding="utf-8",
     )
     assert "verifier: 48 stored, 0 to compute" in preceptor("plan", study).stdout

@@ -21,7 +21,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_teachers(tmp_path / "data", teachers=3, instructions=6)
     path = tmp_path / "study.toml"
     path.write_text(
-        '[data]\nresponses = "data"\n[data.columns]\nnumber_columns = ["reward"]\n'
+        'no_student = true\n[data]\nresponses = "data"\n[data.columns]\nnumber_columns = ["reward"]\n'
         '[reward]\nkind = "column"\ncolumn = "reward"\n[runtime]\ndevice = "cpu"\n',
         encoding="utf-8",
     )

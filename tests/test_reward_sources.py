@@ -108,7 +108,8 @@ def test_a_study_needs_to_say_where_its_judge_is_served(tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
     write_teachers(tmp_path)
     tables = (
-        f'[data]\nresponses = ["{tmp_path}/*.jsonl"]\n[[reward]]\nkind = "judge"\nmodel = "x"\n'
+        f'no_student = true\n[data]\nresponses = ["{tmp_path}/*.jsonl"]\n'
+        '[[reward]]\nkind = "judge"\nmodel = "x"\n'
     )
     file.write_text(tables)
     result = preceptor("run", file)
@@ -168,7 +169,7 @@ def test_one_ranking_is_not_asked_of_two_sources(tmp_path: Path) -> None:
 def test_sources_of_one_name_are_told_apart(tmp_path: Path) -> None:
     files = write_teachers(tmp_path / "data")
     file = tmp_path / "study.toml"
-    tables = f"[data]\nresponses = {json.dumps([str(f) for f in files])}\n"
+    tables = f"no_student = true\n[data]\nresponses = {json.dumps([str(f) for f in files])}\n"
     rule = '[[reward]]\nkind = "rule"\nrule = {{kind = "contains", answer = ["sea", "{0}"]}}\n'
     long = "a very long word that nobody would ever write into an answer of theirs " * 2
     file.write_text(tables + rule.format(long + "one") + rule.format(long + "two"))

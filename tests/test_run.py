@@ -202,7 +202,7 @@ def test_a_larger_limit_only_adds_instructions_whatever_the_order_of_files(tmp_p
     files = write_teachers(tmp_path, instructions=20)
 
     def taken(limit: int, seed: int, given: Sequence[Path]) -> set[bytes]:
-        study, runtime = api.study_of(given, limit=limit, seed=seed)
+        study, runtime = api.study_of(given, no_student=True, limit=limit, seed=seed)
         choice = Pipeline(study, runtime).load()[0].selection
         return {bytes(one) for one in choice.table.instructions[choice.taken].tolist()}
 

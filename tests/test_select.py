@@ -55,6 +55,7 @@ def study_of(files: list[str], student: Path | None = None, **tables: Any) -> St
     students = [{"model": str(student), "chat_template": "plain"}] if student else []
     reward = {"kind": "column", "column": "reward"}
     given = {"data": {"responses": files}, "reward": reward, "students": students, **tables}
+    given["no_student"] = student is None
     return checked(Study, given, where="here")
 
 

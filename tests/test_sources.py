@@ -275,6 +275,7 @@ def test_a_derived_teacher_that_cannot_be_is_told_of_before_any_teacher_is_asked
 def test_the_settings_say_who_was_asked_and_how_many_answers_were_cut(tmp_path: Path, store: Path):
     file = tmp_path / "study.toml"
     file.write_text(f"""
+        no_student = true
         data.instructions = ["{write_questions(tmp_path)}"]
         reward = {{ kind = "rule", rule = {{ kind = "contains", answer = "step" }} }}
         [[teachers]]

@@ -190,7 +190,7 @@ def test_a_licence_that_is_not_allowed_is_refused_of_teachers_in_files_too(tmp_p
         for name in ("qwen3-8b", "llama-3-8b-instruct")
     ]
     path = write_rows(tmp_path / "both.jsonl", rows)
-    tables = {"data": {"responses": str(path)}, "allowed_licences": ["free"]}
+    tables = {"data": {"responses": str(path)}, "allowed_licences": ["free"], "no_student": True}
     study = checked(Study, tables, where="here")
     with pytest.raises(StudyError, match="licence of the teacher 'llama-3-8b-instruct'"):
         Pipeline(study, Runtime(store=str(tmp_path / "store"))).load()

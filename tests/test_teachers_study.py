@@ -47,6 +47,7 @@ def study_file(tmp_path: Path, store: Path, *tables: str, instructions: int = 8)
     file = tmp_path / f"{store.name}.toml"
     file.write_text(
         f"""
+        no_student = {str(not any("[[students]]" in one for one in tables)).lower()}
         data.instructions = ["{write_questions(tmp_path, instructions)}"]
         [[reward]]
         kind = "rule"

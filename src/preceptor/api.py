@@ -75,7 +75,7 @@ def rank(
 
     Args:
         responses: files, folders or Hub data sets.
-        student: Hub id, local folder or GGUF file, or its table; without one only reward and length rank.
+        student: Hub id, local folder or GGUF file, or its table; to rank for none, give `no_student=True`.
         reward_column: numeric column of the data that holds the reward; or else
         reward_model: preset, Hub id or local folder of a reward model.
         progress: what shows how far it is; by default bars in a notebook and a terminal, False for none.

@@ -81,6 +81,7 @@ def _parameters() -> list[click.Parameter]:
         field_option(
             Keyword(Student, "model"), "students", "Student", option="--student", **several
         ),
+        field_option(RANK["study"]["no_student"], "no_student", "Student"),
         *field_options("Student", RANK["student"]),
         *field_options("Student", RANK["reading"]),
         field_option(Keyword(ColumnReward, "column"), "reward_column", "Reward"),
@@ -98,7 +99,7 @@ def _parameters() -> list[click.Parameter]:
         *field_options(
             "Metrics",
             RANK["study"],
-            without=("teachers", "best_of_n", "train", "evaluate"),
+            without=("no_student", "teachers", "best_of_n", "train", "evaluate"),
             changed=of_study,
         ),
         *field_options("Metrics", RANK["ranking"], changed={"reward_transform": transform}),

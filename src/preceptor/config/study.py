@@ -81,8 +81,9 @@ class Study(Table):
     best_of_n: tuple[BestOfN, ...] = Field(
         (), description="Teachers made of others' samples: best, worst or random of N."
     )
-    students: tuple[Student, ...] = Field(
-        (), description="Base models to rank for; without one only reward and length can rank."
+    students: tuple[Student, ...] = Field((), description="Base models to rank for.")
+    no_student: bool = Field(
+        False, description="Rank for no base model: only reward and length can then order."
     )
     reward: Annotated[
         tuple[Reward, ...],
@@ -212,6 +213,8 @@ class Study(Table):
             s.name for s, dump in zip(self.reward, sources, strict=True) if sources.count(dump) > 1
         ]:
             raise ValueError(f"a reward is named twice: {twice[0]}. Leave one out")
+        if self.no_student and self.students:
+            raise ValueError("no_student is given with a student: leave one of them out")
         names = [student.name for student in self.students]
         if len(set(names)) < len(names):
             raise ValueError(

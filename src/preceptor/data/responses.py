@@ -61,6 +61,11 @@ class SourceFile:
     _reading: Reading = field(repr=False)
     _reader: _Reader = field(repr=False)
 
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The columns of numbers that look like rewards by their names."""
+        return self._reading.rewards
+
     def describe(self) -> str:
         """Return one line for people: name, layout, columns, where teacher and references come from."""
         references = self._reading.references.describe()

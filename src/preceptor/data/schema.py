@@ -30,7 +30,8 @@ class Reading:
     """How the rows of one file become responses, settled from its first rows.
 
     `columns` are those of the instruction and the text, `known` is every column seen (dotted where
-    nested), `label` the teacher of rows that name none, `teachers` the columns that each are one's own.
+    nested), `label` the teacher of rows that name none, `teachers` the columns that each are one's own,
+    `rewards` the columns of numbers that look like rewards by their names.
     """
 
     layout: str
@@ -42,6 +43,7 @@ class Reading:
     teachers: tuple[str, ...]
     number_columns: tuple[str, ...]
     references: References
+    rewards: tuple[str, ...] = ()
 
     @property
     def top_columns(self) -> frozenset[str]:
@@ -107,10 +109,23 @@ def category_of(row: Row) -> str | None:
     return None
 
 
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number, also one in a string."""
+    try:
+        return _number(value) is not None
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def _number(value: object) -> float | None:
-    """Return a number, also one in a string; None for null, blank and what is not finite."""
+    """Return a number, also one in a string; None for null, blank and what is not finite.
+
+    ValueError for a text that Python alone takes for a number, such as 1_000 or digits of other scripts.
+    """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        raise ValueError
     number = float(value)  # type: ignore[arg-type]  # the caller reports what float refuses
     return number if math.isfinite(number) else None
 

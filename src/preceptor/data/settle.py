@@ -3,6 +3,7 @@
 No file is opened here; `responses` and `instructions` do that.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -16,7 +17,7 @@ from preceptor.data.layouts import (
     Layout,
 )
 from preceptor.data.references import recognised
-from preceptor.data.schema import Reading
+from preceptor.data.schema import Reading, is_number
 from preceptor.data.turns import (
     SYSTEM_COLUMN,
     Answer,
@@ -33,6 +34,8 @@ from preceptor.errors import DataError, nearest
 # Of data without responses, in the order of preference.
 _UNANSWERED = ("messages", "conversations", "conversation")
 _ALONE = (*QUESTION_COLUMNS, "text")
+
+_REWARD = re.compile(r"(?i)reward|(?:^|_)(?:scores?|ratings?|rm|grades?)(?:_|$)")
 
 
 def settle(rows: Sequence[Row], options: ReadOptions, *, where: str, label: str) -> Reading:
@@ -69,7 +72,20 @@ def _settled(first: FirstRows, *, where: str, label: str) -> tuple[Layout, Readi
         teachers=layout.teachers,
         number_columns=options.number_columns,
         references=recognised(first.rows, options, taken=(*columns, teacher or "")),
+        rewards=()
+        if layout.teachers
+        else _rewards([*first.rows, *layout.parts(first.rows)], known),
     )
+
+
+def _rewards(rows: Sequence[Row], known: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that are called like a reward and hold nothing but numbers."""
+
+    def values(name: str) -> list[object]:
+        return [value for row in rows if (value := look_up(row, name)) is not None]
+
+    named = (name for name in known if _REWARD.search(name.rpartition(".")[2]))
+    return tuple(name for name in named if values(name) and all(map(is_number, values(name))))
 
 
 def settle_instructions(

@@ -28,7 +28,7 @@ from preceptor.pipeline.response_warnings import (
     own_reward,
 )
 from preceptor.pipeline.score import Step, carry_out
-from preceptor.pipeline.sources import Scope, StudySource, recorded
+from preceptor.pipeline.sources import Scope, StudySource, recorded, unused_rewards
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array, Scorer
@@ -105,6 +105,8 @@ class Loader:
             *copies(table),
             *cut_off(self.source.jobs, table),
         ]
+        if reward is None and (unused := unused_rewards(self.study, self.source)):
+            warnings.append(Warning("unused-reward", unused))
         for best_of_n in self.study.best_of_n:
             try:
                 table = with_best_of_n(table, best_of_n, _Rewards(self, reward))

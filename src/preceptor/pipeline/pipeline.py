@@ -20,7 +20,7 @@ from preceptor.pipeline.load import LoadedData, Loader, step_of
 from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
 from preceptor.pipeline.score import Step, carry_out
-from preceptor.pipeline.sources import ALL, Scope, StudySource, source_of
+from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
 from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
@@ -75,9 +75,10 @@ class Pipeline:
 
         Raises:
             DataError: the data cannot be read.
-            StudyError: too few instructions are common to all teachers, or a metric needs what nothing gives.
+            StudyError: no student; too few common instructions; or a metric needs what nothing gives.
             ModelError: a model is not found.
         """
+        require_student(self.study, self.source)
         if spend:
             self.generate(scope)
         source = self.source.within(scope)

@@ -155,6 +155,36 @@ class StudySource:
             )
 
 
+def unused_rewards(study: Study, source: StudySource) -> str:
+    """Return a sentence on the columns that look like rewards where none is named; empty for none."""
+    names = dict.fromkeys(name for file in source.files for name in file.rewards)
+    if study.reward or not names:
+        return ""
+    one, *more = (f"'{name}'" for name in names)
+    listed = (
+        f"a column that looks like a reward: {one}"
+        if not more
+        else (f"columns that look like rewards: {', '.join([one, *more])}")
+    )
+    return f"The data have {listed}. To use it: --reward-column {next(iter(names))}."
+
+
+def require_student(study: Study, source: StudySource) -> None:
+    """Refuse to rank for no base model unless that is asked for.
+
+    Raises:
+        StudyError: it is not; the message names the columns that could be a reward.
+    """
+    if study.students or study.no_student:
+        return
+    rewards = unused_rewards(study, source)
+    raise StudyError(
+        "No base model is named, and which teacher is best depends on it. Name it with --student MODEL "
+        "([[students]] in a study file), or rank for none with --no-student (no_student = true): by "
+        f"reward or length alone. {rewards}".rstrip()
+    )
+
+
 def questions_of(study: Study, read: ResponseSource | None) -> Questions:
     """Return what the teachers are asked: as many as the limit, in the order that the seed draws.
 

@@ -36,6 +36,9 @@ Code = Literal[
     "truncated",
     "skipped-rows",
     "drawn-from-common",
+    "unused-reward",
+    "names-alike",
+    "unknown-ending",
     # of teachers made of another's samples
     "chosen-by-own-reward",
     "not-chosen-yet",
