@@ -30,7 +30,8 @@ def rows(**columns: float) -> list[dict[str, Any]]:
 def rankings(tmp_path: Path, *columns: str, files: list[Path], **more: Any) -> list[Ranking]:
     rewards = [{"kind": "column", "column": name} for name in columns]
     data = {"responses": [str(file) for file in files], **more}
-    study = checked(Study, {"data": data, "reward": rewards}, where="test")
+    tables = {"data": data, "reward": rewards, "no_student": True}
+    study = checked(Study, tables, where="test")
     return Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu")).rankings()
 
 
