@@ -207,7 +207,7 @@ VERBS = {
     "ability": {"measure_ability"},
     "agreement": {"measure_agreement"},
     "studies": {"findings", "outcome_findings"},
-    "store": {"stored", "forget"},
+    "store": {"stored", "forget", "check_store", "prune_store"},
 }
 """What a script calls for each command; a folder of the package keeps the plain name of some."""
 
@@ -234,3 +234,7 @@ def test_a_store_is_looked_at_and_its_notes_are_forgotten(tmp_path: Path):
     assert preceptor.forget(one.identity.digest, store) == 0
     with pytest.raises(StoreError, match="0 identities"):
         preceptor.forget("nothing", store)
+    checked = preceptor.check_store(store)
+    assert [(found.shards, found.unfit) for found in checked.values()] == [(1, {})] * 2
+    preceptor.prune_store(one.identity.digest, store)
+    assert one.identity not in [left.identity for left in preceptor.stored(store)]

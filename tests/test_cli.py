@@ -118,17 +118,17 @@ def test_show_explains_every_identity_and_one_by_the_start_of_its_name(
         "cpu",
     )
     ranked(*write_teachers(tmp_path), *given)
-    lines = preceptor("store", "show", "--store", store).stdout.splitlines()
     # Length, likelihood, and the signs of noise that are looked for where there is no reward.
-    assert len(lines) == 3
-    assert all(line.startswith("scores/") and line.endswith("  12 rows") for line in lines)
+    listed = json.loads(preceptor("store", "list", "--store", store, "--json", "-").stdout)
+    assert [(one["kind"], one["rows"]) for one in listed] == [("scores", 12)] * 3
+    assert all(one["bytes"] > 100 and 0 <= one["age"] < 600 for one in listed)
+    lines = preceptor("store", "list", "--store", store).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [one["identity"][:12] for one in listed]
     told = []
-    for line in lines:
-        digest = line.split()[0].partition("/")[2]
-        head, _, body = preceptor("store", "show", digest[:12], "--store", store).stdout.partition(
-            "\n"
-        )
-        assert head == line
+    for one in listed:
+        shown = preceptor("store", "show", one["identity"][:12], "--store", store).stdout
+        head, _, body = shown.partition("\n")
+        assert head == f"scores/{one['identity']}  12 rows"
         told.append(json.loads(body))
     by_scorer = {one["spec"]["scorer"]: one for one in told}
     assert by_scorer["length"]["spec"]["encoding"] == "cl100k_base"
@@ -141,14 +141,40 @@ def test_show_explains_every_identity_and_one_by_the_start_of_its_name(
 
 def test_show_says_what_there_is_where_nothing_fits(tmp_path: Path, store: Path):
     assert (
-        preceptor("store", "show", "--store", store).stdout
+        preceptor("store", "list", "--store", store).stdout
         == f"The store '{store}' holds nothing.\n"
     )
     assert not store.exists()
     ranked(*write_teachers(tmp_path), "--store", store)
     result = preceptor("store", "show", "zzz", "--store", store)
     assert result.exit_code == 1
-    assert "starts with 'zzz'. It holds: " in result.stderr
+    assert "start with 'zzz': expected one. It holds " in result.stderr
+
+
+def test_a_damaged_store_is_found_repaired_by_asking_again_and_pruned(tmp_path: Path, store: Path):
+    given = (*write_teachers(tmp_path), "--store", store)
+    ranked(*given)
+    shard, *others = store.rglob("part-*.parquet")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    checked = preceptor("store", "check", "--store", store)
+    assert (checked.exit_code, shard.exists()) == (1, True)
+    assert "do not match the checksum" in checked.stdout
+    count = 1 + len(others)
+    assert f"{count} shards verified: 1 damaged, 0 set aside" in checked.stdout
+    repaired = preceptor("store", "check", "--repair", "--store", store)
+    assert (repaired.exit_code, shard.exists()) == (0, False)
+    assert "12 to compute" in preceptor("rank", *given).stderr
+    assert preceptor("store", "check", "--store", store).stdout.startswith(
+        f"{count} shards verified: 0 damaged, 1 set aside"
+    )
+    assert "1 shards set aside" in preceptor("store", "prune", "--store", store).stdout
+    assert len(list(store.rglob("damaged-*"))) == 1
+    preceptor("store", "prune", "--yes", "--store", store)
+    assert not list(store.rglob("damaged-*"))
+    assert "12 to compute" not in preceptor("rank", *given).stderr
+    preceptor("store", "prune", "--older-than", "0", "--yes", "--store", store)
+    assert not list(store.rglob("*.parquet"))
 
 
 def test_many_files_are_told_of_in_a_few_lines(tmp_path: Path, store: Path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from preceptor.api import (
+        check_store,
         curate_instructions,
         evaluate,
         export_dataset,
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         generate,
         measure_agreement,
         plan,
+        prune_store,
         push,
         rank,
         rank_all,
@@ -116,6 +118,7 @@ _HOMES = {
     "TokenizedPair": "engines.base",
     "Warning": "ranking.warnings",
     "answers_in": "benchmarks.answers",
+    "check_store": "api",
     "curate_instructions": "api",
     "demo_files": "demo",
     "evaluate": "api",
@@ -127,6 +130,7 @@ _HOMES = {
     "measure_agreement": "api",
     "outcome_findings": "studies.outcomes",
     "plan": "api",
+    "prune_store": "api",
     "push": "api",
     "rank": "api",
     "rank_all": "api",
@@ -186,6 +190,7 @@ __all__ = [
     "TokenizedPair",
     "Warning",
     "answers_in",
+    "check_store",
     "curate_instructions",
     "demo_files",
     "evaluate",
@@ -197,6 +202,7 @@ __all__ = [
     "measure_agreement",
     "outcome_findings",
     "plan",
+    "prune_store",
     "push",
     "rank",
     "rank_all",

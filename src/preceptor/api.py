@@ -38,6 +38,7 @@ from preceptor.ranking.result import Ranking
 from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
 from preceptor.report.progress import showing
+from preceptor.store.shards import Check
 from preceptor.store.store import ResponsePartition, ScorePartition, Store
 from preceptor.validation.result import ValidationResult
 from preceptor.validation.validate import validate as validate_study
@@ -374,10 +375,36 @@ def forget(identity: str, store: str | Path = ".preceptor") -> int:
     Raises:
         StoreError: not exactly one identity begins so.
     """
+    return only(identity, store).forget_notes()
+
+
+def check_store(store: str | Path = ".preceptor", *, repair: bool = False) -> dict[str, Check]:
+    """Verify every byte of a store; return by identity what was found.
+
+    With `repair`, damaged shards are set aside: the next run computes or asks for what they held.
+
+    Raises:
+        StoreError: a newer version wrote a shard, or the disk refuses.
+    """
+    return {one.identity.digest: one.check(repair=repair) for one in stored(store)}
+
+
+def prune_store(identity: str, store: str | Path = ".preceptor") -> None:
+    """Remove all rows of one identity for good: they must be computed or paid for again.
+
+    Raises:
+        StoreError: not exactly one identity begins so.
+    """
+    only(identity, store).delete()
+
+
+def only(identity: str, store: str | Path) -> ScorePartition | ResponsePartition:
+    """Return the one identity of a store whose name begins so; StoreError where none or several do."""
     found = stored(store, identity)
     if len(found) != 1:
+        held = ", ".join(one.identity.digest for one in stored(store)) or "nothing"
         raise StoreError(
-            f"{len(found)} identities in '{store}' start with '{identity}': expected one. "
-            "`preceptor store show` lists them."
+            f"{len(found)} identities in '{store}' start with '{identity}': expected one. It holds {held}. "
+            "`preceptor store list` says what they are, --store names another store."
         )
-    return found[0].forget_notes()
+    return found[0]

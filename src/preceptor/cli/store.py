@@ -1,12 +1,19 @@
-"""`preceptor store`: look at what is stored, and forget why rows have no result."""
+"""`preceptor store`: look at what is stored, verify it, forget failures, remove what is old."""
 
 import json
+import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from preceptor.cli.command import Group
 from preceptor.cli.options import runtime_options
+
+if TYPE_CHECKING:
+    from preceptor.store.store import ResponsePartition, ScorePartition
+
+    Partition = ScorePartition | ResponsePartition
 
 
 def _store() -> Sequence[click.Parameter]:
@@ -15,29 +22,93 @@ def _store() -> Sequence[click.Parameter]:
 
 @click.group("store", cls=Group)
 def store_group() -> None:
-    """Show what a store holds, or let failed rows be tried again."""
+    """Show and verify what a store holds, or let failed rows be tried again."""
+
+
+@store_group.command("list", made=_store)
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Write the list as JSON; - for standard output."
+)
+def list_(store: str, json_path: str | None) -> None:
+    """List what is stored: what made it, rows, size and age, newest first."""
+    from preceptor.store.store import Store
+
+    found = sorted(Store(store).partitions(), key=lambda one: -(one.last_written() or 0))
+    records = [_record(one) for one in found]
+    if json_path is not None:
+        from preceptor.cli.output import put_json
+
+        put_json(json_path, records)
+    elif not records:
+        click.echo(f"The store '{store}' holds nothing.")
+    else:
+        _print(records)
+
+
+def _record(one: "Partition") -> dict[str, object]:
+    """Return a partition as plain values; age in seconds since its newest rows were stored."""
+    written = one.last_written()
+    spec = one.identity.spec
+    return {
+        "identity": one.identity.digest,
+        "kind": one.kind,
+        "name": one.recorded.get("name") or spec.get("scorer") or spec.get("engine"),
+        "rows": len(one.keys()),
+        "bytes": one.size(),
+        "age": None if written is None else max(0.0, time.time() - written),
+    }
+
+
+def _print(records: Sequence[dict[str, object]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from preceptor.cli.output import console
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("identity", "kind", "what"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("rows", "size", "age"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in records:
+        name, age = str(one["name"] or ""), one["age"]
+        table.add_row(
+            str(one["identity"])[:12],
+            str(one["kind"]),
+            escape(name.encode("ascii", "backslashreplace").decode()),
+            f"{one['rows']:,}",
+            _size(float(str(one["bytes"]))),
+            _age(float(str(age))) if age is not None else "",
+        )
+    console().print(table)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 @store_group.command(made=_store)
-@click.argument("identity", required=False)
-def show(identity: str | None, store: str) -> None:
-    """List the identities of a store, or explain one by the start of its name."""
-    from preceptor.store.store import Store
+@click.argument("identity")
+def show(identity: str, store: str) -> None:
+    """Explain one identity, given by the start of its name: what made its rows, and with which versions."""
+    from preceptor.api import only
 
-    partitions = {partition.identity.digest: partition for partition in Store(store).partitions()}
-    if not partitions:
-        click.echo(f"The store '{store}' holds nothing.")
-    found = [digest for digest in partitions if digest.startswith(identity or "")]
-    if partitions and not found:
-        raise click.ClickException(
-            f"No identity in '{store}' starts with '{identity}'. It holds: {', '.join(partitions)}."
+    partition = only(identity, store)
+    click.echo(
+        f"{partition.kind}/{partition.identity.digest}  {len(partition.keys()):,} rows\n"
+        + json.dumps(
+            {"spec": partition.identity.spec, "recorded": dict(partition.recorded)},
+            indent=2,
+            ensure_ascii=True,
         )
-    for digest in found:
-        partition = partitions[digest]
-        click.echo(f"{partition.kind}/{digest}  {len(partition.keys()):,} rows")
-        if identity:
-            spec = {"spec": partition.identity.spec, "recorded": dict(partition.recorded)}
-            click.echo(json.dumps(spec, indent=2, ensure_ascii=True))
+    )
 
 
 @store_group.command(made=_store)
@@ -46,14 +117,70 @@ def forget(identity: str, store: str) -> None:
     """Forget why rows have no result, so that they are tried again.
 
     For example after a server was restarted with a longer context. IDENTITY is the start of a name that
-    `preceptor store show` prints. Results stay.
+    `preceptor store list` prints. Results stay.
+    """
+    from preceptor.api import only
+
+    partition = only(identity, store)
+    click.echo(f"forgot {partition.forget_notes():,} notes of {partition.identity.digest}")
+
+
+@store_group.command(made=_store)
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Set damaged shards aside, write lost identity files again, sweep what killed runs left.",
+)
+def check(repair: bool, store: str) -> None:
+    """Verify every byte of a store. Exits with 1 where something is damaged.
+
+    What a damaged shard held is missing for every reader: the next run computes or asks for it again.
     """
     from preceptor.store.store import Store
 
-    found = [s for s in Store(store).partitions() if s.identity.digest.startswith(identity)]
-    if len(found) != 1:
-        raise click.ClickException(
-            f"{len(found)} identities in '{store}' start with '{identity}': expected one. "
-            "`preceptor store show` lists them."
+    shards, damaged, aside = 0, 0, 0
+    for partition in Store(store).partitions():
+        found = partition.check(repair=repair)
+        shards, damaged, aside = (
+            shards + found.shards,
+            damaged + len(found.unfit),
+            aside + len(found.set_aside),
         )
-    click.echo(f"forgot {found[0].forget_notes():,} notes of {found[0].identity.digest}")
+        for name, why in found.unfit.items():
+            click.echo(f"{partition.kind}/{partition.identity.digest}/{name}: {why}")
+    click.echo(f"{shards:,} shards verified: {damaged:,} damaged, {aside:,} set aside.")
+    if damaged and not repair:
+        click.echo(
+            "`preceptor store check --repair` sets them aside, and runs fill what is missing."
+        )
+        raise click.exceptions.Exit(1)
+
+
+@store_group.command(made=_store)
+@click.argument("identities", nargs=-1)
+@click.option(
+    "--older-than", type=click.FloatRange(0), metavar="DAYS", help="Also all that got no row since."
+)
+@click.option("--yes", is_flag=True, help="Remove for good; without it, only say what would go.")
+def prune(identities: tuple[str, ...], older_than: float | None, yes: bool, store: str) -> None:
+    """Remove what is no longer wanted: IDENTITIES, what is old, and damaged shards that were set aside.
+
+    What is removed must be computed or paid for again.
+    """
+    from preceptor.api import only
+    from preceptor.store.store import Store
+
+    chosen = {one.identity.digest for one in (only(start, store) for start in identities)}
+    for partition in Store(store).partitions():
+        record = _record(partition)
+        age = record["age"]
+        old = older_than is not None and age is not None and float(str(age)) > older_than * 86_400
+        whole = old or partition.identity.digest in chosen
+        aside = partition.check().set_aside
+        if whole or aside:
+            what = f"{record['rows']:,} rows" if whole else f"{len(aside)} shards set aside"
+            click.echo(f"{partition.kind}/{partition.identity.digest}: {what}")
+            if yes:
+                partition.delete(only_set_aside=not whole)
+    if not yes:
+        click.echo("Nothing is removed without --yes.")

@@ -182,7 +182,9 @@ class _Rewards:
 
 def step_of(scorer: Scorer, runtime: Runtime, source: StudySource, selection: Selection) -> Step:
     """Return the step that puts a scorer's numbers on these responses."""
-    partition = Store(runtime.store).scores(scorer.identity(), recorded=recorded(runtime))
+    partition = Store(runtime.store).scores(
+        scorer.identity(), recorded=recorded(runtime, scorer.name)
+    )
     return Step(scorer.name, scorer, partition, source, selection)
 
 

@@ -249,18 +249,22 @@ def jobs_of(
     backends = [
         backend_of(point, runtime) for teacher in study.teachers for point in teacher.points()
     ]
-    store, beside = Store(runtime.store), recorded(runtime)
+    store = Store(runtime.store)
     return [
-        GenerationJob(one, store.responses(one.identity(), recorded=beside), instructions)
+        GenerationJob(
+            one,
+            store.responses(one.identity(), recorded=recorded(runtime, one.teacher.name)),
+            instructions,
+        )
         for one in backends
     ]
 
 
-def recorded(runtime: Runtime) -> dict[str, object]:
-    """Return what is written beside an identity without being part of it."""
+def recorded(runtime: Runtime, name: str) -> dict[str, object]:
+    """Return what is written beside an identity without being part of it; `name` says whose rows they are."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found: dict[str, object] = {"device": runtime.resolved_device()}
+    found: dict[str, object] = {"name": name, "device": runtime.resolved_device()}
     for package in ("preceptor", "torch", "transformers", "tokenizers"):
         try:
             found[package] = version(package)

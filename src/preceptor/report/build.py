@@ -144,8 +144,8 @@ def _versions(found: Sequence[Outcome], runtime: Runtime) -> dict[str, str]:
         if partition.kind == "scores" and partition.identity.digest in used
     ]
     versions = {}
-    for package in recorded(runtime):
+    for package in recorded(runtime, ""):
         seen = dict.fromkeys(str(card[package]) for card in cards if card.get(package))
-        if package != "device" and seen:
+        if package not in ("name", "device") and seen:
             versions[package] = ", ".join(seen)
     return versions

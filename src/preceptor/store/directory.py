@@ -7,7 +7,6 @@ with advice. Nothing here knows what the files hold, but for the card that names
 import errno
 import json
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,23 +15,55 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from preceptor.errors import StoreError
-from preceptor.store.files import TEMPORARY, write_atomically
+from preceptor.store.files import TEMPORARY, is_abandoned, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
-_ABANDONED_SECONDS = 3600
+
+
+class _Root:
+    """The folder of a whole store, known by its inode from the first time that it is seen.
+
+    A store that is moved away under a running process would look empty: everything in it would be paid for
+    again, at a place where nobody looks.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+
+    def require_same(self) -> None:
+        """Refuse to go on where the folder has gone or is another one.
+
+        Raises:
+            StoreError: it was moved, deleted or replaced since it was first seen.
+        """
+        if self._path is None:
+            return
+        with suppress(OSError):
+            status = self._path.stat()
+            found = (status.st_dev, status.st_ino)
+            self._seen = self._seen or found
+            if found == self._seen:
+                return
+        if self._seen is not None:
+            raise StoreError(
+                f"The store '{self._path}' was moved, deleted or replaced while it was in use. Put it back, "
+                "or run again with --store at its new place; rows stored before are safe there."
+            )
 
 
 class Folder:
     """One folder of a local or remote file system, with errors that say what to do."""
 
-    def __init__(self, files: Any, path: str) -> None:
+    def __init__(self, files: Any, path: str, root: "_Root | None" = None) -> None:
         self.local = isinstance(files, LocalFileSystem)
         self._files = files
         self.path = path.rstrip("/")
+        self._root = root or _Root(Path(self.path) if self.local else None)
 
     def child(self, *names: str) -> "Folder":
         """Return the folder below this one."""
-        return Folder(self._files, "/".join([self.path, *names]))
+        return Folder(self._files, "/".join([self.path, *names]), self._root)
 
     def open(self, name: str) -> Any:
         """Return a file of the folder, open for reading bytes."""
@@ -52,6 +83,7 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return the names in the folder, sorted; none where it does not exist."""
+        self._root.require_same()
         with self.explained("list"):
             self._files.invalidate_cache(self.path)
             try:
@@ -68,6 +100,7 @@ class Folder:
 
     def put(self, name: str, data: bytes) -> None:
         """Make the file appear whole or not at all, and durable."""
+        self._root.require_same()
         with self.explained("write", name):
             if self.local:
                 write_atomically(Path(self.path, name), data)
@@ -79,14 +112,34 @@ class Folder:
         with self.explained("delete", name), suppress(FileNotFoundError):
             self._files.rm_file(f"{self.path}/{name}")
 
+    def rename(self, name: str, to: str) -> None:
+        """Give the file another name; nothing happens where it is gone."""
+        with self.explained("rename", name), suppress(FileNotFoundError):
+            self._files.mv(f"{self.path}/{name}", f"{self.path}/{to}")
+
+    def delete_folder(self) -> None:
+        """Remove the folder where it is empty; a remote one has no existence of its own."""
+        if self.local:
+            with suppress(OSError):
+                Path(self.path).rmdir()
+
     def sweep(self) -> None:
-        """Remove temporary files too old to belong to a living writer; only local ones exist."""
-        oldest = time.time() - _ABANDONED_SECONDS
-        for name in self.names() if self.local else []:
-            path = Path(self.path, name)
-            with self.explained("delete", name), suppress(FileNotFoundError):
-                if name.startswith(TEMPORARY) and path.stat().st_mtime < oldest:
-                    path.unlink()
+        """Remove temporary files that belong to no living writer; only local ones exist."""
+        if not self.local:
+            return
+        with self.explained("list"):
+            times = dict(_times(Path(self.path)))
+        newest = max(times.values(), default=0.0)
+        for name in times:
+            if name.startswith(TEMPORARY) and is_abandoned(name, age=newest - times[name]):
+                self.delete(name)
+
+
+def _times(folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield the files of a folder and when they changed, by the clock of the file system."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):
+            yield path.name, path.stat().st_mtime
 
 
 def advice(number: int | None) -> str:

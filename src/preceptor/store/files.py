@@ -1,17 +1,21 @@
 """Whole files: read with one wording of errors, written so that they appear whole or not at all.
 
-A writer fills a temporary file (`tmp-*`) beside the target, makes it durable, and renames it. Nothing here
+A writer fills a temporary file (`tmp-*`) beside the target, makes it durable, and renames it. The name says
+which process fills it, so that what a killed one left is known from what a living one needs. Nothing here
 knows what the files are for.
 """
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
+import platform
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,52 @@ from preceptor.errors import DataError, PreceptorError
 
 TEMPORARY = "tmp-"
 """How the names of files begin that a killed writer may leave."""
+
+_FOREIGN_LIFE_S = 86_400.0
+
+
+def temporary_name() -> str:
+    """Return a new name that says which process on which machine writes the file."""
+    return f"{TEMPORARY}{_machine()}-{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex}"
+
+
+def is_abandoned(name: str, *, age: float) -> bool:
+    """Tell whether a temporary file belongs to no living writer.
+
+    A process of this machine is looked at. One of another machine cannot be: its file is abandoned when the
+    newest file of the folder is more than a day younger. `age` says by how many seconds, from times of the
+    file system, so that a wrong clock here removes nothing.
+    """
+    parts = name.removeprefix(TEMPORARY).split("-")
+    # On Windows a signal to look for a process would end it.
+    if os.name != "nt" and len(parts) == 4 and parts[0] == _machine() and parts[1].isdigit():
+        return _started(int(parts[1])) != parts[2]
+    return age > _FOREIGN_LIFE_S
+
+
+@lru_cache(1)
+def _machine() -> str:
+    """Return what all processes that this one can see share: the machine, its boot, its process namespace."""
+    known = [platform.node()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with suppress(OSError):
+            known.append(os.readlink(path) if "/ns/" in path else Path(path).read_text())
+    return hashlib.blake2b("\n".join(known).encode(), digest_size=8).hexdigest()
+
+
+def _started(process: int) -> str:
+    """Return when a process started, in ticks since the machine did; nothing where none has this number."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:  # no Linux: that it lives must do
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "lives"
 
 
 @contextmanager
@@ -33,7 +83,7 @@ def replacing(path: Path) -> Iterator[Path]:
     folder = path.parent
     created = [parent for parent in path.parents if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+    temporary = folder / temporary_name()
     try:
         yield temporary
         with temporary.open("rb+") as handle:

@@ -5,14 +5,12 @@ A shard has a unique name and appears whole or not at all, and rows are idempote
 appended, and readers merge whatever shards they find. Which columns a row has is for `store`.
 """
 
-import io
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from preceptor.errors import StoreError
 from preceptor.store.directory import Folder, read_card
 from preceptor.store.identity import Identity, plain
+from preceptor.store.shard_file import UnfitShardError, encoded, is_shard, stamp_of, verify
 from preceptor.types import KEY_BYTES
 
 Kind = Literal["scores", "responses"]
@@ -33,9 +32,23 @@ KEY_TYPE = pa.binary(KEY_BYTES)
 LISTED = "key has lists"  # not an identifier, so no stored column can bear this name
 """The column, never stored, that marks the rows with list columns."""
 
+Row = TypeVar("Row")
+
 _LOGGER = logging.getLogger(__name__)
 _SMALL_SHARD_BYTES = 32 * 2**20
 _MERGED_SHARD_BYTES = 128 * 2**20
+
+
+class RowError(StoreError):
+    """A row that no shard can hold; the rows that came with it are stored."""
+
+
+class Check(NamedTuple):
+    """What verifying a partition found: `unfit` gives the reason by the shard's name."""
+
+    shards: int
+    unfit: dict[str, str]
+    set_aside: tuple[str, ...]
 
 
 class Shards:
@@ -53,15 +66,28 @@ class Shards:
         self.identity = identity
         self.recorded = recorded
         self._folder = folder
+        self._verified: set[str] = set()
 
     @staticmethod
     def _one_each(table: pa.Table) -> pa.Table:
         """Return one row per key of these rows."""
         return merged(table)
 
+    def _append_rows(self, rows: Sequence[Row], table: Callable[[Sequence[Row]], pa.Table]) -> None:
+        """Store rows by way of `table`, which raises RowError for those that cannot be."""
+        if not rows:
+            return
+        try:
+            whole_table = table(rows)
+        except RowError:
+            if storable := [row for row in rows if _is_storable(row, table)]:
+                self._append(table(storable))
+            raise
+        self._append(whole_table)
+
     def _append(self, table: pa.Table) -> None:
         if read_card(self._folder) is None:
-            self._write_card()
+            self.write_card()
         self._put(self._one_each(table), stamp=f"{time.time_ns():020d}")
 
     def keys(self) -> NDArray[np.void]:
@@ -92,7 +118,7 @@ class Shards:
             if table is None or not noted:
                 return []
             if len(noted) < len(table):
-                self._put(table.filter(table["note"].is_null()), stamp=_stamp_of(name))
+                self._put(table.filter(table["note"].is_null()), stamp=stamp_of(name))
             self._folder.delete(name)
             keys: list[bytes] = noted["key"].to_pylist()
             return keys
@@ -130,20 +156,18 @@ class Shards:
         if len(tables) < 2:
             return
         # The first source's stamp keeps its rows first among equals, so that no number changes.
-        stamp = _stamp_of(min(tables))
+        stamp = stamp_of(min(tables))
         put = self._put(self._one_each(concatenated(list(tables.values()))), stamp=stamp)
         for name in tables if tables.keys() <= set(self._shards()) else (put,):
             self._folder.delete(name)
 
     def _put(self, table: pa.Table, *, stamp: str) -> str:
-        sink = io.BytesIO()
-        how = {"compression": "zstd", "use_dictionary": ["note"], "write_page_checksum": True}
-        pq.write_table(table.drop_columns([LISTED]), sink, **how)
-        name = f"part-{stamp}-{uuid.uuid4().hex}.parquet"
-        self._folder.put(name, sink.getvalue())
+        name, data = encoded(table.drop_columns([LISTED]), self.identity.canonical, stamp=stamp)
+        self._folder.put(name, data)
         return name
 
-    def _write_card(self) -> None:
+    def write_card(self) -> None:
+        """Write `identity.json`: in words what made the rows, and what was recorded beside it."""
         card = {
             "kind": self.kind,
             "identity": self.identity.digest,
@@ -153,8 +177,7 @@ class Shards:
         self._folder.put("identity.json", (json.dumps(card, indent=2) + "\n").encode())
 
     def _shards(self) -> list[str]:
-        names = self._folder.names()
-        return [name for name in names if name.startswith("part-") and name.endswith(".parquet")]
+        return [name for name in self._folder.names() if is_shard(name)]
 
     def _collect(self, read: Callable[[pq.ParquetFile], pa.Table]) -> list[pa.Table]:
         """Read every shard once; return them in the order of their names."""
@@ -185,24 +208,79 @@ class Shards:
                     yield name, table
 
     def _load(self, name: str, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table | None:
-        """Read one shard; None, with a warning, where its bytes are damaged."""
-        with self._folder.open(name) as handle:
-            try:
-                table = read(pq.ParquetFile(handle, page_checksum_verification=True))
-                if "key" not in table.column_names:
-                    raise ValueError("it has no column 'key'")
-                return table
-            except (ValueError, OSError) as error:
-                # Arrow reports damage as a plain OSError without number; a disk's error has one.
-                if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
-                    raise
-                _LOGGER.warning("Skipping damaged shard %s/%s: %s", self._folder.path, name, error)
-                return None
+        """Read one shard, verified once; None, with a warning, where it is set aside."""
+        try:
+            with self._folder.open(name) as handle:
+                if name not in self._verified:
+                    verify(name, handle, self.identity.canonical)
+                    self._verified.add(name)
+                handle.seek(0)
+                return read(pq.ParquetFile(handle, page_checksum_verification=True))
+        except UnfitShardError as error:
+            self._set_aside(name, error)
+            return None
+        except ValueError as error:
+            raise StoreError(
+                f"The shard {self._folder.path}/{name} changed while it was read: {error}. Run again."
+            ) from error
+
+    def _set_aside(self, name: str, error: UnfitShardError) -> None:
+        """Rename a shard so that its rows are missing for everyone, and computed or asked for again."""
+        aside = f"{error.label}-{name}"
+        with suppress(StoreError):  # a store that may only be read: the shard is skipped every time
+            self._folder.rename(name, aside)
+        _LOGGER.warning(
+            "Set aside the %s shard %s/%s: %s. What it held is computed or asked for again",
+            *(error.label, self._folder.path, name, error),
+        )
+
+    def check(self, *, repair: bool = False) -> "Check":
+        """Verify every byte of every shard; `repair` also sets aside what fails and sweeps left-overs.
+
+        Raises:
+            StoreError: a shard of a newer version, or the disk refuses.
+        """
+        unfit: dict[str, str] = {}
+        for name in self._shards():
+            with self._folder.explained("read", name), suppress(FileNotFoundError):
+                try:
+                    with self._folder.open(name) as handle:
+                        verify(name, handle, self.identity.canonical)
+                except UnfitShardError as error:
+                    unfit[name] = f"{error.label}: {error}"
+                    if repair:
+                        self._set_aside(name, error)
+        if repair:
+            self._folder.sweep()
+            if read_card(self._folder) is None:
+                self.write_card()
+        aside = [name for name in self._folder.names() if is_shard(name.partition("-")[2])]
+        return Check(len(self._shards()), unfit, tuple(aside))
+
+    def size(self) -> int:
+        """Return the bytes of all shards."""
+        return sum(self._folder.size(name) for name in self._shards())
+
+    def last_written(self) -> float | None:
+        """Return when the newest rows were stored, in seconds since 1970; None where there are none."""
+        stamps = [int(stamp_of(name)) for name in self._shards()]
+        return max(stamps) / 1e9 if stamps else None
+
+    def delete(self, *, only_set_aside: bool = False) -> None:
+        """Remove the partition for good, or only the damaged shards that were set aside."""
+        for name in self._folder.names():
+            if not only_set_aside or is_shard(name.partition("-")[2]):
+                self._folder.delete(name)
+        if not only_set_aside:
+            self._folder.delete_folder()
 
 
-def _stamp_of(name: str) -> str:
-    """Return the time at which the rows of a shard were first stored."""
-    return name.removesuffix(".parquet").split("-")[1]
+def _is_storable(row: Row, table: Callable[[Sequence[Row]], pa.Table]) -> bool:
+    try:
+        table([row])
+    except RowError:
+        return False
+    return True
 
 
 def read_rows(

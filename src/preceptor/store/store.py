@@ -9,6 +9,7 @@ import errno
 import logging
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from preceptor.errors import StoreError, nearest
 from preceptor.store.directory import Folder, advice, read_card
 from preceptor.store.identity import Identity as Identity
+from preceptor.store.shard_file import is_shard, spec_of
 from preceptor.store.shards import (
     KEY_TYPE,
     LISTED,
     Kind,
+    RowError,
     Shards,
     as_arrow,
     as_numpy,
@@ -43,6 +46,9 @@ from preceptor.types import KEY_BYTES, Generation, Score
 
 _LOGGER = logging.getLogger(__name__)
 _LIST_ROWS = 1024
+_MOST_TOKENS = 2**40
+"""More tokens than any response has: a count above it, which an endpoint may claim, is no count."""
+
 _RESPONSE_SCHEMA = pa.schema(
     {
         "key": KEY_TYPE,
@@ -112,14 +118,15 @@ class Store:
         return folder
 
     def partitions(self) -> Iterator["ScorePartition | ResponsePartition"]:
-        """Yield every partition whose `identity.json` can be read, by kind and digest.
+        """Yield every partition, by kind and digest.
 
-        One that is damaged or belongs to another folder is skipped with a warning.
+        An `identity.json` that is lost or damaged is written again from what the shards say; one that belongs
+        to another folder is skipped with a warning.
         """
         for kind in get_args(Kind):
             for digest in self._folder.child(kind).names():
                 folder = self._folder.child(kind, digest)
-                card = read_card(folder)
+                card = read_card(folder) or _recovered(folder, kind, digest)
                 identity = Identity.of(card["spec"]) if card else None
                 if card and identity and identity.digest == digest:
                     partition = ScorePartition if kind == "scores" else ResponsePartition
@@ -134,21 +141,38 @@ class Store:
         return [one.costs() for one in self.partitions() if isinstance(one, ResponsePartition)]
 
 
+def _recovered(folder: Folder, kind: Kind, digest: str) -> dict[str, Any] | None:
+    """Write a lost `identity.json` again from a shard; None where no shard says what made its rows."""
+    for name in filter(is_shard, folder.names()):
+        spec = None
+        with (
+            folder.explained("read", name),
+            suppress(FileNotFoundError),
+            folder.open(name) as handle,
+        ):
+            spec = spec_of(handle)
+        if spec is not None and Identity(spec).digest == digest:
+            with suppress(StoreError):  # a store that may only be read
+                Shards(folder, kind, Identity(spec), {}).write_card()
+            return {"spec": Identity(spec).spec}
+    return None
+
+
 class ScorePartition(Shards):
     """All scores that one identity made. Get one from `Store.scores` or `Store.partitions`."""
 
     def append(self, rows: Sequence[Score]) -> None:
         """Store the rows as one new shard; when this returns they survive a crash.
 
-        No rows, no shard. Scalars are kept as float64, lists as lists of float32.
+        No rows, no shard. Scalars are kept as float64, lists as lists of float32. A row that cannot be
+        stored takes none of the others along: they are stored before the error is raised.
 
         Raises:
-            StoreError: a scalar is NaN or infinite, a row has both or neither of values and a note,
-                a key is not 16 bytes, a column name is no identifier, or the disk refuses.
+            RowError: a scalar is NaN or infinite, a row has both or neither of values and a note,
+                a key is not 16 bytes, or a column name is no identifier.
+            StoreError: the disk refuses.
         """
-        if not rows:
-            return
-        self._append(_table(rows))
+        self._append_rows(rows, _table)
 
     def complete(self, names: Sequence[str], *, listed: str | None = None) -> NDArray[np.void]:
         """Return the keys for which nothing is left to compute when these columns are wanted.
@@ -244,17 +268,14 @@ class ResponsePartition(Shards):
     def append(self, rows: Sequence[Generation]) -> None:
         """Store the rows as one new shard; when this returns they survive a crash.
 
-        Half of a surrogate pair, which Parquet cannot hold, becomes a question mark.
+        Half of a surrogate pair, which Parquet cannot hold, becomes a question mark, and a count beyond 64
+        bits no count. A row that cannot be stored takes none of the others along.
 
         Raises:
-            StoreError: a row has both or neither of text and note, or the disk refuses.
+            RowError: a row has both or neither of text and note, or a key is not 16 bytes.
+            StoreError: the disk refuses.
         """
-        for row in rows:
-            if (row.text is None) == (row.note is None):
-                raise StoreError(f"The response {row.key.hex()} needs a text or a note, not both.")
-        if rows:
-            records = [_record(row) for row in rows]
-            self._append(marked(pa.Table.from_pylist(records, _RESPONSE_SCHEMA), ()))
+        self._append_rows(rows, _response_table)
 
     def each(self, wanted: Container[bytes] | None = None) -> Iterator[Generation]:
         """Yield the stored responses that have a text, once each, a shard in memory at a time.
@@ -262,7 +283,7 @@ class ResponsePartition(Shards):
         `wanted` holds the keys to yield; None is all.
         """
         seen: set[bytes] = set()
-        for _, table in self._stream(pq.ParquetFile.read):
+        for _, table in self._stream(_read_known):
             for record in table.filter(table["text"].is_valid()).to_pylist():
                 key = record.pop("key")
                 if key not in seen and (wanted is None or key in wanted):
@@ -294,8 +315,29 @@ class ResponsePartition(Shards):
         return Costs(len(rows), _mean(tokens), _mean(asked), rate)
 
 
+def _read_known(file: pq.ParquetFile) -> pa.Table:
+    """Read the columns of a response; others, which a later version may add, are ignored."""
+    return file.read(columns=[n for n in file.schema_arrow.names if n in _RESPONSE_SCHEMA.names])
+
+
+def _response_table(rows: Sequence[Generation]) -> pa.Table:
+    """Return responses as written; RowError where one cannot be."""
+    for row in rows:
+        if (row.text is None) == (row.note is None):
+            raise RowError(f"The response {row.key.hex()} needs a text or a note, not both.")
+    try:
+        table = pa.Table.from_pylist([_record(row) for row in rows], _RESPONSE_SCHEMA)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RowError(f"A response cannot be stored: {error}.") from error
+    return marked(table, ())
+
+
 def _record(row: Generation) -> dict[str, object]:
     record = {"key": row.key, **asdict(row)}
+    for name in ("tokens", "prompt_tokens"):
+        count = record[name]
+        if not isinstance(count, int) or not 0 <= count <= _MOST_TOKENS:
+            record[name] = None
     for name in ("text", "finish_reason", "note"):
         if record[name] is not None:
             record[name] = str(record[name]).encode("utf-8", "replace").decode()
@@ -309,7 +351,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def _check_name(name: str) -> None:
     if not name.isidentifier() or name in ("key", "note"):
-        raise StoreError(
+        raise RowError(
             f"'{name}' cannot name a stored column: expected letters, digits and underscores, and "
             "neither 'key' nor 'note'. Rename the measure."
         )
@@ -319,10 +361,10 @@ def _table(rows: Sequence[Score]) -> pa.Table:
     """Return the rows as written, plus the mark of those with lists."""
     for row in rows:
         if len(row.key) != KEY_BYTES:
-            raise StoreError(f"The key {row.key.hex()} has {len(row.key)} bytes: expected 16.")
+            raise RowError(f"The key {row.key.hex()} has {len(row.key)} bytes: expected 16.")
         if bool(row.values) == (row.note is not None):
             seen = "both values and a note" if row.values else "neither values nor a note"
-            raise StoreError(f"The score of {row.key.hex()} has {seen}: give exactly one of them.")
+            raise RowError(f"The score of {row.key.hex()} has {seen}: give exactly one of them.")
     # A note may quote a text with a broken character, which Parquet cannot hold.
     notes = [row.note and row.note.encode("utf-8", "replace").decode() for row in rows]
     columns = {
@@ -345,13 +387,13 @@ def _column(name: str, rows: Sequence[Score]) -> pa.Array:
             return pa.array(lists, pa.list_(pa.float32()))
         column = pa.array(values, pa.float64())
     except (TypeError, ValueError) as error:
-        raise StoreError(
+        raise RowError(
             f"The column '{name}' holds a value that is neither a number nor a list of numbers, or "
             f"both kinds ({error}). Fix the scorer."
         ) from error
     place = pc.index(pc.is_finite(column), False).as_py()
     if place >= 0:
-        raise StoreError(
+        raise RowError(
             f"The score of {rows[place].key.hex()} has {name} = {values[place]}: expected a finite "
             "number. The scorer must return a note instead."
         )

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
 from preceptor.errors import StoreError
+from preceptor.store.shards import RowError
 
 Flush = Literal["each", "timed"]
 """When a row is stored: `each` as it comes, because it was paid for, or `timed`, some together."""
@@ -75,13 +76,18 @@ class StoreWriter(Generic[Row]):
         """Store what is held, unless the last shard is younger than `after` seconds.
 
         Raises:
+            RowError: a row cannot be stored; all others are.
             StoreError: the disk refuses; the rows are still held.
         """
         with self._lock:
             began = time.monotonic()
             if not self._buffer or began - self._last < after:
                 return
-            self._partition.append(self._buffer)
+            try:
+                self._partition.append(self._buffer)
+            except RowError:
+                self._buffer = []  # all others are stored: asking the same of the disk again ends the same
+                raise
             rows, self._buffer = self._buffer, []
             self._last = now = time.monotonic()
             wait = min(_LONGEST_HELD_S, (now - began) / _STORE_SHARE)

@@ -127,7 +127,9 @@ class Validation:
     def job(self, backend: LocalTeacher) -> GenerationJob:
         """Return the questions to a student, and where its answers are kept."""
         store = Store(self.runtime.store)
-        partition = store.responses(backend.identity(), recorded=recorded(self.runtime))
+        partition = store.responses(
+            backend.identity(), recorded=recorded(self.runtime, backend.teacher.name)
+        )
         return GenerationJob(backend, partition, self.evaluation_set.instructions)
 
     def _observed(self, student: Student, training_set: TrainingSet) -> "_Observed":
