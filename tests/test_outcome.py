@@ -1,5 +1,6 @@
 """What the pipeline adds to a ranking: other rewards and templates, failures, prices, what the data hold."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from preceptor.pipeline.pipeline import Pipeline
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.verdict import Claim
 from small_study import write_rows
+from small_teachers import GRADED, fake, runtime_at, study_with, write_questions
 
 QUESTIONS = [f"Question number {number} about the wide sea?" for number in range(40)]
 
@@ -69,3 +71,22 @@ def test_empty_answers_count_as_failures_and_missing_rows_do_not(tmp_path, files
     (variant,) = (v for v in found.stability.variants if v.name == "failures at the lowest reward")
     # On the 24 common instructions the rewards of gamma are 3 and 4, the lowest of all is 1.
     assert variant.values["gamma"] == pytest.approx(3.5 - 0.2 * 2.5)
+
+
+@pytest.mark.parametrize("reward", [(), GRADED])
+def test_teachers_whose_texts_are_made_up_are_never_recommended(tmp_path, model_folder, reward):
+    students = [{"model": str(model_folder), "chat_template": "plain"}]
+    tables = {"students": students, "reward": reward}
+    study = study_with(write_questions(tmp_path), fake("one"), fake("two"), **tables)
+    (found,) = Pipeline(study, runtime_at(tmp_path / "store")).rankings()
+    verdict = found.verdict()
+    assert (verdict.claim, verdict.reasons[0].code) == (Claim.NO_RECOMMENDATION, "looks-like-noise")
+    made_up = [
+        one for one in found.warnings if "No model wrote the texts of 'one', 'two'" in one.text
+    ]
+    assert [one.teachers for one in made_up] == [("one", "two")]
+    ways = [one.text for one in found.warnings if one.code == "cheapest-reward"]
+    assert bool(ways) == (not reward)
+    if ways:
+        table = tomllib.loads(ways[0].partition("study file: ")[2])
+        assert table["reward"] == {"kind": "model", "model": "skywork-v2-0.6b"}
