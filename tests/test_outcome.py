@@ -82,7 +82,9 @@ def test_teachers_whose_texts_are_made_up_are_never_recommended(tmp_path, model_
     verdict = found.verdict()
     assert (verdict.claim, verdict.reasons[0].code) == (Claim.NO_RECOMMENDATION, "looks-like-noise")
     made_up = [
-        one for one in found.warnings if "No model wrote the texts of 'one', 'two'" in one.text
+        one
+        for one in found.warnings
+        if "noise: no model wrote the texts of 'one', 'two'" in one.text
     ]
     assert [one.teachers for one in made_up] == [("one", "two")]
     ways = [one.text for one in found.warnings if one.code == "cheapest-reward"]

@@ -22,7 +22,7 @@ def made_up(jobs: Sequence[GenerationJob]) -> list[Warning]:
     if not names:
         return []
     listed = ", ".join(f"'{name}'" for name in names)
-    text = f'No model wrote the texts of {listed} (engine = "fake"): they try a study out and mean nothing.'
+    text = f'Looks like noise: no model wrote the texts of {listed} (engine = "fake"), they try a study out.'
     return [Warning("looks-like-noise", text, names)]
 
 
