@@ -1,5 +1,6 @@
 """What the pipeline adds to a ranking: other rewards and templates, failures, prices, what the data hold."""
 
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ def test_empty_answers_count_as_failures_and_missing_rows_do_not(tmp_path, files
     (variant,) = (v for v in found.stability.variants if v.name == "failures at the lowest reward")
     # On the 24 common instructions the rewards of gamma are 3 and 4, the lowest of all is 1.
     assert variant.values["gamma"] == pytest.approx(3.5 - 0.2 * 2.5)
+
+
+def test_a_column_that_looks_like_a_reward_is_the_cheapest_way_to_one(tmp_path):
+    columns = [rows(reward=1.0), rows(reward=2.0)]
+    files = [write_rows(tmp_path / f"{place}.jsonl", one) for place, one in enumerate(columns)]
+    (found,) = rankings(tmp_path, files=files)
+    assert found.verdict().claim is Claim.NO_RECOMMENDATION
+    (way,) = (one.text for one in found.warnings if one.code == "cheapest-reward")
+    words = ["preceptor", "rank", *map(str, files), "--no-student", "--reward-column", "reward"]
+    assert shlex.split(way.partition("): ")[2]) == words
 
 
 @pytest.mark.parametrize("reward", [(), GRADED])

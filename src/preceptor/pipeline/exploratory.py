@@ -1,7 +1,8 @@
 """What stands beside an order without rewards: teachers that look like noise, and the way to a reward."""
 
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from preceptor.config.reward_models import PRESETS
 from preceptor.config.runtime import Runtime
@@ -9,6 +10,7 @@ from preceptor.config.study import Study
 from preceptor.data.table import Selection
 from preceptor.pipeline.load import LoadedData, step_of
 from preceptor.pipeline.score import carry_out
+from preceptor.pipeline.sources import StudySource
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array
@@ -46,19 +48,26 @@ def looks_like_noise(selection: Selection, signs: Mapping[str, Array]) -> list[W
     return warnings
 
 
-def cheapest_reward(study: Study) -> Warning:
-    """Return the cheapest way to a reward that needs no data of the user's, to be copied as it stands."""
+def cheapest_reward(study: Study, source: StudySource) -> Warning:
+    """Return the cheapest way to a reward, to be copied: a column of the data, or a small model."""
     smallest = min(PRESETS, key=lambda name: PRESETS[name].billions)
-    size = f"{PRESETS[smallest].billions:g}B parameters"
+    column = next((name for file in source.files for name in file.rewards), None)
+    what = "a column of the data" if column else f"{PRESETS[smallest].billions:g}B parameters"
+    kind, value = ("column", column) if column else ("model", smallest)
     if study.teachers or study.best_of_n:
-        table = f'reward = {{ kind = "model", model = "{smallest}" }}'
-        text = f"The cheapest way to a reward ({size}), at the top of the study file: {table}"
-        return Warning("cheapest-reward", text)
-    words = ["preceptor", "rank", *study.data.responses]
+        way = f'at the top of the study file: reward = {{ kind = "{kind}", {kind} = {json.dumps(value)} }}'
+    else:
+        way = shlex.join([*_command(study), f"--reward-{kind}", value])
+    return Warning("cheapest-reward", f"The cheapest way to a reward ({what}): {way}")
+
+
+def _command(study: Study) -> Iterator[str]:
+    """Yield the words of the command that ranks the study's files."""
+    yield from ("preceptor", "rank", *study.data.responses)
     for name, value in study.data.columns.model_dump(exclude_defaults=True).items():
         for one in value if isinstance(value, tuple) else (value,):
-            words += [f"--{name.replace('_', '-')}", str(one)]
+            yield from (f"--{name.replace('_', '-')}", str(one))
     for student in study.students:
-        words += ["--student", student.model]
-    words += ["--reward-model", smallest]
-    return Warning("cheapest-reward", f"The cheapest way to a reward ({size}): {shlex.join(words)}")
+        yield from ("--student", student.model)
+    if not study.students:
+        yield "--no-student"

@@ -54,7 +54,7 @@ def warnings_of(
     if all(warning.code != "no-reward" for warning in ranking.warnings):
         return [*data.warnings, *limited, *skipped]
     noise = noise_in(data, runtime, progress, execute)
-    return [*noise, *data.warnings, *limited, *skipped, cheapest_reward(study)]
+    return [*noise, *data.warnings, *limited, *skipped, cheapest_reward(study, data.source)]
 
 
 def compared(outcomes: Sequence[Outcome]) -> list[Outcome]:
