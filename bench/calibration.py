@@ -32,14 +32,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from preceptor.ranking.bootstrap import (
     bootstrap_means,
     percentile_interval,
     rank_probabilities,
 )
-from preceptor.ranking.metrics import CompatibilityAdjustedReward
+from preceptor.ranking.measurements import Measurements
+from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import rank
+from preceptor.types import Estimate
 
 Array = NDArray[np.float64]
 
@@ -104,8 +108,9 @@ class Draws:
 
     def _made(self, teachers: int, n: int, effects: Array) -> tuple[Array, Array]:
         if self.kind == "binary":
-            right = np.clip(0.8 + 0.4 * effects, 0.02, 0.98)
-            return (self._noise(teachers, n) < ndtri(right)).astype(np.float64), right[:, 0]
+            level = ndtri(0.8) + 1.4 * effects
+            rewards = (self._noise(teachers, n) < level).astype(np.float64)
+            return rewards, ndtr(level[:, 0])
         level = 2.0 if self.car else 0.0
         if self.kind == "t3":
             own, shared = (self.rng.standard_t(3, size) / np.sqrt(3) for size in ((teachers, n), n))
@@ -141,7 +146,25 @@ def before(sample: Sample, seed: int) -> Answer:
     return Answer(leader, *ends, *gaps, p_best, p_best >= 0.95, False)
 
 
-METHODS: dict[str, Callable[[Sample, int], Answer]] = {"before": before}
+def after(sample: Sample, seed: int) -> Answer:
+    """Return what a ranking says now."""
+    labels = tuple(f"{row:02d}" for row in range(len(sample.truth)))
+    measurements = Measurements(labels, sample.values["reward"].shape[1], sample.values)
+    metric = CAR if "loss" in sample.values else AverageReward()
+    options = RankingOptions(seed=seed)
+    ranking = rank(measurements, student="bench", metrics=[metric], options=options)
+    ends = np.empty((4, len(labels)))
+    for result in ranking.teachers:
+        own, lead = result.estimates[metric.kind], result.behind or Estimate(0.0, 0.0, 0.0, 0)
+        ends[:, labels.index(result.teacher)] = own.low, own.high, lead.low, lead.high
+    evidence = ranking.evidence
+    leader = labels.index(ranking.best.teacher)
+    return Answer(
+        leader, *ends, ranking.best.p_best, evidence.named, capped=evidence.cap is not None
+    )
+
+
+METHODS: dict[str, Callable[[Sample, int], Answer]] = {"before": before, "after": after}
 
 
 def judged_pool(folder: Path | None) -> Array | None:

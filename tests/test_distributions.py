@@ -6,10 +6,7 @@ import pytest
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import AverageReward, CompatibilityAdjustedReward, RankSurprisalRatio
-from preceptor.ranking.options import RankingOptions
 from preceptor.report.distributions import BINS, MOST_CATEGORIES, OTHER, by_category, distributions
-
-OPTIONS = RankingOptions(n_resamples=200)
 
 
 def common(**values: Array) -> Common:
@@ -62,7 +59,6 @@ def test_a_category_holds_the_means_of_its_instructions_and_the_metric_of_them()
         names,
         teachers=("one", "two"),
         metric=CompatibilityAdjustedReward(beta=2),
-        options=OPTIONS,
     )
     assert [(one.name, one.n) for one in (first, second, other)] == [
         ("letters", 4),
@@ -86,7 +82,6 @@ def test_of_many_categories_the_largest_have_names_and_the_rest_is_other():
         names,
         teachers=("one", "two"),
         metric=AverageReward(),
-        options=OPTIONS,
     )
     assert [one.name for one in found] == [f"kind {n:02d}" for n in range(MOST_CATEGORIES)] + [
         OTHER
@@ -97,9 +92,7 @@ def test_of_many_categories_the_largest_have_names_and_the_rest_is_other():
 @pytest.mark.parametrize("names", [[None] * 4, ["sums"] * 4, list("abcd")])
 def test_one_category_alone_is_no_table(names: list[str | None]):
     given = common(reward=np.ones((2, 4)))
-    assert not by_category(
-        given, names, teachers=("one", "two"), metric=AverageReward(), options=OPTIONS
-    )
+    assert not by_category(given, names, teachers=("one", "two"), metric=AverageReward())
 
 
 def test_one_instruction_has_no_interval_and_a_metric_that_is_not_finite_is_left_out():
@@ -109,7 +102,6 @@ def test_one_instruction_has_no_interval_and_a_metric_that_is_not_finite_is_left
         ["sums", "sums", None],
         teachers=("one", "two"),
         metric=RankSurprisalRatio(),
-        options=OPTIONS,
     )
     assert set(twice.means["one"]) == {"token_rank", "loss"}
     estimate = other.means["one"]["rsr"]

@@ -13,11 +13,11 @@ import numpy as np
 from preceptor.benchmarks.average_performance import StudentResult
 from preceptor.benchmarks.base import Array, Verdicts
 from preceptor.errors import StudyError
+from preceptor.ranking.inference import scores_of_draws
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import FormedMetric
 from preceptor.ranking.rank import (
     Measurements,
-    Quantity,
     Ranking,
     place_teachers,
     rank,
@@ -117,23 +117,25 @@ def ranking_of_results(
             f"There is no benchmark that all of {', '.join(r.name for r in results)} have a result of. "
             "Judge all alike."
         )
-    quantities = {
-        name: Quantity(
-            np.array([one.estimates[name].value for one in results]),
-            np.stack([one.draws[name] for one in results], axis=1),
-        )
-        for name in names
-    }
+    draws = np.stack([one.draws[names[0]] for one in results], axis=1)
+    point = np.array([one.estimates[names[0]].value for one in results])
+    n = min(one.estimates[names[0]].n for one in results)
+    teachers, evidence = place_teachers(
+        scores_of_draws([one.name for one in results], point, draws, n=n),
+        {name: [one.estimates[name] for one in results] for name in names},
+        by=names[0],
+        higher_is_better=True,
+        options=RankingOptions(),
+    )
     texts = (text for one in results for text in one.warnings)
-    n = [one.estimates[names[0]].n for one in results]
-    teachers = place_teachers([one.name for one in results], quantities, quantities[names[0]], n=n)
     return Ranking(
         student=student,
         by=names[0],
         metrics={name: FormedMetric((name,)) for name in names},
-        instructions=max(n),
-        teachers=teachers,
+        instructions=max(one.n for one in teachers),
+        teachers=tuple(teachers),
         settings=dict(settings),
         warnings=tuple(Warning("benchmark", text) for text in dict.fromkeys(texts)),
         stability=None,
+        evidence=evidence,
     )

@@ -9,7 +9,7 @@ from preceptor.ranking.warnings import Warning
 from preceptor.types import Estimate
 
 Cap = Literal["few-prompts", "skewed", "few-values"]
-"""Why no winner is named: few instructions, a few responses that hold the result, hardly any differences."""
+"""Why no winner is named: few instructions, a few responses that hold the result, hardly a difference."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,24 @@
 """Ranking: teachers from best to worst for one student, and how sure that is.
 
-There is one common set of instructions, then one set of bootstrap draws of it, and from these
-every mean, metric, interval and P(best), so that all comparisons are paired. Whatever could mislead
-(dropped rows, negative rewards, an order that turns with beta) stands beside the result as a warning.
+There is one common set of instructions, and what each of them did to every mean and metric, from which come
+intervals, paired comparisons and P(best). Whatever could mislead (dropped rows, negative rewards, an order
+that turns with beta) stands beside the result as a warning.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.bootstrap import (
-    Array,
-    beat_probabilities,
-    bootstrap_means,
-    percentile_interval,
-    rank_probabilities,
-    ranks,
+from preceptor.ranking.inference import (
+    Scores,
+    Standing,
+    discordant,
+    interval,
+    scores_of,
+    standing,
 )
 from preceptor.ranking.measurements import (
     Common,
@@ -32,7 +33,14 @@ from preceptor.ranking.metrics import (
     metrics_for,
 )
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.places import FormedMetric, OrderVariant, Stability, TeacherResult
+from preceptor.ranking.places import (
+    Evidence,
+    FormedMetric,
+    OrderVariant,
+    Stability,
+    TeacherResult,
+)
+from preceptor.ranking.quantities import Quantity, few_values, formed, measured
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.stability import stability_of
 from preceptor.ranking.warnings import Warning, negative_rewards, warnings_of
@@ -42,13 +50,10 @@ __all__ = [
     "ORDER_BY",
     "Measurements",
     "OrderVariant",
-    "Quantity",
     "Ranking",
     "Stability",
     "TeacherResult",
-    "formed",
     "rank",
-    "resampled",
     "transformed",
 ]
 
@@ -63,26 +68,15 @@ RESERVED_FIELDS = frozenset(
         "p_best",
         "p_rank",
         "p_leader_beats",
+        "behind",
+        "p_value",
+        "discordant",
         "dropped",
         "truncated",
         "estimates",
     )
 )
 """Fields of a record that no measure or metric may be named after."""
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A measure's mean or a metric: point values (teachers,) and draws (draws, teachers)."""
-
-    point: Array
-    draws: Array
-
-    def estimates(self, n: Sequence[int]) -> list[Estimate]:
-        """Return the value and interval of every teacher, over so many instructions each."""
-        low, high = percentile_interval(self.draws)
-        columns = zip(self.point.tolist(), low.tolist(), high.tolist(), n, strict=True)
-        return [Estimate(*column) for column in columns]
 
 
 def rank(
@@ -119,8 +113,18 @@ def rank(
     used = transformed(common, options.transform)
     meaningless = bool(negative_rewards(used, measurements.teachers))
     ordering = _ordering_metric(chosen, by, without_car=meaningless)
-    measured = resampled(used, options)
-    quantities = measured | {m.kind: formed(m, measured) for m in chosen}
+    means = measured(used)
+    estimates = {name: estimates_of(one) for name, one in means.items()}
+    estimates |= {m.kind: estimates_of(formed(m, means)) for m in chosen}
+    upward = formed(ordering, means).upward(ordering.higher_is_better)
+    better = _better_of_two(used, ordering, upward)
+    results, evidence = place_teachers(
+        scores_of(upward, measurements.teachers, right=better),
+        estimates,
+        by=ordering.kind,
+        higher_is_better=ordering.higher_is_better,
+        options=options,
+    )
     found = warnings_of(
         used, chosen, teachers=measurements.teachers, by=ordering, failed=measurements.failed
     )
@@ -129,7 +133,7 @@ def rank(
         by=ordering.kind,
         metrics={m.kind: FormedMetric(tuple(m.needs), m.higher_is_better) for m in chosen},
         instructions=measurements.instructions,
-        teachers=_results(measurements, common, quantities, ordering=ordering),
+        teachers=tuple(_with_losses(one, measurements, common) for one in results),
         settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
         warnings=(*found, *(Warning("left-out", note) for note in common.notes)),
         stability=stability_of(
@@ -140,6 +144,7 @@ def rank(
             failed=measurements.failed,
             conditional=_is_conditional(settings or {}),
         ),
+        evidence=evidence,
     )
 
 
@@ -193,118 +198,98 @@ def transformed(common: Common, transform: str) -> Common:
     return replace(common, values={**common.values, "reward": rewards})
 
 
-def resampled(common: Common, options: RankingOptions) -> dict[str, Quantity]:
-    """Return the mean of every measure, all from the same draws.
-
-    One seed and number of instructions give a measure the same draws whatever measures stand beside it.
-    """
-    names = [*common.values, *common.denominators]
-    blocks = [*common.values.values(), *common.denominators.values()]
-    matrix = np.concatenate(blocks, dtype=np.float64)
-    rng = np.random.default_rng(options.seed)
-    draws = bootstrap_means(matrix, draws=options.n_resamples, rng=rng)
-    draws = draws.reshape(options.n_resamples, len(names), -1)
-    point = matrix.mean(axis=1).reshape(len(names), -1)
-    quantities = {}
-    for place, name in enumerate(common.values):
-        quantity = Quantity(point[place], draws[:, place])
-        if name in common.denominators:
-            below = len(common.values) + list(common.denominators).index(name)
-            quantity = _divided(quantity, Quantity(point[below], draws[:, below]), name)
-        quantities[name] = quantity
-    return quantities
+def estimates_of(quantity: Quantity) -> list[Estimate]:
+    """Return the value and 95% interval of every teacher; NaN for its ends where there is one instruction."""
+    low, high = interval(quantity)
+    columns = zip(quantity.point.tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Estimate(*column, quantity.influence.shape[1]) for column in columns]
 
 
-def _divided(numerator: Quantity, denominator: Quantity, name: str) -> Quantity:
-    if not (denominator.draws.min() > 0 and denominator.point.min() > 0):
-        raise StudyError(
-            f"The denominators of '{name}' do not sum to a positive number in every draw: expected "
-            "positive counts. Drop responses without tokens before ranking."
-        )
-    return Quantity(numerator.point / denominator.point, numerator.draws / denominator.draws)
-
-
-def formed(metric: Metric, measured: Mapping[str, Quantity]) -> Quantity:
-    """Return the metric of the means, by value and by draw."""
-    inputs = [measured[name] for name in metric.needs]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        point = np.asarray(metric(*(quantity.point for quantity in inputs)))
-        draws = np.asarray(metric(*(quantity.draws for quantity in inputs)))
-    if point.shape != inputs[0].point.shape or draws.shape != inputs[0].draws.shape:
-        raise StudyError(
-            f"Metric '{metric.kind}' returned shapes {point.shape} and {draws.shape}: expected "
-            f"{inputs[0].point.shape} and {inputs[0].draws.shape}, one number for every mean. "
-            "Compute it element by element."
-        )
-    if not (np.isfinite(point).all() and np.isfinite(draws).all()):
-        raise StudyError(
-            f"Metric '{metric.kind}' is NaN or infinite for some teacher: expected finite numbers. "
-            f"Look at the means of {', '.join(metric.needs)}, or leave the metric out."
-        )
-    return Quantity(point, draws)
-
-
-def _results(
-    measurements: Measurements,
-    common: Common,
-    quantities: Mapping[str, Quantity],
-    *,
-    ordering: Metric,
-) -> tuple[TeacherResult, ...]:
-    placed = place_teachers(
-        measurements.teachers,
-        quantities,
-        _upward(quantities[ordering.kind], ordering),
-        n=[common.n] * len(measurements.teachers),
-    )
-    dropped = dict(zip(measurements.teachers, common.dropped, strict=True))
-    return tuple(
-        replace(
-            one,
-            dropped=dropped[one.teacher],
-            truncated=measurements.truncated.get(one.teacher, 0),
-        )
-        for one in placed
-    )
+def _better_of_two(common: Common, metric: Metric, upward: Quantity) -> NDArray[np.bool_] | None:
+    """Tell the better values where the metric is made of one measure of two values, as right and wrong."""
+    name = metric.needs[0] if len(metric.needs) == 1 else None
+    if name is None or name in common.denominators:
+        return None
+    values = common.values[name]
+    found = few_values(values)
+    if found is None or len(found) != 2:
+        return None
+    rises = (upward.influence * values).sum() >= 0
+    better: NDArray[np.bool_] = values == (found.max() if rises else found.min())
+    return better
 
 
 def place_teachers(
-    labels: Sequence[str],
-    quantities: Mapping[str, Quantity],
-    upward: Quantity,
+    scores: Scores,
+    estimates: Mapping[str, Sequence[Estimate]],
     *,
-    n: Sequence[int],
-) -> tuple[TeacherResult, ...]:
-    """Return the teachers from best to worst: the one place where an order is formed.
+    by: str,
+    higher_is_better: bool,
+    options: RankingOptions,
+) -> tuple[list[TeacherResult], Evidence]:
+    """Return the teachers from best to worst, and how sure that is: the one place where an order is formed.
 
     Args:
-        labels: the teachers.
-        quantities: every measure and metric, for the estimates.
-        upward: what orders, so that higher is better.
-        n: how many instructions stand behind each teacher's numbers.
+        scores: what orders, higher is better.
+        estimates: every measure and metric of each teacher, in the order of the scores' rows.
+        by: the name among them of what orders.
+        higher_is_better: its direction there.
+        options: draws and seed.
     """
-    places = ranks(upward.point)
-    order = sorted(range(len(labels)), key=lambda teacher: (places[teacher], labels[teacher]))
-    p_rank = rank_probabilities(upward.draws)
-    beats = beat_probabilities(upward.draws, order[0])
-    estimates = {name: quantity.estimates(n) for name, quantity in quantities.items()}
-    return tuple(
-        TeacherResult(
-            teacher=labels[teacher],
-            rank=int(places[teacher]),
-            n=n[teacher],
-            estimates={name: column[teacher] for name, column in estimates.items()},
-            p_rank=tuple(p_rank[teacher].tolist()),
-            p_leader_beats=float(beats[teacher]) if teacher != order[0] else None,
-            dropped={},
-            truncated=0,
-        )
-        for teacher in order
+    found = standing(scores, draws=options.n_resamples, seed=options.seed)
+    leader = int(found.order[0])
+    columns = {name: list(column) for name, column in estimates.items()}
+    columns[by][leader] = _as_chosen(columns[by][leader], found, higher_is_better)
+    results = [_result(scores, columns, found, row=int(row), by=by) for row in found.order]
+    names = [scores.labels[row] for row in found.order if found.contenders[row]]
+    return results, Evidence(
+        named=len(names) == 1 < len(results) and found.cap is None,
+        cap=found.cap,
+        effective_n=found.effective_n,
+        contenders=tuple(names),
+        regret=found.regret,
+        more_prompts=found.more_prompts,
     )
 
 
-def _upward(quantity: Quantity, metric: Metric) -> Quantity:
-    """Return the quantity so that higher is better, by the metric's declared direction."""
-    if metric.higher_is_better:
-        return quantity
-    return Quantity(-quantity.point, -quantity.draws)
+def _result(
+    scores: Scores,
+    columns: Mapping[str, Sequence[Estimate]],
+    found: Standing,
+    *,
+    row: int,
+    by: str,
+) -> TeacherResult:
+    leader = int(found.order[0])
+    first, right = row == leader, scores.right
+    gap, low, high = (float(column[row]) for column in (found.gap, *found.lead))
+    return TeacherResult(
+        teacher=scores.labels[row],
+        rank=int(found.places[row]),
+        n=columns[by][row].n,
+        estimates={name: column[row] for name, column in columns.items()},
+        p_rank=tuple(found.p_rank[row].tolist()),
+        p_leader_beats=None if first else float(found.p_leader_beats[row]),
+        dropped={},
+        truncated=0,
+        behind=None if first else Estimate(gap, low, high, scores.n),
+        p_value=None if first else float(found.p_value[row]),
+        discordant=None if first or right is None else discordant(right, leader, row),
+    )
+
+
+def _as_chosen(estimate: Estimate, found: Standing, higher_is_better: bool) -> Estimate:
+    if higher_is_better:
+        return replace(estimate, low=min(estimate.low, found.worst))
+    return replace(estimate, high=max(estimate.high, -found.worst))
+
+
+def _with_losses(
+    result: TeacherResult, measurements: Measurements, common: Common
+) -> TeacherResult:
+    place = measurements.teachers.index(result.teacher)
+    return replace(
+        result,
+        dropped=common.dropped[place],
+        truncated=measurements.truncated.get(result.teacher, 0),
+    )

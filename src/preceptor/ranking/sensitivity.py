@@ -1,7 +1,7 @@
 """How CAR's answer moves: with beta, and with fewer instructions.
 
-The ranking's own draws are formed once more into CAR at every beta, so that the curve passes
-exactly through the ranking, and a difference along it is never chance of the drawing.
+CAR is formed at every beta as the ranking forms it, from the same seed, so that the curve passes
+exactly through the ranking.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.ranking.bootstrap import percentile_interval, rank_probabilities, ranks
+from preceptor.ranking.bootstrap import Interval, ranks
+from preceptor.ranking.inference import Standing, interval, scores_of, standing
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import formed, resampled, transformed
+from preceptor.ranking.quantities import Quantity, formed, measured
+from preceptor.ranking.rank import transformed
 from preceptor.ranking.stability import BETAS
 
 GRID = (
@@ -35,7 +37,7 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class BetaSweep:
-    """CAR's answer as beta grows: the same draws at every beta.
+    """CAR's answer as beta grows: from the same seed at every beta.
 
     `values`, `low`, `high` (95% interval), `p_best` and `ranks` (1 is best) have shape (betas, teachers).
     """
@@ -64,18 +66,28 @@ def beta_sweep(
     needed = {name: common.values[name] for name in metric.needs}
     below = {name: array for name, array in common.denominators.items() if name in needed}
     used = transformed(replace(common, values=needed, denominators=below), options.transform)
-    measured = resampled(used, options)
+    means = measured(used)
     betas = tuple(sorted({*GRID, *BETAS, metric.beta}))
-    found = [formed(replace(metric, beta=beta), measured) for beta in betas]
-    ends = [percentile_interval(one.draws) for one in found]
+    found = [formed(replace(metric, beta=beta), means) for beta in betas]
+    placed = [_placed(one, options) for one in found]
     return BetaSweep(
         betas=betas,
         values=np.array([one.point for one in found]),
-        low=np.array([end.low for end in ends]),
-        high=np.array([end.high for end in ends]),
-        p_best=np.array([rank_probabilities(one.draws)[:, 0] for one in found]),
-        ranks=np.array([ranks(one.point) for one in found], dtype=np.float64),
+        low=np.array([ends.low for ends, _ in placed]),
+        high=np.array([ends.high for ends, _ in placed]),
+        p_best=np.array([standing.p_rank[:, 0] for _, standing in placed]),
+        ranks=np.array([standing.places for _, standing in placed], dtype=np.float64),
     )
+
+
+def _placed(car: Quantity, options: RankingOptions) -> tuple[Interval, Standing]:
+    """Return the intervals as a ranking has them, and its places."""
+    labels = [f"{row:05d}" for row in range(len(car.point))]
+    found = standing(scores_of(car, labels), draws=options.n_resamples, seed=options.seed)
+    ends = interval(car)
+    leader = found.order[0]
+    ends.low[leader] = min(ends.low[leader], found.worst)
+    return ends, found
 
 
 def winners(

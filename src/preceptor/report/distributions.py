@@ -14,8 +14,8 @@ from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import Metric
-from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.rank import Quantity, formed, resampled
+from preceptor.ranking.quantities import formed, measured
+from preceptor.ranking.rank import estimates_of
 from preceptor.ranking.sensitivity import subset
 from preceptor.report.data import Category, Distribution
 from preceptor.types import Estimate
@@ -86,7 +86,6 @@ def by_category(
     *,
     teachers: Sequence[str],
     metric: Metric,
-    options: RankingOptions,
 ) -> tuple[Category, ...]:
     """Return the means within each category, the largest first; none where there is one category alone.
 
@@ -99,7 +98,6 @@ def by_category(
         names: of each instruction, None for none.
         teachers: labels of the rows.
         metric: what orders the ranking.
-        options: the ranking's.
     """
     groups = _groups(names)
     if len(groups) < 2:
@@ -109,11 +107,7 @@ def by_category(
     below = {name: array for name, array in common.denominators.items() if name in values}
     kept = replace(common, values=values, denominators=below)
     return tuple(
-        Category(
-            name,
-            len(places),
-            _means(subset(kept, places), teachers, metric=metric, options=options),
-        )
+        Category(name, len(places), _means(subset(kept, places), teachers, metric))
         for name, places in groups.items()
     )
 
@@ -132,20 +126,14 @@ def _groups(names: Sequence[str | None]) -> dict[str, NDArray[np.intp]]:
 
 
 def _means(
-    common: Common, teachers: Sequence[str], *, metric: Metric, options: RankingOptions
+    common: Common, teachers: Sequence[str], metric: Metric
 ) -> Mapping[str, Mapping[str, Estimate]]:
-    quantities = dict(resampled(common, options))
+    quantities = measured(common)
     # Few instructions may have no finite value where all of them together have one.
     with suppress(StudyError):
         quantities[metric.kind] = formed(metric, quantities)
-    columns = {name: _estimates(quantity, common.n) for name, quantity in quantities.items()}
+    columns = {name: estimates_of(quantity) for name, quantity in quantities.items()}
     return {
         teacher: {name: column[place] for name, column in columns.items()}
         for place, teacher in enumerate(teachers)
     }
-
-
-def _estimates(quantity: Quantity, n: int) -> list[Estimate]:
-    if n > 1:
-        return quantity.estimates([n] * len(quantity.point))
-    return [Estimate(value, np.nan, np.nan, n) for value in quantity.point.tolist()]

@@ -52,11 +52,7 @@ def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Ra
         sweep=beta_sweep(compared.raw, compared.car, options) if compared.car else None,
         distributions=distributions(compared.used),
         categories=by_category(
-            compared.used,
-            names,
-            teachers=compared.teachers,
-            metric=compared.metric,
-            options=options,
+            compared.used, names, teachers=compared.teachers, metric=compared.metric
         ),
         changes=tuple(changes.found),
         tried=tuple(changes.tried),

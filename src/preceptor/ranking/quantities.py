@@ -1,0 +1,142 @@
+"""Means and metrics with what each instruction did to them: the one form in which sampling error is kept.
+
+To first order the error of a smooth function of means is the mean over instructions of its influence values
+(the delta method; Hampel 1974, Efron & Tibshirani 1993, chapter 21). So an interval, a paired difference
+and the probability of an order are each arithmetic on an array (teachers, instructions), for any metric,
+without resampling.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from preceptor.errors import StudyError
+from preceptor.ranking.measurements import Common
+from preceptor.ranking.metrics import Array, Metric
+
+STEP = 1e-3
+"""The slope of a metric is taken over this share of the standard error of a mean."""
+
+FEW = 3
+"""A measure of at most so many different values (right or wrong; won, tied or lost) is one of few values."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A measure's mean or a metric, for each teacher.
+
+    `point` has shape (teachers,). `influence` (teachers, instructions) sums to 0 over instructions: the
+    variance of the point is that of a row over n. Where a measure takes few values, one further instruction
+    whose value is drawn evenly from those that occur would move the point by `shift` on average and vary it
+    by `spread` (both per instruction, like the influence, (teachers,)): the prior of Agresti & Coull
+    (1998). Both are 0 elsewhere.
+    """
+
+    point: Array
+    influence: Array
+    shift: Array
+    spread: Array
+
+    def upward(self, higher_is_better: bool) -> "Quantity":
+        """Return the quantity so that higher is better."""
+        if higher_is_better:
+            return self
+        return Quantity(-self.point, -self.influence, -self.shift, self.spread)
+
+
+def measured(common: Common) -> dict[str, Quantity]:
+    """Return the mean of every measure.
+
+    Raises:
+        StudyError: denominators do not sum to a positive number.
+    """
+    return {name: _mean(common, name) for name in common.values}
+
+
+def _mean(common: Common, name: str) -> Quantity:
+    values = common.values[name]
+    mean = values.mean(axis=1)
+    if name not in common.denominators:
+        shift, spread = _of_few_values(values, mean)
+        return Quantity(mean, values - mean[:, None], shift, spread)
+    below = common.denominators[name]
+    size = below.mean(axis=1)
+    if not (size > 0).all():
+        raise StudyError(
+            f"The denominators of '{name}' do not sum to a positive number for every teacher: expected "
+            "positive counts. Drop responses without tokens before ranking."
+        )
+    ratio, nothing = mean / size, np.zeros(len(mean))
+    influence = (values - ratio[:, None] * below) / size[:, None]
+    return Quantity(ratio, influence, nothing, nothing)
+
+
+def _of_few_values(values: Array, mean: Array) -> tuple[Array, Array]:
+    found = few_values(values)
+    if found is None:
+        return np.zeros(len(mean)), np.zeros(len(mean))
+    return found.mean() - mean, np.full(len(mean), found.var())
+
+
+def few_values(values: Array) -> Array | None:
+    """Return the values of a measure that takes few of them, None of any other.
+
+    All answers right, or all wrong, are taken for answers that can be either.
+    """
+    # A look at the start settles it for what takes many values, without sorting millions.
+    if len(np.unique(values.ravel()[:1000])) > FEW:
+        return None
+    found = np.unique(values)
+    if set(found.tolist()) <= {0.0, 1.0}:
+        return np.array([0.0, 1.0])
+    return found if 2 <= len(found) <= FEW and values.size >= 4 * len(found) else None
+
+
+def formed(metric: Metric, means: Mapping[str, Quantity]) -> Quantity:
+    """Return the metric of the means.
+
+    Raises:
+        StudyError: the metric is not finite, or not one number for each mean.
+    """
+    inputs = [means[name] for name in metric.needs]
+    point = _called(metric, [one.point for one in inputs])
+    made = Quantity(point, *(np.zeros_like(one) for one in (inputs[0].influence, point, point)))
+    for place, one in enumerate(inputs):
+        slope = _slope(metric, inputs, place)
+        made.influence[...] += slope[:, None] * one.influence
+        made.shift[...] += slope * one.shift
+        made.spread[...] += slope**2 * one.spread
+    return made
+
+
+def _slope(metric: Metric, inputs: list[Quantity], place: int) -> Array:
+    """Return the metric's change with one of its means, (teachers,), by a central difference."""
+    moved = inputs[place]
+    count = moved.influence.shape[1]
+    error = np.sqrt(((moved.influence**2).sum(axis=1) + moved.spread) / count**2)
+    # Without any error the slope matters to nothing; a step that is lost in rounding would be noise.
+    step = np.where(error > 0, np.maximum(STEP * error, 1e-7 * np.abs(moved.point)), 0.0)
+    ends = []
+    for side in (1, -1):
+        points = [one.point for one in inputs]
+        points[place] = moved.point + side * step
+        ends.append(_called(metric, points))
+    slope: Array = np.where(step > 0, (ends[0] - ends[1]) / np.where(step > 0, 2 * step, 1.0), 0.0)
+    return slope
+
+
+def _called(metric: Metric, points: list[Array]) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        value = np.asarray(metric(*points), dtype=np.float64)
+    if value.shape != points[0].shape:
+        raise StudyError(
+            f"Metric '{metric.kind}' returned the shape {value.shape}: expected {points[0].shape}, one "
+            "number for every mean. Compute it element by element."
+        )
+    if not np.isfinite(value).all():
+        raise StudyError(
+            f"Metric '{metric.kind}' is NaN or infinite for some teacher: expected finite numbers. "
+            f"Look at the means of {', '.join(metric.needs)}, or leave the metric out."
+        )
+    return value
