@@ -101,7 +101,18 @@ def test_the_best_teachers_responses_are_written_as_they_stand(tmp_path: Path, f
         for row in rows_of(best)
     ]
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "All responses of the best teacher." in card
+    assert "All responses of the teacher that comes first." in card
+
+
+def test_without_a_reward_no_teacher_is_chosen_but_one_is_taken_by_name(
+    tmp_path: Path, files: list[Path], model_folder: Path
+):
+    file = study_file(tmp_path, student(model_folder), reward="")
+    said = refused(file, tmp_path / "none")
+    assert "none is recommended" in said
+    assert "--teacher" in said
+    assert not (tmp_path / "none").exists()
+    assert len(exported(file, tmp_path / "named", "--teacher", "beta")) == 6
 
 
 def test_a_named_teachers_responses_are_written_whoever_is_best(tmp_path: Path, files: list[Path]):

@@ -33,6 +33,7 @@ from preceptor.pipeline.score import carry_out
 from preceptor.pipeline.select import Picked
 from preceptor.pipeline.work import Progress
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.verdict import Claim
 from preceptor.scorers.rewards import reward_scorers
 
 
@@ -99,6 +100,21 @@ def _chosen(data: Sequence[LoadedData], options: Export) -> LoadedData:
     return next(o for o in data if options.reward in (None, o.reward_name))
 
 
+def _require_recommended(ranking: Ranking) -> None:
+    """Refuse to choose a teacher where none is recommended, but for one alone or made up to try out.
+
+    Raises:
+        StudyError: nobody is recommended.
+    """
+    verdict = ranking.verdict()
+    tried_out = {"nothing-to-compare", "made-up"}
+    if verdict.claim is Claim.NO_RECOMMENDATION and verdict.reasons[0].code not in tried_out:
+        raise StudyError(
+            f"No teacher is chosen, because none is recommended. {verdict} Give a source of rewards, or name "
+            "the teacher with --teacher."
+        )
+
+
 @dataclass(frozen=True)
 class _Export:
     """One export under way."""
@@ -115,8 +131,9 @@ class _Export:
         teacher, how = self.options.teacher, f"All responses of {self.options.teacher}, as named."
         if teacher is None:
             ranking = self._ranking()
-            teacher = ranking.teachers[0].teacher
-            how = f"All responses of the best teacher. {ranking.verdict()}"
+            teacher = ranking.best.teacher
+            _require_recommended(ranking)
+            how = f"All responses of the teacher that comes first. {ranking.verdict()}"
         table = self.data.selection.table
         picked = picking.of_teacher(table, teacher, every_sample=self.options.every_sample)
         picked = self._with_checks(picked)

@@ -23,7 +23,7 @@ def made_up(jobs: Sequence[GenerationJob]) -> list[Warning]:
         return []
     listed = ", ".join(f"'{name}'" for name in names)
     text = f'Looks like noise: no model wrote the texts of {listed} (engine = "fake"), they try a study out.'
-    return [Warning("looks-like-noise", text, names)]
+    return [Warning("made-up", text, names)]
 
 
 def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:

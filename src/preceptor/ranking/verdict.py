@@ -52,6 +52,7 @@ class Verdict:
 
 _AGAINST: dict[Code, Claim] = {
     "looks-like-noise": Claim.NO_RECOMMENDATION,
+    "made-up": Claim.NO_RECOMMENDATION,
     "negative-reward": Claim.NO_RECOMMENDATION,
     "no-reward": Claim.NO_RECOMMENDATION,
     "chosen-by-own-reward": Claim.LEADS_SO_FAR,

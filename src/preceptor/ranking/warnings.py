@@ -19,6 +19,7 @@ Code = Literal[
     "no-reward",
     "cheapest-reward",
     "looks-like-noise",
+    "made-up",
     "failures",
     "winner-changes",
     "few-prompts",
