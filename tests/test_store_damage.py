@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from preceptor.errors import StoreError
+from preceptor.errors import RowError, StoreError
 from preceptor.store.shard_file import encoded
-from preceptor.store.shards import RowError, Shards
+from preceptor.store.shards import Shards
 from preceptor.store.store import Identity, ScorePartition, Store
 from preceptor.store.writer import StoreWriter
 from preceptor.types import Generation, Score

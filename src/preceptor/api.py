@@ -35,7 +35,6 @@ from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.responses_file import generate_to_file
 from preceptor.pipeline.work import Progress
 from preceptor.ranking.result import Ranking
-from preceptor.report.build import report_of, stored_outcomes
 from preceptor.report.data import Report
 from preceptor.report.progress import showing
 from preceptor.store.shards import Check
@@ -168,6 +167,8 @@ def study_report(
         StudyError: responses or scores are missing; the message says which.
         PreceptorError: the study cannot be ranked as it stands.
     """
+    from preceptor.report.build import report_of, stored_outcomes
+
     file = StudyFile.read(path)
     return report_of(
         stored_outcomes(file.study, file.runtime),

@@ -34,6 +34,10 @@ class StoreError(PreceptorError):
     """A store that cannot be read or written."""
 
 
+class RowError(StoreError):
+    """A row that no shard can hold; the rows that came with it are stored."""
+
+
 class MissingPackage(PreceptorError):
     """An optional package that the request needs is not installed."""
 

@@ -10,11 +10,8 @@ from preceptor.benchmarks.pairwise import (
     local_model,
     served_model,
 )
-from preceptor.benchmarks.reward_judge import RewardJudge
-from preceptor.benchmarks.written_judge import JUDGEMENT_TOKENS, WrittenJudge
 from preceptor.config import finetune as tables
 from preceptor.config.runtime import Runtime
-from preceptor.scorers.reward_model import RewardModel
 
 
 def judge_of(
@@ -32,12 +29,17 @@ def judge_of(
         ModelError: no judge has this name.
     """
     if table.kind == "reward":
+        from preceptor.benchmarks.reward_judge import RewardJudge
+        from preceptor.scorers.reward_model import RewardModel
+
         return RewardJudge(RewardModel(table, runtime))
     own = read_prompt(table.prompt) if table.prompt else None
     if table.engine == "transformers":
         return ChoiceJudge(local_model(table, runtime), own or CHOICE_PROMPT)
     endpoint, logprobs = runtime.endpoint(table.model), table.logprobs
     if "written" in kinds and not table.verdict_by_letter:
+        from preceptor.benchmarks.written_judge import JUDGEMENT_TOKENS, WrittenJudge
+
         model = served_model(
             table.model, endpoint, max_tokens=JUDGEMENT_TOKENS, log_probabilities=False
         )

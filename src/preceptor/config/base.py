@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.options import RankingOptions
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -103,6 +102,8 @@ def _said(problem: "ErrorDetails") -> str:
     name = str(problem["loc"][-1])
     if name in OLD_NAMES:
         return f"unknown field: its name is '{OLD_NAMES[name]}'."
+    from preceptor.ranking.options import RankingOptions
+
     return f"unknown field.{nearest(name, _field_names(Table) | set(RankingOptions.model_fields))}"
 
 

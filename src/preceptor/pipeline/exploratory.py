@@ -8,8 +8,8 @@ from preceptor.config.reward_models import PRESETS
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.table import Selection
-from preceptor.pipeline.load import LoadedData, step_of
-from preceptor.pipeline.score import carry_out
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.sources import StudySource
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.warnings import Warning

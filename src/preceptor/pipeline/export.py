@@ -27,9 +27,9 @@ from preceptor.export.writer import (
 )
 from preceptor.pipeline import plan
 from preceptor.pipeline import select as picking
-from preceptor.pipeline.load import LoadedData, all_of, step_of
+from preceptor.pipeline.load import LoadedData, all_of
 from preceptor.pipeline.pipeline import Pipeline
-from preceptor.pipeline.score import carry_out
+from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.select import Picked
 from preceptor.pipeline.work import Progress
 from preceptor.ranking.result import Ranking

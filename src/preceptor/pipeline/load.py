@@ -27,13 +27,12 @@ from preceptor.pipeline.response_warnings import (
     never_answered,
     own_reward,
 )
-from preceptor.pipeline.score import Step, carry_out
-from preceptor.pipeline.sources import Scope, StudySource, recorded, unused_rewards
+from preceptor.pipeline.score import carry_out, step_of
+from preceptor.pipeline.sources import Scope, StudySource, unused_rewards
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.warnings import Warning
-from preceptor.scorers.base import Array, Scorer
+from preceptor.scorers.base import Array
 from preceptor.scorers.rewards import column_of, reward_scorers
-from preceptor.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -178,14 +177,6 @@ class _Rewards:
         other = gather(self.loader.source.passable, column).table
         known = dict(zip(other.keys.tolist(), other.values["reward"].tolist(), strict=True))
         return np.array([known.get(key, np.nan) for key in table.keys[rows].tolist()])
-
-
-def step_of(scorer: Scorer, runtime: Runtime, source: StudySource, selection: Selection) -> Step:
-    """Return the step that puts a scorer's numbers on these responses."""
-    partition = Store(runtime.store).scores(
-        scorer.identity(), recorded=recorded(runtime, scorer.name)
-    )
-    return Step(scorer.name, scorer, partition, source, selection)
 
 
 def labels(rewards: Sequence[Reward | None]) -> list[str]:

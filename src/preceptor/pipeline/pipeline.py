@@ -16,10 +16,10 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Student, Study
 from preceptor.errors import PreceptorError
 from preceptor.pipeline.columns import ColumnMeasures
-from preceptor.pipeline.load import LoadedData, Loader, step_of
+from preceptor.pipeline.load import LoadedData, Loader
 from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
-from preceptor.pipeline.score import Step, carry_out
+from preceptor.pipeline.score import Step, carry_out, step_of
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
 from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight
 from preceptor.ranking.rank import rank

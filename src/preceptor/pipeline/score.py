@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.config.runtime import Runtime
 from preceptor.data.table import Keys, Selection
-from preceptor.pipeline.work import Amount, Executor, Progress, in_process
+from preceptor.pipeline.work import Amount, Executor, Progress, in_process, recorded
 from preceptor.scorers.base import Resource, Scorer
 from preceptor.store.identity import Identity
-from preceptor.store.store import ScorePartition
+from preceptor.store.store import ScorePartition, Store
 from preceptor.store.writer import StoreWriter
 from preceptor.types import Response, Score
 
@@ -226,3 +227,11 @@ class _Parts:
         tokens = sum(int(value) for value in values if isinstance(value, float))
         characters = sum(self._lengths.pop(score.key, 0) for score in scores)
         self._progress.advance(Amount(len(scores), characters, tokens))
+
+
+def step_of(scorer: Scorer, runtime: Runtime, source: Iterable[Response], selection: Selection) -> Step:
+    """Return the step that puts a scorer's numbers on these responses."""
+    partition = Store(runtime.store).scores(
+        scorer.identity(), recorded=recorded(runtime, scorer.name)
+    )
+    return Step(scorer.name, scorer, partition, source, selection)

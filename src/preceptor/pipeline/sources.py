@@ -18,6 +18,7 @@ from preceptor.data.schema import category_of
 from preceptor.data.table import drawn
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
+from preceptor.pipeline.work import recorded
 from preceptor.scorers.rewards import column_of
 from preceptor.store.store import Store
 from preceptor.teachers.backends import backend_of
@@ -258,19 +259,6 @@ def jobs_of(
         )
         for one in backends
     ]
-
-
-def recorded(runtime: Runtime, name: str) -> dict[str, object]:
-    """Return what is written beside an identity without being part of it; `name` says whose rows they are."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, object] = {"name": name, "device": runtime.resolved_device()}
-    for package in ("preceptor", "torch", "transformers", "tokenizers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def expanded(paths: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from preceptor.config.runtime import Runtime
 from preceptor.scorers.base import Resource
 from preceptor.store.identity import Identity
 
@@ -110,3 +111,16 @@ def free(work: Work, later: Sequence[Work]) -> None:
     """Free what the work has loaded, unless later work uses it too."""
     if not any(work.resource is one.resource for one in later):
         work.resource.release()
+
+
+def recorded(runtime: Runtime, name: str) -> dict[str, object]:
+    """Return what is written beside an identity without being part of it; `name` says whose rows they are."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, object] = {"name": name, "device": runtime.resolved_device()}
+    for package in ("preceptor", "torch", "transformers", "tokenizers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found

@@ -18,7 +18,7 @@ from preceptor.errors import StudyError
 from preceptor.pipeline.estimate import CostEstimate, estimate
 from preceptor.pipeline.outcome import Outcome, compared
 from preceptor.pipeline.pipeline import Pipeline
-from preceptor.pipeline.sources import recorded
+from preceptor.pipeline.work import recorded
 from preceptor.ranking.result import Ranking
 from preceptor.report.data import Report
 from preceptor.report.gather import numbers_of, ranking_data_of

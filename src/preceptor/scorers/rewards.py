@@ -6,9 +6,6 @@ from preceptor.config.rewards import SCORERS, PluginReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.errors import StudyError
 from preceptor.scorers.base import Scorer
-from preceptor.scorers.judge import Judge, LocalJudge
-from preceptor.scorers.reward_model import RewardModel
-from preceptor.scorers.verifier.verifier import Verifier
 
 
 def column_of(reward: Reward | None) -> str | None:
@@ -28,12 +25,16 @@ def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
         return [_of_another_package(reward)]
     if reward is None or reward.kind == "column":
         return []
-    if reward.kind == "rule":
-        return [Verifier(reward.rule)]
-    if reward.kind == "reference":
-        return [Verifier()]
+    if reward.kind == "rule" or reward.kind == "reference":
+        from preceptor.scorers.verifier.verifier import Verifier
+
+        return [Verifier(reward.rule) if reward.kind == "rule" else Verifier()]
     if reward.kind == "model":
+        from preceptor.scorers.reward_model import RewardModel
+
         return [RewardModel(reward, runtime)]
+    from preceptor.scorers.judge import Judge, LocalJudge
+
     if reward.engine == "transformers":
         return [LocalJudge(reward, runtime)]
     return [Judge(reward, runtime.endpoint(reward.model))]

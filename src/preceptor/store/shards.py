@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preceptor.errors import StoreError
+from preceptor.errors import RowError, StoreError
 from preceptor.store.directory import Folder, read_card
 from preceptor.store.identity import Identity, plain
 from preceptor.store.shard_file import UnfitShardError, encoded, is_shard, stamp_of, verify
@@ -37,10 +37,6 @@ Row = TypeVar("Row")
 _LOGGER = logging.getLogger(__name__)
 _SMALL_SHARD_BYTES = 32 * 2**20
 _MERGED_SHARD_BYTES = 128 * 2**20
-
-
-class RowError(StoreError):
-    """A row that no shard can hold; the rows that came with it are stored."""
 
 
 class Check(NamedTuple):

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preceptor.errors import StoreError, nearest
+from preceptor.errors import RowError, StoreError, nearest
 from preceptor.store.directory import Folder, advice, read_card
 from preceptor.store.identity import Identity as Identity
 from preceptor.store.shard_file import is_shard, spec_of
@@ -29,7 +29,6 @@ from preceptor.store.shards import (
     KEY_TYPE,
     LISTED,
     Kind,
-    RowError,
     Shards,
     as_arrow,
     as_numpy,

@@ -11,8 +11,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
-from preceptor.errors import StoreError
-from preceptor.store.shards import RowError
+from preceptor.errors import RowError, StoreError
 
 Flush = Literal["each", "timed"]
 """When a row is stored: `each` as it comes, because it was paid for, or `timed`, some together."""

@@ -3,9 +3,6 @@
 from preceptor.config.runtime import Runtime
 from preceptor.config.teachers import TEACHER_ENGINES, TeacherPoint
 from preceptor.teachers.base import TeacherBackend
-from preceptor.teachers.fake import FakeTeacher
-from preceptor.teachers.local import LocalTeacher
-from preceptor.teachers.served import ServedTeacher
 
 
 def backend_of(teacher: TeacherPoint, runtime: Runtime) -> TeacherBackend:
@@ -15,10 +12,16 @@ def backend_of(teacher: TeacherPoint, runtime: Runtime) -> TeacherBackend:
         StudyError: nothing says where the model is served.
     """
     if teacher.engine == "fake":
+        from preceptor.teachers.fake import FakeTeacher
+
         return FakeTeacher(teacher)
     if teacher.engine == "openai":
+        from preceptor.teachers.served import ServedTeacher
+
         return ServedTeacher(teacher, runtime.endpoint(teacher.model))
     if teacher.engine in ("transformers", "vllm"):
+        from preceptor.teachers.local import LocalTeacher
+
         return LocalTeacher(teacher, runtime)
     backend: TeacherBackend = TEACHER_ENGINES[teacher.engine](teacher, runtime)
     return backend

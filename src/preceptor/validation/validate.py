@@ -20,8 +20,7 @@ from preceptor.errors import StudyError
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.pipeline import Pipeline
-from preceptor.pipeline.sources import recorded
-from preceptor.pipeline.work import Progress, Silent
+from preceptor.pipeline.work import Progress, Silent, recorded
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.warnings import Warning
 from preceptor.store.store import Store
