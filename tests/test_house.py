@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -195,3 +197,36 @@ def test_the_line_is_one_page():
 def test_the_root_holds_what_a_user_imports():
     names = {path.name for path in tracked("src/preceptor/*.py")}
     assert names == {"__init__.py", "__main__.py", "api.py", "errors.py", "types.py"}
+
+
+def test_no_chain_of_imports_is_longer_than_12_modules():
+    """Counted over what is imported when a module is: not for types alone, not inside functions."""
+    files = {module_of(path): path for path in tracked("src/**/*.py")}
+    arrows = {name: imports_of(path, files.keys()) - {name} for name, path in files.items()}
+
+    @cache
+    def chain(name: str) -> tuple[str, ...]:
+        return (name, *max((chain(below) for below in arrows[name]), key=len, default=()))
+
+    longest = max(map(chain, files), key=len)
+    assert len(longest) <= 12, " > ".join(longest)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path: Path, known: Collection[str]) -> set[str]:
+    """Return the modules of the package that importing this file imports, the package itself left out."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+    while waiting:
+        match waiting.pop():
+            case ast.ImportFrom(module=str(module), names=names):
+                found |= {f"{module}.{one.name}" for one in names} & known or {module} & known
+            case ast.If(test=test, body=body, orelse=other):
+                waiting += other if ast.unparse(test) == "TYPE_CHECKING" else [*body, *other]
+            case ast.Try(body=body):
+                waiting += body
+    return found - {"preceptor"}

@@ -4,15 +4,16 @@ A benchmark is one class in one place that derives from `Benchmark`; `registry` 
 knows which benchmarks there are.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.benchmarks.cached_chat import Cost, OnProgress
 from preceptor.benchmarks.comparisons import (
     Decided,
     Outcome,
@@ -24,7 +25,6 @@ from preceptor.benchmarks.comparisons import (
     pairs_of,
     require_complete,
 )
-from preceptor.benchmarks.pairwise import JudgeKind, PairJudge
 from preceptor.benchmarks.questions import Answers, QuestionSet
 from preceptor.benchmarks.rows import Row
 from preceptor.errors import StudyError
@@ -33,6 +33,11 @@ from preceptor.ranking.warnings import Warning
 from preceptor.store.identity import Identity
 from preceptor.store.store import Store
 from preceptor.types import Estimate
+
+if TYPE_CHECKING:
+    from preceptor.benchmarks.cached_chat import Cost, OnProgress
+    from preceptor.benchmarks.pairwise import JudgeKind, PairJudge
+
 
 Array = NDArray[np.float64]
 

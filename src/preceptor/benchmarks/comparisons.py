@@ -4,20 +4,25 @@ A win is the mean over the orders asked. A comparison that lacks one of its orde
 it would carry the judge's preference for a place. Equal answers are half a win each and are not asked.
 """
 
+from __future__ import annotations
+
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from preceptor.benchmarks.cached_chat import OnProgress
 from preceptor.benchmarks.judge_prompts import Pair
-from preceptor.benchmarks.pairwise import Compared, PairJudge
 from preceptor.benchmarks.questions import Answers, QuestionSet
 from preceptor.errors import DataError, StudyError
-from preceptor.store.store import Store
+
+if TYPE_CHECKING:
+    from preceptor.benchmarks.cached_chat import OnProgress
+    from preceptor.benchmarks.pairwise import Compared, PairJudge
+    from preceptor.store.store import Store
+
 
 Orders = Callable[[str], tuple[bool, ...]]
 """Which orders to ask for a question: True shows the model's answer first."""

@@ -4,14 +4,20 @@ A `Reading` is what a layout finds in a row plus the names of the columns around
 reference, sample); `settle` makes it, and then no row is guessed at.
 """
 
+from __future__ import annotations
+
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from preceptor.data.references import References
 from preceptor.data.turns import Answer, Report, Row, Unreadable, look_up, shown
 from preceptor.types import Instruction, Response
+
+if TYPE_CHECKING:
+    from preceptor.data.references import References
+
 
 CATEGORY_COLUMNS = ("category", "task_category")
 """Columns that say of what kind an instruction is; the first with a text counts. Magpie has the latter."""

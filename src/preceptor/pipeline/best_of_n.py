@@ -4,17 +4,23 @@ A best-of-N teacher is rows of the table under another name. Its texts are alrea
 already scored under their content, so it costs no generation and no second score.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.study import Study
 from preceptor.config.teachers import BestOfN
 from preceptor.data.table import ResponseTable
 from preceptor.errors import StudyError, nearest
 from preceptor.scorers.base import Array
+
+if TYPE_CHECKING:
+    from preceptor.config.study import Study
+
 
 Rewards = Callable[[BestOfN, ResponseTable, NDArray[np.intp]], Array]
 """Gives the rewards (rows,) of these rows of a response table, NaN where there is none."""

@@ -1,20 +1,26 @@
 """What stands beside an order without rewards: teachers that look like noise, and the way to a reward."""
 
+from __future__ import annotations
+
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from preceptor.config.reward_models import PRESETS
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.table import Selection
-from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.score import carry_out, step_of
-from preceptor.pipeline.sources import StudySource
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array
 from preceptor.scorers.text_checks import SIGNS, TextChecks
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.load import LoadedData
+    from preceptor.pipeline.sources import StudySource
+
 
 INSTRUCTIONS = 200
 """Instructions whose responses are looked at: enough for a share, and done in a second."""

@@ -1,13 +1,15 @@
 """What the pipeline ends with: a ranking, and where everything it rests on can be read again."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.exploratory import cheapest_reward, noise_in
-from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.plan import REFERENCE, StudentPlan
 from preceptor.pipeline.response_warnings import drawn_from_common, skipped_rows
 from preceptor.pipeline.score import Step
@@ -15,6 +17,9 @@ from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.warnings import Warning
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.load import LoadedData
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,9 @@ class _Parts:
         self._progress.advance(Amount(len(scores), characters, tokens))
 
 
-def step_of(scorer: Scorer, runtime: Runtime, source: Iterable[Response], selection: Selection) -> Step:
+def step_of(
+    scorer: Scorer, runtime: Runtime, source: Iterable[Response], selection: Selection
+) -> Step:
     """Return the step that puts a scorer's numbers on these responses."""
     partition = Store(runtime.store).scores(
         scorer.identity(), recorded=recorded(runtime, scorer.name)

@@ -4,8 +4,11 @@ What is picked are rows of the table, of which the texts are streamed afterwards
 single responses are formed from what the store holds of each, or computed where it holds nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,6 @@ from preceptor.data.gather import Source
 from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import Example, Pair
-from preceptor.pipeline.load import LoadedData
-from preceptor.pipeline.pipeline import Pipeline
 from preceptor.ranking.metrics import (
     TRANSFORMS,
     AverageReward,
@@ -28,6 +29,10 @@ from preceptor.ranking.metrics import (
 )
 from preceptor.scorers.base import Array
 from preceptor.types import Response
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.load import LoadedData
+    from preceptor.pipeline.pipeline import Pipeline
 
 
 @dataclass(frozen=True)

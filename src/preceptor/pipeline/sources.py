@@ -4,14 +4,16 @@ Once asked, a teacher is a source like a file; files alone are a source with not
 are held in memory, because they are the prompts; responses are streamed in every pass anew.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
+from typing import TYPE_CHECKING
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.formats import Problem
-from preceptor.data.gather import Source
 from preceptor.data.instructions import PromptSource
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
@@ -23,6 +25,10 @@ from preceptor.scorers.rewards import column_of
 from preceptor.store.store import Store
 from preceptor.teachers.backends import backend_of
 from preceptor.types import Instruction, Response
+
+if TYPE_CHECKING:
+    from preceptor.data.gather import Source
+
 
 Reference = Mapping[str, object] | None
 
@@ -82,7 +88,7 @@ class StudySource:
         """The ids of the instructions that the teachers are asked, which all belong to the comparison."""
         return [instruction.id for instruction in self.questions.instructions]
 
-    def within(self, scope: "Scope") -> "StudySource":
+    def within(self, scope: Scope) -> StudySource:
         """Return the source of the teachers and instructions of a scope alone."""
         if scope == ALL:
             return self

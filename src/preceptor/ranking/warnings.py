@@ -4,14 +4,19 @@ Each has a code, for programs, and a sentence that names the teachers and the re
 are those in the compared numbers: CAR's sign, means that one response holds, and too little data.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import METRICS, Array, CompatibilityAdjustedReward, Metric
+
+if TYPE_CHECKING:
+    from preceptor.ranking.measurements import Common
+
 
 Code = Literal[
     # of the numbers compared

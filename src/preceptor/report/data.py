@@ -5,16 +5,22 @@ neither of which knows the other. Teachers come in the ranking's order, best fir
 them and must be escaped by whoever shows them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.sensitivity import BetaSweep
 from preceptor.types import Estimate
+
+if TYPE_CHECKING:
+    from preceptor.ranking.sensitivity import BetaSweep
+
 
 Array = NDArray[np.float64]
 

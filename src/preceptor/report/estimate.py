@@ -1,15 +1,21 @@
 """Print what a study would take, and what its data are: teachers, tokens, time, money."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from preceptor.pipeline.estimate import CostEstimate, GenerationEstimate
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.table import printable
 from preceptor.report.terminal import print_lines
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.estimate import CostEstimate, GenerationEstimate
+
 
 _SHOWN = 12
 _CHARACTERS_PER_TOKEN = 4

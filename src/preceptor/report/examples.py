@@ -4,8 +4,11 @@ What is shown is chosen by numbers alone; only then are the texts of those few i
 over the data. Of a student only the tokenizer is loaded, to cut a text as it was scored.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +17,14 @@ from preceptor.data.table import Selection
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.bootstrap import Array
-from preceptor.report.compared import Compared
 from preceptor.report.data import Answer, Example
 from preceptor.report.distributions import FIRST, each
 from preceptor.scorers.base import Pieces
 from preceptor.types import Instruction, Response
+
+if TYPE_CHECKING:
+    from preceptor.report.compared import Compared
+
 
 MOST_EXAMPLES = 60
 """Instructions that are shown."""
@@ -51,9 +57,7 @@ def disagreements(compared: Compared) -> Array:
     return apart / overall if overall > 0 else np.zeros_like(apart)
 
 
-def examples_of(
-    chosen: Sequence["Chosen"], source: Iterable[Response]
-) -> list[tuple[Example, ...]]:
+def examples_of(chosen: Sequence[Chosen], source: Iterable[Response]) -> list[tuple[Example, ...]]:
     """Return the examples of each selection, of which all texts are read in one pass over the source.
 
     An answer whose text is no longer there has none, and says so.
@@ -88,10 +92,10 @@ class Chosen:
     disagreement: Array
     selection: Selection
     scores: Mapping[str, Array]
-    cut: "_Cut"
+    cut: _Cut
 
     @classmethod
-    def of(cls, compared: Compared) -> "Chosen":
+    def of(cls, compared: Compared) -> Chosen:
         """Choose by the numbers compared, and read those of the responses to show."""
         apart, outcome = disagreements(compared), compared.outcome
         # Equal ones in the order of their ids, which is that of the response table.

@@ -4,16 +4,22 @@ A cell is its text and, beside it, the plain value behind the text, so that the 
 reading numbers back from words.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from preceptor.ranking.metrics import METRICS
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
-from preceptor.report.data import RankingData
 from preceptor.report.wording import ABSENT, chance, number
 from preceptor.types import Estimate
+
+if TYPE_CHECKING:
+    from preceptor.report.data import RankingData
+
 
 BAR_WIDTH = 132
 _BAR_MARGIN = 5

@@ -4,7 +4,10 @@ How the fine-tuned students answered stands beside the observed order: a win rat
 or are all short, means something else.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -18,8 +21,11 @@ from preceptor.ranking.table import printable
 from preceptor.report.agreement import print_agreement, print_notes
 from preceptor.report.estimate import worded_time
 from preceptor.types import Estimate
-from preceptor.validation.estimate import FinetuneEstimate, ValidationEstimate
 from preceptor.validation.result import AnswerFigures, ValidationResult
+
+if TYPE_CHECKING:
+    from preceptor.validation.estimate import FinetuneEstimate, ValidationEstimate
+
 
 _GIB = 1024**3
 

@@ -4,11 +4,14 @@ Nothing is trained, asked or paid for to find out. Speeds are those that the sto
 without; tokens are counted on a few hundred rows and scaled up.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from preceptor.benchmarks.cached_chat import Cost
 from preceptor.config.recipe import steps_of, warmup_caution
@@ -22,7 +25,10 @@ from preceptor.pipeline.load import LoadedData
 from preceptor.store.store import Store
 from preceptor.validation.finetune_job import FinetuneJob, StudentSetup, models_folder
 from preceptor.validation.questions import BenchmarkTask
-from preceptor.validation.validate import Validation
+
+if TYPE_CHECKING:
+    from preceptor.validation.validate import Validation
+
 
 logger = logging.getLogger(__name__)
 

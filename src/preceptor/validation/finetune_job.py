@@ -4,6 +4,8 @@ Its name follows from student, rows and recipe, so what the store holds of it is
 weights are loaded only where an answer is missing.
 """
 
+from __future__ import annotations
+
 import gc
 import os
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preceptor.config.finetune import Evaluate, Train
 from preceptor.config.recipe import Recipe
@@ -30,7 +32,10 @@ from preceptor.pipeline.work import Amount, Progress
 from preceptor.store.identity import Identity
 from preceptor.teachers.finetuned import TunedStudent
 from preceptor.teachers.local import LocalTeacher
-from preceptor.validation.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    from preceptor.validation.training_set import TrainingSet
+
 
 CUT = "a response would be cut at max_length"
 """Why `whole_only` leaves an instruction out."""

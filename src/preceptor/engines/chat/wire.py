@@ -4,6 +4,8 @@ Everything a server sends may be anything. It is cut to size, secrets are cut ou
 field is checked before it is used; what cannot be read is a `Failure`.
 """
 
+from __future__ import annotations
+
 import email.utils
 import json
 import math
@@ -11,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preceptor.engines.base import (
     Alternative,
@@ -21,7 +23,10 @@ from preceptor.engines.base import (
     FailureKind,
     Position,
 )
-from preceptor.engines.chat.secrets import Secrets
+
+if TYPE_CHECKING:
+    from preceptor.engines.chat.secrets import Secrets
+
 
 BODY_LIMIT = 16 * 2**20
 """Bytes of an answer that are read at most."""

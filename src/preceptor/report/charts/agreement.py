@@ -4,7 +4,10 @@ A rho of few teachers is uncertain, so it is drawn with its interval for each st
 themselves stand beside it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +32,10 @@ from preceptor.report.charts.parts import (
     tips,
     whole_spec,
 )
-from preceptor.report.data import Report
+
+if TYPE_CHECKING:
+    from preceptor.report.data import Report
+
 
 HEIGHT = 380
 MEAN = "mean over students"

@@ -4,12 +4,13 @@ Beta is a choice, so the order is shown for all of its range with the chosen one
 from end to end does not depend on the choice.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preceptor.ranking.sensitivity import BetaSweep
 from preceptor.report.charts.parts import (
     Chart,
     Families,
@@ -26,7 +27,11 @@ from preceptor.report.charts.parts import (
     whole_spec,
 )
 from preceptor.report.charts.risk import chosen_beta
-from preceptor.report.data import Array, RankingData
+
+if TYPE_CHECKING:
+    from preceptor.ranking.sensitivity import BetaSweep
+    from preceptor.report.data import Array, RankingData
+
 
 LEAST_HEIGHT = 300
 LINE = 19

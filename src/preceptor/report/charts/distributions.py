@@ -4,7 +4,10 @@ A mean hides its distribution, so the shades are counts over bins that all teach
 ends on top are quantiles, which do not depend on the bins.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +24,10 @@ from preceptor.report.charts.parts import (
     tips,
     whole_spec,
 )
-from preceptor.report.data import Distribution, RankingData
+
+if TYPE_CHECKING:
+    from preceptor.report.data import Distribution, RankingData
+
 
 ROW = 26
 _QUANTILES = ("q5", "q25", "q50", "q75", "q95")

@@ -4,15 +4,20 @@ Everything a user or a model wrote enters a spec as a data value under a field n
 name, an expression or markup. So no name can break a chart or run anything.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preceptor.errors import MissingPackage
 from preceptor.ranking.table import printable
-from preceptor.report.data import RankingData
 from preceptor.types import Estimate
+
+if TYPE_CHECKING:
+    from preceptor.report.data import RankingData
+
 
 Row = dict[str, Any]
 

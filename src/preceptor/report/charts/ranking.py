@@ -4,9 +4,12 @@ A value is never drawn without its 95% interval or its n, because the order of t
 where their intervals overlap.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from preceptor.report.charts.parts import (
     Chart,
@@ -28,7 +31,10 @@ from preceptor.report.charts.parts import (
     tips,
     whole_spec,
 )
-from preceptor.report.data import RankingData
+
+if TYPE_CHECKING:
+    from preceptor.report.data import RankingData
+
 
 HEIGHT = 360
 SIZE_MARGIN = 1.3

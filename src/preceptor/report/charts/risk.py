@@ -4,11 +4,13 @@ CAR = reward / (1 + beta loss) is constant along reward = c (1 + beta loss), a s
 shows both what a teacher is worth and why.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preceptor.report.charts.parts import (
     Chart,
@@ -26,7 +28,10 @@ from preceptor.report.charts.parts import (
     tips,
     whole_spec,
 )
-from preceptor.report.data import RankingData
+
+if TYPE_CHECKING:
+    from preceptor.report.data import RankingData
+
 
 HEIGHT = 440
 LINES = 6
