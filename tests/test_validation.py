@@ -47,6 +47,15 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def twice(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The same with a second run per teacher, begun from a store that holds the first."""
+    store = shutil.copytree(done.store, tmp_path_factory.mktemp("twice") / "store")
+    given = {**done.tables, "train": {**done.tables["train"], "seeds": 2}}
+    result, told = gone_through(given, store)
+    return Done(given, store, result, told.computed)
+
+
+@pytest.fixture(scope="module")
 def done(quiet: None, tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Done:
     folder = tmp_path_factory.mktemp("validation")
     given = tables(folder, model_folder, questions=6, train={**TRAIN, "epochs": 3, "batch_size": 2})
@@ -118,6 +127,33 @@ def test_another_teacher_costs_only_its_own_fine_tuning(
     assert (
         told.computed["judge answers to questions of the study"] == 12
     )  # six questions in both orders
+
+
+def test_a_second_run_per_teacher_is_all_that_is_computed_and_outcomes_are_means(
+    done: Done, twice: Done
+):
+    questions = "judge answers to questions of the study"
+    # In both orders; an answer that both runs gave is judged once.
+    assert 0 < twice.computed[questions] <= 3 * 6 * 2
+    assert set(twice.computed) - {questions} == {
+        f"tiny-llama fine-tuned on {name}, run 2{what}"
+        for name in ("alpha", "beta", "gamma")
+        for what in (", rows", " responds")
+    }
+    assert [one.run for one in twice.result.finetuned] == [1, 2] * 3
+    assert len({one.model for one in twice.result.finetuned}) == 6
+    # The second run alone is the study with the next seed, and is there already.
+    given = {**done.tables, "train": {**done.tables["train"], "seed": 1}}
+    second, told = gone_through(given, twice.store)
+    assert told.computed == {}
+    for one in twice.result.observed[0]:
+        runs = [result.observed[0][one.teacher] for result in (done.result, second)]
+        values = [run.estimates["win_rate"].value for run in runs]
+        assert one.estimates["win_rate"].value == pytest.approx(sum(values) / 2)
+    (said,) = twice.result.sentences()
+    assert "means over 2 runs per teacher" in said and "one run" not in said
+    rows = twice.result.observed_records()
+    assert [row["teacher"] for row in rows] == list(twice.result.observed[0].order)
 
 
 def test_the_command_writes_what_agree_reads(done: Done, tmp_path: Path):
@@ -229,16 +265,16 @@ def kill(process: "subprocess.Popen[str]", told: Told) -> bool:
 
 
 def test_a_loop_killed_at_every_stage_and_inside_resumes_to_the_same_result(
-    done: Done, tmp_path: Path
+    done: Done, twice: Done, tmp_path: Path
 ):
     store, output = tmp_path / "store", tmp_path / "result.json"
-    study = write_study(tmp_path / "study.toml", done.tables, store)
+    study = write_study(tmp_path / "study.toml", twice.tables, store)
     strikes = [
         when_it_says("likelihood: "),
         when_it_says("fine-tuned on alpha, rows"),
         # Two checkpoints are kept at a time, so a slow look must be content with a later one.
         when_there_is(store, "models/*/training/checkpoints/checkpoint-[3-9]/whole"),
-        when_it_says("fine-tuned on beta responds"),
+        when_it_says("fine-tuned on beta, run 2 responds"),
         when_it_says("untuned responds"),
         when_it_says("judge answers"),
     ]
@@ -251,6 +287,6 @@ def test_a_loop_killed_at_every_stage_and_inside_resumes_to_the_same_result(
     assert "fine-tuned on gamma, rows" not in said
     assert "likelihood: 36 stored, 0 to compute" in said
     assert "untuned responds: 6 stored, 0 to compute" in said
-    assert_same(json.loads(output.read_text()), json.loads(json.dumps(done.result.to_dict())))
-    _, told = gone_through(done.tables, store)
+    assert_same(json.loads(output.read_text()), json.loads(json.dumps(twice.result.to_dict())))
+    _, told = gone_through(twice.tables, store)
     assert told.computed == {}

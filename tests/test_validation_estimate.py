@@ -39,10 +39,27 @@ def test_rows_steps_answers_and_disk_are_counted_and_nothing_is_stored(
     ((_, cost),) = found.verdicts
     # Three students by four questions in both orders, and a local judge has no price.
     assert (cost.requests, cost.stored, cost.price) == (24, 0, None)
+
     model = sum(path.stat().st_size for path in model_folder.glob("*.safetensors"))
     # Three models, and three checkpoints of weights and two moments.
     assert 0.9 * 12 * model < found.disk < 1.1 * 12 * model
     assert not (tmp_path / "store").exists()
+
+
+def test_every_run_is_counted_before_and_after_responses_are_there(
+    tmp_path: Path, model_folder: Path
+):
+    given = tables(tmp_path, model_folder, train={**TRAIN, "seeds": 3})
+    found = planned(given, runtime_at(tmp_path / "store"))
+    once = planned({**given, "train": TRAIN}, runtime_at(tmp_path / "store"))
+    assert (len(found.teachers), found.runs, len(found.finetune_jobs)) == (3, 3, 9)
+    assert len({one.model for one in found.finetune_jobs}) == 9
+    ((_, cost),), ((_, single),) = found.verdicts, once.verdicts
+    assert cost.requests == 3 * single.requests
+    assert found.disk is not None and once.disk is not None and found.disk > once.disk
+    study, runtime = study_of(given), runtime_at(tmp_path / "store")
+    ((_, unread),) = validation_estimate(Validation.open(study, runtime), []).verdicts
+    assert unread.requests == 0  # files' teachers are unknown before they are read
 
 
 def test_a_served_judge_has_a_price_before_the_first_answer_is_there(

@@ -44,7 +44,7 @@ def result(predicted: list[float], observed: list[float]) -> ValidationResult:
         (made,),
         (seen,),
         tuple(
-            FinetunedFigures("s", name, "0", 8, {}, 4, 2.0, 1.0, figures)
+            FinetunedFigures("s", name, 1, "0", 8, {}, 4, 2.0, 1.0, figures)
             for name in NAMES[: len(observed)]
         ),
         agreement=agreement_of([made], [seen], draws=200, seed=0),
@@ -57,6 +57,7 @@ UP = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 def test_seven_teachers_in_the_same_order_make_a_prediction_hold():
     (said,) = result(UP, UP).sentences()
     assert "s: reward put g first, and so it came (observed first: g, P(best) 1.00)." in said
+    assert "rests on one run per teacher" in said and "standard deviation of 0.42." in said
     assert said.endswith("7 teachers: the prediction held.")
 
 

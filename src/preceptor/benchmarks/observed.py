@@ -5,15 +5,18 @@ Models are compared on the same questions, resampled together, so P(best) and th
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from preceptor.benchmarks.average_performance import StudentResult
-from preceptor.benchmarks.base import Array, Verdicts
+from preceptor.benchmarks.base import Array, Verdicts, estimate_of
+from preceptor.benchmarks.runs import over_runs
 from preceptor.errors import StudyError
+from preceptor.ranking.bootstrap import bootstrap_means
 from preceptor.ranking.inference import scores_of_draws
+from preceptor.ranking.measurements import common_instructions
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import FormedMetric
 from preceptor.ranking.rank import (
@@ -48,7 +51,8 @@ def observed_ranking(
 ) -> Ranking:
     """Return the order by win rate, on the questions that have a verdict on every model.
 
-    Judge and baseline stand in the settings.
+    Judge and baseline stand in the settings. Models of one teacher are its runs, of which the mean counts
+    (`over_runs`).
 
     Args:
         judged: verdicts of one benchmark, one entry for each model.
@@ -64,6 +68,19 @@ def observed_ranking(
         raise StudyError("There are no verdicts to rank: judge the students' answers first.")
     judge = _one({one.judge for one in judged}, "judge")
     baseline = _one({one.baseline for one in judged}, "baseline")
+    settings = {**(settings or {}), "judge": judge, "baseline": baseline}
+    options = options or RankingOptions()
+    wins, teachers = _measured(judged), [(names or {}).get(one.model, one.model) for one in judged]
+    if len(set(teachers)) == len(teachers):
+        named = replace(wins, teachers=tuple(teachers))
+        return rank(named, student=student, metrics=[WinRate()], settings=settings, options=options)
+    n, point, draws = _rates(wins, options)
+    runs = {WinRate.kind: _Runs(teachers, point, draws, [n] * len(teachers))}
+    return _ranked(runs, student=student, settings=settings | {"seed": options.seed})
+
+
+def _measured(judged: Sequence[Verdicts]) -> Measurements:
+    """Return the wins of every model on every question, with what each could have won."""
     keys = sorted({key for one in judged for key in one.keys}, key=str)
     place = {key: at for at, key in enumerate(keys)}
     win = np.full((len(judged), len(keys)), math.nan)
@@ -72,18 +89,23 @@ def observed_ranking(
         at = [place[key] for key in one.keys]
         win[row, at], weights[row, at] = one.points, one.weights
     weighted = bool((np.nan_to_num(weights, nan=1.0) != 1).any())
-    return rank(
-        Measurements(
-            teachers=tuple((names or {}).get(one.model, one.model) for one in judged),
-            instructions=len(keys),
-            values={"win": win},
-            denominators={"win": weights} if weighted else {},
-        ),
-        student=student,
-        metrics=[WinRate()],
-        settings={**(settings or {}), "judge": judge, "baseline": baseline},
-        options=options,
+    return Measurements(
+        teachers=tuple(one.model for one in judged),
+        instructions=len(keys),
+        values={"win": win},
+        denominators={"win": weights} if weighted else {},
     )
+
+
+def _rates(wins: Measurements, options: RankingOptions) -> tuple[int, Array, Array]:
+    """Return the questions in common, and each model's win rate with its draws, in percent."""
+    common = common_instructions(wins, ["win"], min_coverage=options.min_coverage)
+    won = common.values["win"]
+    both = np.stack([won, common.denominators.get("win", np.ones_like(won))])
+    rng = np.random.default_rng(options.seed)
+    means = bootstrap_means(both.reshape(-1, common.n), draws=options.n_resamples, rng=rng)
+    above, below = np.split(means, 2, axis=1)
+    return common.n, 100 * both[0].sum(axis=1) / both[1].sum(axis=1), 100 * above / below
 
 
 def _one(named: set[str | None], what: str) -> str | None:
@@ -97,45 +119,96 @@ def _one(named: set[str | None], what: str) -> str | None:
 
 
 def ranking_of_results(
-    results: Sequence[StudentResult], *, student: str, settings: Mapping[str, object]
+    results: Sequence[StudentResult],
+    *,
+    student: str,
+    settings: Mapping[str, object],
+    names: Mapping[str, str] | None = None,
 ) -> Ranking:
     """Return results of benchmarks as a ranking by AP, or by the first measure that all have.
 
-    Intervals and P(best) are those of the benchmarks' own draws.
+    Intervals and P(best) are those of the benchmarks' own draws, and of the runs where there are several.
 
     Args:
-        results: one for each teacher, under the teacher's name.
+        results: one for each fine-tuned model.
         student: the label of the student that was fine-tuned.
         settings: passed through.
+        names: the teacher by whose responses a model was fine-tuned; models not named keep their name. Those
+            of one teacher are its runs.
 
     Raises:
         StudyError: no measure is known of all.
     """
-    names = [name for name in results[0].estimates if all(name in one.estimates for one in results)]
-    if not names:
+    known = [name for name in results[0].estimates if all(name in one.estimates for one in results)]
+    if not known:
         raise StudyError(
             f"There is no benchmark that all of {', '.join(r.name for r in results)} have a result of. "
             "Judge all alike."
         )
-    draws = np.stack([one.draws[names[0]] for one in results], axis=1)
-    point = np.array([one.estimates[names[0]].value for one in results])
-    n = min(one.estimates[names[0]].n for one in results)
-    teachers, evidence = place_teachers(
-        scores_of_draws([one.name for one in results], point, draws, n=n),
-        {name: [one.estimates[name] for one in results] for name in names},
-        by=names[0],
+    teachers = [(names or {}).get(one.name, one.name) for one in results]
+    runs = {
+        name: _Runs(
+            teachers,
+            np.array([one.estimates[name].value for one in results]),
+            np.stack([one.draws[name] for one in results], axis=1),
+            [one.estimates[name].n for one in results],
+        )
+        for name in known
+    }
+    texts = (text for one in results for text in one.warnings)
+    warnings = tuple(Warning("benchmark", text) for text in dict.fromkeys(texts))
+    return _ranked(runs, student=student, settings=settings, warnings=warnings)
+
+
+class _Runs(NamedTuple):
+    """One measure of every run: its teacher, value, draws (draws, runs), and questions."""
+
+    teachers: Sequence[str]
+    point: Array
+    draws: Array
+    n: Sequence[int]
+
+
+def _ranked(
+    runs: Mapping[str, _Runs],
+    *,
+    student: str,
+    settings: Mapping[str, object],
+    warnings: tuple[Warning, ...] = (),
+) -> Ranking:
+    """Return teachers by the first of these measures, each a mean over runs."""
+    by = next(iter(runs))
+    seed = settings.get("seed")
+    means = {
+        name: over_runs(
+            one.teachers, one.point, one.draws, seed=seed if isinstance(seed, int) else 0
+        )
+        for name, one in runs.items()
+    }
+    teachers = means[by].teachers
+    placed, evidence = place_teachers(
+        scores_of_draws(teachers, means[by].point, means[by].draws, n=min(runs[by].n)),
+        {
+            name: [
+                estimate_of(float(value), drawn, n=min(runs[name].n))
+                for value, drawn in zip(one.point, one.draws.T, strict=True)
+            ]
+            for name, one in means.items()
+        },
+        by=by,
         higher_is_better=True,
         options=RankingOptions(),
     )
-    texts = (text for one in results for text in one.warnings)
+    deviation = means[by].deviation
+    several = {} if deviation is None else {"run_deviation": deviation}
     return Ranking(
         student=student,
-        by=names[0],
-        metrics={name: FormedMetric((name,)) for name in names},
-        instructions=max(one.n for one in teachers),
-        teachers=tuple(teachers),
-        settings=dict(settings),
-        warnings=tuple(Warning("benchmark", text) for text in dict.fromkeys(texts)),
+        by=by,
+        metrics={name: FormedMetric((name,)) for name in runs},
+        instructions=max(runs[by].n),
+        teachers=tuple(placed),
+        settings={**settings, **several},
+        warnings=warnings,
         stability=None,
         evidence=evidence,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import group
+from preceptor.cli.options import group, one_stream
 from preceptor.cli.output import console, put
 
 if TYPE_CHECKING:
@@ -81,10 +81,18 @@ _options = group(
         help="Bootstrap resamples.",
     ),
     click.option(
-        "--json", "json_path", metavar="FILE", help="Write all of it; - for standard output."
+        "--json",
+        "json_path",
+        metavar="FILE",
+        callback=one_stream,
+        help="Write all of it; - for standard output.",
     ),
     click.option(
-        "--csv", "csv_path", metavar="FILE", help="Write a row for each metric and student."
+        "--csv",
+        "csv_path",
+        metavar="FILE",
+        callback=one_stream,
+        help="Write a row for each metric and student.",
     ),
 )
 

@@ -151,6 +151,22 @@ def output_options(what: str = "the rankings", *, html: bool = True) -> list[Opt
     if html:
         files["html"] = "Write a report with charts and examples as one HTML page."
     return [
-        Option([f"--{kind}", f"{kind}_path"], metavar="FILE", help=text, section="Output")
+        Option(
+            [f"--{kind}", f"{kind}_path"],
+            metavar="FILE",
+            help=text,
+            section="Output",
+            callback=one_stream,
+        )
         for kind, text in files.items()
     ]
+
+
+def one_stream(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Return the path, and refuse a second output on standard output."""
+    before = [value for name, value in context.params.items() if name.endswith("_path")]
+    if path == "-" and "-" in before:
+        raise click.UsageError(
+            "Only one of --json, --csv and --html can go to standard output (-)."
+        )
+    return path

@@ -122,10 +122,6 @@ def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None
     """Rank for every student; print and write what is finished, also where a later one fails."""
     from preceptor.pipeline.pipeline import Pipeline
 
-    if outputs.count("-") > 1:
-        raise click.UsageError(
-            "Only one of --json, --csv and --html can go to standard output (-)."
-        )
     found: list[Outcome] = []
     try:
         carry_out(Pipeline(study, runtime), found, None if "-" in outputs else console())

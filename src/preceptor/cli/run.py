@@ -6,13 +6,17 @@ from preceptor.cli.command import Command
 from preceptor.cli.options import output_options
 from preceptor.cli.output import load_numpy
 from preceptor.cli.rank import rank_and_print
-from preceptor.cli.validate import run_validation
+from preceptor.cli.validate import run_validation, seeds_option, with_seeds
 
 
-@click.command(cls=Command, made=output_options)
+@click.command(cls=Command, made=lambda: [seeds_option(), *output_options()])
 @click.argument("study_file", metavar="STUDY.TOML")
 def run(
-    study_file: str, json_path: str | None, csv_path: str | None, html_path: str | None
+    study_file: str,
+    seeds: int | None,
+    json_path: str | None,
+    csv_path: str | None,
+    html_path: str | None,
 ) -> None:
     """Carry out a study file: rank, and validate where it says so.
 
@@ -24,5 +28,6 @@ def run(
     from preceptor.config.study import StudyFile
 
     file = StudyFile.read(study_file)
-    carry_out = rank_and_print if file.study.train is None else run_validation
-    carry_out(file.study, file.runtime, (json_path, csv_path, html_path))
+    study = with_seeds(file.study, seeds)
+    carry_out = rank_and_print if study.train is None else run_validation
+    carry_out(study, file.runtime, (json_path, csv_path, html_path))

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import click
+
+from preceptor.cli.command import Option
 from preceptor.cli.output import console, progress_on, put, typed_command
 from preceptor.cli.rank import carry_out
 
@@ -19,18 +22,38 @@ if TYPE_CHECKING:
     from preceptor.validation.result import ValidationResult
 
 
+def seeds_option() -> Option:
+    """Return the option that says how often every student is fine-tuned."""
+    return Option(
+        ["--seeds"],
+        type=click.IntRange(1, 100),
+        metavar="K",
+        help="Fine-tuning runs per teacher in a validation. Default: as the study file says, else 1.",
+        section="Validation",
+    )
+
+
+def with_seeds(study: "Study", seeds: int | None) -> "Study":
+    """Return the study with so many fine-tuning runs per teacher, where a number is given."""
+    if seeds is None:
+        return study
+    if study.train is None:
+        raise click.UsageError(
+            "--seeds is given, and the study has no [train]: it fine-tunes nobody."
+        )
+    return study.model_copy(update={"train": study.train.model_copy(update={"seeds": seeds})})
+
+
 _OUTCOME = "this study's own evaluation of the students it fine-tuned"
 
 
 def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | None]) -> None:
     """Validate a study, and print and write what it finds."""
-    from rich.console import Console
-
     from preceptor.pipeline.pipeline import Pipeline
     from preceptor.report.validation import print_validation
     from preceptor.validation.validate import Validation
 
-    screen = Console(stderr=True) if "-" in outputs else console()
+    screen = console(aside="-" in outputs)
     validation = Validation.open(study, runtime)
     found: list[Outcome] = []
     data = carry_out(Pipeline(study, runtime), found, screen)

@@ -32,6 +32,12 @@ class Train(Recipe):
     teachers: tuple[str, ...] = Field(
         (), description="Names of the teachers to fine-tune on; by default all that are compared."
     )
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Fine-tuning runs per teacher, from `seed` upwards; its outcome is their mean.",
+    )
     whole_only: bool = Field(
         False,
         description="Leave out instructions with a response, of any teacher, that max_length would cut.",

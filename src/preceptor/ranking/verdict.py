@@ -97,7 +97,12 @@ def limits(ranking: Places) -> str:
         open_.insert(0, "the error of the rewards")
     if ranking.by in METRICS:
         open_.append(f"how well {ranking.by} foretells fine-tuning")
-    return f"P covers which prompts were drawn, and nothing else: not {', nor '.join(open_)}."
+    covered = "which prompts were drawn"
+    if ranking.settings.get("run_deviation") is not None:
+        covered += " and which runs were made"
+    elif ranking.settings.get("runs") == 1:
+        open_.append("another run of fine-tuning")
+    return f"P covers {covered}, and nothing else: not {', nor '.join(open_)}."
 
 
 def _reasons(ranking: Places) -> Iterator[Warning]:

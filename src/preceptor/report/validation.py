@@ -33,7 +33,7 @@ _GIB = 1024**3
 def print_validation(console: Console, result: ValidationResult) -> None:
     """Print observed orders, agreement, and whether the prediction held."""
     for ranking in result.observed:
-        figures = {t.teacher: t.answered for t in result.finetuned if t.student == ranking.student}
+        figures = {name: result.answered(ranking.student, name) for name in ranking.order}
         _print_observed(console, ranking, figures, result.untuned.get(ranking.student))
     if result.agreement is not None:
         print_agreement(console, result.agreement, source=source_of_observed(result))
@@ -105,7 +105,7 @@ def _answered(figures: AnswerFigures) -> list[str]:
 def print_validation_estimate(console: Console, estimate: ValidationEstimate) -> None:
     """Print what validation would take."""
     console.print()
-    count = estimate.students * len(estimate.teachers)
+    count = estimate.students * len(estimate.teachers) * estimate.runs
     lines = [
         f"Then validation: {count:,} fine-tune jobs, {estimate.questions:,} questions to each student."
     ]
@@ -153,7 +153,7 @@ def _print_finetune_jobs(console: Console, finetune_jobs: Sequence[FinetuneEstim
     for one in finetune_jobs:
         table.add_row(
             Text(printable(one.student)),
-            Text(printable(one.teacher)),
+            Text(printable(one.teacher + (f", run {one.run}" if one.run > 1 else ""))),
             f"{one.rows:,}",
             f"{one.tokens:,}",
             f"{one.steps:,}",

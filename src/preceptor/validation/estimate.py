@@ -23,7 +23,11 @@ from preceptor.pipeline.estimate import GenerationEstimate, estimate_generation
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.load import LoadedData
 from preceptor.store.store import Store
-from preceptor.validation.finetune_job import FinetuneJob, StudentSetup, models_folder
+from preceptor.validation.finetune_job import (
+    FinetuneJob,
+    StudentSetup,
+    models_folder,
+)
 from preceptor.validation.questions import BenchmarkTask
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class FinetuneEstimate:
 
     student: str
     teacher: str
+    run: int
     model: str
     rows: int
     tokens: int
@@ -60,13 +65,14 @@ class FinetuneEstimate:
 class ValidationEstimate:
     """The whole validation. While responses are missing `finetune_jobs` is empty and `disk` unknown.
 
-    `teachers` are the names known so far. `untuned` are the base models to run. `verdicts` has the judge's
-    name and cost by student and task. `disk` is the most bytes that models and checkpoints take at once;
-    `models` is where.
+    `teachers` are the names known so far, `runs` the fine-tunings on each. `untuned` are the base models to
+    run. `verdicts` has the judge's name and cost by student and task. `disk` is the most bytes that models
+    and checkpoints take at once; `models` is where.
     """
 
     students: int
     teachers: Sequence[str]
+    runs: int
     questions: int
     finetune_jobs: Sequence[FinetuneEstimate]
     untuned: Sequence[GenerationEstimate]
@@ -87,12 +93,12 @@ def validation_estimate(validation: Validation, data: Sequence[LoadedData]) -> V
     planned = [part.finetune_jobs(data[0]) if data else [] for part in parts]
     found = [part.estimates(own) for part, own in zip(parts, planned, strict=True)]
     untuned = [validation.job(part.setup.untuned) for part in parts]
-    teachers = [finetune_job.teacher for finetune_job in planned[0]] or named_teachers(
-        validation.study
-    )
+    known = list(dict.fromkeys(finetune_job.teacher for finetune_job in planned[0]))
+    teachers = known or named_teachers(validation.study)
     return ValidationEstimate(
         students=len(parts),
         teachers=teachers,
+        runs=validation.train.seeds,
         questions=len(validation.evaluation_set.instructions),
         finetune_jobs=[one for own in found for one in own],
         untuned=estimate_generation(untuned, validation.runtime)
@@ -126,16 +132,8 @@ class _Student:
     setup: StudentSetup
 
     def finetune_jobs(self, loaded: LoadedData) -> list[FinetuneJob]:
-        training_set = self.setup.training_set(
-            self.validation.training_set(loaded), self.validation.train
-        )
-        found = []
-        for name in training_set.teachers:
-            own = training_set.conversations(name)
-            left_out = {**training_set.left_out, **own.left_out}
-            counted = replace(own, left_out=left_out)
-            found.append(FinetuneJob(self.setup, name, counted, self.validation.runtime))
-        return found
+        training_set = self.validation.training_set(loaded)
+        return list(self.validation.finetune_jobs(self.setup, training_set))
 
     def estimates(self, finetune_jobs: Sequence[FinetuneJob]) -> list[FinetuneEstimate]:
         pace = training_pace(self.validation.runtime, dict(self.setup.untuned.located.identity))
@@ -153,6 +151,7 @@ class _Student:
         return FinetuneEstimate(
             student=self.setup.name,
             teacher=finetune_job.teacher,
+            run=finetune_job.run,
             model=finetune_job.identity.digest,
             rows=len(rows),
             tokens=tokens,
@@ -181,8 +180,10 @@ class _Student:
     ) -> list[tuple[str, Cost]]:
         """Return what judging would take; an answer that is missing is stood in for by its length."""
         base = self.validation.job(self.setup.untuned)
-        asked = {one.teacher: self.validation.job(one.backend()) for one in finetune_jobs}
-        texts = {name: self._texts(name, asked.get(name, base)) for name in teachers}
+        asked = {one.label: self.validation.job(one.backend()) for one in finetune_jobs}
+        runs = range(1, self.validation.train.seeds + 1)
+        names = asked or [f"{name}, run {run}" for name in teachers for run in runs]
+        texts = {name: self._texts(name, asked.get(name, base)) for name in names}
         untuned = (
             self._texts("untuned", base) if self.validation.evaluation_set.untuned_answers else {}
         )

@@ -119,23 +119,35 @@ def setup_of(
 
 @dataclass(frozen=True)
 class FinetuneJob:
-    """One student and one teacher's responses."""
+    """One student and one teacher's responses; `run` counts the runs over them from 1."""
 
     setup: StudentSetup
     teacher: str
     conversations: Conversations
     runtime: Runtime
+    run: int = 1
 
     @property
     def name(self) -> str:
         """The label in progress."""
-        return f"{self.setup.name} fine-tuned on {self.teacher}"
+        return f"{self.setup.name} fine-tuned on {self.label}"
+
+    @property
+    def label(self) -> str:
+        """What its answers are judged as."""
+        return self.teacher if self.run == 1 else f"{self.teacher}, run {self.run}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The student's recipe with the run's own seed; the first run's is the recipe's."""
+        recipe = self.setup.recipe
+        return recipe.model_copy(update={"seed": (recipe.seed + self.run - 1) % 2**32})
 
     @cached_property
     def identity(self) -> Identity:
         """What names the fine-tuned model."""
         rows = self.conversations.digest
-        return fine_tuned_identity(self.setup.untuned.located, rows, self.setup.recipe)
+        return fine_tuned_identity(self.setup.untuned.located, rows, self.recipe)
 
     @property
     def folder(self) -> Path:
@@ -153,8 +165,8 @@ class FinetuneJob:
 
     def prepared(self) -> Prepared:
         """Return rows, tokens and steps of the job."""
-        student, recipe = self.setup.untuned.located, self.setup.recipe
-        return prepare(student, self.conversations, recipe, runtime=self.runtime)
+        student = self.setup.untuned.located
+        return prepare(student, self.conversations, self.recipe, runtime=self.runtime)
 
     def carry_out(self, progress: Progress) -> None:
         """Train, or go on where an earlier run was stopped; what is finished is left alone.

@@ -5,12 +5,13 @@ teachers neither is possible, and the result says so.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from preceptor.agreement.compare import FEWEST, compare
 from preceptor.agreement.orders import Observed, Prediction
 from preceptor.agreement.table import Agreement, AgreementTable
+from preceptor.benchmarks.runs import RUN_DEVIATION
 from preceptor.ranking.result import Ranking
 
 SIGNIFICANT = 0.05
@@ -35,7 +36,7 @@ class AnswerFigures:
 
 @dataclass(frozen=True)
 class FinetunedFigures:
-    """One tuned student: what it was fine-tuned on, how that went, and how it answered.
+    """One tuned student: what it was fine-tuned on, in which run, how that went, and how it answered.
 
     `model` is the digest that names it, and its folder in the store. `left_out` counts by reason what
     was not trained on. Losses and steps are None where the model is no longer there.
@@ -43,6 +44,7 @@ class FinetunedFigures:
 
     student: str
     teacher: str
+    run: int
     model: str
     rows: int
     left_out: Mapping[str, int]
@@ -66,6 +68,16 @@ class ValidationResult:
     finetuned: tuple[FinetunedFigures, ...]
     untuned: Mapping[str, AnswerFigures] = field(default_factory=dict)
     agreement: AgreementTable | None = None
+
+    def answered(self, student: str, teacher: str) -> AnswerFigures:
+        """Return how a student fine-tuned on a teacher answered, the mean over its runs."""
+        own = [f.answered for f in self.finetuned if (f.student, f.teacher) == (student, teacher)]
+        return AnswerFigures(
+            answers=sum(one.answers for one in own),
+            ended=mean_of(one.ended for one in own),
+            tokens=mean_of(one.tokens for one in own),
+            characters=mean_of(one.characters for one in own),
+        )
 
     def sentences(self) -> list[str]:
         """Return in words whether the predictions held, one for each student and ordering metric."""
@@ -95,7 +107,7 @@ class ValidationResult:
         came = "and so it came" if place == 1 else f"which came {place} of {len(seen.teachers)}"
         return (
             f"{cell.student}: {cell.column} put {top_pick} first, {came} (observed first: {best.teacher}, "
-            f"P(best) {best.p_best:.2f}). {conclusion(cell, len(comparison.teachers))}"
+            f"P(best) {best.p_best:.2f}). {_runs(seen)} {conclusion(cell, len(comparison.teachers))}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -129,12 +141,11 @@ class ValidationResult:
 
         `AP` is what the observed order rests on, whatever it is called; higher is better.
         """
-        answered = {(one.student, one.teacher): one.answered for one in self.finetuned}
         rows = []
         for ranking in self.observed:
             for result in ranking.teachers:
                 estimate = result.estimates[ranking.by]
-                figures = answered[ranking.student, result.teacher]
+                figures = self.answered(ranking.student, result.teacher)
                 rows.append(
                     {
                         "teacher": result.teacher,
@@ -150,6 +161,26 @@ class ValidationResult:
                     }
                 )
         return rows
+
+
+def _runs(observed: Ranking) -> str:
+    """Return how many fine-tuning runs stand behind each outcome, and how far these differ."""
+    deviation = observed.settings.get("run_deviation")
+    if isinstance(deviation, float):
+        return (
+            f"Outcomes are means over {observed.settings['runs']} runs per teacher; between runs "
+            f"{observed.by} has a standard deviation of {deviation:.2f}."
+        )
+    return (
+        "The observed order rests on one run per teacher, and P(best) covers no other: between the four runs "
+        f"of the paper's table 8 AP has a standard deviation of {RUN_DEVIATION}."
+    )
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def conclusion(cell: Agreement, teachers: int) -> str:

@@ -43,6 +43,7 @@ from preceptor.validation.result import (
     FinetunedFigures,
     ValidationResult,
     agreement_of,
+    mean_of,
 )
 from preceptor.validation.training_set import TrainingSet, training_set_of
 
@@ -131,19 +132,30 @@ class Validation:
         )
         return GenerationJob(backend, partition, self.evaluation_set.instructions)
 
+    def finetune_jobs(
+        self, setup: StudentSetup, training_set: TrainingSet
+    ) -> Iterator[FinetuneJob]:
+        """Yield every run of a student on every teacher's responses."""
+        own = setup.training_set(training_set, self.train)
+        for teacher in own.teachers:
+            found = own.conversations(teacher)
+            rows = replace(found, left_out={**own.left_out, **found.left_out})
+            for run in range(1, self.train.seeds + 1):
+                yield FinetuneJob(setup, teacher, rows, self.runtime, run)
+
     def _observed(self, student: Student, training_set: TrainingSet) -> "_Observed":
         """Fine-tune one student on each teacher, have all answers judged, and rank the teachers."""
         setup = self.setup(student)
-        own = setup.training_set(training_set, self.train)
         texts: dict[str, Mapping[bytes, str]] = {}
         figures = []
-        for teacher in own.teachers:
-            finetune_job = FinetuneJob(setup, teacher, own.conversations(teacher), self.runtime)
+        teachers = {}
+        for finetune_job in self.finetune_jobs(setup, training_set):
             job = self.job(finetune_job.backend())
             if job.missing():
                 finetune_job.carry_out(self.progress)
-            texts[teacher], answered = self._answered(job)
-            figures.append(_figures(finetune_job, own, answered))
+            texts[finetune_job.label], answered = self._answered(job)
+            teachers[finetune_job.label] = finetune_job.teacher
+            figures.append(_figures(finetune_job, answered))
         untuned: Mapping[bytes, str] = {}
         before = None
         if self.evaluation_set.untuned_answers:
@@ -153,23 +165,28 @@ class Validation:
         ]
         for task in self.evaluation_set.tasks:
             task.judge.release()
-        ranking = self._order(judged, setup.name)
+        ranking = self._order(judged, setup.name, teachers)
         warnings = (*ranking.warnings, *_warnings(judged, figures, self.evaluate))
         return _Observed(replace(ranking, warnings=warnings), tuple(figures), before)
 
-    def _order(self, judged: Sequence[Judged], student: str) -> Ranking:
+    def _order(
+        self, judged: Sequence[Judged], student: str, teachers: Mapping[str, str]
+    ) -> Ranking:
         """Return the observed order: by AP or a benchmark's own measure against its own baseline.
 
-        Against any other baseline it is by the win rate.
+        Against any other baseline it is by the win rate. `teachers` are those of the judged models.
         """
         tasks, options = self.evaluation_set.tasks, self.study.ranking
         if self.evaluate.held_against != OWN:
             ((task, one),) = zip(tasks, judged, strict=True)
-            settings: dict[str, object] = {"benchmark": task.benchmark.title}
+            settings: dict[str, object] = {
+                "benchmark": task.benchmark.title,
+                "runs": self.train.seeds,
+            }
             if self.evaluate.questions:
                 settings["questions"] = list(self.evaluate.questions)
             return observed_ranking(
-                one.verdicts, student=student, settings=settings, options=options
+                one.verdicts, student=student, names=teachers, settings=settings, options=options
             )
         scored = [
             task.benchmark.score(one.verdicts, seed=options.seed)
@@ -178,7 +195,9 @@ class Validation:
         ranking = ranking_of_results(
             student_results([result for one in scored for result in one.results]),
             student=student,
+            names=teachers,
             settings={
+                "runs": self.train.seeds,
                 "benchmark": " and ".join(one.benchmark for one in judged),
                 "judge": "; ".join(dict.fromkeys(one.judge_name for one in judged)),
                 "baseline": "; ".join(one.baseline for one in judged),
@@ -202,9 +221,9 @@ class Validation:
         tokens = [one.tokens for one in given if one.tokens is not None]
         return texts, AnswerFigures(
             answers=len(given),
-            ended=_mean([one.finish_reason == "stop" for one in given]),
-            tokens=_mean(tokens),
-            characters=_mean([len(text) for text in texts.values()]),
+            ended=mean_of([one.finish_reason == "stop" for one in given]),
+            tokens=mean_of(tokens),
+            characters=mean_of([len(text) for text in texts.values()]),
         )
 
     def _judged(
@@ -240,29 +259,20 @@ class _Observed:
     untuned: AnswerFigures | None
 
 
-def _figures(
-    finetune_job: FinetuneJob, training_set: TrainingSet, answered: AnswerFigures
-) -> FinetunedFigures:
+def _figures(finetune_job: FinetuneJob, answered: AnswerFigures) -> FinetunedFigures:
     held = finetune_job.finished() or {}
     return FinetunedFigures(
         student=finetune_job.setup.name,
         teacher=finetune_job.teacher,
+        run=finetune_job.run,
         model=finetune_job.identity.digest,
         rows=held.get("rows", len(finetune_job.conversations.rows)),
-        left_out={
-            **training_set.left_out,
-            **finetune_job.conversations.left_out,
-            **held.get("left_out", {}),
-        },
+        left_out={**finetune_job.conversations.left_out, **held.get("left_out", {})},
         steps=held.get("steps"),
         first_loss=held.get("first_loss"),
         last_loss=held.get("last_loss"),
         answered=answered,
     )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _warnings(
