@@ -29,8 +29,8 @@ from preceptor.ranking.tails import sign_test, t_quantile, t_tail
 TAIL = 0.025
 """Each side of a 95% interval, and of a test at the level at which a winner is named."""
 
-PRIOR_OWN, PRIOR_PAIR = 4, 2
-"""Instructions that the prior of few values counts for: Agresti & Coull (1998), Agresti & Min (2005)."""
+PRIOR_PAIR = 2
+"""Instructions that the prior of few values counts for in a difference (Agresti & Min 2005)."""
 
 MIN_PROMPTS = 30
 """Below this many instructions no winner is named."""
@@ -110,13 +110,15 @@ def interval(quantity: Quantity) -> Interval:
         nothing = np.full(len(quantity.point), np.nan)
         return Interval(nothing, nothing)
     few = quantity.spread > 0
-    prior = np.where(few, PRIOR_OWN, 0)
-    total, shift = count + prior, prior * quantity.shift / (count + prior)
+    # Wilson's interval, as that many further instructions make it, for the part that takes few values.
+    weight = np.where(few, t_quantile(TAIL, count - 1) ** 2, 0.0)
+    total = count + weight
     squares, skewness = _sums(quantity.influence)
-    squares = squares + prior * (quantity.shift**2 + quantity.spread)
-    error = np.sqrt(np.maximum(squares / total - shift**2, 0) / (total - 1))
-    moments = Moments(error, np.where(few, 0, skewness))
-    low, high = _ends(quantity.point + shift, moments, count)
+    variance = (squares - quantity.coarse) / (count * (count - 1))
+    variance += (quantity.coarse + weight * quantity.spread) / np.where(few, total**2, 1.0)
+    error = np.sqrt(np.maximum(variance, 0))
+    middle = quantity.point + weight * quantity.shift / total
+    low, high = _ends(middle, Moments(error, np.where(few, 0, skewness)), count)
     return Interval(np.minimum(low, quantity.point), np.maximum(high, quantity.point))
 
 
@@ -137,10 +139,11 @@ def _ends(point: Array, moments: Moments, count: int) -> Interval:
     """
     reach = t_quantile(TAIL, count - 1)
     a = _asymmetry(moments.skewness, count)
-    a = np.where(np.abs(a) < 1e-8, 1e-8, a)
+    some = np.where(np.abs(a) < 1e-6, 1.0, a)
     ends = []
     for side in (1, -1):
-        further = side * 3 / a * (np.cbrt(1 + a * (side * reach - a / 6)) - 1) - reach
+        hall = side * 3 / some * (np.cbrt(1 + some * (side * reach - some / 6)) - 1)
+        further = np.where(some == a, hall - reach, 0.0)
         ends.append(reach + np.where(further > 0, OUTWARD, INWARD) * further)
     return Interval(point - ends[0] * moments.error, point + ends[1] * moments.error)
 
@@ -199,9 +202,10 @@ def standing(scores: Scores, *, draws: int, seed: int) -> Standing:
     drawn = np.empty((draws, len(order)))
     drawn[:, order] = _posterior(scores, order, draws=draws, rng=np.random.default_rng(seed))
     ahead = drawn[:, [leader]] - drawn
-    # The error of what was chosen as the highest lies on one side: there the whole 5% are allowed for.
     gaps = _gaps(scores)[leader]
     ends = _ends(gaps, Moments(*(part[leader] for part in scores.pairs)), scores.n)
+    # The error of what was chosen as the highest lies on one side: there the whole 5% are allowed for.
+    nearest, worst = (np.quantile(one, 2 * TAIL, axis=0) for one in (ahead, drawn[:, leader]))
     p_values = _p_values(scores)
     effective = _effective(scores, leader, p_values[leader])
     return Standing(
@@ -211,8 +215,8 @@ def standing(scores: Scores, *, draws: int, seed: int) -> Standing:
         p_leader_beats=beat_probabilities(drawn, leader),
         p_value=p_values[leader],
         gap=gaps,
-        lead=Interval(np.minimum(ends.low, np.quantile(ahead, 2 * TAIL, axis=0)), ends.high),
-        worst=float(np.quantile(drawn[:, leader], 2 * TAIL)),
+        lead=Interval(np.minimum(ends.low, nearest), ends.high),
+        worst=float(worst),
         contenders=_contenders(scores, leader, p_values),
         cap=_cap(scores, effective),
         effective_n=effective,
@@ -234,14 +238,17 @@ def _posterior(
     distinct, places = np.unique(unlike, return_inverse=True)
     rows = order[distinct]
     point, covariance = scores.point[rows], scores.covariance[np.ix_(rows, rows)]
-    size = max(float(covariance.diagonal().max()), 1e-300)
-    root = np.linalg.cholesky(covariance + 1e-10 * size * np.eye(len(rows)))
-    noise = rng.normal(size=(draws, len(rows))) @ root.T
+    # Scaled to correlations, so that one teacher's outlier does not drown the others in rounding.
+    scale = np.sqrt(covariance.diagonal())
+    unit = np.where(scale > 0, scale, 1.0)
+    root = np.linalg.cholesky(covariance / unit / unit[:, None] + 1e-10 * np.eye(len(rows)))
+    noise = scale * (rng.normal(size=(draws, len(rows))) @ root.T)
     df = max(scores.n - 1, 1)
     noise *= np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
-    kept = 1 - _shrinkage(point, covariance, df, rng.random((draws, 1)))
-    middle = noise.mean(axis=1, keepdims=True)
-    drawn = point.mean() + middle + kept * (point - point.mean()) + np.sqrt(kept) * (noise - middle)
+    halves = scores.pairs.error[np.ix_(rows, rows)] ** 2 / 2
+    kept, weight = _shrinkage(point, halves, df, rng.random(draws))
+    middle, shift = ((weight * one).sum(axis=1, keepdims=True) for one in (point, noise))
+    drawn = middle + shift + kept * (point - middle) + np.sqrt(kept) * (noise - shift)
     result: Array = drawn[:, places]
     return result
 
@@ -252,26 +259,33 @@ def _first_of_equals(scores: Scores, order: NDArray[np.intp]) -> NDArray[np.intp
     return first
 
 
-def _shrinkage(point: Array, covariance: Array, df: int, uniform: Array) -> Array:
-    """Return draws of the share by which differences are drawn together, 0 not at all, 1 wholly.
+def _shrinkage(point: Array, halves: Array, df: int, uniform: Array) -> tuple[Array, Array]:
+    """Return draws of how much of its distance from the middle each teacher keeps, and of its weight there.
 
-    The prior of the spread of true values is half-Cauchy with the scale of one instruction's standard
-    deviation (Gelman 2006); the likelihood is that of the variance between teachers over the one that
-    sampling alone would give, an F ratio.
+    True values are normal around a common middle. The prior of their spread is half-Cauchy with the scale
+    of one instruction's standard deviation (Gelman 2006); the likelihood is that of an F ratio, which allows
+    for variances that are estimated. A teacher's own variance is the median of half those of its differences
+    from others, `halves`, because those are free of what an instruction does to all.
+
+    Returns:
+        Shares and weights, each (draws, teachers); weights of a draw sum to 1.
     """
     others = len(point) - 1
     if others == 0:
-        return np.zeros_like(uniform)
-    within = (np.trace(covariance) - covariance.mean() * len(point)) / others
-    between = float(np.var(point, ddof=1))
-    if not within > 0:
-        return np.full_like(uniform, 0.0 if between > 0 else 1.0)
-    grid = 1 / (1 + (df + 1) * SPREADS**2)
-    log = others / 2 * np.log(grid) + np.log(SPREADS / (1 + SPREADS**2))
-    log -= (df + 1) * others / 2 * np.log1p(grid * between / within / df)
-    weights = np.exp(log - log.max()).cumsum()
-    drawn: Array = np.interp(uniform, weights / weights[-1], grid)
-    return drawn
+        return np.ones((len(uniform), 1)), np.ones((len(uniform), 1))
+    apart = halves[~np.eye(others + 1, dtype=bool)].reshape(others + 1, others)
+    own = np.quantile(apart, 0.5, axis=1, method="lower")
+    scale = float(np.median(own[own > 0])) * (df + 1) if own.any() else 1.0
+    between = (SPREADS**2 * scale)[:, None]
+    precision = 1 / (own + between)
+    weight = precision / precision.sum(axis=1, keepdims=True)
+    distance = point - (weight * point).sum(axis=1, keepdims=True)
+    ratio = (precision * distance**2).sum(axis=1) / (df * others)
+    log = np.log(SPREADS / (1 + SPREADS**2)) - (df + 1) * others / 2 * np.log1p(ratio)
+    log += (np.log(precision).sum(axis=1) - np.log(precision.sum(axis=1))) / 2
+    likely = np.exp(log - log.max()).cumsum()
+    at = np.minimum(np.searchsorted(likely / likely[-1], uniform), len(SPREADS) - 1)
+    return (between * precision)[at], weight[at]
 
 
 def _gaps(scores: Scores) -> Array:

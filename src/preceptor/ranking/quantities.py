@@ -29,20 +29,21 @@ class Quantity:
     `point` has shape (teachers,). `influence` (teachers, instructions) sums to 0 over instructions: the
     variance of the point is that of a row over n. Where a measure takes few values, one further instruction
     whose value is drawn evenly from those that occur would move the point by `shift` on average and vary it
-    by `spread` (both per instruction, like the influence, (teachers,)): the prior of Agresti & Coull
-    (1998). Both are 0 elsewhere.
+    by `spread`, both per instruction as the influence is, and `coarse` is what the measure adds to the row's
+    sum of squares; (teachers,), 0 elsewhere. Intervals of proportions are made of these (Wilson 1927).
     """
 
     point: Array
     influence: Array
     shift: Array
     spread: Array
+    coarse: Array
 
     def upward(self, higher_is_better: bool) -> "Quantity":
         """Return the quantity so that higher is better."""
         if higher_is_better:
             return self
-        return Quantity(-self.point, -self.influence, -self.shift, self.spread)
+        return Quantity(-self.point, -self.influence, -self.shift, self.spread, self.coarse)
 
 
 def measured(common: Common) -> dict[str, Quantity]:
@@ -58,8 +59,13 @@ def _mean(common: Common, name: str) -> Quantity:
     values = common.values[name]
     mean = values.mean(axis=1)
     if name not in common.denominators:
-        shift, spread = _of_few_values(values, mean)
-        return Quantity(mean, values - mean[:, None], shift, spread)
+        influence = values - mean[:, None]
+        found = few_values(values)
+        if found is None:
+            return Quantity(mean, influence, *np.zeros((3, len(mean))))
+        spread = np.full(len(mean), found.var())
+        squares = np.einsum("ti,ti->t", influence, influence)
+        return Quantity(mean, influence, found.mean() - mean, spread, squares)
     below = common.denominators[name]
     size = below.mean(axis=1)
     if not (size > 0).all():
@@ -67,16 +73,9 @@ def _mean(common: Common, name: str) -> Quantity:
             f"The denominators of '{name}' do not sum to a positive number for every teacher: expected "
             "positive counts. Drop responses without tokens before ranking."
         )
-    ratio, nothing = mean / size, np.zeros(len(mean))
+    ratio = mean / size
     influence = (values - ratio[:, None] * below) / size[:, None]
-    return Quantity(ratio, influence, nothing, nothing)
-
-
-def _of_few_values(values: Array, mean: Array) -> tuple[Array, Array]:
-    found = few_values(values)
-    if found is None:
-        return np.zeros(len(mean)), np.zeros(len(mean))
-    return found.mean() - mean, np.full(len(mean), found.var())
+    return Quantity(ratio, influence, *np.zeros((3, len(mean))))
 
 
 def few_values(values: Array) -> Array | None:
@@ -101,12 +100,13 @@ def formed(metric: Metric, means: Mapping[str, Quantity]) -> Quantity:
     """
     inputs = [means[name] for name in metric.needs]
     point = _called(metric, [one.point for one in inputs])
-    made = Quantity(point, *(np.zeros_like(one) for one in (inputs[0].influence, point, point)))
+    made = Quantity(point, np.zeros_like(inputs[0].influence), *np.zeros((3, len(point))))
     for place, one in enumerate(inputs):
         slope = _slope(metric, inputs, place)
         made.influence[...] += slope[:, None] * one.influence
         made.shift[...] += slope * one.shift
         made.spread[...] += slope**2 * one.spread
+        made.coarse[...] += slope**2 * one.coarse
     return made
 
 
