@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student
+from preceptor.config.student import Student
 from preceptor.engines.base import RANK_LIMIT, TokenizedPair
 from preceptor.engines.loading import load_model
 from preceptor.engines.packed.likelihood import TransformersLikelihood

@@ -17,7 +17,7 @@ from typing import TextIO
 
 import numpy as np
 
-from preceptor.config.study import Student
+from preceptor.config.student import Student
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.store.store import ScorePartition, Store

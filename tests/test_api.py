@@ -11,7 +11,7 @@ from preceptor.config.data import ReadOptions
 from preceptor.config.keywords import RANK
 from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Endpoint, Runtime
-from preceptor.config.study import Student
+from preceptor.config.student import Student
 from preceptor.errors import StoreError, StudyError
 from preceptor.ranking.metrics import CompatibilityAdjustedReward
 from small_study import ranked, write_rows, write_teachers

@@ -8,7 +8,8 @@ import pytest
 
 from plugin_package import EXTENSIONS, install
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.plan import for_student
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel

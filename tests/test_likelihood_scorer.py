@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student
+from preceptor.config.student import Student
 from preceptor.engines.loading import load_tokenizer
 from preceptor.engines.models import locate
 from preceptor.scorers.likelihood import (

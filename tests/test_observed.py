@@ -9,8 +9,7 @@ from preceptor.benchmarks.average_performance import StudentResult, student_resu
 from preceptor.benchmarks.base import BenchmarkResult
 from preceptor.benchmarks.observed import ranking_of_results
 from preceptor.errors import StudyError
-from preceptor.ranking.warnings import Warning
-from preceptor.types import Estimate
+from preceptor.types import Estimate, Warning
 
 DRAWS = 500
 SHARED = np.random.default_rng(1).normal(size=DRAWS)

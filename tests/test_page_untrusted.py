@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from page_browser import browser, explorer_of, needs_frames, seen_whole, watched
-from preceptor.ranking.warnings import Warning
 from preceptor.report.data import Answer, Change, Example, Report
 from preceptor.report.page import page
 from preceptor.report.wording import visible
+from preceptor.types import Warning
 from small_report import small_ranking_data
 
 

@@ -9,7 +9,8 @@ from preceptor import api
 from preceptor.config.base import checked
 from preceptor.config.rewards import ReferenceReward
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline import plan
 from preceptor.scorers.rewards import column_of, reward_scorers

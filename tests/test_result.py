@@ -19,8 +19,7 @@ from preceptor.ranking.places import (
 )
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.verdict import Claim, limits
-from preceptor.ranking.warnings import Warning
-from preceptor.types import Estimate
+from preceptor.types import Estimate, Warning
 
 
 def result(teacher: str, rank: int, p_best: float, beaten: float | None) -> TeacherResult:

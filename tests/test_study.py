@@ -6,7 +6,8 @@ import pytest
 
 from preceptor.config.base import OLD_NAMES, checked
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study, StudyFile
+from preceptor.config.student import Student
+from preceptor.config.study import Study, StudyFile
 from preceptor.errors import StudyError
 from preceptor.scorers.likelihood import StudentModel
 

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from preceptor.pipeline.work import Amount, Silent
 from preceptor.ranking.table import printable
-from preceptor.ranking.warnings import Warning
 from preceptor.report.progress import LiveProgress, PlainProgress, showing
 from preceptor.report.terminal import print_lines, print_ranking
+from preceptor.types import Warning
 from small_study import ranking_of
 
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from preceptor.config.recipe import Recipe
     from preceptor.config.runtime import Endpoint, Runtime
     from preceptor.config.schema import study_schema, write_start
-    from preceptor.config.study import Student, Study, StudyFile, read_catalogue
+    from preceptor.config.student import Student
+    from preceptor.config.study import Study, StudyFile, read_catalogue
     from preceptor.config.teachers import Teacher, TeacherPoint
     from preceptor.data.layouts import Layout
     from preceptor.demo import demo_files
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from preceptor.ranking.options import RankingOptions
     from preceptor.ranking.places import TeacherResult
     from preceptor.ranking.result import Ranking
-    from preceptor.ranking.warnings import Warning
     from preceptor.report.charts.parts import Chart
     from preceptor.report.data import RankingData
     from preceptor.scorers.base import Scorer
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from preceptor.studies.findings import findings
     from preceptor.studies.outcomes import outcome_findings
     from preceptor.teachers.base import TeacherBackend
-    from preceptor.types import Estimate, Instruction, Message, Response, Score
+    from preceptor.types import Estimate, Instruction, Message, Response, Score, Warning
 
 __version__ = "0.1.0"
 
@@ -106,7 +106,7 @@ _HOMES = {
     "Score": "types",
     "Scorer": "scorers.base",
     "StoreError": "errors",
-    "Student": "config.study",
+    "Student": "config.student",
     "Study": "config.study",
     "StudyError": "errors",
     "StudyFile": "config.study",
@@ -116,7 +116,7 @@ _HOMES = {
     "TeacherResult": "ranking.places",
     "TokenStatistics": "engines.base",
     "TokenizedPair": "engines.base",
-    "Warning": "ranking.warnings",
+    "Warning": "types",
     "answers_in": "benchmarks.answers",
     "check_store": "api",
     "curate_instructions": "api",

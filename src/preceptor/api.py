@@ -19,7 +19,8 @@ from preceptor.config.export import Export
 from preceptor.config.keywords import TRAIN, sorted_out
 from preceptor.config.recipe import Recipe
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study, StudyFile, read_catalogue
+from preceptor.config.student import Student
+from preceptor.config.study import Study, StudyFile, read_catalogue
 from preceptor.data.curation import curate
 from preceptor.data.curation_report import CurationOptions, CurationReport
 from preceptor.data.instructions import PromptSource, write_prompts

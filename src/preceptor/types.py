@@ -1,4 +1,4 @@
-"""The nouns every part of Preceptor shares: messages, instructions, responses, scores, estimates.
+"""The nouns every part of Preceptor shares: messages, instructions, responses, scores, estimates, warnings.
 
 Things are known by their content. An instruction's id is the hash of its conversation and
 a response's key is the hash of that id and its text, so the same text is never scored or paid for twice,
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar, overload
 
 KEY_BYTES = 16
 """Length of an instruction id and of a response key."""
@@ -157,6 +157,10 @@ class Score:
     note: str | None = None
 
 
+Flush = Literal["each", "timed"]
+"""When a stored row is written: `each` as it comes, because it was paid for, or `timed`, some together."""
+
+
 class NoteKind(StrEnum):
     """Why a row has no result, for programs: what its note, which is stored for people, begins with."""
 
@@ -186,3 +190,56 @@ class Estimate:
     low: float
     high: float
     n: int
+
+
+Code = Literal[
+    # of the numbers compared
+    "negative-reward",
+    "no-reward",
+    "cheapest-reward",
+    "looks-like-noise",
+    "made-up",
+    "failures",
+    "winner-changes",
+    "few-prompts",
+    "skewed",
+    "few-values",
+    "nothing-to-compare",
+    "outlier",
+    "foreign-template",
+    "few-instructions",
+    "left-out",
+    # of the responses
+    "no-response",
+    "cut-off",
+    "copies",
+    "truncated",
+    "skipped-rows",
+    "drawn-from-common",
+    "unused-reward",
+    "names-alike",
+    "unknown-ending",
+    # of teachers made of another's samples
+    "chosen-by-own-reward",
+    "not-chosen-yet",
+    # of judges' verdicts
+    "another-judge",
+    "position-bias",
+    "benchmark",
+]
+"""What a warning is about."""
+
+
+@dataclass(frozen=True)
+class Warning:
+    """What a reader of a result must know: a code for programs, a sentence for people.
+
+    `teachers` are those it is about, none where it is about the whole result.
+    """
+
+    code: Code
+    text: str
+    teachers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text

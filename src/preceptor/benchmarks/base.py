@@ -29,10 +29,9 @@ from preceptor.benchmarks.questions import Answers, QuestionSet
 from preceptor.benchmarks.rows import Row
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
-from preceptor.ranking.warnings import Warning
 from preceptor.store.identity import Identity
 from preceptor.store.store import Store
-from preceptor.types import Estimate
+from preceptor.types import Estimate, Warning
 
 if TYPE_CHECKING:
     from preceptor.benchmarks.cached_chat import Cost, OnProgress

@@ -17,8 +17,8 @@ from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
 from preceptor.store.identity import Identity
 from preceptor.store.store import Store
-from preceptor.store.writer import Flush, StoreWriter
-from preceptor.types import Generation, Instruction, generation_key
+from preceptor.store.writer import StoreWriter
+from preceptor.types import Flush, Generation, Instruction, generation_key
 
 logger = logging.getLogger(__name__)
 

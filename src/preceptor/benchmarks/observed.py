@@ -25,7 +25,7 @@ from preceptor.ranking.rank import (
     place_teachers,
     rank,
 )
-from preceptor.ranking.warnings import Warning
+from preceptor.types import Warning
 
 
 @dataclass(frozen=True)

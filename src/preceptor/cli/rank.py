@@ -41,7 +41,7 @@ Outputs = Sequence[str | None]
 def _parameters() -> list[click.Parameter]:
     from preceptor.config.keywords import RANK, Keyword
     from preceptor.config.rewards import ColumnReward, ModelReward
-    from preceptor.config.study import Student
+    from preceptor.config.student import Student
     from preceptor.ranking.options import METRIC_NAMES, TRANSFORM_NAMES
 
     of_study: dict[str, dict[str, Any]] = {

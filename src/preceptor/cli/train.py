@@ -36,7 +36,7 @@ def _parameters() -> list[click.Parameter]:
     from preceptor.config.keywords import Keyword, keywords_of
     from preceptor.config.recipe import Lora, Recipe
     from preceptor.config.runtime import Runtime
-    from preceptor.config.study import Student
+    from preceptor.config.student import Student
 
     student, lora = Keyword(Student, "model"), keywords_of(Lora, prefix="lora_")
     flag = {"is_flag": True, "type": bool, "metavar": None, "default": False}

@@ -102,11 +102,11 @@ def _said(problem: "ErrorDetails") -> str:
     name = str(problem["loc"][-1])
     if name in OLD_NAMES:
         return f"unknown field: its name is '{OLD_NAMES[name]}'."
-    from preceptor.ranking.options import RankingOptions
-
-    return f"unknown field.{nearest(name, _field_names(Table) | set(RankingOptions.model_fields))}"
+    return f"unknown field.{nearest(name, _field_names(BaseModel))}"
 
 
 def _field_names(table: type[BaseModel]) -> set[str]:
-    names = set(table.model_fields)
+    """Return the fields of the tables below this class that are of this package."""
+    ours = table.__module__.startswith("preceptor.")
+    names = set(table.model_fields) if ours else set()
     return names.union(*(_field_names(below) for below in table.__subclasses__()))

@@ -9,7 +9,8 @@ from preceptor.config.base import checked
 from preceptor.config.data import ReadOptions
 from preceptor.config.keywords import GENERATE, RANK, set_in, sorted_out
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
 
 Paths: TypeAlias = str | Path | Sequence[str | Path]

@@ -15,7 +15,8 @@ from preceptor.config.data import Data, ReadOptions
 from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import JudgeReward, ModelReward, RuleReward
 from preceptor.config.runtime import Endpoint, Runtime
-from preceptor.config.study import Reading, Student, Study
+from preceptor.config.student import Reading, Student
+from preceptor.config.study import Study
 from preceptor.config.teachers import Teacher
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.options import RankingOptions

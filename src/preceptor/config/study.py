@@ -5,17 +5,16 @@ unknown fields are refused, and what contradicts itself is refused when the file
 hour.
 """
 
-import os
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from preceptor.config.base import ModelTable, Table, checked
+from preceptor.config.base import Table, checked
 from preceptor.config.catalogue import SHIPPED, Catalogue, CatalogueEntry
 from preceptor.config.data import Data
 from preceptor.config.finetune import Evaluate, RewardJudge, Train
@@ -23,39 +22,10 @@ from preceptor.config.metrics import GivenMetric
 from preceptor.config.paths import beside
 from preceptor.config.rewards import ModelReward, Reward
 from preceptor.config.runtime import Runtime
+from preceptor.config.student import Reading, Student, distinct
 from preceptor.config.teachers import FACTS, BestOfN, Teacher
 from preceptor.errors import StudyError
 from preceptor.ranking.options import RankingOptions
-
-
-class Student(ModelTable):
-    """A base model, and how it reads a response."""
-
-    label: str | None = Field(None, min_length=1, description="What tables call it.")
-
-    engine: str = Field(
-        "transformers",
-        description="What measures likelihoods: transformers, or an engine that another package adds.",
-    )
-
-    @property
-    def name(self) -> str:
-        """The label in tables: as given, else the Hub id or the last part of a path."""
-        return self.label or super().name
-
-
-class Reading(Table):
-    """How the paper's L (eq. 3) is read; see docs/metrics.md."""
-
-    conditioning: Literal["conditional", "unconditional"] = Field(
-        "conditional", description="Whether the loss is conditional on the instruction."
-    )
-    reduction: Literal["token-mean", "sequence-sum", "corpus-token-mean"] = Field(
-        "token-mean", description="How token losses become the loss of a teacher."
-    )
-    include_end_of_turn: bool = Field(
-        False, description="Count the token that ends the turn as part of the response."
-    )
 
 
 def _several(value: object) -> object:
@@ -248,23 +218,6 @@ class Study(Table):
                 "agree with itself. Judge with another model"
             )
         return self
-
-
-def distinct(students: Sequence[Student]) -> tuple[Student, ...]:
-    """Return the students with labels where folders share their last names: as many parts as it takes."""
-    found = list(students)
-    for name in {student.name for student in students}:
-        alike = [place for place, one in enumerate(students) if one.name == name and not one.label]
-        paths = [Path(os.path.abspath(students[place].model)) for place in alike]
-        if len(set(paths)) < 2 or not all(os.path.exists(students[place].model) for place in alike):
-            continue
-        for parts in range(2, max(len(path.parts) for path in paths)):
-            labels = ["/".join(path.parts[-parts:]) for path in paths]
-            if len(set(labels)) == len(set(paths)):
-                break
-        for place, label in zip(alike, labels, strict=True):
-            found[place] = students[place].model_copy(update={"label": label})
-    return tuple(found)
 
 
 def read_catalogue(path: str | Path | None) -> Catalogue:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.errors import StudyError
-from preceptor.scorers.base import Array
+from preceptor.ranking.bootstrap import Array
 from preceptor.types import KEY_BYTES
 
 Keys = NDArray[np.void]

@@ -14,7 +14,7 @@ from preceptor.types import Message
 
 if TYPE_CHECKING:
     from preceptor.config.runtime import Runtime
-    from preceptor.config.study import Student
+    from preceptor.config.student import Student
     from preceptor.engines.models import LocatedModel
 
 RANK_LIMIT = 100

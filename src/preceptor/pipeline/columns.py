@@ -17,10 +17,9 @@ from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.metrics import within_instruction
-from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.likelihood import instruction_following_difficulty
-from preceptor.types import NoteKind
+from preceptor.types import NoteKind, Warning
 
 _REASONS = 3
 

@@ -13,9 +13,9 @@ from preceptor.config.study import Study
 from preceptor.data.table import Selection
 from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.work import Executor, Progress
-from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array
 from preceptor.scorers.text_checks import SIGNS, TextChecks
+from preceptor.types import Warning
 
 if TYPE_CHECKING:
     from preceptor.pipeline.load import LoadedData

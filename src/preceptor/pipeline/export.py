@@ -15,7 +15,8 @@ import numpy as np
 from preceptor.config.export import Export
 from preceptor.config.rewards import ReferenceReward, RuleReward
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import (
     Card,

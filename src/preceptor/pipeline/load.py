@@ -30,9 +30,9 @@ from preceptor.pipeline.response_warnings import (
 from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.sources import Scope, StudySource, unused_rewards
 from preceptor.pipeline.work import Executor, Progress
-from preceptor.ranking.warnings import Warning
 from preceptor.scorers.base import Array
 from preceptor.scorers.rewards import column_of, reward_scorers
+from preceptor.types import Warning
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from preceptor.pipeline.score import Step
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.warnings import Warning
+from preceptor.types import Warning
 
 if TYPE_CHECKING:
     from preceptor.pipeline.load import LoadedData

@@ -13,7 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.errors import PreceptorError
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.load import LoadedData, Loader

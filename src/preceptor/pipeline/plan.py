@@ -9,7 +9,8 @@ from itertools import product
 
 from preceptor.config.rewards import ReferenceReward, Reward
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.engines.base import LIKELIHOOD_MEASURES
 from preceptor.errors import StudyError
 from preceptor.pipeline.best_of_n import require_derivable, without_reward

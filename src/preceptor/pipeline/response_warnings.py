@@ -9,8 +9,7 @@ from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
 from preceptor.data.table import ResponseTable, Selection
 from preceptor.pipeline.generate import GenerationJob
-from preceptor.ranking.warnings import Warning
-from preceptor.types import NoteKind
+from preceptor.types import NoteKind, Warning
 
 _MANY_COPIES = 0.2
 _MANY_CUT = 0.1

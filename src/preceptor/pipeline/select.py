@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.export import Rule
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.data.gather import Source
 from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import StudyError, nearest

@@ -1,17 +1,11 @@
 """The data of a ranking: teachers from best to worst, and what stands behind each place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from preceptor.errors import StudyError, nearest
-from preceptor.types import Estimate
-
-if TYPE_CHECKING:
-    from preceptor.ranking.warnings import Warning
-
+from preceptor.types import Estimate, Warning
 
 Cap = Literal["few-prompts", "skewed", "few-values"]
 """Why no winner is named: few instructions, a few responses that hold the result, hardly a difference."""

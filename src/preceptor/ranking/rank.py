@@ -43,8 +43,8 @@ from preceptor.ranking.places import (
 from preceptor.ranking.quantities import Quantity, few_values, formed, measured
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.stability import stability_of
-from preceptor.ranking.warnings import Warning, negative_rewards, warnings_of
-from preceptor.types import Estimate
+from preceptor.ranking.warnings import negative_rewards, warnings_of
+from preceptor.types import Estimate, Warning
 
 __all__ = [
     "ORDER_BY",

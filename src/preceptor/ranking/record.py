@@ -18,8 +18,7 @@ from preceptor.ranking.places import (
     TeacherResult,
 )
 from preceptor.ranking.verdict import verdict_of
-from preceptor.ranking.warnings import Warning
-from preceptor.types import Estimate
+from preceptor.types import Estimate, Warning
 
 FIXED_FIELDS = ("reward", "loss", "car", "car_low", "car_high")
 """Fields that every record has, None where there is no data, because scripts read them by name."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from preceptor.ranking.metrics import METRICS
 from preceptor.ranking.places import Cap, Places
-from preceptor.ranking.warnings import Code, Warning
+from preceptor.types import Code, Warning
 
 MOST_PROMPTS = 100_000
 

@@ -4,72 +4,13 @@ Each has a code, for programs, and a sentence that names the teachers and the re
 are those in the compared numbers: CAR's sign, means that one response holds, and too little data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import METRICS, Array, CompatibilityAdjustedReward, Metric
-
-if TYPE_CHECKING:
-    from preceptor.ranking.measurements import Common
-
-
-Code = Literal[
-    # of the numbers compared
-    "negative-reward",
-    "no-reward",
-    "cheapest-reward",
-    "looks-like-noise",
-    "made-up",
-    "failures",
-    "winner-changes",
-    "few-prompts",
-    "skewed",
-    "few-values",
-    "nothing-to-compare",
-    "outlier",
-    "foreign-template",
-    "few-instructions",
-    "left-out",
-    # of the responses
-    "no-response",
-    "cut-off",
-    "copies",
-    "truncated",
-    "skipped-rows",
-    "drawn-from-common",
-    "unused-reward",
-    "names-alike",
-    "unknown-ending",
-    # of teachers made of another's samples
-    "chosen-by-own-reward",
-    "not-chosen-yet",
-    # of judges' verdicts
-    "another-judge",
-    "position-bias",
-    "benchmark",
-]
-"""What a warning is about."""
-
-
-@dataclass(frozen=True)
-class Warning:
-    """What a reader of a result must know: a code for programs, a sentence for people.
-
-    `teachers` are those it is about, none where it is about the whole result.
-    """
-
-    code: Code
-    text: str
-    teachers: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return self.text
-
+from preceptor.types import Warning
 
 OUTLIER_SHARE = 0.2
 """One response with more than this share of a teacher's sum is warned of."""

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.store.identity import Identity
-from preceptor.store.writer import Flush
-from preceptor.types import Message, Response, Score
+from preceptor.types import Flush, Message, Response, Score
 
 Array = NDArray[np.float64]
 

@@ -16,19 +16,14 @@ import numpy as np
 from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.watch import Watch
-from preceptor.engines.choices import TransformersChoices
-from preceptor.engines.encoder import Encoder
-from preceptor.engines.loading import load_model, load_tokenizer
 from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import PROMPT_VERSION, judge_prompt
 from preceptor.store.identity import Identity
-from preceptor.store.writer import Flush
-from preceptor.types import Message, Response, Score
+from preceptor.types import Flush, Message, Response, Score
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +58,8 @@ class Judge(Scorer):
     @cached_property
     def chat(self) -> ChatModel:
         """The model that is asked."""
+        from preceptor.engines.chat.client import OpenAIChat
+
         assert self.endpoint is not None
         return OpenAIChat(self.endpoint, self.table.model)
 
@@ -192,6 +189,10 @@ class LocalJudge(Judge):
     @cached_property
     def chat(self) -> ChatModel:
         """The loaded model."""
+        from preceptor.engines.choices import TransformersChoices
+        from preceptor.engines.encoder import Encoder
+        from preceptor.engines.loading import load_model, load_tokenizer
+
         longest = context_length(self.located) or self.table.max_length
         encoder = Encoder(
             load_tokenizer(self.located),

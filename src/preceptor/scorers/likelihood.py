@@ -5,16 +5,15 @@ token (unconditional); both passes cover the same response tokens. Sums and toke
 that every mean the paper could have meant can be formed later without another pass.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from preceptor.config.runtime import Runtime
+from preceptor.config.student import Student
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
 from preceptor.engines.encoder import EncodedPair, Encoder
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
@@ -25,10 +24,6 @@ from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Pieces, Scorer
 from preceptor.store.identity import Identity
 from preceptor.types import NoteKind, Response, Score
-
-if TYPE_CHECKING:
-    from preceptor.config.study import Student
-
 
 Conditioning = Literal["conditional", "unconditional"]
 

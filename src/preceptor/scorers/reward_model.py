@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from preceptor.config.reward_models import repository_of
 from preceptor.config.rewards import RewardModelTable
@@ -17,12 +18,14 @@ from preceptor.engines.base import TokenizedPair
 from preceptor.engines.encoder import EncodedPair, Encoder
 from preceptor.engines.loading import load_reward_model, load_tokenizer
 from preceptor.engines.models import LocatedModel, context_length, locate
-from preceptor.engines.packed.reward import TransformersReward
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity, folder_digest
 from preceptor.types import Message, NoteKind, Response, Score
+
+if TYPE_CHECKING:
+    from preceptor.engines.packed.reward import TransformersReward
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +71,10 @@ class RewardModel(Scorer):
         return Encoder(load_tokenizer(self.located), self.template, max_length=self.max_length)
 
     @cached_property
-    def engine(self) -> TransformersReward:
+    def engine(self) -> "TransformersReward":
         """The loaded model, after a look at whether it prefers an answer to nonsense."""
+        from preceptor.engines.packed.reward import TransformersReward
+
         model = load_reward_model(
             self.located,
             dtype=self.dtype,
@@ -80,7 +85,7 @@ class RewardModel(Scorer):
         self._compare_sanity_pair(engine)
         return engine
 
-    def _compare_sanity_pair(self, engine: TransformersReward) -> None:
+    def _compare_sanity_pair(self, engine: "TransformersReward") -> None:
         encoded = [self.encoder.encode_conversation(_SANITY_PROMPT, a) for a in _SANITY_ANSWERS]
         pairs = [TokenizedPair(one.prompt, one.response) for one in encoded]
         scores = {found.index: found.score for batch in engine.score(pairs) for found in batch}

@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Generic, Literal, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from preceptor.errors import RowError, StoreError
-
-Flush = Literal["each", "timed"]
-"""When a row is stored: `each` as it comes, because it was paid for, or `timed`, some together."""
+from preceptor.types import Flush
 
 _EVERY_S = 2.0
 _LONGEST_HELD_S = 0.2

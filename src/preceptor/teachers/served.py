@@ -8,7 +8,6 @@ from pathlib import Path
 from preceptor.config.runtime import Endpoint
 from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
-from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.reasoning import begins_reasoning
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
@@ -57,6 +56,8 @@ class ServedTeacher(TeacherBackend):
     @cached_property
     def chat(self) -> ChatModel:
         """The client."""
+        from preceptor.engines.chat.client import OpenAIChat
+
         render = self._rendered if self._template else None
         return OpenAIChat(self.endpoint, self.teacher.model, render=render)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from preceptor.config.finetune import Evaluate, Train
 from preceptor.config.recipe import Recipe
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student
+from preceptor.config.student import Student
 from preceptor.config.teachers import TeacherPoint
 from preceptor.errors import MissingPackage, StudyError
 from preceptor.finetuning.checkpoint import TrainingFolder, fine_tuned_identity

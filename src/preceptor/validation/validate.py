@@ -14,7 +14,8 @@ from preceptor.benchmarks.base import Judged
 from preceptor.benchmarks.observed import observed_ranking, ranking_of_results
 from preceptor.config.finetune import OWN, Evaluate, Train
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student, Study
+from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.engines.reasoning import without_reasoning
 from preceptor.errors import StudyError
 from preceptor.pipeline.generate import GenerationJob
@@ -22,9 +23,9 @@ from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.work import Progress, Silent, recorded
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.warnings import Warning
 from preceptor.store.store import Store
 from preceptor.teachers.local import LocalTeacher
+from preceptor.types import Warning
 from preceptor.validation.finetune_job import (
     FinetuneJob,
     StudentSetup,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from preceptor.config.runtime import Runtime
-from preceptor.config.study import Student
+from preceptor.config.student import Student
 from preceptor.engines.base import (
     LikelihoodMeasure,
     Measured,
