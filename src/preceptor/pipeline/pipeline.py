@@ -4,13 +4,10 @@ The command line, scripts, reports, exports and validation all go through here. 
 first, so the line is the same whether nothing was done before, a run was killed, or all is there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
-from typing import Any
-
-from numpy.typing import NDArray
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
@@ -20,7 +17,7 @@ from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.load import LoadedData, Loader
 from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
-from preceptor.pipeline.score import Step, carry_out, step_of
+from preceptor.pipeline.score import Step, Stored, carry_out, step_of
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
 from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight
 from preceptor.ranking.rank import rank
@@ -99,7 +96,7 @@ class Pipeline:
         at = (self.runtime, data.source, data.selection)
         return planned, [step_of(scorer, *at) for scorer in planned.scorers]
 
-    def score(self, steps: Sequence[Step]) -> list[Mapping[str, NDArray[Any]]]:
+    def score(self, steps: Sequence[Step]) -> list[Stored]:
         """Return the columns of every step; what is missing is computed and stored."""
         columns = []
         for place, step in enumerate(steps):
@@ -132,7 +129,7 @@ class Pipeline:
         Raises:
             PreceptorError: one cannot be ranked; those yielded before stand.
         """
-        pairs = list(product(self.students, self.load() if data is None else data))
+        pairs = product(self.students, self.load() if data is None else data)
         planned = [(one, *self.plan(one, student)) for student, one in pairs]
         preflight(step for *_, steps in planned for step in steps)
         # Not a loop, which would hold on to one outcome while the next is computed.

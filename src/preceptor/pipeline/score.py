@@ -28,6 +28,9 @@ from preceptor.types import Response, Score
 
 logger = logging.getLogger(__name__)
 
+Stored = Mapping[str, NDArray[Any]]
+"""A scorer's columns and the notes, one value for each row of a selection."""
+
 PART_INSTRUCTIONS = 64
 """Instructions whose responses are scored between two looks at the store."""
 
@@ -90,7 +93,7 @@ class Step:
         """The data under the keys that the scorer's numbers are stored under."""
         return self.selection.by_reference() if self.scorer.reads_reference else self.selection
 
-    def stored(self) -> Mapping[str, NDArray[Any]]:
+    def stored(self) -> Stored:
         """Return the scorer's columns and the notes, one value for each row of the selection."""
         return self.partition.columns(self.keyed.keys, self.scorer.columns)
 
@@ -99,7 +102,7 @@ class Step:
         scorer = self.scorer
         return self.partition.complete(scorer.required, listed=scorer.token_column)
 
-    def missing(self, stored: Mapping[str, NDArray[Any]]) -> Keys:
+    def missing(self, stored: Stored) -> Keys:
         """Return the keys without a note that lack a required column of what is stored."""
         if self.scorer.token_column is not None:
             return self.keyed.lacking(self.finished())
@@ -154,9 +157,7 @@ class _Found:
         return [response for group in self._groups.values() for response in group.values()]
 
 
-def carry_out(
-    step: Step, progress: Progress, execute: Executor = in_process
-) -> Mapping[str, NDArray[Any]]:
+def carry_out(step: Step, progress: Progress, execute: Executor = in_process) -> Stored:
     """Have everything scored that the step lacks; return its columns as `Step.stored` does.
 
     What is stored already costs nothing.
