@@ -17,6 +17,9 @@ from preceptor.ranking.metrics import Array, Metric
 
 Flags = NDArray[np.bool_]
 
+FEW_INSTRUCTIONS = 30
+"""Below this many instructions, percentile intervals are known to be too narrow."""
+
 _LIKELIHOOD = "it comes from the likelihood scorer: name a base model with --student"
 
 _REWARD = "give --reward-column NAME, --reward-model ID, or a reference answer in every row"

@@ -12,10 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from preceptor.ranking.bootstrap import Array, compare_orders, ranks
-from preceptor.ranking.measurements import Common
+from preceptor.ranking.measurements import FEW_INSTRUCTIONS, Common
 from preceptor.ranking.metrics import TRANSFORMS, CompatibilityAdjustedReward, Metric
 from preceptor.ranking.places import OrderVariant, Stability
-from preceptor.ranking.warnings import FEW_INSTRUCTIONS
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 """The range over which the stability of CAR's order is reported; 0 is the reward alone."""

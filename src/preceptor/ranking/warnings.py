@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from preceptor.ranking.measurements import Common
+from preceptor.ranking.measurements import FEW_INSTRUCTIONS, Common
 from preceptor.ranking.metrics import METRICS, Array, CompatibilityAdjustedReward, Metric
 from preceptor.types import Warning
 
 OUTLIER_SHARE = 0.2
 """One response with more than this share of a teacher's sum is warned of."""
-
-FEW_INSTRUCTIONS = 30
-"""Below this many instructions, percentile intervals are known to be too narrow."""
 
 TIMES_OTHERS = 2.0
 """A teacher both longer and less likely than the others by this factor looks like noise (docs/log.md)."""
