@@ -148,7 +148,7 @@ def test_an_interrupt_keeps_what_is_computed_and_says_so(study: Study, tmp_path:
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "interrupted; what was computed is stored. Run the same command to go on." in said
     assert "Traceback" not in said
     assert not result.exists()

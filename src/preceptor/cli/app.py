@@ -19,6 +19,7 @@ from preceptor.cli.rank import rank
 from preceptor.cli.report import report
 from preceptor.cli.run import run
 from preceptor.cli.store import store_group
+from preceptor.cli.streams import prepare
 from preceptor.cli.studies import studies
 from preceptor.cli.train import train
 
@@ -62,4 +63,5 @@ def main() -> None:
     """Run the command line."""
     # Pydantic looks for plugins in the metadata of every installed package: a tenth of the time of `--help`.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    prepare()
     cli()

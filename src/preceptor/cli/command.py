@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from preceptor.cli.output import keep_command
+from preceptor.cli.streams import Interrupted, ending_quietly
 from preceptor.errors import PreceptorError, nearest
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -135,7 +136,8 @@ class Program(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error that a user is meant to read becomes click's."""
         try:
-            return super().invoke(ctx)
+            with ending_quietly():
+                return super().invoke(ctx)
         except PreceptorError as error:
             from preceptor.ranking.table import printable
 
@@ -143,7 +145,7 @@ class Program(Group):
             lines = map(printable, str(error).split("\n"))
             raise click.ClickException("\n".join(lines)) from error
         except KeyboardInterrupt as error:
-            raise click.ClickException(
+            raise Interrupted(
                 "interrupted; what was computed is stored. Run the same command to go on."
             ) from error
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from preceptor.cli.streams import write_utf8
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -42,7 +44,7 @@ def put_csv(path: str, rows: Sequence[Mapping[str, object]], columns: Sequence[s
 def put(path: str, text: str) -> None:
     """Write text to a file, or to standard output where the path is `-`."""
     if path == "-":
-        sys.stdout.write(text)
+        write_utf8(text)
         return
     from preceptor.store.files import write_text
 

@@ -1,0 +1,94 @@
+"""Standard output and error as they are found: closed, full, cut short, or in an encoding that lacks letters.
+
+Tables and messages for people never fail for want of a letter: it is shown as its escape. JSON and CSV are
+UTF-8 whatever the terminal's encoding, so that what is redirected to a file is the same everywhere.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+_INTERRUPTED = 130
+_CUT_SHORT = 141
+"""128 and the number of the signal, as a shell says it for SIGINT and SIGPIPE."""
+
+
+class Interrupted(click.ClickException):
+    """The user has stopped the command."""
+
+    exit_code = _INTERRUPTED
+
+
+class _Output(io.FileIO):
+    """A pipe or file that remembers why it took no more, which those who write to it do not all pass on."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write bytes; see `io.FileIO`."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def prepare() -> None:
+    """Make both streams able to take any text; one that was closed takes it to nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (it lives as long as the process)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if (
+        sys.stdout is sys.__stdout__
+        and isinstance(sys.stdout, io.TextIOWrapper)
+        and not sys.stdout.isatty()
+    ):
+        buffer = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(buffer, sys.stdout.encoding, "backslashreplace")
+
+
+def write_utf8(text: str) -> None:
+    """Write data to standard output as UTF-8, half of a surrogate pair as its escape."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:  # a notebook's
+        sys.stdout.write(text)
+        return
+    sys.stdout.flush()
+    buffer.write(text.encode("utf-8", "backslashreplace"))
+    buffer.flush()
+
+
+@contextmanager
+def ending_quietly() -> Iterator[None]:
+    """End without a traceback where standard output takes no more.
+
+    The exit code is 141 where its reader has left, as after SIGPIPE, and 1 where it is full.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except (OSError, SystemExit):  # some who write end the program themselves
+        raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+        failure = raw.failure if isinstance(raw, _Output) else None
+        if failure is None:
+            raise
+        _write_to_nowhere()
+        if isinstance(failure, BrokenPipeError):
+            raise SystemExit(_CUT_SHORT) from None
+        why = f"Cannot write to standard output: {failure.strerror}."
+        raise click.ClickException(why) from None
+
+
+def _write_to_nowhere() -> None:
+    """Let what is still buffered go, which would fail again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
