@@ -170,7 +170,7 @@ def test_the_claim_is_never_stronger_than_the_weakest_reason(more, claim, codes)
 @pytest.mark.parametrize(
     ("cap", "said"),
     [
-        ("few-prompts", "100 prompts are few"),
+        ("few-prompts", "100 prompts are fewer than 30"),
         ("skewed", "100 prompts are worth 12"),
         ("few-values", "nearly all responses have the same value"),
     ],

@@ -108,16 +108,9 @@ def test_a_share_under_a_fifth_is_no_outlier():
 
 
 def test_a_fair_share_of_a_few_responses_is_no_outlier():
-    cautioned = told(reward=flat(1, 1, 3), loss=flat(1, 1, 3), perplexity=flat(2, 2, 3))
-    assert len(cautioned) == 1
-    assert "Only 3 instructions" in cautioned[0]
+    assert told(reward=flat(1, 1, 3), loss=flat(1, 1, 3), perplexity=flat(2, 2, 3)) == []
 
 
 def test_every_ifd_above_one_points_at_the_template():
     (caution,) = told(reward=flat(1, 1), loss=flat(1, 1), ifd=flat(1.1, 1.3))
     assert "template looks foreign" in caution
-
-
-def test_fewer_than_thirty_instructions_are_told():
-    assert any("29 instructions" in t for t in told(reward=flat(1, 2, 29), loss=flat(1, 2, 29)))
-    assert told(reward=flat(1, 2, 30), loss=flat(1, 2, 30)) == []

@@ -207,7 +207,6 @@ Code = Literal[
     "nothing-to-compare",
     "outlier",
     "foreign-template",
-    "few-instructions",
     "left-out",
     # of the responses
     "no-response",

@@ -22,7 +22,7 @@ from preceptor.ranking.bootstrap import (
     ranks,
 )
 from preceptor.ranking.metrics import Array
-from preceptor.ranking.places import Cap
+from preceptor.ranking.places import MOST_PROMPTS, Cap
 from preceptor.ranking.quantities import Quantity
 from preceptor.ranking.tails import sign_test, t_quantile, t_tail
 
@@ -40,9 +40,6 @@ MIN_EFFECTIVE = 3.0
 
 OUTWARD, INWARD = 0.8, 0.3
 """How much of the way from Student's end to Hall's an end is moved, where Hall's lies further out or in."""
-
-MOST_PROMPTS = 100_000
-"""A need of more than this is not told as a number."""
 
 POWER = 0.8416
 """The normal quantile of 80%, the probability with which the prompts asked for settle the question."""

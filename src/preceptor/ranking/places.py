@@ -10,6 +10,9 @@ from preceptor.types import Estimate, Warning
 Cap = Literal["few-prompts", "skewed", "few-values"]
 """Why no winner is named: few instructions, a few responses that hold the result, hardly a difference."""
 
+MOST_PROMPTS = 100_000
+"""A need of more further instructions than this is not told as a number."""
+
 
 @dataclass(frozen=True)
 class TeacherResult:

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from preceptor.ranking.measurements import FEW_INSTRUCTIONS
 from preceptor.ranking.metrics import METRICS
-from preceptor.ranking.places import Cap, Places
+from preceptor.ranking.places import MOST_PROMPTS, Cap, Places
 from preceptor.types import Code, Warning
-
-MOST_PROMPTS = 100_000
 
 PROBABLE = 0.8
 """From this P(first) on the leader is probably first; below it there is no clear winner."""
@@ -143,7 +142,7 @@ def _shortly(reason: Warning) -> str:
 
 
 _CAPS: dict[Cap, str] = {
-    "few-prompts": "{n} prompts are few",
+    "few-prompts": f"{{n}} prompts are fewer than {FEW_INSTRUCTIONS}",
     "skewed": "a few responses decide, so that {n} prompts are worth {effective:.0f}",
     "few-values": "nearly all responses have the same value",
 }

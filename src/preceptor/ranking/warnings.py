@@ -1,14 +1,14 @@
 """Warnings: what could mislead a reader of a ranking. None stops a ranking, and none is silent.
 
 Each has a code, for programs, and a sentence that names the teachers and the remedy, for people. Found here
-are those in the compared numbers: CAR's sign, means that one response holds, and too little data.
+are those in the compared numbers: CAR's sign, means that one response holds, failures, noise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from preceptor.ranking.measurements import FEW_INSTRUCTIONS, Common
+from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import METRICS, Array, CompatibilityAdjustedReward, Metric
 from preceptor.types import Warning
 
@@ -65,12 +65,6 @@ def warnings_of(
             "foreign-template",
             "Every IFD is above 1, so the instruction never helps the student: the chat template "
             "looks foreign to this base model. Try --chat-template plain or its family's own.",
-        )
-    if common.n < FEW_INSTRUCTIONS:
-        yield Warning(
-            "few-instructions",
-            f"Only {common.n} instructions are compared: below {FEW_INSTRUCTIONS} the intervals "
-            "are rough and too narrow. Give more instructions.",
         )
 
 
