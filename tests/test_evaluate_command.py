@@ -223,3 +223,48 @@ def test_published_numbers_come_out_of_the_command():
     assert rows["claude-2.1"]["WR_standard_error"] == pytest.approx(1.120315865445773, abs=1e-9)
     assert rows["claude-2.1"]["LC"] == pytest.approx(25.251943886133027, abs=0.16)
     assert rows["gpt-4-0613"]["AH"] == pytest.approx(37.90, abs=0.005)
+
+
+def battles(model: str) -> list[dict]:
+    """Return battles as published, which name no judge."""
+    row = {"model_a": "gpt-4-0314", "model_b": model, "winner": "tie"}
+    return [{"question_id": f"q{place}", **row} for place in range(5)]
+
+
+def compact(model: str) -> dict:
+    """Return compact preferences, which name no judge."""
+    many = {"len_base": [10] * 5, "len_model": [20] * 5}
+    return {model: {"idx": list(range(5)), "pref": [1.5] * 5, **many}}
+
+
+@pytest.mark.parametrize("kind", ["arena_hard", "alpaca_eval"])
+def test_verdicts_that_name_no_judge_are_never_mixed_with_others(tmp_path, kind):
+    def file(model: str) -> Path:
+        rows = battles(model) if kind == "arena_hard" else [compact(model)]
+        return written(tmp_path / f"{model}.json", rows)
+
+    one, other = file("one"), file("other")
+    named = judgements("third") if kind == "arena_hard" else annotations("third", share=0.5)
+    judged = written(tmp_path / "judged.jsonl", named)
+    assert preceptor("evaluate", one).exit_code == 0
+    for files, said in (((one, other), "do not say who"), ((one, judged), "does not say who")):
+        refused = preceptor("evaluate", *files)
+        assert refused.exit_code == 1
+        assert said in refused.stderr and "--judged-by FILE=JUDGE" in refused.stderr
+    given = ("evaluate", one, other, "--json", "-")
+    found = json.loads(preceptor(*given, "--judged-by", "j").stdout)
+    assert {row[f"{kind}_judge"] for row in found["results"]} == {"j"}
+    assert not any("different judges" in text for text in found["warnings"])
+    apart = ("--judged-by", f"{one}=a=b", "--judged-by", f"{other}=c")
+    found = json.loads(preceptor(*given, *apart).stdout)
+    assert [row[f"{kind}_judge"] for row in found["results"]] == ["a=b", "c"]
+    assert any("different judges: a=b, c" in text for text in found["warnings"])
+
+
+def test_who_judged_is_said_once_and_not_against_the_file(tmp_path):
+    judged = written(tmp_path / "judged.jsonl", judgements("m"))
+    against = preceptor("evaluate", judged, "--judged-by", f"{judged}=another")
+    assert "was judged by 'judge', as it says itself" in against.stderr
+    twice = preceptor("evaluate", judged, "--judged-by", "a", "--judged-by", "b")
+    assert "names two judges of the same files" in twice.stderr
+    assert "expected JUDGE" in preceptor("evaluate", judged, "--judged-by", f"{judged}=").stderr

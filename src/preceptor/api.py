@@ -292,16 +292,19 @@ def train(
     )
 
 
-def evaluate(files: Sequence[str | Path], *, seed: int = 0) -> list[StudentResult]:
+def evaluate(
+    files: Sequence[str | Path], *, seed: int = 0, judged_by: Sequence[str] = ()
+) -> list[StudentResult]:
     """Return every model's results on benchmarks from files of judgements, the best first.
 
     Files of answers are judged by the command `evaluate --judge`, which stores what a judge says.
+    `judged_by` says who judged files that name no judge: `JUDGE` all of them, `FILE=JUDGE` one.
 
     Raises:
-        DataError: a file cannot be read, or holds no judgements.
+        DataError: a file cannot be read, holds no judgements, or could be of another judge than the others.
     """
     known = benchmarks()
-    verdicts = read_files(files, known).verdicts
+    verdicts = read_files(files, known, judged_by=judged_by).verdicts
     scored = [known[name].score(own, seed=seed) for name, own in verdicts.items() if own]
     return student_results([result for one in scored for result in one.results], {})
 

@@ -5,8 +5,9 @@ untrusted text.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from preceptor.benchmarks.base import Benchmark, Verdicts
 from preceptor.benchmarks.questions import Answers
 from preceptor.benchmarks.registry import benchmarks
 from preceptor.benchmarks.rows import Row, listed, read_rows
-from preceptor.errors import DataError
+from preceptor.errors import DataError, StudyError
 
 
 class Read(NamedTuple):
@@ -25,7 +26,12 @@ class Read(NamedTuple):
     verdicts: dict[str, list[Verdicts]]
 
 
-def read_files(paths: Sequence[str | Path], known: Mapping[str, Benchmark] | None = None) -> Read:
+def read_files(
+    paths: Sequence[str | Path],
+    known: Mapping[str, Benchmark] | None = None,
+    *,
+    judged_by: Sequence[str] = (),
+) -> Read:
     """Return the answers and the verdicts in files, JSON arrays or one object a line.
 
     A model whose verdicts stand in two files is taken once if they are equal.
@@ -33,13 +39,17 @@ def read_files(paths: Sequence[str | Path], known: Mapping[str, Benchmark] | Non
     Args:
         paths: the files.
         known: the benchmarks to look for; by default all.
+        judged_by: who judged files that name no judge, `FILE=JUDGE` for one of them or `JUDGE` for all.
 
     Raises:
-        DataError: a file cannot be read or recognised, a row is malformed, or two files differ on a model.
+        DataError: a file cannot be read or recognised, a row is malformed, two files differ on a model, or
+            verdicts of two judges could be mixed because files do not say who judged.
     """
     known = benchmarks() if known is None else known
+    judges = _judges(judged_by, paths)
     answers: list[Answers] = []
     verdicts: dict[str, list[Verdicts]] = {name: [] for name in known}
+    unnamed: dict[str, set[str]] = {name: set() for name in known}
     for path in map(Path, paths):
         rows = read_rows(path)
         for name, benchmark in known.items():
@@ -50,11 +60,52 @@ def read_files(paths: Sequence[str | Path], known: Mapping[str, Benchmark] | Non
             ready = benchmark.read(rows, str(path))
             if ready is not None:
                 for one in ready:
-                    _add(verdicts[name], one, path)
+                    named = _named(one, path, judges)
+                    unnamed[name] |= {str(path)} if named.judge is None else set()
+                    _add(verdicts[name], named, path)
                 break
         else:
             raise DataError(_unknown(rows, path, known))
+    for name, held in verdicts.items():
+        beside = any(one.judge for one in held) or any(one.benchmark == name for one in answers)
+        if len(unnamed[name]) > 1 or (unnamed[name] and beside):
+            raise DataError(_mixed(sorted(unnamed[name]), known[name].title))
     return Read(answers, verdicts)
+
+
+def _judges(judged_by: Sequence[str], paths: Sequence[str | Path]) -> dict[str | None, str]:
+    """Return who judged each file that is named, and under None who judged the others."""
+    found: dict[str | None, str] = {}
+    for given in judged_by:
+        file, _, judge = given.partition("=")
+        of = file if file in map(str, paths) else None
+        if of in found:
+            raise StudyError(f"--judged-by names two judges of {of or 'the same files'}: name one.")
+        found[of] = given if of is None else judge
+        if not found[of].strip():
+            raise StudyError(f"--judged-by is '{given}': expected JUDGE, or FILE=JUDGE.")
+    return found
+
+
+def _named(one: Verdicts, path: Path, judges: Mapping[str | None, str]) -> Verdicts:
+    """Return verdicts under the judge that the file names, else the one that was said to have judged it."""
+    if one.judge is None:
+        judge = judges.get(str(path), judges.get(None))
+        return cast(Verdicts, replace(cast(Any, one), judge=judge))
+    if (said := judges.get(str(path), one.judge)) != one.judge:
+        raise DataError(
+            f"'{path}' was judged by '{one.judge}', as it says itself, and not by '{said}'."
+        )
+    return one
+
+
+def _mixed(paths: Sequence[str], title: str) -> str:
+    files = ", ".join(f"'{path}'" for path in paths)
+    return (
+        f"{title}: {files} {'do' if len(paths) > 1 else 'does'} not say who judged, and verdicts of two "
+        "judges do not compare: the same model came out 5.5 points apart. Say --judged-by JUDGE if one "
+        "judged all of them, or --judged-by FILE=JUDGE for each."
+    )
 
 
 def _unknown(rows: Sequence[Row] | Row, path: Path, known: Mapping[str, Benchmark]) -> str:

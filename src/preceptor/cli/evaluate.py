@@ -72,6 +72,13 @@ def _parameters() -> list[click.Parameter]:
             help="Whom Arena-Hard's models played against.",
             section=files,
         ),
+        Option(
+            ["--judged-by"],
+            multiple=True,
+            metavar="[FILE=]JUDGE",
+            help="Who judged files of verdicts that name no judge: all of them, or one. Repeatable.",
+            section=files,
+        ),
         _file(
             "--arena-questions",
             "Arena-Hard's question.jsonl. Default: from the files of answers, or fetched.",
@@ -119,7 +126,7 @@ def evaluate(
         return
     names, student = _names(given["teachers"]), given["student"]
     known = benchmarks(given)
-    read = read_files(files, known)
+    read = read_files(files, known, judged_by=given["judged_by"])
     require_judge(read.answers, given)
     judged = judge_files(read.answers, known, given)
     if given["estimate"]:
