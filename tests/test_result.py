@@ -135,6 +135,12 @@ def test_no_number_of_prompts_settles_a_gap_of_nothing():
     assert said.endswith("More prompts would hardly settle it: over 100,000, or any number.")
 
 
+def test_a_leader_told_apart_on_few_prompts_is_compared_with_all_again_and_a_regret_of_nothing_is_not_told():
+    capped = Evidence(False, "few-prompts", 24.0, ("A",), 1e-6, 6)
+    said = ranking(0.99, 0.01, evidence=capped).verdict().text
+    assert said.endswith("are fewer than 30. About 6 more prompts to 2 teachers would settle it.")
+
+
 TURNED = OrderVariant("beta = 0", ("B",), False, False, 1, {"A": 1.0, "B": 2.0})
 TIED = OrderVariant("beta = 5", ("A", "B"), False, False, 0, {"A": 1.0, "B": 1.0})
 MOVED = OrderVariant("beta = 10", ("A",), True, False, 1, {"A": 2.0, "B": 1.0})
@@ -270,7 +276,7 @@ def test_html_shows_the_verdict_and_escapes_every_text():
 
 def test_stability_says_what_changes_under_which_variant():
     assert Stability("rsr", ("A",), (SAME,), 3).describe() == (
-        "The order by rsr is the same under all 1 variants."
+        "The order by rsr is the same under beta = 3."
     )
     assert Stability("car", ("A",), (SAME, TURNED, TIED, MOVED), 3).describe() == (
         "By car, the winner changes under beta = 0 (B); the first place is shared under beta = 5 (A and B); "

@@ -112,7 +112,9 @@ class Stability:
         parts += [f"the first place is shared under {', '.join(tied)}"] if tied else []
         parts += [f"the order below the winner changes under {', '.join(moved)}"] if moved else []
         if not parts:
-            return f"The order by {self.by} is the same under all {len(self.variants)} variants."
+            only = len(self.variants) == 1
+            what = self.variants[0].name if only else f"all {len(self.variants)} variants"
+            return f"The order by {self.by} is the same under {what}."
         return f"By {self.by}, {'; '.join(parts)}."
 
 

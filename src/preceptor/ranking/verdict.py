@@ -16,6 +16,9 @@ from preceptor.types import Code, Warning
 PROBABLE = 0.8
 """From this P(first) on the leader is probably first; below it there is no clear winner."""
 
+LEAST_REGRET = 0.0005
+"""A regret of less than this share of the leader's value is not worth a sentence."""
+
 MANY_CUT = 0.1
 """A leader of whose responses more than this share was read to the maximum length alone only leads so far."""
 
@@ -221,8 +224,8 @@ def _beside(ranking: Places, claim: Claim) -> Iterator[str]:
     found, best = ranking.evidence, ranking.best
     if claim in (Claim.PROBABLY_FIRST, Claim.LEADS_SO_FAR) and len(found.contenders) > 1:
         yield f"Not told apart from it: {_several(found.contenders[1:], 'and')}."
-    if found.regret > 0:
-        value = abs(best.estimates[ranking.by].value)
+    value = abs(best.estimates[ranking.by].value)
+    if found.regret > LEAST_REGRET * value:
         share = f", {found.regret / value:.1%}" if value > 0 else ""
         yield f"Taking it may cost {found.regret:.2g} of {ranking.by}{share} (expected regret)."
     if claim is not Claim.FIRST and found.contenders and found.more_prompts != 0:
@@ -233,7 +236,9 @@ def _settled_by(ranking: Places, prompts: int | None) -> str:
     """Return about how many more prompts would settle it, and what their responses would cost."""
     if prompts is None:
         return f"More prompts would hardly settle it: over {MOST_PROMPTS:,}, or any number."
-    asked = [one for one in ranking if one.teacher in ranking.evidence.contenders]
+    # One contender alone has still to be told from the others.
+    among = ranking.evidence.contenders if len(ranking.evidence.contenders) > 1 else ranking.order
+    asked = [one for one in ranking if one.teacher in among]
     name = next((n for n in ("tokens", "length") if n in ranking.best.estimates), None)
     cost = ""
     if name is not None:
