@@ -59,7 +59,8 @@ def warnings_of(
     if all(warning.code != "no-reward" for warning in ranking.warnings):
         return [*data.warnings, *limited, *skipped]
     noise = noise_in(data, runtime, progress, execute)
-    return [*noise, *data.warnings, *limited, *skipped, cheapest_reward(study, data.source)]
+    way = [cheapest_reward(study, data.source)] if data.reward is None else []
+    return [*noise, *data.warnings, *limited, *skipped, *way]
 
 
 def compared(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -177,7 +177,8 @@ def html_table(ranking: Places) -> str:
         weight = "bold" if result is ranking.teachers[0] else "normal"
         cells = _html_cells("td", texts)
         rows.append(f'<tr style="background:none;font-weight:{weight}">{cells}</tr>')
-    notes = "".join(f"<li>{html.escape(str(warning))}</li>" for warning in ranking.warnings)
+    below = [*footnotes(ranking), *map(str, ranking.warnings)]
+    notes = "".join(f"<li>{html.escape(line)}</li>" for line in below)
     source = ranking.reward_source
     return (
         f'<div style="font-family:system-ui,sans-serif;overflow-x:auto">'
