@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.ranking.bootstrap import Interval, ranks
+from preceptor.ranking.bootstrap import Interval
 from preceptor.ranking.inference import Standing, interval, scores_of, standing
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.quantities import Quantity, formed, measured
 from preceptor.ranking.rank import transformed
-from preceptor.ranking.stability import BETAS
+from preceptor.ranking.stability import BETAS, upward, winners_by
 
 GRID = (
     *(step / 4 for step in range(13)),
@@ -99,12 +99,8 @@ def winners(
     """
     needed = {name: common.values[name] for name in metric.needs}
     used = transformed(replace(common, values=needed), transform)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        scores = np.asarray(metric(*(used.mean(name) for name in metric.needs)))
-    if not np.isfinite(scores).all():
-        return ()
-    places = ranks(scores if metric.higher_is_better else -scores)
-    return tuple(name for name, place in zip(teachers, places, strict=True) if place == 1)
+    scores = upward(metric, {name: used.mean(name) for name in metric.needs})
+    return winners_by(scores, teachers) if np.isfinite(scores).all() else ()
 
 
 def nested(common: Common, order: NDArray[np.intp]) -> Iterator[Common]:

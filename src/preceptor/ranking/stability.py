@@ -47,10 +47,10 @@ def stability_of(
     means = {name: common.mean(name) for name in common.values}
     if "reward" in means:
         means["reward"] = TRANSFORMS[transform](common.values["reward"]).mean(axis=1)
-    basis = _upward(metric, means)
+    basis = upward(metric, means)
     shares = np.array([failed.get(teacher, 0.0) for teacher in teachers])
     scores = {
-        name: _upward(form, {**means, **changed})
+        name: upward(form, {**means, **changed})
         for name, form, changed in _variants(
             common, metric, means, transform=transform, failed=shares, conditional=conditional
         )
@@ -58,7 +58,7 @@ def stability_of(
     variants = tuple(
         OrderVariant(
             name,
-            _winners(score, teachers),
+            winners_by(score, teachers),
             *compare_orders(basis, score),
             dict(
                 zip(
@@ -72,7 +72,7 @@ def stability_of(
     if not variants:
         return None
     pairs = len(teachers) * (len(teachers) - 1) // 2
-    return Stability(metric.kind, _winners(basis, teachers), variants, pairs)
+    return Stability(metric.kind, winners_by(basis, teachers), variants, pairs)
 
 
 def _variants(
@@ -154,12 +154,13 @@ def _within(values: Array) -> Array:
     return within
 
 
-def _upward(metric: Metric, means: Means) -> Array:
-    """Return the metric of these means so that higher is better."""
+def upward(metric: Metric, means: Means) -> Array:
+    """Return the metric of these means so that higher is better; not finite where it has no value."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         scores = np.asarray(metric(*(means[name] for name in metric.needs)), dtype=np.float64)
     return scores if metric.higher_is_better else -scores
 
 
-def _winners(scores: Array, teachers: Sequence[str]) -> tuple[str, ...]:
+def winners_by(scores: Array, teachers: Sequence[str]) -> tuple[str, ...]:
+    """Return who is best by these scores, several where they tie."""
     return tuple(t for t, place in zip(teachers, ranks(scores), strict=True) if place == 1)
