@@ -1,5 +1,7 @@
 """Whole files: what is written appears whole or not at all, and errors name the file."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -80,3 +82,13 @@ def test_errors_name_the_file_and_are_of_the_kind_asked_for(tmp_path: Path) -> N
     path.write_text(json.dumps({})[:1])
     with pytest.raises(DataError, match=r"a\.json' is not JSON: "):
         read_json(path)
+
+
+def test_a_text_that_a_spreadsheet_would_carry_out_is_kept_from_it_and_reads_back(tmp_path: Path):
+    texts = ["=1+1", "+1", "-1", "@x", "\t=1", "\rx", "'quoted'", "plain"]
+    path = tmp_path / "rows.csv"
+    write_text(path, csv_text([{"text": text, "number": -1.5} for text in texts]))
+    _, *rows = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
+    assert all(row[0][0] not in "=+-@\t\r" for row in rows)
+    assert [row[1] for row in rows] == ["-1.5"] * len(texts)
+    assert [cells[0] for _, cells in read_csv(path)] == ["text", *texts]

@@ -50,7 +50,9 @@ def written(path: Path) -> Any:
     return reference.safe_load(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("value", [2e-5, 1e-10, 0.03, 1.0, 5, True, None, "no", "a: #b\n'\"c", "é"])
+@pytest.mark.parametrize(
+    "value", [2e-5, 1e-10, 0.03, 1.0, 5, True, None, "no", "a: #b\n'\"c", "é", "n\x85l\x7f"]
+)
 def test_what_is_written_is_what_a_reader_of_yaml_reads(value: object):
     table = {"key": value, "list": [value], "table": {"inner": value}}
     read = reference.safe_load(yaml(table))

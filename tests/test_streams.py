@@ -1,6 +1,7 @@
 """Standard output as commands find it: in any encoding, cut short, full or closed."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.cli.streams import PrintableFormatter
 from small_study import write_rows
 
 NAME = "Größe 模型 \N{GRINNING FACE}"
@@ -59,3 +61,10 @@ def test_a_full_disk_and_a_closed_output_end_without_a_traceback(
     assert b"Traceback" not in result.stderr and b"Error" not in result.stderr
     closed = run(["sh", "-c", 'exec "$@" >&-', "sh", *command, *more])
     assert closed.returncode == 0, closed.stderr
+
+
+def test_a_log_line_shows_control_characters_as_escapes():
+    record = logging.LogRecord(
+        "x", logging.WARNING, "", 1, "said \x1b[31mred\r\nand %s", ("\x9b",), None
+    )
+    assert PrintableFormatter("%(message)s").format(record) == "said \\x1b[31mred\\r\nand \\x9b"

@@ -19,7 +19,7 @@ from preceptor.cli.rank import rank
 from preceptor.cli.report import report
 from preceptor.cli.run import run
 from preceptor.cli.store import store_group
-from preceptor.cli.streams import prepare
+from preceptor.cli.streams import PrintableFormatter, prepare
 from preceptor.cli.studies import studies
 from preceptor.cli.train import train
 
@@ -50,9 +50,9 @@ def cli(verbose: bool) -> None:
     """Find the right teacher for your base model before you pay for fine-tuning."""
     import logging
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
 
 
 for _command in COMMANDS:

@@ -5,6 +5,7 @@ UTF-8 whatever the terminal's encoding, so that what is redirected to a file is 
 """
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,15 @@ class Interrupted(click.ClickException):
     """The user has stopped the command."""
 
     exit_code = _INTERRUPTED
+
+
+class PrintableFormatter(logging.Formatter):
+    """Shows control characters of what models, data and endpoints say as escapes; lines stay lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one message."""
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 class _Output(io.FileIO):

@@ -236,8 +236,10 @@ def yaml(value: Mapping[str, Any]) -> str:
     """Return plain values as YAML 1.1, keys in their order."""
     import yaml as library
 
-    text: str = library.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=1000)
-    return text
+    how = {"sort_keys": False, "width": 1000}
+    text: str = library.safe_dump(dict(value), allow_unicode=True, **how)
+    # The library takes NEL (U+0085) for a letter where it writes and for a line's end where it reads.
+    return text if "\x85" not in text else library.safe_dump(dict(value), **how)
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:

@@ -24,6 +24,9 @@ from preceptor.errors import DataError, PreceptorError
 TEMPORARY = "tmp-"
 """How the names of files begin that a killed writer may leave."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet takes for a formula to carry out."""
+
 _FOREIGN_LIFE_S = 86_400.0
 
 
@@ -153,13 +156,26 @@ def lines_text(rows: Iterable[Mapping[str, object]]) -> str:
 
 
 def csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> str:
-    """Return rows as CSV, None as nothing; the columns are those of all rows in order of appearance."""
+    """Return rows as CSV, None as nothing; the columns are those of all rows in order of appearance.
+
+    A text that begins like a formula gets an apostrophe, which `read_csv` takes off again.
+    """
     names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, names)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _as_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
+
+
+def _as_cell(value: object) -> object:
+    """Return a text that a spreadsheet would take for a formula with an apostrophe before it (CWE-1236)."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _of_cell(cell: str) -> str:
+    """Return a cell without the apostrophe of `_as_cell`."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
 def read_text(path: str | Path, error: type[PreceptorError] = DataError) -> str:
@@ -194,7 +210,7 @@ def read_csv(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
+                yield reader.line_num, [_of_cell(cell) for cell in cells]
     except csv.Error as cause:
         raise DataError(f"'{path}' is not CSV: line {reader.line_num}: {cause}.") from cause
 
