@@ -185,7 +185,7 @@ def read_text(path: str | Path, error: type[PreceptorError] = DataError) -> str:
         error: it cannot be read or is not UTF-8.
     """
     with explained("read", path, error):
-        return Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
 
 
 def read_json(path: str | Path, error: type[PreceptorError] = DataError) -> Any:
