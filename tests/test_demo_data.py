@@ -16,6 +16,7 @@ import pytest
 
 from preceptor import demo
 from preceptor.errors import MissingPackage, ModelError
+from preceptor.ranking.stability import BETAS
 from preceptor.scorers.verifier.verifier import Verifier, verify
 from preceptor.types import Instruction, Response
 
@@ -181,3 +182,21 @@ def test_the_base_model_is_put_together_once_and_is_gguf(
 
 def test_the_gemma_notice_is_the_one_the_terms_ask_for() -> None:
     assert demo.GEMMA_NOTICE in CARD.replace("\n", " ")
+
+
+def test_the_readmes_example_is_not_contradicted_by_its_own_numbers():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = text[text.index("```\nwritten-explainer") :].split("```")[1]
+    rows = re.findall(
+        r"^ \d   ([\w-]+) +([\d.]+) \[.*?\] +[\d.]+ +40 +([\d.]+) +([\d.]+)", example, re.M
+    )
+    shown = {name: (float(car), float(reward), float(loss)) for name, car, reward, loss in rows}
+    assert len(shown) == 6
+    for car, reward, loss in shown.values():
+        assert car == pytest.approx(reward / (1 + 3 * loss), abs=6e-4)
+    # The one beta that is named there is 0, where two share the first place; at all others one leads alone.
+    for beta in BETAS:
+        scores = {name: reward / (1 + beta * loss) for name, (_, reward, loss) in shown.items()}
+        best = {name for name, score in scores.items() if score == max(scores.values())}
+        assert best == {"written-explainer"} | ({"written-terse"} if beta == 0 else set())
+    assert "written-explainer is first by car" in example
