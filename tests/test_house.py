@@ -26,7 +26,17 @@ try:
 except SystemExit:
     pass
 """
-HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "rich")
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "pydantic",
+    "rich",
+    "tomllib",
+)
 
 
 def tracked(*patterns: str) -> list[Path]:

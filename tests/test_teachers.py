@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from preceptor.cli.list import _print_entries
-from preceptor.config.catalogue import CATALOGUE, CatalogueEntry, find_teacher
+from preceptor.config.catalogue import SHIPPED, CatalogueEntry, find_teacher
 from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate
 from preceptor.types import Message
 from small_study import preceptor
@@ -42,7 +42,7 @@ TABLE_1 = [
     ("GPT-4", "2023-03", "GPT-4 & GPT-4 Turbo", None),
 ]
 
-each = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+each = pytest.mark.parametrize("entry", SHIPPED.entries, ids=lambda entry: entry.name)
 
 
 def printed(entries: tuple[CatalogueEntry, ...], width: int) -> list[str]:
@@ -53,7 +53,7 @@ def printed(entries: tuple[CatalogueEntry, ...], width: int) -> list[str]:
 
 
 def test_the_paper_s_generators_are_table_1_row_by_row():
-    rows = [(e.family, e.released, e.label, e.parameters) for e in CATALOGUE if e.in_paper]
+    rows = [(e.family, e.released, e.label, e.parameters) for e in SHIPPED.entries if e.in_paper]
     assert rows == TABLE_1
     assert len(rows) == 20
     assert len({family for family, *_ in rows}) == 7
@@ -81,7 +81,7 @@ def test_an_entry_is_found_by_name_hub_id_and_label_in_any_case(entry: Catalogue
 
 
 def test_families_stand_together_and_the_paper_s_come_first():
-    families = [entry.family for entry in CATALOGUE]
+    families = [entry.family for entry in SHIPPED.entries]
     assert sorted(families, key=families.index) == families
     assert list(dict.fromkeys(families))[:7] == list(dict.fromkeys(row[0] for row in TABLE_1))
 
@@ -118,11 +118,11 @@ def test_looking_a_teacher_up_loads_nothing_heavy():
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_list_fits_the_terminal_and_names_every_teacher_and_model(width: int):
-    lines = printed(CATALOGUE, width)
+    lines = printed(SHIPPED.entries, width)
     assert max(map(len, lines)) <= width
     assert all(line == line.rstrip() for line in lines)
     words = [line.split() for line in lines]
-    for entry in CATALOGUE:
+    for entry in SHIPPED.entries:
         row = next(place for place, line in enumerate(words) if line[:1] == [entry.name])
         shown = words[row] if width == 120 else words[row] + words[row + 1]
         assert f"{entry.context:,}" in shown
@@ -131,11 +131,11 @@ def test_the_list_fits_the_terminal_and_names_every_teacher_and_model(width: int
 
 
 def test_what_holds_for_all_of_a_family_is_said_once():
-    text = " ".join(" ".join(printed(CATALOGUE[:8], 120)).split())
+    text = " ".join(" ".join(printed(SHIPPED.entries[:8], 120)).split())
     assert "Licence: Apache-2.0 (qwen2-72b-instruct: Tongyi Qianwen)." in text
     assert text.count("Its own template adds a default system text.") == 2
     assert "qwen2.5-3b-instruct: Its licence bars commercial use." in text
-    alone = " ".join(printed(CATALOGUE[2:3], 120))
+    alone = " ".join(printed(SHIPPED.entries[2:3], 120))
     assert "Licence: Tongyi Qianwen." in alone
 
 
@@ -151,7 +151,7 @@ def listed(*options: str) -> list[str]:
 
 
 def test_the_list_can_be_the_paper_s_alone():
-    assert listed("--paper") == [e.name for e in CATALOGUE if e.in_paper]
+    assert listed("--paper") == [e.name for e in SHIPPED.entries if e.in_paper]
     assert "qwen3" not in preceptor("list", "teachers", "--paper").stdout
 
 
@@ -186,7 +186,7 @@ def test_json_holds_every_field_beside_the_printed_list(tmp_path: Path):
     result = preceptor("list", "teachers", "--json", path)
     assert "gemma-2-9b-it" in result.stdout
     records = json.loads(path.read_text(encoding="utf-8"))
-    assert records == json.loads(json.dumps([asdict(entry) for entry in CATALOGUE]))
+    assert records == json.loads(json.dumps([asdict(entry) for entry in SHIPPED.entries]))
     assert json.loads(preceptor("list", "teachers", "--json", "-").stdout) == records
 
 

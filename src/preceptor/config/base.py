@@ -57,7 +57,9 @@ OLD_NAMES: Mapping[str, str] = MappingProxyType(
 class Table(BaseModel):
     """A table of a study file. A wrong value is a ValidationError, or through `checked` a StudyError."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True
+    )
 
 
 class ModelTable(Table):

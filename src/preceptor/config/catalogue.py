@@ -5,10 +5,9 @@ price, how its chat behaves. The shipped entries stand in `catalogue.toml`, with
 file of the user's adds to them (`Catalogue.read`) and goes before them.
 """
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +63,12 @@ class Catalogue:
     """Entries that are found by short name, Hub id or label; of two the first counts."""
 
     def __init__(self, entries: Iterable[CatalogueEntry]) -> None:
-        self.entries = tuple(entries)
+        self._given = entries
+
+    @cached_property
+    def entries(self) -> tuple[CatalogueEntry, ...]:
+        """The entries, relatives together; of the shipped ones the paper's families first, as in table 1."""
+        return tuple(self._given)
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], *, where: str) -> "Catalogue":
@@ -75,7 +79,7 @@ class Catalogue:
         Raises:
             StudyError: a table lacks one of these, or has an unknown field.
         """
-        return cls(_entries(tables, where))
+        return cls(tuple(_entries(tables, where)))
 
     @cached_property
     def _by_name(self) -> Mapping[str, CatalogueEntry]:
@@ -170,16 +174,23 @@ def _entry(given: dict[str, Any], training: Mapping[str, Training], where: str) 
 
 def training_of(licence: str | None) -> Training | None:
     """Return what the shipped catalogue knows of a licence by name."""
-    known: Mapping[str, Training] = _SHIPPED.get("licences", {})
+    known: Mapping[str, Training] = _shipped().get("licences", {})
     return {name.casefold(): what for name, what in known.items()}.get((licence or "").casefold())
 
 
-_SHIPPED = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+@cache
+def _shipped() -> dict[str, Any]:
+    import tomllib
 
-SHIPPED = Catalogue.of(_SHIPPED, where=_FILE.name)
+    return tomllib.loads(_FILE.read_text(encoding="utf-8"))
+
+
+def _shipped_entries() -> Iterator[CatalogueEntry]:
+    yield from _entries(_shipped(), _FILE.name)
+
+
+# The file is read when an entry is first asked for: help must not wait for it.
+SHIPPED = Catalogue(_shipped_entries())
 """The catalogue that comes with the package."""
-
-CATALOGUE: tuple[CatalogueEntry, ...] = SHIPPED.entries
-"""Every teacher of it, relatives together: the paper's families first, in the order of table 1."""
 
 find_teacher = SHIPPED.find

@@ -60,5 +60,6 @@ class Data(Table):
         description="Take N instructions, drawn by the seed; a larger N contains a smaller.",
     )
     columns: ReadOptions = Field(
-        ReadOptions(), description="What the columns mean, where recognition needs overriding."
+        default_factory=ReadOptions,
+        description="What the columns mean, where recognition needs overriding.",
     )

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from preceptor.errors import StudyError, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         """Return what has this name; StudyError where nothing has or its package cannot be loaded."""
+        from importlib.metadata import EntryPoint
+
         found = _found(self, tuple(sys.path))
         if name in self.built_in:
             value = self.built_in[name]
@@ -60,8 +64,10 @@ class Registry(Generic[T]):
 
 
 @lru_cache
-def _found(registry: Registry[T], _path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+def _found(registry: Registry[T], _path: tuple[str, ...]) -> Mapping[str, "EntryPoint"]:
     """Return the entry points of other packages; looking for them takes 20 ms, so it is done once a path."""
+    from importlib.metadata import entry_points
+
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"preceptor.{registry.group}"):
         other = _package(found[point.name]) if point.name in found else None
@@ -74,5 +80,5 @@ def _found(registry: Registry[T], _path: tuple[str, ...]) -> Mapping[str, EntryP
     return MappingProxyType(found)
 
 
-def _package(point: EntryPoint) -> str:
+def _package(point: "EntryPoint") -> str:
     return f"the package '{point.dist.name} {point.dist.version}'" if point.dist else point.value

@@ -5,7 +5,6 @@ unknown fields are refused, and what contradicts itself is refused when the file
 hour.
 """
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -64,7 +63,7 @@ class Study(Table):
         "By default references, where the data have them.",
     )
     reference_model: Student = Field(
-        Student(model="openai-community/gpt2"),
+        default_factory=lambda: Student(model="openai-community/gpt2"),
         description="Model of ppl_gpt2 and ifd_gpt2, which need not be GPT-2.",
     )
     metrics: Annotated[
@@ -77,9 +76,10 @@ class Study(Table):
     by: str | None = Field(
         None, description="Metric that orders; by default car, reward or information."
     )
-    reading: Reading = Field(Reading(), description="How the loss is read.")
+    reading: Reading = Field(default_factory=Reading, description="How the loss is read.")
     ranking: RankingOptions = Field(
-        RankingOptions(), description="Resamples, seed, reward transform, least coverage."
+        default_factory=RankingOptions,
+        description="Resamples, seed, reward transform, least coverage.",
     )
     train: Train | None = Field(
         None, description="Tune every student on every teacher's responses; needs evaluate."
@@ -256,6 +256,8 @@ def _filled(teacher: object, own: Catalogue) -> object:
 
 def _tables_of(file: Path) -> dict[str, Any]:
     """Return the tables of a TOML file; StudyError where it cannot be read."""
+    import tomllib
+
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -34,7 +34,7 @@ class RankingOptions(BaseModel):
         StudyError: for an unknown transform, fewer than one draw, or a coverage outside 0..1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     n_resamples: int = Field(2000, description="Draws behind P(best) and the ranks.")
     seed: int = Field(0, description="Seed of the resamples, and of the limit's draw.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations
 
-from preceptor.config.catalogue import CATALOGUE, CatalogueEntry, find_teacher
+from preceptor.config.catalogue import SHIPPED, CatalogueEntry, find_teacher
 from preceptor.studies.finding import Case, Finding, mean, named, ordinal, place, signed
 
 Outcomes = Mapping[str, Mapping[str, Decimal]]
@@ -52,7 +52,7 @@ def families(teachers: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """
     known = {entry.name: name for name in teachers if (entry := find_teacher(name))}
     grouped: dict[str, list[CatalogueEntry]] = {}
-    for entry in CATALOGUE:
+    for entry in SHIPPED.entries:
         if entry.name in known:
             grouped.setdefault(entry.family, []).append(entry)
     return {

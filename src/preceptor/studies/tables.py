@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from preceptor.config.catalogue import CATALOGUE
+from preceptor.config.catalogue import SHIPPED
 from preceptor.errors import StudyError
 from preceptor.studies import outcomes
 from preceptor.studies.finding import mean
@@ -168,7 +168,7 @@ def _correlations(number: int) -> Iterator[Correlation]:
 
 TABLE_1: tuple[Generator, ...] = tuple(
     Generator(entry.label, entry.family, entry.released, entry.parameters)
-    for entry in CATALOGUE
+    for entry in SHIPPED.entries
     if entry.in_paper
 )
 """The twenty teachers, relatives together from the smallest to the largest."""
