@@ -80,7 +80,7 @@ def write_part(
         text = " ".join([label, *(WORDS[word] for word in picked[place, : tokens[place]])])
         row = {"instruction": prompt, "output": text, "reward": rewards[place]}
         file.write(json.dumps(row) + "\n")
-        keys.append(response_key(Instruction.from_text(prompt).id, text))
+        keys.append(response_key(Instruction.from_text(prompt).given_id, text))
         lengths.append({"length": float(tokens[place]), "characters": float(len(text))})
     for partition, values in zip(partitions, (lengths, likelihoods(tokens, rng)), strict=True):
         partition.append([Score(key, value) for key, value in zip(keys, values, strict=True)])

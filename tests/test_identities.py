@@ -22,8 +22,8 @@ RUNTIME = Runtime(
 GOLDEN = {
     "length": "7e8f630e96df1115810047777241e54f",
     "reward by tiny": "7177174bed3d739cb633fb08d5f8c216",
-    "likelihood": "5ed8fcef03596a61d88db97360c60999",
-    "likelihood without instruction": "26cc7508909284d9260a097ecad1566c",
+    "likelihood": "ed1245576d980f980b63269e4bc9ceb7",
+    "likelihood without instruction": "d4035a108cfa8f846c393d3a156630d8",
     "judge served": "297d3ee1bb7cc97514591c2023e14c22",
     "judge tiny": "3548602d16c27982ed3b4c084c514250",
     "one": "9a02880e2d470b649a97e70ec0b2225c",
@@ -37,7 +37,7 @@ GOLDEN = {
     "local pair judge": "c285786739b246c24900400f8f57398d",
     "reward judge": "50b5bc08c26735d78816ab4e7f4c14e9",
 }
-"""As they were when the store's rows were first written (2026-11-28)."""
+"""As they were when the store's rows were first written (2026-11-28; likelihoods 2026-11-29)."""
 
 
 @pytest.fixture

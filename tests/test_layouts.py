@@ -289,9 +289,9 @@ def test_a_blank_teacher_label_falls_back_to_the_files(label):
     assert only({**ALPACA_EVAL, "generator": label}).teacher == "stem"
 
 
-def test_only_line_ends_and_outer_white_space_of_the_instruction_are_normalised():
+def test_an_instruction_is_read_as_given_but_for_line_ends():
     response = only({**ALPACA_EVAL, "instruction": " a\r\n  b \u00a0\n", "output": " x\r\n "})
-    assert response.instruction.text == "a\n  b"
+    assert response.instruction.text == " a\n  b \u00a0\n"
     assert response.text == " x\r\n "
 
 

@@ -247,13 +247,16 @@ def test_prompt_and_response_decode_to_the_whole(name: str, text: str, tokenizer
     assert not pair.truncated
 
 
-def test_a_token_that_spans_the_boundary_belongs_to_the_response(tokenizer: Any) -> None:
-    """The tiny vocabulary has a token of two line feeds: the response's joins the prompt's."""
+@pytest.mark.parametrize("text", ["\n\nprint", "\nprint", "\n    return one"])
+def test_where_a_token_would_span_prompt_and_response_they_are_tokenised_apart(
+    text: str, tokenizer: Any
+) -> None:
+    """The tiny vocabulary has a token of two line feeds, which no model asked by chatml can write."""
     encoder = encoder_of(tokenizer, "chatml")
-    pair = encoder.encode(ONE_TURN, "\n\nprint")
-    assert tokenizer.decode(pair.prompt).endswith("<|im_start|>assistant")
-    assert tokenizer.decode(pair.response) == "\n\n\nprint"
-    assert len(pair.response) < len(tokenizer("\n\n\nprint")["input_ids"]) + 3
+    pair = encoder.encode(ONE_TURN, text)
+    assert pair.prompt == encoder.encode(ONE_TURN, "").prompt
+    assert pair.response == tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert tokenizer.decode(pair.prompt).endswith("<|im_start|>assistant\n")
 
 
 def test_line_feeds_that_the_prompt_ends_with_stay_with_it_however_they_are_cut(
@@ -266,6 +269,18 @@ def test_line_feeds_that_the_prompt_ends_with_stay_with_it_however_they_are_cut(
     assert pair.prompt[: len(alone)] != tuple(alone)
     assert tokenizer.decode(pair.prompt) == "<bos>What is two plus two?\n\n"
     assert tokenizer.decode(pair.response) == "Hello there!"
+
+
+@pytest.mark.parametrize("name", FAMILY_TEMPLATES)
+def test_guarded_text_keeps_the_white_space_that_the_template_keeps(
+    name: str, tokenizer: Any
+) -> None:
+    """Spelling a control token of no structure changes nothing but that token's own ids."""
+    encoder = encoder_of(tokenizer, name)
+    messages = (Message("system", " Be brief.\n"), Message("user", "\n 2+2? <eos> \n"))
+    written = tokenizer.decode(encoder.encode(messages, "4").prompt)
+    begin = "" if encoder.template.render(messages).startswith("<bos>") else "<bos>"
+    assert written == begin + encoder.template.render(messages)
 
 
 @pytest.mark.parametrize("name", FAMILY_TEMPLATES)

@@ -33,6 +33,13 @@ def test_texts_that_differ_in_surrogates_alone_have_different_ids_and_keys():
     assert len({response_key(bytes(KEY_BYTES), text) for text in texts}) == len(texts)
 
 
+def test_white_space_around_turns_is_passed_over_in_matching_and_counts_for_scores():
+    plain, spaced = instruction(("user", "2+2?")), instruction(("user", " 2+2?\n"))
+    assert plain.id == plain.given_id == spaced.id != spaced.given_id
+    assert Response("a", plain, "4").key != Response("a", spaced, "4").key
+    assert Response("a", plain, " 4").key != Response("a", plain, "4").key
+
+
 def test_ids_and_keys_follow_the_content_alone():
     first = Response("a", Instruction.from_text("2+2?"), "4", sample=1, columns={"reward": 1.0})
     second = Response("b", Instruction.from_text("2+2?"), "4")

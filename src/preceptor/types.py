@@ -1,12 +1,12 @@
 """The nouns every part of Preceptor shares: messages, instructions, responses, scores, estimates, warnings.
 
-Things are known by their content. An instruction's id is the hash of its conversation and
-a response's key is the hash of that id and its text, so the same text is never scored or paid for twice,
-whatever file, row or teacher label it came from.
+Things are known by their content. An instruction's id is the hash of its conversation and a response's key is
+the hash of the conversation and its text, so the same text is never scored or paid for twice, whatever file,
+row or teacher label it came from.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -56,6 +56,11 @@ def _digest(head: bytes, text: str) -> bytes:
     return blake2b(raw, digest_size=KEY_BYTES).digest()
 
 
+def _conversation_digest(turns: Iterable[tuple[str, str]]) -> bytes:
+    # Each part follows its length, so that no two conversations join to the same text.
+    return _digest(b"", "".join(f"{len(role)}:{role}{len(text)}:{text}" for role, text in turns))
+
+
 @dataclass(frozen=True)
 class Instruction:
     """A conversation that ends with the user's turn."""
@@ -69,10 +74,14 @@ class Instruction:
 
     @_ComputedOnce
     def id(self) -> bytes:
-        """The 16-byte hash of the conversation."""
-        # Each part follows its length, so that no two conversations join to the same text.
-        parts = [f"{len(role)}:{role}{len(content)}:{content}" for role, content in self.messages]
-        return _digest(b"", "".join(parts))
+        """The 16-byte hash that matches it across files: of the turns without white space around them."""
+        stripped = [(role, content.strip()) for role, content in self.messages]
+        return self.given_id if stripped == list(self.messages) else _conversation_digest(stripped)
+
+    @_ComputedOnce
+    def given_id(self) -> bytes:
+        """The 16-byte hash of the conversation as it is given to models: what they answer is stored by it."""
+        return _conversation_digest(self.messages)
 
     @property
     def text(self) -> str:
@@ -100,8 +109,8 @@ class Response:
 
     @_ComputedOnce
     def key(self) -> bytes:
-        """The 16-byte hash of the instruction and the text: what scores are stored under."""
-        return response_key(self.instruction.id, self.text or "")
+        """The 16-byte hash of the instruction as given and the text: what scores are stored under."""
+        return response_key(self.instruction.given_id, self.text or "")
 
     @_ComputedOnce
     def checked_key(self) -> bytes:
@@ -112,7 +121,7 @@ class Response:
 
 
 def response_key(instruction_id: bytes, text: str) -> bytes:
-    """Return the 16-byte key of a response text to the instruction with this id."""
+    """Return the 16-byte key of a response text to the instruction with this id (`given_id`)."""
     return _digest(instruction_id, text)
 
 
@@ -120,7 +129,7 @@ def response_key(instruction_id: bytes, text: str) -> bytes:
 class Generation:
     """What a teacher gave for one instruction and sample index, as it is stored.
 
-    `instruction` is the 16-byte id. `text` is None exactly when `note` says why there is none. `tokens`
+    `instruction` is its `given_id`. `text` is None exactly when `note` says why there is none. `tokens`
     counts the answer's tokens and `prompt_tokens` those it was asked with, by the teacher's tokenizer;
     `seconds` is its share of the wall time.
     """
@@ -141,7 +150,7 @@ class Generation:
 
 
 def generation_key(instruction_id: bytes, sample: int) -> bytes:
-    """Return the 16-byte key of a teacher's answer to the instruction with this id, by sample index."""
+    """Return the 16-byte key of a teacher's answer to the instruction with this `given_id`, by sample."""
     return _digest(instruction_id, f"sample {sample}")
 
 

@@ -154,7 +154,7 @@ class CachedChat:
 
 def conversation_id(request: ChatRequest) -> bytes:
     """Return the 16 bytes under which the answer is known: the hash of the whole conversation."""
-    return Instruction(request.messages).id
+    return Instruction(request.messages).given_id
 
 
 def _by_id(requests: Sequence[ChatRequest]) -> dict[bytes, ChatRequest]:

@@ -85,9 +85,9 @@ class QuestionSet:
         return replace(self, baseline=Answers(self.benchmark, "", {}))
 
     def answers_of(self, model: str, texts: Mapping[bytes, str]) -> Answers:
-        """Return a model's answers, given by the instructions' ids; a question without one is left out."""
+        """Return a model's answers, given by the instructions' `given_id`; one without is left out."""
         asked = self.instructions.items()
-        found = {name: texts[one.id] for name, one in asked if one.id in texts}
+        found = {name: texts[one.given_id] for name, one in asked if one.given_id in texts}
         return Answers(self.benchmark, model, found)
 
 

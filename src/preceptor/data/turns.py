@@ -82,16 +82,15 @@ def _listed(value: object, column: str) -> list[Turn]:
 
 
 def instruction_of(turns: Sequence[Turn], column: str) -> Instruction:
-    """Return the instruction of these turns, normalising line ends and outer white space alone."""
+    """Return the instruction of these turns as given, but for line ends."""
     if not turns or turns[-1][0] != "user":
         raise Unreadable(f"'{column}' has no turn of the user before the response")
     messages = []
     for role, content in turns:
         if content is None:
             raise Unreadable(f"'{column}' has no text in a turn of the {role}")
-        text = content.strip()
-        messages.append(Message(role, text.replace("\r\n", "\n") if "\r" in text else text))
-    if not messages[-1].content:
+        messages.append(Message(role, content.replace("\r\n", "\n")))
+    if not messages[-1].content.strip():
         raise Unreadable(f"'{column}' is empty: there is no instruction")
     return Instruction(tuple(messages))
 

@@ -1,8 +1,9 @@
 """From a conversation and a response to token ids, with the boundary between them exactly known.
 
 A rendered template is tokenised once, without adding special tokens, so that there is exactly one
-beginning-of-sequence token. The response's ids are those that follow the prompt's. Text that instructions or
-responses contain is data: where it spells a special token it is tokenised as plain text.
+beginning-of-sequence token. The response's ids are those that follow the prompt's; where a token would span
+both, they are tokenised apart. Text that instructions or responses contain is data: where it spells a special
+token it is tokenised as plain text.
 """
 
 import itertools
@@ -14,8 +15,15 @@ from preceptor.engines.templates import PROBE, ChatTemplate
 from preceptor.errors import ModelError
 from preceptor.types import Message
 
+BOUNDARY = "tokenised apart where a token would span prompt and response"
+"""Part of what names stored numbers: how the two are told apart in ids."""
+
 _MARK = "\u2402response\u2403"
 """Stands for a response where the text around it is wanted."""
+
+_SPACE = "\u2003"
+_MARKED = re.compile(f"({_SPACE}?)\u2402([0-9]+)\u2403({_SPACE}?)")
+"""The place of a message in a rendered template; the white space around it shows what a template trims."""
 
 
 class Tokenizer(Protocol):
@@ -79,9 +87,11 @@ class Encoder:
         prompt_text = self.template.render(messages)
         if self._spells_special(messages, text):
             prompt, response = self._encode_guarded(messages), self._plain_ids(text)
-        else:
-            whole, shared = self._joined(prompt_text, text)
+        elif (joined := self._joined(prompt_text, text)) is not None:
+            whole, shared = joined
             prompt, response = whole[:shared], whole[shared:]
+        else:
+            prompt, response = self._ids(prompt_text), self._ids(text)
         prompt = self._with_one_beginning(prompt)
         response += self._ending
         room = max(0, self.max_length - len(prompt))
@@ -104,8 +114,11 @@ class Encoder:
             ]
         else:
             prompt = self.template.render(messages)
-            _, shared = self._joined(prompt, text)
-            pieces = _tiles(prompt + text, self._stops(prompt + text)[shared:], start=len(prompt))
+            if (joined := self._joined(prompt, text)) is None:
+                pieces = _tiles(text, self._stops(text))
+            else:
+                stops = self._stops(prompt + text)[joined[1] :]
+                pieces = _tiles(prompt + text, stops, start=len(prompt))
         return tuple(pieces) if "".join(pieces) == text else ()
 
     def encode_conversation(self, messages: Sequence[Message], text: str) -> EncodedPair:
@@ -137,27 +150,25 @@ class Encoder:
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _joined(self, prompt: str, text: str) -> tuple[tuple[int, ...], int]:
-        """Return the ids of both texts together, and how many of them are the prompt's."""
+    def _joined(self, prompt: str, text: str) -> tuple[tuple[int, ...], int] | None:
+        """Return the ids of both texts together, and how many are the prompt's; None where one spans both.
+
+        GPT-2 cuts two line feeds in two before a word: both still belong to the prompt. A response that
+        begins with a line feed can share a token with the template's own, though no model is ever asked to
+        write that: it is given the prompt's ids and goes on from there.
+        """
         alone, whole = self._ids(prompt), self._ids(prompt + text)
-        shared = _common_prefix(alone, whole)
-        if shared < len(alone):
-            shared = self._tokens_within(prompt, text, least=shared)
-        return whole, shared
+        if whole[: len(alone)] == alone:
+            return whole, len(alone)
+        if not self.tokenizer.is_fast:
+            return None
+        stops = self._stops(prompt + text)
+        return (whole, sum(n <= len(prompt) for n in stops)) if len(prompt) in stops else None
 
     def _stops(self, text: str) -> list[int]:
         """Return where in the text each of its tokens ends; only fast tokenizers know."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [stop for _, stop in encoded["offset_mapping"]]
-
-    def _tokens_within(self, prompt: str, text: str, *, least: int) -> int:
-        """Return how many tokens of both texts together end within the prompt, at least `least`.
-
-        GPT-2 cuts two line feeds in two before a word: both still belong to the prompt.
-        """
-        if not self.tokenizer.is_fast:
-            return least
-        return max(least, sum(stop <= len(prompt) for stop in self._stops(prompt + text)))
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
         """Tokenise text that spells control tokens so that none of them arises: cut each in two."""
@@ -197,16 +208,17 @@ class Encoder:
     ) -> tuple[int, ...]:
         """Tokenise the template's own text and the messages' text apart, the latter as plain text."""
         marked = [
-            Message(message.role, f"\u2402{place}\u2403") for place, message in enumerate(messages)
+            Message(message.role, f"{_SPACE}\u2402{place}\u2403{_SPACE}")
+            for place, message in enumerate(messages)
         ]
         # A template may leave a message out, move it or repeat it: go by the marks that are there.
-        parts = re.split(
-            "\u2402([0-9]+)\u2403", self.template.render(marked, generation=generation)
-        )
-        ids: list[int] = []
-        for between, place in itertools.zip_longest(parts[::2], parts[1::2]):
+        parts = _MARKED.split(self.template.render(marked, generation=generation))
+        ids: list[int] = list(self._ids(parts[0]))
+        for before, place, after, between in zip(*(parts[n::4] for n in range(1, 5)), strict=True):
+            text = messages[int(place)].content
+            text = text if before else text.lstrip()  # what the template trims is trimmed
+            ids.extend(self._plain_ids(text if after else text.rstrip()))
             ids.extend(self._ids(between))
-            ids.extend(self._plain_ids(messages[int(place)].content) if place else ())
         return tuple(ids)
 
 

@@ -354,7 +354,7 @@ def stream_seed(request: ChatRequest, number: int) -> tuple[int, int, int] | Non
     """
     if request.seed is None:
         return None
-    digest = int.from_bytes(Instruction(request.messages).id[:8], "little")
+    digest = int.from_bytes(Instruction(request.messages).given_id[:8], "little")
     return request.seed % 2**64, digest, number
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.config.recipe import Recipe
+from preceptor.engines.encoder import BOUNDARY
 from preceptor.engines.models import LocatedModel
 from preceptor.engines.templates import choose_template
 from preceptor.errors import StoreError, StudyError
@@ -40,6 +41,7 @@ def fine_tuned_identity(student: LocatedModel, rows_digest: str, recipe: Recipe)
             "student": dict(student.identity),
             "rows": rows_digest,
             "recipe": recipe.identity(),
+            "boundary": BOUNDARY,
             "template": dict(choose_template(recipe.chat_template, student.folder).identity()),
         }
     )

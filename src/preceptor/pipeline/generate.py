@@ -125,7 +125,9 @@ class GenerationJob:
     @cached_property
     def _keys(self) -> set[bytes]:
         samples = range(self.backend.teacher.samples)
-        return {generation_key(one.id, sample) for one in self.instructions for sample in samples}
+        return {
+            generation_key(one.given_id, sample) for one in self.instructions for sample in samples
+        }
 
 
 def _length(instruction: Instruction) -> int:

@@ -149,16 +149,17 @@ class StudySource:
         }
 
     def _answers(self, job: GenerationJob) -> Iterator[Response]:
-        by_id = {instruction.id: instruction for instruction in job.instructions}
+        by_id = {instruction.given_id: instruction for instruction in job.instructions}
         for given in job.generations():
+            instruction = by_id[given.instruction]
             yield Response(
                 teacher=job.name,
-                instruction=by_id[given.instruction],
+                instruction=instruction,
                 text=job.backend.response_in(given.text or ""),
                 sample=given.sample,
                 finish_reason=given.finish_reason,
-                reference=self.questions.references.get(given.instruction),
-                category=self.questions.categories.get(given.instruction),
+                reference=self.questions.references.get(instruction.id),
+                category=self.questions.categories.get(instruction.id),
             )
 
 

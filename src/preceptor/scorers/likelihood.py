@@ -15,7 +15,7 @@ import numpy as np
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
-from preceptor.engines.encoder import EncodedPair, Encoder
+from preceptor.engines.encoder import BOUNDARY, EncodedPair, Encoder
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.loading import load_tokenizer
 from preceptor.engines.models import LocatedModel, context_length, locate
@@ -99,6 +99,7 @@ class StudentModel:
             "model": dict(self.located.identity),
             "template": dict(self.template.identity()),
             "begin": "one beginning token where the tokenizer has one, else its end token as context",
+            "boundary": BOUNDARY,
             "max_length": self.max_length,
             "dtype": self.dtype,
             "include_end_of_turn": self.include_end_of_turn,

@@ -24,7 +24,7 @@ class GenerationRequest(NamedTuple):
     @property
     def key(self) -> bytes:
         """The key it is stored under."""
-        return generation_key(self.instruction.id, self.sample)
+        return generation_key(self.instruction.given_id, self.sample)
 
 
 class TeacherBackend(Protocol):

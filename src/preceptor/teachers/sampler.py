@@ -128,7 +128,7 @@ class Sampler:
                 self.lost += len(group)
                 return []
             return [
-                Generation(request.instruction.id, request.sample, None, note=note)
+                Generation(request.instruction.given_id, request.sample, None, note=note)
                 for request in group
             ]
         self._watch.answered()
@@ -145,7 +145,7 @@ def _refused(outcome: Completion | Failure) -> bool:
 
 def _row(request: GenerationRequest, answer: Completion, seconds: float) -> Generation:
     return Generation(
-        instruction=request.instruction.id,
+        instruction=request.instruction.given_id,
         sample=request.sample,
         text=answer.text,
         finish_reason=answer.finish_reason,

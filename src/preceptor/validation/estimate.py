@@ -209,7 +209,7 @@ class _Student:
         (found,) = estimate_generation([job], self.validation.runtime)
         expected = round(found.tokens / found.missing) if found.missing else 0
         stood_in = f"{name}:" + " word" * expected
-        texts = dict.fromkeys((one.id for one in job.instructions), stood_in)
+        texts = dict.fromkeys((one.given_id for one in job.instructions), stood_in)
         given = {one.instruction: one.text for one in job.generations() if one.text is not None}
         return texts | given
 

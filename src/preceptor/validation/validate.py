@@ -211,7 +211,7 @@ class Validation:
         )
 
     def _answered(self, job: GenerationJob) -> tuple[dict[bytes, str], AnswerFigures]:
-        """Get a student's answers, by the instructions' ids; its model is freed."""
+        """Get a student's answers, by the instructions' `given_id`; its model is freed."""
         try:
             job.run(self.progress)
         finally:
