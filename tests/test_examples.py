@@ -261,7 +261,7 @@ def test_long_texts_are_cut_and_the_rest_is_counted(tmp_path: Path, store: Path)
     for example in examples_of(Compared.of(outcome)):
         number = int(example.instruction[0])
         assert len(example.instruction) == LONGEST_TEXT
-        assert example.left_out == len(f"{number} {question}".strip()) - LONGEST_TEXT
+        assert example.left_out == len(f"{number} {question}") - LONGEST_TEXT
         for answer in example.answers:
             assert answer.text == "é" * LONGEST_TEXT
             assert answer.left_out == 5 - number

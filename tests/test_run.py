@@ -183,6 +183,10 @@ def test_every_reading_of_the_loss_equals_its_definition(
         record = by_teacher(ranking)[name]
         assert record["loss"] == pytest.approx(value(sums), rel=1e-5)
         assert record["car"] == pytest.approx(record["reward"] / (1 + 3 * record["loss"]))
+        # arXiv 2502.04194 and 2601.14249 know one loss: per token, after the instruction.
+        plain = mean([s.after_instruction / s.tokens for s in sums])
+        assert record["likelihood"] == pytest.approx(-plain, rel=1e-5)
+        assert record["rsr"] == pytest.approx(record["token_rank"] / plain, rel=1e-5)
     told = ranking["settings"]["reading"]
     assert {name: told[name] for name in reading} == reading
 

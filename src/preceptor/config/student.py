@@ -39,6 +39,11 @@ class Reading(Table):
         False, description="Count the token that ends the turn as part of the response."
     )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the loss is the conditional mean over the tokens of a response."""
+        return (self.conditioning, self.reduction) == ("conditional", "token-mean")
+
 
 def distinct(students: Sequence[Student]) -> tuple[Student, ...]:
     """Return the students with labels where folders share their last names: as many parts as it takes."""

@@ -157,6 +157,10 @@ def context_length(located: LocatedModel) -> int | None:
     config = read_config(located)
     config = config.get("text_config") or config
     length = config.get("max_position_embeddings") or config.get("n_positions")
+    if length and "roberta" in str(config.get("model_type")):
+        length -= (
+            int(config.get("pad_token_id") or 0) + 1
+        )  # its positions begin after the padding token's
     return int(length) if length else None
 
 

@@ -42,6 +42,8 @@ FAMILY_TEMPLATES: Mapping[str, str] = {
 }
 """The official templates of model families, written without injected system prompts or dates."""
 
+_PAIR = "{{ messages | map(attribute='content') | join('\n\n') }}"
+
 TEMPLATE_DATE = "26 Jul 2024"
 """The date a template that asks for today's date is given, so that no score depends on the day."""
 
@@ -163,6 +165,20 @@ def choose_template(name: str, folder: Path) -> ChatTemplate:
         f"No template '{name}'. Known: {', '.join(known)}, or the path of a .jinja file."
         + nearest(name, known)
     )
+
+
+def pair_template(name: str, folder: Path) -> ChatTemplate | None:
+    """Return what renders the first of two segments, or None where `name` means one running text.
+
+    `pair` means it, and `auto` for a model without a chat template of its own whose tokenizer has marks
+    around segments (`[CLS]`, `[SEP]`): an encoder, which never saw turns.
+    """
+    settings = _read_json(folder / "tokenizer_config.json")
+    if name == "auto" and not _own_template(settings, folder):
+        mapped = _read_json(folder / "special_tokens_map.json")
+        marks = all(settings.get(one) or mapped.get(one) for one in ("cls_token", "sep_token"))
+        name = "pair" if marks else name
+    return ChatTemplate("pair", _PAIR, {}) if name == "pair" else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class ColumnMeasures:
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
         self._require_scores()
         plain_loss = rows.get("loss")
+        if plain_loss is not None and not self.reading.is_plain:
+            rows["plain_loss"] = plain_loss
         rows, denominators = self._formed(rows)
         values = {name: self.selection.averaged(column) for name, column in rows.items()}
         if "persyn" in self.kinds and plain_loss is not None:

@@ -15,13 +15,21 @@ from preceptor.engines.base import LIKELIHOOD_MEASURES
 from preceptor.errors import StudyError
 from preceptor.pipeline.best_of_n import require_derivable, without_reward
 from preceptor.ranking.measurements import require_measures
-from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric
+from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric, of_plain_loss
 from preceptor.scorers.base import Scorer
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.scorers.rewards import reward_scorers
 
-CONDITIONAL = ("loss", "perplexity", "token_rank", "entropy", "tokens", "information")
+CONDITIONAL = (
+    "loss",
+    "plain_loss",
+    "perplexity",
+    "token_rank",
+    "entropy",
+    "tokens",
+    "information",
+)
 """Measures of the pass that sees the instruction."""
 
 UNREQUESTED = frozenset({"ifd", "ppl_gpt2", "ifd_gpt2", "persyn"})
@@ -89,6 +97,8 @@ def for_student(
     """
     model = _likelihood_model(student, study, runtime) if student is not None else None
     metrics = study.metrics or _default_metrics(study, model, reward is not None)
+    if not study.reading.is_plain:
+        metrics = tuple(map(of_plain_loss, metrics))
     needed = {measure for metric in metrics for measure in metric.needs}
     available = {"length", "perplexity_gpt2", "ifd_gpt2"}
     available |= {"reward"} if reward is not None else set()

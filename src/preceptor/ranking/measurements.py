@@ -29,6 +29,7 @@ SOURCES: Mapping[str, str] = {
     "reward_share": _REWARD,
     "likelihood_share": _LIKELIHOOD,
     "loss": _LIKELIHOOD,
+    "plain_loss": _LIKELIHOOD,
     "perplexity": _LIKELIHOOD,
     "ifd": _LIKELIHOOD,
     "token_rank": _LIKELIHOOD,

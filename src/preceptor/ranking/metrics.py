@@ -162,6 +162,25 @@ class AverageLikelihood:
         return -loss
 
 
+class _RankSurprisalRatioOfPlainLoss(RankSurprisalRatio):
+    needs: ClassVar[tuple[str, ...]] = ("token_rank", "plain_loss")
+
+
+class _AverageLikelihoodOfPlainLoss(AverageLikelihood):
+    needs: ClassVar[tuple[str, ...]] = ("plain_loss",)
+
+
+def of_plain_loss(metric: Metric) -> Metric:
+    """Return the metric for a study that reads `loss` otherwise than as the conditional mean over tokens.
+
+    RSR and GRAPE's score are defined by that mean, whatever reading of the paper's loss CAR takes: they then
+    need it as `plain_loss`.
+    """
+    if isinstance(metric, RankSurprisalRatio):
+        return _RankSurprisalRatioOfPlainLoss()
+    return _AverageLikelihoodOfPlainLoss() if isinstance(metric, AverageLikelihood) else metric
+
+
 @dataclass(frozen=True)
 class Information:
     """Nats the student would have to learn from one response: the mean over responses of -log p(y|x).

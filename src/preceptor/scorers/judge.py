@@ -17,8 +17,7 @@ from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
-from preceptor.engines.models import LocatedModel, context_length, locate
-from preceptor.engines.templates import ChatTemplate, choose_template
+from preceptor.engines.local import LocalModel
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import PROMPT_VERSION, judge_prompt
@@ -166,20 +165,14 @@ class Judge(Scorer):
         return None if note is None else Score(key, {}, note)
 
 
-class LocalJudge(Judge):
+class LocalJudge(LocalModel, Judge):
     """The same judge over a model run in this process: prompt, expectation and measure are the same."""
 
     flush: Flush = "timed"
 
     def __init__(self, table: JudgeReward, runtime: Runtime = _RUNTIME) -> None:
-        super().__init__(table, None)
-        self.runtime = runtime
-        self.dtype = runtime.resolved_dtype(table.dtype)
-
-    @cached_property
-    def located(self) -> LocatedModel:
-        """Where the model lies, and its identity."""
-        return locate(self.table.model, revision=self.table.revision)
+        Judge.__init__(self, table, None)
+        LocalModel.__init__(self, table, runtime)
 
     @property
     def label(self) -> str:
@@ -190,33 +183,22 @@ class LocalJudge(Judge):
     def chat(self) -> ChatModel:
         """The loaded model."""
         from preceptor.engines.choices import TransformersChoices
-        from preceptor.engines.encoder import Encoder
-        from preceptor.engines.loading import load_model, load_tokenizer
+        from preceptor.engines.loading import load_model
 
-        longest = context_length(self.located) or self.table.max_length
-        encoder = Encoder(
-            load_tokenizer(self.located),
-            self._template,
-            max_length=min(self.table.max_length, longest),
-        )
         device = self.runtime.resolved_device()
         model = load_model(self.located, dtype=self.dtype, device=device)
-        return TransformersChoices(model, encoder)
+        return TransformersChoices(model, self.encoder)
 
     def release(self) -> None:
         """Free the model's memory; it is loaded again where it is needed again."""
         self.__dict__.pop("chat", None)
-
-    @cached_property
-    def _template(self) -> ChatTemplate:
-        return choose_template(self.table.chat_template, self.located.folder)
 
     def model_spec(self) -> Mapping[str, object]:
         """Return what bears on the scores about the model and how it is run."""
         return {
             "engine": "transformers",
             "model": dict(self.located.identity),
-            "template": dict(self._template.identity()),
+            "template": dict(self.template.identity()),
             "max_length": self.table.max_length,
             "dtype": self.dtype,
         }

@@ -15,11 +15,9 @@ import numpy as np
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.engines.base import Likelihood, Measured, TokenizedPair
-from preceptor.engines.encoder import BOUNDARY, EncodedPair, Encoder
+from preceptor.engines.encoder import BOUNDARY, EncodedPair
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
-from preceptor.engines.loading import load_tokenizer
-from preceptor.engines.models import LocatedModel, context_length, locate
-from preceptor.engines.templates import ChatTemplate, choose_template
+from preceptor.engines.local import LocalModel
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Pieces, Scorer
 from preceptor.store.identity import Identity
@@ -33,7 +31,7 @@ _SUMS = {"token_rank": "rank", "entropy": "entropy"}
 _RUNTIME = Runtime()
 
 
-class StudentModel:
+class StudentModel(LocalModel):
     """A student found on disk or on the Hub, loaded only when something must be computed.
 
     `runtime` says where and in what batches, and what the data type `auto` means. One student serves both
@@ -47,35 +45,9 @@ class StudentModel:
         *,
         include_end_of_turn: bool = False,
     ) -> None:
+        super().__init__(student, runtime)
         self.student = student
-        self.runtime = runtime
-        self.dtype = runtime.resolved_dtype(student.dtype)
         self.include_end_of_turn = include_end_of_turn
-
-    @cached_property
-    def located(self) -> LocatedModel:
-        """Where the model lies, and its identity."""
-        return locate(self.student.model, revision=self.student.revision)
-
-    @cached_property
-    def template(self) -> ChatTemplate:
-        """The chat template its prompts are rendered with."""
-        return choose_template(self.student.chat_template, self.located.folder)
-
-    @cached_property
-    def max_length(self) -> int:
-        """The bound on prompt and response together: as asked, or the model's context if shorter."""
-        return min(self.student.max_length, context_length(self.located) or self.student.max_length)
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The tokenizer under the template."""
-        return Encoder(
-            load_tokenizer(self.located),
-            self.template,
-            max_length=self.max_length,
-            end_of_turn=self.include_end_of_turn,
-        )
 
     @cached_property
     def engine(self) -> type[Likelihood]:
@@ -85,7 +57,8 @@ class StudentModel:
     @cached_property
     def likelihood(self) -> Likelihood:
         """The loaded model."""
-        return self.engine.load(self.located, self.student, self.runtime)
+        settled = self.student.model_copy(update={"dtype": self.dtype})
+        return self.engine.load(self.located, settled, self.runtime)
 
     def release(self) -> None:
         """Free the model's memory; it is loaded again where it is needed again."""

@@ -17,8 +17,10 @@ from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.encoder import EncodedPair, Encoder
 from preceptor.engines.loading import load_reward_model, load_tokenizer
-from preceptor.engines.models import LocatedModel, context_length, locate
-from preceptor.engines.templates import ChatTemplate, choose_template
+from preceptor.engines.local import LocalModel
+from preceptor.engines.models import LocatedModel, locate
+from preceptor.engines.pair_encoder import PairEncoder
+from preceptor.engines.templates import ChatTemplate, choose_template, pair_template
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity, folder_digest
@@ -34,16 +36,15 @@ _SANITY_PROMPT = (Message("user", "What is the capital of France?"),)
 _SANITY_ANSWERS = ("The capital of France is Paris.", "Bananas bananas of of the the 7 7 7.")
 
 
-class RewardModel(Scorer):
+class RewardModel(LocalModel, Scorer):
     """The scorer that asks a reward model; `runtime` says where, and what the data type `auto` means."""
 
     columns = ("score", "tokens", "truncated")
     measures = ("reward",)
 
     def __init__(self, table: RewardModelTable, runtime: Runtime = _RUNTIME) -> None:
+        super().__init__(table, runtime)
         self.table = table
-        self.runtime = runtime
-        self.dtype = runtime.resolved_dtype(table.dtype)
 
     @property
     def name(self) -> str:
@@ -57,18 +58,17 @@ class RewardModel(Scorer):
 
     @cached_property
     def template(self) -> ChatTemplate:
-        """The chat template its conversations are rendered with."""
-        return choose_template(self.table.chat_template, self.located.folder)
-
-    @cached_property
-    def max_length(self) -> int:
-        """The bound on a conversation: as asked, or the model's context if shorter."""
-        return min(self.table.max_length, context_length(self.located) or self.table.max_length)
+        """The chat template of its conversations; `pair` for an encoder that reads two segments."""
+        found = pair_template(self.table.chat_template, self.located.folder)
+        return found or choose_template(self.table.chat_template, self.located.folder)
 
     @cached_property
     def encoder(self) -> Encoder:
         """The tokenizer under the template."""
-        return Encoder(load_tokenizer(self.located), self.template, max_length=self.max_length)
+        if self.template.name != "pair":
+            return super().encoder
+        tokenizer = load_tokenizer(self.located)
+        return PairEncoder(tokenizer, self.template, max_length=self.max_length)
 
     @cached_property
     def engine(self) -> "TransformersReward":
@@ -81,7 +81,15 @@ class RewardModel(Scorer):
             device=self.runtime.resolved_device(),
             trust_remote_code=self.table.trust_remote_code,
         )
-        engine = TransformersReward(model, self.runtime)
+        pairs = self.encoder if isinstance(self.encoder, PairEncoder) else None
+        if pairs is not None and self.table.chat_template == "auto":
+            logger.warning(
+                "%s reads prompt and response as two segments (chat_template = 'pair'): it has no chat "
+                "template and its tokenizer marks segments. Give a template, such as 'plain', for one text.",
+                self.located.name,
+            )
+        typed = pairs is not None and pairs.typed
+        engine = TransformersReward(model, self.runtime, packed=pairs is None, typed=typed)
         self._compare_sanity_pair(engine)
         return engine
 

@@ -37,9 +37,15 @@ class Rewarded:
 
 
 class TransformersReward(PackedEngine[Rewarded]):
-    """Scores under a loaded `AutoModelForSequenceClassification` with one label."""
+    """Scores under a loaded `AutoModelForSequenceClassification` with one label.
 
-    def __init__(self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True) -> None:
+    `typed`: prompt and response are two segments, and the model is told which one each token is of.
+    """
+
+    def __init__(
+        self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True, typed: bool = False
+    ) -> None:
+        self.typed = typed
         # A forward pass of somebody else's code may do more than apply the head.
         self.head = getattr(model, "score", None) if is_of_the_library(model) else None
         super().__init__(model, runtime, packed=packed)
@@ -87,8 +93,12 @@ class TransformersReward(PackedEngine[Rewarded]):
         import torch
 
         ids = torch.tensor([pair.prompt + pair.response[:-1]], device=self.device)
+        options = {}
+        if self.typed:
+            segment = torch.arange(ids.shape[1], device=self.device) >= len(pair.prompt)
+            options["token_type_ids"] = segment.long()[None]
         with torch.inference_mode():
-            output = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+            output = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
         # ArmoRM's own code gives its preference score under this name, and its logits mean something else.
         score = getattr(output, "score", None)
         values = output.logits if score is None else score

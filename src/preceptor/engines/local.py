@@ -1,0 +1,87 @@
+"""A model of a study that is run in this process: found at once, read and loaded only when it is needed."""
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from preceptor.config.base import ModelTable
+from preceptor.config.runtime import Runtime
+from preceptor.engines.models import LocatedModel, context_length, locate
+from preceptor.engines.templates import ChatTemplate, choose_template
+
+if TYPE_CHECKING:
+    from preceptor.engines.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+
+class LocalModel:
+    """The model that `table` names; `runtime` says where it runs, and what the data type `auto` means."""
+
+    include_end_of_turn = False
+    """Whether the token that ends a turn counts as part of a response."""
+
+    def __init__(self, table: ModelTable, runtime: Runtime) -> None:
+        self.asked = table
+        self.runtime = runtime
+
+    @cached_property
+    def located(self) -> LocatedModel:
+        """Where the model lies, and its identity."""
+        return locate(self.asked.model, revision=self.asked.revision)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template its prompts are rendered with."""
+        return choose_template(self.asked.chat_template, self.located.folder)
+
+    @cached_property
+    def max_length(self) -> int:
+        """The bound on prompt and response together: as asked, or the model's context if shorter."""
+        return min(self.asked.max_length, context_length(self.located) or self.asked.max_length)
+
+    @cached_property
+    def encoder(self) -> "Encoder":
+        """The tokenizer under the template."""
+        from preceptor.engines.encoder import Encoder
+        from preceptor.engines.loading import load_tokenizer
+
+        return Encoder(
+            load_tokenizer(self.located),
+            self.template,
+            max_length=self.max_length,
+            end_of_turn=self.include_end_of_turn,
+        )
+
+    @cached_property
+    def dtype(self) -> str:
+        """The data type of the computation; `auto` goes on in the one that the store's numbers have.
+
+        A study that is moved from a CPU to a GPU would else pay for all of them again, and one run would be
+        compared in float32 with another in bfloat16.
+        """
+        here = self.runtime.resolved_dtype(self.asked.dtype)
+        stored = self._stored_dtypes() if self.asked.dtype == "auto" else set()
+        if not stored or here in stored:
+            return here
+        found = min(stored)
+        logger.warning(
+            "%s runs in %s, as for the numbers in the store '%s'; its dtype 'auto' would be %s on this "
+            "device. For that, give --dtype %s: all is computed again.",
+            self.located.name,
+            found,
+            self.runtime.store,
+            here,
+            here,
+        )
+        return found
+
+    def _stored_dtypes(self) -> set[str]:
+        from preceptor.store.store import Store
+
+        specs = (one.identity.spec for one in Store(self.runtime.store).partitions())
+        return {
+            str(spec["dtype"])
+            for spec in specs
+            if "dtype" in spec and spec.get("model") == dict(self.located.identity)
+        }
