@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from preceptor.ranking.verdict import Claim
 from preceptor.report import page as page_module
 from preceptor.report.data import Answer, Change, Example, RankingData, Report
 from preceptor.report.explorer import explorers
@@ -126,6 +127,8 @@ def test_several_rankings_begin_with_an_overview_and_each_has_its_part():
     assert text.index("All answers") < text.index("Teachers for first student")
     for ranked in report.rankings:
         assert ranked.ranking.verdict().text in text
+        claim = ranked.ranking.verdict().claim
+        assert claim is Claim.FIRST or claim.replace("_", " ") in text
 
 
 def test_the_leaderboard_has_every_metric_and_the_values_behind_its_words():

@@ -50,14 +50,14 @@ class Brief:
 
 @dataclass(frozen=True)
 class Line:
-    """A ranking's line in the overview."""
+    """A ranking's line in the overview; `doubt` is what is claimed where it is less than the first place."""
 
     student: str
     reward: str
     winner: str
     p_best: str
     runner_up: str
-    sure: bool
+    doubt: str
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _line(ranking: Ranking) -> Line:
         winner=best.teacher,
         p_best=chance(best.p_best),
         runner_up=ranking.teachers[1].teacher if len(ranking.teachers) > 1 else "",
-        sure=ranking.verdict().claim in (Claim.PROBABLY_FIRST, Claim.FIRST),
+        doubt="" if (claim := ranking.verdict().claim) is Claim.FIRST else claim.replace("_", " "),
     )
 
 
