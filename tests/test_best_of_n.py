@@ -93,8 +93,9 @@ def test_the_mean_reward_of_a_derived_teacher_is_that_of_the_chosen_samples(tmp_
     found = {record["teacher"]: record["reward"] for record in ranking.to_records()}
     assert found["best"] == pytest.approx((0.9 + 0.8 + 0.4 + 0.6) / 4)
     assert found["worst"] == pytest.approx((0.2 + 0.1 + 0.1 + 0.3) / 4)
-    # A best-of-N teacher has one response each: alpha is compared by its first sample alone.
-    assert found["alpha"] == pytest.approx((0.2 + 0.7 + 0.4 + 0.6) / 4)
+    # A best-of-N teacher has one response each; alpha is compared by the mean of all its samples.
+    means = [sum(rewards) / len(rewards) for rewards in REWARDS]
+    assert found["alpha"] == pytest.approx(sum(means) / len(means))
 
 
 def test_random_chooses_among_the_first_n_and_the_seed_says_which(tmp_path: Path):

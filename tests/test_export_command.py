@@ -186,6 +186,16 @@ def test_asked_and_derived_teachers_are_exported_with_how_they_sampled(tmp_path:
         str(text) for text in texts_in(tmp_path / "store").values()
     )
     assert "temperature 0.8, 3 samples, seed 0" in (tmp_path / "all" / "README.md").read_text()
+    shown = preceptor(
+        "export", asking_file(tmp_path), "--output", tmp_path / "first", "--teacher", "one"
+    )
+    rows = len((tmp_path / "first" / "train.jsonl").read_text().splitlines())
+    assert rows == len(every) // 3
+    assert f"left out: {2 * rows} (further samples of an instruction" in shown.stdout
+    assert (
+        f"the first alone: {2 * rows} are left out"
+        in (tmp_path / "first" / "README.md").read_text()
+    )
 
 
 def test_a_reward_of_zero_stands_in_the_card_as_what_was_measured(
@@ -270,6 +280,10 @@ def test_wrong_options_are_answered_in_words_and_leave_nothing(
 def test_a_study_without_a_reward_cannot_pick(tmp_path: Path, files: list[Path]):
     file = study_file(tmp_path, reward="")
     assert "give the study a [reward]" in refused(file, tmp_path / "out", "--each", "reward")
+    said = " ".join(refused(file, tmp_path / "out").split())
+    assert "No teacher is chosen, because none is recommended." in said
+    assert "--teacher. The cheapest way to a reward (a column of the data): preceptor rank" in said
+    assert "--reward-column reward" in said
     assert len(exported(file, tmp_path / "out", "--teacher", "alpha")) == 6
 
 

@@ -191,9 +191,9 @@ def test_teachers_that_tie_are_both_named(tmp_path: Path, store: Path):
 def test_categories_of_the_rows_become_means_and_name_the_examples(
     tmp_path: Path, store: Path, model_folder: Path
 ):
-    names = ["sums", "letters"] * 5 + [None, "alone"]
+    names = ["sums", "letters"] * 20 + [None, "alone"]
     rows = [
-        [{**row, "category": name} for row, name in zip(rows_of(p, 12), names, strict=True)]
+        [{**row, "category": name} for row, name in zip(rows_of(p, 42), names, strict=True)]
         for p in (0, 1)
     ]
     files = [
@@ -201,8 +201,8 @@ def test_categories_of_the_rows_become_means_and_name_the_examples(
     ]
     found = by_reward(files, store, students=[str(model_folder)])
     assert [(one.name, one.n) for one in found.categories] == [
-        ("letters", 5),
-        ("sums", 5),
+        ("letters", 20),
+        ("sums", 20),
         ("other", 2),
     ]
     sums = [row["reward"] for row in rows[1] if row["category"] == "sums"]

@@ -58,23 +58,15 @@ def test_only_instructions_of_every_teacher_are_taken(tmp_path: Path):
     assert rewards(choice)[0].sum() == pytest.approx(expected)
 
 
-def test_each_teacher_gives_as_many_samples_as_the_one_with_fewest(tmp_path: Path):
+def test_all_samples_of_a_teacher_count_as_their_mean_within_an_instruction(tmp_path: Path):
     first, again = rows_of(0), [{**row, "reward": 50.0} for row in rows_of(0)]
     teachers = {"alpha": [*first, *again[:3]], "beta": [*rows_of(1), *rows_of(1)[:1]]}
     choice = chosen(table_of(tmp_path, teachers))
     samples = choice.table.instruction[choice.rows]
-    assert sorted(np.bincount(samples).tolist()) == [2, 2, 2, 2, 2, 4]
-    # Of alpha's second answers only the one counts that beta has, too.
-    expected = sum(row["reward"] for row in first[1:]) + (first[0]["reward"] + 50.0) / 2
-    assert rewards(choice)[0].sum() == pytest.approx(expected)
-
-
-def test_stated_samples_are_taken_in_their_order(tmp_path: Path):
-    rows = rows_of(0, 2)
-    late = [{**row, "sample": 1, "reward": 9.0} for row in rows]
-    early = [{**row, "sample": 0, "reward": 1.0} for row in rows]
-    choice = chosen(table_of(tmp_path, {"alpha": [*late, *early], "beta": rows_of(1, 2)}))
-    assert rewards(choice)[0].tolist() == [1.0, 1.0]
+    assert sorted(np.bincount(samples).tolist()) == [2, 2, 2, 3, 3, 4]
+    plain = [row["reward"] for row in first]
+    expected = [*((value + 50.0) / 2 for value in plain[:3]), *plain[3:]]
+    assert sorted(rewards(choice)[0]) == pytest.approx(sorted(expected))
 
 
 def test_the_order_of_files_and_rows_changes_no_number(tmp_path: Path):

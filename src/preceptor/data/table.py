@@ -127,16 +127,16 @@ class ResponseTable:
         return counts.reshape(shape).astype(np.int32)
 
     def select(self, limit: int | None, *, seed: int, min_coverage: float) -> "Selection":
-        """Return the rows to compare: instructions every teacher answered, equally often.
+        """Return the rows to compare: all samples of the instructions that every teacher answered.
 
-        Of several samples the first are taken, as many as the teacher with the fewest has. A limit takes
-        instructions in an order drawn by `seed`, so that a larger limit only adds to a smaller one.
+        A teacher's mean over its samples counts once for an instruction, however many there are. A limit
+        takes instructions in an order drawn by `seed`, so that a larger limit only adds to a smaller one.
 
         Raises:
             StudyError: the instructions in common are fewer than two or too small a share of all.
         """
-        fewest = self.counts().min(axis=0) if self.teachers else np.zeros(0, np.int32)
-        common = np.flatnonzero(fewest)
+        answered = self.counts().min(axis=0) if self.teachers else np.zeros(0, np.int32)
+        common = np.flatnonzero(answered)
         total = len(self.instructions)
         if len(common) < 2 or len(common) < min_coverage * total:
             raise StudyError(self._refusal(len(common), min_coverage))
@@ -145,9 +145,9 @@ class ResponseTable:
             if limit is None
             else common[drawn(self.instructions[common].tolist(), seed)][:limit]
         )
-        allowed = np.zeros(total, np.int32)
-        allowed[taken] = fewest[taken]
-        rows = np.flatnonzero(self.order_within() < allowed[self.instruction])
+        allowed = np.zeros(total, np.bool_)
+        allowed[taken] = True
+        rows = np.flatnonzero(allowed[self.instruction])
         return Selection(self, rows, np.sort(taken), total if limit is None else min(limit, total))
 
     def order_within(self) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ the choice rests on stands in the card.
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,9 @@ from preceptor.pipeline.work import Progress
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.verdict import Claim
 from preceptor.scorers.rewards import reward_scorers
+
+FURTHER = "further samples of an instruction; --every-sample takes them"
+"""Why responses of the teacher itself are left out."""
 
 
 def export(
@@ -110,9 +113,10 @@ def _require_recommended(ranking: Ranking) -> None:
     verdict = ranking.verdict()
     tried_out = {"nothing-to-compare", "made-up"}
     if verdict.claim is Claim.NO_RECOMMENDATION and verdict.reasons[0].code not in tried_out:
+        ways = (f" {one.text}" for one in ranking.warnings if one.code == "cheapest-reward")
         raise StudyError(
             f"No teacher is chosen, because none is recommended. {verdict} Give a source of rewards, or name "
-            "the teacher with --teacher."
+            f"the teacher with --teacher.{''.join(ways)}"
         )
 
 
@@ -137,8 +141,15 @@ class _Export:
             how = f"All responses of the teacher that comes first. {ranking.verdict()}"
         table = self.data.selection.table
         picked = picking.of_teacher(table, teacher, every_sample=self.options.every_sample)
+        further = int((table.teacher == table.teachers.index(teacher)).sum()) - len(picked.rows)
+        if further:
+            how += (
+                f" Of several samples of an instruction the first alone: {further:,} are left out."
+            )
         picked = self._with_checks(picked)
-        return self._write(picked, self._card(how, [picked], ranking))
+        written = self._write(picked, self._card(how, [picked], ranking))
+        left_out = {FURTHER: further} if further else {}
+        return replace(written, skipped={**written.skipped, **left_out})
 
     def _with_checks(self, picked: Picked) -> Picked:
         """Return the rows with the rewards of checks, which cost little, and without those that have none."""

@@ -42,7 +42,7 @@ SOURCES: Mapping[str, str] = {
 class Measurements:
     """Everything a ranking needs to know about the responses, as columns.
 
-    `values` maps each measure to shape (teachers, instructions), averaged over equal numbers of
+    `values` maps each measure to shape (teachers, instructions), averaged over all its
     samples; NaN is no data for this pair. `instructions` is how many were asked for, at least the
     columns given. Where `denominators` has a measure, its mean is the sum of values over the sum of
     denominators (a corpus-token-mean loss: sums over token counts). `dropped` says per teacher and

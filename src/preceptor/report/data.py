@@ -40,9 +40,16 @@ class Distribution:
     quantiles: Array
 
 
+FEWEST = 20
+"""Instructions from which on a category has means: those over fewer are mostly chance."""
+
+
 @dataclass(frozen=True)
 class Category:
-    """The means over one category's instructions: teacher -> measure -> estimate, `n` instructions."""
+    """The means over one category's instructions: teacher -> measure -> estimate, `n` instructions.
+
+    `means` are empty below 20 instructions.
+    """
 
     name: str
     n: int

@@ -17,7 +17,7 @@ from preceptor.ranking.metrics import Metric
 from preceptor.ranking.quantities import formed, measured
 from preceptor.ranking.rank import estimates_of
 from preceptor.ranking.sensitivity import subset
-from preceptor.report.data import Category, Distribution
+from preceptor.report.data import FEWEST, Category, Distribution
 from preceptor.types import Estimate
 
 BINS = 30
@@ -91,7 +91,7 @@ def by_category(
 
     What has no category, is alone in its own, or comes after the largest twelve is `OTHER`, which comes
     last. Means are of reward, loss, length and what the metric needs, and the metric of them where it is
-    finite. An interval is that of a ranking on these instructions, NaN where there is one alone.
+    finite, with the interval of a ranking on these instructions. A category of fewer than 20 has no means.
 
     Args:
         common: measures, the rewards already transformed.
@@ -107,7 +107,11 @@ def by_category(
     below = {name: array for name, array in common.denominators.items() if name in values}
     kept = replace(common, values=values, denominators=below)
     return tuple(
-        Category(name, len(places), _means(subset(kept, places), teachers, metric))
+        Category(
+            name,
+            len(places),
+            _means(subset(kept, places), teachers, metric) if len(places) >= FEWEST else {},
+        )
         for name, places in groups.items()
     )
 

@@ -217,7 +217,8 @@ def by_category(ranked: RankingData, *, place: int) -> Chart | None:
         title=f"Mean {name} by category of instruction",
         caption=(
             f"Each cell is a teacher's mean {name} over the category's instructions, whose number n stands "
-            "beside its name; the tooltip has the 95% interval. Teachers are in the ranking's order."
+            "beside its name; the tooltip has the 95% interval. Teachers are in the ranking's order. A "
+            "category of fewer than 20 instructions has no number: its mean would be mostly chance."
         ),
         alternative=alternative,
         spec=whole_spec(
