@@ -39,7 +39,7 @@ def old_file(path: Path, content: bytes, age: float = 60) -> Path:
 def plant(cache: Path, path: Path, digest: str) -> None:
     """Replace what is remembered of a file, to see whether the memory is used."""
     entries = json.loads(cache.read_text())
-    entries[str(path.resolve())][2] = digest
+    entries[str(path.resolve())][-1] = digest
     cache.write_text(json.dumps(entries))
 
 
@@ -54,6 +54,26 @@ def test_an_unchanged_file_is_hashed_once_also_through_a_link(tmp_path: Path, ca
     plant(cache, path, "0" * 64)
     (tmp_path / "link").symlink_to(path)
     assert file_digest(path) == file_digest(tmp_path / "link") == "0" * 64
+
+
+def test_other_content_under_the_old_size_and_time_is_seen(tmp_path: Path) -> None:
+    path = old_file(tmp_path / "weights", b"abc")
+    before, status = file_digest(path), path.stat()
+    path.write_bytes(b"xyz")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    assert file_digest(path) == hashlib.sha256(b"xyz").hexdigest() != before
+
+
+@pytest.mark.parametrize("place", [".", "digests.json"])
+def test_a_memory_that_others_may_write_to_is_not_believed(
+    tmp_path: Path, cache: Path, place: str
+) -> None:
+    path = old_file(tmp_path / "file", b"abc")
+    file_digest(path)
+    plant(cache, path, "0" * 64)
+    (cache.parent / place).chmod(0o777)
+    assert file_digest(path) == ABC
 
 
 @pytest.mark.parametrize(("content", "age"), [(b"abcd", 60), (b"abd", 50)])
@@ -79,7 +99,7 @@ def test_a_damaged_memory_is_ignored_and_replaced(
     path = old_file(tmp_path / "file", b"abc")
     old_file(cache, content.replace(b"FILE", str(path).encode()))
     assert file_digest(path) == ABC
-    assert [entry[2] for entry in json.loads(cache.read_text()).values()] == [ABC]
+    assert [entry[-1] for entry in json.loads(cache.read_text()).values()] == [ABC]
 
 
 def test_a_cache_that_cannot_be_written_changes_no_digest(

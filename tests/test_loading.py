@@ -208,6 +208,37 @@ def test_a_gguf_file_that_lacks_weights_is_refused(
     assert list((private_cache / "gguf").iterdir()) == []
 
 
+def test_a_damaged_conversion_is_made_again(
+    gguf_packages: None, tmp_path: Path, tokenizer: Any, private_cache: Path
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tokenizer)
+    weights = locate(str(path)).folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] + b"\x00\x00\x80\x3f")
+    assert (locate(str(path)).folder / "model.safetensors").read_bytes() == whole
+    weights.unlink()
+    assert (locate(str(path)).folder / "model.safetensors").read_bytes() == whole
+
+
+def test_a_cache_that_others_may_write_to_is_refused(
+    gguf_packages: None, tmp_path: Path, tokenizer: Any, private_cache: Path
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tokenizer)
+    (private_cache / "gguf").mkdir(parents=True)
+    (private_cache / "gguf").chmod(0o777)
+    with pytest.raises(ModelError, match=r"can be written to by others.*PRECEPTOR_CACHE"):
+        locate(str(path))
+
+
+def test_weights_that_change_between_finding_and_loading_are_refused(save: Save) -> None:
+    folder = save(build_model("llama"), "model")
+    located = locate(str(folder))
+    weights = weights_of(folder)
+    change(folder, weights | {"model.norm.weight": weights["model.norm.weight"] * 2})
+    with pytest.raises(ModelError, match="changed while the model was loaded"):
+        load_model(located, dtype="float32", device="cpu")
+
+
 def test_what_lies_beside_a_gguf_file_neither_runs_nor_counts(
     gguf_packages: None, tmp_path: Path, tokenizer: Any, private_cache: Path
 ) -> None:

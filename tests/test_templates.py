@@ -151,6 +151,28 @@ def test_a_template_that_cannot_be_read_is_a_model_error() -> None:
         ChatTemplate("mine.jinja", "{% for %}", {}).render(ONE_TURN)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for m in range(99999) %}{{ 'xxxxxxxxxx' * 99999 }}{% endfor %}",
+        "{{ 'x' * 10000000000 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ 'x'.ljust(10000000000) }}",
+        "{{ 'x' | center(10000000000) }}",
+        "{% set s = namespace(x='xx') %}{% for i in range(60) %}{% set s.x = s.x ~ s.x %}{% endfor %}",
+        "{% set s = namespace(x='xx') %}{% for i in range(60) %}{% set s.x = s.x + s.x %}{% endfor %}",
+        "{{ 1 / 0 }}",
+        "{{ messages[99].content.x }}",
+        "{{ 'x' | int('y') / 'z' }}",
+    ],
+)
+def test_a_template_that_would_hang_fill_memory_or_fail_is_a_model_error(source: str) -> None:
+    with pytest.raises(ModelError, match="chat template 'own' refuses"):
+        ChatTemplate("own", source, SPECIAL).render(ONE_TURN)
+
+
 def test_identities_differ_with_the_rendering_and_the_name() -> None:
     identities = [family(name).identity() for name in FAMILY_TEMPLATES]
     assert len({json.dumps(identity) for identity in identities}) == len(FAMILY_TEMPLATES)

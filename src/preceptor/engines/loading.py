@@ -109,6 +109,7 @@ def load_weights(auto: AutoClass, located: "LocatedModel", **options: Any) -> An
     except Exception as error:  # a damaged file raises whatever its parser does
         raise ModelError(_refusal(located, error, code_allowed=allowed)) from error
     require_whole(model, info, located)
+    _require_unchanged(located)
     return model
 
 
@@ -140,6 +141,19 @@ def require_whole(model: Any, info: Mapping[str, Any], located: "LocatedModel") 
             f"'{located.name}' cannot be used as a {kind}: {where} hold {_some(unknown)}, which this "
             "architecture does not have. Its config.json is another model's, or adapters were not merged: "
             "fetch config.json and weights of the same model, or merge and save it again."
+        )
+
+
+def _require_unchanged(located: "LocatedModel") -> None:
+    """Check that the files of a folder are still those that its identity was made of."""
+    from preceptor.engines.models import IDENTITY_FILES
+    from preceptor.store.identity import folder_digest
+
+    known = located.identity.get("folder_sha256")
+    if known is not None and folder_digest(located.source, IDENTITY_FILES) != known:
+        raise ModelError(
+            f"The files of '{located.source}' changed while the model was loaded. Run again when they are "
+            "complete."
         )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from preceptor.errors import MissingPackage, ModelError
 from preceptor.store.files import read_json
-from preceptor.store.identity import cache_folder, file_digest, folder_digest
+from preceptor.store.identity import cache_folder, file_digest, folder_digest, is_own
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ IDENTITY_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 _ALONE = "source"
+_CONTENT = "content.sha256"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -91,9 +92,24 @@ def _locate_gguf(path: Path) -> LocatedModel:
         raise ModelError(f"No GGUF file at '{path}'.")
     digest = file_digest(path)
     folder = cache_folder() / "gguf" / digest
-    if not (folder / "config.json").is_file():
+    for place in (cache_folder(), folder.parent, folder):
+        if not is_own(place):
+            raise ModelError(
+                f"The cache folder '{place}' belongs to another user or can be written to by others, who "
+                "could put another model into it. Take that right away (chmod go-w), or set PRECEPTOR_CACHE "
+                "to a folder of your own."
+            )
+    if not _is_converted(folder):
         _convert_gguf(path, folder)
     return LocatedModel(path.name, folder, str(folder), None, {"gguf_sha256": digest})
+
+
+def _is_converted(folder: Path) -> bool:
+    """Whether a conversion is there with the content it was written with."""
+    try:
+        return (folder / _CONTENT).read_text() == folder_digest(folder, IDENTITY_FILES)
+    except (OSError, ModelError):
+        return False
 
 
 def _convert_gguf(path: Path, folder: Path) -> None:
@@ -107,9 +123,12 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     try:
         _write_converted(path, partial)
         shutil.rmtree(partial / _ALONE)
+        (partial / _CONTENT).write_text(folder_digest(partial, IDENTITY_FILES))
+        if folder.exists() and not _is_converted(folder):
+            shutil.rmtree(folder)  # damaged, or from before its content was noted
         os.replace(partial, folder)
     except (OSError, ModelError) as error:
-        if (folder / "config.json").is_file():
+        if _is_converted(folder):
             return  # another process converted it meanwhile
         raise ModelError(
             f"'{path}' cannot be converted by transformers: {error} Use the model's original (safetensors) "

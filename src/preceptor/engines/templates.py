@@ -66,7 +66,8 @@ class ChatTemplate:
     def _compiled(self) -> Any:
         from jinja2.exceptions import TemplateError
         from jinja2.ext import Extension, loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        from preceptor.engines.template_bounds import BoundedEnvironment
 
         class Generation(Extension):
             """Accept `{% generation %}` marks, which only matter when training."""
@@ -80,7 +81,7 @@ class ChatTemplate:
         def refuse(message: str) -> None:
             raise TemplateError(message)
 
-        environment = ImmutableSandboxedEnvironment(
+        environment = BoundedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
         )
         environment.globals["raise_exception"] = refuse
@@ -89,8 +90,8 @@ class ChatTemplate:
             value, **{"ensure_ascii": False, **options}
         )
         try:
-            return environment.from_string(self.source)
-        except TemplateError as error:
+            return environment.bounded(self.source)
+        except Exception as error:  # a template nested too deeply is none of jinja2's errors
             raise ModelError(f"The chat template '{self.name}' cannot be read: {error}") from error
 
     def render(self, messages: Sequence[Message], *, generation: bool = True) -> str:
@@ -99,29 +100,29 @@ class ChatTemplate:
         A template that refuses a system turn gets it as the start of the first user turn. ModelError where
         the template refuses the conversation.
         """
-        from jinja2.exceptions import TemplateError
-
         try:
             return self._render(messages, generation)
-        except TemplateError as error:
+        except ModelError:
             if messages[0].role != "system" or len(messages) < 2:
-                raise ModelError(f"The chat template '{self.name}' refuses: {error}") from error
+                raise
         folded = Message(messages[1].role, f"{messages[0].content}\n\n{messages[1].content}")
-        try:
-            return self._render((folded, *messages[2:]), generation)
-        except TemplateError as error:
-            raise ModelError(f"The chat template '{self.name}' refuses: {error}") from error
+        return self._render((folded, *messages[2:]), generation)
 
     def _render(self, messages: Sequence[Message], generation: bool) -> str:
-        return str(
-            self._compiled.render(
+        from preceptor.engines.template_bounds import text_of
+
+        compiled = self._compiled
+        try:
+            return text_of(
+                compiled,
                 messages=[message._asdict() for message in messages],
                 tools=None,
                 documents=None,
                 add_generation_prompt=generation,
                 **self.special_tokens,
             )
-        )
+        except Exception as error:  # it may divide by zero, or index what is not there
+            raise ModelError(f"The chat template '{self.name}' refuses: {error}") from error
 
     @property
     def end_of_turn(self) -> str:

@@ -1,8 +1,9 @@
 """What names things by content: the digest of a file, of a folder's files, of a spec.
 
-Weights are hashed once. A file's digest is remembered under its resolved path, size
-and time of change in a small JSON file of the user's cache folder; the memory is a convenience, so
-a lost, damaged or outdated entry only means that the file is hashed again.
+Weights are hashed once. A file's digest is remembered under its resolved path, size, inode and
+times of change in a small JSON file of the user's cache folder; the memory is a convenience, so
+a lost, damaged or outdated entry, or one that another user could have written, only means that
+the file is hashed again.
 """
 
 import hashlib
@@ -91,6 +92,18 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("preceptor"))
 
 
+def is_own(path: Path) -> bool:
+    """Whether nobody but this user can have written what lies here; also where nothing does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return True
+    if not hasattr(os, "geteuid"):
+        return True
+    shared = status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != os.getegid())
+    return status.st_uid == os.geteuid() and not shared
+
+
 def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file in 64 hexadecimal characters, remembered while it is unchanged.
 
@@ -105,8 +118,8 @@ def file_digest(path: str | Path) -> str:
         with resolved.open("rb") as handle:
             before = _stamp(handle.fileno())
             known = _remembered().get(str(resolved))
-            if known is not None and known[:2] == before:
-                return str(known[2])
+            if known is not None and known[:-1] == before:
+                return str(known[-1])
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
             after = _stamp(handle.fileno())
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
@@ -149,13 +162,17 @@ def _first_names(folder: Path) -> list[str]:
 
 def _stamp(descriptor: int) -> list[int]:
     status = os.fstat(descriptor)
-    return [status.st_size, status.st_mtime_ns]
+    # The time of status cannot be set: other content under the old time and size is seen by it.
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _remembered() -> dict[str, list[object]]:
-    """Return path -> [size, mtime_ns, digest], without entries of another shape."""
+    """Return path -> [size, mtime_ns, ctime_ns, inode, digest], without entries of another shape."""
+    memory = cache_folder() / "digests.json"
+    if not (is_own(cache_folder()) and is_own(memory)):
+        return {}
     try:
-        entries = json.loads((cache_folder() / "digests.json").read_bytes())
+        entries = json.loads(memory.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
@@ -168,7 +185,7 @@ def _remembered() -> dict[str, list[object]]:
 
 def _is_entry(entry: object) -> bool:
     match entry:
-        case [int(), int(), str(digest)]:
+        case [int(), int(), int(), int(), str(digest)]:
             return len(digest) == 64 and set(digest) <= set("0123456789abcdef")
     return False
 
