@@ -306,7 +306,10 @@ def test_a_ranking_for_no_base_model_must_be_asked_for_and_a_reward_in_the_data_
     said = CliRunner().invoke(cli, ["rank", *map(str, files), "--store", store])
     assert said.exit_code == 1
     assert "No base model is named" in said.output and "--no-student" in said.output
-    assert "looks like a reward: 'reward'. To use it: --reward-column reward." in said.output
+    assert (
+        "Columns that look like rewards: 'reward'. To use one: --reward-column reward."
+        in said.output
+    )
     with pytest.raises(StudyError, match="No base model is named"):
         api.rank(files, store=store)
     study = tmp_path / "study.toml"
@@ -318,11 +321,3 @@ def test_a_ranking_for_no_base_model_must_be_asked_for_and_a_reward_in_the_data_
         in preceptor("rank", *files, "--student", "a", "--no-student").output
     )
     assert not Path(store).exists()
-
-
-def test_a_column_that_looks_like_a_reward_and_is_not_used_is_warned_of(tmp_path: Path):
-    (ranking,) = ranked(*write_teachers(tmp_path / "data"), "--store", tmp_path / "store")
-    unused = [one["text"] for one in ranking["warnings"] if one["code"] == "unused-reward"]
-    assert unused == [
-        "The data have a column that looks like a reward: 'reward'. To use it: --reward-column reward."
-    ]

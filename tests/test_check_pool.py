@@ -47,7 +47,7 @@ def test_a_check_that_would_never_end_is_cut_off_and_the_others_get_their_verdic
 def test_a_check_that_runs_out_of_time_beside_others_is_tried_alone_with_twice_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "_beside_others", lambda: pool.Limit(1e-6, 4 << 30))
+    monkeypatch.setattr(pool, "_at_first", lambda: pool.Limit(1e-6, 4 << 30))
     # A microsecond is less than any formula takes, so both are checked once more.
     assert [one.reward for one in verdicts(CheckPool(2), [(SEVEN, "x = 7"), (SEVEN, "8")])] == [
         1,
@@ -59,7 +59,7 @@ def test_a_check_that_runs_out_of_memory_beside_others_is_tried_alone_with_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So little that not even what is imported already leaves any room.
-    monkeypatch.setattr(pool, "_beside_others", lambda: pool.Limit(5, 1 << 20))
+    monkeypatch.setattr(pool, "_at_first", lambda: pool.Limit(5, 1 << 20))
     text = "12 + 30 = 42 " * 100_000
     found = verdicts(CheckPool(1), [({"kind": "numeric", "answer": 42}, text)])
     assert [one.reward for one in found] == [1.0]
@@ -70,6 +70,22 @@ def test_a_stopped_machine_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pool, "_PATIENCE", 0.1)
     monkeypatch.setattr(pool, "CHECK_SECONDS", 5.0)
     assert verdicts(CheckPool(1), [(TOWER, "7")]) == [Verdict()]
+
+
+def test_second_tries_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two are tried again at once: were they tried one after the other, the second would wait for ever.
+    monkeypatch.setattr(pool, "CHECK_SECONDS", 0.3)
+    both = threading.Barrier(2, timeout=60)
+    tried = pool._Worker.verdicts
+
+    def meeting(worker: object, checks: object, limit: pool.Limit) -> object:
+        if limit.memory > 1 << 30:
+            both.wait()
+        return tried(worker, checks, limit)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pool._Worker, "verdicts", meeting)
+    found = verdicts(CheckPool(2), [(TOWER, "7")] * 2)
+    assert [one.failed for one in found] == ["it takes more than 0.6 s or 4 GiB of memory"] * 2
 
 
 def test_a_check_is_cut_off_outside_the_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,14 @@ def changed(**fields: object) -> TeacherPoint:
         ("Write <think> before and </think> after.", "Write <think> before and </think> after."),
         ("<think></think>\n\nOne </think> two", "One </think> two"),
         ("The `</think>` tag closes a thought.", "The `</think>` tag closes a thought."),
+        ("<think>one</think>\n<think>two</think> It scatters.", "It scatters."),
+        ("<think>one</think>\n<think>two", ""),
+        ("[THINK]blue?[/THINK]It scatters.", "It scatters."),
+        ("\u25c1think\u25b7blue?\u25c1/think\u25b7It scatters.", "It scatters."),
+        (
+            "<|channel|>analysis<|message|>blue?<|end|><|start|>assistant<|channel|>final<|message|>Yes",
+            "Yes",
+        ),
     ],
 )
 def test_reasoning_is_no_part_of_the_response(text: str, response: str):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from preceptor.errors import DataError, StudyError
-from preceptor.scorers.verifier.verifier import Verifier, verify
+from preceptor.scorers.verifier.verifier import NotChecked, Verifier, verify
 from preceptor.types import Instruction, Response, Score
 
 
@@ -55,6 +55,15 @@ def reward(kind: str, answer: object, text: str, **extra: object) -> float:
         (r"The area is 77 cm^{2}", 77),
         ("Produces 42 units of CO2", 42),
         ("from 10-5", 5),
+        ("1 000 000", 1000000),
+        ("1\u202f234\u00a0567,5 in all", 1234567.5),
+        ("1.234.567,5", "1234567.5"),
+        ("1.234.567", 1234567),
+        ("1,5", 1.5),
+        ("0,125", 0.125),
+        ("It is 1,5 m", "3/2"),
+        ("The roots are 1,5,9", 9),
+        ("From 1999 2000", 2000),
     ],
 )
 def test_numeric_finds_the_number_that_answers(text: str, answer: object) -> None:
@@ -74,6 +83,10 @@ def test_numeric_finds_the_number_that_answers(text: str, answer: object) -> Non
         ("1e999", 1e300),
         ("42.001", 42),
         ("1,2345", 12345),
+        ("1.234", 1234),
+        ("1,5", 5),
+        ("1 000 000", 0),
+        ("twelve", 12),
         ("420", 42),
     ],
 )
@@ -190,6 +203,9 @@ def test_contains_takes_a_list_of_answers_and_a_list_of_barred_words() -> None:
         ({"kind": "exact", "answer": "!!"}, "letters or digits"),
         ({"kind": "exact", "answer": 5}, "letters or digits"),
         ({"kind": "numeric", "answer": "five"}, "finite number"),
+        ({"kind": "numeric", "answer": "1_000"}, "finite number"),
+        ({"kind": "numeric", "answer": "1,5,9"}, "finite number"),
+        ({"kind": "numeric", "answer": "\u0661\u0662"}, "finite number"),
         ({"kind": "numeric", "answer": True}, "finite number"),
         ({"kind": "numeric", "answer": "1/0"}, "finite number"),
         ({"kind": "numeric", "answer": float("nan")}, "finite number"),
@@ -295,7 +311,25 @@ def test_a_check_cut_off_is_a_note_and_the_others_are_scored(
 
 LONG = 200_000
 HOSTILE = [
-    *("a", " ", "\n", "9", "1 ", "1,", "1,111,", ",", ".", "1.", "-", "-1", "$", "B ", "B\n"),
+    *(
+        "a",
+        " ",
+        "\n",
+        "9",
+        "1 ",
+        "1,",
+        "1,111,",
+        "1 111 ",
+        "1.111.",
+        ",",
+        ".",
+        "1.",
+        "-",
+        "-1",
+        "$",
+        "B ",
+        "B\n",
+    ),
     *("B or ", "(", "*", "A b ", "answer ", "answer is ", "Answer: 1 ", "Answer: B\n", "####"),
     *("\\boxed{", "1/", "1 + ", "1 = ", "1 x 10^", "^{2}", "x\u0301", "\u00df", "1e5 "),
     *("Paris ", "Answer: Paris\n"),
@@ -341,7 +375,7 @@ def test_the_identity_holds_the_rule_and_the_version_of_the_checks(
     others = [Verifier(rule), Verifier({**rule, "answer": "Rome"}), Verifier()]
     assert len({one.identity() for one in others}) == 3
     before = Verifier().identity()
-    monkeypatch.setattr("preceptor.scorers.verifier.verifier.CHECKS_VERSION", 2)
+    monkeypatch.setattr("preceptor.scorers.verifier.verifier.CHECKS_VERSION", 3)
     assert Verifier().identity() != before
 
 
@@ -353,7 +387,39 @@ def test_the_answer_after_a_reasoning_trace_is_checked() -> None:
     unanswered = [response("<think>4", four), response("<think>4</think> \n", four)]
     scores = scores_of(Verifier(), unanswered)
     assert [score.note for score in scores] == ["unfinished reasoning", "empty"]
-    assert verify("<think>5</think>4", four) == 1.0
+    with pytest.raises(NotChecked, match="never ends"):
+        verify("<think>4", four)
+
+
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        ({"kind": "exact", "answer": "Paris"}, "Paris", "Rome"),
+        ({"kind": "numeric", "answer": 42}, "42", "41"),
+        ({"kind": "choice", "answer": "B"}, "(B)", "(A)"),
+        ({"kind": "contains", "answer": "Paris"}, "In Paris.", "In Rome."),
+        ({"kind": "regex", "pattern": "[0-9]{4}", "full": True}, "1969", "69"),
+        ({"kind": "json_schema", "schema": {"type": "object"}}, '{"a": 1}', "[1]"),
+        ({"kind": "math", "answer": "1/2"}, r"\boxed{0.5}", r"\boxed{0.6}"),
+        (
+            {"kind": "constraints", "constraints": [{"name": "words", "at_most": 3}]},
+            "Yes.",
+            "a " * 9,
+        ),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+def test_every_check_gives_an_answer_the_same_reward_with_and_without_a_trace(
+    reference: dict[str, object], right: str, wrong: str
+) -> None:
+    for text, expected in ((right, 1.0), (wrong, 0.0)):
+        other = wrong if text is right else right
+        for trace in (
+            f"<think>{other}</think>\n\n",
+            f"[THINK]{other}[/THINK]",
+            f"{other}\n</think>\n",
+        ):
+            assert verify(trace + text, reference) == verify(text, reference) == expected
 
 
 def test_a_check_held_up_by_the_machine_has_no_score_and_is_left_for_another_run(

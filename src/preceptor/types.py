@@ -94,8 +94,8 @@ class Response:
     """One teacher's text for one instruction and sample index.
 
     `text` is None where the data has a row but no output. `columns` holds numbers the data already carries
-    (for example a reward); None marks a null. `reference` is the checkable answer, for verifiers. `category`
-    is what the data call the instruction's kind.
+    (for example a reward); None marks a null, NaN what is no number. `reference` is the checkable answer,
+    for verifiers. `category` is what the data call the instruction's kind.
     """
 
     teacher: str
@@ -224,7 +224,6 @@ Code = Literal[
     "truncated",
     "skipped-rows",
     "drawn-from-common",
-    "unused-reward",
     "names-alike",
     "unknown-ending",
     # of teachers made of another's samples

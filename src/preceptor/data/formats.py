@@ -5,27 +5,39 @@ meets a problem with a row can say where it is. What the columns mean is for `la
 """
 
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import orjson
 
-from preceptor.errors import DataError, nearest
+from preceptor.data.streams import INVALID, PACKED, open_bytes
+from preceptor.errors import DataError, PreceptorError, nearest
+
+LONGEST_LINE = 1 << 26
+"""Bytes of a line of JSON Lines; a longer one is a problem of that line."""
+
+LARGEST_DOCUMENT = 1 << 29
+"""Bytes of a file that is one JSON document, which must fit into memory many times over."""
 
 _DETAILED_PROBLEMS = 20  # of each file; all are counted
 _BATCH_ROWS = 512
 _CSV_BLOCK_BYTES = 1 << 24  # a row must fit into a block
+_HEADER_BYTES = 1 << 20
+_DELIMITERS = ",;\t|"
+_QUOTED = re.compile('"[^"]*"')
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Row = Mapping[str, str | None]
 
 Columns = frozenset[str] | None
 """The columns to fetch where the format can choose; None for all."""
@@ -73,7 +85,9 @@ def _failures(journal: Journal) -> Iterator[None]:
     """Turn what breaks a whole file into an error that names the file and how far it was read."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, ValueError, NotImplementedError) as reason:
+    except PreceptorError:
+        raise
+    except Exception as reason:  # whatever a library makes of a damaged or hostile file
         if isinstance(reason, UnicodeDecodeError):
             journal.line = reason.object.count(b"\n", 0, reason.start) + 1
         journal.line = getattr(reason, "lineno", journal.line)
@@ -83,17 +97,13 @@ def _failures(journal: Journal) -> Iterator[None]:
         ) from reason
 
 
-def _open_bytes(path: Path) -> BinaryIO:
-    if path.name.lower().endswith(".gz"):
-        # Buffered, because a GzipFile alone looks for line ends in Python.
-        return cast("BinaryIO", io.BufferedReader(gzip.GzipFile(path)))
-    return path.open("rb")
-
-
 def _read_json_lines(path: Path, journal: Journal, columns: Columns) -> Iterator[object]:
     journal.unit = "line"
-    with _failures(journal), _open_bytes(path) as lines:
-        for journal.line, line in enumerate(lines, 1):
+    with _failures(journal), open_bytes(path) as file:
+        for journal.line, line in enumerate(_lines(file), 1):
+            if len(line) > LONGEST_LINE:
+                journal.note(f"the line is longer than {LONGEST_LINE >> 20} MiB")
+                continue
             try:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError:
@@ -107,14 +117,27 @@ def _read_json_lines(path: Path, journal: Journal, columns: Columns) -> Iterator
             yield row
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines; of one that is too long a part that is too long as well."""
+    for line in iter(partial(file.readline, LONGEST_LINE + 1), b""):
+        yield line
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = file.readline(LONGEST_LINE + 1)
+
+
 def _read_json(path: Path, journal: Journal, columns: Columns) -> Iterator[object]:
     """Read one document, or the JSON Lines that a file of this ending may hold all the same."""
     if _holds_json_lines(path, journal):
         yield from _read_json_lines(path, journal, columns)
         return
     journal.unit = "line"
-    with _failures(journal), _open_bytes(path) as file:
-        document = _parse(file.read())
+    with _failures(journal), open_bytes(path) as file:
+        raw = file.read(LARGEST_DOCUMENT + 1)
+        if len(raw) > LARGEST_DOCUMENT:
+            raise ValueError(
+                f"a document of more than {LARGEST_DOCUMENT >> 20} MiB; write JSON Lines"
+            )
+        document = _parse(raw)
     if isinstance(document, dict):
         document = document.get("data", document)
     journal.unit = "row"
@@ -124,8 +147,8 @@ def _read_json(path: Path, journal: Journal, columns: Columns) -> Iterator[objec
 
 def _holds_json_lines(path: Path, journal: Journal) -> bool:
     """Tell whether the first line is a whole object and more follows, as in no JSON document."""
-    with _failures(journal), _open_bytes(path) as file:
-        lines = list(islice((line for line in file if line.strip()), 2))
+    with _failures(journal), open_bytes(path) as file:
+        lines = list(islice((line for line in _lines(file) if line.strip()), 2))
     if len(lines) < 2 or not lines[0].removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         return False
     try:
@@ -165,15 +188,25 @@ def _why(reason: Exception) -> str:
         return f"not valid UTF-8: byte 0x{reason.object[reason.start]:02x}, {reason.reason}"
     if isinstance(reason, json.JSONDecodeError):
         return f"not valid JSON: {reason}"
-    return str(reason)
+    return str(reason).splitlines()[0] if str(reason) else type(reason).__name__
 
 
 def _read_parquet(path: Path, journal: Journal, columns: Columns) -> Iterator[object]:
     import pyarrow.parquet as pq
 
     with _failures(journal), pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+        known = file.schema_arrow.names
+        _refuse_twins(known)
+        names = [name for name in known if columns is None or name in columns]
         yield from _batch_rows(file.iter_batches(_BATCH_ROWS, columns=names), journal)
+
+
+def _refuse_twins(names: Iterable[str]) -> None:
+    twins = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twins:
+        raise ValueError(
+            f"two columns are called '{twins[0]}': rename one of them, or leave it out"
+        )
 
 
 def _read_csv(path: Path, journal: Journal, columns: Columns) -> Iterator[object]:
@@ -188,26 +221,44 @@ def _read_csv(path: Path, journal: Journal, columns: Columns) -> Iterator[object
         return "skip"
 
     unfit: set[int] = set()
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    journal.line = 1
     with _failures(journal):
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            header = next(csv.reader(file, delimiter=delimiter), [])
-        batches = arrow_csv.open_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                check_utf8=False,
-                column_types=dict.fromkeys(header, pa.string()),
-                include_columns=[name for name in header if name in (columns or header)],
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        yield from _batch_rows(batches, journal, before=1, unfit=unfit)
+        with open_bytes(path, marked=True) as file:
+            header, delimiter = _header(file.read(_HEADER_BYTES), tabs=".tsv" in path.suffixes)
+        _refuse_twins(header)
+        with open_bytes(path, marked=True) as file:
+            batches = arrow_csv.open_csv(
+                file,
+                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    check_utf8=False,
+                    column_types=dict.fromkeys(header, pa.string()),
+                    include_columns=[n for n in header if n and n in (columns or header)],
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+            for row in _batch_rows(batches, journal, before=1, unfit=unfit):
+                if any(value and INVALID in value for value in cast("Row", row).values()):
+                    journal.note("not valid UTF-8")
+                else:
+                    yield row
+
+
+def _header(start: bytes, *, tabs: bool) -> tuple[Sequence[str], str]:
+    """Return the names of a CSV file's columns and what parts them: the sign that the header has most of."""
+    text = start.decode("utf-8-sig", "ignore")  # the last sign may be cut in two
+    bare = _QUOTED.sub("", text).partition("\n")[0]
+    delimiter = "\t" if tabs else max(_DELIMITERS, key=bare.count)
+    header = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+    if wrong := next((name for name in header if INVALID in name), None):
+        shown = wrong.replace(INVALID, "?")
+        raise ValueError(f"the column '{shown:.80}' is not UTF-8: save the file as UTF-8")
+    return header, delimiter
 
 
 def _batch_rows(
@@ -229,16 +280,14 @@ def _batch_rows(
 
 def _python_rows(batch: Any) -> Iterator[object]:
     """Yield each row of a batch as an object, or the error where its text is not UTF-8."""
-    from pyarrow import ArrowException
-
     try:
         columns = [_cells(batch.column(at)) for at in range(batch.num_columns)]
-    except (UnicodeDecodeError, ArrowException):
+    except UnicodeDecodeError as reason:
+        if batch.num_rows == 1:
+            yield reason
+            return
         for at in range(batch.num_rows):
-            try:
-                yield batch.slice(at, 1).to_pylist()[0]
-            except UnicodeDecodeError as reason:
-                yield reason
+            yield from _python_rows(batch.slice(at, 1))
         return
     names = batch.schema.names
     for row in zip(*columns, strict=True):
@@ -246,12 +295,19 @@ def _python_rows(batch: Any) -> Iterator[object]:
 
 
 def _cells(column: Any) -> list[object]:
-    """Return the values of a column; texts go by way of NumPy, several times as fast."""
+    """Return the values of a column; texts go by way of NumPy, several times as fast.
+
+    Dates beyond Python's years, unknown time zones and the like are given as the type of the column: what
+    nobody asked for does no harm, and whoever asked is told what it is.
+    """
     from pyarrow import types
 
-    if types.is_string(column.type) or types.is_large_string(column.type):
-        return cast("list[object]", column.to_numpy(zero_copy_only=False).tolist())
-    return cast("list[object]", column.to_pylist())
+    texts = types.is_string(column.type) or types.is_large_string(column.type)
+    try:
+        found = column.to_numpy(zero_copy_only=False).tolist() if texts else column.to_pylist()
+        return cast("list[object]", found)
+    except Exception:
+        return list(column.to_pylist()) if texts else [column.type] * len(column)
 
 
 def saved_rows(path: Path, split: str, journal: Journal, columns: Columns) -> Iterator[object]:
@@ -280,12 +336,16 @@ def hub_rows(name: str, split: str, journal: Journal, columns: Columns) -> Itera
             yield row
 
 
-_JSON_READERS = {".json": _read_json, ".jsonl": _read_json_lines, ".ndjson": _read_json_lines}
-READERS: dict[str, Callable[[Path, Journal, Columns], Iterator[object]]] = {
-    **_JSON_READERS,
-    **{f"{ending}.gz": reader for ending, reader in _JSON_READERS.items()},
-    ".parquet": _read_parquet,
+_TEXTS = {
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
     ".csv": _read_csv,
     ".tsv": _read_csv,
+}
+READERS: dict[str, Callable[[Path, Journal, Columns], Iterator[object]]] = {
+    **_TEXTS,
+    ".parquet": _read_parquet,
+    **{f"{ending}{packed}": _TEXTS[ending] for packed in PACKED for ending in _TEXTS},
 }
 """The reader of each file ending: it yields rows, moving the journal along."""

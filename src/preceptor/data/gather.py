@@ -6,6 +6,7 @@ everything is read again in this process. So the number of processes changes not
 """
 
 import logging
+import math
 import pickle
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.table import EMPTY_OUTPUT, NO_OUTPUT, ResponseTable
+from preceptor.engines.endings import LENGTH, is_known
 from preceptor.errors import DataError
 from preceptor.scorers.verifier.pool import cores
 from preceptor.types import KEY_BYTES, Response
@@ -32,6 +34,7 @@ LARGE_BYTES = 32 * 2**20
 """Files that are smaller together are read by this process alone."""
 
 _MOST_PROCESSES = 8
+_MOST_ENDINGS = 10
 _WORK = "from preceptor.data.gather import work; work()"
 
 
@@ -94,10 +97,35 @@ def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] 
         raise DataError(
             "The data hold no responses. Check the paths and the layout that was recognised."
         )
+    if column is not None and not columns.rewards:
+        raise _no_reward(column, columns, [p for part in parts for p in part.problems])
+    if columns.mixed:
+        raise _checked_in_two_ways(columns)
     for identity in asked:
         columns.instructions.setdefault(identity, len(columns.instructions))
     skipped = {path: count for part in parts for path, count in part.skipped.items()}
     return Gathered(columns.table(), skipped, [p for part in parts for p in part.problems])
+
+
+def _no_reward(column: str, columns: "_Columns", problems: Sequence[Problem]) -> DataError:
+    """Return the error of a column in which no response has a reward."""
+    seen = sum(columns.dropped.values(), Counter[str]())
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in seen.items())
+    first = next((f" The first: {one}." for one in problems if f"'{column}'" in one.message), "")
+    return DataError(
+        f"The column '{column}' gives no response a reward ({listed}).{first} A reward is a number such as "
+        "0.5 or -3: name another column, or another source of rewards."
+    )
+
+
+def _checked_in_two_ways(columns: "_Columns") -> DataError:
+    one, other = sorted(min(columns.mixed.values()))
+    return DataError(
+        f"{len(columns.mixed):,} instructions have answers that are checked as '{one}' in one row and as "
+        f"'{other}' in another, which would compare teachers by two measures. Say how all are checked: "
+        "--reference-kind numeric, math, choice, exact, contains or none; or give the rows references of one "
+        "kind."
+    )
 
 
 def _read(source: Source, column: str | None) -> _Part:
@@ -206,6 +234,9 @@ class _Columns:
         self.teacher, self.instruction, self.sample = array("i"), array("i"), array("i")
         self.keys, self.checked_keys = bytearray(), bytearray()
         self.has_references = False
+        self.kinds: dict[int, str] = {}
+        self.mixed: dict[int, tuple[str, str]] = {}
+        self.unknown: dict[str, Counter[str]] = {}
         self.rewards = array("d")
         self.dropped: dict[str, Counter[str]] = {}
         self.lost: set[tuple[int, int]] = set()
@@ -221,8 +252,10 @@ class _Columns:
             self._categorise(instruction, response.category)
         reason = _absent(response.text)
         reward = response.columns.get(self._reward) if self._reward is not None else None
-        if reason is None and self._reward is not None and reward is None:
-            reason = "null reward"
+        if response.reference is not None:
+            self._check_by(instruction, str(response.reference.get("kind")))
+        if reason is None and self._reward is not None and (reward is None or math.isnan(reward)):
+            reason = "null reward" if reward is None else "reward is no number"
         if reason is not None:
             self.dropped.setdefault(response.teacher, Counter())[reason] += 1
             self.lost.add((teacher, instruction))
@@ -233,7 +266,11 @@ class _Columns:
         self.keys += response.key
         self.checked_keys += response.checked_key
         self.has_references |= response.reference is not None
-        self.cut_off.append(response.finish_reason == "length")
+        self.cut_off.append(response.finish_reason == LENGTH)
+        if not is_known(response.finish_reason):
+            counted = self.unknown.setdefault(response.teacher, Counter())
+            known = response.finish_reason in counted or len(counted) < _MOST_ENDINGS
+            counted[str(response.finish_reason) if known else "others"] += 1
         if reward is not None:
             self.rewards.append(reward)
 
@@ -242,6 +279,12 @@ class _Columns:
         known = self.categories.setdefault(instruction, category)
         if category < known:
             self.categories[instruction] = category
+
+    def _check_by(self, instruction: int, kind: str) -> None:
+        """Note the kind by which an instruction's answers are checked; a second one is remembered."""
+        known = self.kinds.setdefault(instruction, sys.intern(kind))
+        if known != kind:
+            self.mixed.setdefault(instruction, (known, kind))
 
     def extend(self, other: "_Columns") -> None:
         """Add the rows of another part behind these."""
@@ -255,6 +298,12 @@ class _Columns:
         self.checked_keys += other.checked_keys
         self.has_references |= other.has_references
         self.rewards += other.rewards
+        for place, kind in other.kinds.items():
+            self._check_by(instructions[place], kind)
+        for place, pair in other.mixed.items():
+            self.mixed.setdefault(instructions[place], pair)
+        for name, endings in other.unknown.items():
+            self.unknown.setdefault(name, Counter()).update(endings)
         for name, reasons in other.dropped.items():
             self.dropped.setdefault(name, Counter()).update(reasons)
         self.lost |= {(teachers[one], instructions[two]) for one, two in other.lost}
@@ -304,6 +353,7 @@ class _Columns:
             dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
             categories=tuple(names),
             category=category,
+            unknown_endings={name: dict(endings) for name, endings in self.unknown.items()},
         )
 
 

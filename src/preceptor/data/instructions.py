@@ -24,6 +24,7 @@ from preceptor.data.responses import (
     checked_alike,
     find_inputs,
     first_rows,
+    recognised_of,
     tell_problems,
 )
 from preceptor.data.schema import Reading
@@ -51,6 +52,7 @@ WRITTEN_FIELDS = (
 _NO_OPTIONS = ReadOptions()
 _OWN_COLUMNS = ("id", "instruction", "messages", "source", "reference")
 _ROWS_AT_ONCE = 10_000
+_DEEPEST = 8  # levels of nested columns
 _Reader = Callable[[Journal, Columns], Iterator[object]]
 
 
@@ -141,7 +143,7 @@ class PromptSource(FilesRead):
         for label, count in Counter(found.label for found in inputs).items():
             if count > 1:
                 logger.info("%d files count as one source: %s", count, label)
-        return cls(checked_alike([_sniff(found, options) for found in inputs]), turns)
+        return cls(checked_alike(recognised_of(inputs, partial(_sniff, options=options))), turns)
 
     def __iter__(self) -> Iterator[Prompt]:
         """Yield every instruction of every file in order.
@@ -195,7 +197,9 @@ def _first_turn(instruction: Instruction) -> Instruction:
     return Instruction((*system, first))
 
 
-def _plain_fields(row: Row, left_out: frozenset[str] = frozenset()) -> dict[str, object]:
+def _plain_fields(
+    row: Row, left_out: frozenset[str] = frozenset(), *, depth: int = 0
+) -> dict[str, object]:
     """Return the strings, numbers, booleans and nulls of a row, dotted where nested."""
     fields: dict[str, object] = {}
     for name, value in row.items():
@@ -207,8 +211,8 @@ def _plain_fields(row: Row, left_out: frozenset[str] = frozenset()) -> dict[str,
             fields[name] = value if math.isfinite(value) else None
         elif isinstance(value, int):
             fields[name] = value
-        elif isinstance(value, dict):
-            for inner, part in _plain_fields(value).items():
+        elif isinstance(value, dict) and depth < _DEEPEST:
+            for inner, part in _plain_fields(value, depth=depth + 1).items():
                 if (dotted := f"{name}.{inner}") not in left_out:
                     fields[dotted] = part
     return fields

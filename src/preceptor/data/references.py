@@ -19,6 +19,7 @@ from preceptor.scorers.verifier.final_answers import balanced, parsed_number
 REFERENCE_COLUMNS = ("reference", "answer", "ground_truth", "solution", "target")
 """The columns in which references are looked for; the first that can be checked counts."""
 
+_DEEPEST = 100
 _LONGEST, _MOST_WORDS = 60, 8
 """A bare answer of more characters or words is prose."""
 
@@ -172,12 +173,27 @@ def _reference(answer: str, kind: str) -> Mapping[str, object]:
     return {"kind": kind, "answer": answer.strip("().") if kind == "choice" else answer}
 
 
+def _is_deep(value: dict[object, object]) -> bool:
+    """Tell whether a table is nested deeper than can be written and hashed everywhere."""
+    level: list[dict[object, object] | list[object]] = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            part
+            for one in level
+            for part in (one.values() if isinstance(one, dict) else one)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _table(value: object) -> Mapping[str, object] | None:
     """Return a reference that says itself how it is checked, also one written as JSON."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         with suppress(orjson.JSONDecodeError):
             value = orjson.loads(value)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _is_deep(value):
         return None
     # Arrow gives every row the keys of all rows and fills those it lacks with None.
     return {key: part for key, part in value.items() if part is not None}

@@ -5,6 +5,7 @@ settle their layout; every iteration reads the files again, one row (or batch of
 """
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ from preceptor.config.data import ReadOptions
 from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
 from preceptor.data.references import alike
 from preceptor.data.schema import Reading
-from preceptor.data.settle import settle
+from preceptor.data.settle import NotRecognised, settle
+from preceptor.data.streams import PACKED
 from preceptor.data.turns import Row
 from preceptor.errors import DataError, nearest
 from preceptor.types import Instruction, Response
@@ -26,6 +28,7 @@ from preceptor.types import Instruction, Response
 logger = logging.getLogger(__name__)
 
 _SNIFFED_ROWS = 100
+_NAMED = 5
 _NO_OPTIONS = ReadOptions()
 _HUB_PREFIX = re.compile(r"^hf:/{1,2}datasets/")
 _HUB_NAME = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
@@ -37,13 +40,17 @@ _Reader = Callable[[Journal, Columns], Iterator[object]]
 
 @dataclass(frozen=True)
 class Input:
-    """A file or data set to read, and the label of its teacher where the rows name none."""
+    """A file or data set to read, and the label of its teacher where the rows name none.
+
+    One that was found in a folder is `among_others`, which need not hold what is looked for.
+    """
 
     path: str
     name: str
     label: str
     label_origin: str
     reader: _Reader
+    among_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ class ResponseSource(FilesRead):
                 column named in the options is not there.
         """
         inputs = find_inputs(paths, options.split)
-        source = cls(checked_alike([_sniff(found, options) for found in inputs]))
+        source = cls(checked_alike(recognised_of(inputs, partial(_sniff, options=options))))
         _check_numbers(source.files, options.number_columns)
         _warn_of_shared_names(source.files)
         return source
@@ -187,18 +194,46 @@ def tell_problems(journal: Journal, *, readable: bool) -> None:
         logger.warning("%d problems. The first: %s", journal.count, journal.problems[0])
 
 
+def recognised_of(
+    inputs: Sequence[Input], sniff: Callable[[Input], SourceFile]
+) -> list[SourceFile]:
+    """Return the files that are recognised; of a folder the others are named in one line.
+
+    Raises:
+        DataError: a file that was named is not recognised, or none of a folder's is.
+    """
+    files, others, first = [], [], None
+    for found in inputs:
+        try:
+            files.append(sniff(found))
+        except NotRecognised as reason:
+            if not found.among_others:
+                raise
+            others.append(found.path)
+            first = first or reason
+    if first is not None and not files:
+        raise first
+    if others:
+        listed = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        logger.warning(
+            "%d files hold nothing that is looked for and are not read: %s", len(others), listed
+        )
+    return files
+
+
 def first_rows(found: Input) -> list[Row]:
     """Return the objects among the first 100 rows, by which a layout is settled.
 
     Raises:
-        DataError: there are none, or the file cannot be read.
+        NotRecognised: there are none.
+        DataError: the file cannot be read.
     """
     journal = Journal(found.path)
     sniffed = islice(found.reader(journal, None), _SNIFFED_ROWS)
     rows: list[Row] = [row for row in sniffed if isinstance(row, dict)]
     if not rows:
         first = f" The first: {journal.problems[0]}." if journal.problems else " It is empty."
-        raise DataError(f"No row of {found.path} can be read.{first}")
+        raise NotRecognised(f"No row of {found.path} can be read.{first}")
     return rows
 
 
@@ -273,12 +308,14 @@ def _find(given: str | Path, split: str) -> list[Input]:
     if not path.exists():
         raise _missing(path)
     if not path.is_dir():
-        return [_file_input(path, path.name[: -len(_ending(path)) or None], "file name")]
-    label = path.resolve().name
+        name = shown_path(path.name)
+        return [_file_input(path, name[: -len(_ending(path)) or None], "file name")]
+    label = shown_path(path.resolve().name)
     if any((path / mark).exists() for mark in ("dataset_dict.json", "state.json")):
         reader = partial(saved_rows, path, split)
         return [Input(str(path), path.name, label, "folder name", reader)]
-    return [_file_input(file, label, "folder name") for file in _files_in(path, split)]
+    files = (_file_input(file, label, "folder name") for file in _files_in(path, split))
+    return [replace(file, among_others=True) for file in files]
 
 
 def _is_hub_name(text: str) -> bool:
@@ -295,16 +332,26 @@ def _missing(path: Path) -> DataError:
     return DataError(f"{path} does not exist. {known}{nearest(path.name, siblings)}")
 
 
+def shown_path(path: str | Path) -> str:
+    """Return a path as text that can be written anywhere: bytes that are not UTF-8 are escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _file_input(path: Path, label: str, origin: str) -> Input:
     reader = READERS.get(_ending(path))
     if reader is None:
         raise DataError(f"{path} has no ending that can be read. Known: {', '.join(READERS)}.")
-    return Input(str(path), path.name, label, origin, partial(reader, path))
+    return Input(shown_path(path), shown_path(path.name), label, origin, partial(reader, path))
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:
     """Return the readable files below a folder: those of the split, or all where none name one."""
-    files = sorted(file for file in folder.rglob("*") if _ending(file) in READERS)
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if _ending(file) in READERS
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
     if not files:
         raise DataError(f"{folder} holds no file that can be read: {', '.join(READERS)}.")
     words = re.compile(rf"(^|[^a-zA-Z0-9]){re.escape(split)}([^a-zA-Z0-9]|$)")
@@ -315,7 +362,7 @@ def _files_in(folder: Path, split: str) -> list[Path]:
 
 
 def _ending(path: Path) -> str:
-    """Return the ending that says the format, `.gz` included."""
+    """Return the ending that says the format, with that of the packing."""
     name = path.name.lower()
-    gz = ".gz" if name.endswith(".gz") else ""
-    return Path(name.removesuffix(gz)).suffix + gz
+    packed = next(filter(name.endswith, PACKED), "")
+    return Path(name.removesuffix(packed)).suffix + packed

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from preceptor.data.turns import Answer, Report, Row, Unreadable, look_up, shown
+from preceptor.engines.endings import ending_of
 from preceptor.types import Instruction, Response
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 CATEGORY_COLUMNS = ("category", "task_category")
 """Columns that say of what kind an instruction is; the first with a text counts. Magpie has the latter."""
 
+ENDING_COLUMNS = ("finish_reason", "stop_reason", "finishReason", "stopReason", "done_reason")
+"""Columns that say why a response ended; the first that is set counts."""
+
 _LONGEST_CATEGORY = 60
+_SAMPLES = 2**31
 
 Answers = Callable[[Row, Report], Iterable[Answer]]
 """Finds the responses in one row."""
@@ -55,15 +60,15 @@ class Reading:
     def top_columns(self) -> frozenset[str]:
         """The top-level columns this reading looks at: all that must be fetched."""
         names = {*self.columns, *self.number_columns, *self.references.columns}
-        names |= {"finish_reason", "stop_reason", "sample", "sample_index", *CATEGORY_COLUMNS}
+        names |= {*ENDING_COLUMNS, "sample", "sample_index", *CATEGORY_COLUMNS}
         names.add(self.teacher_column or "")
         return frozenset(names | {name.partition(".")[0] for name in names})
 
     def responses(self, row: object, number: NumberSample, *, report: Report) -> Iterator[Response]:
         """Yield the responses in `row`; what cannot be read goes to `report` as a sentence.
 
-        A missing output is a response without text. A number or reference that cannot be read is
-        reported and left out of its response.
+        A missing output is a response without text. What should be a number and is none is reported and
+        NaN; a reference that cannot be read is reported and left out.
         """
         if not isinstance(row, dict):
             report(f"the row is {shown(row)}, expected an object with named columns")
@@ -77,13 +82,13 @@ class Reading:
     def _response(self, answer: Answer, number: NumberSample, *, report: Report) -> Response:
         extras = answer.extras
         teacher = answer.teacher or self._teacher(extras)
-        reason = extras.get("finish_reason") or extras.get("stop_reason")
+        reason = next(filter(None, map(extras.get, ENDING_COLUMNS)), None)
         return Response(
             teacher=teacher,
             instruction=answer.instruction,
             text=answer.text,
             sample=number(teacher, answer.instruction, _stated_sample(extras)),
-            finish_reason=reason if isinstance(reason, str) else None,
+            finish_reason=ending_of(reason),
             columns=self._numbers(extras, report) if self.number_columns else {},
             reference=self.references.of(extras, report),
             category=category_of(extras),
@@ -91,7 +96,8 @@ class Reading:
 
     def _teacher(self, extras: Row) -> str:
         value = None if self.teacher_column is None else look_up(extras, self.teacher_column)
-        return self.label if value is None else str(value).strip() or self.label
+        # As it is written: names that differ in spaces alone are warned of and never merged.
+        return self.label if value is None or not str(value).strip() else str(value)
 
     def _numbers(self, extras: Row, report: Report) -> dict[str, float | None]:
         numbers: dict[str, float | None] = {}
@@ -100,7 +106,7 @@ class Reading:
             try:
                 numbers[name] = _number(value)
             except (TypeError, ValueError, OverflowError):
-                numbers[name] = None
+                numbers[name] = math.nan
                 report(f"'{name}' is {shown(value)}, expected a number: kept without it")
         return numbers
 
@@ -137,13 +143,13 @@ def _number(value: object) -> float | None:
 
 
 def _stated_sample(extras: Row) -> int | None:
-    """Return the row's sample index; a column of anything but whole numbers states none."""
+    """Return the row's sample index; anything but a whole number below 2**31 states none."""
     for value in (extras.get("sample"), extras.get("sample_index")):
         if value is None:
             continue
-        if isinstance(value, str) and value.isdecimal():
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
             return int(value)
         # A nullable integer column comes out of pandas as floats.
-        if isinstance(value, int | float) and value >= 0 and float(value).is_integer():
+        if isinstance(value, int | float) and 0 <= value < _SAMPLES and value == int(value):
             return int(value)
     return None

@@ -35,7 +35,12 @@ from preceptor.errors import DataError, nearest
 _UNANSWERED = ("messages", "conversations", "conversation")
 _ALONE = (*QUESTION_COLUMNS, "text")
 
+_DEEPEST = 8
 _REWARD = re.compile(r"(?i)reward|(?:^|_)(?:scores?|ratings?|rm|grades?)(?:_|$)")
+
+
+class NotRecognised(DataError):
+    """A file that can be read, in which no layout finds what is looked for."""
 
 
 def settle(rows: Sequence[Row], options: ReadOptions, *, where: str, label: str) -> Reading:
@@ -139,7 +144,7 @@ def _settle_unanswered(first: FirstRows, *, where: str, label: str) -> Reading:
     question = options.instruction_column or first.first_known(_ALONE)
     turns = options.instruction_column or first.first_known(_UNANSWERED)
     if not question and not turns:
-        raise DataError(
+        raise NotRecognised(
             f"{where} has the columns {', '.join(known) or '(none)'}; none of them is known to hold "
             f"instructions: {', '.join((*_ALONE, *_UNANSWERED))}. Name it with instruction_column."
         )
@@ -181,7 +186,7 @@ def _chosen(first: FirstRows, *, where: str) -> tuple[str, Layout]:
             f"{seen}; the layout '{wanted}' reads {needed}. Choose another layout, or name the "
             "columns it should read instead."
         )
-    raise DataError(
+    raise NotRecognised(
         f"{seen}, which is no layout known here ({', '.join(LAYOUTS.names())}). Name the columns with "
         "instruction_column and response_column, or with teacher_columns, or set the layout."
     )
@@ -211,12 +216,13 @@ def _require_columns(names: Iterable[str | None], known: Sequence[str], *, where
             )
 
 
-def _column_names(rows: Iterable[Row]) -> list[str]:
-    """Return every column of the rows in order of appearance; nested ones are dotted."""
+def _column_names(rows: Iterable[Row], depth: int = 0) -> list[str]:
+    """Return every column of the rows in order of appearance; nested ones are dotted, so deep as is used."""
     names: dict[str, None] = {}
     for row in rows:
         for name, value in row.items():
             names[name] = None
-            if isinstance(value, dict):
-                names |= dict.fromkeys(f"{name}.{inner}" for inner in _column_names([value]))
+            if isinstance(value, dict) and depth < _DEEPEST:
+                inside = _column_names([value], depth + 1)
+                names |= dict.fromkeys(f"{name}.{inner}" for inner in inside)
     return list(names)

@@ -6,7 +6,7 @@ something must be computed. What cannot be compared (no output, no reward) is co
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.types import KEY_BYTES
@@ -22,6 +23,7 @@ Keys = NDArray[np.void]
 """Responses' keys, each 16 bytes."""
 
 NO_OUTPUT, EMPTY_OUTPUT = "no output", "empty output"
+_UNANSWERED = (NO_OUTPUT, EMPTY_OUTPUT, UNFINISHED)
 """Why a request that was made has no answer; whatever else is missing may never have been asked for."""
 
 _MANY = 8
@@ -36,7 +38,7 @@ class ResponseTable:
     which responses their generator cut off. `dropped` counts per teacher and reason what could not be
     compared. `category` (instructions,) indexes `categories`, -1 for none; None where the data have none.
     `checked_keys` hash each key with its row's reference answer, and are the key where a row has none; None
-    where no row has one.
+    where no row has one. `unknown_endings` counts per teacher the reasons of an end that are not known.
     """
 
     teachers: tuple[str, ...]
@@ -51,6 +53,7 @@ class ResponseTable:
     categories: tuple[str, ...] = ()
     category: NDArray[np.int32] | None = None
     checked_keys: NDArray[np.void] | None = None
+    unknown_endings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def has_references(self) -> bool:
@@ -108,16 +111,21 @@ class ResponseTable:
         counts = np.bincount(self.teacher[self.cut_off], minlength=len(self.teachers))
         return dict(zip(self.teachers, counts.tolist(), strict=True))
 
-    @property
-    def failed(self) -> dict[str, float]:
-        """The share of its requests that each teacher left without an answer."""
+    def failed(self, dropped: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+        """Return the share of its requests that each teacher left without an answer.
+
+        `dropped` counts by teacher and reason, also what was found out after reading.
+        """
         rows = np.bincount(self.teacher, minlength=len(self.teachers)).tolist()
-        lost = [
-            sum(self.dropped.get(name, {}).get(why, 0) for why in (NO_OUTPUT, EMPTY_OUTPUT))
-            for name in self.teachers
-        ]
-        pairs = zip(self.teachers, lost, rows, strict=True)
-        return {name: gone / (gone + came) for name, gone, came in pairs if gone}
+        shares = {}
+        for name, came in zip(self.teachers, rows, strict=True):
+            gone, before = (
+                sum(of.get(name, {}).get(why, 0) for why in _UNANSWERED)
+                for of in (dropped, self.dropped)
+            )
+            if gone:
+                shares[name] = gone / (came + before)
+        return shares
 
     def counts(self) -> NDArray[np.int32]:
         """Return the number of comparable responses, (teachers, instructions)."""

@@ -53,14 +53,15 @@ class ColumnMeasures:
         if "persyn" in self.kinds and plain_loss is not None:
             values["likelihood_share"] = within_instruction(-self.selection.averaged(plain_loss))
             values["reward_share"] = within_instruction(values["reward"])
+        dropped = self.selection.reasons(self.notes)
         return Measurements(
             teachers=table.teachers,
             instructions=self.selection.asked,
             values=values,
             denominators={n: self.selection.averaged(column) for n, column in denominators.items()},
-            dropped=self.selection.reasons(self.notes),
+            dropped=dropped,
             truncated=self.truncated,
-            failed=table.failed,
+            failed=table.failed(dropped),
         )
 
     def _require_scores(self) -> None:

@@ -20,15 +20,17 @@ from preceptor.data.gather import Gathered, gather
 from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import DataError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
+from preceptor.pipeline.names import names_alike
 from preceptor.pipeline.response_warnings import (
     copies,
     cut_off,
     made_up,
     never_answered,
     own_reward,
+    unknown_endings,
 )
 from preceptor.pipeline.score import carry_out, step_of
-from preceptor.pipeline.sources import Scope, StudySource, unused_rewards
+from preceptor.pipeline.sources import Scope, StudySource
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.scorers.base import Array
 from preceptor.scorers.rewards import column_of, reward_scorers
@@ -103,9 +105,9 @@ class Loader:
             *never_answered(self.source.jobs),
             *copies(table),
             *cut_off(self.source.jobs, table),
+            *unknown_endings(table),
+            *names_alike(table.teachers),
         ]
-        if reward is None and (unused := unused_rewards(self.study, self.source)):
-            warnings.append(Warning("unused-reward", unused))
         for best_of_n in self.study.best_of_n:
             try:
                 table = with_best_of_n(table, best_of_n, _Rewards(self, reward))

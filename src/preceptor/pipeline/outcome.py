@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
+from preceptor.data.responses import shown_path
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.exploratory import cheapest_reward, noise_in
 from preceptor.pipeline.plan import REFERENCE, StudentPlan
@@ -103,7 +104,7 @@ def settings_of(
     """Return how the measurements were made; of every step the identity of its numbers in full."""
     source = data.source
     settings: dict[str, object] = {
-        "responses": list(study.data.responses),
+        "responses": [shown_path(path) for path in study.data.responses],
         "layouts": [file.describe() for file in source.files],
         "limit": study.data.limit,
         "instructions_in_data": len(data.selection.table.instructions),

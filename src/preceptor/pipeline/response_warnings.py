@@ -41,19 +41,30 @@ def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:
 
 
 def cut_off(jobs: Sequence[GenerationJob], table: ResponseTable) -> list[Warning]:
-    """Return a warning for each asked teacher of which `max_tokens` cut off many responses."""
-    rows = np.bincount(table.teacher, minlength=len(table.teachers))
-    all_of = dict(zip(table.teachers, rows.tolist(), strict=True))
-    return [
-        Warning(
-            "cut-off",
-            f"{table.cut[job.name]:,} of {all_of[job.name]:,} responses of '{job.name}' were cut "
-            f"off at {job.backend.teacher.max_tokens:,} tokens (max_tokens).",
-            (job.name,),
-        )
-        for job in jobs
-        if job.name in all_of and table.cut[job.name] > _MANY_CUT * all_of[job.name]
-    ]
+    """Return a warning for each teacher many of whose responses were cut off, by `max_tokens` where asked."""
+    rows = np.bincount(table.teacher, minlength=len(table.teachers)).tolist()
+    limits = {job.name: job.backend.teacher.max_tokens for job in jobs}
+    warnings = []
+    for name, count in zip(table.teachers, rows, strict=True):
+        if table.cut[name] > _MANY_CUT * count:
+            at = (
+                f" at {limits[name]:,} tokens (max_tokens)"
+                if name in limits
+                else " by their generator"
+            )
+            text = f"{table.cut[name]:,} of {count:,} responses of '{name}' were cut off{at}."
+            warnings.append(Warning("cut-off", text, (name,)))
+    return warnings
+
+
+def unknown_endings(table: ResponseTable) -> list[Warning]:
+    """Return a warning for each teacher whose responses ended for reasons that are not known."""
+    warnings = []
+    for name, endings in table.unknown_endings.items():
+        listed = ", ".join(f"'{word}' ({count:,})" for word, count in endings.items())
+        text = f"Why responses of '{name}' ended is not known: {listed}. They are not counted as cut off."
+        warnings.append(Warning("unknown-ending", text, (name,)))
+    return warnings
 
 
 def copies(table: ResponseTable) -> list[Warning]:

@@ -163,20 +163,6 @@ class StudySource:
             )
 
 
-def unused_rewards(study: Study, source: StudySource) -> str:
-    """Return a sentence on the columns that look like rewards where none is named; empty for none."""
-    names = dict.fromkeys(name for file in source.files for name in file.rewards)
-    if study.reward or not names:
-        return ""
-    one, *more = (f"'{name}'" for name in names)
-    listed = (
-        f"a column that looks like a reward: {one}"
-        if not more
-        else (f"columns that look like rewards: {', '.join([one, *more])}")
-    )
-    return f"The data have {listed}. To use it: --reward-column {next(iter(names))}."
-
-
 def require_student(study: Study, source: StudySource) -> None:
     """Refuse to rank for no base model unless that is asked for.
 
@@ -185,11 +171,17 @@ def require_student(study: Study, source: StudySource) -> None:
     """
     if study.students or study.no_student:
         return
-    rewards = unused_rewards(study, source)
+    names = list(dict.fromkeys(name for file in source.files for name in file.rewards))
+    rewards = ""
+    if names and not study.reward:
+        listed = ", ".join(f"'{name}'" for name in names)
+        rewards = (
+            f" Columns that look like rewards: {listed}. To use one: --reward-column {names[0]}."
+        )
     raise StudyError(
         "No base model is named, and which teacher is best depends on it. Name it with --student MODEL "
         "([[students]] in a study file), or rank for none with --no-student (no_student = true): by "
-        f"reward or length alone. {rewards}".rstrip()
+        f"reward or length alone.{rewards}"
     )
 
 

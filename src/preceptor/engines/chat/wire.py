@@ -23,6 +23,7 @@ from preceptor.engines.base import (
     FailureKind,
     Position,
 )
+from preceptor.engines.endings import FILTERED, ending_of
 
 if TYPE_CHECKING:
     from preceptor.engines.chat.secrets import Secrets
@@ -188,17 +189,17 @@ def _in_order(choices: object) -> Sequence[Mapping[str, Any]]:
 
 def _answer(choice: Mapping[str, Any], secrets: Secrets) -> Completion | Failure | None:
     """Return the answer of one choice, a failure where it is withheld, None where it cannot be read."""
-    message, reason = choice.get("message"), choice.get("finish_reason")
+    message, reason = choice.get("message"), ending_of(choice.get("finish_reason"))
     if not isinstance(message, Mapping) and "text" not in choice:
         return None
     content = message.get("content") if isinstance(message, Mapping) else choice["text"]
-    if reason == "content_filter" and not content:
+    if reason == FILTERED and not content:
         return Failure("content filter", "the answer was withheld")
     if content is not None and not isinstance(content, str):
         return None
     return Completion(
         secrets.cut_answer(content or ""),
-        finish_reason=reason if isinstance(reason, str) else None,
+        finish_reason=reason,
         positions=_positions(_object(choice.get("logprobs")).get("content")),
     )
 

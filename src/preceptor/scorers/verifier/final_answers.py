@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 _MARKER = re.compile(r"\banswer(?:\s{1,3}is|\s?\*{0,2}\s?:)|#{4,}+|\\boxed\s?\{", re.IGNORECASE)
 
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|(?<!\.)\.[0-9]+)"
+# 1,234,567.5, 1 234 567,5 and 1.234.567,5 are one number, and so is 1,5 (a decimal comma), but not 1,5,9.
+# Where three digits follow one sign alone, a comma or space groups and a point does not: 1,234 is 1234.
+_SPACE = "[ \u00a0\u2009\u202f]"
+_DIGITS = (
+    r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
+    rf"|[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+(?![0-9])(?:[.,][0-9]+)?"
+    r"|[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,}(?![0-9]))"
+    r"|(?<![0-9],)[0-9]+,[0-9]+(?!,?[0-9])|[0-9]+(?:\.[0-9]+)?|(?<!\.)\.[0-9]+)"
+)
+_GROUP_SIGN = re.compile(rf"(?<=[0-9])(?:,|{_SPACE})(?=[0-9]{{3}}(?![0-9]))")
 # Neither the digits inside a word (CO2) nor an exponent of a unit (cm^2, cm^{2}) are numbers.
 _START = r"(?<![\w^])(?<!\w\.)(?<!\^\{)"
 _NUMBER = re.compile(
@@ -106,12 +115,22 @@ def final_parts(text: str) -> Iterator[str]:
 def _value_of(match: re.Match[str]) -> Number:
     """Return the value of a match; out of range is infinite, a zero denominator is NaN."""
     power = (match["exponent"] or match["power"] or "0").replace("\u2212", "-")
-    value = float(f"{match['digits'].replace(',', '')}e{power}")
+    value = float(f"{_plain(match['digits'])}e{power}")
     if match["denominator"] is not None:
-        below = float(match["denominator"].replace(",", ""))
+        below = float(_plain(match["denominator"]))
         value = value / below if below else math.nan
     negative = "-" in match["sign"] or "\u2212" in match["sign"]
     return Number(-value if negative else value, percent=match["percent"] is not None)
+
+
+def _plain(digits: str) -> str:
+    """Return the digits of one number with a point before the decimals and nothing between groups."""
+    comma = digits.find(",")
+    if digits.count(".") > 1 or 0 <= digits.find(".") < comma:
+        digits = digits.replace(".", "")
+    elif not digits.startswith("0"):
+        digits = _GROUP_SIGN.sub("", digits)
+    return digits.replace(",", ".")
 
 
 def final_number(text: str) -> Number | None:

@@ -2,9 +2,9 @@
 
 Patterns, schemas and formulas come from data sets and models, and a library can be busy with one for ever:
 a signal handler or a thread stops no long call, only the end of a process does. Time is the processor time
-of the check itself, so that a busy machine changes no reward; a check that runs out of it beside others is
-tried once more, alone and with more time and memory. One that was held up by the machine all the same gives
-no verdict, so that another run tries it again.
+of the check itself, so that a busy machine changes no reward; a check that runs out of it is tried once more
+when all others are done, in a fresh process and with more time and memory. One that was held up by the
+machine all the same gives no verdict, so that another run tries it again.
 """
 
 import json
@@ -27,7 +27,7 @@ from typing import NamedTuple
 from preceptor.errors import DataError
 
 CHECK_SECONDS = 5.0
-"""Processor time that a check may take beside others; alone it may take twice that."""
+"""Processor time that a check may take at first; when it is tried again it may take twice that."""
 
 START_SECONDS = 120.0
 """The time a new process may take to import what a check needs, on a busy machine."""
@@ -65,6 +65,9 @@ class Verdict(NamedTuple):
 Checked = tuple[Mapping[str, object], str]
 """A reference and the text that is checked against it."""
 
+_Part = tuple[list[tuple[int, Verdict]], list[int]]
+"""Verdicts with the places of their checks, and the places of checks that ran out of time or memory."""
+
 
 class _Ended(Exception):
     """The process ended before its answer; `own` says that the check itself did it."""
@@ -73,11 +76,11 @@ class _Ended(Exception):
         self.own = own
 
 
-def _beside_others() -> Limit:
+def _at_first() -> Limit:
     return Limit(CHECK_SECONDS, 1 << 30)
 
 
-def _alone() -> Limit:
+def _again() -> Limit:
     return Limit(2 * CHECK_SECONDS, 4 << 30)
 
 
@@ -112,20 +115,31 @@ class CheckPool:
         Raises:
             DataError: The processes cannot start.
         """
-        stop = threading.Event()
-        size = max(1, min(_CHUNK, len(checks) // (_CHUNKS_EACH * len(self._workers))))
-        places = range(len(checks))
         unfinished: list[int] = []
-        futures: list[Future[tuple[list[tuple[int, Verdict]], list[int]]]] = []
+        for verdicts, ended in self._together(checks, range(len(checks)), again=False):
+            unfinished += ended
+            yield verdicts
+        for verdicts, _ in self._together(checks, unfinished, again=True):
+            yield verdicts
+
+    def _together(
+        self, checks: Sequence[Checked], places: Sequence[int], *, again: bool
+    ) -> Iterator[_Part]:
+        """Yield verdicts on these checks, and the places of those that ran out, from all workers at once."""
+        if not places:
+            return
+        stop = threading.Event()
+        # Libraries keep what they have seen, and may have filled a process: a second try has one to itself.
+        most = 1 if again else _CHUNK
+        size = max(1, min(most, len(places) // (_CHUNKS_EACH * len(self._workers))))
+        futures: list[Future[_Part]] = []
         with ThreadPoolExecutor(len(self._workers)) as threads:
             try:
-                for start in range(0, len(checks), size):
+                for start in range(0, len(places), size):
                     part = places[start : start + size]
-                    futures.append(threads.submit(self._chunk, checks, part, stop))
+                    futures.append(threads.submit(self._chunk, checks, part, again, stop))
                 for future in as_completed(futures):
-                    verdicts, ended = future.result()
-                    unfinished += ended
-                    yield verdicts
+                    yield future.result()
             except BaseException:
                 # An interrupt, or a caller who has left: nothing goes on behind them.
                 stop.set()
@@ -136,48 +150,41 @@ class CheckPool:
                     time.sleep(_LOOK_SECONDS)
                 self.close()
                 raise
-        for place in unfinished:
-            yield [(place, self._again(checks[place]))]
 
     def close(self) -> None:
         """End the processes; they start again where they are needed again."""
         _close(self._workers, os.getpid())
 
     def _chunk(
-        self, checks: Sequence[Checked], places: Sequence[int], stop: threading.Event
-    ) -> tuple[list[tuple[int, Verdict]], list[int]]:
-        """Return the verdicts on these checks, and the places of those to be tried alone."""
+        self, checks: Sequence[Checked], places: Sequence[int], again: bool, stop: threading.Event
+    ) -> _Part:
+        """Return the verdicts on these checks, and the places of those to be tried again."""
         verdicts: list[tuple[int, Verdict]] = []
         unfinished: list[int] = []
         waiting = list(places)
         worker = self._idle.get()
+        limit = _again() if again else _at_first()
+        if again:
+            worker.stop()
         try:
             while waiting and not stop.is_set():
                 try:
-                    for verdict in worker.verdicts(
-                        [checks[at] for at in waiting], _beside_others()
-                    ):
+                    for verdict in worker.verdicts([checks[at] for at in waiting], limit):
                         verdicts.append((waiting.pop(0), verdict))
-                except _Ended:
-                    unfinished.append(waiting.pop(0))
+                except _Ended as ended:
+                    place = waiting.pop(0)
+                    if again:
+                        verdicts.append((place, _given_up(limit) if ended.own else Verdict()))
+                    else:
+                        unfinished.append(place)
         finally:
             self._idle.put(worker)
         return verdicts, unfinished
 
-    def _again(self, check: Checked) -> Verdict:
-        """Return the verdict on a check that ran out of time or memory beside others."""
-        worker = self._idle.get()
-        # Libraries keep what they have seen, which may have filled the memory of a process that is old.
-        worker.stop()
-        limit = _alone()
-        try:
-            (verdict,) = worker.verdicts([check], limit)
-            return verdict
-        except _Ended as ended:
-            bounds = f"{limit.seconds:g} s or {limit.memory >> 30} GiB of memory"
-            return Verdict(failed=f"it takes more than {bounds}") if ended.own else Verdict()
-        finally:
-            self._idle.put(worker)
+
+def _given_up(limit: Limit) -> Verdict:
+    bounds = f"{limit.seconds:g} s or {limit.memory >> 30} GiB of memory"
+    return Verdict(failed=f"it takes more than {bounds}")
 
 
 def _close(workers: Sequence["_Worker"], pid: int) -> None:

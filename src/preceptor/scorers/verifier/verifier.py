@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import ClassVar
 
-from preceptor.engines.reasoning import is_unfinished, without_reasoning
+from preceptor.engines.reasoning import UNFINISHED, is_unfinished, without_reasoning
 from preceptor.errors import DataError, StudyError
 from preceptor.scorers.base import Scorer
 from preceptor.scorers.verifier.kinds import prepared
@@ -21,7 +21,7 @@ from preceptor.types import Response, Score
 
 logger = logging.getLogger(__name__)
 
-CHECKS_VERSION = 1
+CHECKS_VERSION = 2
 """To be raised whenever a check gives another reward or note than before: it is part of the identity."""
 
 
@@ -84,7 +84,10 @@ class Verifier(Scorer):
         noted = [(response, self._note(response)) for response in responses]
         yield [Score(self._key(one), {}, note) for one, note in noted if note is not None]
         checked = [response for response, note in noted if note is None]
-        checks = [(self._reference(response), answer_in(response.text)) for response in checked]
+        checks = [
+            (self._reference(response), without_reasoning(response.text or ""))
+            for response in checked
+        ]
         for kind in {str(reference.get("kind")) for reference, _ in checks}:
             require_package(kind)
         left_out = 0
@@ -115,13 +118,8 @@ class Verifier(Scorer):
         if self.rule is None and response.reference is None:
             return "no reference"
         if is_unfinished(text):
-            return "unfinished reasoning"
-        return None if answer_in(text).strip() else "empty"
-
-
-def answer_in(text: str | None) -> str:
-    """Return what is checked of a response: the answer, without a reasoning trace before it."""
-    return without_reasoning(text or "")
+            return UNFINISHED
+        return None if without_reasoning(text).strip() else "empty"
 
 
 def _score_of(verdict: Verdict) -> tuple[Mapping[str, float], str | None] | None:
@@ -146,11 +144,13 @@ def verify(text: str, reference: Mapping[str, object]) -> float:
 
     Raises:
         DataError: The reference is malformed or of an unknown kind.
-        NotChecked: The check took too long or too much memory.
+        NotChecked: There is no answer after the reasoning, or the check took too long or too much memory.
         MissingPackage: The kind needs a package of the extra `verify`.
     """
     check = prepared(reference)
-    answer = answer_in(text)
+    if is_unfinished(text):
+        raise NotChecked("The text is a reasoning trace that never ends: it holds no answer.")
+    answer = without_reasoning(text)
     if reference["kind"] not in LIBRARY_KINDS:
         return check(answer)
     ((_, verdict),) = [
