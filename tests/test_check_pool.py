@@ -75,6 +75,7 @@ def test_a_stopped_machine_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_second_tries_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     # Two are tried again at once: were they tried one after the other, the second would wait for ever.
     monkeypatch.setattr(pool, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(pool, "_PATIENCE", 200)
     both = threading.Barrier(2, timeout=60)
     tried = pool._Worker.verdicts
 

@@ -4,10 +4,12 @@ import csv
 import gzip
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -331,7 +333,8 @@ def test_csv_tells_null_from_empty_and_passes_over_unfit_rows(tmp_path):
     )
     source = ResponseSource.open([path], ReadOptions(number_columns=("reward",)))
     read = [(r.instruction.text, r.text, r.columns["reward"]) for r in source]
-    assert read == [("1", "a\n\nb", 0.5), ("3", None, None), ("4", "", None), ("7", "NA", 1.0)]
+    assert read == [("1", "a\n\nb", 0.5), ("3", None, None), ("4", "", ANY), ("7", "NA", 1.0)]
+    assert math.isnan(read[2][2])
     assert {r.teacher for r in source} == {"007"}
     messages = {problem.line: problem.message for problem in source.problems}
     assert "fields, expected 4" in messages[3]
