@@ -110,6 +110,7 @@ def test_observed_orders_are_read_from_rankings_with_higher_for_better(tmp_path:
         ("teacher,car\ngemma-2-9b-it,1\ngoogle/gemma-2-9b-it,2\n", "names 'Gemma-2-9b-it' twice"),
         ("teacher,car\nt,high\n", "line 2: 'car' is 'high'"),
         ("teacher,car\nt,inf\n", "expected a finite number"),
+        ("teacher,car\nt,1_000\n", "expected a finite number"),
         ("teacher,car\n,1\n", "without a teacher"),
         ("model,car\nt,1\n", "no column 'teacher'"),
         ("teacher,car,car\nt,1,2\n", "two columns of one name"),

@@ -227,3 +227,10 @@ def test_students_in_folders_of_one_name_get_distinct_labels(
     tables["students"] = [{"model": "."}, {"model": ".", "label": "again", "max_length": 9}]
     names = [student.name for student in checked(Study, tables, where="here").students]
     assert names == ["final", "again"]
+
+
+def test_toml_that_is_nested_too_deeply_is_refused_in_words(tmp_path: Path):
+    file = tmp_path / "study.toml"
+    file.write_text("a = " + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(StudyError, match="not valid TOML: nested too deeply"):
+        StudyFile.read(file)

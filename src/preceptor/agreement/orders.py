@@ -16,7 +16,7 @@ from typing import TypeVar
 from preceptor.config.catalogue import SHIPPED
 from preceptor.errors import DataError
 from preceptor.ranking.metrics import METRICS
-from preceptor.store.files import read_csv, read_json
+from preceptor.store.files import number_in, read_csv, read_json
 
 Observed = Mapping[str, Mapping[str, float]]
 """Student -> teacher -> what was observed; higher is better."""
@@ -213,7 +213,7 @@ def _number(value: object, where: str, name: str) -> float | None:
     if value is None or (isinstance(value, str) and value.strip().casefold() in _NOTHING):
         return None
     try:
-        number = float(value) if isinstance(value, str | int | float) else math.nan
+        number = number_in(value) if isinstance(value, str | int | float) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or isinstance(value, bool):

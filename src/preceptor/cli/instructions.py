@@ -11,7 +11,7 @@ import click
 
 from preceptor.cli.command import Command
 from preceptor.cli.options import group
-from preceptor.cli.output import console
+from preceptor.cli.output import console, put_json
 from preceptor.errors import StudyError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given
     fields = [column for one in where for column in one.columns]
     write_prompts(curated, path, fields=fields)
     details = {"output": path.name, "turns": turns, "files": described}
-    _write_report(curated.report.to_dict() | details, report_path)
+    put_json(str(report_path), curated.report.to_dict() | details)
     _print_report(console(), curated.report, path)
 
 
@@ -132,12 +132,6 @@ def _filters(given: dict[str, Any]) -> "tuple[Where, ...]":
             raise StudyError(f"--where is '{text}': expected COLUMN=VALUE, as language=English.")
         found.setdefault((column.strip(),), []).append(value)
     return tuple(Where(columns, tuple(values)) for columns, values in found.items())
-
-
-def _write_report(report: dict[str, Any], path: Path) -> None:
-    from preceptor.store.files import write_json
-
-    write_json(path, report)
 
 
 def _print_report(screen: "Console", report: "CurationReport", path: Path) -> None:

@@ -267,6 +267,8 @@ def _tables_of(file: Path) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"'{file}' is not valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise StudyError(f"'{file}' is not valid TOML: nested too deeply.") from error
 
 
 class StudyFile(Table):

@@ -110,15 +110,6 @@ class SourceTally:
     kept: int = 0
     without_column: Counter[str] = field(default_factory=Counter)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the tally in JSON's own types."""
-        return {
-            "read": self.read,
-            "dropped": dict(self.dropped),
-            "kept": self.kept,
-            "without_column": dict(self.without_column),
-        }
-
 
 @dataclass(frozen=True)
 class CurationReport:
@@ -178,7 +169,7 @@ class CurationReport:
             "kept": self.kept,
             "options": asdict(self.options),
             "checked_for_near_duplicates": self.checked,
-            "sources": {name: tally.to_dict() for name, tally in self.sources.items()},
+            "sources": {name: vars(tally) for name, tally in self.sources.items()},
             "problems": dict(self.problems),
             "notes": self.notes(),
         }

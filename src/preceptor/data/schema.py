@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from preceptor.data.turns import Answer, Report, Row, Unreadable, look_up, shown
 from preceptor.engines.endings import ending_of
+from preceptor.store.files import number_in
 from preceptor.types import Instruction, Response
 
 if TYPE_CHECKING:
@@ -130,15 +131,10 @@ def is_number(value: object) -> bool:
 
 
 def _number(value: object) -> float | None:
-    """Return a number, also one in a string; None for null, blank and what is not finite.
-
-    ValueError for a text that Python alone takes for a number, such as 1_000 or digits of other scripts.
-    """
+    """Return a number, also one in a string; None for null, blank and what is not finite."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, str) and ("_" in value or not value.isascii()):
-        raise ValueError
-    number = float(value)  # type: ignore[arg-type]  # the caller reports what float refuses
+    number = number_in(value)  # type: ignore[arg-type]  # the caller reports what is refused
     return number if math.isfinite(number) else None
 
 

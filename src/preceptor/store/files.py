@@ -178,6 +178,18 @@ def _of_cell(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
+def number_in(value: str | float) -> float:
+    """Return a number, also one in a text.
+
+    Raises:
+        ValueError: for a text that only Python takes for a number, as 1_000 or digits of other scripts.
+        OverflowError: for an integer beyond every float.
+    """
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        raise ValueError
+    return float(value)
+
+
 def read_text(path: str | Path, error: type[PreceptorError] = DataError) -> str:
     """Return a file's UTF-8 text, without a byte order mark.
 
