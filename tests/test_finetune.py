@@ -262,3 +262,34 @@ def test_a_device_that_is_too_small_is_said(tmp_path: Path, model_folder: Path):
         ModelError, match=r"The memory of cpu is too small.*Lower per_device_batch_size"
     ):
         tuned(locate(str(model_folder)), uneven(4), QUICK, output=tmp_path / "out", watch=full)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("generation_config.json", "The generation config (generation_config.json) of 'student'"),
+        ("tokens", "has 1,359 tokens and the model's embedding 400 rows"),
+        ("weights", "cannot be used as a LlamaForCausalLM: the weights in"),
+    ],
+)
+def test_what_could_not_be_saved_or_is_not_whole_is_refused_before_the_first_step(
+    spoil: str, said: str, *, tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
+):
+    located = student(tmp_path / "student", "llama", make_model, tokenizer)
+    if spoil == "generation_config.json":
+        settings = {"do_sample": False, "temperature": 0.7}
+        (tmp_path / "student" / spoil).write_text(json.dumps(settings), encoding="utf-8")
+    elif spoil == "tokens":
+        more = load_tokenizer(located)
+        more.add_tokens([f"<more {number}>" for number in range(1000)])
+        more.save_pretrained(tmp_path / "student")
+    else:
+        from safetensors.torch import load_file, save_file
+
+        path = tmp_path / "student" / "model.safetensors"
+        kept = {name: one for name, one in load_file(path).items() if "layers.1" not in name}
+        save_file(kept, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError) as refused:
+        tuned(locate(str(tmp_path / "student")), uneven(8), QUICK, output=tmp_path / "out")
+    assert said in str(refused.value)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))

@@ -55,6 +55,16 @@ def test_a_folder_without_config_is_refused(folder: Path) -> None:
     assert "holds no config.json" in refusal(folder)
 
 
+def test_an_adapter_alone_or_beside_weights_is_refused_with_its_base(folder: Path) -> None:
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "owner/base"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    for name in ("nothing", "config.json", "model.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+        said = refusal(folder)
+        assert "holds a LoRA adapter of owner/base: merge it" in said
+        assert "or give the base" in said
+
+
 def test_a_folder_without_tokenizer_is_refused_with_the_remedy(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     assert "holds no tokenizer" in refusal(folder)

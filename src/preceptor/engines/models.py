@@ -64,6 +64,7 @@ def locate(reference: str, *, revision: str | None = None) -> LocatedModel:
 
 def _locate_folder(folder: Path) -> LocatedModel:
     present = sorted(path.name for path in folder.iterdir())
+    _require_no_adapter(folder, str(folder))
     if "config.json" not in present:
         raise ModelError(f"'{folder}' holds no config.json, so it is not a model folder.")
     if not any(name.endswith(".safetensors") for name in present):
@@ -77,6 +78,19 @@ def _locate_folder(folder: Path) -> LocatedModel:
     digest = folder_digest(folder, IDENTITY_FILES)
     name = folder.absolute().name  # of "." the folder's own
     return LocatedModel(name, folder, str(folder), None, {"folder_sha256": digest})
+
+
+def _require_no_adapter(folder: Path, named: str) -> None:
+    """Refuse adapters, alone or beside weights: the library would load them onto whatever they name."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return
+    held = read_json(path, ModelError)
+    base = held.get("base_model_name_or_path") if isinstance(held, dict) else None
+    raise ModelError(
+        f"'{named}' holds a LoRA adapter of {base or 'a model that it does not name'}: merge it (PEFT's "
+        "merge_and_unload, then save_pretrained), or give the base."
+    )
 
 
 def _require_tokenizer(folder: Path) -> None:
@@ -166,6 +180,7 @@ def _locate_on_hub(reference: str, revision: str | None) -> LocatedModel:
             f"'{reference}' is neither a local path nor a model that can be reached on the Hub "
             f"({type(error).__name__}). Check the name, the network, and HF_TOKEN for gated models."
         ) from error
+    _require_no_adapter(folder, reference)
     _require_tokenizer(folder)
     identity = {"hub_id": reference, "commit": folder.name}
     return LocatedModel(reference, folder, reference, folder.name, identity)

@@ -21,7 +21,7 @@ from preceptor.errors import ModelError
 from preceptor.finetuning.checkpoint import TrainingFolder
 from preceptor.finetuning.labels import Labelled
 from preceptor.finetuning.prepared import Prepared, devices
-from preceptor.finetuning.weights import adapters, load_student
+from preceptor.finetuning.weights import adapters, load_student, require_savable
 
 if TYPE_CHECKING:
     import datasets
@@ -57,6 +57,8 @@ def trainer_of(prepared: Prepared, folder: TrainingFolder, callbacks: list[Any])
         peft_config=adapters(prepared.recipe),
         callbacks=callbacks,
     )
+    # Not before: the library saves a wrong generation config as it was read, and refuses one that it changed.
+    require_savable(trainer.model, trainer.processing_class, prepared.student)
     trainer.remove_callback(PrinterCallback)
     # TRL's loss always divides by the tokens of the whole step, whatever the model's own loss does.
     trainer.model_accepts_loss_kwargs = True

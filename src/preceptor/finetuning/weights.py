@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from preceptor.config.recipe import Recipe
@@ -64,6 +65,36 @@ def load_student(located: LocatedModel, recipe: Recipe) -> Any:
     if not is_sharded():
         require_causal(model, located)
     return model
+
+
+def require_savable(model: Any, tokenizer: Any, located: LocatedModel) -> None:
+    """Try, before the first step, what is saved after the last: the configs and the tokenizer.
+
+    Raises:
+        ModelError: one of them cannot be saved, or the tokenizer has more tokens than the model.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"The tokenizer of '{located.name}' has {len(tokenizer):,} tokens and the model's embedding "
+            f"{rows:,} rows: expected no more tokens than rows. Give the tokenizer of these weights."
+        )
+    parts = {
+        "tokenizer": tokenizer,
+        "config (config.json)": model.config,
+        "generation config (generation_config.json)": getattr(model, "generation_config", None),
+    }
+    for name, part in parts.items():
+        try:
+            with TemporaryDirectory() as folder:
+                if part is not None:
+                    part.save_pretrained(folder)
+        except Exception as error:  # whatever a library of tokenizers raises
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"The {name} of '{located.name}' cannot be saved, so nothing that is trained could be: "
+                f"{reason} Repair the model's files."
+            ) from error
 
 
 def require_quantization() -> None:
