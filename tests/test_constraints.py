@@ -142,7 +142,7 @@ def test_null_fields_and_whole_floats_of_column_formats_are_understood() -> None
         ({"name": "words", "at_least": True}, "whole number"),
         ({"name": "words", "at_least": 1.5}, "whole number"),
         ({"name": "first_word", "word": "a", "paragraph": 0}, "whole number from 1"),
-        ({"name": "keywords"}, "needs the field 'words'"),
+        ({"name": "keywords"}, "has no words: give it one"),
         ({"name": "keywords", "words": []}, "a list with some text"),
         ({"name": "keywords", "words": "sea"}, "a list with some text"),
         ({"name": "keywords", "words": [" "]}, "not blank"),

@@ -9,10 +9,11 @@ whatever they say, so that an unlucky pattern costs microseconds and not the tim
 import json
 import re
 from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 import orjson
 
-from preceptor.errors import DataError
+from preceptor.errors import DataError, nearest
 from preceptor.scorers.verifier.final_answers import final_parts, math_passages
 from preceptor.scorers.verifier.library_checks import (
     equal_as_mathematics,
@@ -24,6 +25,47 @@ from preceptor.scorers.verifier.library_checks import (
 
 Check = Callable[[str], float]
 """The reward of a response's text, from 0.0 to 1.0."""
+
+Made = TypeVar("Made")
+
+
+class Maker(NamedTuple, Generic[Made]):
+    """How a table becomes a check: what makes it, the fields it must have and those it can have."""
+
+    make: Callable[[Mapping[str, object]], Made]
+    needs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+def made(table: object, makers: Mapping[str, Maker[Made]], *, what: str, by: str) -> Made:
+    """Return what the maker named by the field `by` of a table makes of its other fields.
+
+    Raises:
+        DataError: The table is malformed, or nothing has that name.
+        MissingPackage: What is named needs a package of the extra `verify`.
+    """
+    if not isinstance(table, Mapping):
+        raise DataError(f"A {what} is a table with a {by}, not {table!r:.80}.")
+    # A null is an absent field: column formats fill the fields that only other rows have.
+    fields = {key: value for key, value in table.items() if value is not None}
+    name = fields.pop(by, None)
+    if not isinstance(name, str) or name not in makers:
+        raise DataError(
+            f"The {what}'s {by} is {name!r:.80}; the {by}s are {', '.join(makers)}."
+            + nearest(str(name)[:80], makers)
+        )
+    maker = makers[name]
+    allowed = (*maker.needs, *maker.options)
+    for field in fields:
+        if field not in allowed:
+            raise DataError(
+                f"A {what} of {by} '{name}' has no field {field!r:.80}; its fields are "
+                f"{', '.join(allowed) or 'none'}." + nearest(str(field)[:80], allowed)
+            )
+    if missing := [field for field in maker.needs if field not in fields]:
+        raise DataError(f"The {what} of {by} '{name}' has no {missing[0]}: give it one.")
+    return maker.make(fields)
+
 
 _FENCE = re.compile(r"^[ \t]{0,3}```[^`\n]*$", re.MULTILINE)
 

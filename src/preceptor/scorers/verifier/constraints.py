@@ -8,10 +8,16 @@ Texts of a reference are compared letter by letter and never become patterns.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
-from preceptor.errors import DataError, nearest
-from preceptor.scorers.verifier.checks import NOT_JSON, Check, fenced_block, parsed_json
+from preceptor.errors import DataError
+from preceptor.scorers.verifier.checks import (
+    NOT_JSON,
+    Check,
+    Maker,
+    fenced_block,
+    made,
+    parsed_json,
+)
 from preceptor.scorers.verifier.text_counts import (
     bullets,
     capital_words,
@@ -49,38 +55,13 @@ def constraints_check(reference: Mapping[str, object]) -> Check:
         raise DataError(f"The field 'constraints' is a list with some entry, not {listed!r:.80}.")
     if not isinstance(partial, bool):
         raise DataError(f"The field 'partial' is true or false, not {partial!r:.80}.")
-    checks = [_prepared(one) for one in listed]
+    checks = [made(one, _CONSTRAINTS, what="constraint", by="name") for one in listed]
 
     def check(text: str) -> float:
         kept = [one(text) for one in checks]
         return sum(kept) / len(kept) if partial else float(all(kept))
 
     return check
-
-
-def _prepared(constraint: object) -> Kept:
-    """Return the check of one constraint, after looking its fields over."""
-    if not isinstance(constraint, Mapping):
-        raise DataError(f"A constraint is a table with a name, not {constraint!r:.80}.")
-    fields = {key: value for key, value in constraint.items() if value is not None}
-    name = fields.pop("name", None)
-    if not isinstance(name, str) or name not in _CONSTRAINTS:
-        raise DataError(
-            f"A constraint's name is {name!r:.80}; the names are {', '.join(_CONSTRAINTS)}."
-            + nearest(str(name)[:80], _CONSTRAINTS)
-        )
-    build, needs, options = _CONSTRAINTS[name]
-    allowed = (*needs, *options)
-    for field in fields:
-        if field not in allowed:
-            raise DataError(
-                f"The constraint '{name}' has no field {field!r:.80}; its fields are "
-                f"{', '.join(allowed) or 'none'}." + nearest(str(field)[:80], allowed)
-            )
-    missing = [field for field in needs if field not in fields]
-    if missing:
-        raise DataError(f"The constraint '{name}' needs the field '{missing[0]}': give it one.")
-    return build(fields)
 
 
 def _whole(fields: Fields, name: str, *, least: int = 0) -> int | None:
@@ -212,39 +193,31 @@ def _postscript(fields: Fields) -> Kept:
     return lambda text: has_postscript(text, marker)
 
 
-class _Constraint(NamedTuple):
-    """How to build one constraint's check, the fields it must have and those it can have."""
-
-    build: Callable[[Fields], Kept]
-    needs: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
 _BOUNDS = ("at_least", "at_most")
 
-_CONSTRAINTS = {
-    "words": _Constraint(_counting(words), (), _BOUNDS),
-    "sentences": _Constraint(_counting(sentences), (), _BOUNDS),
-    "paragraphs": _Constraint(_paragraphs, (), ("divider", *_BOUNDS)),
-    "first_word": _Constraint(_first_word, ("word",), ("paragraph",)),
-    "keywords": _Constraint(_keywords, ("words",)),
-    "forbidden": _Constraint(_forbidden, ("words",)),
-    "keyword_count": _Constraint(_word_count, ("word",), _BOUNDS),
-    "letter_count": _Constraint(_letter_count, ("letter",), _BOUNDS),
-    "upper_case": _Constraint(_holding(str.isupper)),
-    "lower_case": _Constraint(_holding(str.islower)),
-    "capital_words": _Constraint(_counting(capital_words), (), _BOUNDS),
-    "no_commas": _Constraint(_holding(lambda text: "," not in text)),
-    "starts_with": _Constraint(_starts_with, ("text",)),
-    "ends_with": _Constraint(_ends_with, ("text",)),
-    "quoted": _Constraint(_holding(is_quoted)),
-    "one_of": _Constraint(_one_of, ("texts",)),
-    "bullets": _Constraint(_counting(bullets), (), _BOUNDS),
-    "placeholders": _Constraint(_counting(placeholders), (), _BOUNDS),
-    "highlights": _Constraint(_counting(highlights), (), _BOUNDS),
-    "sections": _Constraint(_sections, (), ("marker", *_BOUNDS)),
-    "title": _Constraint(_holding(has_title)),
-    "json": _Constraint(_holding(_is_json)),
-    "postscript": _Constraint(_postscript, (), ("marker",)),
-    "two_responses": _Constraint(_holding(is_two_responses)),
+_CONSTRAINTS: Mapping[str, Maker[Kept]] = {
+    "words": Maker(_counting(words), (), _BOUNDS),
+    "sentences": Maker(_counting(sentences), (), _BOUNDS),
+    "paragraphs": Maker(_paragraphs, (), ("divider", *_BOUNDS)),
+    "first_word": Maker(_first_word, ("word",), ("paragraph",)),
+    "keywords": Maker(_keywords, ("words",)),
+    "forbidden": Maker(_forbidden, ("words",)),
+    "keyword_count": Maker(_word_count, ("word",), _BOUNDS),
+    "letter_count": Maker(_letter_count, ("letter",), _BOUNDS),
+    "upper_case": Maker(_holding(str.isupper)),
+    "lower_case": Maker(_holding(str.islower)),
+    "capital_words": Maker(_counting(capital_words), (), _BOUNDS),
+    "no_commas": Maker(_holding(lambda text: "," not in text)),
+    "starts_with": Maker(_starts_with, ("text",)),
+    "ends_with": Maker(_ends_with, ("text",)),
+    "quoted": Maker(_holding(is_quoted)),
+    "one_of": Maker(_one_of, ("texts",)),
+    "bullets": Maker(_counting(bullets), (), _BOUNDS),
+    "placeholders": Maker(_counting(placeholders), (), _BOUNDS),
+    "highlights": Maker(_counting(highlights), (), _BOUNDS),
+    "sections": Maker(_sections, (), ("marker", *_BOUNDS)),
+    "title": Maker(_holding(has_title)),
+    "json": Maker(_holding(_is_json)),
+    "postscript": Maker(_postscript, (), ("marker",)),
+    "two_responses": Maker(_holding(is_two_responses)),
 }

@@ -10,10 +10,16 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
-from preceptor.errors import DataError, nearest
-from preceptor.scorers.verifier.checks import Check, json_schema_check, math_check, regex_check
+from preceptor.errors import DataError
+from preceptor.scorers.verifier.checks import (
+    Check,
+    Maker,
+    json_schema_check,
+    made,
+    math_check,
+    regex_check,
+)
 from preceptor.scorers.verifier.constraints import constraints_check
 from preceptor.scorers.verifier.final_answers import (
     Number,
@@ -41,27 +47,7 @@ def prepared(reference: Mapping[str, object]) -> Check:
         DataError: The reference is malformed or of an unknown kind.
         MissingPackage: The kind needs a package of the extra `verify`.
     """
-    if not isinstance(reference, Mapping):
-        raise DataError(f"A reference is a table with a kind and an answer, not {reference!r:.80}.")
-    # A null is an absent field: column formats fill the fields that only other rows have.
-    present = {key: value for key, value in reference.items() if value is not None}
-    kind = present.pop("kind", None)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise DataError(
-            f"The reference's kind is {kind!r:.80}; the kinds are {', '.join(_KINDS)}."
-            + nearest(str(kind)[:80], _KINDS)
-        )
-    needs, options = _KINDS[kind].needs, _KINDS[kind].options
-    for name in present:
-        if name != needs and name not in options:
-            allowed = ("kind", needs, *options)
-            raise DataError(
-                f"A reference of kind '{kind}' has no field {name!r:.80}; its fields are "
-                f"{', '.join(allowed)}." + nearest(str(name)[:80], allowed)
-            )
-    if needs not in present:
-        raise DataError(f"The reference of kind '{kind}' has no {needs}: give it one.")
-    return _KINDS[kind].build(present)
+    return made(reference, _KINDS, what="reference", by="kind")
 
 
 def _scored(check: Callable[[str], bool]) -> Check:
@@ -151,21 +137,13 @@ def _choice(reference: Mapping[str, object]) -> Check:
     return _scored(lambda text: chosen_letters(text) == {letter})
 
 
-class _Kind(NamedTuple):
-    """How to build one kind's check, the field it must have and those it can have."""
-
-    build: Callable[[Mapping[str, object]], Check]
-    needs: str
-    options: tuple[str, ...] = ()
-
-
-_KINDS = {
-    "exact": _Kind(_exact, "answer"),
-    "numeric": _Kind(_numeric, "answer", ("tolerance",)),
-    "choice": _Kind(_choice, "answer"),
-    "contains": _Kind(_contains, "answer", ("not_contains",)),
-    "regex": _Kind(regex_check, "pattern", ("full",)),
-    "json_schema": _Kind(json_schema_check, "schema"),
-    "math": _Kind(math_check, "answer"),
-    "constraints": _Kind(constraints_check, "constraints", ("partial",)),
+_KINDS: Mapping[str, Maker[Check]] = {
+    "exact": Maker(_exact, ("answer",)),
+    "numeric": Maker(_numeric, ("answer",), ("tolerance",)),
+    "choice": Maker(_choice, ("answer",)),
+    "contains": Maker(_contains, ("answer",), ("not_contains",)),
+    "regex": Maker(regex_check, ("pattern",), ("full",)),
+    "json_schema": Maker(json_schema_check, ("schema",)),
+    "math": Maker(math_check, ("answer",)),
+    "constraints": Maker(constraints_check, ("constraints",), ("partial",)),
 }
