@@ -80,13 +80,6 @@ def test_every_format_gives_the_same_responses_each_time(tmp_path, name, write):
     assert source.files[0].layout == "alpaca-eval"
 
 
-def test_compressed_json_is_read(tmp_path):
-    lines = gzip_of(write_lines(tmp_path / "a.jsonl"))
-    (tmp_path / "b.json").write_text(json.dumps(ROWS))
-    array = gzip_of(tmp_path / "b.json")
-    assert triples(ResponseSource.open([lines, array])) == READ * 2
-
-
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
 def test_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path, name):
     path = tmp_path / name

@@ -29,7 +29,7 @@ from preceptor.data.responses import (
 )
 from preceptor.data.schema import Reading
 from preceptor.data.settle import settle_instructions
-from preceptor.data.turns import Row, Unreadable, shown
+from preceptor.data.turns import Report, Row, Unreadable, shown
 from preceptor.errors import StudyError
 from preceptor.store.files import explained, replacing
 from preceptor.types import Instruction
@@ -70,35 +70,6 @@ class Prompt:
     source: str
 
 
-@dataclass(frozen=True)
-class _PromptReader:
-    """How a file's rows become prompts: its reading, the columns left out of the fields."""
-
-    reading: Reading
-    turns: Turns
-    left_out: frozenset[str]
-
-    def prompt(self, row: object, journal: Journal) -> Prompt | None:
-        """Return the prompt of a row, or note in the journal why there is none."""
-        if not isinstance(row, dict):
-            journal.note(f"the row is {shown(row)}, expected an object with named columns")
-            return None
-        try:
-            (answer,) = self.reading.answers(row, journal.note)
-            instruction = answer.instruction
-            if self.turns == "first":
-                instruction = _first_turn(instruction)
-        except Unreadable as problem:
-            journal.note(str(problem))
-            return None
-        reference = self.reading.references.of(row, journal.note)
-        fields = _plain_fields(row, self.left_out)
-        if reference is not None:
-            name = self.reading.references.column or ""
-            fields = {key: value for key, value in fields.items() if not _is_within(key, name)}
-        return Prompt(instruction, reference, fields, self.reading.label)
-
-
 class PromptSource(FilesRead):
     """The instructions in a set of files; each iteration reads the files anew, one row at a time.
 
@@ -108,7 +79,6 @@ class PromptSource(FilesRead):
     def __init__(self, files: Sequence[SourceFile], turns: Turns = "last") -> None:
         super().__init__(files)
         self.turns = turns
-        self._warned: set[str] = set()
 
     @classmethod
     def open(
@@ -152,22 +122,34 @@ class PromptSource(FilesRead):
             DataError: a file breaks off, or none of its rows can be read.
         """
         for file, journal in self._opened():
-            readable = False
-            for prompt in _prompts(file, journal, self.turns):
+            reading, readable = file._reading, False
+            left_out = frozenset(reading.columns)
+            for row in file._reader(journal, reading.top_columns):
+                try:
+                    prompt = self._prompt(reading, row, left_out, journal.note)
+                except Unreadable as problem:
+                    journal.note(str(problem))
+                    continue
                 readable = True
                 yield prompt
-            if file.path not in self._warned:  # one warning for several passes
-                tell_problems(journal, readable=readable)
-                self._warned.add(file.path)
+            tell_problems(journal, readable=readable)
 
-
-def _prompts(file: SourceFile, journal: Journal, turns: Turns) -> Iterator[Prompt]:
-    reading = file._reading
-    reader = _PromptReader(reading, turns, frozenset(reading.columns))
-    for row in file._reader(journal, reading.top_columns):
-        prompt = reader.prompt(row, journal)
-        if prompt is not None:
-            yield prompt
+    def _prompt(
+        self, reading: Reading, row: object, left_out: frozenset[str], report: Report
+    ) -> Prompt:
+        """Return the prompt of a row; Unreadable where there is none."""
+        if not isinstance(row, dict):
+            raise Unreadable(f"the row is {shown(row)}, expected an object with named columns")
+        (answer,) = reading.answers(row, report)
+        instruction = answer.instruction
+        if self.turns == "first":
+            instruction = _first_turn(instruction)
+        reference = reading.references.of(row, report)
+        fields = _plain_fields(row, left_out)
+        if reference is not None:
+            name = reading.references.column or ""
+            fields = {key: value for key, value in fields.items() if not _is_within(key, name)}
+        return Prompt(instruction, reference, fields, reading.label)
 
 
 def _sniff(found: Input, options: ReadOptions) -> SourceFile:
