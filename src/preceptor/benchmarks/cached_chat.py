@@ -56,6 +56,12 @@ class Cost(NamedTuple):
     answer_tokens: int
     price: float | None
 
+    def __str__(self) -> str:
+        text = f"{self.requests:,} requests, {self.stored:,} are stored"
+        if self.prompt_tokens:
+            text += f"; about {self.prompt_tokens:,} prompt tokens and at most {self.answer_tokens:,} written"
+        return text + ("." if self.price is None else f", at most {self.price:,.2f} of money.")
+
 
 class CachedChat:
     """Asks `chat()` what the partition of this identity lacks.

@@ -4,8 +4,6 @@ Which benchmark a file belongs to shows in its rows. A student's benchmarks meet
 mean of two. A judge is called only where one is named.
 """
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,7 @@ import click
 from preceptor.cli.command import Command, Option
 from preceptor.cli.judge import judge_parameters
 from preceptor.cli.options import output_options, runtime_options
-from preceptor.cli.output import console, put
+from preceptor.cli.output import console, put, put_json
 from preceptor.errors import StudyError
 
 if TYPE_CHECKING:
@@ -256,16 +254,11 @@ def _put_json(
     warnings: Sequence[str],
 ) -> None:
     """Write one object: the results, each with its warnings, and the warnings of all."""
-    results = [
-        {name: _finite(value) for name, value in record.items()} | {"warnings": own}
-        for record, own in zip(records, own_warnings, strict=True)
-    ]
-    whole = {"results": results, "warnings": list(warnings)}
-    put(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
+    from preceptor.ranking.record import plain
 
-
-def _finite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    pairs = zip(records, own_warnings, strict=True)
+    results = [{**record, "warnings": own} for record, own in pairs]
+    put_json(path, plain({"results": results, "warnings": list(warnings)}))
 
 
 def _put_csv(path: str, records: Sequence[_Record], *, observed: bool) -> None:

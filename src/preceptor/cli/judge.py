@@ -205,10 +205,7 @@ def worded(what: str, judge: str, cost: "Cost") -> str:
     """Return what judging would take, in one line."""
     from preceptor.ranking.table import printable
 
-    text = f"{what} by {printable(judge)}: {cost.requests:,} requests, {cost.stored:,} are stored"
-    if cost.prompt_tokens:
-        text += f"; about {cost.prompt_tokens:,} prompt tokens and at most {cost.answer_tokens:,} written"
-    return text + ("." if cost.price is None else f", at most {cost.price:,.2f} of money.")
+    return f"{what} by {printable(judge)}: {cost}"
 
 
 @contextmanager

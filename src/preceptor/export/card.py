@@ -6,14 +6,13 @@ and none of those lets a text end the place it was given.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 
 from preceptor.export.layouts import OTHER_TOOLS, TRAINING, features
+from preceptor.ranking.record import plain
 
 _LAYOUT_WORDS = {
     "messages": "a list of messages each",
@@ -245,7 +244,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _shown(value: object) -> str:
     """Return a value of the ranking as people read it: four digits, words for no data."""
-    value = _plain(value)
+    value = plain(value)
     if value is None:
         return "no data"
     if isinstance(value, float):
@@ -294,19 +293,4 @@ def _fenced(language: str, code: str) -> str:
 
 
 def _json(value: object) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, indent=2)
-
-
-def _plain(value: object) -> object:
-    """Return a value in JSON's types: null for what is not finite, words for any other type."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value) if math.isfinite(value) else None
-    return str(value)
+    return json.dumps(plain(value), ensure_ascii=False, indent=2)

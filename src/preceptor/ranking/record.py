@@ -65,7 +65,7 @@ def written(ranking: Places) -> dict[str, object]:
         "stability": ranking.stability and asdict(ranking.stability),
         "evidence": asdict(ranking.evidence),
     }
-    return {name: _plain(value) for name, value in whole.items()}
+    return {name: plain(value) for name, value in whole.items()}
 
 
 def read(text: str) -> dict[str, Any]:
@@ -137,16 +137,16 @@ def _estimate(value: float | None, low: float | None, high: float | None, n: int
     return Estimate(known[0], known[1], known[2], n)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return the value made of what JSON knows: not-finite numbers become None, the rest text."""
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
+        return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, Sequence | set | frozenset | np.ndarray):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return str(value)

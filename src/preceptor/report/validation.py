@@ -15,7 +15,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from preceptor.benchmarks.cached_chat import Cost
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.table import printable
 from preceptor.report.agreement import print_agreement, print_notes
@@ -118,7 +117,7 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
         lines.append(
             f"{base.teacher}: {base.stored:,} answers stored, {base.missing:,} to write{took}"
         )
-    lines += [_worded(name, cost) for name, cost in estimate.verdicts]
+    lines += [f"Verdicts by {name}: {cost}" for name, cost in estimate.verdicts]
     if estimate.disk is None:
         lines.append(
             "Rows, steps and disk are known when the responses are there: plan again then."
@@ -131,17 +130,6 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
         lines += [one.warning] if one.warning else []
     for line in dict.fromkeys(lines):
         console.print(Text(printable(line)), soft_wrap=True)
-
-
-def _worded(name: str, cost: Cost) -> str:
-    text = f"Judged by {name}: {cost.requests:,} verdicts to request, {cost.stored:,} stored"
-    if cost.prompt_tokens:
-        text += (
-            f"; about {cost.prompt_tokens:,} prompt tokens, at most {cost.answer_tokens:,} written"
-        )
-    return text + (
-        "; no price." if cost.price is None else f"; at most {cost.price:,.2f} of money."
-    )
 
 
 def _print_finetune_jobs(console: Console, finetune_jobs: Sequence[FinetuneEstimate]) -> None:
