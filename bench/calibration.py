@@ -56,7 +56,7 @@ SPREADS = (0.1, 0.25, 0.5)
 BINS = (0.5, 0.8, 0.95, 1.0001)
 COVERAGE = (0.93, 0.97)
 CALIBRATION, ENOUGH, NULL = 0.05, 200, 0.05
-COMMON = 0.3
+COMMON, DRAWS = 0.3, 1000
 CAR = CompatibilityAdjustedReward()
 
 
@@ -139,7 +139,7 @@ def before(sample: Sample, seed: int) -> Answer:
     names = list(sample.values)
     rng = np.random.default_rng(seed)
     matrix = np.concatenate([sample.values[name] for name in names])
-    draws = bootstrap_means(matrix, draws=1000, rng=rng).reshape(1000, len(names), -1)
+    draws = bootstrap_means(matrix, draws=DRAWS, rng=rng).reshape(DRAWS, len(names), -1)
     means = [array.mean(axis=1) for array in sample.values.values()]
     made = CAR(*(draws[:, place] for place in range(2))) if len(names) == 2 else draws[:, 0]
     leader = int(np.argmax(CAR(*means) if len(names) == 2 else means[0]))
@@ -154,7 +154,7 @@ def after(sample: Sample, seed: int) -> Answer:
     labels = tuple(f"{row:02d}" for row in range(len(sample.truth)))
     measurements = Measurements(labels, sample.values["reward"].shape[1], sample.values)
     metric = CAR if "loss" in sample.values else AverageReward()
-    options = RankingOptions(seed=seed)
+    options = RankingOptions(seed=seed, n_resamples=DRAWS)
     ranking = rank(measurements, student="bench", metrics=[metric], options=options)
     ends = np.empty((4, len(labels)))
     for result in ranking.teachers:
