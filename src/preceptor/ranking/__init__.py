@@ -1,1 +1,1 @@
-"""From measures to a ranking: metrics, bootstrap, warnings. Pure: no models, no disks."""
+"""From measures to a ranking: metrics, inference, warnings. Pure: no models, no disks."""

@@ -2,7 +2,7 @@
 
 A metric is a small frozen object that says which measures it needs and which
 direction is better, and is called with the means of those measures in that order. Nothing here
-resamples or sorts, so the same object works on point values and on every bootstrap draw at once.
+resamples or sorts, so the same object works on any array of means.
 Arrays have any shape that broadcasts; by custom the last axis is the teachers.
 """
 

@@ -77,7 +77,7 @@ def _ranking(ranked: RankingData) -> list[str]:
         f"**{inline(ranking.verdict().text)}**",
         f"Rewards: {inline(ranking.reward_source or 'none, so the order is exploratory')}.",
         _table(ranked),
-        "Intervals are 95% bootstrap intervals over instructions.",
+        "Intervals are 95% intervals over instructions.",
         "What would change the answer:\n\n" + "\n".join(changes) if changes else "",
         inline(brief(ranked).unchanged),
         *map(inline, footnotes(ranking)),

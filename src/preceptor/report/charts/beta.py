@@ -70,7 +70,7 @@ def _ranks(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: 
         caption=(
             f"Rank by CAR (1 is best) over beta, from the same {n_text(rows)} instructions at each beta; 0 "
             "is the reward alone. The vertical line is the chosen beta. Lines that cross change places; the "
-            "tooltip has CAR and its 95% bootstrap interval."
+            "tooltip has CAR and its 95% interval."
         ),
         alternative=alternative,
         spec=_spec(rows, families, _beta(ranked), title="rank", scale=scale, words=alternative),
@@ -88,7 +88,7 @@ def _values(ranked: RankingData, sweep: BetaSweep, families: Families, *, place:
         caption=(
             f"CAR over beta, divided by the best teacher's at that beta, from {n_text(rows)} instructions; "
             "1 is the best. The vertical line is the chosen beta. There is no share where even the best CAR "
-            "is not positive; the tooltip has CAR itself and its 95% bootstrap interval."
+            "is not positive; the tooltip has CAR itself and its 95% interval."
         ),
         alternative=alternative,
         spec=_spec(
@@ -114,8 +114,8 @@ def _best(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: i
         ranking=place,
         title="P(best) as beta grows",
         caption=(
-            f"The probability of being the best teacher by CAR, the share of bootstrap draws of "
-            f"{n_text(rows)} instructions that a teacher wins, over beta. Teachers that never reach "
+            f"The probability of being the best teacher by CAR over prompts like the {n_text(rows)} "
+            f"compared, over beta. Teachers that never reach "
             f"{CERTAIN:.0%} are left out. The vertical line is the chosen beta."
         ),
         alternative=alternative,

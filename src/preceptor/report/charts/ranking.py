@@ -86,7 +86,7 @@ def leaderboard(ranked: RankingData, families: Families, *, place: int) -> Chart
         ranking=place,
         title=f"Teachers for {label(ranked.ranking.student)} by {name}",
         caption=(
-            f"Dots are {name}, bars its 95% bootstrap interval over {n_text(rows)} instructions. Best "
+            f"Dots are {name}, bars its 95% interval over {n_text(rows)} instructions. Best "
             "first; where bars overlap, the order of two teachers is not certain."
         ),
         alternative=alternative,
@@ -137,7 +137,7 @@ def size_and_score(ranked: RankingData, families: Families, *, place: int) -> Ch
         ranking=place,
         title="Do larger relatives teach better?",
         caption=(
-            f"{name} with its 95% bootstrap interval over {n_text(rows)} instructions, against the "
+            f"{name} with its 95% interval over {n_text(rows)} instructions, against the "
             "teacher's size. Lines join a family's members; where one falls, the larger relative is the "
             "worse teacher (the Larger Models' Paradox). Numbers are places in the ranking. "
             "Teachers of unknown size are left out."

@@ -73,7 +73,7 @@ def risk_and_return(ranked: RankingData, families: Families, *, place: int) -> C
         title="Risk and return" if upright == "reward" else "Length and loss",
         caption=(
             f"Mean loss of the student on a teacher's responses (further left: easier to learn) against mean "
-            f"{upright}, bars are 95% bootstrap intervals over {n_text(rows)} instructions{lines}. Larger "
+            f"{upright}, bars are 95% intervals over {n_text(rows)} instructions{lines}. Larger "
             "marks are larger models (unknown sizes are smallest); thin lines with arrows lead from the "
             "smallest of a family to its largest. Numbers are places in the ranking."
         ),
