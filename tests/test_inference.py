@@ -194,6 +194,16 @@ def test_one_response_that_holds_the_difference_caps_the_verdict():
     assert found.effective_n < 2
 
 
+def test_an_interval_that_rests_on_one_response_is_called_rough():
+    rewards = np.random.default_rng(16).uniform(0.5, 1, size=(3, 60))
+    rewards[2] *= 1e-3
+    rewards[2, 5] = 1.0
+    found = ranked(rewards)
+    (warning,) = (one for one in found.warnings if one.code == "rough-interval")
+    assert warning.teachers == ("C",)
+    assert found.evidence.cap is None
+
+
 def test_the_prompts_asked_for_are_those_of_80_percent_power():
     gap = np.random.default_rng(15).normal(size=100)
     gap = 0.1 + (gap - gap.mean()) / gap.std(ddof=1)

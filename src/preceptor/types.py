@@ -215,6 +215,7 @@ Code = Literal[
     "few-values",
     "nothing-to-compare",
     "outlier",
+    "rough-interval",
     "foreign-template",
     "left-out",
     # of the responses

@@ -337,6 +337,12 @@ def _contenders(scores: Scores, leader: int, p_values: Array) -> NDArray[np.bool
     return found | ~beaten.any(axis=0)
 
 
+def effective_numbers(scores: Scores) -> Array:
+    """Return of each teacher how many instructions its value rests on, where skewness is paid for."""
+    numbers: Array = scores.n / np.maximum(1.0, scores.own**2)
+    return numbers
+
+
 def _effective(scores: Scores, leader: int, p_values: Array) -> float:
     """Return how many instructions count, where skewness is paid for (Cochran 1977, section 2.15).
 

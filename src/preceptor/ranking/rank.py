@@ -5,7 +5,7 @@ intervals, paired comparisons and P(best). Whatever could mislead (dropped rows,
 that turns with beta) stands beside the result as a warning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 
 import numpy as np
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.inference import (
+    MIN_EFFECTIVE,
+    MIN_PROMPTS,
     Scores,
     Standing,
     discordant,
+    effective_numbers,
     interval,
     scores_of,
     standing,
@@ -118,8 +121,9 @@ def rank(
     estimates |= {m.kind: estimates_of(formed(m, means)) for m in chosen}
     upward = formed(ordering, means).upward(ordering.higher_is_better)
     better = _better_of_two(used, ordering, upward)
+    scores = scores_of(upward, measurements.teachers, right=better)
     results, evidence = place_teachers(
-        scores_of(upward, measurements.teachers, right=better),
+        scores,
         estimates,
         by=ordering.kind,
         higher_is_better=ordering.higher_is_better,
@@ -135,7 +139,11 @@ def rank(
         instructions=measurements.instructions,
         teachers=tuple(_with_losses(one, measurements, common) for one in results),
         settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
-        warnings=(*found, *(Warning("left-out", note) for note in common.notes)),
+        warnings=(
+            *found,
+            *_rough(scores, by=ordering.kind),
+            *(Warning("left-out", note) for note in common.notes),
+        ),
         stability=stability_of(
             common,
             ordering,
@@ -203,6 +211,19 @@ def estimates_of(quantity: Quantity) -> list[Estimate]:
     low, high = interval(quantity)
     columns = zip(quantity.point.tolist(), low.tolist(), high.tolist(), strict=True)
     return [Estimate(*column, quantity.influence.shape[1]) for column in columns]
+
+
+def _rough(scores: Scores, *, by: str) -> Iterator[Warning]:
+    numbers = effective_numbers(scores)
+    names = [name for name, n in zip(scores.labels, numbers, strict=True) if n < MIN_EFFECTIVE]
+    if names and scores.n >= MIN_PROMPTS:
+        listed = ", ".join(f"'{name}'" for name in names)
+        yield Warning(
+            "rough-interval",
+            f"A response or two make most of what {by} varies by for {listed}: these intervals are "
+            "rough, and miss more often than they say. Give more instructions.",
+            tuple(names),
+        )
 
 
 def _better_of_two(common: Common, metric: Metric, upward: Quantity) -> NDArray[np.bool_] | None:
