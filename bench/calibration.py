@@ -168,7 +168,7 @@ def after(sample: Sample, seed: int) -> Answer:
     among = np.array([label in evidence.contenders for label in labels])
     capped = evidence.cap is not None
     marked = {
-        name for one in ranking.warnings if one.code == "rough-interval" for name in one.about
+        name for one in ranking.warnings if one.code == "rough-interval" for name in one.teachers
     }
     rough = np.array([label in marked for label in labels])
     return Answer(leader, *ends, ranking.best.p_best, among, evidence.named, capped, rough)
