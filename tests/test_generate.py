@@ -183,6 +183,7 @@ def test_a_server_is_asked_again_only_for_what_was_in_flight_when_a_run_was_kill
     with serving(otherwise=slow) as told:
         file = tmp_path / "study.toml"
         file.write_text(f"""
+            no_student = true
             data.instructions = ["{questions}"]
             [[teachers]]
             model = "served"
