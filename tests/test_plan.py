@@ -13,7 +13,7 @@ from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline import plan
-from preceptor.scorers.rewards import column_of, reward_scorers
+from preceptor.scorers.rewards import reward_scorers
 from preceptor.scorers.verifier.verifier import Verifier
 from small_study import partition_sizes, preceptor, shards, write_teachers
 
@@ -80,13 +80,13 @@ def test_a_metric_without_its_measure_is_refused_before_anything_is_computed():
 def test_a_named_column_goes_before_references_and_references_before_nothing():
     named = study_with(reward={"kind": "column", "column": "score"})
     (reward,) = plan.reward_sources(named, references=True)
-    assert column_of(reward) == "score"
+    assert reward.column == "score"
     for study, references in (
         (study_with(), True),
         (study_with(reward={"kind": "reference"}), False),
     ):
         (reward,) = plan.reward_sources(study, references=references)
-        assert column_of(reward) is None
+        assert reward.column is None
         (checker,) = reward_scorers(reward, Runtime(device="cpu"))
         assert isinstance(checker, Verifier) and checker.reads_reference
     assert plan.reward_sources(study_with(), references=False) == (None,)

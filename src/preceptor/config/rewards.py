@@ -20,6 +20,15 @@ lowest for one that is useless, wrong throughout or beside the question."""
 """What a judge is asked to look at where the user gives no rubric."""
 
 
+class Computed:
+    """Rewards that are computed: no column of the data holds them."""
+
+    @property
+    def column(self) -> None:
+        """The column that holds the rewards: none."""
+        return None
+
+
 class ColumnReward(Table):
     """Rewards that stand in the data."""
 
@@ -32,7 +41,7 @@ class ColumnReward(Table):
         return f"column '{self.column}'"
 
 
-class ReferenceReward(Table):
+class ReferenceReward(Computed, Table):
     """Rewards from checking each response against the reference answer the data carry."""
 
     kind: Literal["reference"] = "reference"
@@ -57,13 +66,13 @@ class RewardModelTable(ModelTable):
         return PRESETS[value].model if value in PRESETS else value
 
 
-class ModelReward(RewardModelTable):
+class ModelReward(Computed, RewardModelTable):
     """Rewards from a reward model."""
 
     kind: Literal["model"] = "model"
 
 
-class RuleReward(Table):
+class RuleReward(Computed, Table):
     """Rewards from checking every response against one rule; see docs/verifiers.md."""
 
     kind: Literal["rule"] = "rule"
@@ -86,7 +95,7 @@ class RuleReward(Table):
         return f"rule {json.dumps(self.rule, sort_keys=True):.60}"
 
 
-class JudgeReward(ModelTable):
+class JudgeReward(Computed, ModelTable):
     """Rewards from a language model that reads a rubric and gives each response a number."""
 
     kind: Literal["judge"] = "judge"
@@ -131,7 +140,7 @@ class JudgeReward(ModelTable):
         return f"judge {super().name}"
 
 
-class PluginReward(Table):
+class PluginReward(Computed, Table):
     """Rewards of another package's scorer; what else its table holds are the scorer's options."""
 
     model_config = ConfigDict(extra="allow")

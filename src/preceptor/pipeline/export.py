@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from preceptor.config.export import Export
-from preceptor.config.rewards import ReferenceReward, RuleReward
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
@@ -154,7 +153,7 @@ class _Export:
     def _with_checks(self, picked: Picked) -> Picked:
         """Return the rows with the rewards of checks, which cost little, and without those that have none."""
         reward = self.data.reward
-        if not isinstance(reward, ReferenceReward | RuleReward):
+        if reward is None or reward.kind not in ("reference", "rule"):
             return picked
         (scorer,) = reward_scorers(reward, self.pipeline.runtime)
         selection = all_of(self.data.selection.table, picked.rows)

@@ -33,7 +33,7 @@ from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.sources import Scope, StudySource
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.scorers.base import Array
-from preceptor.scorers.rewards import column_of, reward_scorers
+from preceptor.scorers.rewards import reward_scorers
 from preceptor.types import Warning
 
 
@@ -94,7 +94,7 @@ class Loader:
         ]
 
     def _loaded(self, reward: Reward | None, name: str) -> LoadedData:
-        column = column_of(reward)
+        column = reward.column if reward is not None else None
         gathered = self.plain if column is None else self._gathered(column)
         table = gathered.table
         self.study.require_allowed(table.teachers)
@@ -156,7 +156,7 @@ class _Rewards:
         chosen_by = best_of_n.reward or self.reward
         if chosen_by is None:
             raise without_reward(best_of_n)
-        column = column_of(chosen_by)
+        column = chosen_by.column
         if column is not None and best_of_n.reward is None:
             return table.values["reward"][rows]
         if column is not None:

@@ -21,7 +21,6 @@ from preceptor.data.table import drawn
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.work import recorded
-from preceptor.scorers.rewards import column_of
 from preceptor.store.store import Store
 from preceptor.teachers.backends import backend_of
 from preceptor.types import Instruction, Response
@@ -230,7 +229,9 @@ def source_of(study: Study, runtime: Runtime) -> StudySource:
     """
     columns = study.data.columns
     rewards = [*study.reward, *(best_of_n.reward for best_of_n in study.best_of_n)]
-    named = [column for column in map(column_of, rewards) if column is not None]
+    named = [
+        reward.column for reward in rewards if reward is not None and reward.column is not None
+    ]
     numbers = tuple(dict.fromkeys((*columns.number_columns, *named)))
     read = None
     if study.data.responses:

@@ -1,18 +1,21 @@
 """From a table `[[reward]]` to the scorer of its rewards: the one place that knows every kind of reward."""
 
 import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
-from preceptor.config.rewards import SCORERS, PluginReward, Reward
+from preceptor.config.rewards import (
+    SCORERS,
+    JudgeReward,
+    ModelReward,
+    PluginReward,
+    Reward,
+    RuleReward,
+)
 from preceptor.config.runtime import Runtime
 from preceptor.errors import StudyError
 from preceptor.scorers.base import Scorer
-
-
-def column_of(reward: Reward | None) -> str | None:
-    """Return the column of the data that holds the rewards, None where they must be computed."""
-    if reward is None or isinstance(reward, PluginReward):
-        return None
-    return reward.column if reward.kind == "column" else None
 
 
 def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
@@ -21,26 +24,38 @@ def reward_scorers(reward: Reward | None, runtime: Runtime) -> list[Scorer]:
     Raises:
         StudyError: nothing says where a judge is served, or a scorer of another package has no such option.
     """
-    if isinstance(reward, PluginReward):
-        return [_of_another_package(reward)]
-    if reward is None or reward.kind == "column":
+    if reward is None or reward.column is not None:
         return []
-    if reward.kind == "rule" or reward.kind == "reference":
-        from preceptor.scorers.verifier.verifier import Verifier
+    return [_MADE_BY.get(reward.kind, _of_another_package)(reward, runtime)]
 
-        return [Verifier(reward.rule) if reward.kind == "rule" else Verifier()]
-    if reward.kind == "model":
-        from preceptor.scorers.reward_model import RewardModel
 
-        return [RewardModel(reward, runtime)]
+def _by_rule(reward: RuleReward, _: Runtime) -> Scorer:
+    from preceptor.scorers.verifier.verifier import Verifier
+
+    return Verifier(reward.rule)
+
+
+def _by_reference(*_: object) -> Scorer:
+    from preceptor.scorers.verifier.verifier import Verifier
+
+    return Verifier()
+
+
+def _by_model(reward: ModelReward, runtime: Runtime) -> Scorer:
+    from preceptor.scorers.reward_model import RewardModel
+
+    return RewardModel(reward, runtime)
+
+
+def _by_judge(reward: JudgeReward, runtime: Runtime) -> Scorer:
     from preceptor.scorers.judge import Judge, LocalJudge
 
     if reward.engine == "transformers":
-        return [LocalJudge(reward, runtime)]
-    return [Judge(reward, runtime.endpoint(reward.model))]
+        return LocalJudge(reward, runtime)
+    return Judge(reward, runtime.endpoint(reward.model))
 
 
-def _of_another_package(reward: PluginReward) -> Scorer:
+def _of_another_package(reward: PluginReward, _: Runtime) -> Scorer:
     made = SCORERS[reward.kind]
     signature = inspect.signature(made)
     try:
@@ -52,3 +67,9 @@ def _of_another_package(reward: PluginReward) -> Scorer:
         ) from error
     scorer: Scorer = made(**reward.options)
     return scorer
+
+
+_MADE_BY: Mapping[str, Callable[[Any, Runtime], Scorer]] = MappingProxyType(
+    {"rule": _by_rule, "reference": _by_reference, "model": _by_model, "judge": _by_judge}
+)
+"""How the scorer of each kind is made; every other kind is another package's."""
