@@ -283,14 +283,58 @@ def test_unequal_samples_are_cut_to_equal_numbers(inside: Path):
     assert by_teacher(ranking)["alpha"]["reward"] == pytest.approx(alone)
 
 
-def test_outputs_that_cannot_be_written_are_told(inside: Path):
+def test_outputs_that_cannot_be_written_are_told_before_the_work(inside: Path):
     result = preceptor(
         "rank", *write_teachers(inside), "--reward-column", "reward", "--json", "no/such/file.json"
     )
     assert result.exit_code == 1
     assert "Cannot write 'no/such/file.json': No such file or directory." in result.stderr
-    # The ranking is shown all the same: it was the work.
-    assert "P(best)" in result.stdout
+    assert "There is no folder 'no/such': make it first" in result.stderr
+    assert result.stdout == "" and not (inside / ".preceptor").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("agreement", "a.json", "--observed", "published", "--csv"),
+        ("demo", "--html"),
+        ("evaluate", "a.json", "--json"),
+        ("init", "--schema"),
+        ("report", "study.toml", "--markdown"),
+        ("run", "study.toml", "--json"),
+        ("studies", "--json"),
+    ],
+)
+def test_every_command_looks_for_the_folder_of_its_output_first(inside: Path, words: list[str]):
+    result = preceptor(*words, "no/such/file")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "There is no folder 'no/such': make it first" in result.stderr
+
+
+def test_files_that_cannot_be_opened_are_told_with_the_remedy(inside: Path):
+    (inside / "outcomes.csv").write_text("teacher,student,AP\n")
+    nearest = preceptor("studies", "--outcomes", "outcome.csv")
+    assert "Check the name. Did you mean 'outcomes.csv'?" in nearest.stderr
+    assert "There is no folder 'no'" in preceptor("studies", "--outcomes", "no/a.csv").stderr
+    assert "Make its folder first" in preceptor("init", "no/study.toml").stderr
+    assert "It holds nothing" in preceptor("store", "show", "abc").stderr
+
+
+@pytest.mark.parametrize(
+    ("reward", "where"),
+    [
+        ('reward = {kind = "colum", column = "r"}', "reward.kind: no source"),
+        ('[[reward]]\nkind = "column"\n[[reward]]\nkind = "x"', "reward.1.kind: no source"),
+        ('[[reward]]\nkind = "column"', "reward.0.column: Field required"),
+        ('reward = {kind = "judge", model = "j", scale = [3, 1]}', "reward.scale: a judge's scale"),
+    ],
+)
+def test_a_wrong_field_is_named_as_it_was_written(inside: Path, reward: str, where: str):
+    table = reward if reward.startswith("[[") else ""
+    top = "" if table else f"{reward}\n"
+    (inside / "study.toml").write_text(f'{top}[data]\nresponses = "a.jsonl"\n{table}\n')
+    said = preceptor("plan", "study.toml").stderr
+    assert f"  {where}" in said, said
 
 
 def test_json_never_holds_a_nan(inside: Path):

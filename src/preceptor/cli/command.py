@@ -76,12 +76,14 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words; an unknown option is a usage error that has the new or the nearest name."""
         try:
-            return super().parse_args(ctx, args)
+            left = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             known = {
                 name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)
             }
             raise _unknown("option", error.option_name, renamed_options(), known, ctx) from error
+        _require_places(ctx)
+        return left
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the headings of their sections."""
@@ -148,6 +150,16 @@ class Program(Group):
             raise Interrupted(
                 "interrupted; what was computed is stored. Run the same command to go on."
             ) from error
+
+
+def _require_places(ctx: click.Context) -> None:
+    """Refuse a file to write that has no folder, before any work is done for it."""
+    files = [path for name, path in ctx.params.items() if name.endswith("_path")]
+    for path in files:
+        if path not in (None, "-"):
+            from preceptor.store.files import require_place
+
+            require_place(path)
 
 
 def renamed_options() -> Mapping[str, str]:

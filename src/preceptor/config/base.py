@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -91,10 +91,24 @@ def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:
         return kind.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in problem['loc']) or 'taken together'}: {_said(problem)}"
+            f"  {_where(problem, values) or 'taken together'}: {_said(problem)}"
             for problem in error.errors()
         ]
         raise StudyError(f"{where}: {len(lines)} wrong field(s)\n" + "\n".join(lines)) from error
+
+
+def _where(problem: "ErrorDetails", given: Any) -> str:
+    """Return the place of a problem as it was written: no kind, and no index where no list was given."""
+    parts: list[str] = []
+    missing = len(problem["loc"]) - 1 if problem["type"] == "missing" else None
+    for place, part in enumerate(problem["loc"]):
+        table = isinstance(given, Mapping)
+        if table and part not in given and place != missing:
+            continue
+        parts.append(str(part))
+        if table or (isinstance(given, list | tuple) and isinstance(part, int)):
+            given = given.get(part) if table else given[part]
+    return ".".join(parts)
 
 
 def _said(problem: "ErrorDetails") -> str:

@@ -43,4 +43,6 @@ def write_start(path: str | Path) -> None:
     except FileExistsError as error:
         raise StudyError(f"'{path}' exists: name another file, or move it away.") from error
     except OSError as error:
-        raise StudyError(f"Cannot write '{path}': {error.strerror}.") from error
+        raise StudyError(
+            f"Cannot write '{path}': {error.strerror}. Make its folder first, or name another file."
+        ) from error

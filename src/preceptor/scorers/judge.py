@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -132,13 +132,8 @@ class Judge(Scorer):
         expected = columns["expected"]
         if not ((expected == 1).any() and (expected == 0).any()):
             return {"reward": columns["score"]}
-        logger.warning(
-            "%d of %d answers of the judge '%s' came without log-probabilities: the numbers it wrote are "
-            "used for all",
-            int((expected == 0).sum()),
-            int(np.isfinite(expected).sum()),
-            self.table.model,
-        )
+        lacking, answers = int((expected == 0).sum()), int(np.isfinite(expected).sum())
+        _tell_of_numbers_drawn(self.table.model, lacking, answers)
         return {"reward": columns["sampled"]}
 
     def request(self, conversation: Sequence[Message], text: str) -> ChatRequest:
@@ -163,6 +158,18 @@ class Judge(Scorer):
             return Score(key, reading.columns())
         note = self._watch.note(outcome)
         return None if note is None else Score(key, {}, note)
+
+
+@cache
+def _tell_of_numbers_drawn(model: str, lacking: int, answers: int) -> None:
+    """Say once, however often the columns are read, why no expectation is used."""
+    logger.warning(
+        "%d of %d answers of the judge '%s' came without log-probabilities: the numbers it wrote are "
+        "used for all",
+        lacking,
+        answers,
+        model,
+    )
 
 
 class LocalJudge(LocalModel, Judge):

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from preceptor.errors import DataError, PreceptorError
+from preceptor.errors import DataError, PreceptorError, nearest
 
 TEMPORARY = "tmp-"
 """How the names of files begin that a killed writer may leave."""
@@ -116,9 +116,42 @@ def explained(action: str, path: object, error: type[PreceptorError] = DataError
     try:
         yield
     except UnicodeDecodeError as cause:
-        raise error(f"Cannot {action} '{path}': it is not UTF-8 text.") from cause
+        raise error(f"Cannot {action} '{path}': it is not UTF-8 text. Save it as UTF-8.") from cause
     except OSError as cause:
-        raise error(f"Cannot {action} '{path}': {cause.strerror or cause}.") from cause
+        said = cause.strerror or cause
+        raise error(
+            f"Cannot {action} '{path}': {said}. {_remedy(cause, Path(str(path)))}"
+        ) from cause
+
+
+def _remedy(cause: OSError, path: Path) -> str:
+    """Say what to do about a user's file that cannot be opened."""
+    match cause.errno:
+        case errno.ENOENT if path.parent.is_dir():
+            return f"Check the name.{nearest(path.name, os.listdir(path.parent))}"
+        case errno.ENOENT:
+            return f"There is no folder '{path.parent}': make it first, or check the path."
+        case errno.EISDIR:
+            return "It is a folder: name a file."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "Change its permissions, or name another."
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "Free space, or name another place."
+    return "Check the path and the disk."
+
+
+def require_place(path: str | Path) -> None:
+    """Check, before the work for it is done, that a user's file has a folder to be written to.
+
+    Raises:
+        DataError: there is no such folder, or a folder has this name.
+    """
+    target = Path(path)
+    with explained("write", path):
+        if not target.resolve().parent.is_dir():  # more likely misspelt than wished for
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -130,10 +163,9 @@ def write_text(path: str | Path, text: str) -> None:
         DataError: it cannot be written.
     """
     data = text.encode("utf-8", "backslashreplace")
+    require_place(path)
     with explained("write", path):
         target = Path(path).resolve()
-        if not target.parent.is_dir():  # more likely misspelt than wished for
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if target.exists() and not target.is_file():
             target.write_bytes(data)
         else:
