@@ -243,7 +243,12 @@ def test_an_unknown_template_is_refused_with_the_nearest_name(tmp_path: Path) ->
 
 def test_damaged_settings_are_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"not valid JSON.*Fetch the model again"):
+    with pytest.raises(ModelError, match=r"tokenizer_config.json' is not JSON"):
+        choose_template("auto", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [null, 3, {"name": []}]}')
+    assert choose_template("auto", tmp_path).name == "plain"
+    (tmp_path / "chat_template.jinja").write_bytes(b"{{ \xec }}")
+    with pytest.raises(ModelError, match=r"chat_template\.jinja"):
         choose_template("auto", tmp_path)
 
 

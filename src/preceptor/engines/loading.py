@@ -37,7 +37,11 @@ def load_tokenizer(located: "LocatedModel", **options: Any) -> Any:
 
     quieten_loading()
     try:
-        return AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(
+            located.folder, trust_remote_code=False, **options
+        )
+        tokenizer.model_max_length > 0  # noqa: B015  (a setting of another type fails at every text)
+        return tokenizer
     except Exception as error:  # a damaged file raises whatever its parser does
         raise ModelError(f"The tokenizer of '{located.name}' cannot be loaded: {error}") from error
 

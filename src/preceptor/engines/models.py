@@ -141,7 +141,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         if folder.exists() and not _is_converted(folder):
             shutil.rmtree(folder)  # damaged, or from before its content was noted
         os.replace(partial, folder)
-    except (OSError, ModelError) as error:
+    except Exception as error:  # a damaged file raises whatever its parser does
         if _is_converted(folder):
             return  # another process converted it meanwhile
         raise ModelError(
@@ -189,13 +189,14 @@ def _locate_on_hub(reference: str, revision: str | None) -> LocatedModel:
 def context_length(located: LocatedModel) -> int | None:
     """Return the number of positions the model's config allows, or None where it does not say."""
     config = read_config(located)
-    config = config.get("text_config") or config
+    inner = config.get("text_config")
+    config = inner if isinstance(inner, dict) else config
     length = config.get("max_position_embeddings") or config.get("n_positions")
-    if length and "roberta" in str(config.get("model_type")):
-        length -= (
-            int(config.get("pad_token_id") or 0) + 1
-        )  # its positions begin after the padding token's
-    return int(length) if length else None
+    if not isinstance(length, int) or length < 1:
+        return None
+    if "roberta" in str(config.get("model_type")) and isinstance(config.get("pad_token_id"), int):
+        length -= config["pad_token_id"] + 1  # its positions begin after the padding token's
+    return length
 
 
 def read_config(located: LocatedModel) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import ModelError, StudyError, nearest
+from preceptor.store.files import read_json, read_text
 from preceptor.types import Message
 
 FAMILY_TEMPLATES: Mapping[str, str] = {
@@ -160,7 +161,7 @@ def choose_template(name: str, folder: Path) -> ChatTemplate:
         return ChatTemplate(name, FAMILY_TEMPLATES[name], special)
     path = Path(name)
     if path.suffix in {".jinja", ".jinja2"} and path.is_file():
-        return ChatTemplate(path.name, path.read_text(encoding="utf-8"), special)
+        return ChatTemplate(path.name, read_text(path, ModelError), special)
     known = ("auto", "own", *FAMILY_TEMPLATES)
     raise StudyError(
         f"No template '{name}'. Known: {', '.join(known)}, or the path of a .jinja file."
@@ -183,12 +184,7 @@ def pair_template(name: str, folder: Path) -> ChatTemplate | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}. Fetch the model again.") from error
+    content = read_json(path, ModelError) if path.is_file() else {}
     return content if isinstance(content, dict) else {}
 
 
@@ -206,13 +202,15 @@ def _special_tokens(settings: Mapping[str, Any], folder: Path) -> dict[str, str]
 def _own_template(settings: Mapping[str, Any], folder: Path) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file, ModelError)
     template = settings.get("chat_template") or _read_json(folder / "chat_template.json").get(
         "chat_template"
     )
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template}
-        template = named.get("default")
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        template = next(
+            (one.get("template") for one in entries if one.get("name") == "default"), None
+        )
     return template if isinstance(template, str) else None
 
 
