@@ -10,10 +10,11 @@ from preceptor.config.base import checked
 from preceptor.config.finetune import ChatJudge, RewardJudge
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
+from preceptor.finetuning.dataset import Conversations
 from preceptor.pipeline.plan import for_student
 from preceptor.pipeline.sources import jobs_of
-from preceptor.types import Instruction
-from preceptor.validation.finetune_job import setup_of
+from preceptor.types import Instruction, Message
+from preceptor.validation.finetune_job import FinetuneJob, setup_of
 
 RUNTIME = Runtime(
     device="cpu",
@@ -32,6 +33,8 @@ GOLDEN = {
     "served": "341ed9f155cabe474729315014c7676b",
     "base": "9d91aa9910f4e27f650e0b79fed434af",
     "untuned": "89fe5e5fdfd71a906f59b86aca24ebff",
+    "fine-tuning": "9b62c9de295b8c3e5b0d1650dac137d7",
+    "fine-tuned": "f1c98d8500709c1bed2f32066d650554",
     "pair judge": "eec6caccf42fbe6378947e2d4c299bdd",
     "game judge": "0015d89ec348fdd6251e65df8ae43e9b",
     "local pair judge": "c285786739b246c24900400f8f57398d",
@@ -99,6 +102,10 @@ def test_no_identity_of_a_scorer_teacher_or_judge_changes(model: str):
     assert study.train is not None and study.evaluate is not None
     setup = setup_of(study.students[0], study.train, study.evaluate, runtime=RUNTIME)
     found["untuned"] = setup.untuned.identity().digest
+    turns = (Message("user", "Why?"), Message("assistant", "Because."))
+    job = FinetuneJob(setup, "one", Conversations((turns,)), RUNTIME)
+    found["fine-tuning"] = job.identity.digest
+    found["fine-tuned"] = job.backend().identity().digest
     asked = study.evaluate.judge
     local = ChatJudge(model=model, chat_template="plain", max_length=700)
     scored = RewardJudge(model=model, chat_template="chatml")

@@ -77,6 +77,14 @@ def test_a_metric_without_its_measure_is_refused_before_anything_is_computed():
         planned(study_with(metrics=[{"kind": "loss"}]), student=None)
 
 
+def test_an_order_that_will_not_be_formed_is_refused_with_what_it_needs():
+    with pytest.raises(StudyError, match=r"'car' needs the measure 'loss'.*--student"):
+        planned(study_with(by="car"), student=None)
+    with pytest.raises(StudyError, match=r"Cannot order by 'rewrd'.*Did you mean 'reward'"):
+        planned(study_with(by="rewrd"), student=None)
+    assert planned(study_with(by="reward"), student=None).metrics
+
+
 def test_a_named_column_goes_before_references_and_references_before_nothing():
     named = study_with(reward={"kind": "column", "column": "score"})
     (reward,) = plan.reward_sources(named, references=True)

@@ -3,7 +3,7 @@
 Nothing is loaded or read here: the scorers and measures are named, and what cannot be answered is refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -12,7 +12,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.engines.base import LIKELIHOOD_MEASURES
-from preceptor.errors import StudyError
+from preceptor.errors import StudyError, nearest
 from preceptor.pipeline.best_of_n import require_derivable, without_reward
 from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric, of_plain_loss
@@ -115,7 +115,20 @@ def for_student(
         reference = _likelihood_model(study.reference_model, study, runtime)
         scorers += _passes(reference, under_reference, suffix=REFERENCE)
     require_measures(metrics, available)
+    _require_formed(study.by, metrics, available)
     return StudentPlan(student.name if student else "any student", tuple(scorers), metrics, model)
+
+
+def _require_formed(by: str | None, metrics: Sequence[Metric], measures: Iterable[str]) -> None:
+    """Refuse to order by what will not be formed, and say what it would need."""
+    kinds = [metric.kind for metric in metrics]
+    if by is None or by in kinds:
+        return
+    require_measures([METRICS[by]] if by in METRICS else [], measures)
+    raise StudyError(
+        f"Cannot order by '{by}': the metrics formed are {', '.join(kinds)}.{nearest(by, kinds)} Ask for it "
+        "as a metric too, or order by one of these."
+    )
 
 
 def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> StudentModel:
