@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from preceptor.agreement.bootstrap import (
-    fisher_interval,
+    PermutationTest,
+    adjusted_p_values,
+    bonett_wright,
+    design_effect,
     percentile_ends,
     permutation_test,
+    permuted_rhos,
     resample,
     resample_families,
-    resampled_kendall,
     resampled_spearman,
+    rho_interval,
     without_each_family,
 )
 from preceptor.agreement.correlation import (
@@ -46,6 +50,12 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 def array(*values: float) -> Array:
     return np.array(values, dtype=np.float64)
+
+
+def shuffled(predicted: Array, observed: Array, *, draws: int = 1) -> PermutationTest:
+    chance = permuted_rhos(predicted, observed, draws=draws, rng=generator())
+    seen = np.mean([spearman(*pair) for pair in zip(predicted, observed, strict=True)])
+    return permutation_test(float(seen), chance.mean(axis=1), teachers=predicted.shape[1])
 
 
 def table_seven() -> Array:
@@ -111,7 +121,7 @@ def test_a_score_that_is_no_number_is_refused(bad: float):
     with pytest.raises(StudyError, match="1 of 3 scores"):
         spearman(array(1, 2, bad), array(1, 2, 3))
     with pytest.raises(StudyError, match="Leave it out"):
-        permutation_test(array(1, 2, 3)[None], array(1, bad, 3)[None], draws=9, rng=generator())
+        shuffled(array(1, 2, 3)[None], array(1, bad, 3)[None], draws=9)
 
 
 def test_other_teachers_or_a_single_one_are_refused():
@@ -159,13 +169,11 @@ def test_a_resampled_cell_is_the_statistic_of_the_repeated_teachers():
     predicted, observed = generator(2).integers(0, 6, size=(2, 3, 11)).astype(np.float64)
     counts = resample(11, draws=40, rng=generator(3))
     rhos = resampled_spearman(predicted, observed, counts)
-    taus = resampled_kendall(predicted, observed, counts)
     for draw in range(40):
         picked = np.repeat(np.arange(11), counts[draw].astype(int))
         for cell in range(3):
             one, other = predicted[cell][picked], observed[cell][picked]
             assert rhos[draw, cell] == pytest.approx(scipy.stats.spearmanr(one, other).statistic)
-            assert taus[draw, cell] == pytest.approx(scipy.stats.kendalltau(one, other).statistic)
 
 
 def test_a_family_left_out_is_the_plain_value_of_the_rest():
@@ -190,7 +198,6 @@ def test_a_draw_of_one_teacher_alone_is_no_agreement():
     counts = array(3, 0, 0)[None]
     predicted, observed = array(1, 2, 3)[None], array(1, 3, 2)[None]
     assert math.isnan(resampled_spearman(predicted, observed, counts)[0, 0])
-    assert math.isnan(resampled_kendall(predicted, observed, counts)[0, 0])
 
 
 def test_undefined_draws_are_left_out_unless_they_are_most():
@@ -224,7 +231,7 @@ def test_the_permutation_test_is_exact_for_few_teachers():
     seen = spearman(one, other)
     chance = [spearman(one, other[list(order)]) for order in permutations(range(6))]
     expected = np.mean([abs(value) >= abs(seen) - 1e-12 for value in chance])
-    got = permutation_test(one[None], other[None], draws=1, rng=generator())
+    got = shuffled(one[None], other[None])
     assert got.p_value == pytest.approx(expected)
     # scipy counts every order too where it is told of more resamples than there are orders.
     reference = scipy.stats.permutation_test(
@@ -238,45 +245,89 @@ def test_the_permutation_test_is_exact_for_few_teachers():
 
 def test_a_sampled_permutation_p_is_near_the_exact_one_and_never_0():
     one, other = generator(10).normal(size=(2, 9))
-    got = permutation_test(one[None], other[None], draws=4000, rng=generator()).p_value
+    got = shuffled(one[None], other[None], draws=4000).p_value
     chance = [spearman(one, other[generator(seed).permutation(9)]) for seed in range(3000)]
     # The orders that tie with the one seen count, however the processor rounds them.
     expected = np.mean(np.abs(chance) >= abs(spearman(one, other)) - 1e-12)
     assert got == pytest.approx(expected, abs=0.03)
-    perfect = permutation_test(one[None], one[None], draws=99, rng=generator())
+    perfect = shuffled(one[None], one[None], draws=99)
     assert perfect.p_value == pytest.approx(1 / 100)
 
 
 def test_a_shuffle_serves_all_students_at_once():
     # Students that say the same twice are no more evidence than one.
     one, other = generator(12).normal(size=(2, 7))
-    alone = permutation_test(one[None], other[None], draws=1, rng=generator())
-    twice = permutation_test(
-        np.stack([one, one]), np.stack([other, other]), draws=1, rng=generator()
-    )
+    alone = shuffled(one[None], other[None])
+    twice = shuffled(np.stack([one, one]), np.stack([other, other]))
     assert twice.p_value == pytest.approx(alone.p_value)
 
 
 def test_a_constant_has_no_p_value():
-    got = permutation_test(np.ones((1, 5)), array(1, 2, 3, 4, 5)[None], draws=9, rng=generator())
+    got = shuffled(np.ones((1, 5)), array(1, 2, 3, 4, 5)[None])
     assert all(map(math.isnan, got))
 
 
-def test_fishers_interval_by_hand():
-    # Bonett and Wright 2000: atanh(0.5) = 0.549306, half = 1.959964 * sqrt(1.125 / 16) = 0.519707.
-    assert fisher_interval(0.5, 19) == pytest.approx((0.029590, 0.789092), abs=1e-5)
-    assert all(map(math.isnan, (*fisher_interval(1.0, 19), *fisher_interval(0.5, 3))))
+def test_the_adjusted_p_is_how_often_the_strongest_of_all_is_as_strong():
+    observed = generator(17).normal(size=6)
+    predicted = generator(18).normal(size=(3, 6))
+    strongest = [
+        max(abs(scipy.stats.spearmanr(row, observed[list(order)]).statistic) for row in predicted)
+        for order in permutations(range(6))
+    ]
+    seen = [scipy.stats.spearmanr(row, observed).statistic for row in predicted]
+    expected = [np.mean(np.array(strongest) >= abs(rho) - 1e-9) for rho in seen]
+    both = predicted, np.tile(observed, (3, 1))
+    chance = permuted_rhos(*both, draws=1, rng=generator())
+    assert adjusted_p_values(np.array(seen), chance, teachers=6) == pytest.approx(expected)
+    turned = adjusted_p_values(-np.array(seen), chance, teachers=6)
+    assert turned == pytest.approx(expected)
 
 
-def test_fishers_interval_covers_the_true_rho_about_as_often_as_it_says():
-    # Bivariate normal with r = 0.9: rho = 6 / pi * asin(r / 2). 600 samples: a standard error of 0.009.
+def test_a_rho_of_no_order_is_not_among_those_a_p_is_adjusted_for():
+    chance = np.array([[0.5, math.nan], [-0.2, math.nan]])
+    got = adjusted_p_values(np.array([0.4, math.nan]), chance, teachers=2)
+    assert got[0] == 0.5
+    assert math.isnan(got[1])
+
+
+def test_bonett_and_wrights_interval_by_hand():
+    # 0.5 shrunk by 6 / (19 * 360) is 0.499561; its z is 0.548721, and half the interval is
+    # 1.959964 * sqrt((1 + 0.499561^2 / 2) / 16) = 0.519654.
+    assert bonett_wright(0.5, 19) == pytest.approx((0.029059, 0.788855), abs=2e-5)
+    # Eight teachers in one order: 1 - 6 / 504 = 0.988095, z 2.559033, half 1.069134.
+    assert bonett_wright(1.0, 8) == pytest.approx((0.903345, 0.998586), abs=5e-4)
+    assert all(map(math.isnan, (*bonett_wright(1.0, 7), *bonett_wright(math.nan, 19))))
+
+
+def test_an_interval_has_the_outer_ends_of_the_draws_and_of_the_formula():
+    low, high = bonett_wright(0.5, 19)
+    assert rho_interval(0.5, np.full(9, 0.5), teachers=19) == (low, high)
+    assert rho_interval(0.5, np.full(9, -0.9), teachers=19) == (-0.9, high)
+    assert rho_interval(0.5, np.full(9, 0.95), teachers=19) == (low, 0.95)
+    assert all(map(math.isnan, rho_interval(1.0, np.ones(9), teachers=4)))
+
+
+def test_relatives_widen_and_students_narrow_an_interval():
+    alone = generator(19).normal(size=(500, 2))
+    one = np.var(alone, axis=0).mean()
+    shared = np.var(alone.mean(axis=1)) / one
+    assert design_effect(alone, alone, 0) == pytest.approx(shared)
+    wider = design_effect(alone, 2 * alone, 5)
+    assert wider == pytest.approx(shared * 4 * 5 / 4)
+    assert design_effect(alone, alone / 9, 5) == pytest.approx(shared)  # relatives never narrow it
+
+
+def test_the_interval_holds_the_true_rho_about_as_often_as_it_says():
+    # Bivariate normal with r = 0.9: rho = 6 / pi * asin(r / 2). 300 samples: a standard error of 0.013.
     truth, rng = 6 / math.pi * math.asin(0.45), generator(13)
+    one, noise = rng.normal(size=(2, 300, 9))
+    other = 0.9 * one + math.sqrt(0.19) * noise
+    draws = resampled_spearman(one, other, resample(9, draws=300, rng=rng))
     inside = 0
-    for _ in range(600):
-        one, noise = rng.normal(size=(2, 19))
-        low, high = fisher_interval(spearman(one, 0.9 * one + math.sqrt(0.19) * noise), 19)
+    for sample, pair in enumerate(zip(one, other, strict=True)):
+        low, high = rho_interval(spearman(*pair), draws[:, sample], teachers=9)
         inside += low <= truth <= high
-    assert 0.92 <= inside / 600 <= 0.98
+    assert inside / 300 >= 0.93
 
 
 def test_the_bootstrap_interval_covers_the_true_rho_at_least_as_often_as_it_says():
@@ -342,8 +393,7 @@ def test_two_thousand_draws_of_nine_metrics_and_five_students_are_well_under_a_s
 def test_every_statistic_stays_in_its_range(scores: Array):
     predicted, observed = scores[:2], scores[2:]
     counts = resample(8, draws=20, rng=generator())
-    for draws in (resampled_spearman, resampled_kendall):
-        values = draws(predicted, observed, counts)
-        assert np.all(np.isnan(values) | (np.abs(values) <= 1))
+    values = resampled_spearman(predicted, observed, counts)
+    assert np.all(np.isnan(values) | (np.abs(values) <= 1))
     assert 0 <= top_three_hit(predicted[0], observed[0]) <= 1
     assert top_one_regret(predicted[0], observed[0]).points >= 0

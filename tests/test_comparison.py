@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from preceptor.agreement.bootstrap import permutation_test
+from preceptor.agreement.bootstrap import permutation_test, permuted_rhos
 from preceptor.agreement.compare import Comparison, compare
 from preceptor.agreement.orders import ANY_STUDENT, Prediction
 from preceptor.agreement.table import AgreementTable
@@ -182,14 +182,15 @@ def test_every_cell_is_scipys_number(table: AgreementTable):
             assert cell.rho == pytest.approx(scipy.stats.spearmanr(predicted, observed).statistic)
             assert cell.tau == pytest.approx(scipy.stats.kendalltau(predicted, observed).statistic)
             assert cell.ends.low < cell.rho < cell.ends.high
-            assert cell.fisher.low < cell.rho < cell.fisher.high
-            shuffled = permutation_test(
+            chance = permuted_rhos(
                 predicted[None],
                 np.array([observed]),
                 draws=400,
                 rng=np.random.default_rng([1, 1]),
-            )
-            assert cell.permutation == shuffled
+            )[:, 0]
+            shuffled = permutation_test(cell.rho, chance, teachers=19)
+            assert cell.permutation[:3] == pytest.approx(shuffled[:3])
+            assert cell.permutation.adjusted >= shuffled.p_value or column.baseline
 
 
 def test_the_mean_row_is_the_mean_of_the_cells_and_surer_than_one(table: AgreementTable):
@@ -276,7 +277,31 @@ def test_few_teachers_and_relatives_are_warned_of(table: AgreementTable):
     assert "With 19 teachers the 95% interval of a rho of 0.8 spans 0.49 to 0.93" in small
     assert "19 teachers are of 6 families" in related
     few = compare([prediction({"car": [1.0, 2.0, 3.0]}, teachers=TEACHERS[:3])], AP)
-    assert "spans everything" in AgreementTable(few, draws=100).warnings()[0]
+    assert "No interval below 8 teachers: 3" in AgreementTable(few, draws=100).warnings()[0]
+
+
+def test_four_teachers_in_the_same_order_have_no_interval_and_their_p():
+    names = ("Gemma-2-2b-it", "Qwen2.5-3B-Instruct", "Phi-3-small", "Llama-3-8B-Instruct")
+    observed = {"A": dict(zip(names, (1.0, 2.0, 3.0, 4.0), strict=True))}
+    found = compare([prediction({"car": [1.0, 2.0, 3.0, 4.0]}, teachers=names)], observed)
+    table = AgreementTable(found, draws=100)
+    assert table.means[0].rho == pytest.approx(1)
+    assert np.isnan(table.means[0].ends).all()
+    assert table.means[0].permutation.p_value == pytest.approx(2 / 24)
+    # The baselines are not among what p is adjusted for.
+    assert table.means[0].permutation.adjusted == pytest.approx(2 / 24)
+    assert all(np.isnan(one.ends).all() for one in table.differences("car"))
+
+
+def test_whole_families_are_drawn_where_teachers_are_related(table: AgreementTable):
+    assert table.related
+    for one, mean in zip(table.by_family(), table.means, strict=True):
+        assert one.ends == mean.ends
+    names = [f"model-{k}" for k in range(9)]
+    observed = {"A": dict(zip(names, map(float, range(9)), strict=True))}
+    car = [float(k) for k in (0, 2, 1, 3, 4, 6, 5, 7, 8)]
+    strangers = compare([prediction({"car": car}, teachers=tuple(names))], observed)
+    assert not AgreementTable(strangers, draws=100).related
 
 
 def test_a_constant_prediction_has_no_rho_and_stands_as_none_in_records():
@@ -290,7 +315,8 @@ def test_a_constant_prediction_has_no_rho_and_stands_as_none_in_records():
 def test_one_seed_gives_the_same_numbers_and_another_does_not(table: AgreementTable):
     again = AgreementTable(table.comparison, draws=400, seed=1)
     other = AgreementTable(table.comparison, draws=400, seed=2)
-    assert again.means == table.means
+    records = [[mean.record() for mean in one.means] for one in (again, table)]
+    assert records[0] == records[1]
     assert other.means[0].ends != table.means[0].ends
     assert other.means[0].rho == table.means[0].rho
     with pytest.raises(StudyError, match="100 or more"):

@@ -14,6 +14,7 @@ from preceptor.validation.result import (
     FinetunedFigures,
     ValidationResult,
     agreement_of,
+    conclusion,
 )
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g")
@@ -91,13 +92,17 @@ def test_two_teachers_have_no_agreement():
     assert found.to_dict()["agreement"] is None
 
 
-def test_the_interval_of_agreement_resamples_teachers():
+def test_seven_teachers_have_no_interval_and_relatives_among_them_prove_nothing():
     table = result(UP, [0.1, 0.3, 0.2, 0.4, 0.6, 0.5, 0.7]).agreement
     assert table is not None
     (cell,) = table.cells[0]
     # Two swapped neighbours: 1 - 6 * 4 / (7 * 48) (Spearman 1904).
     assert cell.rho == pytest.approx(1 - 6 * 4 / (7 * 48))
-    assert cell.ends.low < cell.rho
+    assert math.isnan(cell.ends.low)
+    said = conclusion(cell, 7, related=False)
+    assert "(no interval below 8 teachers)" in said
+    assert said.endswith("the prediction held.")
+    assert "neither confirms nor refutes" in conclusion(cell, 7, related=True)
 
 
 def test_records_hold_a_row_for_each_teacher_with_its_interval_and_how_it_answered():

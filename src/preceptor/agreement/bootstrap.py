@@ -1,4 +1,4 @@
-"""How sure an agreement is: bootstrap over teachers or families, permutations, Fisher's z.
+"""How sure an agreement is: draws of teachers or families, permutations, Bonett and Wright's interval.
 
 A draw is how often each teacher occurs in it. Counts times `ahead` are mid-ranks, so a bootstrap draw, a
 family left out and the plain value are one function with other counts, and cells that see the same draws
@@ -23,8 +23,10 @@ EXACT = 8
 MOST = 1000
 """Beyond this many teachers `teachers_needed` gives up."""
 
-NORMAL_95 = 1.959963984540054
-"""The normal quantile of a two-sided 95% interval."""
+FEWEST_FOR_INTERVAL = 8
+"""Below this many teachers there is no interval: none that was tried holds the true rho often enough."""
+
+_NORMAL_95 = 1.959963984540054
 
 _ROUNDING = 1e-12
 
@@ -37,11 +39,15 @@ class Ends(NamedTuple):
 
 
 class PermutationTest(NamedTuple):
-    """A two-sided p-value, and where 95% of the orders that mean nothing lie."""
+    """A two-sided p-value, where 95% of the orders that mean nothing lie, and p adjusted for many tests.
+
+    `adjusted` is NaN where it was not asked for; see `adjusted_p_values`.
+    """
 
     p_value: float
     low: float
     high: float
+    adjusted: float = math.nan
 
 
 def resample(
@@ -108,18 +114,6 @@ def resampled_spearman(predicted: Array, observed: Array, counts: Array) -> Arra
     return result
 
 
-def resampled_kendall(predicted: Array, observed: Array, counts: Array) -> Array:
-    """Return Kendall's tau-b in each draw; arguments, shapes and NaN as for `resampled_spearman`."""
-    require_pairs(predicted, observed)
-    result = np.empty((len(counts), len(predicted)))
-    signs = 2 * ahead(predicted) - 1, 2 * ahead(observed) - 1
-    for cell, (one, other) in enumerate(zip(*signs, strict=True)):
-        together = (counts @ (one * other) * counts).sum(axis=1)
-        spread = (counts @ one**2 * counts).sum(axis=1) * (counts @ other**2 * counts).sum(axis=1)
-        result[:, cell] = _ratio(together, spread)
-    return result
-
-
 def _ratio(together: Array, spread: Array) -> Array:
     defined = spread > 0
     ratio: Array = np.where(defined, together / np.sqrt(np.where(defined, spread, 1.0)), np.nan)
@@ -138,28 +132,70 @@ def percentile_ends(draws: Array) -> Ends:
     return Ends(float(low), float(high))
 
 
-def fisher_interval(rho: float, teachers: int) -> Ends:
-    """Return the 95% interval of a Spearman's rho by Fisher's z.
+def bonett_wright(rho: float, teachers: int, *, effect: float = 1.0) -> Ends:
+    """Return the 95% interval of a Spearman's rho by Fisher's z, after Bonett and Wright (2000).
 
-    The variance of z is (1 + rho^2 / 2) / (n - 3), after Bonett and Wright (2000): the older
-    1.06 / (n - 3) of Fieller et al. (1957) is too narrow above about 0.8, where metrics worth using
-    lie. It supposes independent teachers without ties; teachers of one family are not independent,
-    so read it as the narrow end. NaN for fewer than 4 teachers, and for a rho of 1 or -1.
+    The variance of z is (1 + rho^2 / 2) / (n - 3). rho is first shrunk by half a swap of neighbours,
+    6 / (n (n^2 - 1)), so that teachers in the same order have an interval too.
+
+    Args:
+        rho: what was seen, -1 to 1.
+        teachers: how many there are.
+        effect: by how much the variance is not that of one student and independent teachers; see
+            `design_effect`.
+
+    Returns:
+        NaN below `FEWEST_FOR_INTERVAL` teachers, and for a rho that is NaN.
     """
-    if teachers < 4 or not abs(rho) < 1:
+    if teachers < FEWEST_FOR_INTERVAL or not math.isfinite(rho):
         return Ends(math.nan, math.nan)
-    half = NORMAL_95 * math.sqrt((1 + rho**2 / 2) / (teachers - 3))
-    return Ends(math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half))
+    shrunk = rho * (1 - 6 / (teachers * (teachers**2 - 1)))
+    half = _NORMAL_95 * math.sqrt(effect * (1 + shrunk**2 / 2) / (teachers - 3))
+    return Ends(math.tanh(math.atanh(shrunk) - half), math.tanh(math.atanh(shrunk) + half))
 
 
-def permutation_test(
+def rho_interval(rho: float, draws: Array, *, teachers: int, effect: float = 1.0) -> Ends:
+    """Return the 95% interval of a Spearman's rho, or of its mean over students.
+
+    The outer ends of two: the percentiles of the draws, which alone are too narrow for few teachers,
+    and Bonett and Wright's, which alone is too narrow for heavy tails (`bench/agreement_coverage.py`).
+    `draws` are the same rho by draws of teachers, of whole families where some are related; the rest is
+    as for `bonett_wright`. NaN there, and where most draws are undefined.
+    """
+    formula, drawn = bonett_wright(rho, teachers, effect=effect), percentile_ends(draws)
+    if not math.isfinite(formula.low + drawn.low):
+        return Ends(math.nan, math.nan)
+    return Ends(min(formula.low, drawn.low), max(formula.high, drawn.high))
+
+
+def design_effect(alone: Array, drawn: Array, families: int) -> float:
+    """Return the variance of a mean rho over that of one student's with independent teachers.
+
+    Students share teachers, so their mean is surer than one of them, by less than if they did not;
+    relatives are alike, so whole families vary more than as many teachers.
+
+    Args:
+        alone: rho by draws of teachers, shape (draws, students); see `resampled_spearman`.
+        drawn: likewise by draws of whole families, where some teachers are related.
+        families: how many there are, 0 where no teachers are related. Draws of few vary too little, by
+            (families - 1) / families.
+    """
+    one = np.nanvar(alone, axis=0).mean()
+    mean = np.nanvar(alone.mean(axis=1))
+    shared = float(mean / one) if one > 0 else 1.0
+    if families < 2:
+        return shared
+    whole = np.nanvar(drawn.mean(axis=1)) * families / (families - 1)
+    return shared * max(1.0, float(whole / mean) if mean > 0 else 1.0)
+
+
+def permuted_rhos(
     predicted: Array, observed: Array, *, draws: int, rng: np.random.Generator
-) -> PermutationTest:
-    """Return how often shuffled teachers would agree as strongly, either way, as these do.
+) -> Array:
+    """Return each cell's rho once its teachers are shuffled, shape (shuffles, cells).
 
-    The statistic is the mean rho over cells; one shuffle of the teachers serves all cells, because
-    students share their teachers. Up to `EXACT` teachers every order counts; else `draws` are
-    sampled and p = (k + 1) / (draws + 1), which is never 0 (Phipson and Smyth 2010).
+    One shuffle of the teachers serves all cells, because metrics and students share them. Up to
+    `EXACT` teachers every order counts once, else `draws` are sampled.
 
     Args:
         predicted: shape (cells, teachers), higher is better.
@@ -168,21 +204,62 @@ def permutation_test(
         rng: unused where every order counts.
 
     Returns:
-        All NaN where a side of some cell is constant.
+        NaN for a cell with a constant side.
     """
     require_pairs(predicted, observed)
-    one, other = standard_ranks(predicted), standard_ranks(observed)
-    table = one.T @ other / len(one)
     teachers = predicted.shape[-1]
-    if not np.isfinite(table).all():
-        return PermutationTest(math.nan, math.nan, math.nan)
-    exact = teachers <= EXACT
     shuffles = np.tile(np.arange(teachers), (draws, 1))
+    exact = teachers <= EXACT
     orders = _every_order(teachers) if exact else rng.permuted(shuffles, axis=1)
-    chance = table[np.arange(teachers), orders].sum(axis=1)
-    beyond = int(np.sum(np.abs(chance) >= abs(np.trace(table)) - _ROUNDING))
-    p_value = beyond / len(orders) if exact else (beyond + 1) / (len(orders) + 1)
-    return PermutationTest(p_value, *percentile_ends(chance))
+    pairs = zip(standard_ranks(predicted), standard_ranks(observed), strict=True)
+    return np.stack([other[orders] @ one for one, other in pairs], axis=1)
+
+
+def permutation_test(seen: float, chance: Array, *, teachers: int) -> PermutationTest:
+    """Return how often shuffled teachers agree as strongly, either way, as these do.
+
+    Where orders were sampled p = (k + 1) / (draws + 1), which is never 0 (Phipson and Smyth 2010).
+
+    Args:
+        seen: a rho, or a mean of several.
+        chance: the same of shuffled teachers, shape (shuffles,); see `permuted_rhos`.
+        teachers: how many there are.
+
+    Returns:
+        All NaN where a side is constant.
+    """
+    if not (math.isfinite(seen) and np.isfinite(chance).all()):
+        return PermutationTest(math.nan, math.nan, math.nan)
+    return PermutationTest(_p_value(seen, np.abs(chance), teachers), *percentile_ends(chance))
+
+
+def adjusted_p_values(seen: Array, chance: Array, *, teachers: int) -> Array:
+    """Return each rho's p among all that were looked at, in either direction: max-T.
+
+    It is how often the strongest of them all is, by shuffled teachers, as strong as this one (Westfall
+    and Young 1993, single step), so that one is below 0.05 by chance in at most 5% of all tables.
+
+    Args:
+        seen: shape (cells,).
+        chance: the same of shuffled teachers, shape (shuffles, cells).
+        teachers: how many there are.
+
+    Returns:
+        Shape (cells,); NaN where `seen` is NaN.
+    """
+    known = np.isfinite(seen)
+    if not known.any():
+        return np.full(len(seen), np.nan)
+    strongest = np.abs(chance[:, known]).max(axis=1)
+    return np.array([_p_value(one, strongest, teachers) for one in seen])
+
+
+def _p_value(seen: float, chance: Array, teachers: int) -> float:
+    if not math.isfinite(seen):
+        return math.nan
+    beyond = int(np.sum(chance >= abs(seen) - _ROUNDING))
+    exact = teachers <= EXACT
+    return beyond / len(chance) if exact else (beyond + 1) / (len(chance) + 1)
 
 
 @cache

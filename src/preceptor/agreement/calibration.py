@@ -115,7 +115,7 @@ def _gain(held: Sequence[HeldOut]) -> float:
 
 
 def _range(ends: Ends) -> str:
-    return f"[{ends.low:+.3f}, {ends.high:+.3f}]"
+    return f"[{ends.low:+.3f}, {ends.high:+.3f}]" if math.isfinite(ends.low) else "(no interval)"
 
 
 def candidates(

@@ -11,15 +11,19 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from preceptor.agreement.bootstrap import (
+    FEWEST_FOR_INTERVAL,
     Ends,
     PermutationTest,
-    fisher_interval,
+    adjusted_p_values,
+    bonett_wright,
+    design_effect,
     percentile_ends,
     permutation_test,
+    permuted_rhos,
     resample,
     resample_families,
-    resampled_kendall,
     resampled_spearman,
+    rho_interval,
     teachers_needed,
     without_each_family,
 )
@@ -42,27 +46,27 @@ from preceptor.agreement.correlation import (
 )
 from preceptor.errors import StudyError
 
-TOLD_APART = 0.3
-"""An interval of a rho of 0.8 that is wider than this is warned of."""
+FEWEST_TOLD_APART = 35
+"""From so many teachers on the 95% interval of a rho of 0.8 is at most 0.3 wide; fewer are warned of."""
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How well one column predicts one student's order, or on average all students'.
 
-    `student` is None for the average, which has no Fisher interval. `permutation` is two-sided, with
-    the range of rho by chance. `regret` is in points of the observed measure, `regret_share` of the
-    best. `top_three` is the share of the three top picks that are among the observed three.
+    `student` is None for the average. `ends` is the 95% interval of rho, NaN below 8 teachers.
+    `permutation` is two-sided, with the range of rho by chance, and with p adjusted for all metrics and
+    students (for all metrics, of an average); baselines are not tested for. `regret` is in points of
+    the observed measure, `regret_share` of the best. `top_three` is the share of the three top picks
+    that are among the observed three.
     """
 
     column: str
     student: str | None
     rho: float
     ends: Ends
-    fisher: Ends
     permutation: PermutationTest
     tau: float
-    tau_ends: Ends
     regret: float
     regret_share: float
     top_three: float
@@ -79,14 +83,15 @@ class Agreement:
         return {name: _none(value) for name, value in flat.items()}
 
 
-_PARTS = {2: ("low", "high"), 3: ("p", "low", "high")}
+_PARTS = {2: ("low", "high"), 4: ("p", "low", "high", "p_adjusted")}
 
 
 @dataclass(frozen=True)
 class Difference:
     """One column's mean rho less another's on the same teachers and students.
 
-    `p_better` is the share of draws in which the first is better, ties by half. `needed` is roughly
+    `ends` is by draws of teachers, of whole families where some are related. `p_better` is the share of
+    draws in which the first is better, ties by half; both are NaN below 8 teachers. `needed` is roughly
     how many teachers let the difference clear zero: as many as there are where it does, None where a
     thousand would not.
     """
@@ -103,7 +108,7 @@ class Difference:
 class FamilyAgreement:
     """A column's mean rho once relatives are no longer taken for independent teachers.
 
-    `ends` is the interval from draws of whole families. `lowest` and `highest` are the extremes with
+    `ends` is the interval of the table's means. `lowest` and `highest` are the extremes with
     any one family left out, and which. `within` and `across` are the shares of pairs ordered right
     among teachers of one family and of different ones; 0.5 is chance.
     """
@@ -129,59 +134,114 @@ class AgreementTable:
         if draws < 100:
             raise StudyError(f"{draws} draws say nothing of an interval's ends: give 100 or more.")
         self.comparison, self.draws, self.seed = comparison, draws, seed
-        self._counts = resample(
-            len(comparison.teachers), draws=draws, rng=np.random.default_rng([seed, 0])
-        )
+        alone, self._counts = self._drawn()
+        self._alone = {c.title: self._resampled(c, alone) for c in comparison.columns}
         self._rhos = {c.title: self._resampled(c, self._counts) for c in comparison.columns}
+        rhos = np.array([self._seen(column) for column in comparison.columns])
+        chance = np.stack([self._permuted(column) for column in comparison.columns], axis=1)
+        tests = self._tests(rhos, chance)
         self.cells = [
-            [self._cell(column, row) for column in comparison.columns]
+            [
+                self._cell(column, row, rho=float(rhos[k, row]), test=tests[k][row])
+                for k, column in enumerate(comparison.columns)
+            ]
             for row in range(len(comparison.students))
         ]
-        self.means = [self._mean(column, k) for k, column in enumerate(comparison.columns)]
+        tests = self._tests(rhos.mean(axis=1, keepdims=True), chance.mean(axis=2, keepdims=True))
+        self.means = [
+            self._mean(column, rho=float(rhos[k].mean()), test=tests[k][0])
+            for k, column in enumerate(comparison.columns)
+        ]
+
+    @property
+    def related(self) -> bool:
+        """Whether teachers are of fewer families than they are, and of two or more."""
+        return 1 < len(set(self.comparison.families)) < len(self.comparison.teachers)
+
+    def _drawn(self) -> tuple[Array, Array]:
+        """Return draws of teachers, and of whole families where some teachers are related."""
+        families = self.comparison.families
+        rng = np.random.default_rng([self.seed, 0])
+        alone = resample(len(families), draws=self.draws, rng=rng)
+        if not self.related:
+            return alone, alone
+        rng = np.random.default_rng([self.seed, 3])
+        return alone, resample_families(families, draws=self.draws, rng=rng)
+
+    def _seen(self, column: Column) -> list[float]:
+        pairs = zip(column.predicted, self.comparison.observed, strict=True)
+        return [spearman(*pair) for pair in pairs]
 
     def _resampled(self, column: Column, counts: Array) -> Array:
         return resampled_spearman(column.predicted, self.comparison.observed, counts)
 
-    def _test(self, column: Column, rows: slice) -> PermutationTest:
-        # Every cell sees the same shuffles, as it sees the same draws.
+    def _permuted(self, column: Column) -> Array:
+        # Every column sees the same shuffles, as it sees the same draws.
         rng = np.random.default_rng([self.seed, 1])
-        observed = self.comparison.observed
-        return permutation_test(column.predicted[rows], observed[rows], draws=self.draws, rng=rng)
+        return permuted_rhos(column.predicted, self.comparison.observed, draws=self.draws, rng=rng)
 
-    def _cell(self, column: Column, row: int) -> Agreement:
+    def _ends(self, rho: float, column: Column, rows: slice) -> Ends:
+        """Return the interval of a column's mean rho over these students."""
+        if not math.isfinite(rho):
+            return Ends(math.nan, math.nan)
+        drawn, alone = self._rhos[column.title][:, rows], self._alone[column.title][:, rows]
+        families = len(set(self.comparison.families)) if self.related else 0
+        effect = design_effect(alone, drawn, families)
+        return rho_interval(
+            rho, drawn.mean(axis=1), teachers=len(self.comparison.teachers), effect=effect
+        )
+
+    def _cell(self, column: Column, row: int, *, rho: float, test: PermutationTest) -> Agreement:
         predicted, observed = column.predicted[row], self.comparison.observed[row]
-        rho, regret = spearman(predicted, observed), top_one_regret(predicted, observed)
-        taus = resampled_kendall(predicted[None], observed[None], self._counts)
+        regret = top_one_regret(predicted, observed)
         return Agreement(
             column=column.title,
             student=self.comparison.students[row],
             rho=rho,
-            ends=percentile_ends(self._rhos[column.title][:, row]),
-            fisher=fisher_interval(rho, len(predicted)),
-            permutation=self._test(column, slice(row, row + 1)),
+            ends=self._ends(rho, column, slice(row, row + 1)),
+            permutation=test,
             tau=kendall(predicted, observed),
-            tau_ends=percentile_ends(taus[:, 0]),
             regret=regret.points,
             regret_share=regret.share,
             top_three=top_three_hit(predicted, observed),
         )
 
-    def _mean(self, column: Column, place: int) -> Agreement:
-        cells = [row[place] for row in self.cells]
-        taus = resampled_kendall(column.predicted, self.comparison.observed, self._counts)
+    def _mean(self, column: Column, *, rho: float, test: PermutationTest) -> Agreement:
+        cells = [cell for row in self.cells for cell in row if cell.column == column.title]
         return Agreement(
             column=column.title,
             student=None,
-            rho=_average(cell.rho for cell in cells),
-            ends=percentile_ends(self._rhos[column.title].mean(axis=1)),
-            fisher=Ends(math.nan, math.nan),
-            permutation=self._test(column, slice(None)),
+            rho=rho,
+            ends=self._ends(rho, column, slice(None)),
+            permutation=test,
             tau=_average(cell.tau for cell in cells),
-            tau_ends=percentile_ends(taus.mean(axis=1)),
             regret=_average(cell.regret for cell in cells),
             regret_share=_average(cell.regret_share for cell in cells),
             top_three=_average(cell.top_three for cell in cells),
         )
+
+    def _tests(self, rhos: Array, chance: Array) -> list[list[PermutationTest]]:
+        """Return a test for each rho, adjusted for all of them whose column is no baseline.
+
+        Args:
+            rhos: shape (columns, students), or (columns, 1) for means.
+            chance: the same of shuffled teachers, shape (shuffles, columns, students).
+        """
+        teachers = len(self.comparison.teachers)
+        judged = [not column.baseline for column in self.comparison.columns]
+        adjusted = np.full(rhos.shape, np.nan)
+        adjusted[judged] = adjusted_p_values(
+            rhos[judged].ravel(), chance[:, judged].reshape(len(chance), -1), teachers=teachers
+        ).reshape(-1, rhos.shape[1])
+        return [
+            [
+                permutation_test(float(rho), chance[:, k, row], teachers=teachers)._replace(
+                    adjusted=float(adjusted[k, row])
+                )
+                for row, rho in enumerate(row_of)
+            ]
+            for k, row_of in enumerate(rhos)
+        ]
 
     def differences(self, against: str) -> list[Difference]:
         """Return every other column's difference from the column of this title or metric.
@@ -194,7 +254,8 @@ class AgreementTable:
 
     def _difference(self, column: Column, other: Column) -> Difference:
         gains = (self._rhos[column.title] - self._rhos[other.title]).mean(axis=1)
-        gains = gains[np.isfinite(gains)]
+        few = len(self.comparison.teachers) < FEWEST_FOR_INTERVAL
+        gains = np.array([]) if few else gains[np.isfinite(gains)]
         means = {mean.column: mean.rho for mean in self.means}
         value = means[column.title] - means[other.title]
         ends = percentile_ends(gains)
@@ -205,9 +266,7 @@ class AgreementTable:
             needed = teachers_needed(*pair, self.comparison.observed, rng=rng) if value else None
         won = np.where(np.abs(gains) < 1e-12, 0.5, gains > 0)
         p_better = float(won.mean()) if won.size else math.nan
-        return Difference(
-            column.title, other.title, value, percentile_ends(gains), p_better, needed
-        )
+        return Difference(column.title, other.title, value, ends, p_better, needed)
 
     def by_family(self) -> list[FamilyAgreement]:
         """Return each column's agreement by families.
@@ -221,14 +280,13 @@ class AgreementTable:
                 f"All teachers are of the family '{names[0]}': there is nothing to hold out. Add "
                 "teachers of other families."
             )
-        rng = np.random.default_rng([self.seed, 3])
-        picks = resample_families(self.comparison.families, draws=self.draws, rng=rng)
         return [
-            self._family(column, names, rests, picks=picks) for column in self.comparison.columns
+            self._family(column, names, rests, mean=mean)
+            for column, mean in zip(self.comparison.columns, self.means, strict=True)
         ]
 
     def _family(
-        self, column: Column, names: Sequence[str], rests: Array, *, picks: Array
+        self, column: Column, names: Sequence[str], rests: Array, *, mean: Agreement
     ) -> FamilyAgreement:
         left = list(zip(self._resampled(column, rests).mean(axis=1).tolist(), names, strict=True))
         left = [one for one in left if math.isfinite(one[0])] or [(math.nan, "")]
@@ -237,8 +295,8 @@ class AgreementTable:
         rows = list(zip(column.predicted, self.comparison.observed, strict=True))
         return FamilyAgreement(
             column=column.title,
-            rho=_average(spearman(*row) for row in rows),
-            ends=percentile_ends(self._resampled(column, picks).mean(axis=1)),
+            rho=mean.rho,
+            ends=mean.ends,
             lowest=min(left),
             highest=max(left),
             within=_average(pairs_right(*row, related) for row in rows),
@@ -273,18 +331,27 @@ class AgreementTable:
     def warnings(self) -> list[str]:
         """Return what so few teachers cannot tell, in sentences."""
         teachers, families = len(self.comparison.teachers), len(set(self.comparison.families))
-        low, high = fisher_interval(0.8, teachers)
         sentences = []
-        if not high - low <= TOLD_APART:
-            span = f"{low:.2f} to {high:.2f}" if math.isfinite(low) else "everything"
+        if teachers < FEWEST_FOR_INTERVAL:
             sentences.append(
-                f"With {teachers} teachers the 95% interval of a rho of 0.8 spans {span} (Fisher's z): a "
+                f"No interval below {FEWEST_FOR_INTERVAL} teachers: {teachers} have too few orders for one "
+                "that holds the truth often enough. Read p."
+            )
+        elif teachers < FEWEST_TOLD_APART:
+            low, high = bonett_wright(0.8, teachers)
+            sentences.append(
+                f"With {teachers} teachers the 95% interval of a rho of 0.8 spans {low:.2f} to {high:.2f}: a "
                 "difference of two metrics needs a paired interval (--baseline) to mean anything."
             )
         if families < teachers:
+            draws = (
+                "intervals are by draws of whole families"
+                if self.related
+                else "no interval sees it"
+            )
             sentences.append(
-                f"The {teachers} teachers are of {families} families, and relatives are alike: intervals "
-                "over teachers are too narrow (--by-family)."
+                f"The {teachers} teachers are of {families} families, and relatives are alike: {draws}, and "
+                "p takes the teachers for independent (--by-family)."
             )
         return sentences
 

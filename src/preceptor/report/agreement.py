@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preceptor.agreement.bootstrap import Ends
+from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL, Ends
 from preceptor.agreement.calibration import Calibration, HeldOut
 from preceptor.agreement.table import Agreement, AgreementTable, Difference, FamilyAgreement
 from preceptor.ranking.table import printable
@@ -39,7 +39,11 @@ def print_agreement(console: Console, table: AgreementTable, *, source: str) -> 
     )
     _say(console, f"Observed: {source}. Teachers: {', '.join(comparison.teachers)}.", "dim")
     console.print()
-    _say(console, "Spearman's rho [95% interval, bootstrap over teachers]", "bold")
+    if teachers < FEWEST_FOR_INTERVAL:
+        basis = f"no interval below {FEWEST_FOR_INTERVAL} teachers"
+    else:
+        basis = f"95% interval over {'families' if table.related else 'teachers'}"
+    _say(console, f"Spearman's rho [{basis}]", "bold")
     for band in _bands(table, console.width):
         console.print(_rhos(table, band))
         console.print()
@@ -51,10 +55,11 @@ def print_agreement(console: Console, table: AgreementTable, *, source: str) -> 
 
 
 _LEGEND = (
-    "better: the direction as declared before any outcome; a negative rho says that the other one agrees. "
-    "p: two-sided, by permutation. tau: Kendall's tau-b. regret: observed points lost by taking the metric's "
-    "top pick, and their share of the best. top 3: the share of its top three picks that are among the "
-    "observed three. Baselines: size, a teacher's parameters; prior, its mean rank over the other students."
+    "better: the declared direction; a negative rho says that the other one agrees. p: two-sided, by "
+    "permutation; adjusted: for all metrics that are no baselines, in either direction. tau: Kendall's "
+    "tau-b. regret: observed points lost by taking the metric's top pick, and their share of the best. top "
+    "3: the share of its top three picks that are among the observed three. Baselines: size, a teacher's "
+    "parameters; prior, its mean rank over the other students."
 )
 
 
@@ -91,13 +96,14 @@ def _cell(cell: Agreement, style: str = "") -> Text:
 
 
 def _means(table: AgreementTable) -> Table:
-    grid = _grid(["metric", "better", "rho", "p", "tau", "regret", "top 3"])
+    grid = _grid(["metric", "better", "rho", "p", "adjusted", "tau", "regret", "top 3"])
     for mean, column in zip(table.means, table.comparison.columns, strict=True):
         grid.add_row(
             Text(printable(mean.column)),
             "higher" if column.higher_is_better else "lower",
             _fixed(mean.rho),
             _p_value(mean.permutation.p_value),
+            _p_value(mean.permutation.adjusted),
             _fixed(mean.tau),
             f"{mean.regret:.2f} ({_share(mean.regret_share)})",
             _share(mean.top_three),
@@ -157,7 +163,7 @@ def print_families(console: Console, found: Sequence[FamilyAgreement]) -> None:
     console.print(grid)
     _say(
         console,
-        "95%, families: bootstrap over whole families. lowest, highest: with any one family left out, and "
+        "95%, families: over whole families. lowest, highest: with any one family left out, and "
         "which. within, across: pairs of teachers of one family and of two that are ordered right; 50% is "
         "chance.",
         "dim",
@@ -188,9 +194,7 @@ def print_calibration(console: Console, found: Calibration) -> None:
         ]
         grid.add_row(f"{beta:g}", *texts)
     console.print(grid)
-    _say(
-        console, "95% interval over teachers; then the share of draws that would choose it.", "dim"
-    )
+    _say(console, "95% interval; then the share of draws that would choose it.", "dim")
     console.print()
     _print_held_out(console, "student", "rho", found.students)
     _print_held_out(console, "family", "pairs right", found.families)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
@@ -205,7 +206,9 @@ def agreement_lines(table: AgreementTable) -> tuple[AgreementLine, ...]:
             metric=mean.column,
             better="higher" if column.higher_is_better else "lower",
             rho=number(mean.rho),
-            interval=f"{number(mean.ends.low)} to {number(mean.ends.high)}",
+            interval=f"{number(mean.ends.low)} to {number(mean.ends.high)}"
+            if math.isfinite(mean.ends.low)
+            else f"none below {FEWEST_FOR_INTERVAL} teachers",
             regret=number(mean.regret),
         )
         for mean, column in zip(table.means, columns, strict=True)

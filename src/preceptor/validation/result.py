@@ -1,7 +1,7 @@
 """What validation found: predicted orders, observed orders, and how far they agree.
 
-A prediction holds only where the interval of its agreement lies above zero and chance is ruled out. With few
-teachers neither is possible, and the result says so.
+A prediction holds only where chance is ruled out and the interval of its agreement, where there is one, lies
+above zero. With few teachers neither is possible, and the result says so.
 """
 
 import math
@@ -105,9 +105,10 @@ class ValidationResult:
         place = next(one.rank for one in seen.teachers if one.teacher == top_pick)
         best = seen.teachers[0]
         came = "and so it came" if place == 1 else f"which came {place} of {len(seen.teachers)}"
+        said = conclusion(cell, len(comparison.teachers), related=self.agreement.related)
         return (
             f"{cell.student}: {cell.column} put {top_pick} first, {came} (observed first: {best.teacher}, "
-            f"P(best) {best.p_best:.2f}). {_runs(seen)} {conclusion(cell, len(comparison.teachers))}"
+            f"P(best) {best.p_best:.2f}). {_runs(seen)} {said}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -183,17 +184,23 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def conclusion(cell: Agreement, teachers: int) -> str:
-    """Return what an agreement over so many teachers says of the prediction."""
-    rho, low, high, p = cell.rho, cell.ends.low, cell.ends.high, cell.permutation.p_value
+def conclusion(cell: Agreement, teachers: int, *, related: bool) -> str:
+    """Return what an agreement over so many teachers, of which some may be related, says of the prediction.
+
+    p is that adjusted for every metric and student looked at. Below 8 teachers there is no interval: the
+    exact test alone decides, and nothing where it takes relatives for independent.
+    """
+    rho, (low, high), p = cell.rho, cell.ends, cell.permutation.adjusted
     if not math.isfinite(rho):
         return "One of the two orders is all ties, so their agreement is unknown."
-    basis = f"Spearman's rho {rho:.2f} [{low:.2f}, {high:.2f}], p {p:.3f}, {teachers} teachers"
+    bounded = math.isfinite(low)
+    interval = f"[{low:.2f}, {high:.2f}]" if bounded else "(no interval below 8 teachers)"
+    basis = f"Spearman's rho {rho:.2f} {interval}, adjusted p {p:.3f}, {teachers} teachers"
+    clear = p <= SIGNIFICANT and (low * high > 0 if bounded else not related)
+    if clear:
+        way = "held" if rho > 0 else "failed, the order came out the other way round"
+        return f"{basis}: the prediction {way}."
     least = 2 / math.factorial(teachers)
-    if p <= SIGNIFICANT and low > 0:
-        return f"{basis}: the prediction held."
-    if p <= SIGNIFICANT and high < 0:
-        return f"{basis}: the prediction failed, the order came out the other way round."
     if least > SIGNIFICANT:
         return (
             f"{basis}: this neither confirms nor refutes the prediction, and {teachers} teachers never "

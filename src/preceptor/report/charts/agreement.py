@@ -6,11 +6,13 @@ themselves stand beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL
 from preceptor.agreement.compare import Column
 from preceptor.agreement.table import Agreement, AgreementTable
 from preceptor.report.charts.dots import Dot, dot_chart, dot_rows, dots_data, dots_height
@@ -53,10 +55,7 @@ def _rhos(table: AgreementTable) -> Chart:
     rows = dot_rows(_dots(table))
     students, teachers = len(table.comparison.students), len(table.comparison.teachers)
     ordered = sorted(table.means, key=lambda mean: -np.nan_to_num(mean.rho, nan=-2.0))
-    clauses = [
-        f"{label(mean.column)} {shown(mean.rho)} [{shown(mean.ends.low)}, {shown(mean.ends.high)}]"
-        for mean in ordered
-    ]
+    clauses = [f"{label(mean.column)} {shown(mean.rho)}{_interval(mean)}" for mean in ordered]
     alternative = f"Spearman's rho, mean over {counted(students, 'student')}: {'; '.join(clauses)}."
     chart = dot_chart(rows, title="Spearman's rho", what="metric", groups="student")
     return Chart(
@@ -66,14 +65,25 @@ def _rhos(table: AgreementTable) -> Chart:
         title="How well each metric predicts the observed order",
         caption=(
             f"Spearman's rho between a metric's order of n = {teachers} teachers and the observed order, for "
-            "each student and on average, with 95% bootstrap intervals over teachers. 1 is the same order, 0 "
-            "chance; best first. Overlapping intervals do not tell metrics apart."
+            f"each student and on average, with {_basis(table)}. 1 is the same order, 0 chance; best first. "
+            "Overlapping intervals do not tell metrics apart."
         ),
         alternative=alternative,
         spec=whole_spec(
             chart, height=dots_height(rows), alternative=alternative, **dots_data(rows)
         ),
     )
+
+
+def _basis(table: AgreementTable) -> str:
+    if len(table.comparison.teachers) < FEWEST_FOR_INTERVAL:
+        return f"no interval below {FEWEST_FOR_INTERVAL} teachers"
+    return f"95% intervals over {'families' if table.related else 'teachers'}"
+
+
+def _interval(cell: Agreement) -> str:
+    low, high = cell.ends
+    return f" [{shown(low)}, {shown(high)}]" if math.isfinite(low) else ""
 
 
 def _dots(table: AgreementTable) -> Iterator[Dot]:
@@ -121,7 +131,7 @@ def _scatter(
     tip = tips(whole="teacher", family="family", x_text="predicted", y_text="observed")
     look = families.encodings(families.names)
     point = base.mark_point(filled=True, size=80, opacity=1).encode(**place, tooltip=tip, **look)
-    interval = f"{shown(cell.rho)}, 95% interval {shown(cell.ends.low)} to {shown(cell.ends.high)}"
+    interval = f"{shown(cell.rho)}{_interval(cell)}"
     alternative = _in_words(rows, column, f"For {student}, rho of {name} is {interval}.")
     return Chart(
         name=f"predicted-and-observed-{student}",
@@ -130,7 +140,7 @@ def _scatter(
         title=f"Predicted and observed for {student}",
         caption=(
             f"{name} against what was observed ({cut(outcome or 'higher is better', WHOLE)}), n = "
-            f"{len(rows)} teachers; Spearman's rho is {interval} (bootstrap over teachers). "
+            f"{len(rows)} teachers; Spearman's rho is {interval} ({_basis(table)}). "
             f"{'Higher' if column.higher_is_better else 'Lower'} {name} predicts better. Numbers are "
             "places in the observed order."
         ),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from preceptor.agreement.bootstrap import fisher_interval
+from preceptor.agreement.bootstrap import bonett_wright
 from preceptor.report.charts.dots import Dot, dot_chart, dot_rows, dots_data, dots_height, ends_text
 from preceptor.report.charts.parts import (
     Chart,
@@ -234,7 +234,7 @@ def _sampling() -> Chart:
 
 
 def _correlations() -> Chart:
-    ends = fisher_interval(0.8, RANKED)
+    ends = bonett_wright(0.8, RANKED)
     cells = {(cell.metric, cell.student): cell for cell in TABLE_4}
     means = mean_correlations()
     dots: list[Dot] = []
@@ -248,7 +248,7 @@ def _correlations() -> Chart:
         caption=(
             f"Table 4: Spearman's rho of each metric with AP, n = {RANKED} teachers, best mean first. No "
             f"interval is printed; with so few teachers that of a rho of 0.8 spans {ends.low:.2f} to "
-            f"{ends.high:.2f} (Fisher's z, 95%)."
+            f"{ends.high:.2f} (95%, Bonett and Wright)."
         ),
         axes=("Spearman's rho", "metric", "student"),
     )
