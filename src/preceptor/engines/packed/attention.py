@@ -34,9 +34,10 @@ class PromptMemory:
 
 @dataclass(frozen=True)
 class PackContext:
-    """What the attention function must know of the pack being run.
+    """What the attention function must know of the pack being run, and what it notes there.
 
-    `device` is where its segments are attended to in one call (`varlen.usable`); None: one by one.
+    `device` is where its segments are attended to in one call (`varlen.usable`); None: one by one. `attended`
+    has an entry for each layer that came through the function.
     """
 
     pack: Pack
@@ -44,6 +45,7 @@ class PackContext:
     kept: PromptMemory | None
     device: "torch.device | None" = None
     masks: "dict[tuple[int, ...], torch.Tensor]" = field(default_factory=dict)
+    attended: list[int] = field(default_factory=list)
 
     @cached_property
     def sequences(self) -> Sequences | None:
@@ -121,6 +123,7 @@ def packed_attention(
         masks=context.masks,
     )
     layer = int(getattr(module, "layer_idx", 0) or 0)
+    context.attended.append(layer)
     states = (key, value)
     first = context.pack.groups[0]  # the only one where a prompt is kept or resumed
     if context.kept is not None:

@@ -1,8 +1,9 @@
 """Run pairs through a model's body: packed, shared prompts, no padding; whatever is then read off its states.
 
 The fast path runs the body over packs (`packing`, `attention`). It rests on assumptions about the
-architecture, so at load it must reproduce the model's own forward pass on a small probe; a model for which
-it does not is run plainly, one pair at a time. On a CPU packs run side by side, one per core, which keeps
+architecture, so at load its layers are looked at and it must reproduce the model's own forward pass on a
+probe (`check`); a model for which it does not is run plainly, one pair at a time, and so is a sequence whose
+length changes how the model encodes positions. On a CPU packs run side by side, one per core, which keeps
 each core's work in its own cache.
 """
 
@@ -10,11 +11,12 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.packed import attention
+from preceptor.engines.packed import attention, check
 from preceptor.engines.packed.cuda import varlen
 from preceptor.engines.packed.memory import (
     gate_in_place,
@@ -41,9 +43,6 @@ _MOST_CPU_WORKERS = 8
 _PACKS_PER_WORKER = 8
 _SMALL_PACK = 1024
 """Small work is cut into more packs than workers, so that these end together, but never below this size."""
-
-PROBE_BUDGET = 41
-"""Tokens in one pack of the probe; see `probe_pairs`."""
 
 
 class _OutOfMemory(Exception):
@@ -80,17 +79,16 @@ class PackedEngine(Generic[Found]):
             keep_freed_memory()
             gate_in_place(model)
         attention.register()
-        # In this order: the probe runs in the way that is tried, first all segments at once, then one by one.
+        self.longest = check.length_that_changes_positions(model.config)
         self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
-        self.packed = packed and self._reproduces_itself()
-        if packed and self.at_once and not self.packed:
-            self.at_once = False  # widths of heads, say, that the one call does not take
-            self.packed = self._reproduces_itself()
+        self.refusal = self._refusal() if packed else None
+        self.packed = packed and self.refusal is None
         self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
-        if packed and not self.packed:
+        if self.refusal:
             logger.warning(
-                "%s cannot be packed: its responses are scored one by one, which is slower",
+                "%s cannot be packed: %s. Its responses are scored one by one, which is slower",
                 type(model).__name__,
+                self.refusal,
             )
 
     def _read_off(
@@ -103,8 +101,12 @@ class PackedEngine(Generic[Found]):
         """Return the same of one pair by the model's own forward pass."""
         raise NotImplementedError
 
-    def _alike(self, packed: Sequence[Found], plain: Sequence[Found]) -> bool:
-        """Whether the probe's packed results are those of the plain path, in the same order."""
+    def _sequence(self, pair: TokenizedPair) -> tuple[int, ...]:
+        """Return the tokens that the model is meant to see: their number may change its positions."""
+        raise NotImplementedError
+
+    def _numbers(self, found: Found) -> Sequence[float]:
+        """Return what was found of a pair of the probe, token by token where it is known of tokens."""
         raise NotImplementedError
 
     def measure(self, pairs: Sequence[TokenizedPair]) -> Iterator[list[Found]]:
@@ -147,18 +149,46 @@ class PackedEngine(Generic[Found]):
     def _run(
         self, pairs: Sequence[TokenizedPair], indices: list[int], workers: int
     ) -> Iterator[list[Found]]:
-        if not self.packed:
-            for index in indices:
-                with _naming_rows([index], len(pairs[index].prompt + pairs[index].response)):
-                    found = self._plainly(index, pairs[index])
-                yield [found]
+        alone = [index for index in indices if not self.packed or self._stretches(pairs[index])]
+        for index in alone:
+            with _naming_rows([index], len(pairs[index].prompt + pairs[index].response)):
+                found = self._alone(index, pairs[index])
+            yield [found]
+        if len(alone) == len(indices):
             return
+        if alone:
+            logger.warning(
+                "%d of %d responses are scored one by one, which is slower: with their prompts they exceed "
+                "%d tokens, where the length of a sequence changes how %s encodes positions",
+                len(alone),
+                len(indices),
+                self.longest,
+                type(self.model).__name__,
+            )
+            apart = set(alone)
+            indices = [index for index in indices if index not in apart]
         budget = self.budget
         if workers > 1:
             # Cut finer where there is little work, or one worker would still be at it while the others wait.
             tokens = sum(len(pairs[index].response) for index in indices)
             budget = min(budget, max(_SMALL_PACK, tokens // (workers * _PACKS_PER_WORKER)))
         yield from self._run_plans(pairs, plan(pairs, indices, budget=budget), workers)
+
+    def _stretches(self, pair: TokenizedPair) -> bool:
+        """Whether the pair is so long that its length changes how positions are encoded."""
+        return self.longest is not None and len(self._sequence(pair)) > self.longest
+
+    def _alone(self, index: int, pair: TokenizedPair) -> Found:
+        """Return what is found of a pair as if nothing else had been run."""
+        if not self._stretches(pair):
+            return self._plainly(index, pair)
+        try:
+            self._use_attention(attention.plain_attention(self.model))
+            return self._plainly(index, pair)
+        finally:
+            check.forget_lengths(self.model)
+            if self.packed:
+                self._use_attention(attention.NAME)
 
     def _run_plans(
         self, pairs: Sequence[TokenizedPair], plans: Iterable[Plan], workers: int
@@ -207,6 +237,12 @@ class PackedEngine(Generic[Found]):
         positions = torch.tensor([pack.positions], device=self.device)
         with attention.running(context):
             output = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
+        layers = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
+        if len(context.attended) < layers:
+            raise check.NotPackable(
+                f"{layers - len(context.attended)} of its {layers} layers do not attend through the "
+                "interface of transformers"
+            )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
@@ -222,39 +258,46 @@ class PackedEngine(Generic[Found]):
     def _use_attention(self, name: str) -> None:
         self.model.set_attn_implementation(name)
 
-    def _reproduces_itself(self) -> bool:
-        """Whether the packed path gives the model's own results on a small probe."""
-        # Llama 4 attends within chunks of thousands of tokens: a small probe would not show the difference.
-        if getattr(self.model.config, "attention_chunk_size", None):
-            return False
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        pairs = probe_pairs(vocabulary)
+    def _refusal(self) -> str | None:
+        """Return why the model cannot be packed, the rest of a sentence; None where it can."""
         try:
-            # Eager attention is the definition; the others are ways of computing it.
-            self._use_attention("eager")
-            plain = [self._plainly(index, pair) for index, pair in enumerate(pairs)]
-            self._use_attention(attention.NAME)
-            plans = plan(pairs, range(len(pairs)), budget=PROBE_BUDGET)
-            found = [one for batch in self._run_plans(pairs, plans, workers=1) for one in batch]
-            return self._alike(sorted(found, key=lambda one: one.index), plain)
+            return check.refused_by_structure(self.model) or self._differs()
+        except check.NotPackable as error:
+            return str(error)
         except Exception as error:  # any failure of an unknown architecture means: run it plainly
             logger.debug("the packed path failed its probe", exc_info=error)
-            return False
+            return f"its packed pass fails ({type(error).__name__}: {error})"
 
+    def _differs(self) -> str | None:
+        """Return how the packed numbers of a probe differ from the model's own; None: by noise alone."""
+        pairs = check.probe_pairs(self.model.get_input_embeddings().weight.shape[0])
+        given, self.runtime = self.runtime, self.runtime.model_copy(update={"keep_tokens": True})
+        try:
+            with check.narrow_windows(self.model):
+                plain = self._plain_numbers(pairs, attention.plain_attention(self.model))
+                with check.rounding_otherwise(self.model):
+                    noisy = self._plain_numbers(pairs, "eager")
+                compare = partial(
+                    check.difference,
+                    plain=plain,
+                    noisy=noisy,
+                    dtype=str(next(self.model.parameters()).dtype),
+                )
+                if self.at_once and compare(self._packed_numbers(pairs)):
+                    self.at_once = False  # widths of heads, say, that the one call does not take
+                return compare(self._packed_numbers(pairs))
+        finally:
+            self.runtime = given
 
-def probe_pairs(vocabulary: int) -> list[TokenizedPair]:
-    """Return pairs that meet every shape of a pack at `PROBE_BUDGET`.
+    def _plain_numbers(self, pairs: Sequence[TokenizedPair], name: str) -> list[Sequence[float]]:
+        self._use_attention(name)
+        return [self._numbers(self._plainly(index, pair)) for index, pair in enumerate(pairs)]
 
-    The first prompt is resumed by two packs of two responses each; the others share a row, the one with two
-    responses, the other with one.
-    """
-    ids = [(7919 * step + 11) % vocabulary for step in range(64)]
-    first, second, third = tuple(ids[:9]), tuple(ids[9:14]), tuple(ids[14:17])
-    prompts = (first, second, first, third, first, second, first)
-    return [
-        TokenizedPair(prompt, tuple(ids[start : start + 12]))
-        for prompt, start in zip(prompts, range(14, 56, 6), strict=True)
-    ]
+    def _packed_numbers(self, pairs: Sequence[TokenizedPair]) -> list[Sequence[float]]:
+        self._use_attention(attention.NAME)
+        plans = plan(pairs, range(len(pairs)), budget=check.PROBE_BUDGET)
+        found = [one for batch in self._run_plans(pairs, plans, workers=1) for one in batch]
+        return [self._numbers(one) for one in sorted(found, key=lambda one: one.index)]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Measure likelihoods with a transformers model: packed, and never a whole matrix of logits."""
 
-import math
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,13 +16,12 @@ from preceptor.engines.loading import load_model
 from preceptor.engines.models import LocatedModel
 from preceptor.engines.packed.attention import PackContext
 from preceptor.engines.packed.body import RUNTIME, PackedEngine
+from preceptor.engines.packed.check import NotPackable
 from preceptor.engines.packed.head import Head, TokenTensors, fold_logits
 from preceptor.engines.packed.memory import release_memory
 
 if TYPE_CHECKING:
     import torch
-
-_PROBE_TOLERANCE = {"torch.float32": 2e-3, "torch.float16": 0.1, "torch.bfloat16": 0.4}
 
 
 class TransformersLikelihood(PackedEngine[Measured]):
@@ -51,7 +50,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
         import torch
 
         if self.head is None:
-            raise NotImplementedError("an output layer that is not linear")
+            raise NotPackable("its output layer is not linear")
         rows: list[torch.Tensor] = []
         targets: list[int] = []
         order: list[int] = []
@@ -87,24 +86,30 @@ class TransformersLikelihood(PackedEngine[Measured]):
         """Return one pair's statistics from the model's own forward pass and full logits."""
         import torch
 
-        ids = torch.tensor([pair.prompt + pair.response[:-1]], device=self.device)
-        targets = torch.tensor(pair.response, device=self.device)
+        count = len(pair.response)
+        # The last token predicts nothing, but it may be the one that makes the sequence a long one.
+        ids = self._sequence(pair) if self._stretches(pair) else pair.prompt + pair.response[:-1]
         with torch.inference_mode():
-            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(targets)).logits
-            statistics = fold_logits(logits[0, -len(targets) :], targets)
-            return Measured(index, self._reduced([0], statistics, [pair])[0].statistics)
+            logits = self.model(
+                input_ids=torch.tensor([ids], device=self.device),
+                use_cache=False,
+                **self._only_last(count + 1),
+            ).logits[0]
+            first = len(pair.prompt) - 1 - (len(ids) - len(logits))
+            targets = torch.tensor(pair.response, device=self.device)
+            statistics = fold_logits(logits[first : first + count], targets)
+        return Measured(index, self._reduced([0], statistics, [pair])[0].statistics)
 
-    def _alike(self, packed: Sequence[Measured], plain: Sequence[Measured]) -> bool:
-        limit = _PROBE_TOLERANCE.get(str(self.model.dtype), 0.4)
-        pairs = [
-            (one.statistics, other.statistics) for one, other in zip(packed, plain, strict=True)
-        ]
-        # A model that only gives NaN gives it either way.
-        return all(
-            abs(one.nll - other.nll) <= limit * other.tokens
-            or (math.isnan(one.nll) and math.isnan(other.nll))
-            for one, other in pairs
-        )
+    def _only_last(self, count: int) -> dict[str, int]:
+        """Return the option that asks for the logits of the last tokens alone, where the model has it."""
+        options = inspect.signature(self.model.forward).parameters
+        return {"logits_to_keep": count} if "logits_to_keep" in options else {}
+
+    def _sequence(self, pair: TokenizedPair) -> tuple[int, ...]:
+        return pair.prompt + pair.response
+
+    def _numbers(self, found: Measured) -> Sequence[float]:
+        return found.statistics.token_nll
 
 
 def _head_of(model: Any, device: str) -> Head | None:

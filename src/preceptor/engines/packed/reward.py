@@ -6,7 +6,6 @@ Models with code or heads of their own (ArmoRM, encoders) go through their own f
 """
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from preceptor.engines.base import TokenizedPair
 from preceptor.engines.loading import is_of_the_library
 from preceptor.engines.packed.attention import PackContext
 from preceptor.engines.packed.body import RUNTIME, PackedEngine
+from preceptor.engines.packed.check import NotPackable
 from preceptor.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PROBE_TOLERANCE = {"torch.float32": 2e-3, "torch.float16": 0.02, "torch.bfloat16": 0.1}
 _UNREAD = (0,)
 """Packs leave out a response's last token, because it predicts nothing; here the one before it counts."""
 
@@ -65,7 +64,7 @@ class TransformersReward(PackedEngine[Rewarded]):
         import torch
 
         if self.head is None:
-            raise NotImplementedError("a classifier without a head named score")
+            raise NotPackable("it is a classifier without a head named score")
         states, order = [], []
         for group in context.pack.groups:
             last = self._last_prompt_state(context, group, hidden)
@@ -92,7 +91,7 @@ class TransformersReward(PackedEngine[Rewarded]):
     def _plainly(self, index: int, pair: TokenizedPair) -> Rewarded:
         import torch
 
-        ids = torch.tensor([pair.prompt + pair.response[:-1]], device=self.device)
+        ids = torch.tensor([self._sequence(pair)], device=self.device)
         options = {}
         if self.typed:
             segment = torch.arange(ids.shape[1], device=self.device) >= len(pair.prompt)
@@ -109,10 +108,8 @@ class TransformersReward(PackedEngine[Rewarded]):
             )
         return Rewarded(index, float(values.float().reshape(-1)[0]))
 
-    def _alike(self, packed: Sequence[Rewarded], plain: Sequence[Rewarded]) -> bool:
-        limit = _PROBE_TOLERANCE.get(str(self.model.dtype), 0.3)
-        return all(
-            math.isclose(one.score, other.score, rel_tol=limit, abs_tol=limit)
-            or (math.isnan(one.score) and math.isnan(other.score))
-            for one, other in zip(packed, plain, strict=True)
-        )
+    def _sequence(self, pair: TokenizedPair) -> tuple[int, ...]:
+        return pair.prompt + pair.response[:-1]
+
+    def _numbers(self, found: Rewarded) -> Sequence[float]:
+        return (found.score,)
