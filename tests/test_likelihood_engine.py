@@ -16,7 +16,7 @@ import torch
 
 from preceptor.config.runtime import Runtime
 from preceptor.engines.base import TokenizedPair, TokenStatistics
-from preceptor.engines.packed.body import PROBE_BUDGET, probe_pairs
+from preceptor.engines.packed.check import PROBE_BUDGET, probe_pairs
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.packed.packing import plan
 from small_pairs import NAN_TOKEN, PACKED, PLAIN, random_ids

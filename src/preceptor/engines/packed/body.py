@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from preceptor.config.runtime import Runtime
@@ -66,6 +65,9 @@ class Indexed(Protocol):
 
 Found = TypeVar("Found", bound=Indexed)
 
+Numbers = Sequence[float]
+"""What was found of a pair of the probe, token by token where it is known of tokens."""
+
 
 class PackedEngine(Generic[Found]):
     """A loaded model on the device it lies on; a subclass says what is read off its hidden states."""
@@ -105,7 +107,7 @@ class PackedEngine(Generic[Found]):
         """Return the tokens that the model is meant to see: their number may change its positions."""
         raise NotImplementedError
 
-    def _numbers(self, found: Found) -> Sequence[float]:
+    def _numbers(self, found: Found) -> Numbers:
         """Return what was found of a pair of the probe, token by token where it is known of tokens."""
         raise NotImplementedError
 
@@ -260,40 +262,42 @@ class PackedEngine(Generic[Found]):
 
     def _refusal(self) -> str | None:
         """Return why the model cannot be packed, the rest of a sentence; None where it can."""
+        pairs = check.probe_pairs(self.model.get_input_embeddings().weight.shape[0])
+        given, self.runtime = self.runtime, self.runtime.model_copy(update={"keep_tokens": True})
         try:
-            return check.refused_by_structure(self.model) or self._differs()
+            if reason := check.refused_by_structure(self.model):
+                return reason
+            with check.narrow_windows(self.model):
+                plain = self._plain_numbers(pairs, attention.plain_attention(self.model))
+                with check.rounding_otherwise(self.model):
+                    noisy = self._plain_numbers(pairs, "eager")
+                if self.at_once and self._differs(pairs, plain, noisy):
+                    self.at_once = False  # widths of heads, say, that the one call does not take
+                return self._differs(pairs, plain, noisy)
+        except Exception as error:  # what an unknown architecture does not know
+            logger.debug("the model could not be tried", exc_info=error)
+            return f"it could not be tried ({type(error).__name__}: {error})"
+        finally:
+            self.runtime = given
+
+    def _differs(
+        self, pairs: Sequence[TokenizedPair], plain: list[Numbers], noisy: list[Numbers]
+    ) -> str | None:
+        """Return how the packed numbers of the probe differ from the plain ones; None: by noise alone."""
+        try:
+            packed = self._packed_numbers(pairs)
         except check.NotPackable as error:
             return str(error)
         except Exception as error:  # any failure of an unknown architecture means: run it plainly
             logger.debug("the packed path failed its probe", exc_info=error)
             return f"its packed pass fails ({type(error).__name__}: {error})"
+        return check.difference(packed, plain, noisy, str(next(self.model.parameters()).dtype))
 
-    def _differs(self) -> str | None:
-        """Return how the packed numbers of a probe differ from the model's own; None: by noise alone."""
-        pairs = check.probe_pairs(self.model.get_input_embeddings().weight.shape[0])
-        given, self.runtime = self.runtime, self.runtime.model_copy(update={"keep_tokens": True})
-        try:
-            with check.narrow_windows(self.model):
-                plain = self._plain_numbers(pairs, attention.plain_attention(self.model))
-                with check.rounding_otherwise(self.model):
-                    noisy = self._plain_numbers(pairs, "eager")
-                compare = partial(
-                    check.difference,
-                    plain=plain,
-                    noisy=noisy,
-                    dtype=str(next(self.model.parameters()).dtype),
-                )
-                if self.at_once and compare(self._packed_numbers(pairs)):
-                    self.at_once = False  # widths of heads, say, that the one call does not take
-                return compare(self._packed_numbers(pairs))
-        finally:
-            self.runtime = given
-
-    def _plain_numbers(self, pairs: Sequence[TokenizedPair], name: str) -> list[Sequence[float]]:
+    def _plain_numbers(self, pairs: Sequence[TokenizedPair], name: str) -> list[Numbers]:
         self._use_attention(name)
         return [self._numbers(self._plainly(index, pair)) for index, pair in enumerate(pairs)]
 
-    def _packed_numbers(self, pairs: Sequence[TokenizedPair]) -> list[Sequence[float]]:
+    def _packed_numbers(self, pairs: Sequence[TokenizedPair]) -> list[Numbers]:
         self._use_attention(attention.NAME)
         plans = plan(pairs, range(len(pairs)), budget=check.PROBE_BUDGET)
         found = [one for batch in self._run_plans(pairs, plans, workers=1) for one in batch]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from preceptor.engines.base import TokenizedPair
 
-PROBE_BUDGET = 61
+PROBE_BUDGET = 45
 """Tokens in one pack of the probe; see `probe_pairs`."""
 
 _PROBE_WINDOW = 8
@@ -36,7 +36,7 @@ _MOST_NOISE = {"torch.float32": 0.02, "torch.float16": 0.1, "torch.bfloat16": 0.
 
 _ATTENDS = {"full_attention", "sliding_attention"}
 _HOLDS_STATE = re.compile(
-    r"mamba|ssm|rwkv|recurrent|rglru|lstm|deltanet|linearattention|lightning|shortconv|retention",
+    r"mamba|rwkv|recurrent|rglru|lstm|deltanet|linearattention|lightning|shortconv|retention",
     re.I,
 )
 _CHOOSES_KEYS = ("attention_chunk_size", "index_topk")
@@ -57,8 +57,8 @@ def refused_by_structure(model: Any) -> str | None:
         name = type(module).__name__
         if name == "Conv1d" or _HOLDS_STATE.search(name):
             return f"its {name} layers hold a state"
-    alibi = any("alibi" in name for name in dir(model.base_model))
-    if alibi or settings.get("alibi") or settings.get("position_embedding_type") == "alibi":
+    # Some say in their config whether they have it; Bloom has nothing else.
+    if settings.get("alibi", any("alibi" in name for name in dir(model.base_model))):
         return "its positions are biases of attention (ALiBi)"
     for name in _CHOOSES_KEYS:
         if settings.get(name):
@@ -125,11 +125,11 @@ def probe_pairs(vocabulary: int) -> list[TokenizedPair]:
     what it attends to.
     """
     ids = [(7919 * step + 11) % vocabulary for step in range(64)]
-    first, second, third = tuple(ids[:20]), tuple(ids[20:29]), tuple(ids[29:32])
+    first, second, third = tuple(ids[:20]), tuple(ids[20:26]), tuple(ids[26:28])
     prompts = (first, second, first, third, first, second, first)
     pairs = []
     for prompt, start in zip(prompts, range(14, 56, 6), strict=True):
-        copied = (prompt * 4)[start % len(prompt) :][:7]
+        copied = (prompt * 9)[start % len(prompt) :][:7]
         pairs.append(TokenizedPair(prompt, tuple(ids[start : start + 6]) + copied))
     return pairs
 
