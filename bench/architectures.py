@@ -144,20 +144,26 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "diffllama": ("diffllama", {}),
     "llama4, chunked": ("llama4_text", {**HEADS, **EXPERTS, "attention_chunk_size": 16}),
     "nanochat": ("nanochat", {}),
-    "xlstm": ("xlstm", {"num_heads": 4, "num_blocks": 2}),
 }  # fmt: skip
 
 
-def build(name: str) -> Any:
-    """Return the model `name`, in float32 and ready for inference, with the same weights each time."""
+def build(name: str, *, labels: int | None = None) -> Any:
+    """Return the model `name`, in float32 and ready for inference, with the same weights each time.
+
+    With `labels` it is a sequence classifier instead of a language model.
+    """
     import torch
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    import transformers
 
     kind, settings = ARCHITECTURES[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = CONFIG_MAPPING[kind](**{**COMMON, **settings})
-        model = AutoModelForCausalLM.from_config(config).float().eval()
+        auto: Any = transformers.AutoModelForCausalLM
+        if labels is not None:
+            auto = transformers.AutoModelForSequenceClassification
+            settings = {**settings, "num_labels": labels}
+        config = transformers.CONFIG_MAPPING[kind](**{**COMMON, **settings})
+        model = auto.from_config(config).float().eval()
         for weight in model.parameters():
             if not weight.any():
                 torch.nn.init.normal_(weight, std=0.3)  # biases and sinks that begin as zeros
