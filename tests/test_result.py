@@ -10,6 +10,9 @@ import pandas
 import pytest
 
 from preceptor.errors import DataError, MissingPackage, StudyError
+from preceptor.ranking.measurements import Measurements
+from preceptor.ranking.metrics import CompatibilityAdjustedReward
+from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import (
     Evidence,
     FormedMetric,
@@ -17,7 +20,9 @@ from preceptor.ranking.places import (
     Stability,
     TeacherResult,
 )
+from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.table import table_lines
 from preceptor.ranking.verdict import Claim, limits
 from preceptor.types import Estimate, Warning
 
@@ -350,3 +355,26 @@ def test_json_gives_an_equal_ranking_back():
 def test_what_is_no_ranking_is_refused(text: str, said: str):
     with pytest.raises(DataError, match=said):
         Ranking.from_json(text)
+
+
+def test_at_80_columns_cars_ingredients_stay_and_hidden_columns_are_named():
+    rng = np.random.default_rng(0)
+    names = ("a-teacher-with-a-very-long-name-indeed", "b", "c")
+    measured = Measurements(
+        teachers=names,
+        instructions=40,
+        values={"reward": rng.random((3, 40)), "loss": 1 + rng.random((3, 40))}
+        | {"length": 50 * rng.random((3, 40))},
+    )
+    made = rank(
+        measured,
+        student="s",
+        metrics=[CompatibilityAdjustedReward()],
+        options=RankingOptions(n_resamples=200),
+    )
+    narrow, least = (table_lines(made, width=width) for width in (80, 60))
+    assert narrow[0].split()[-2:] == ["reward", "loss"]
+    assert narrow[-1] == " Not shown, for want of room: length."
+    assert max(len(line) for row in narrow for line in row.split("\n")) <= 80
+    assert least[-1] == " Not shown, for want of room: reward, loss, length."
+    assert not table_lines(made, width=160)[-1].startswith(" Not shown")

@@ -22,6 +22,12 @@ _GAP = "   "
 _ALWAYS = 5
 """Columns that are shown however narrow the page is: place, teacher, metric, P(best), n."""
 
+_INGREDIENTS = ("reward", "loss")
+"""What CAR is made of, and stands beside it before names are left whole."""
+
+_READABLE = 14
+"""Characters of a name in one line of a table that has CAR's ingredients."""
+
 _MOST_NAMED = 4
 """Teachers whose value stands in a line below the table."""
 
@@ -99,13 +105,18 @@ def _with_failures(ranking: Places, variant: OrderVariant) -> str:
 def table_lines(ranking: Places, *, width: int) -> list[str]:
     """Return the heading, a rule and a line for each teacher; a line holds breaks where a name is folded.
 
-    As many of the further measures and metrics are shown as fit.
+    As many of the further measures and metrics are shown as fit, and the others are named in a last line.
     """
+    columns = list(_columns(ranking))
+    needed = _ALWAYS + sum(one.title in _INGREDIENTS for one in columns)
+    if columns[2].title.partition(" ")[0] != "car" or _least_width(columns[:needed]) > width:
+        needed = _ALWAYS
     shown, room = [], width - 1
-    for place, column in enumerate(_columns(ranking)):
+    for place, column in enumerate(columns):
         room -= column.width + (len(_GAP) if place else 0)
-        if room >= 0 or place < _ALWAYS:
+        if room >= 0 or place < needed:
             shown.append(column)
+    hidden = [column.title for column in columns if column not in shown]
     widths = [column.width for column in shown]
     over = 1 + sum(widths) + len(_GAP) * (len(widths) - 1) - width
     if over > 0:
@@ -113,7 +124,15 @@ def table_lines(ranking: Places, *, width: int) -> list[str]:
     cells = (column.lines(size) for column, size in zip(shown, widths, strict=True))
     rows = [_row(parts, widths) for parts in zip(*cells, strict=True)]
     rule = " " + "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
-    return [rows[0], rule, *rows[1:]]
+    note = f" Not shown, for want of room: {', '.join(hidden)}."
+    return [rows[0], rule, *rows[1:], *(textwrap.wrap(note, width) if hidden else [])]
+
+
+def _least_width(columns: list[Column]) -> int:
+    """Return the columns of a terminal that these take once names are folded as far as reads well."""
+    widths = [column.width for column in columns]
+    widths[1] = min(widths[1], _READABLE)
+    return 1 + sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _row(parts: Iterable[list[str]], widths: list[int]) -> str:
