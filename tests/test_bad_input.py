@@ -273,14 +273,15 @@ def test_a_limit_above_what_is_common_takes_all(inside: Path):
     assert {record["n"] for record in ranking["teachers"]} == {6}
 
 
-def test_unequal_samples_are_cut_to_equal_numbers(inside: Path):
+def test_all_samples_of_a_teacher_count_and_each_instruction_once(inside: Path):
     rows = rows_of(0)
     extra = {**rows[0], "output": "Another try.", "reward": 100.0}
     write_rows(inside / "alpha.jsonl", [*rows, extra, rows[1]])
     write_rows(inside / "beta.jsonl", rows_of(1))
     (ranking,) = ranked("alpha.jsonl", "beta.jsonl", "--reward-column", "reward")
-    alone = math.fsum(row["reward"] for row in rows) / len(rows)
-    assert by_teacher(ranking)["alpha"]["reward"] == pytest.approx(alone)
+    means = [(rows[0]["reward"] + 100.0) / 2, *(row["reward"] for row in rows[1:])]
+    expected = math.fsum(means) / len(rows)
+    assert by_teacher(ranking)["alpha"]["reward"] == pytest.approx(expected)
 
 
 def test_outputs_that_cannot_be_written_are_told_before_the_work(inside: Path):
