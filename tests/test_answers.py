@@ -43,7 +43,8 @@ def read(*rows, **options):
 def test_a_system_text_beside_the_prompt_is_the_turn_before_it(row, layout, user):
     reading, (response,) = read({**row, "system": f" {SYSTEM}\n"})
     assert reading.layout == layout
-    assert response.instruction.messages == (Message("system", SYSTEM), Message("user", user))
+    as_given = Message("system", f" {SYSTEM}\n")
+    assert response.instruction.messages == (as_given, Message("user", user))
     assert "system" in reading.columns
     assert "system" in reading.top_columns
 
