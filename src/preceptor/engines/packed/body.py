@@ -295,12 +295,19 @@ class PackedEngine(Generic[Found]):
 
     def _plain_numbers(self, pairs: Sequence[TokenizedPair], name: str) -> list[Numbers]:
         self._use_attention(name)
-        return [self._numbers(self._plainly(index, pair)) for index, pair in enumerate(pairs)]
+
+        def run(index: int) -> tuple[Found, tuple[()]]:
+            return self._plainly(index, pairs[index]), ()
+
+        return self._in_order(side_by_side(run, range(len(pairs)), self._workers()))
 
     def _packed_numbers(self, pairs: Sequence[TokenizedPair]) -> list[Numbers]:
         self._use_attention(attention.NAME)
         plans = plan(pairs, range(len(pairs)), budget=check.PROBE_BUDGET)
-        found = [one for batch in self._run_plans(pairs, plans, workers=1) for one in batch]
+        batches = self._run_plans(pairs, plans, self._workers())
+        return self._in_order(one for batch in batches for one in batch)
+
+    def _in_order(self, found: Iterable[Found]) -> list[Numbers]:
         return [self._numbers(one) for one in sorted(found, key=lambda one: one.index)]
 
 

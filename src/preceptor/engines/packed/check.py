@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,19 +159,18 @@ def rounding_otherwise(model: Any) -> Iterator[None]:
     """Move what every step of the model gives by up to one unit in the last place, at random."""
     import torch
 
-    sources: dict[Any, Any] = {}
-
-    def move(_module: Any, _given: Any, out: Any) -> Any:
+    def moved(_module: Any, _given: Any, out: Any, *, seed: int) -> Any:
         if not isinstance(out, torch.Tensor) or not out.is_floating_point():
             return None
-        source = sources.setdefault(out.device, torch.Generator(out.device).manual_seed(0))
+        # A source for each module: passes may run side by side, and must draw the same in any order.
+        source = torch.Generator(out.device).manual_seed(seed)
         moves = torch.rand(out.shape, generator=source, device=out.device).mul_(2).sub_(1)
         return out.float().mul_(moves.mul_(torch.finfo(out.dtype).eps).add_(1)).to(out.dtype)
 
     with ExitStack() as stack:
-        for module in model.modules():
+        for place, module in enumerate(model.modules()):
             if next(module.children(), None) is None:
-                stack.enter_context(module.register_forward_hook(move))
+                stack.enter_context(module.register_forward_hook(partial(moved, seed=place)))
         yield
 
 
