@@ -162,6 +162,8 @@ def told(code: str, *teachers: str) -> dict[str, object]:
         (told("chosen-by-own-reward", "A"), "leads_so_far", ["chosen-by-own-reward"]),
         (told("chosen-by-own-reward", "B"), "first", []),
         (told("cut-off", "A"), "leads_so_far", ["cut-off"]),
+        (told("failures", "A"), "leads_so_far", ["failures"]),
+        (told("failures", "B"), "first", []),
         (told("looks-like-noise", "A"), "no_recommendation", ["looks-like-noise"]),
         (told("looks-like-noise", "B"), "first", []),
         (told("negative-reward", "B"), "no_recommendation", ["negative-reward"]),

@@ -58,6 +58,7 @@ _AGAINST: dict[Code, Claim] = {
     "negative-reward": Claim.NO_RECOMMENDATION,
     "no-reward": Claim.NO_RECOMMENDATION,
     "chosen-by-own-reward": Claim.LEADS_SO_FAR,
+    "failures": Claim.LEADS_SO_FAR,
     "winner-changes": Claim.LEADS_SO_FAR,
     "few-prompts": Claim.LEADS_SO_FAR,
     "skewed": Claim.LEADS_SO_FAR,
@@ -136,6 +137,7 @@ def _bears(warning: Warning, ranking: Places) -> bool:
 _SHORT: dict[Code, str] = {
     "chosen-by-own-reward": "it was chosen by the reward that ranks it",
     "cut-off": "many of its responses were cut off",
+    "failures": "some of its answers were empty or refused, and their prompts are left out for everyone",
 }
 """How a sentence names a warning that stands in full below the table."""
 
