@@ -117,6 +117,7 @@ def _rewards(common: Common, transform: str, failed: Array) -> Iterator[tuple[st
         if level is not None:
             yield "rewards at equal length", level
     if failed.any():
+        # Of the prompts that a teacher failed its rivals have no scores: they keep the mean of the others.
         mean = chosen.mean(axis=1)
         yield FAILURES, mean + failed * (chosen.min() - mean)
 

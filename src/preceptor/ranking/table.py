@@ -84,13 +84,21 @@ def plain_text(ranking: Places, *, width: int = 80) -> str:
     )
 
 
+_OF_FAILURES = (
+    "That takes a teacher's other rewards from the compared prompts. What rivals earn on the prompts that it "
+    "failed is not in it, and may still change the order."
+)
+"""What the order with failures leaves open."""
+
+
 def footnotes(ranking: Places) -> list[str]:
     """Return the lines below the table, without the warnings: stability, failures, what P leaves open."""
     lines = [limits(ranking)] if len(ranking) > 1 else []
     if ranking.stability is None:
         return lines
     failed = [one for one in ranking.stability.variants if one.name == FAILURES]
-    return [ranking.stability.describe(), *(_with_failures(ranking, one) for one in failed), *lines]
+    shown = [line for one in failed for line in (_with_failures(ranking, one), _OF_FAILURES)]
+    return [ranking.stability.describe(), *shown, *lines]
 
 
 def _with_failures(ranking: Places, variant: OrderVariant) -> str:
