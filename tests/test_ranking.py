@@ -294,6 +294,7 @@ def test_a_negative_mean_reward_is_told_and_a_transform_heals_it():
     told = rank(low, student="S", options=QUICK)
     assert "CAR REWARDS INCOMPATIBILITY" in told.warnings[0].text
     assert told.by == "reward"
+    assert "CAR has no meaning with these rewards: the order is by reward." in told.verdict().text
     forced = rank(low, student="S", by="car", options=QUICK)
     assert (forced.by, forced.verdict().claim) == ("car", Claim.NO_RECOMMENDATION)
     assert forced.verdict().reasons[0].code == "negative-reward"
@@ -429,7 +430,9 @@ def test_failures_cost_what_the_lowest_reward_is():
     assert "winner-changes" in [reason.code for reason in found.verdict().reasons]
     lines = footnotes(found)
     assert "reward with failures counted as the lowest reward: B 0.700, A 0.650." in lines
-    assert any("What rivals earn on the prompts that it failed is not in it" in one for one in lines)
+    assert any(
+        "What rivals earn on the prompts that it failed is not in it" in one for one in lines
+    )
 
 
 def test_two_failures_in_a_hundred_are_not_warned_of():

@@ -87,6 +87,14 @@ def test_a_low_p_names_the_candidates_instead():
     )
 
 
+def test_teachers_that_share_the_first_place_do_not_lead_each_other():
+    tied = (result("A", 1, 0.5, None), result("B", 1, 0.5, 0.5))
+    found = ranking(0.5, 0.5, teachers=tied).verdict()
+    assert found.claim is Claim.NO_CLEAR_WINNER
+    assert "A and B share the first place" in found.text
+    assert "leads" not in found.text
+
+
 def test_many_candidates_are_counted_not_listed():
     assert "A, B, C or 3 others" in ranking(0.2, 0.16, 0.16, 0.16, 0.16, 0.16).verdict().text
 

@@ -192,7 +192,11 @@ def _named(ranking: Places, claim: Claim, reasons: tuple[Warning, ...]) -> str:
     best, by = ranking.best.teacher, f"by {ranking.by}{_whose(ranking)}"
     if claim is Claim.NO_CLEAR_WINNER:
         among = _several(ranking.evidence.contenders or ranking.order, "or")
-        return f"No clear winner {by}: {among}. {best} leads, {_basis(ranking)}."
+        tied = [one.teacher for one in ranking if one.rank == 1]
+        leads = (
+            f"{best} leads" if len(tied) == 1 else f"{_several(tied, 'and')} share the first place"
+        )
+        return f"No clear winner {by}: {among}. {leads}, {_basis(ranking)}."
     if claim is Claim.LEADS_SO_FAR:
         why = "; ".join(dict.fromkeys(map(_shortly, reasons)))
         return f"{best} leads so far {by}: {_basis(ranking)}. No winner is named: {why}."
@@ -224,6 +228,8 @@ def _unrecommended(ranking: Places, reasons: tuple[Warning, ...]) -> str:
 def _beside(ranking: Places, claim: Claim) -> Iterator[str]:
     """Yield what stands beside a claim: who else it may be, what the leader risks, what would settle it."""
     found, best = ranking.evidence, ranking.best
+    if ranking.by != "car" and any(one.code == "negative-reward" for one in ranking.warnings):
+        yield f"CAR has no meaning with these rewards: the order is by {ranking.by}."
     if claim in (Claim.PROBABLY_FIRST, Claim.LEADS_SO_FAR) and len(found.contenders) > 1:
         yield f"Not told apart from it: {_several(found.contenders[1:], 'and')}."
     value = abs(best.estimates[ranking.by].value)
