@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -34,36 +34,47 @@ def list_(store: str, json_path: str | None) -> None:
     from preceptor.store.store import Store
 
     found = sorted(Store(store).partitions(), key=lambda one: -(one.last_written() or 0))
-    records = [_record(one) for one in found]
+    records = [_held(one) for one in found]
     if json_path is not None:
         from preceptor.cli.output import put_json
 
-        put_json(json_path, records)
+        put_json(json_path, [one._asdict() for one in records])
     elif not records:
         click.echo(f"The store '{store}' holds nothing.")
     else:
         _print(records)
 
 
-def _record(one: "Partition") -> dict[str, object]:
-    """Return a partition as plain values; age in seconds since its newest rows were stored."""
-    written = one.last_written()
+class _Held(NamedTuple):
+    """What a partition holds; `age` is in seconds since its newest rows were stored, None for no rows."""
+
+    identity: str
+    kind: str
+    name: str
+    rows: int
+    bytes: int
+    age: float | None
+
+
+def _held(one: "Partition") -> _Held:
     spec = one.identity.spec
-    return {
-        "identity": one.identity.digest,
-        "kind": one.kind,
-        "name": one.recorded.get("name") or spec.get("scorer") or spec.get("engine"),
-        "rows": len(one.keys()),
-        "bytes": one.size(),
-        "age": None if written is None else max(0.0, time.time() - written),
-    }
+    name = one.recorded.get("name") or spec.get("scorer") or spec.get("engine") or ""
+    return _Held(
+        one.identity.digest, one.kind, str(name), len(one.keys()), one.size(), _age_of(one)
+    )
 
 
-def _print(records: Sequence[dict[str, object]]) -> None:
+def _age_of(one: "Partition") -> float | None:
+    written = one.last_written()
+    return None if written is None else max(0.0, time.time() - written)
+
+
+def _print(records: Sequence[_Held]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from preceptor.cli.output import console
+    from preceptor.ranking.table import printable
 
     table = Table(box=None, pad_edge=False)
     for heading in ("identity", "kind", "what"):
@@ -71,14 +82,13 @@ def _print(records: Sequence[dict[str, object]]) -> None:
     for heading in ("rows", "size", "age"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in records:
-        name, age = str(one["name"] or ""), one["age"]
         table.add_row(
-            str(one["identity"])[:12],
-            str(one["kind"]),
-            escape(name.encode("ascii", "backslashreplace").decode()),
-            f"{one['rows']:,}",
-            _size(float(str(one["bytes"]))),
-            _age(float(str(age))) if age is not None else "",
+            one.identity[:12],
+            one.kind,
+            escape(printable(one.name)),
+            f"{one.rows:,}",
+            _size(one.bytes),
+            "" if one.age is None else _age(one.age),
         )
     console().print(table)
 
@@ -172,13 +182,12 @@ def prune(identities: tuple[str, ...], older_than: float | None, yes: bool, stor
 
     chosen = {one.identity.digest for one in (only(start, store) for start in identities)}
     for partition in Store(store).partitions():
-        record = _record(partition)
-        age = record["age"]
-        old = older_than is not None and age is not None and float(str(age)) > older_than * 86_400
+        age = _age_of(partition)
+        old = older_than is not None and age is not None and age > older_than * 86_400
         whole = old or partition.identity.digest in chosen
-        aside = partition.check().set_aside
+        aside = partition.set_aside()
         if whole or aside:
-            what = f"{record['rows']:,} rows" if whole else f"{len(aside)} shards set aside"
+            what = f"{len(partition.keys()):,} rows" if whole else f"{len(aside)} shards set aside"
             click.echo(f"{partition.kind}/{partition.identity.digest}: {what}")
             if yes:
                 partition.delete(only_set_aside=not whole)

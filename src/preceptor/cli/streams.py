@@ -30,8 +30,9 @@ class PrintableFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one message."""
-        text = super().format(record)
-        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+        from preceptor.ranking.table import printable
+
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 class _Output(io.FileIO):

@@ -250,8 +250,11 @@ class Shards:
             self._folder.sweep()
             if read_card(self._folder) is None:
                 self.write_card()
-        aside = [name for name in self._folder.names() if is_shard(name.partition("-")[2])]
-        return Check(len(self._shards()), unfit, tuple(aside))
+        return Check(len(self._shards()), unfit, self.set_aside())
+
+    def set_aside(self) -> tuple[str, ...]:
+        """Return the names of the files that were set aside as damaged or foreign."""
+        return tuple(name for name in self._folder.names() if is_shard(name.partition("-")[2]))
 
     def size(self) -> int:
         """Return the bytes of all shards."""
@@ -264,9 +267,8 @@ class Shards:
 
     def delete(self, *, only_set_aside: bool = False) -> None:
         """Remove the partition for good, or only the damaged shards that were set aside."""
-        for name in self._folder.names():
-            if not only_set_aside or is_shard(name.partition("-")[2]):
-                self._folder.delete(name)
+        for name in self.set_aside() if only_set_aside else self._folder.names():
+            self._folder.delete(name)
         if not only_set_aside:
             self._folder.delete_folder()
 
