@@ -198,7 +198,7 @@ def test_the_module_runs_as_the_command_does(tmp_path: Path, store: Path):
     process = start("rank", *write_teachers(tmp_path), "--no-student", "--store", store)
     out, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    assert "P(best)" in out
+    assert "P(first)" in out
     assert "Traceback" not in said
 
 

@@ -1,4 +1,4 @@
-"""Intervals hold the truth, P(best) is right as often as it says, and equal teachers get no winner."""
+"""Intervals hold the truth, P(first) is right as often as it says, and equal teachers get no winner."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -253,7 +253,7 @@ def test_of_two_equal_teachers_one_is_named_in_at_most_five_percent():
 
 
 def test_p_best_is_right_about_as_often_as_it_says():
-    # By the bootstrap, P(best) of 0.8 to 0.95 on 10 instructions was right in 0.69.
+    # By the bootstrap, P(first) of 0.8 to 0.95 on 10 instructions was right in 0.69.
     def draw(rng: np.random.Generator) -> tuple[Array, Array]:
         truth = 0.25 * rng.normal(size=(4, 1))
         return truth + rng.normal(size=(4, 10)), truth[:, 0]

@@ -135,7 +135,7 @@ def test_the_leaderboard_has_every_metric_and_the_values_behind_its_words():
     ranked = small_ranking_data()
     board = leaderboard(ranked)
     titles = [heading.title for heading in board.headings]
-    assert titles[:4] == ["rank", "teacher", "car", "P(best)"]
+    assert titles[:4] == ["rank", "teacher", "car", "P(first)"]
     assert set(ranked.ranking.metrics) - {"likelihood"} <= set(titles)
     first, best = board.rows[0], ranked.ranking.teachers[0]
     assert first.cells[titles.index("reward")].value == best.estimates["reward"].value

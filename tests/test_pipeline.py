@@ -48,7 +48,7 @@ def test_the_command_writes_and_prints_what_was_finished_before_a_later_student_
     words += ["--reward-column", "reward", "--store", tmp_path / "store", "--json", output]
     done = CliRunner().invoke(cli, [str(word) for word in words])
     assert done.exit_code != 0
-    assert "P(best)" in done.output
+    assert "P(first)" in done.output
     assert [one["student"] for one in json.loads(output.read_text())] == [model_folder.name]
 
 

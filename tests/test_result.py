@@ -336,7 +336,7 @@ def test_printing_shows_the_table_within_eighty_columns():
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("a-teacher-whose-name")
-    assert "0.100 [0.050, 0.200]      0.97   100" in shown
+    assert "0.100 [0.050, 0.200]       0.97   100" in shown
     assert "B\\x1b[31m" in shown
     assert "By car, the winner changes under beta = 0 (B)." in lines
     assert "Warning: w w" in shown
@@ -344,10 +344,10 @@ def test_printing_shows_the_table_within_eighty_columns():
 
 def test_a_printed_table_lines_up_like_the_readmes():
     assert str(ranking(0.97, 0.03)).splitlines()[3:7] == [
-        "     teacher     car [95% interval]   P(best)     n   reward",
-        " " + 59 * "─",
-        " 1   A         0.100 [0.050, 0.200]      0.97   100    0.500",
-        " 2   B         0.100 [0.050, 0.200]      0.03   100    0.500",
+        "     teacher     car [95% interval]   P(first)     n   reward",
+        " " + 60 * "─",
+        " 1   A         0.100 [0.050, 0.200]       0.97   100    0.500",
+        " 2   B         0.100 [0.050, 0.200]       0.03   100    0.500",
     ]
 
 

@@ -58,7 +58,7 @@ def test_a_narrow_terminal_keeps_what_the_verdict_rests_on(tmp_path: Path):
     print_ranking(wide, ranking)
     print_ranking(narrow, ranking)
     assert " length\n" in said(wide)
-    for heading in ("teacher", "reward [95% interval]", "P(best)"):
+    for heading in ("teacher", "reward [95% interval]", "P(first)"):
         assert heading in said(wide)
         assert heading in said(narrow)
     assert max(map(len, said(narrow).splitlines())) <= 60

@@ -57,7 +57,7 @@ UP = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 
 def test_seven_teachers_in_the_same_order_make_a_prediction_hold():
     (said,) = result(UP, UP).sentences()
-    assert "s: reward put g first, and so it came (observed first: g, P(best) 1.00)." in said
+    assert "s: reward put g first, and so it came (observed first: g, P(first) 1.00)." in said
     assert "rests on one run per teacher" in said and "standard deviation of 0.42." in said
     assert said.endswith("7 teachers: the prediction held.")
 

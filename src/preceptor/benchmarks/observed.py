@@ -1,6 +1,6 @@
 """The observed order of fine-tuned students: judges' verdicts as a ranking like any predicted one.
 
-Models are compared on the same questions, resampled together, so P(best) and the intervals are paired.
+Models are compared on the same questions, resampled together, so P(first) and the intervals are paired.
 """
 
 import math
@@ -127,7 +127,7 @@ def ranking_of_results(
 ) -> Ranking:
     """Return results of benchmarks as a ranking by AP, or by the first measure that all have.
 
-    Intervals and P(best) are those of the benchmarks' own draws, and of the runs where there are several.
+    Intervals and P(first) are those of the benchmarks' own draws, and of the runs where there are several.
 
     Args:
         results: one for each fine-tuned model.

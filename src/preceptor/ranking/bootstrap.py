@@ -129,7 +129,7 @@ def percentile_interval(draws: Array, *, level: float = 0.95) -> Interval:
 
 
 def rank_probabilities(draws: Array) -> Array:
-    """Return how often each teacher takes each rank; column 0 is P(best).
+    """Return how often each teacher takes each rank; column 0 is P(first).
 
     Teachers that tie in a draw share the ranks they cover equally. Rows and columns sum to 1.
 

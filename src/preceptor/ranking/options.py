@@ -36,7 +36,7 @@ class RankingOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    n_resamples: int = Field(2000, description="Draws behind P(best) and the ranks.")
+    n_resamples: int = Field(2000, description="Draws behind P(first) and the ranks.")
     seed: int = Field(0, description="Seed of the resamples, and of the limit's draw.")
     transform: str = Field(
         "raw",

@@ -1,7 +1,7 @@
 """Ranking: teachers from best to worst for one student, and how sure that is.
 
 There is one common set of instructions, and what each of them did to every mean and metric, from which come
-intervals, paired comparisons and P(best). Whatever could mislead (dropped rows, negative rewards, an order
+intervals, paired comparisons and P(first). Whatever could mislead (dropped rows, negative rewards, an order
 that turns with beta) stands beside the result as a warning.
 """
 

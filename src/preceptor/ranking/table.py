@@ -20,7 +20,7 @@ from preceptor.types import Estimate
 _MEASURES = ("reward", "loss", "length")
 _GAP = "   "
 _ALWAYS = 5
-"""Columns that are shown however narrow the page is: place, teacher, metric, P(best), n."""
+"""Columns that are shown however narrow the page is: place, teacher, metric, P(first), n."""
 
 _INGREDIENTS = ("reward", "loss")
 """What CAR is made of, and stands beside it before names are left whole."""
@@ -157,7 +157,7 @@ def _columns(ranking: Places) -> Iterator[Column]:
     yield Column("teacher", tuple(printable(result.teacher) for result in results), left=True)
     ordered = tuple(_interval(result.estimates[ranking.by]) for result in results)
     yield Column(printable(f"{ranking.by} [95% interval]"), ordered)
-    yield Column("P(best)", tuple(f"{result.p_best:.2f}" for result in results))
+    yield Column("P(first)", tuple(f"{result.p_best:.2f}" for result in results))
     yield Column("n", tuple(str(result.n) for result in results))
     for name in other_columns(ranking):
         cells = tuple(_number(result.estimates[name].value) for result in results)
@@ -196,7 +196,7 @@ _CELL = (
 
 def html_table(ranking: Places) -> str:
     """Return verdict, table and warnings for a notebook, in its own colours; every text is escaped."""
-    titles = ("rank", "teacher", "P(best)", "n", *ranking.metrics)
+    titles = ("rank", "teacher", "P(first)", "n", *ranking.metrics)
     rows = []
     for result in ranking.teachers:
         texts = [str(result.rank), result.teacher, percent(result.p_best), str(result.n)]

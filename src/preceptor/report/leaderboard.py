@@ -81,7 +81,7 @@ def leaderboard(ranked: RankingData) -> Leaderboard:
         Heading("rank", "number"),
         Heading("teacher", "text"),
         Heading(ranking.by, "number", better(ranking, ranking.by)),
-        Heading("P(best)", "number", "higher"),
+        Heading("P(first)", "number", "higher"),
         *(Heading(name, "number", better(ranking, name)) for name in others),
         Heading("leader better", "number"),
         Heading("family", "text"),

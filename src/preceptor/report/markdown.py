@@ -93,7 +93,7 @@ def _table(ranked: RankingData) -> str:
         "rank",
         "teacher",
         *(_titled(ranking, name) for name in names),
-        "P(best)",
+        "P(first)",
         "n",
         "tokens",
     ]

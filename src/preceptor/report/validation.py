@@ -63,7 +63,7 @@ def _print_observed(
     console.print(Text(f"Observed: {printable(ranking.verdict().text)}", style="bold"))
     console.print(Text(printable(_source(ranking)), style="dim"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    headings = ["", "fine-tuned on", f"{ranking.by} [95% interval]", "P(best)", "n"]
+    headings = ["", "fine-tuned on", f"{ranking.by} [95% interval]", "P(first)", "n"]
     others = [name for name in ranking.metrics if name != ranking.by]
     for heading in (*headings, *others, "ended", "tokens", "characters"):
         left = heading == "fine-tuned on"

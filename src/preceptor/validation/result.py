@@ -108,7 +108,7 @@ class ValidationResult:
         said = conclusion(cell, len(comparison.teachers), related=self.agreement.related)
         return (
             f"{cell.student}: {cell.column} put {top_pick} first, {came} (observed first: {best.teacher}, "
-            f"P(best) {best.p_best:.2f}). {_runs(seen)} {said}"
+            f"P(first) {best.p_best:.2f}). {_runs(seen)} {said}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -173,8 +173,8 @@ def _runs(observed: Ranking) -> str:
             f"{observed.by} has a standard deviation of {deviation:.2f}."
         )
     return (
-        "The observed order rests on one run per teacher, and P(best) covers no other: between the four runs "
-        f"of the paper's table 8 AP has a standard deviation of {RUN_DEVIATION}."
+        "The observed order rests on one run per teacher, and P(first) covers no other: between the four "
+        f"runs of the paper's table 8 AP has a standard deviation of {RUN_DEVIATION}."
     )
 
 

@@ -41,13 +41,13 @@ GAP = 13
 """Pixels between names; where curves end closer together, the upper one has its name."""
 
 CERTAIN = 0.01
-"""A teacher whose P(best) never reaches this is left out of its chart."""
+"""A teacher whose P(first) never reaches this is left out of its chart."""
 
 _TICKS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
 def beta_charts(ranked: RankingData, families: Families, *, place: int) -> tuple[Chart, ...]:
-    """Return ranks, values and P(best) over beta; nothing without a sweep."""
+    """Return ranks, values and P(first) over beta; nothing without a sweep."""
     sweep = ranked.sweep
     if sweep is None or not sweep.betas:
         return ()
@@ -112,14 +112,14 @@ def _best(ranked: RankingData, sweep: BetaSweep, families: Families, *, place: i
         name="beta-best",
         section="beta",
         ranking=place,
-        title="P(best) as beta grows",
+        title="P(first) as beta grows",
         caption=(
             f"The probability of being the best teacher by CAR over prompts like the {n_text(rows)} "
             f"compared, over beta. Teachers that never reach "
             f"{CERTAIN:.0%} are left out. The vertical line is the chosen beta."
         ),
         alternative=alternative,
-        spec=_spec(rows, families, _beta(ranked), title="P(best)", scale=scale, words=alternative),
+        spec=_spec(rows, families, _beta(ranked), title="P(first)", scale=scale, words=alternative),
     )
 
 
@@ -184,7 +184,7 @@ def _spec(
     line = base.mark_line(strokeWidth=1.6, opacity=0.75)
     line = line.encode(x=x, y=y, color=look["color"], detail="key:N")
     tip = tips(
-        whole="teacher", beta="beta", car="CAR [95% interval]", rank="rank", p_best="P(best)"
+        whole="teacher", beta="beta", car="CAR [95% interval]", rank="rank", p_best="P(first)"
     )
     point = base.mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, tooltip=tip, **look)
     layers = [line, point, _names(x, y)]
@@ -281,4 +281,4 @@ def _candidates(ranked: RankingData, sweep: BetaSweep) -> str:
         for name, column in zip(names, sweep.p_best.T, strict=True)
         if column.max() >= CERTAIN
     ]
-    return f"P(best) over beta {sweep.betas[0]:g} to {sweep.betas[-1]:g}: {'; '.join(clauses)}."
+    return f"P(first) over beta {sweep.betas[0]:g} to {sweep.betas[-1]:g}: {'; '.join(clauses)}."

@@ -67,7 +67,7 @@ def leaderboard(ranked: RankingData, families: Families, *, place: int) -> Chart
         whole="teacher",
         value_text="value [95% interval]",
         rank="rank",
-        p_best="P(best)",
+        p_best="P(first)",
         n="instructions",
         family="family",
         size_text="parameters",
@@ -101,7 +101,7 @@ def _standing(ranked: RankingData, rows: Sequence[Row]) -> str:
     listing = "; ".join(f"{row['label']} {row['value_text']}" for row in rows)
     return (
         f"{counted(len(rows), 'teacher')} by {label(ranked.ranking.by)} with 95% intervals, best "
-        f"first: {listing}. P(best) of {label(best.teacher)}: {best.p_best:.0%}."
+        f"first: {listing}. P(first) of {label(best.teacher)}: {best.p_best:.0%}."
     )
 
 

@@ -247,7 +247,7 @@ def _points(axes: Mapping[str, Any], look: Mapping[str, Any], *, upright: str) -
         by_text="ordering metric [95%]",
         y_text=f"mean {upright} [95%]",
         x_text="mean loss [95%]",
-        p_best="P(best)",
+        p_best="P(first)",
         n="instructions",
     )
     size = alt.Size("area:Q", scale=None, legend=None)
