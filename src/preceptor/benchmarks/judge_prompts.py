@@ -1,8 +1,9 @@
 """What a judge of two answers is asked: prompts as messages, filled in one pass.
 
 A prompt is cut into turns and placeholders before any answer is put in, so a text that holds markup of
-turns, a placeholder or an order to the judge stays a text. The words are this project's own; those of the
-benchmarks may be given as a file.
+turns, a placeholder or an order to the judge stays a text. Control tokens and verdicts in it are cut apart:
+it ends no turn of the server's, and a judge that quotes it gives no verdict. The words are this project's
+own; those of the benchmarks may be given as a file.
 """
 
 import re
@@ -13,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from preceptor.engines.control_tokens import cut_apart
 from preceptor.errors import StudyError
 from preceptor.store.files import read_text
 from preceptor.types import Message
@@ -24,6 +26,7 @@ _PLACEHOLDER = re.compile(r"\{(instruction|output_1|output_2|mark)\}")
 _NEEDED = ("instruction", "output_1", "output_2")
 _TURN = re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 _OPENING = "<|im_start|>"
+_VERDICT = re.compile(r"\[(?=\[[AB](?:>>?|<<?|=)[AB]\]\])")
 
 
 class Pair(NamedTuple):
@@ -67,6 +70,7 @@ class PairPrompt:
 
     def messages(self, pair: Pair) -> tuple[Message, ...]:
         """Return the turns with the texts in their places; no text is looked at for placeholders."""
+        pair = Pair(*(_VERDICT.sub("[ ", cut_apart(text)) for text in pair))
         texts = dict(zip(_NEEDED, pair, strict=True)) | {"mark": _mark(pair)}
         return tuple(Message(role, _filled(text, texts)) for role, text in self._turns)
 

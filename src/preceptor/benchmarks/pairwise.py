@@ -23,6 +23,7 @@ from preceptor.config.judges import judge_repository
 from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import ChatRequest, Failure
+from preceptor.engines.control_tokens import tell_of_cuts
 from preceptor.errors import ModelError
 from preceptor.scorers.judge import Judge, LocalJudge
 from preceptor.store.identity import Identity
@@ -130,6 +131,11 @@ class ChatPairJudge(PairJudge):
     def request(self, pair: Pair) -> ChatRequest:
         """Return what the judge is asked about one pair."""
 
+    def requests(self, pairs: Sequence[Pair]) -> list[ChatRequest]:
+        """Return what the judge is asked about each pair, and log what its texts have that is cut apart."""
+        tell_of_cuts(dict.fromkeys(text for pair in pairs for text in pair), self.name)
+        return list(map(self.request, pairs))
+
     def preflight(self) -> None:
         """Check address and key, or find the model; nothing is asked."""
         self.identity()
@@ -228,7 +234,7 @@ class ChoiceJudge(ChatPairJudge):
         Raises:
             ModelError: as `probe`, or the endpoint is down; what was answered is stored.
         """
-        requests = list(map(self.request, pairs))
+        requests = self.requests(pairs)
         if len(self._cached.stored(requests, store)) < len(set(pairs)):
             self.probe(store)
         outcomes = self._cached.complete(requests, store, progress)

@@ -10,6 +10,8 @@ from preceptor.benchmarks.cached_chat import Answer, OnProgress
 from preceptor.benchmarks.judge_prompts import GAME_AGAIN, GAME_PROMPT, Pair, PairPrompt
 from preceptor.benchmarks.pairwise import ChatPairJudge, Compared, JudgeKind
 from preceptor.engines.base import ChatRequest, Failure
+from preceptor.engines.control_tokens import cut_apart
+from preceptor.engines.reasoning import without_reasoning
 from preceptor.errors import StudyError
 from preceptor.scorers.judge import Judge
 from preceptor.store.identity import Identity
@@ -86,12 +88,12 @@ class WrittenJudge(ChatPairJudge):
         Raises:
             ModelError: the judge cannot be asked; what was answered is stored.
         """
-        requests = list(map(self.request, pairs))
+        requests = self.requests(pairs)
         first = self._cached.complete(requests, store, progress)
         again = {
             place: self._again(requests[place], answer.text)
             for place, answer in enumerate(first)
-            if isinstance(answer, Answer) and not _states_any(answer.text)
+            if isinstance(answer, Answer) and not _states_any(without_reasoning(answer.text))
         }
         second = dict(zip(again, self._cached.complete(list(again.values()), store), strict=True))
         return [
@@ -101,7 +103,8 @@ class WrittenJudge(ChatPairJudge):
 
     def _again(self, request: ChatRequest, answered: str) -> ChatRequest:
         # An empty turn is refused by some endpoints.
-        turns = (Message("assistant", answered or "..."), Message("user", GAME_AGAIN))
+        said = cut_apart(answered) or "..."
+        turns = (Message("assistant", said), Message("user", GAME_AGAIN))
         return self._request(request.messages + turns)
 
 
@@ -117,7 +120,7 @@ def _compared(request: ChatRequest, answers: Sequence[Answer | Failure]) -> Comp
             return Compared(None, f"unanswered: {answer.kind}", prompt=prompt)
         texts.append(answer.text)
     text = "\n".join(texts)
-    verdict = verdict_in(text)
+    verdict = verdict_in("\n".join(map(without_reasoning, texts)))
     if verdict is None:
         return Compared(None, _NO_VERDICT, Answer(text), prompt)
     return Compared(SHARES[verdict], None, Answer(text), prompt, verdict)

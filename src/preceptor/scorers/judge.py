@@ -17,6 +17,7 @@ from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
+from preceptor.engines.control_tokens import tell_of_cuts
 from preceptor.engines.local import LocalModel
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
@@ -110,6 +111,7 @@ class Judge(Scorer):
             yield [Score(response.key, {}, "empty") for response in empty]
         asked = [r for r in responses if (r.text or "").strip()]
         requests = [self.request(r.instruction.messages, r.text or "") for r in asked]
+        tell_of_cuts((r.text or "" for r in asked), f"The judge '{self.label}'")
         left_out = 0
         with closing(self.chat.complete_all(requests)) as outcomes:
             for finished in outcomes:

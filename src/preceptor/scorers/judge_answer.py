@@ -3,6 +3,9 @@
 Where an engine gives the likelihood of each number (G-Eval, Liu et al. 2023, section 2), the
 expectation over the numbers of the scale is finer than the one number that was drawn. The share of
 probability that these numbers cover is kept beside it. Answers are untrusted: patterns take linear time.
+
+A number counts where the answer gives it as its rating: alone, at the beginning, at the end, or after a word
+such as "rating". What stands in quotation marks is another's. Places that disagree give no score.
 """
 
 import math
@@ -11,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from preceptor.engines.base import Alternative, Completion, Position
+from preceptor.engines.reasoning import is_unfinished
 from preceptor.types import NoteKind
 
 NO_SCORE = NoteKind.NO_SCORE.note("in the judge's answer")
@@ -18,9 +22,22 @@ NO_SCORE = NoteKind.NO_SCORE.note("in the judge's answer")
 LEAST_MASS = 0.05
 """Where the answer holds no number, its first token must have been one with this probability at least."""
 
-_NUMBER = re.compile(r"(?<![\w.])[-\u2212]?[0-9]{1,6}(?:\.[0-9]{1,6})?(?!\w)")
+_DIGITS = r"(?<![\w.])(?<!\w-)(?P<number>[-\u2212]?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?!\w)"
+_DRESS = r"[\s*_#`\"'\u201c\u201d.:!()\[\]{}]*"
+_WORD = r"\b(?:rat(?:e|ed|ing)|scored?|grade|mark|giv(?:e|ing)\s(?:it|this|that|the\s\w+))\b"
+_AFTER = rf"{_DRESS}(?:\Z|\n|[,;(\u2013\u2014-])|[.:!)]|\s(?:because|since|as|points?|stars?)\b"
+_NUMBER = re.compile(_DIGITS)
+_ALONE = re.compile(rf"{_DRESS}{_DIGITS}{_DRESS}")
+_PLACES = (
+    rf"\A{_DRESS}(?!1[.)]\s+\S){_DIGITS}(?={_AFTER})",  # 1. may begin a list
+    rf"{_DIGITS}{_DRESS}\Z",
+    rf"{_WORD}[^\n0-9.!?]{{0,60}}?{_DIGITS}",
+)
+_PLACE = tuple(re.compile(place, re.IGNORECASE) for place in _PLACES)
+_QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d|`[^`\n]*`|^>.*$", re.MULTILINE)
 _END_OF_THOUGHT = "</think>"
-_REACH = 2000
+_REACH = 20_000
+"""Characters of an answer beside its thoughts; the number alone was asked for."""
 
 
 class Reading(NamedTuple):
@@ -51,7 +68,9 @@ def read_answer(completion: Completion, scale: tuple[int, int]) -> Reading | str
     `scale` is the lowest and the highest whole number, within 0 to 10.
     """
     low, high = scale
-    number = _number_in(completion.text, scale)
+    number = _number_in(completion.text, scale, cut=completion.finish_reason == "length")
+    if isinstance(number, str):
+        return number
     if number is not None and not low <= number.value <= high:
         return f"the judge's number lies outside {low} to {high}"
     probabilities = _probabilities(_from_number(completion, number, scale), scale, completion)
@@ -63,14 +82,33 @@ def read_answer(completion: Completion, scale: tuple[int, int]) -> Reading | str
     return Reading(min(max(mean, low), high), min(mass, 1.0), sampled)
 
 
-def _number_in(text: str, scale: tuple[int, int]) -> _Number | None:
-    """Return the first number of the answer that is not a mention of the scale, as 8 in 8/10."""
-    start = text.rfind(_END_OF_THOUGHT)
-    start = 0 if start < 0 else start + len(_END_OF_THOUGHT)
-    found = _NUMBER.search(_without_scale(text[start : start + _REACH], scale))
-    if found is None:
-        return None
-    return _Number(start + found.start(), float(found[0].replace("\u2212", "-")))
+def _number_in(text: str, scale: tuple[int, int], *, cut: bool = False) -> _Number | str | None:
+    """Return the number that the answer gives; None where it holds none, a note where it is not clear which.
+
+    `cut`: the answer goes on where it ends here, so that its last word may be another.
+    """
+    thought = text.rfind(_END_OF_THOUGHT)
+    start = 0 if thought < 0 else thought + len(_END_OF_THOUGHT)
+    if is_unfinished(text) or len(text) - start > _REACH:
+        return NO_SCORE
+    own = _without_scale(text[start:], scale)
+    found = [_ALONE.fullmatch(own)]
+    if not any(found):
+        said = _QUOTED.sub(_blank, own)
+        end = len(said.rstrip()) if cut else -1
+        found = [one for place in _PLACE for one in place.finditer(said)]
+        found = [one for one in found if one and one.end("number") != end]
+    places = {
+        float(one["number"].replace("\u2212", "-")): one.start("number") for one in found if one
+    }
+    if len(places) == 1:
+        ((value, place),) = places.items()
+        return _Number(start + place, value)
+    return NO_SCORE if _NUMBER.search(own) else None
+
+
+def _blank(found: re.Match[str]) -> str:
+    return " " * len(found[0])
 
 
 def _without_scale(text: str, scale: tuple[int, int]) -> str:
@@ -78,9 +116,9 @@ def _without_scale(text: str, scale: tuple[int, int]) -> str:
     low, high = scale
     mention = (
         rf"(?<![\w.]){low}\s?(?:-|\u2013|\u2014|to|through)\s?{high}(?![\w.])"
-        rf"|(?:/|out\sof)\s?{high}(?!\w)"
+        rf"|(?:/|(?:out\s)?of)\s?{high}(?!\w)"
     )
-    return re.sub(mention, lambda found: " " * len(found[0]), text)
+    return re.sub(mention, _blank, text)
 
 
 def _from_number(
@@ -94,7 +132,7 @@ def _from_number(
         return completion.positions
     spelled = "".join(position.text for position in completion.positions)
     again = _number_in(spelled, scale)
-    if again is None or again.value != number.value or number.value % 1:
+    if not isinstance(again, _Number) or again.value != number.value or number.value % 1:
         return ()
     end = 0
     for place, position in enumerate(completion.positions):

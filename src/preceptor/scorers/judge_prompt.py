@@ -7,10 +7,11 @@ in one pass without placeholders, so that no text can close its fence, open anot
 from collections.abc import Sequence
 from itertools import groupby
 
+from preceptor.engines.control_tokens import cut_apart
 from preceptor.types import Message
 
-PROMPT_VERSION = 1
-"""Raised by every change of the prompt's words or order; part of a judge's identity."""
+PROMPT_VERSION = 2
+"""Raised by every change of the prompt or of how its answer is read; part of a judge's identity."""
 
 _FENCE_CHARACTERS = "=~#"
 _LEAST_FENCE = 8
@@ -19,10 +20,12 @@ _LEAST_FENCE = 8
 def judge_prompt(
     conversation: Sequence[Message], response: str, *, rubric: str, scale: tuple[int, int]
 ) -> str:
-    """Return the text of the judge's only turn; texts stand in it unchanged.
+    """Return the text of the judge's only turn; texts stand in it unchanged but for control tokens.
 
     The fence's character is the one of which the texts hold the shortest runs.
     """
+    conversation = [one._replace(content=cut_apart(one.content)) for one in conversation]
+    response = cut_apart(response)
     fence = _fence([*(message.content for message in conversation), response])
     parts = [
         "You are an impartial judge of responses written by an assistant.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from preceptor.config.runtime import Endpoint
 from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel
+from preceptor.engines.control_tokens import spelled_in
 from preceptor.engines.reasoning import begins_reasoning
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
@@ -16,16 +17,7 @@ from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Message
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
-_BARRED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 _LEAST_PART, _ROUNDS = 64, 16
-_COMMON_MARKS = (
-    "<s>",
-    "</s>",
-    "<bos>",
-    "<eos>",
-    "[INST]",
-    "[/INST]",
-)  # of models whose own tokens are not known here
 _PROBE = (
     Message("system", "A"),
     Message("user", "B"),
@@ -67,11 +59,12 @@ class ServedTeacher(TeacherBackend):
         A server tokenises the whole, so that what spells a turn's end in the data would end the turn.
         """
         assert self._template is not None
-        marks = {*_MARK.findall(self._template.render(_PROBE, generation=True)), *_COMMON_MARKS}
-        marks |= {mark for message in messages for mark in _BARRED.findall(message.content)}
-        spelled = [mark for mark in sorted(marks) if any(mark in m.content for m in messages)]
+        own = set(_MARK.findall(self._template.render(_PROBE, generation=True)))
+        texts = [message.content for message in messages]
+        spelled = {mark for text in texts for mark in spelled_in(text)}
+        spelled |= {mark for mark in own if any(mark in text for text in texts)}
         if spelled:
-            raise ModelError(f"the conversation spells {spelled[0]}, which ends or begins a turn")
+            raise ModelError(f"the conversation spells {min(spelled)}, which ends or begins a turn")
         return self._template.render(messages)
 
     @cached_property
