@@ -1,0 +1,1 @@
+"""Races: which teacher is best, decided while the rows come in."""

@@ -1,0 +1,238 @@
+"""A race: teachers leave as soon as they cannot be the best, and what is said holds whenever it stops.
+
+All comparisons are paired, over the rows that all teachers still in the race have. Every ordered pair has a
+confidence sequence of its own, each at the same share of the allowed error: the best teacher is dropped only
+where one of the others is wrongly found to be better, so that a union over its challengers is enough
+(successive elimination: Even-Dar, Mannor and Mansour 2006).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from preceptor.errors import StudyError
+from preceptor.ranking.bootstrap import TIE
+from preceptor.ranking.inference import MIN_EFFECTIVE
+from preceptor.ranking.measurements import Common, Flags
+from preceptor.ranking.metrics import Array, CompatibilityAdjustedReward, Metric
+from preceptor.ranking.quantities import Quantity, formed, measured
+from preceptor.ranking.race.betting import Bets, Ratio
+from preceptor.ranking.race.contrasts import contrasts
+from preceptor.ranking.race.covariates import adjusted
+from preceptor.ranking.race.options import RaceOptions
+from preceptor.ranking.race.sequences import reach
+from preceptor.types import Estimate
+
+Ending = Literal["best", "equal", "budget", "rows"]
+"""Why a race ends: one teacher is left, those left are equal, the budget is spent, or all rows are seen."""
+
+FIXED = 0.1
+"""The share of the allowed error that goes to what all rows together leave open of a population."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a race shows after so many rows, of which `n` could be compared.
+
+    `values` are the metric of each teacher in the race, `behind` by how much each is behind the leader
+    (the metric's units, positive whatever the direction), with asymptotic bounds that hold at every look.
+    `dropped` names those who leave and who beats them, `equal` those within the tolerance of the best.
+    """
+
+    rows: int
+    n: int
+    leader: str
+    values: Mapping[str, float]
+    behind: Mapping[str, Estimate]
+    dropped: Mapping[str, str]
+    equal: tuple[str, ...] = ()
+
+
+class Race:
+    """A race under way: who is still in it, and what was seen at each look.
+
+    Args:
+        metric: what orders.
+        teachers: all who start, in any order.
+        rows: how many rows there are in all.
+        options: when to stop, and which bounds decide.
+        known: covariates, known of every row: name to (teachers, rows), rows in the order of the race.
+            Betting does not use them.
+
+    Raises:
+        StudyError: betting is asked for a metric other than reward and CAR, or for CAR without `max_loss`.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        teachers: Sequence[str],
+        rows: int,
+        options: RaceOptions | None = None,
+        known: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.metric, self.teachers, self.rows = metric, tuple(teachers), rows
+        self.options = options or RaceOptions()
+        self.running, self.looks = self.teachers, list[Look]()
+        self.bets = self._bets() if self.options.method == "betting" else None
+        self.known = {} if self.bets or known is None else known
+
+    @property
+    def alpha(self) -> float:
+        """The error that each ordered pair is allowed; two equal teachers share it between their sides."""
+        return (1 - self.options.confidence) / max(2, len(self.teachers) - 1)
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the race is decided; None while it goes on."""
+        if len(self.running) == 1:
+            return "best"
+        if not self.looks:
+            return None
+        if set(self.looks[-1].equal) == set(self.running):
+            return "equal"
+        return "rows" if self.looks[-1].rows >= self.rows else None
+
+    def look(self, common: Common, *, rows: int, fresh: int) -> Look:
+        """Look at the first rows, and drop the teachers that are beaten.
+
+        Args:
+            common: the numbers of the teachers still running, in their order, on the rows that all of them
+                have, in the order of the race.
+            rows: how many rows were asked for until now, also those that one of them lacks.
+            fresh: how many of the last columns are new since the look before.
+        """
+        common = self._bounded(common)
+        share = common.n / rows
+        upward, base = self._quantities(common)
+        gap, width = self._bounds(upward, base, np.ones(len(upward.point)), share)
+        leader = int(np.argmax(upward.point))
+        near = np.abs(gap) <= TIE * np.abs(upward.point)
+        beats: Flags = (gap - width > 0) & ~near
+        within = self._within(upward, base, share)
+        if self.bets is not None:
+            beats, within = self._betted(common, fresh)
+        beaten: Flags = np.any(beats, axis=0)
+        beaten[leader] = False
+        fine: Flags = np.all(within | np.eye(len(gap), dtype=bool) | beaten, axis=1) & ~beaten
+        look = Look(
+            rows=rows,
+            n=common.n,
+            leader=self.running[leader],
+            values=dict(zip(self.running, self._signed(upward.point).tolist(), strict=True)),
+            behind={
+                name: Estimate(
+                    float(gap[leader, row]),
+                    float(gap[leader, row] - width[leader, row]),
+                    float(gap[leader, row] + width[leader, row]),
+                    common.n,
+                )
+                for row, name in enumerate(self.running)
+                if row != leader
+            },
+            dropped={
+                self.running[row]: self.running[int(beats[:, row].argmax())]
+                for row in np.flatnonzero(beaten).tolist()
+            },
+            equal=tuple(name for name, yes in zip(self.running, fine, strict=True) if yes),
+        )
+        self.looks.append(look)
+        self.running = tuple(name for name in self.running if name not in look.dropped)
+        return look
+
+    def _signed(self, values: Array) -> Array:
+        return values if self.metric.higher_is_better else -values
+
+    def _quantities(self, common: Common) -> tuple[Quantity, Quantity | None]:
+        means = measured(common)
+        if not self.known:
+            return self._upward(means), None
+        known = {name: values[self._at] for name, values in self.known.items()}
+        plain = {name: mean for name, mean in means.items() if name not in common.denominators}
+        rest, explained = adjusted(plain, known)
+        return self._upward({**means, **rest}), self._upward(explained)
+
+    @property
+    def _at(self) -> list[int]:
+        return [self.teachers.index(name) for name in self.running]
+
+    def _upward(self, means: Mapping[str, Quantity]) -> Quantity:
+        return formed(self.metric, means).upward(self.metric.higher_is_better)
+
+    def _bounds(
+        self, upward: Quantity, base: Quantity | None, scale: Array, share: float
+    ) -> tuple[Array, Array]:
+        """Return row less scaled column, and by how much each may be too high at any look.
+
+        `share` is that of the rows asked for which could be compared.
+        """
+        alpha, pool = self.alpha, None
+        found = contrasts(upward, scale)
+        if self.options.target == "pool":
+            pool, base = max(found.n, round(share * self.rows)), None
+        if base is not None:
+            alpha *= 1 - FIXED
+        width = reach(found.n, alpha, pool=pool) * found.error
+        if base is not None:
+            fixed = contrasts(base, scale).error
+            width = width + fixed * -NormalDist().inv_cdf(self.alpha * FIXED)
+        few = found.n < MIN_EFFECTIVE * found.skewness**2
+        return found.gap, np.where(few & (width > 0), np.inf, width)
+
+    def _within(self, upward: Quantity, base: Quantity | None, share: float) -> Flags:
+        """Return whether row is known to be at most the tolerance worse than column."""
+        scale = 1 + self.options.tolerance * np.sign(upward.point)
+        gap, width = self._bounds(upward, base, scale, share)
+        known: Flags = (gap + width <= 0).T & (self.options.tolerance > 0)
+        return known
+
+    def _bets(self) -> tuple[Bets, Bets | None]:
+        """Return the gamblers on who is better, and on who is within the tolerance."""
+        low, high = 1.0, 1.0
+        if isinstance(self.metric, CompatibilityAdjustedReward):
+            if self.options.max_loss is None:
+                raise StudyError(
+                    "Betting on CAR needs a bound on the loss: give max_loss (--max-loss), in nats per "
+                    "token; 10 is above what base models have. Or race with method = 'asymptotic'."
+                )
+            high += self.metric.beta * self.options.max_loss
+        elif self.metric.kind != "reward":
+            raise StudyError(
+                f"Betting is for reward and car, not for {self.metric.kind}: race with method = "
+                "'asymptotic', which takes any metric."
+            )
+        pool = self.rows if self.options.target == "pool" else None
+        scales = (1.0, 1 + self.options.tolerance)
+        duel, tolerant = (
+            Bets(len(self.teachers), self.alpha, low=low, high=high, scale=scale, pool=pool)
+            for scale in scales
+        )
+        return duel, tolerant if self.options.tolerance else None
+
+    def _bounded(self, common: Common) -> Common:
+        most = self.options.max_loss
+        if self.bets is None or most is None or "loss" not in common.values:
+            return common
+        loss = np.minimum(common.values["loss"], most)
+        return replace(common, values={**common.values, "loss": loss})
+
+    def _betted(self, common: Common, fresh: int) -> tuple[Flags, Flags]:
+        """Play the new rows; return who beats whom, and who is within the tolerance of whom."""
+        assert self.bets is not None
+        new = {name: values[:, common.n - fresh :] for name, values in common.values.items()}
+        below = np.ones_like(new["reward"])
+        high = 1.0
+        if isinstance(self.metric, CompatibilityAdjustedReward):
+            below = 1 + self.metric.beta * new["loss"]
+            high = 1 + self.metric.beta * (self.options.max_loss or 0)
+        ratio = Ratio(new["reward"], below, 1.0, high)
+        at = np.ix_(self._at, self._at)
+        found = []
+        for bets in self.bets:
+            if bets is not None:
+                bets.extend(ratio, self._at)
+            found.append(np.zeros_like(at[0] * at[1], bool) if bets is None else bets.better[at])
+        return found[0], found[1]
