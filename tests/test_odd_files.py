@@ -174,7 +174,7 @@ def test_an_ending_that_is_not_known_is_kept_and_counted(tmp_path):
     ]
     assert {one.finish_reason for one in read(files[0])} == {"ran_dry"}
     (ranking,) = ranked(*files, "--reward-column", "reward", "--store", tmp_path / "store")
-    (warning,) = (one for one in ranking["warnings"] if one["code"] == "unknown-ending")
+    (warning,) = (one for one in ranking["warnings"] if one["code"] == "odd-ending")
     assert "'odd'" in warning["text"] and "'ran_dry' (6)" in warning["text"]
 
 

@@ -71,8 +71,65 @@ def test_empty_answers_count_as_failures_and_missing_rows_do_not(tmp_path, files
     # 6 of its 30 rows; the 10 that are not there may never have been asked for.
     assert (warning.teachers, "'gamma' 20.0%" in warning.text) == (("gamma",), True)
     (variant,) = (v for v in found.stability.variants if v.name == "failures at the lowest reward")
-    # On the 24 common instructions the rewards of gamma are 3 and 4, the lowest of all is 1.
-    assert variant.values["gamma"] == pytest.approx(3.5 - 0.2 * 2.5)
+    # Of 30 prompts gamma earned 3 and 4 on 24, and the lowest reward, 1, where it failed. What the others
+    # earn is over all 30, 6 of which are compared for nobody.
+    assert variant.values["gamma"] == pytest.approx((24 * 3.5 + 6 * 1) / 30)
+    assert variant.values["Qwen2.5-7B-Instruct"] == pytest.approx(2.5)
+    assert found.best.n == 24
+
+
+def test_what_rivals_earn_where_a_teacher_failed_is_computed_where_it_is_no_column(tmp_path):
+    """alice is right on 30 easy prompts and silent on 10 hard ones; bob is right on 28 easy and all hard."""
+    sheets = {
+        "alice": ["It is 7." if at < 30 else "" for at in range(40)],
+        "bob": ["It is 7." if at >= 2 else "It is 8." for at in range(40)],
+    }
+    for name, outputs in sheets.items():
+        lines = [
+            {"instruction": q, "output": text, "reference": {"kind": "numeric", "answer": "7"}}
+            for q, text in zip(QUESTIONS, outputs, strict=True)
+        ]
+        write_rows(tmp_path / f"{name}.jsonl", lines)
+    data = {"responses": [str(tmp_path / f"{name}.jsonl") for name in sheets]}
+    study = checked(Study, {"data": data, "no_student": True}, where="test")
+    pipeline = Pipeline(study, Runtime(store=str(tmp_path / "store"), device="cpu"))
+    (found,) = pipeline.rankings()
+    assert (found.best.teacher, found.best.n) == ("alice", 30)
+    (variant,) = (v for v in found.stability.variants if v.name == "failures at the lowest reward")
+    assert variant.values == {"alice": pytest.approx(30 / 40), "bob": pytest.approx(38 / 40)}
+    assert found.verdict().claim is not Claim.FIRST
+
+
+def test_null_rewards_of_one_teacher_are_told_and_cap_the_verdict(tmp_path, files):
+    lossy = rows(one=9.0)
+    for row in lossy[:2]:
+        row["one"] = None
+    files.append(write_rows(tmp_path / "gamma.jsonl", lossy))
+    (found,) = rankings(tmp_path, "one", files=files)
+    (warning,) = (one for one in found.warnings if one.code == "missing-scores")
+    assert "'gamma' 5.0%" in warning.text
+    assert (found.verdict().claim, found.verdict().teacher) == (Claim.LEADS_SO_FAR, "gamma")
+    assert "missing-scores" in [reason.code for reason in found.verdict().reasons]
+    # A limit draws among them too, so that they are told there as well.
+    (limited,) = rankings(tmp_path, "one", files=files, limit=39)
+    assert limited.best.n < 39
+    assert "'gamma'" in next(one.text for one in limited.warnings if one.code == "missing-scores")
+
+
+@pytest.mark.parametrize(("share", "code"), [(1, "broken-off"), (80, "odd-ending")])
+def test_answers_that_a_filter_ended_are_told_and_cap_the_verdict_where_they_are_many(
+    tmp_path, files, share, code
+):
+    ended = [
+        {**row, "finish_reason": "content_filter" if place % share == 0 else "stop"}
+        for place, row in enumerate(rows(one=9.0) * 2)
+    ]
+    files.append(write_rows(tmp_path / "gamma.jsonl", ended))
+    (found,) = rankings(tmp_path, "one", files=files)
+    (warning,) = (one for one in found.warnings if one.code in ("broken-off", "odd-ending"))
+    assert (warning.code, warning.teachers) == (code, ("gamma",))
+    assert f"'content_filter' ({80 // share})" in warning.text
+    assert (found.verdict().claim is Claim.LEADS_SO_FAR) == (code == "broken-off")
 
 
 def test_a_column_that_looks_like_a_reward_is_the_cheapest_way_to_one(tmp_path):

@@ -74,7 +74,7 @@ def test_a_likely_verdict_says_probably_and_who_is_not_told_apart():
     assert found.claim is Claim.PROBABLY_FIRST
     assert found.text == (
         "A is probably first by car for S: P(first by car) 85% on 100 of 120 prompts. "
-        "Not told apart from it: B. Taking it may cost 0.001 of car, 1.0% (expected regret). "
+        "The first may also be B. Taking it may cost 0.001 of car, 1.0% (expected regret). "
         "About 40 more prompts to 2 teachers would settle it."
     )
 
@@ -179,7 +179,11 @@ def told(code: str, *teachers: str) -> dict[str, object]:
         (told("no-reward"), "no_recommendation", ["no-reward"]),
         (told("copies"), "first", []),
         ({"stability": Stability("car", ("A",), (TURNED,), 1)}, "leads_so_far", ["winner-changes"]),
-        ({"stability": Stability("car", ("A",), (TIED, MOVED, SAME), 1)}, "first", []),
+        ({"stability": Stability("car", ("A",), (TIED,), 1)}, "leads_so_far", ["winner-changes"]),
+        ({"stability": Stability("car", ("A",), (MOVED, SAME), 1)}, "first", []),
+        (told("missing-scores"), "leads_so_far", ["missing-scores"]),
+        (told("broken-off", "A"), "leads_so_far", ["broken-off"]),
+        (told("rough-interval", "B"), "leads_so_far", ["rough-interval"]),
     ],
 )
 def test_the_claim_is_never_stronger_than_the_weakest_reason(more, claim, codes):
@@ -200,6 +204,19 @@ def test_a_sample_that_is_too_small_names_no_winner_whatever_p_says(cap, said):
     found = ranking(0.99, 0.01, evidence=Evidence(False, cap, 12.0, ("A",), 0.0, 0)).verdict()
     assert (found.claim, [reason.code for reason in found.reasons]) == ("leads_so_far", [cap])
     assert f"No winner is named: {said}" in found.text or said in found.text
+
+
+def test_a_first_place_that_is_shared_otherwise_is_the_reason_in_words():
+    text = ranking(0.99, 0.01, stability=Stability("car", ("A",), (TIED, TURNED), 1)).verdict().text
+    assert (
+        "No winner is named: the winner changes under beta = 0 (B); the first place is shared under "
+        "beta = 5 (A and B)." in text
+    )
+
+
+def test_the_interval_of_a_rival_that_is_far_behind_does_not_bear_on_the_leader():
+    rough = Warning("rough-interval", "w", ("C",))
+    assert ranking(0.99, 0.01, 0.0, warnings=(rough,)).verdict().claim is Claim.FIRST
 
 
 def test_a_leader_whose_responses_were_cut_only_leads():

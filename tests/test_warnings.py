@@ -17,7 +17,7 @@ def told(*, by=CAR, metrics=(CAR,), **values) -> list[str]:
     arrays = {name: np.array(value, dtype=float) for name, value in values.items()}
     teachers, n = next(iter(arrays.values())).shape
     common = Common(n=n, values=arrays, denominators={}, dropped=({}, {}), notes=())
-    found = warnings_of(common, metrics, teachers="ABC"[:teachers], by=by, failed={})
+    found = warnings_of(common, metrics, teachers="ABC"[:teachers], by=by, failed={}, unscored={})
     return [warning.text for warning in found]
 
 

@@ -209,6 +209,7 @@ Code = Literal[
     "looks-like-noise",
     "made-up",
     "failures",
+    "missing-scores",
     "winner-changes",
     "few-prompts",
     "skewed",
@@ -226,7 +227,8 @@ Code = Literal[
     "skipped-rows",
     "drawn-from-common",
     "names-alike",
-    "unknown-ending",
+    "odd-ending",
+    "broken-off",
     # of teachers made of another's samples
     "chosen-by-own-reward",
     "not-chosen-yet",

@@ -19,11 +19,19 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
-from preceptor.data.table import EMPTY_OUTPUT, NO_OUTPUT, ResponseTable
-from preceptor.engines.endings import LENGTH, is_known
+from preceptor.data.table import (
+    EMPTY_OUTPUT,
+    LOST,
+    NO_NUMBER,
+    NO_OUTPUT,
+    NULL_REWARD,
+    ResponseTable,
+)
+from preceptor.engines.endings import LENGTH, is_odd
 from preceptor.errors import DataError
 from preceptor.scorers.verifier.pool import cores
 from preceptor.types import KEY_BYTES, Response
@@ -236,10 +244,10 @@ class _Columns:
         self.has_references = False
         self.kinds: dict[int, str] = {}
         self.mixed: dict[int, tuple[str, str]] = {}
-        self.unknown: dict[str, Counter[str]] = {}
+        self.odd: dict[str, Counter[str]] = {}
         self.rewards = array("d")
         self.dropped: dict[str, Counter[str]] = {}
-        self.lost: set[tuple[int, int]] = set()
+        self.lost: list[tuple[int, int, int]] = []
         self.cut_off = array("b")
         self.categories: dict[int, str] = {}
 
@@ -255,10 +263,10 @@ class _Columns:
         if response.reference is not None:
             self._check_by(instruction, str(response.reference.get("kind")))
         if reason is None and self._reward is not None and (reward is None or math.isnan(reward)):
-            reason = "null reward" if reward is None else "reward is no number"
+            reason = NULL_REWARD if reward is None else NO_NUMBER
         if reason is not None:
             self.dropped.setdefault(response.teacher, Counter())[reason] += 1
-            self.lost.add((teacher, instruction))
+            self.lost.append((teacher, instruction, LOST.index(reason)))
             return
         self.teacher.append(teacher)
         self.instruction.append(instruction)
@@ -267,8 +275,8 @@ class _Columns:
         self.checked_keys += response.checked_key
         self.has_references |= response.reference is not None
         self.cut_off.append(response.finish_reason == LENGTH)
-        if not is_known(response.finish_reason):
-            counted = self.unknown.setdefault(response.teacher, Counter())
+        if is_odd(response.finish_reason):
+            counted = self.odd.setdefault(response.teacher, Counter())
             known = response.finish_reason in counted or len(counted) < _MOST_ENDINGS
             counted[str(response.finish_reason) if known else "others"] += 1
         if reward is not None:
@@ -302,11 +310,11 @@ class _Columns:
             self._check_by(instructions[place], kind)
         for place, pair in other.mixed.items():
             self.mixed.setdefault(instructions[place], pair)
-        for name, endings in other.unknown.items():
-            self.unknown.setdefault(name, Counter()).update(endings)
+        for name, endings in other.odd.items():
+            self.odd.setdefault(name, Counter()).update(endings)
         for name, reasons in other.dropped.items():
             self.dropped.setdefault(name, Counter()).update(reasons)
-        self.lost |= {(teachers[one], instructions[two]) for one, two in other.lost}
+        self.lost += [(teachers[one], instructions[two], why) for one, two, why in other.lost]
         self.cut_off += other.cut_off
         for place, category in other.categories.items():
             self._categorise(instructions[place], category)
@@ -314,7 +322,7 @@ class _Columns:
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Yield teacher and instruction of every row, also of those that cannot be compared."""
         yield from zip(self.teacher, self.instruction, strict=True)
-        yield from self.lost
+        yield from ((teacher, instruction) for teacher, instruction, _ in self.lost)
 
     def _missing(self) -> None:
         """Count the instructions for which a teacher has no row at all."""
@@ -322,11 +330,16 @@ class _Columns:
         seen[np.frombuffer(self.teacher, np.int32), np.frombuffer(self.instruction, np.int32)] = (
             True
         )
-        for teacher, instruction in self.lost:
+        for teacher, instruction, _ in self.lost:
             seen[teacher, instruction] = True
         for name, missing in zip(self.teachers, (~seen).sum(axis=1).tolist(), strict=True):
             if missing:
                 self.dropped.setdefault(name, Counter())["missing"] += missing
+
+    def _lost(self, place: NDArray[np.int32]) -> NDArray[np.int32]:
+        lost = np.array(self.lost, np.int32).reshape(-1, 3)
+        lost[:, 1] = place[lost[:, 1]]
+        return lost
 
     def table(self) -> ResponseTable:
         """Return the response table; instructions go by their ids, so that the order of files is nothing."""
@@ -353,7 +366,8 @@ class _Columns:
             dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
             categories=tuple(names),
             category=category,
-            unknown_endings={name: dict(endings) for name, endings in self.unknown.items()},
+            odd_endings={name: dict(endings) for name, endings in self.odd.items()},
+            lost=self._lost(place),
         )
 
 

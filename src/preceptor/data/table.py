@@ -23,8 +23,12 @@ Keys = NDArray[np.void]
 """Responses' keys, each 16 bytes."""
 
 NO_OUTPUT, EMPTY_OUTPUT = "no output", "empty output"
-_UNANSWERED = (NO_OUTPUT, EMPTY_OUTPUT, UNFINISHED)
-"""Why a request that was made has no answer; whatever else is missing may never have been asked for."""
+NULL_REWARD, NO_NUMBER, NO_REFERENCE = "null reward", "reward is no number", "no reference"
+LOST = (NO_OUTPUT, EMPTY_OUTPUT, UNFINISHED, NULL_REWARD, NO_NUMBER, NO_REFERENCE)
+"""Why a row cannot be compared. What has no row at all may never have been asked for."""
+
+_FAILURES = 3
+"""The first so many of them: requests without an answer."""
 
 _MANY = 8
 
@@ -38,7 +42,8 @@ class ResponseTable:
     which responses their generator cut off. `dropped` counts per teacher and reason what could not be
     compared. `category` (instructions,) indexes `categories`, -1 for none; None where the data have none.
     `checked_keys` hash each key with its row's reference answer, and are the key where a row has none; None
-    where no row has one. `unknown_endings` counts per teacher the reasons of an end that are not known.
+    where no row has one. `odd_endings` counts per teacher the reasons of an end other than a stop or a
+    limit. `lost` (rows left out, 3) has the teacher, the instruction and the place in `LOST` of each.
     """
 
     teachers: tuple[str, ...]
@@ -53,7 +58,8 @@ class ResponseTable:
     categories: tuple[str, ...] = ()
     category: NDArray[np.int32] | None = None
     checked_keys: NDArray[np.void] | None = None
-    unknown_endings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    odd_endings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    lost: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 3), np.int32))
 
     @property
     def has_references(self) -> bool:
@@ -70,10 +76,20 @@ class ResponseTable:
             return self
         lost = np.bincount(self.teacher[~kept], minlength=len(self.teachers)).tolist()
         dropped = {
-            teacher: {**self.dropped.get(teacher, {}), **({"no reference": count} if count else {})}
+            teacher: {**self.dropped.get(teacher, {}), **({NO_REFERENCE: count} if count else {})}
             for teacher, count in zip(self.teachers, lost, strict=True)
         }
-        return replace(self._rows(kept), dropped=dropped)
+        return self.without(np.flatnonzero(~kept), NO_REFERENCE, dropped)
+
+    def without(
+        self, rows: NDArray[np.intp], reason: str, dropped: Mapping[str, Mapping[str, int]]
+    ) -> "ResponseTable":
+        """Return the table without these rows, which are lost for this reason, of those in `LOST`."""
+        kept = np.ones(len(self.keys), np.bool_)
+        kept[rows] = False
+        why = np.full(len(rows), LOST.index(reason), np.int32)
+        gone = np.stack([self.teacher[rows], self.instruction[rows], why], axis=1)
+        return replace(self._rows(kept), dropped=dropped, lost=np.concatenate([self.lost, gone]))
 
     def with_teachers(self, teachers: Container[str]) -> "ResponseTable":
         """Return the rows of these teachers alone."""
@@ -83,7 +99,11 @@ class ResponseTable:
         part = self._rows(number[self.teacher] >= 0)
         names = tuple(self.teachers[at] for at in places)
         dropped = {name: self.dropped.get(name, {}) for name in names}
-        return replace(part, teachers=names, teacher=number[part.teacher], dropped=dropped)
+        lost = self.lost[number[self.lost[:, 0]] >= 0]
+        lost[:, 0] = number[lost[:, 0]]
+        return replace(
+            part, teachers=names, teacher=number[part.teacher], dropped=dropped, lost=lost
+        )
 
     def _rows(self, kept: NDArray[np.bool_]) -> "ResponseTable":
         checked = self.checked_keys
@@ -111,22 +131,6 @@ class ResponseTable:
         counts = np.bincount(self.teacher[self.cut_off], minlength=len(self.teachers))
         return dict(zip(self.teachers, counts.tolist(), strict=True))
 
-    def failed(self, dropped: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-        """Return the share of its requests that each teacher left without an answer.
-
-        `dropped` counts by teacher and reason, also what was found out after reading.
-        """
-        rows = np.bincount(self.teacher, minlength=len(self.teachers)).tolist()
-        shares = {}
-        for name, came in zip(self.teachers, rows, strict=True):
-            gone, before = (
-                sum(of.get(name, {}).get(why, 0) for why in _UNANSWERED)
-                for of in (dropped, self.dropped)
-            )
-            if gone:
-                shares[name] = gone / (came + before)
-        return shares
-
     def counts(self) -> NDArray[np.int32]:
         """Return the number of comparable responses, (teachers, instructions)."""
         shape = (len(self.teachers), len(self.instructions))
@@ -134,27 +138,39 @@ class ResponseTable:
         counts = np.bincount(place, minlength=shape[0] * shape[1])
         return counts.reshape(shape).astype(np.int32)
 
+    def lost_counts(self, *, failed: bool) -> NDArray[np.int32]:
+        """Return the requests without an answer, or answers without a number, (teachers, instructions)."""
+        some = self.lost[is_failure(self.lost) == failed]
+        counts = np.zeros((len(self.teachers), len(self.instructions)), np.int32)
+        np.add.at(counts, (some[:, 0], some[:, 1]), 1)
+        return counts
+
     def select(self, limit: int | None, *, seed: int, min_coverage: float) -> "Selection":
-        """Return the rows to compare: all samples of the instructions that every teacher answered.
+        """Return the rows to compare: all samples of the instructions that every teacher was asked.
 
         A teacher's mean over its samples counts once for an instruction, however many there are. A limit
-        takes instructions in an order drawn by `seed`, so that a larger limit only adds to a smaller one.
+        takes instructions in an order drawn by `seed`, so that a larger limit only adds to a smaller one. Of
+        an instruction that some teacher failed the others' rows are taken too, because what they earn there
+        counts where failing costs; where an answer lacks its reward or reference, nobody's are.
 
         Raises:
             StudyError: the instructions in common are fewer than two or too small a share of all.
         """
-        answered = self.counts().min(axis=0) if self.teachers else np.zeros(0, np.int32)
-        common = np.flatnonzero(answered)
+        here = self.counts() > 0
         total = len(self.instructions)
-        if len(common) < 2 or len(common) < min_coverage * total:
-            raise StudyError(self._refusal(len(common), min_coverage))
+        common = int(here.all(axis=0).sum()) if self.teachers else 0
+        if common < 2 or common < min_coverage * total:
+            raise StudyError(self._refusal(common, min_coverage))
+        answered = here | (self.lost_counts(failed=True) > 0)
+        asked = answered | (self.lost_counts(failed=False) > 0)
+        usable = np.flatnonzero(asked.all(axis=0) & answered.any(axis=0))
         taken = (
-            common
+            usable
             if limit is None
-            else common[drawn(self.instructions[common].tolist(), seed)][:limit]
+            else usable[drawn(self.instructions[usable].tolist(), seed)][:limit]
         )
         allowed = np.zeros(total, np.bool_)
-        allowed[taken] = True
+        allowed[taken] = answered[:, taken].all(axis=0)
         rows = np.flatnonzero(allowed[self.instruction])
         return Selection(self, rows, np.sort(taken), total if limit is None else min(limit, total))
 
@@ -171,11 +187,15 @@ class ResponseTable:
         return within
 
     def with_teacher(
-        self, name: str, rows: NDArray[np.intp], dropped: Mapping[str, int]
+        self,
+        name: str,
+        rows: NDArray[np.intp],
+        dropped: Mapping[str, int],
+        failed: NDArray[np.int32],
     ) -> "ResponseTable":
         """Return a table in which these rows, one for each instruction at most, also are a teacher's.
 
-        `dropped` counts by reason for which instructions it has no response.
+        `dropped` counts by reason for which instructions it has no response; `failed` are rows of `lost`.
         """
         number = len(self.teachers)
         taken = np.full(len(rows), number, np.int32)
@@ -192,6 +212,7 @@ class ResponseTable:
             values={n: np.concatenate([v, v[rows]]) for n, v in self.values.items()},
             cut_off=np.concatenate([self.cut_off, self.cut_off[rows]]),
             dropped={**self.dropped, name: dict(dropped)},
+            lost=np.concatenate([self.lost, failed * [0, 1, 1] + [number, 0, 0]]).astype(np.int32),
         )
 
     def _refusal(self, common: int, min_coverage: float) -> str:
@@ -211,6 +232,11 @@ class ResponseTable:
         )
 
 
+def is_failure(lost: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Tell which rows of `ResponseTable.lost` are requests without an answer."""
+    return np.asarray(lost[:, 2] < _FAILURES)
+
+
 def drawn(ids: Sequence[bytes], seed: int) -> NDArray[np.intp]:
     """Return the places of instruction ids in the order the seed draws, whatever their own order."""
     salt = seed.to_bytes(8, "little", signed=True)
@@ -223,7 +249,7 @@ class Selection:
     """The part of a response table that is compared.
 
     `rows` index the table, `taken` the instructions in ascending order; `asked` is how many instructions
-    the comparison was meant to cover.
+    the comparison was meant to cover. An instruction that was taken may lack rows of some teachers.
     """
 
     table: ResponseTable
@@ -241,6 +267,15 @@ class Selection:
         taken = self.taken[:most]
         rows = self.rows[np.isin(self.table.instruction[self.rows], taken)]
         return Selection(self.table, rows, taken, len(taken))
+
+    def without(self, places: Sequence[int], reason: str) -> "Selection":
+        """Return the selection without the rows at these places, which are lost for this reason."""
+        if not places:
+            return self
+        gone = self.rows[places]
+        number = np.cumsum(np.bincount(gone, minlength=len(self.table.keys)) == 0) - 1
+        table = self.table.without(gone, reason, self.table.dropped)
+        return replace(self, table=table, rows=number[np.delete(self.rows, places)])
 
     def by_reference(self) -> "Selection":
         """Return the same rows under the keys that scores of checks are stored under."""
@@ -274,12 +309,24 @@ class Selection:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((total / number).reshape(shape), dtype=np.float64)
 
+    def lost(self, *, failed: bool) -> Array:
+        """Return the share of requests without an answer, or of answers without a number, of each pair."""
+        of = [self.table.lost_counts(failed=one)[:, self.taken] for one in (failed, not failed)]
+        asked = self.table.counts()[:, self.taken] + of[0] + of[1]
+        return np.asarray(of[0] / np.maximum(asked, 1), dtype=np.float64)
+
     def reasons(self, notes: Mapping[int, str]) -> dict[str, dict[str, int]]:
-        """Return how many rows each note cost, per teacher, beside what the data had dropped.
+        """Return how many rows each note cost, per teacher, beside what the data, or those taken, lack.
 
         `notes` holds, by place in `rows`, why a row has no score.
         """
-        found = {teacher: Counter(reasons) for teacher, reasons in self.table.dropped.items()}
+        table = self.table
+        if self.asked < len(table.instructions):
+            found = {teacher: Counter[str]() for teacher in table.teachers}
+            for teacher, _, why in table.lost[np.isin(table.lost[:, 1], self.taken)].tolist():
+                found[table.teachers[teacher]][LOST[why]] += 1
+        else:
+            found = {teacher: Counter(reasons) for teacher, reasons in table.dropped.items()}
         for place, note in notes.items():
             found[self.table.teachers[self.table.teacher[self.rows[place]]]][note] += 1
         return {teacher: dict(counter) for teacher, counter in found.items()}

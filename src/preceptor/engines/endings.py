@@ -28,6 +28,6 @@ def ending_of(reason: object) -> str | None:
     return _KNOWN.get(word.removeprefix("finish_reason_"), reason.strip()[:_LONGEST])
 
 
-def is_known(ending: str | None) -> bool:
-    """Tell whether what `ending_of` returned is one of the known reasons, or none."""
-    return ending is None or ending in _SPELLINGS
+def is_odd(ending: str | None) -> bool:
+    """Tell whether what `ending_of` returned is a reason other than a stop, a limit, a tool, or none."""
+    return ending not in (None, STOP, LENGTH, TOOLS)

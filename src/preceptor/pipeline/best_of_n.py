@@ -6,6 +6,7 @@ already scored under their content, so it costs no generation and no second scor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.teachers import BestOfN
-from preceptor.data.table import ResponseTable
+from preceptor.data.table import LOST, ResponseTable, is_failure
 from preceptor.errors import StudyError, nearest
 from preceptor.scorers.base import Array
 
@@ -53,8 +54,14 @@ def with_best_of_n(table: ResponseTable, best_of_n: BestOfN, rewards: Rewards) -
     lacking = len(asked) - len(picked)
     reason = f"fewer than {best_of_n.n or 1} samples with a reward"
     missing = {"missing": len(table.instructions) - len(asked), reason: lacking}
+    # Where every sample failed, nothing could be chosen: that is its failure too.
+    of_source = table.lost[table.lost[:, 0] == table.teachers.index(best_of_n.of)]
+    failed = of_source[is_failure(of_source) & ~np.isin(of_source[:, 1], asked)]
+    _, once = np.unique(failed[:, 1], return_index=True)
+    missing["missing"] -= len(once)
+    missing |= Counter(LOST[why] for why in failed[once, 2].tolist())
     dropped = {why: count for why, count in missing.items() if count}
-    return table.with_teacher(best_of_n.name, picked, dropped)
+    return table.with_teacher(best_of_n.name, picked, dropped, failed[once])
 
 
 def require_derivable(study: Study) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.study import Study
 from preceptor.data.table import Selection
+from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.measurements import Measurements
@@ -39,12 +40,14 @@ class ColumnMeasures:
         self, scorers: Sequence[Scorer], stored: Sequence[Mapping[str, NDArray[Any]]]
     ) -> Measurements:
         """Return the measures of these scorers and of the data, from what is stored of each."""
-        table = self.selection.table
-        rows = {name: column[self.selection.rows] for name, column in table.values.items()}
+        given = self.selection.table.values
+        rows = {name: column[self.selection.rows] for name, column in given.items()}
         for scorer, columns in zip(scorers, stored, strict=True):
             self._note(scorer, columns)
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
         self._require_scores()
+        dropped = self.selection.reasons(self.notes)
+        rows = self._without_unfinished(rows)
         plain_loss = rows.get("loss")
         if plain_loss is not None and not self.reading.is_plain:
             rows["plain_loss"] = plain_loss
@@ -53,16 +56,22 @@ class ColumnMeasures:
         if "persyn" in self.kinds and plain_loss is not None:
             values["likelihood_share"] = within_instruction(-self.selection.averaged(plain_loss))
             values["reward_share"] = within_instruction(values["reward"])
-        dropped = self.selection.reasons(self.notes)
         return Measurements(
-            teachers=table.teachers,
+            teachers=self.selection.table.teachers,
             instructions=self.selection.asked,
             values=values,
             denominators={n: self.selection.averaged(column) for n, column in denominators.items()},
             dropped=dropped,
             truncated=self.truncated,
-            failed=table.failed(dropped),
+            failed=self.selection.lost(failed=True),
+            unscored=self.selection.lost(failed=False),
         )
+
+    def _without_unfinished(self, rows: dict[str, Array]) -> dict[str, Array]:
+        """Take rows that turned out to hold no answer for failures, as if there had been none."""
+        places = [place for place, note in self.notes.items() if note == UNFINISHED]
+        self.selection = self.selection.without(places, UNFINISHED)
+        return {name: np.delete(column, places) for name, column in rows.items()}
 
     def _require_scores(self) -> None:
         """Refuse a teacher of whom no response has a score, and say why it has none."""

@@ -26,8 +26,8 @@ from preceptor.pipeline.response_warnings import (
     cut_off,
     made_up,
     never_answered,
+    odd_endings,
     own_reward,
-    unknown_endings,
 )
 from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.sources import Scope, StudySource
@@ -105,7 +105,7 @@ class Loader:
             *never_answered(self.source.jobs),
             *copies(table),
             *cut_off(self.source.jobs, table),
-            *unknown_endings(table),
+            *odd_endings(table),
             *names_alike(table.teachers),
         ]
         for best_of_n in self.study.best_of_n:

@@ -77,16 +77,16 @@ def compared(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def _turned(one: Outcome, outcomes: Sequence[Outcome]) -> Iterator[Warning]:
     winners = _winners(one)
     for other in outcomes:
-        if other is one or _model(other) != _model(one) or set(_winners(other)) & set(winners):
+        if other is one or _model(other) != _model(one) or _winners(other) == winners:
             continue
         conditions = {
             f"reward = {other.data.reward_name}": other.data.reward_name != one.data.reward_name,
             f"student = {other.ranking.student}": other.ranking.student != one.ranking.student,
         }
         named = ", ".join(name for name, differs in conditions.items() if differs)
-        yield Warning(
-            "winner-changes", f"The winner changes under {named} ({' and '.join(_winners(other))})."
-        )
+        shared = set(_winners(other)) > set(winners)
+        what = "The first place is shared" if shared else "The winner changes"
+        yield Warning("winner-changes", f"{what} under {named} ({' and '.join(_winners(other))}).")
 
 
 def _model(outcome: Outcome) -> str | None:

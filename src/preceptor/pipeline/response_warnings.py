@@ -7,8 +7,10 @@ import numpy as np
 from preceptor.config.rewards import Reward
 from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
-from preceptor.data.table import ResponseTable, Selection
+from preceptor.data.table import LOST, ResponseTable, Selection
+from preceptor.engines.endings import FAILED, FILTERED
 from preceptor.pipeline.generate import GenerationJob
+from preceptor.ranking.warnings import MANY_FAILURES
 from preceptor.types import NoteKind, Warning
 
 _MANY_COPIES = 0.2
@@ -57,13 +59,19 @@ def cut_off(jobs: Sequence[GenerationJob], table: ResponseTable) -> list[Warning
     return warnings
 
 
-def unknown_endings(table: ResponseTable) -> list[Warning]:
-    """Return a warning for each teacher whose responses ended for reasons that are not known."""
+def odd_endings(table: ResponseTable) -> list[Warning]:
+    """Return a warning for each teacher whose responses a filter or an error ended, or what is not known."""
+    rows = dict(zip(table.teachers, table.counts().sum(axis=1).tolist(), strict=True))
     warnings = []
-    for name, endings in table.unknown_endings.items():
+    for name, endings in table.odd_endings.items():
         listed = ", ".join(f"'{word}' ({count:,})" for word, count in endings.items())
-        text = f"Why responses of '{name}' ended is not known: {listed}. They are not counted as cut off."
-        warnings.append(Warning("unknown-ending", text, (name,)))
+        text = (
+            f"Of {rows[name]:,} responses of '{name}' some ended for other reasons than a stop or a limit: "
+            f"{listed}. They are compared as they stand."
+        )
+        broken = sum(endings.get(word, 0) for word in (FILTERED, FAILED))
+        many = broken > MANY_FAILURES * rows[name]
+        warnings.append(Warning("broken-off" if many else "odd-ending", text, (name,)))
     return warnings
 
 
@@ -107,9 +115,13 @@ def own_reward(best_of_n: BestOfN, reward: Reward | None) -> list[Warning]:
 def drawn_from_common(selection: Selection) -> list[Warning]:
     """Return, where a limit drew instructions, which could not be drawn and why."""
     table = selection.table
+    never = {
+        teacher: {reason: count for reason, count in counts.items() if reason not in LOST}
+        for teacher, counts in table.dropped.items()
+    }
     reasons = [
         f"'{teacher}' {', '.join(f'{reason} {count}' for reason, count in counts.items())}"
-        for teacher, counts in table.dropped.items()
+        for teacher, counts in never.items()
         if counts
     ]
     if not reasons:
@@ -117,7 +129,7 @@ def drawn_from_common(selection: Selection) -> list[Warning]:
     return [
         Warning(
             "drawn-from-common",
-            f"The {len(selection.taken)} instructions were drawn from those that every teacher answered, "
+            f"The {len(selection.taken)} instructions were drawn from those that every teacher was asked, "
             f"of {len(table.instructions)} in the data. Lacking: {'; '.join(reasons)}.",
         )
     ]

@@ -7,7 +7,7 @@ single responses are formed from what the store holds of each, or computed where
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from preceptor.config.export import Rule
 from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.data.gather import Source
-from preceptor.data.table import ResponseTable, Selection
+from preceptor.data.table import ResponseTable
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import Example, Pair
 from preceptor.ranking.metrics import (
@@ -63,7 +63,7 @@ def of_teacher(table: ResponseTable, teacher: str, *, every_sample: bool = False
 
 @dataclass(frozen=True)
 class Scored:
-    """Every sample of every teacher on the instructions compared, with its numbers.
+    """Every sample of every teacher that was scored, with its numbers.
 
     `rows` index the response table; `score` is what is picked by, higher is better.
     """
@@ -124,12 +124,10 @@ def scored(pipeline: Pipeline, data: LoadedData, student: Student | None, rule: 
         )
     if student is None and rule != "reward":
         raise StudyError(f"Responses cannot be picked by {rule} without a student: name one.")
-    study, table, taken = pipeline.study, data.selection.table, data.selection.taken
-    rows = np.flatnonzero(np.isin(table.instruction, taken))
+    study, table, rows = pipeline.study, data.selection.table, data.selection.rows
     metric = _metric(rule, study)
     alone = pipeline.of(study.model_copy(update={"metrics": (metric,), "by": None}))
-    every_row = replace(data, selection=Selection(table, rows, taken, len(taken)))
-    _, steps = alone.plan(every_row, student)
+    _, steps = alone.plan(data, student)
     numbers = {name: values[rows] for name, values in table.values.items()}
     for step, columns in zip(steps, alone.score(steps), strict=True):
         numbers |= step.scorer.derive({name: columns[name] for name in step.scorer.columns})

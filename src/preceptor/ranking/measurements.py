@@ -18,7 +18,7 @@ from preceptor.ranking.metrics import Array, Metric
 Flags = NDArray[np.bool_]
 
 FEW_INSTRUCTIONS = 30
-"""Below this many instructions, percentile intervals are known to be too narrow."""
+"""Below this many instructions nobody is named, because intervals of skewed values miss too often."""
 
 _LIKELIHOOD = "it comes from the likelihood scorer: name a base model with --student"
 
@@ -47,7 +47,8 @@ class Measurements:
     columns given. Where `denominators` has a measure, its mean is the sum of values over the sum of
     denominators (a corpus-token-mean loss: sums over token counts). `dropped` says per teacher and
     reason how many responses were lost on the way, `truncated` how many were cut at the maximum
-    length but kept, `failed` which share of the requests a teacher left without an answer.
+    length but kept. For each teacher and instruction `failed` has the share of requests without an answer,
+    and `unscored` that of answers without a number, where the columns do not show it; None is none.
 
     Raises:
         StudyError: if labels repeat, shapes disagree, or a number is infinite.
@@ -59,7 +60,8 @@ class Measurements:
     denominators: Mapping[str, Array] = field(default_factory=dict)
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     truncated: Mapping[str, int] = field(default_factory=dict)
-    failed: Mapping[str, float] = field(default_factory=dict)
+    failed: Array | None = None
+    unscored: Array | None = None
 
     def __post_init__(self) -> None:
         if not self.teachers or len(set(self.teachers)) < len(self.teachers):
@@ -73,7 +75,9 @@ class Measurements:
                 "and never the reward. Leave them out."
             )
         columns = next((array.shape[-1] for array in self.values.values()), 0)
-        for name, array in (*self.values.items(), *self.denominators.items()):
+        shares = {"failed": self.failed, "unscored": self.unscored}
+        given = {name: share for name, share in shares.items() if share is not None}
+        for name, array in (*self.values.items(), *self.denominators.items(), *given.items()):
             self._check(name, array, (len(self.teachers), columns))
 
     def _check(self, name: str, array: Array, shape: tuple[int, int]) -> None:
@@ -152,6 +156,32 @@ def common_instructions(
         dropped=dropped,
         notes=tuple(_notes(measurements, gaps, dropped, whole=whole)),
     )
+
+
+def failure_shares(measurements: Measurements) -> dict[str, float]:
+    """Return the share of its requests that each teacher left without an answer, of those that left any."""
+    failed = measurements.failed
+    return {} if failed is None else _shares(measurements, failed)
+
+
+def unscored_shares(measurements: Measurements, needed: Sequence[str]) -> dict[str, float]:
+    """Return the share of instructions that each teacher answered, and for which it lacks a needed number.
+
+    Where all teachers lack it, it is the instruction's fault and chooses nothing.
+    """
+    known = [~_missing(measurements, name) for name in measurements.values]
+    answered = np.logical_or.reduce(known).all(axis=0)
+    lacking = answered & np.logical_or.reduce([_missing(measurements, name) for name in needed])
+    lacking &= ~lacking.all(axis=0)
+    if measurements.unscored is not None:
+        lacking |= (measurements.unscored > 0) & ~(measurements.unscored > 0).all(axis=0)
+    return _shares(measurements, lacking)
+
+
+def _shares(measurements: Measurements, of: Array | Flags) -> dict[str, float]:
+    shares = of.mean(axis=1) if of.shape[1] else np.zeros(len(of))
+    named = zip(measurements.teachers, shares.tolist(), strict=True)
+    return {name: share for name, share in named if share > 0}
 
 
 def require_measures(metrics: Iterable[Metric], measures: Iterable[str]) -> None:

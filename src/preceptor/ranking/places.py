@@ -100,16 +100,20 @@ class Stability:
 
     @property
     def turned(self) -> tuple[OrderVariant, ...]:
-        """The variants under which none of the winners is among the best."""
-        return tuple(v for v in self.variants if not set(v.winners) & set(self.winners))
+        """The variants under which the first place is another's, or shared with another."""
+        return tuple(v for v in self.variants if not v.same_winner)
+
+    def against(self) -> list[str]:
+        """Return clauses that name the variants under which the first place is another's, or shared."""
+        shared = [str(v) for v in self.turned if set(v.winners) > set(self.winners)]
+        other = [str(v) for v in self.turned if str(v) not in shared]
+        parts = [f"the winner changes under {', '.join(other)}"] if other else []
+        return parts + ([f"the first place is shared under {', '.join(shared)}"] if shared else [])
 
     def describe(self) -> str:
         """Return one sentence that names the variants under which winner or order change."""
-        turned = [str(variant) for variant in self.turned]
-        tied = [str(v) for v in self.variants if not v.same_winner and str(v) not in turned]
         moved = [v.name for v in self.variants if v.same_winner and not v.same_order]
-        parts = [f"the winner changes under {', '.join(turned)}"] if turned else []
-        parts += [f"the first place is shared under {', '.join(tied)}"] if tied else []
+        parts = self.against()
         parts += [f"the order below the winner changes under {', '.join(moved)}"] if moved else []
         if not parts:
             only = len(self.variants) == 1

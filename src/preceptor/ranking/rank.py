@@ -27,7 +27,9 @@ from preceptor.ranking.measurements import (
     Common,
     Measurements,
     common_instructions,
+    failure_shares,
     require_measures,
+    unscored_shares,
 )
 from preceptor.ranking.metrics import (
     METRICS,
@@ -45,7 +47,7 @@ from preceptor.ranking.places import (
 )
 from preceptor.ranking.quantities import Quantity, few_values, formed, measured
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.stability import stability_of
+from preceptor.ranking.stability import stability_of, with_failures
 from preceptor.ranking.warnings import negative_rewards, warnings_of
 from preceptor.types import Estimate, Warning
 
@@ -130,7 +132,12 @@ def rank(
         options=options,
     )
     found = warnings_of(
-        used, chosen, teachers=measurements.teachers, by=ordering, failed=measurements.failed
+        used,
+        chosen,
+        teachers=measurements.teachers,
+        by=ordering,
+        failed=failure_shares(measurements),
+        unscored=unscored_shares(measurements, needed),
     )
     return Ranking(
         student=student,
@@ -149,7 +156,7 @@ def rank(
             ordering,
             transform=options.transform,
             teachers=measurements.teachers,
-            failed=measurements.failed,
+            failures=with_failures(measurements, ordering, transform=options.transform),
             conditional=_is_conditional(settings or {}),
         ),
         evidence=evidence,
@@ -268,7 +275,7 @@ def place_teachers(
         cap=found.cap,
         effective_n=found.effective_n,
         contenders=tuple(names),
-        regret=found.regret,
+        regret=found.regret + 0.0,  # never -0.0
         more_prompts=found.more_prompts,
     )
 

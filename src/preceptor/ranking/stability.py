@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from preceptor.ranking.bootstrap import Array, compare_orders, ranks
-from preceptor.ranking.measurements import FEW_INSTRUCTIONS, Common
+from preceptor.ranking.measurements import FEW_INSTRUCTIONS, Common, Measurements
 from preceptor.ranking.metrics import TRANSFORMS, CompatibilityAdjustedReward, Metric
 from preceptor.ranking.places import OrderVariant, Stability
 
@@ -31,7 +31,7 @@ def stability_of(
     *,
     transform: str,
     teachers: Sequence[str],
-    failed: Mapping[str, float],
+    failures: Means | None,
     conditional: bool = True,
 ) -> Stability | None:
     """Return how the order by a metric fares otherwise; None where there is no other way to read its numbers.
@@ -41,18 +41,17 @@ def stability_of(
         metric: what orders.
         transform: the chosen transform of the rewards.
         teachers: labels of the rows.
-        failed: share of the requests that a teacher failed, by teacher; none for 0.
+        failures: the means of `with_failures`, None where nobody failed.
         conditional: whether the loss is read after the instruction.
     """
     means = {name: common.mean(name) for name in common.values}
     if "reward" in means:
         means["reward"] = TRANSFORMS[transform](common.values["reward"]).mean(axis=1)
     basis = upward(metric, means)
-    shares = np.array([failed.get(teacher, 0.0) for teacher in teachers])
     scores = {
         name: upward(form, {**means, **changed})
         for name, form, changed in _variants(
-            common, metric, means, transform=transform, failed=shares, conditional=conditional
+            common, metric, means, transform=transform, failures=failures, conditional=conditional
         )
     }
     variants = tuple(
@@ -81,7 +80,7 @@ def _variants(
     means: Means,
     *,
     transform: str,
-    failed: Array,
+    failures: Means | None,
     conditional: bool,
 ) -> Iterator[tuple[str, Metric, Means]]:
     """Yield each variant's name, metric, and means in place of those chosen."""
@@ -89,8 +88,10 @@ def _variants(
         for beta in BETAS:
             yield f"beta = {beta:g}", replace(metric, beta=beta), {}
     if "reward" in metric.needs:
-        for name, rewards in _rewards(common, transform, failed):
+        for name, rewards in _rewards(common, transform):
             yield name, metric, {"reward": rewards}
+    if failures is not None:
+        yield FAILURES, metric, failures
     # What the paper calls L can be read otherwise in CAR; other metrics have one reading (docs/metrics.md).
     if isinstance(metric, CompatibilityAdjustedReward) and conditional:
         yield from ((name, metric, {"loss": loss}) for name, loss in _readings(means))
@@ -104,7 +105,38 @@ def _readings(means: Means) -> Iterator[tuple[str, Array]]:
         yield "reduction = corpus-token-mean", means["information"] / means["tokens"]
 
 
-def _rewards(common: Common, transform: str, failed: Array) -> Iterator[tuple[str, Array]]:
+def with_failures(
+    measurements: Measurements, metric: Metric, *, transform: str
+) -> dict[str, Array] | None:
+    """Return the means of what a metric needs over every prompt asked, a failure earning the lowest reward.
+
+    Nobody's failure takes a prompt from the others: each teacher's rewards are over all prompts on which
+    everybody has them or failed, its other measures over those of them that it answered. None where
+    nobody failed, or the metric looks at no reward.
+    """
+    failed = measurements.failed
+    if failed is None or not failed.any() or "reward" not in metric.needs:
+        return None
+    values, below = measurements.values, measurements.denominators
+    lost = failed == 1
+    needed = [values[name] for name in metric.needs]
+    needed += [below[name] for name in metric.needs if name in below]
+    known = ~np.logical_or.reduce([np.isnan(array) for array in needed])
+    asked = (known | lost).all(axis=0)
+    lost, share, rewards = lost[:, asked], failed[:, asked], values["reward"][:, asked]
+    lowest = np.nanmin(np.where(lost, np.nan, rewards))
+    earned = np.where(lost, lowest, (1 - share) * rewards + share * lowest)
+    means = {"reward": TRANSFORMS[transform](earned).mean(axis=1)}
+    for name in set(metric.needs) - {"reward"}:
+        sums, sizes = (
+            np.where(lost, 0.0, array[:, asked]).sum(axis=1)
+            for array in (values[name], below.get(name, np.ones_like(failed)))
+        )
+        means[name] = sums / sizes
+    return means
+
+
+def _rewards(common: Common, transform: str) -> Iterator[tuple[str, Array]]:
     """Yield other mean rewards of the teachers, by name."""
     raw = common.values["reward"]
     chosen = TRANSFORMS[transform](raw)
@@ -116,10 +148,6 @@ def _rewards(common: Common, transform: str, failed: Array) -> Iterator[tuple[st
         level = at_equal_length(chosen, common.values["length"])
         if level is not None:
             yield "rewards at equal length", level
-    if failed.any():
-        # Of the prompts that a teacher failed its rivals have no scores: they keep the mean of the others.
-        mean = chosen.mean(axis=1)
-        yield FAILURES, mean + failed * (chosen.min() - mean)
 
 
 def at_equal_length(rewards: Array, length: Array) -> Array | None:

@@ -84,20 +84,13 @@ def plain_text(ranking: Places, *, width: int = 80) -> str:
     )
 
 
-_OF_FAILURES = (
-    "That takes a teacher's other rewards from the compared prompts. What rivals earn on the prompts that it "
-    "failed is not in it, and may still change the order."
-)
-"""What the order with failures leaves open."""
-
-
 def footnotes(ranking: Places) -> list[str]:
     """Return the lines below the table, without the warnings: stability, failures, what P leaves open."""
     lines = [limits(ranking)] if len(ranking) > 1 else []
     if ranking.stability is None:
         return lines
     failed = [one for one in ranking.stability.variants if one.name == FAILURES]
-    shown = [line for one in failed for line in (_with_failures(ranking, one), _OF_FAILURES)]
+    shown = [_with_failures(ranking, one) for one in failed]
     return [ranking.stability.describe(), *shown, *lines]
 
 
@@ -107,7 +100,7 @@ def _with_failures(ranking: Places, variant: OrderVariant) -> str:
     order = sorted(variant.values, key=variant.values.__getitem__, reverse=higher)
     shown = ", ".join(f"{name} {_number(variant.values[name])}" for name in order[:_MOST_NAMED])
     more = f" and {len(order) - _MOST_NAMED} more" if len(order) > _MOST_NAMED else ""
-    return f"{ranking.by} with failures counted as the lowest reward: {shown}{more}."
+    return f"{ranking.by} on all prompts asked, failures at the lowest reward: {shown}{more}."
 
 
 def table_lines(ranking: Places, *, width: int) -> list[str]:

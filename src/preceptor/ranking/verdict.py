@@ -59,6 +59,9 @@ _AGAINST: dict[Code, Claim] = {
     "no-reward": Claim.NO_RECOMMENDATION,
     "chosen-by-own-reward": Claim.LEADS_SO_FAR,
     "failures": Claim.LEADS_SO_FAR,
+    "missing-scores": Claim.LEADS_SO_FAR,
+    "broken-off": Claim.LEADS_SO_FAR,
+    "rough-interval": Claim.LEADS_SO_FAR,
     "winner-changes": Claim.LEADS_SO_FAR,
     "few-prompts": Claim.LEADS_SO_FAR,
     "skewed": Claim.LEADS_SO_FAR,
@@ -117,9 +120,8 @@ def _reasons(ranking: Places) -> Iterator[Warning]:
     yield from sorted(found, key=lambda one: list(_AGAINST).index(one.code))
     if _rests_on(ranking, UNFOUNDED) and not found:
         yield Warning("no-reward", "neither the base model nor a reward was looked at")
-    if ranking.stability is not None and (turned := ranking.stability.turned):
-        names = ", ".join(map(str, turned))
-        yield Warning("winner-changes", f"the winner changes under {names}")
+    if ranking.stability is not None and (parts := ranking.stability.against()):
+        yield Warning("winner-changes", "; ".join(parts))
     if (cap := ranking.evidence.cap) is not None:
         yield Warning(cap, _CAPS[cap].format(n=best.n, effective=ranking.evidence.effective_n))
     if best.truncated > MANY_CUT * best.n:
@@ -130,14 +132,20 @@ def _bears(warning: Warning, ranking: Places) -> bool:
     """Tell whether a warning keeps the claim down: by its kind, and whom it is about."""
     if warning.code == "negative-reward":
         return ranking.by == "car"
-    about = not warning.teachers or ranking.best.teacher in warning.teachers
-    return warning.code in _AGAINST and about
+    about = {ranking.best.teacher}
+    if warning.code == "rough-interval":
+        # A lead is as rough as either of its ends.
+        about |= {*ranking.order[:2], *ranking.evidence.contenders}
+    return warning.code in _AGAINST and (not warning.teachers or bool(about & {*warning.teachers}))
 
 
 _SHORT: dict[Code, str] = {
     "chosen-by-own-reward": "it was chosen by the reward that ranks it",
     "cut-off": "many of its responses were cut off",
     "failures": "some of its answers were empty or refused, and their prompts are left out for everyone",
+    "missing-scores": "scores that are missing chose the prompts",
+    "broken-off": "a filter or an error ended some of its answers",
+    "rough-interval": "its interval or its rival's is rough",
 }
 """How a sentence names a warning that stands in full below the table."""
 
@@ -231,7 +239,7 @@ def _beside(ranking: Places, claim: Claim) -> Iterator[str]:
     if ranking.by != "car" and any(one.code == "negative-reward" for one in ranking.warnings):
         yield f"CAR has no meaning with these rewards: the order is by {ranking.by}."
     if claim in (Claim.PROBABLY_FIRST, Claim.LEADS_SO_FAR) and len(found.contenders) > 1:
-        yield f"Not told apart from it: {_several(found.contenders[1:], 'and')}."
+        yield f"The first may also be {_several(found.contenders[1:], 'or')}."
     value = abs(best.estimates[ranking.by].value)
     if found.regret > LEAST_REGRET * value:
         share = f", {found.regret / value:.1%}" if value > 0 else ""

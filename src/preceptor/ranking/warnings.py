@@ -19,7 +19,7 @@ TIMES_OTHERS = 2.0
 """A teacher both longer and less likely than the others by this factor looks like noise (docs/log.md)."""
 
 MANY_FAILURES = 0.02
-"""From this share of requests without an answer on a teacher is warned of."""
+"""Above this share of requests without an answer, or of answers without a score, there is a warning."""
 
 
 def warnings_of(
@@ -29,6 +29,7 @@ def warnings_of(
     teachers: Sequence[str],
     by: Metric,
     failed: Mapping[str, float],
+    unscored: Mapping[str, float],
 ) -> Iterator[Warning]:
     """Yield the warnings that apply, the gravest first.
 
@@ -38,6 +39,7 @@ def warnings_of(
         teachers: labels, in the order of the rows of `common`.
         by: the metric that orders.
         failed: share of the requests that a teacher left without an answer.
+        unscored: share of the prompts that a teacher answered, but for which it lacks a number.
     """
     rewarded = not {"reward", "reward_share"}.isdisjoint(by.needs)
     if any(isinstance(metric, CompatibilityAdjustedReward) for metric in metrics):
@@ -56,6 +58,14 @@ def warnings_of(
             f"Requests without an answer (empty, or refused by the endpoint): {shares}. Such an instruction "
             "is compared for nobody, so failing costs a teacher nothing above.",
             tuple(many),
+        )
+    if any(share > MANY_FAILURES for share in unscored.values()):
+        shares = ", ".join(f"'{name}' {share:.1%}" for name, share in unscored.items())
+        # Whoever lacks them, they choose the prompts for all: so it is about the whole result.
+        yield Warning(
+            "missing-scores",
+            f"Answers without a reward or another number that the metrics need: {shares}. Such a prompt is "
+            "compared for nobody, so what is missing chooses the prompts.",
         )
     for name in ("perplexity", "ifd"):
         if name in common.values and name not in common.denominators:
