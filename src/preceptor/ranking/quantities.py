@@ -7,19 +7,34 @@ without resampling.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from preceptor.errors import StudyError
 from preceptor.ranking.measurements import Common
-from preceptor.ranking.metrics import Array, Metric
+from preceptor.ranking.metrics import METRICS, Array, Metric
 
 STEP = 1e-3
 """The slope of a metric is taken over this share of the standard error of a mean."""
 
 FEW = 3
 """A measure of at most so many different values (right or wrong; won, tied or lost) is one of few values."""
+
+_SHARES = frozenset({"reward", "reward_share", "likelihood_share", "win"})
+"""Measures of quality: shares of what could be had, where no value is outside 0..1."""
+
+_OF_TEXTS = frozenset(
+    (
+        *("length", "tokens", "loss", "plain_loss", "loss_unconditional"),
+        *("perplexity", "ifd", "token_rank", "entropy", "information"),
+    )
+)
+"""Measures of texts, which take few values by chance alone."""
+
+_MONOTONE = frozenset({*METRICS, "win_rate"})
+"""Metrics that only rise or only fall with each of their means."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,7 @@ class Quantity:
     whose value is drawn evenly from those that occur would move the point by `shift` on average and vary it
     by `spread`, both per instruction as the influence is, and `coarse` is what the measure adds to the row's
     sum of squares; (teachers,), 0 elsewhere. Intervals of proportions are made of these (Wilson 1927).
+    No value can lie outside `limits`.
     """
 
     point: Array
@@ -38,12 +54,16 @@ class Quantity:
     shift: Array
     spread: Array
     coarse: Array
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
     def upward(self, higher_is_better: bool) -> "Quantity":
         """Return the quantity so that higher is better."""
         if higher_is_better:
             return self
-        return Quantity(-self.point, -self.influence, -self.shift, self.spread, self.coarse)
+        low, high = self.limits
+        return Quantity(
+            -self.point, -self.influence, -self.shift, self.spread, self.coarse, (-high, -low)
+        )
 
 
 def measured(common: Common) -> dict[str, Quantity]:
@@ -58,14 +78,15 @@ def measured(common: Common) -> dict[str, Quantity]:
 def _mean(common: Common, name: str) -> Quantity:
     values = common.values[name]
     mean = values.mean(axis=1)
+    limits = _limits(name, values, common.denominators.get(name))
     if name not in common.denominators:
         influence = values - mean[:, None]
-        found = few_values(values)
+        found = outcomes(name, values)
         if found is None:
-            return Quantity(mean, influence, *np.zeros((3, len(mean))))
+            return replace(Quantity(mean, influence, *np.zeros((3, len(mean)))), limits=limits)
         spread = np.full(len(mean), found.var())
         squares = np.einsum("ti,ti->t", influence, influence)
-        return Quantity(mean, influence, found.mean() - mean, spread, squares)
+        return Quantity(mean, influence, found.mean() - mean, spread, squares, limits)
     below = common.denominators[name]
     size = below.mean(axis=1)
     if not (size > 0).all():
@@ -75,7 +96,20 @@ def _mean(common: Common, name: str) -> Quantity:
         )
     ratio = mean / size
     influence = (values - ratio[:, None] * below) / size[:, None]
-    return Quantity(ratio, influence, *np.zeros((3, len(mean))))
+    return replace(Quantity(ratio, influence, *np.zeros((3, len(mean)))), limits=limits)
+
+
+def _limits(name: str, values: Array, below: Array | None) -> tuple[float, float]:
+    """Return what a mean cannot lie outside of: 0 where nothing is negative, 1 where it is a share too."""
+    if not values.size or values.min() < 0:
+        return -np.inf, np.inf
+    share = name in _SHARES and bool((values <= (1 if below is None else below)).all())
+    return 0.0, 1.0 if share else np.inf
+
+
+def outcomes(name: str, values: Array) -> Array | None:
+    """Return the values of a measure of outcomes that takes few of them, None of any other measure."""
+    return None if name.removesuffix("_gpt2") in _OF_TEXTS else few_values(values)
 
 
 def few_values(values: Array) -> Array | None:
@@ -101,6 +135,7 @@ def formed(metric: Metric, means: Mapping[str, Quantity]) -> Quantity:
     inputs = [means[name] for name in metric.needs]
     point = _called(metric, [one.point for one in inputs])
     made = Quantity(point, np.zeros_like(inputs[0].influence), *np.zeros((3, len(point))))
+    made = replace(made, limits=_reach(metric, inputs))
     for place, one in enumerate(inputs):
         slope = _slope(metric, inputs, place)
         made.influence[...] += slope[:, None] * one.influence
@@ -108,6 +143,16 @@ def formed(metric: Metric, means: Mapping[str, Quantity]) -> Quantity:
         made.spread[...] += slope**2 * one.spread
         made.coarse[...] += slope**2 * one.coarse
     return made
+
+
+def _reach(metric: Metric, inputs: list[Quantity]) -> tuple[float, float]:
+    """Return what a metric cannot lie outside of, from its values where its means are at their limits."""
+    if metric.kind not in _MONOTONE:
+        return -np.inf, np.inf
+    corners = np.array(list(product(*(one.limits for one in inputs)))).T
+    with np.errstate(all="ignore"):
+        values = np.asarray(metric(*corners), dtype=np.float64)
+    return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def _slope(metric: Metric, inputs: list[Quantity], place: int) -> Array:

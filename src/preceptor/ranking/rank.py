@@ -45,7 +45,7 @@ from preceptor.ranking.places import (
     Stability,
     TeacherResult,
 )
-from preceptor.ranking.quantities import Quantity, few_values, formed, measured
+from preceptor.ranking.quantities import Quantity, formed, measured, outcomes
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.stability import stability_of, with_failures
 from preceptor.ranking.warnings import negative_rewards, warnings_of
@@ -130,6 +130,7 @@ def rank(
         by=ordering.kind,
         higher_is_better=ordering.higher_is_better,
         options=options,
+        limits=upward.limits,
     )
     found = warnings_of(
         used,
@@ -148,7 +149,7 @@ def rank(
         settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
         warnings=(
             *found,
-            *_rough(scores, by=ordering.kind),
+            *_rough(scores, upward, by=ordering.kind),
             *(Warning("left-out", note) for note in common.notes),
         ),
         stability=stability_of(
@@ -214,23 +215,34 @@ def transformed(common: Common, transform: str) -> Common:
 
 
 def estimates_of(quantity: Quantity) -> list[Estimate]:
-    """Return the value and 95% interval of every teacher; NaN for its ends where there is one instruction."""
-    low, high = interval(quantity)
+    """Return the value and 95% interval of every teacher; NaN for its ends where there is one instruction.
+
+    No end lies where no value can.
+    """
+    low, high = (np.clip(ends, *quantity.limits) for ends in interval(quantity))
     columns = zip(quantity.point.tolist(), low.tolist(), high.tolist(), strict=True)
     return [Estimate(*column, quantity.influence.shape[1]) for column in columns]
 
 
-def _rough(scores: Scores, *, by: str) -> Iterator[Warning]:
-    numbers = effective_numbers(scores)
-    names = [name for name, n in zip(scores.labels, numbers, strict=True) if n < MIN_EFFECTIVE]
-    if names and scores.n >= MIN_PROMPTS:
+def _rough(scores: Scores, quantity: Quantity, *, by: str) -> Iterator[Warning]:
+    if scores.n < MIN_PROMPTS:
+        return
+    said = "rough, and miss more often than they say. Give more instructions."
+    causes = (
+        (
+            effective_numbers(scores) < MIN_EFFECTIVE,
+            f"A response or two make most of what {by} varies by for",
+        ),
+        (
+            ~quantity.influence.any(axis=1) & (quantity.spread == 0),
+            f"Every response gives the same {by} for",
+        ),
+    )
+    for which, cause in causes:
+        names = tuple(name for name, one in zip(scores.labels, which, strict=True) if one)
         listed = ", ".join(f"'{name}'" for name in names)
-        yield Warning(
-            "rough-interval",
-            f"A response or two make most of what {by} varies by for {listed}: these intervals are "
-            "rough, and miss more often than they say. Give more instructions.",
-            tuple(names),
-        )
+        if names:
+            yield Warning("rough-interval", f"{cause} {listed}: these intervals are {said}", names)
 
 
 def _better_of_two(common: Common, metric: Metric, upward: Quantity) -> NDArray[np.bool_] | None:
@@ -239,7 +251,7 @@ def _better_of_two(common: Common, metric: Metric, upward: Quantity) -> NDArray[
     if name is None or name in common.denominators:
         return None
     values = common.values[name]
-    found = few_values(values)
+    found = outcomes(name, values)
     if found is None or len(found) != 2:
         return None
     rises = (upward.influence * values).sum() >= 0
@@ -254,6 +266,7 @@ def place_teachers(
     by: str,
     higher_is_better: bool,
     options: RankingOptions,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[list[TeacherResult], Evidence]:
     """Return the teachers from best to worst, and how sure that is: the one place where an order is formed.
 
@@ -263,11 +276,13 @@ def place_teachers(
         by: the name among them of what orders.
         higher_is_better: its direction there.
         options: draws and seed.
+        limits: what no score can lie outside of.
     """
     found = standing(scores, draws=options.n_resamples, seed=options.seed)
     leader = int(found.order[0])
     columns = {name: list(column) for name, column in estimates.items()}
-    columns[by][leader] = _as_chosen(columns[by][leader], found, higher_is_better)
+    worst = float(np.clip(found.worst, *limits))
+    columns[by][leader] = _as_chosen(columns[by][leader], worst, higher_is_better)
     results = [_result(scores, columns, found, row=int(row), by=by) for row in found.order]
     names = [scores.labels[row] for row in found.order if found.contenders[row]]
     return results, Evidence(
@@ -306,10 +321,10 @@ def _result(
     )
 
 
-def _as_chosen(estimate: Estimate, found: Standing, higher_is_better: bool) -> Estimate:
+def _as_chosen(estimate: Estimate, worst: float, higher_is_better: bool) -> Estimate:
     if higher_is_better:
-        return replace(estimate, low=min(estimate.low, found.worst))
-    return replace(estimate, high=max(estimate.high, -found.worst))
+        return replace(estimate, low=min(estimate.low, worst))
+    return replace(estimate, high=max(estimate.high, -worst))
 
 
 def _with_losses(
