@@ -402,11 +402,12 @@ def test_limits_that_would_ask_nothing_are_refused(odd: dict[str, Any]):
 
 
 def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("preceptor.engines.chat.client.BODY_LIMIT", 1000)
+    monkeypatch.setattr("preceptor.engines.chat.reading.BODY_LIMIT", 1000)
     with serving(otherwise=reply(200, b" " * 100_000)) as told:
-        outcome = client(told, patience_s=0.2).complete(request())
+        outcome = client(told).complete(request())
     assert isinstance(outcome, Failure)
-    assert outcome.kind == "unreadable answer"
+    assert outcome.kind == "oversized answer"
+    assert len(told.requests) == 1  # it would be paid for again
 
 
 def test_it_works_where_a_loop_runs_already():

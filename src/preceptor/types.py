@@ -93,9 +93,10 @@ class Instruction:
 class Response:
     """One teacher's text for one instruction and sample index.
 
-    `text` is None where the data has a row but no output. `columns` holds numbers the data already carries
-    (for example a reward); None marks a null, NaN what is no number. `reference` is the checkable answer,
-    for verifiers. `category` is what the data call the instruction's kind.
+    `text` is None where the data has a row but no output; `missing` says why, where that is known. `columns`
+    holds numbers the data already carries (for example a reward); None marks a null, NaN what is no number.
+    `reference` is the checkable answer, for verifiers. `category` is what the data call the instruction's
+    kind.
     """
 
     teacher: str
@@ -106,6 +107,7 @@ class Response:
     columns: Mapping[str, float | None] = field(default_factory=dict)
     reference: Mapping[str, object] | None = None
     category: str | None = None
+    missing: str | None = None
 
     @_ComputedOnce
     def key(self) -> bytes:
@@ -179,6 +181,10 @@ class NoteKind(StrEnum):
     NOT_SCORED = "not scored yet"
     REFUSED = "refused request"
     FILTERED = "content filter"
+    ONLY_REASONING = "only reasoning"
+    REFUSAL = "refusal"
+    TOOL_CALL = "tool call"
+    EMPTY = "empty answer"
     OTHER = "other"
 
     def note(self, detail: str) -> str:

@@ -258,7 +258,7 @@ class _Columns:
         instruction = self.instructions.setdefault(identity, len(self.instructions))
         if response.category is not None:
             self._categorise(instruction, response.category)
-        reason = _absent(response.text)
+        reason = _absent(response)
         reward = response.columns.get(self._reward) if self._reward is not None else None
         if response.reference is not None:
             self._check_by(instruction, str(response.reference.get("kind")))
@@ -375,7 +375,7 @@ def _renumbered(places: "array[int]", numbers: Sequence[int]) -> bytes:
     return np.array(numbers, np.int32)[np.frombuffer(places, np.int32)].tobytes()
 
 
-def _absent(text: str | None) -> str | None:
-    if text is None:
-        return NO_OUTPUT
-    return EMPTY_OUTPUT if not text or text.isspace() else None
+def _absent(response: Response) -> str | None:
+    if response.text is None:
+        return response.missing if response.missing in LOST else NO_OUTPUT
+    return None if response.text.strip() else EMPTY_OUTPUT

@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
-from preceptor.types import KEY_BYTES
+from preceptor.types import KEY_BYTES, NoteKind
 
 Keys = NDArray[np.void]
 """Responses' keys, each 16 bytes."""
 
 NO_OUTPUT, EMPTY_OUTPUT = "no output", "empty output"
 NULL_REWARD, NO_NUMBER, NO_REFERENCE = "null reward", "reward is no number", "no reference"
-LOST = (NO_OUTPUT, EMPTY_OUTPUT, UNFINISHED, NULL_REWARD, NO_NUMBER, NO_REFERENCE)
+_FAILURES = (
+    *(NO_OUTPUT, EMPTY_OUTPUT, UNFINISHED),
+    *(NoteKind.REFUSED, NoteKind.FILTERED, NoteKind.ONLY_REASONING),
+    *(NoteKind.REFUSAL, NoteKind.TOOL_CALL, NoteKind.EMPTY),
+)
+"""Why a request has no answer."""
+LOST: tuple[str, ...] = (*map(str, _FAILURES), NULL_REWARD, NO_NUMBER, NO_REFERENCE)
 """Why a row cannot be compared. What has no row at all may never have been asked for."""
-
-_FAILURES = 3
-"""The first so many of them: requests without an answer."""
 
 _MANY = 8
 
@@ -234,7 +237,7 @@ class ResponseTable:
 
 def is_failure(lost: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Tell which rows of `ResponseTable.lost` are requests without an answer."""
-    return np.asarray(lost[:, 2] < _FAILURES)
+    return np.asarray(lost[:, 2] < len(_FAILURES))
 
 
 def drawn(ids: Sequence[bytes], seed: int) -> NDArray[np.intp]:

@@ -128,6 +128,7 @@ class Completion:
     """What a model answered.
 
     `finish_reason` is `stop`, or `length` where `max_tokens` cut the answer off, or the endpoint's own word.
+    `reasoning` is the trace before the answer, where the endpoint keeps the two apart.
     `positions` is empty where the engine reports no probabilities. `tokens` counts the answer's tokens,
     `prompt_tokens` those of what was asked; None where the engine does not say. `others` are the further
     answers where several were asked for.
@@ -139,12 +140,19 @@ class Completion:
     tokens: int | None = None
     prompt_tokens: int | None = None
     others: tuple["Completion", ...] = ()
+    reasoning: str = ""
 
 
 FailureKind = Literal[
     "refused request",
     "content filter",
+    "only reasoning",
+    "refusal",
+    "tool call",
+    "empty answer",
     "denied",
+    "foreign answer",
+    "oversized answer",
     "rate limited",
     "server error",
     "timed out",
@@ -152,12 +160,23 @@ FailureKind = Literal[
     "unreadable answer",
 ]
 
+_OF_REQUEST: tuple[FailureKind, ...] = (
+    "refused request",
+    "content filter",
+    "only reasoning",
+    "refusal",
+    "tool call",
+    "empty answer",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a request has no answer; `detail` is at most 200 printable characters without secrets.
 
-    `denied` is the fault of the settings: key, address or model name.
+    `denied` is the fault of the settings: key, address or model name. A `foreign answer` is a 200 that holds
+    no answer (a page, a stream of events, JSON of another kind): most often the address is wrong. An
+    `unreadable answer` was cut on its way.
     """
 
     kind: FailureKind
@@ -166,7 +185,12 @@ class Failure:
     @property
     def of_request(self) -> bool:
         """Whether the same request would fail again whoever asks: it may be written down for good."""
-        return self.kind in ("refused request", "content filter")
+        return self.kind in _OF_REQUEST
+
+    @property
+    def of_settings(self) -> bool:
+        """Whether every request would fail so, where none has been answered yet."""
+        return self.kind in ("denied", "foreign answer")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,13 @@ UNFINISHED = "unfinished reasoning"
 """Why a response that is a trace without an end has no answer."""
 
 
+def with_reasoning(reasoning: str, answer: str) -> str:
+    """Return an answer behind its reasoning, in marks that are cut at when it is read."""
+    if not reasoning:
+        return answer
+    return f"<think>\n{reasoning.replace('</think>', '</ think>')}\n</think>\n\n{answer}"
+
+
 def begins_reasoning(prompt: str) -> bool:
     """Tell whether a rendered prompt ends with the beginning of a reasoning trace."""
     return prompt.rstrip().endswith(tuple(_MARKS))
@@ -41,9 +48,9 @@ def without_reasoning(text: str, *, opened: bool = False) -> str:
     return text[start:].lstrip() if start else text
 
 
-def is_unfinished(text: str) -> bool:
+def is_unfinished(text: str, *, opened: bool = False) -> bool:
     """Tell whether a text is a reasoning trace that never ends."""
-    return _answer_from(text, opened=False) is None
+    return _answer_from(text, opened=opened) is None
 
 
 def _answer_from(text: str, *, opened: bool) -> int | None:

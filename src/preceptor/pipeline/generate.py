@@ -117,10 +117,15 @@ class GenerationJob:
         """Yield what the store has of it."""
         return self.partition.each(self._keys)
 
+    def unanswered(self) -> list[tuple[GenerationRequest, str]]:
+        """Return the responses that will never come, and why."""
+        noted = self.partition.notes()
+        wanted = self.wanted() if noted else []
+        return [(request, noted[request.key]) for request in wanted if request.key in noted]
+
     def notes(self) -> Mapping[str, int]:
         """Return how many responses will never come, by why."""
-        noted, wanted = self.partition.notes(), self._keys
-        return Counter(note for key, note in noted.items() if key in wanted)
+        return Counter(note for _, note in self.unanswered())
 
     @cached_property
     def _keys(self) -> set[bytes]:

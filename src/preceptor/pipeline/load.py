@@ -28,6 +28,7 @@ from preceptor.pipeline.response_warnings import (
     never_answered,
     odd_endings,
     own_reward,
+    unfinished,
 )
 from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.sources import Scope, StudySource
@@ -105,6 +106,7 @@ class Loader:
             *never_answered(self.source.jobs),
             *copies(table),
             *cut_off(self.source.jobs, table),
+            *unfinished(self.source.jobs, table),
             *odd_endings(table),
             *names_alike(table.teachers),
         ]

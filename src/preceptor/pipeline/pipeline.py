@@ -18,6 +18,7 @@ from preceptor.pipeline.load import LoadedData, Loader
 from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
+from preceptor.pipeline.silence import without_silent
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
 from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight
 from preceptor.ranking.rank import rank
@@ -108,9 +109,10 @@ class Pipeline:
 
     def rank(self, data: LoadedData, planned: StudentPlan, steps: Sequence[Step]) -> Outcome:
         """Return the ranking of these data for one student, with where it comes from."""
+        data, steps, columns = without_silent(data, steps, self.score(steps))
         measures = ColumnMeasures(data.selection, self.study, planned.kinds)
         ranking = rank(
-            measures.measurements([step.scorer for step in steps], self.score(steps)),
+            measures.measurements([step.scorer for step in steps], columns),
             student=planned.name,
             metrics=planned.metrics,
             by=self.study.by,

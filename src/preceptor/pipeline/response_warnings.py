@@ -9,6 +9,7 @@ from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
 from preceptor.data.table import LOST, ResponseTable, Selection
 from preceptor.engines.endings import FAILED, FILTERED
+from preceptor.engines.reasoning import UNFINISHED
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.ranking.warnings import MANY_FAILURES
 from preceptor.types import NoteKind, Warning
@@ -56,6 +57,20 @@ def cut_off(jobs: Sequence[GenerationJob], table: ResponseTable) -> list[Warning
             )
             text = f"{table.cut[name]:,} of {count:,} responses of '{name}' were cut off{at}."
             warnings.append(Warning("cut-off", text, (name,)))
+    return warnings
+
+
+def unfinished(jobs: Sequence[GenerationJob], table: ResponseTable) -> list[Warning]:
+    """Return a warning for each teacher that was asked and did not end its reasoning."""
+    warnings = []
+    for job in jobs:
+        if count := table.dropped.get(job.name, {}).get(UNFINISHED, 0):
+            text = (
+                f"{count:,} responses of '{job.name}' are a reasoning trace that was never closed: no "
+                "answer came after it. Usually the limit of tokens ended it: raise max_tokens (it is "
+                f"{job.backend.teacher.max_tokens:,})."
+            )
+            warnings.append(Warning("no-response", text, (job.name,)))
     return warnings
 
 

@@ -38,6 +38,8 @@ def write_responses(source: StudySource, path: Path) -> int:
     count = 0
     with explained("write", path), replacing(path) as temporary, temporary.open("xb") as file:
         for response in source:
+            if response.text is None:
+                continue
             line = json.dumps(_row(response), ensure_ascii=False, default=str)
             file.write(line.encode("utf-8", "replace") + b"\n")
             count += 1

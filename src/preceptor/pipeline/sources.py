@@ -18,12 +18,13 @@ from preceptor.data.instructions import PromptSource
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
 from preceptor.data.table import drawn
+from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.work import recorded
 from preceptor.store.store import Store
 from preceptor.teachers.backends import backend_of
-from preceptor.types import Instruction, Response
+from preceptor.types import Instruction, NoteKind, Response
 
 if TYPE_CHECKING:
     from preceptor.data.gather import Source
@@ -148,18 +149,28 @@ class StudySource:
         }
 
     def _answers(self, job: GenerationJob) -> Iterator[Response]:
+        """Yield what a teacher said, and without a text what it never will."""
         by_id = {instruction.given_id: instruction for instruction in job.instructions}
-        for given in job.generations():
-            instruction = by_id[given.instruction]
-            yield Response(
+
+        def response(instruction: Instruction, sample: int, **said: str | None) -> Response:
+            return Response(
                 teacher=job.name,
                 instruction=instruction,
-                text=job.backend.response_in(given.text or ""),
-                sample=given.sample,
-                finish_reason=given.finish_reason,
+                sample=sample,
+                text=said.get("text"),
+                finish_reason=said.get("ending"),
                 reference=self.questions.references.get(instruction.id),
                 category=self.questions.categories.get(instruction.id),
+                missing=said.get("missing"),
             )
+
+        for given in job.generations():
+            text, ending = job.backend.response_in(given.text or ""), given.finish_reason
+            missing = UNFINISHED if text is None else None
+            instruction = by_id[given.instruction]
+            yield response(instruction, given.sample, text=text, ending=ending, missing=missing)
+        for (instruction, sample), note in job.unanswered():
+            yield response(instruction, sample, missing=str(NoteKind.of(note)))
 
 
 def require_student(study: Study, source: StudySource) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from preceptor.config.teachers import TeacherPoint
 from preceptor.engines.base import ChatModel, ChatRequest
-from preceptor.engines.reasoning import without_reasoning
+from preceptor.engines.reasoning import is_unfinished, without_reasoning
 from preceptor.store.identity import Identity
 from preceptor.types import Instruction, Message, generation_key
 
@@ -65,11 +65,17 @@ class TeacherBackend(Protocol):
         """Return what everything that could change a text of it hashes to."""
         ...
 
-    def response_in(self, text: str) -> str:
-        """Return what of a generated text is the response: the answer, unless reasoning is kept too."""
+    def response_in(self, text: str) -> str | None:
+        """Return what of a generated text is the response: the answer, unless reasoning is kept too.
+
+        None where the text is a reasoning trace that never ends.
+        """
         if self.teacher.reasoning == "keep":
             return text
-        return without_reasoning(text, opened=self.opens_reasoning)
+        opened = self.opens_reasoning
+        return (
+            None if is_unfinished(text, opened=opened) else without_reasoning(text, opened=opened)
+        )
 
     def preflight(self) -> None:
         """Check, before anything is spent, what asking needs beyond the model: endpoint and key.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.chat.sampling_check import check_sampling
 from preceptor.engines.chat.watch import Watch
+from preceptor.engines.reasoning import with_reasoning
 from preceptor.errors import ModelError
 from preceptor.teachers.base import GenerationRequest, TeacherBackend, request_of
 from preceptor.types import Generation, Instruction
@@ -147,7 +148,7 @@ def _row(request: GenerationRequest, answer: Completion, seconds: float) -> Gene
     return Generation(
         instruction=request.instruction.given_id,
         sample=request.sample,
-        text=answer.text,
+        text=with_reasoning(answer.reasoning, answer.text),
         finish_reason=answer.finish_reason,
         tokens=answer.tokens,
         prompt_tokens=answer.prompt_tokens,

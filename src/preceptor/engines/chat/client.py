@@ -15,6 +15,7 @@ import logging
 import queue
 import threading
 import time
+import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -22,16 +23,16 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
+from preceptor.engines.chat import reading
 from preceptor.engines.chat.gate import Gate, jitter
+from preceptor.engines.chat.reading import Body, address_hint, read_completion
 from preceptor.engines.chat.secrets import Secrets
 from preceptor.engines.chat.wire import (
-    BODY_LIMIT,
     denial_of,
     failure_of,
     pause_asked_for,
     payload_of,
     printable,
-    read_completion,
     refused_parameter,
 )
 from preceptor.errors import MissingPackage, ModelError
@@ -52,10 +53,21 @@ _LONGEST_DELAY_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
 # A server that was never reached is more likely misspelled than restarting.
 _FIRST_PATIENCE_S = 60.0
+# A page in place of the first answers is more likely a wrong address than a gateway in trouble.
+_FOREIGN_TRIES = 3
+_FEWER_ALTERNATIVES = 5
+_LOST_ADDRESSES = (404, 405)
 _PAUSING_STATUSES = (429, 503)
 _LIMIT = "max_tokens"
 _NEWER_LIMIT = "max_completion_tokens"
-_PASSING = ("rate limited", "server error", "timed out", "unreachable", "unreadable answer")
+_PASSING = (
+    "rate limited",
+    "server error",
+    "timed out",
+    "unreachable",
+    "unreadable answer",
+    "foreign answer",
+)
 
 _asking: ContextVar[bool] = ContextVar("preceptor_asking", default=False)
 _LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy")))
@@ -112,10 +124,10 @@ class OpenAIChat:
         self.render = render
         self._secrets = Secrets.of(endpoint.url, endpoint.api_key_env)
         self._gate = Gate(endpoint.requests_per_minute, spread=_FIRST_DELAY_S)
-        self._gives_alternatives = render is None
+        self._most_alternatives: int | None = 0 if render else None
         self._limit = _LIMIT
         self._has_warned = False
-        self._reached = False
+        self._reached = self._answered = False
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_quiet)
 
@@ -203,22 +215,44 @@ class OpenAIChat:
             prompt = None if self.render is None else self.render(request.messages)
         except ModelError as error:
             return Failure("refused request", printable(self._secrets.cut(str(error))))
-        plainly = self._payload(request, prompt=prompt)
-        if not (request.alternatives and self._gives_alternatives):
-            return await self._ask_patiently(line, plainly)
-        outcome = await self._ask_patiently(line, self._payload(request, alternatives=True))
-        if not isinstance(outcome, Failure) or outcome.kind != "refused request":
-            return outcome
-        plain = await self._ask_patiently(line, plainly)
-        if isinstance(plain, Completion) and self._gives_alternatives:
-            self._gives_alternatives = False
-            logger.warning("%s gives no log-probabilities: %s", self.model, outcome.detail)
-        return plain
+        refusal: Failure | None = None
+        for count in self._ladder(request.alternatives):
+            if refusal is not None and count and "top_logprobs" not in refusal.detail:
+                continue  # it is not their number that is refused
+            payload = self._payload(request, prompt=prompt, alternatives=count)
+            outcome = await self._ask_patiently(line, payload)
+            if not (count and isinstance(outcome, Failure) and _may_be_of_logprobs(outcome)):
+                break
+            refusal = refusal or outcome
+        if isinstance(outcome, Completion) and refusal is not None:
+            self._settle_for(count, refusal)
+        return outcome
+
+    def _ladder(self, asked: int) -> list[int]:
+        """Return how many alternatives to ask for, one number after another, as they are refused."""
+        if self._most_alternatives is not None:
+            asked = min(asked, self._most_alternatives)
+        fewer = [_FEWER_ALTERNATIVES] if asked > _FEWER_ALTERNATIVES else []
+        return list(dict.fromkeys([asked, *fewer, 0]))
+
+    def _settle_for(self, count: int, refusal: Failure) -> None:
+        """Ask for no more alternatives than the endpoint has just given, and say what that means."""
+        if self._most_alternatives is not None and self._most_alternatives <= count:
+            return
+        self._most_alternatives = count
+        meaning = (
+            f"only the {count} likeliest tokens: a judge's expectation leaves out numbers beyond them"
+            if count
+            else "no log-probabilities: of a judge only the number it writes is known, which is coarser than "
+            "an expectation and ties more often"
+        )
+        logger.warning("%s gives %s (%s)", self.model, meaning, refusal.detail)
 
     async def _ask_patiently(self, line: _Line, payload: dict[str, object]) -> Completion | Failure:
         end = time.monotonic() + self.endpoint.patience_s
         first_end = time.monotonic() + _FIRST_PATIENCE_S
         longest = _FIRST_DELAY_S
+        foreign = 0
         while True:
             stood = await self._gate.passage(end, line.lock)
             if isinstance(stood, Failure):
@@ -226,7 +260,8 @@ class OpenAIChat:
             end += stood
             attempt = await self._attempt(line.client, payload, end - time.monotonic())
             outcome = attempt.outcome
-            if isinstance(outcome, Completion):
+            if not isinstance(outcome, Failure):
+                self._answered = True
                 self._remember_limit(payload)
                 return outcome
             if attempt.refused == _LIMIT and "messages" in payload:
@@ -234,7 +269,10 @@ class OpenAIChat:
                 continue
             wait = jitter(longest) + (attempt.pause or 0.0)
             longest = min(2 * longest, _LONGEST_DELAY_S)
-            if outcome.kind == "unreachable" and not self._reached:
+            foreign += outcome.kind == "foreign answer"
+            if foreign >= _FOREIGN_TRIES and not self._answered:
+                return outcome
+            if foreign or (outcome.kind == "unreachable" and not self._reached):
                 end = min(end, first_end)
             if outcome.kind not in _PASSING or time.monotonic() + wait >= end:
                 return outcome
@@ -281,23 +319,46 @@ class OpenAIChat:
         content = json.dumps(payload).encode("ascii")
         async with client.stream("POST", url, content=content) as reply:
             self._reached = True
-            body = bytearray()
-            async for piece in reply.aiter_raw():
-                body += piece
-                if len(body) > BODY_LIMIT:
-                    detail = f"an answer of more than {BODY_LIMIT} bytes"
-                    return _Attempt(Failure("unreadable answer", detail))
-        text = body.decode("utf-8", "replace")
-        if reply.status_code == 200:
-            count = payload.get("n", 1)
-            assert isinstance(count, int)
-            return _Attempt(read_completion(text, self._secrets, count=count))
-        return self._refusal(reply, text, payload)
+            try:
+                body = await self._body_of(reply)
+            except zlib.error as error:
+                return _Attempt(Failure("unreadable answer", f"it cannot be unpacked: {error}"))
+        if reply.status_code != 200:
+            return self._refusal(reply, body.text, payload)
+        if not body.readable:
+            detail = f"encoded as {body.encoding}, which was not asked for"
+            return _Attempt(Failure("foreign answer", printable(detail)))
+        if not body.fits:
+            return _Attempt(Failure("oversized answer", f"more than {reading.BODY_LIMIT} bytes"))
+        count = payload.get("n", 1)
+        assert isinstance(count, int)
+        outcome = read_completion(body.text, self._secrets, count=count)
+        if isinstance(outcome, Failure) and outcome.kind == "foreign answer":
+            outcome = self._misdirected(outcome)
+        return _Attempt(outcome)
+
+    async def _body_of(self, reply: "httpx.Response") -> Body:
+        """Return the answer's bytes, of one that says it is too long none."""
+        body = Body(reply.headers.get("content-encoding", ""))
+        stated = reply.headers.get("content-length", "")
+        if stated.isascii() and stated.isdigit() and float(stated) > reading.BODY_LIMIT:
+            body.fits = False
+            return body
+        async for piece in reply.aiter_raw():
+            if not body.add(piece):
+                break
+        return body
+
+    def _misdirected(self, failure: Failure) -> Failure:
+        """Return the failure with what may be wrong with the address."""
+        return Failure(failure.kind, printable(address_hint(self.endpoint.url) + failure.detail))
 
     def _refusal(self, reply: "httpx.Response", body: str, payload: dict[str, object]) -> _Attempt:
         """Return what a status other than 200 came to; a pause asked for is one for the whole client."""
         failure = failure_of(reply.status_code, body, self._secrets.cut)
-        if reply.status_code == 400 and failure.kind == "refused request":
+        if reply.status_code in _LOST_ADDRESSES:
+            return _Attempt(self._misdirected(failure))
+        if reply.status_code in (400, 422) and failure.kind == "refused request":
             refused = refused_parameter(body, payload)
             if refused is not None and refused != _LIMIT:
                 failure = denial_of(refused, failure.detail)
@@ -311,11 +372,17 @@ class OpenAIChat:
         return _Attempt(failure, pause)
 
     def _payload(
-        self, request: ChatRequest, *, prompt: str | None = None, alternatives: bool = False
+        self, request: ChatRequest, *, prompt: str | None = None, alternatives: int = 0
     ) -> dict[str, object]:
         return payload_of(
             request, model=self.model, prompt=prompt, alternatives=alternatives, limit=self._limit
         )
+
+
+def _may_be_of_logprobs(failure: Failure) -> bool:
+    """Tell whether a request may have failed because it asked for log-probabilities."""
+    named = failure.kind == "denied" and "logprobs" in failure.detail
+    return named or failure.kind == "refused request"
 
 
 def _drive(work: "asyncio.Task[None]", finished: "_Queue") -> None:

@@ -63,7 +63,7 @@ class Watch:
     def _count_lost(self, failure: Failure) -> None:
         self._lost_in_a_row += 1
         seen = f"{failure.kind}: {failure.detail}"
-        if failure.kind == "denied" and not self._settings_work:
+        if failure.of_settings and not self._settings_work:
             raise ModelError(
                 f"{self._who} cannot be asked at {self._where!r} ({seen}). Check the address, the model's "
                 "name, the key and the options."
