@@ -125,7 +125,6 @@ def test_what_another_process_stores_meanwhile_is_left_out(
 
     scorer, told = Meeting(), Told()
     step = step_of(tmp_path, scorer, instructions=3 * steps.PART_INSTRUCTIONS)
-    monkeypatch.setattr(steps, "_LOOK_SHARE", 1e9)  # before every part
     carry_out(step, told)
     assert scorer.calls == 1
     assert len(scorer.asked) == 2 * steps.PART_INSTRUCTIONS

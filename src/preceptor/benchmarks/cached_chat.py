@@ -8,7 +8,7 @@ failure: it is never stored, and the next run asks it again.
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
 from preceptor.store.identity import Identity
+from preceptor.store.sharing import SharedRows
 from preceptor.store.store import Store
 from preceptor.store.writer import StoreWriter
 from preceptor.types import Flush, Generation, Instruction, generation_key
@@ -121,41 +122,73 @@ class CachedChat:
         different = _by_id(requests)
         found: dict[bytes, Answer | Failure] = dict(self.stored(requests, store))
         lacking = {key: one for key, one in different.items() if key not in found}
-        done = len(different) - len(lacking)
-        if progress is not None:
-            progress(done, len(different))
-        for key, outcome in self._outcomes(lacking, store):
-            found[key] = outcome
-            done += 1
+        done = 0
+
+        def advance(keys: Sequence[bytes]) -> None:
+            nonlocal done
+            done += len(keys)
             if progress is not None:
                 progress(done, len(different))
+
+        advance(list(found))
+        for key, outcome in self._outcomes(lacking, store, advance):
+            found[key] = outcome
+            advance([key])
+        if elsewhere := [one for key, one in different.items() if key not in found]:
+            found |= self.stored(elsewhere, store)  # another process asked meanwhile
         return [found[conversation_id(request)] for request in requests]
 
     def _outcomes(
-        self, lacking: dict[bytes, ChatRequest], store: Store
+        self,
+        lacking: dict[bytes, ChatRequest],
+        store: Store,
+        elsewhere: Callable[[Sequence[bytes]], None],
     ) -> Iterator[tuple[bytes, Answer | Failure]]:
         if not lacking:
             return
-        keys, requests = list(lacking), list(lacking.values())
         chat = self._chat()
-        watch = Watch(self._who, self._where, lambda: chat.complete(_short(requests[0])))
-        with (
-            StoreWriter(store.responses(self.identity), self._flush) as writer,
-            closing(chat.complete_all(requests)) as outcomes,
-        ):
-            for finished in outcomes:
-                key, outcome = keys[finished.index], finished.outcome
-                if isinstance(outcome, Failure):
-                    watch.note(outcome)
-                    yield key, outcome
-                    continue
-                watch.answered()
-                answer = _answer(outcome)
-                if requests[finished.index].alternatives and not answer.likely:
-                    yield key, NO_LOG_PROBABILITIES
-                    continue
-                writer.add([_generation(key, answer)])
-                yield key, answer
+        short = _short(next(iter(lacking.values())))
+        watch = Watch(self._who, self._where, lambda: chat.complete(short))
+        partition = store.responses(self.identity)
+        seen: set[str] = set()
+        shared = SharedRows(
+            partition.claims(),
+            {key: [key] for key in lacking},
+            lambda key: generation_key(key, 0),
+            lambda: partition.keys(seen).tolist(),
+            elsewhere,
+        )
+        kept = StoreWriter(partition, self._flush, lambda rows: shared.stored(r.key for r in rows))
+        with shared, kept as writer:
+            while shared.more():
+                for key, outcome in _asked(chat, lacking, shared):
+                    answer = outcome if isinstance(outcome, Failure) else _answer(outcome)
+                    if isinstance(answer, Failure):
+                        watch.note(answer)
+                    else:
+                        watch.answered()
+                        if lacking[key].alternatives and not answer.likely:
+                            answer = NO_LOG_PROBABILITIES
+                        else:
+                            writer.add([_generation(key, answer)])
+                    yield key, answer
+                writer.flush()
+
+
+def _asked(
+    chat: ChatModel, requests: Mapping[bytes, ChatRequest], shared: SharedRows[bytes]
+) -> Iterator[tuple[bytes, Completion | Failure]]:
+    """Ask what is this process's to ask; yield each outcome by the request's id."""
+    keys: list[bytes] = []
+
+    def taken() -> Iterator[ChatRequest]:
+        for group in shared.each():
+            keys.extend(group)
+            yield from (requests[key] for key in group)
+
+    with closing(chat.complete_all(taken())) as outcomes:
+        for finished in outcomes:
+            yield keys[finished.index], finished.outcome
 
 
 def conversation_id(request: ChatRequest) -> bytes:

@@ -46,7 +46,10 @@ def list_(store: str, json_path: str | None) -> None:
 
 
 class _Held(NamedTuple):
-    """What a partition holds; `age` is in seconds since its newest rows were stored, None for no rows."""
+    """What a partition holds; `age` is in seconds since its newest rows were stored, None for no rows.
+
+    `in_work` names the processes that are adding to it.
+    """
 
     identity: str
     kind: str
@@ -54,13 +57,20 @@ class _Held(NamedTuple):
     rows: int
     bytes: int
     age: float | None
+    in_work: list[str]
 
 
 def _held(one: "Partition") -> _Held:
     spec = one.identity.spec
     name = one.recorded.get("name") or spec.get("scorer") or spec.get("engine") or ""
     return _Held(
-        one.identity.digest, one.kind, str(name), len(one.keys()), one.size(), _age_of(one)
+        one.identity.digest,
+        one.kind,
+        str(name),
+        len(one.keys()),
+        one.size(),
+        _age_of(one),
+        sorted(map(str, one.in_work())),
     )
 
 
@@ -81,6 +91,7 @@ def _print(records: Sequence[_Held]) -> None:
         table.add_column(heading, overflow="fold")
     for heading in ("rows", "size", "age"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("in work" if any(one.in_work for one in records) else "", overflow="fold")
     for one in records:
         table.add_row(
             one.identity[:12],
@@ -89,6 +100,7 @@ def _print(records: Sequence[_Held]) -> None:
             f"{one.rows:,}",
             _size(one.bytes),
             "" if one.age is None else _age(one.age),
+            escape(printable(", ".join(one.in_work))),
         )
     console().print(table)
 
@@ -186,6 +198,9 @@ def prune(identities: tuple[str, ...], older_than: float | None, yes: bool, stor
         old = older_than is not None and age is not None and age > older_than * 86_400
         whole = old or partition.identity.digest in chosen
         aside = partition.set_aside()
+        if whole and (busy := ", ".join(map(str, partition.in_work()))):
+            click.echo(f"{partition.kind}/{partition.identity.digest} is in use by {busy}: kept")
+            continue
         if whole or aside:
             what = f"{len(partition.keys()):,} rows" if whole else f"{len(aside)} shards set aside"
             click.echo(f"{partition.kind}/{partition.identity.digest}: {what}")

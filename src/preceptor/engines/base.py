@@ -6,7 +6,7 @@ rendered template that is tokenised again doubles its beginning-of-sequence toke
 and what goes wrong with one of them is data (`Failure`), never an exception.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
@@ -208,7 +208,7 @@ class ChatModel(Protocol):
         """Return the answer to one request, or why there is none."""
         ...
 
-    def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
+    def complete_all(self, requests: Iterable[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield every request's outcome exactly once, each as it finishes, in any order.
 
         Close it to end early.

@@ -5,7 +5,7 @@ distribution of the next token; only a choice that takes two tokens, such as 10,
 """
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ class TransformersChoices:
         self.tokenizer: Any = encoder.tokenizer
         self.device = next(model.parameters()).device
 
-    def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
+    def complete_all(self, requests: Iterable[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield the outcomes in order."""
         for index, request in enumerate(requests):
             yield Finished(index, self.complete(request))

@@ -5,7 +5,7 @@ sampled, how), so that it is the same on every machine and another for every nam
 """
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from hashlib import blake2b, shake_256
 from itertools import islice
 
@@ -48,7 +48,7 @@ class FakeChat:
             others=tuple(others),
         )
 
-    def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
+    def complete_all(self, requests: Iterable[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield the outcomes in order."""
         for index, request in enumerate(requests):
             yield Finished(index, self.complete(request))

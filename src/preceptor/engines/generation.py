@@ -7,7 +7,7 @@ rounding, where the numbers of a batch are not those of a row alone).
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ class TransformersChat:
         """Return the answer to one request, or why there is none."""
         return next(self.complete_all([request])).outcome
 
-    def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
+    def complete_all(self, requests: Iterable[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield every request's outcome once: refusals first, then batch by batch, longest prompts first.
 
         A prompt that leaves no room within the encoder's `max_length` is refused; one that leaves less than

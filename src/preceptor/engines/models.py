@@ -8,7 +8,6 @@ cache.
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import MissingPackage, ModelError
-from preceptor.store.files import read_json
+from preceptor.store.files import abandoned, read_json, temporary_name
 from preceptor.store.identity import cache_folder, file_digest, folder_digest, is_own
 
 logger = logging.getLogger(__name__)
@@ -27,6 +26,7 @@ IDENTITY_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 _ALONE = "source"
 _CONTENT = "content.sha256"
+_CONVERTING = ".converting-"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -133,7 +133,10 @@ def _convert_gguf(path: Path, folder: Path) -> None:
             raise MissingPackage(package, purpose="Reading a GGUF file", extra="gguf")
     logger.warning("converting %s: a minute or two, once; the result is cached", path.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    for left in abandoned(folder.parent, _CONVERTING):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = folder.parent / f"{_CONVERTING}{temporary_name()}"
+    partial.mkdir(mode=0o700)
     try:
         _write_converted(path, partial)
         shutil.rmtree(partial / _ALONE)

@@ -8,7 +8,7 @@ depend on what shares a batch, so sampled answers are repeated in distribution a
 import gc
 import json
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -93,7 +93,7 @@ class VllmChat:
         """Return the answer to one request, or why there is none."""
         return next(self.complete_all([request])).outcome
 
-    def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
+    def complete_all(self, requests: Iterable[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield every request's outcome once, refusals first, each of the others as it finishes.
 
         A prompt that leaves no room within `max_length` is refused; one that leaves less than `max_tokens`
@@ -102,6 +102,7 @@ class VllmChat:
         Raises:
             ModelError: vLLM cannot load the model.
         """
+        requests = list(requests)
         prompts: dict[int, tuple[int, ...]] = {}
         for index, request in enumerate(requests):
             found = self._prompt(request)

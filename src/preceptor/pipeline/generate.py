@@ -6,20 +6,17 @@ missing, so that a run that was killed gives the same texts as one that was not.
 """
 
 import logging
-import os
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-import numpy as np
-
 from preceptor.pipeline.work import Amount, Progress
 from preceptor.scorers.base import Resource
 from preceptor.store.identity import Identity
+from preceptor.store.sharing import SharedRows
 from preceptor.store.store import ResponsePartition
 from preceptor.store.writer import StoreWriter
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
@@ -97,21 +94,43 @@ class GenerationJob:
         def stored(rows: Sequence[Generation]) -> None:
             tokens = sum(row.tokens or 0 for row in rows)
             progress.advance(Amount(len(rows), len(rows), tokens))
+            shared.stored([row.key for row in rows])
 
-        with StoreWriter(self.partition, "each", stored) as writer:
-            for part in _parts(self, missing):
-                # Other processes' answers are looked at in between.
-                had = set(self.partition.keys().tolist())
-                todo = [request for request in part if request.key not in had]
-                progress.advance(Amount(len(part) - len(todo), len(part) - len(todo)))
-                if todo:
-                    _answer(self, sampler, todo, writer)
+        seen: set[str] = set()
+        shared = SharedRows(
+            self.partition.claims(),
+            self._groups(missing),
+            lambda request: request.key,
+            lambda: self.partition.keys(seen).tolist(),
+            lambda rows: progress.advance(Amount(len(rows), len(rows))),
+        )
+        with shared, StoreWriter(self.partition, "each", stored) as writer:
+            while shared.more():
+                size = self.backend.part
+                for groups in [shared.each()] if size is None else shared.parts(size):
+                    _answer(self, sampler, groups, writer)
         if sampler.lost:
             logger.warning(
                 "'%s' gave no answer in time to %d requests: run again to ask for them once more",
                 self.name,
                 sampler.lost,
             )
+
+    def _groups(
+        self, missing: Sequence[GenerationRequest]
+    ) -> dict[bytes, Sequence[GenerationRequest]]:
+        """Return what is missing in groups: all samples of an instruction, or a batch."""
+        size = self.backend.batch
+        if size is None:
+            together = groupby(missing, key=lambda request: request.instruction.given_id)
+            return {name: list(rows) for name, rows in together}
+        lacking = {request.key for request in missing}
+        wanted = self.wanted()
+        batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        found = {
+            one[0].key: [request for request in one if request.key in lacking] for one in batches
+        }
+        return {name: rows for name, rows in found.items() if rows}
 
     def generations(self) -> Iterator[Generation]:
         """Yield what the store has of it."""
@@ -142,12 +161,12 @@ def _length(instruction: Instruction) -> int:
 def _answer(
     job: GenerationJob,
     sampler: Sampler,
-    part: Sequence[GenerationRequest],
+    groups: Iterable[Sequence[GenerationRequest]],
     writer: StoreWriter[Generation],
 ) -> None:
     """Get the answers of one part; a batch is stored whole or, when interrupted, not at all."""
     batch: list[Generation] = []
-    with closing(sampler.answers(part)) as answers:
+    with closing(sampler.answers(groups)) as answers:
         for rows in answers:
             if job.backend.batch is None:
                 writer.add(rows)
@@ -155,33 +174,3 @@ def _answer(
                 batch += rows
     writer.add(batch)
     writer.flush()
-
-
-def _parts(
-    job: GenerationJob, missing: Sequence[GenerationRequest]
-) -> Iterator[Sequence[GenerationRequest]]:
-    """Yield parts of what is missing, in an order that differs between processes."""
-    if job.backend.batch is None:
-        parts = _whole_instructions(missing, job.backend.part)
-    else:
-        lacking = {request.key for request in missing}
-        fixed = _cut(job.wanted(), job.backend.batch)
-        parts = [[request for request in part if request.key in lacking] for part in fixed]
-    order = np.random.default_rng([os.getpid(), time.time_ns()]).permutation(len(parts))
-    yield from (parts[place] for place in order if parts[place])
-
-
-def _whole_instructions(
-    requests: Sequence[GenerationRequest], size: int
-) -> list[Sequence[GenerationRequest]]:
-    """Cut into parts of about this size, all samples of an instruction in one."""
-    parts: list[list[GenerationRequest]] = [[]]
-    for _, group in groupby(requests, key=lambda request: request.instruction.id):
-        if len(parts[-1]) >= size:
-            parts.append([])
-        parts[-1] += group
-    return list(parts)
-
-
-def _cut(requests: Sequence[GenerationRequest], size: int) -> list[Sequence[GenerationRequest]]:
-    return [requests[start : start + size] for start in range(0, len(requests), size)]

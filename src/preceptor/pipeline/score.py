@@ -1,13 +1,10 @@
 """One step: put what one scorer still lacks into the store.
 
 Work goes a part at a time: a few dozen instructions with all their responses, whose texts are read again
-for it. Before each part the store is asked once more what is missing, and every process goes through the
-parts in an order of its own, so that several processes share the work without knowing of each other.
+for it. Each part is claimed, so that several processes share the work without knowing of each other.
 """
 
 import logging
-import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +19,7 @@ from preceptor.data.table import Keys, Selection
 from preceptor.pipeline.work import Amount, Executor, Progress, in_process, recorded
 from preceptor.scorers.base import Resource, Scorer
 from preceptor.store.identity import Identity
+from preceptor.store.sharing import SharedRows
 from preceptor.store.store import ScorePartition, Store
 from preceptor.store.writer import StoreWriter
 from preceptor.types import Response, Score
@@ -38,7 +36,6 @@ TEXTS_IN_MEMORY = 256 * 1024 * 1024
 """Characters of response text held at once; more than that is read in several passes."""
 
 _LEAST_FLUSH_SECONDS = 0.25
-_LOOK_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -78,10 +75,8 @@ class Step:
             return
         present = len(self.keyed.distinct) - len(missing)
         progress.begin(self.name, present, amount_of(first, missing=len(missing)))
-        work = _Parts(self, progress)
-        with StoreWriter(self.partition, self.scorer.flush, work.stored) as writer:
-            for texts in chain([first], chunks):
-                work.score(texts, writer)
+        for texts in chain([first], chunks):
+            _score(self, texts, progress)
         progress.end()
 
     def key(self, response: Response) -> bytes:
@@ -97,10 +92,10 @@ class Step:
         """Return the scorer's columns and the notes, one value for each row of the selection."""
         return self.partition.columns(self.keyed.keys, self.scorer.columns)
 
-    def finished(self) -> Keys:
-        """Return the stored keys for which nothing is left to compute."""
+    def finished(self, seen: set[str] | None = None) -> Keys:
+        """Return the stored keys for which nothing is left to compute; `seen` is that of `Shards.keys`."""
         scorer = self.scorer
-        return self.partition.complete(scorer.required, listed=scorer.token_column)
+        return self.partition.complete(scorer.required, listed=scorer.token_column, seen=seen)
 
     def missing(self, stored: Stored) -> Keys:
         """Return the keys without a note that lack a required column of what is stored."""
@@ -177,57 +172,35 @@ def amount_of(texts: Sequence[Response], *, missing: int) -> Amount:
     return Amount(missing, int(characters * missing / max(1, len(texts))))
 
 
-def _parts(texts: Sequence[Response]) -> Iterator[list[Response]]:
-    """Yield responses by whole instructions, in an order that differs between processes."""
+def _score(step: Step, texts: Sequence[Response], progress: Progress) -> None:
+    """Score what is missing of these, part by part."""
+    seen: set[str] = set()
     groups: dict[bytes, list[Response]] = {}
     for response in texts:
         groups.setdefault(response.instruction.id, []).append(response)
-    order = list(groups.values())
-    # Which part comes first changes no score, only which process does it: so not the study's seed.
-    np.random.default_rng([os.getpid(), time.time_ns()]).shuffle(order)
-    for start in range(0, len(order), PART_INSTRUCTIONS):
-        yield [r for group in order[start : start + PART_INSTRUCTIONS] for r in group]
+    lengths = {step.key(response): len(response.text or "") for response in texts}
 
-
-class _Parts:
-    """A step under way: what was last seen in the store, and how long the texts being scored are."""
-
-    def __init__(self, step: Step, progress: Progress) -> None:
-        self._step, self._progress = step, progress
-        self._lengths: dict[bytes, int] = {}
-        self._present: set[bytes] = set()
-        self._look_again = 0.0
-
-    def score(self, texts: Sequence[Response], writer: StoreWriter[Score]) -> None:
-        """Score what is still missing of these, part by part."""
-        for part in _parts(texts):
-            self._look()
-            keys = {self._step.key(response): response for response in part}
-            missing = {key: one for key, one in keys.items() if key not in self._present}
-            self._lengths |= {key: len(response.text or "") for key, response in missing.items()}
-            todo = list(missing.values())
-            done = sum(len(one.text or "") for key, one in keys.items() if key not in missing)
-            self._progress.advance(Amount(len(part) - len(todo), done))
-            for batch in self._step.scorer.score(todo) if todo else ():
-                writer.add(batch)
-            # Others see at once what is done, but quick scores do not make a shard for every part.
-            writer.flush(_LEAST_FLUSH_SECONDS)
-
-    def _look(self) -> None:
-        """See what other processes have stored, unless looking would take much of the time."""
-        began = time.monotonic()
-        if began < self._look_again:
-            return
-        self._present = set(self._step.finished().tolist())
-        now = time.monotonic()
-        self._look_again = now + (now - began) / _LOOK_SHARE
-
-    def stored(self, scores: Sequence[Score]) -> None:
-        """Show that these scores are in the store."""
+    def stored(scores: Sequence[Score]) -> None:
         values = (score.values.get("tokens") for score in scores)
         tokens = sum(int(value) for value in values if isinstance(value, float))
-        characters = sum(self._lengths.pop(score.key, 0) for score in scores)
-        self._progress.advance(Amount(len(scores), characters, tokens))
+        keys = [score.key for score in scores]
+        progress.advance(Amount(len(keys), sum(lengths.get(key, 0) for key in keys), tokens))
+        shared.stored(keys)
+
+    def elsewhere(rows: Sequence[Response]) -> None:
+        progress.advance(Amount(len(rows), sum(lengths[step.key(row)] for row in rows)))
+
+    shared = SharedRows(
+        step.partition.claims(), groups, step.key, lambda: step.finished(seen).tolist(), elsewhere
+    )
+    with shared, StoreWriter(step.partition, step.scorer.flush, stored) as writer:
+        while shared.more():
+            for part in shared.parts(PART_INSTRUCTIONS):
+                for batch in step.scorer.score([row for rows in part for row in rows]):
+                    writer.add(batch)
+                # Others see at once what is done, but quick scores do not make a shard for every part.
+                writer.flush(_LEAST_FLUSH_SECONDS)
+            writer.flush()
 
 
 def step_of(

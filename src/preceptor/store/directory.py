@@ -15,7 +15,8 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from preceptor.errors import StoreError
-from preceptor.store.files import TEMPORARY, is_abandoned, write_atomically
+from preceptor.store.claims import sweep_claims
+from preceptor.store.files import abandoned, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ class Folder:
     def child(self, *names: str) -> "Folder":
         """Return the folder below this one."""
         return Folder(self._files, "/".join([self.path, *names]), self._root)
+
+    def place(self) -> Path | None:
+        """Return where a local folder is; None for a remote one."""
+        self._root.require_same()
+        return Path(self.path) if self.local else None
 
     def open(self, name: str) -> Any:
         """Return a file of the folder, open for reading bytes."""
@@ -124,22 +130,14 @@ class Folder:
                 Path(self.path).rmdir()
 
     def sweep(self) -> None:
-        """Remove temporary files that belong to no living writer; only local ones exist."""
+        """Remove temporary files and claims that belong to no living process; only local ones exist."""
         if not self.local:
             return
         with self.explained("list"):
-            times = dict(_times(Path(self.path)))
-        newest = max(times.values(), default=0.0)
-        for name in times:
-            if name.startswith(TEMPORARY) and is_abandoned(name, age=newest - times[name]):
-                self.delete(name)
-
-
-def _times(folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield the files of a folder and when they changed, by the clock of the file system."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        with suppress(FileNotFoundError):
-            yield path.name, path.stat().st_mtime
+            left = abandoned(Path(self.path))
+        for path in left:
+            self.delete(path.name)
+        sweep_claims(Path(self.path))
 
 
 def advice(number: int | None) -> str:

@@ -42,11 +42,33 @@ def is_abandoned(name: str, *, age: float) -> bool:
     newest file of the folder is more than a day younger. `age` says by how many seconds, from times of the
     file system, so that a wrong clock here removes nothing.
     """
+    died = has_died(name)
+    return age > _FOREIGN_LIFE_S if died is None else died
+
+
+def abandoned(folder: Path, prefix: str = "") -> list[Path]:
+    """Return what processes that live no longer left in a folder; `prefix` stands before temporary names."""
+    times = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime
+    newest = max(times.values(), default=0.0)
+    beginning = prefix + TEMPORARY
+    return [
+        path
+        for path, time in times.items()
+        if path.name.startswith(beginning)
+        and is_abandoned(path.name.removeprefix(prefix), age=newest - time)
+    ]
+
+
+def has_died(name: str) -> bool | None:
+    """Tell whether the process of a temporary file has ended; None where that cannot be seen from here."""
     parts = name.removeprefix(TEMPORARY).split("-")
     # On Windows a signal to look for a process would end it.
     if os.name != "nt" and len(parts) == 4 and parts[0] == _machine() and parts[1].isdigit():
         return _started(int(parts[1])) != parts[2]
-    return age > _FOREIGN_LIFE_S
+    return None
 
 
 @lru_cache(1)
@@ -84,8 +106,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the disk refuses.
     """
     folder = path.parent
-    created = [parent for parent in path.parents if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     temporary = folder / temporary_name()
     try:
         yield temporary
@@ -96,8 +117,15 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    for parent in (folder, *(made.parent for made in created)):
-        _sync_folder(parent)
+    _sync_folder(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably; OSError where the disk refuses."""
+    created = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in created:
+        _sync_folder(made.parent)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

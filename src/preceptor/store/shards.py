@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.errors import RowError, StoreError
+from preceptor.store.claims import Claims, Holder, holders
 from preceptor.store.directory import Folder, read_card
 from preceptor.store.identity import Identity, plain
 from preceptor.store.shard_file import UnfitShardError, encoded, is_shard, stamp_of, verify
@@ -86,9 +87,21 @@ class Shards:
             self.write_card()
         self._put(self._one_each(table), stamp=f"{time.time_ns():020d}")
 
-    def keys(self) -> NDArray[np.void]:
-        """Return the distinct stored keys as a `V16` array; its `tolist()` gives `bytes`."""
-        tables = self._collect(lambda file: file.read(columns=["key"]))
+    def claims(self) -> Claims:
+        """Return the claims that this process can make on parts of what is missing."""
+        return Claims(self._folder.place())
+
+    def in_work(self) -> set[Holder]:
+        """Return the processes that hold claims here."""
+        place = self._folder.place()
+        return set() if place is None else holders(place)
+
+    def keys(self, seen: set[str] | None = None) -> NDArray[np.void]:
+        """Return the distinct stored keys as a `V16` array; its `tolist()` gives `bytes`.
+
+        With `seen`, only of shards that are not named there, and they are from then on.
+        """
+        tables = self._collect(lambda file: file.read(columns=["key"]), seen)
         return as_numpy(concatenated(tables)["key"].unique())
 
     def forget_notes(self) -> int:
@@ -175,18 +188,22 @@ class Shards:
     def _shards(self) -> list[str]:
         return [name for name in self._folder.names() if is_shard(name)]
 
-    def _collect(self, read: Callable[[pq.ParquetFile], pa.Table]) -> list[pa.Table]:
+    def _collect(
+        self, read: Callable[[pq.ParquetFile], pa.Table], seen: set[str] | None = None
+    ) -> list[pa.Table]:
         """Read every shard once; return them in the order of their names."""
-        return [table for _, table in sorted(self._stream(read), key=lambda found: found[0])]
+        return [table for _, table in sorted(self._stream(read, seen), key=lambda found: found[0])]
 
-    def _stream(self, read: Callable[[pq.ParquetFile], pa.Table]) -> Iterator[tuple[str, pa.Table]]:
-        """Yield every shard's name and rows once.
+    def _stream(
+        self, read: Callable[[pq.ParquetFile], pa.Table], seen: set[str] | None = None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the name and rows of every shard that is not `seen` yet, once.
 
         A listing is no snapshot: a compaction may delete a shard after it was listed, or while the
         listing runs, so that neither source nor merged shard is in it. Hence a second look at
         least, and another after every pass that lost a shard. Rows already read stay valid.
         """
-        known: set[str] = set()
+        known: set[str] = set() if seen is None else seen
         passes, lost = 0, False
         while passes < 2 or lost:
             passes, lost = passes + 1, False

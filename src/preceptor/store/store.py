@@ -173,13 +173,15 @@ class ScorePartition(Shards):
         """
         self._append_rows(rows, _table)
 
-    def complete(self, names: Sequence[str], *, listed: str | None = None) -> NDArray[np.void]:
+    def complete(
+        self, names: Sequence[str], *, listed: str | None = None, seen: set[str] | None = None
+    ) -> NDArray[np.void]:
         """Return the keys for which nothing is left to compute when these columns are wanted.
 
         Those are the ones that have all numbers `names` and the list column `listed`, and those whose note
-        says that they have no score.
+        says that they have no score. `seen` is that of `keys`.
         """
-        tables = self._collect(lambda file: read_rows(file, names, lists=listed or ""))
+        tables = self._collect(lambda file: read_rows(file, names, lists=listed or ""), seen)
         rows = merged(concatenated(tables))
         whole_rows = np.ones(len(rows), np.bool_) if listed is None else np.asarray(rows[LISTED])
         for name in names:

@@ -36,8 +36,8 @@ class TeacherBackend(Protocol):
     teacher: TeacherPoint
     """What it is, and how it is sampled."""
 
-    part: int
-    """Requests to hand over at once, so that none waits for the slowest of a few."""
+    part: int | None = None
+    """Groups of requests to hand over at once; None where requests are taken one by one."""
 
     batch: int | None = None
     """Requests that are answered together, in a composition of their own; None where each is alone."""

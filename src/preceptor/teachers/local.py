@@ -15,7 +15,7 @@ from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Message
 
 _PART = 2048
-"""Requests given to vLLM at once."""
+"""Instructions given to vLLM at once."""
 
 if TYPE_CHECKING:
     from preceptor.engines.vllm import VllmChat
@@ -29,7 +29,7 @@ class LocalTeacher(LocalModel, TeacherBackend):
         self.teacher = teacher
         self.device = runtime.resolved_device()
         self.batch = runtime.batch_size if teacher.engine == "transformers" else None
-        self.part = self.batch or _PART
+        self.part = 1 if self.batch else _PART
 
     @property
     def opens_reasoning(self) -> bool:

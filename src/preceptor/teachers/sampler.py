@@ -6,7 +6,7 @@ what failed for a reason that may pass is left out, and asked again by the next 
 
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -65,32 +65,35 @@ class Sampler:
         self._alone |= found.count in ("ignored", "copies", "unknown")
 
     def answers(
-        self, wanted: Sequence[GenerationRequest]
+        self, wanted: Iterable[Sequence[GenerationRequest]]
     ) -> Generator[list[Generation], None, None]:
         """Yield rows as they come, for each request once or, where it was lost, never.
+
+        `wanted` are groups that hold all samples of an instruction; an endpoint takes them as it gets free.
 
         Raises:
             ModelError: the endpoint is down, or refuses key, address, model or settings.
         """
         chat = self._backend.chat  # loading it is no part of the time that answers take
         self._clock = time.monotonic()
-        todo = list(wanted)
-        while todo:
-            requests, groups = self._requests(todo)
-            todo = []
-            with closing(chat.complete_all(requests)) as outcomes:
+        again: list[GenerationRequest] = []
+        while True:
+            groups: list[list[GenerationRequest]] = []
+            with closing(chat.complete_all(self._requests(wanted, groups))) as outcomes:
                 for finished in outcomes:
                     group = groups[finished.index]
                     if len(group) > 1 and _refused(finished.outcome):
                         # It may be the count that is refused: a note would be final.
-                        todo += group
+                        again += group
                         continue
                     rows = self._rows(group, finished.outcome)
                     if rows:
                         yield rows
-                        todo += group[len(rows) :]
-            if todo:
-                self._go_alone()
+                        again += group[len(rows) :]
+            if not again:
+                return
+            self._go_alone()
+            wanted, again = [again], []
 
     def _go_alone(self) -> None:
         if not self._alone:
@@ -101,15 +104,16 @@ class Sampler:
         self._alone = True
 
     def _requests(
-        self, todo: Sequence[GenerationRequest]
-    ) -> tuple[list[ChatRequest], list[list[GenerationRequest]]]:
-        """Return the requests, and which samples each is to give."""
-        groups = [[request] for request in todo] if self._alone else self._shared(todo)
-        requests = []
-        for group in groups:
-            request = request_of(self._backend.teacher, group[0].instruction, group[0].sample)
-            requests.append(replace(request, count=len(group)))
-        return requests, groups
+        self,
+        wanted: Iterable[Sequence[GenerationRequest]],
+        groups: list[list[GenerationRequest]],
+    ) -> Iterator[ChatRequest]:
+        """Yield the requests, and add to `groups` which samples each is to give."""
+        for todo in wanted:
+            for group in [[one] for one in todo] if self._alone else self._shared(todo):
+                groups.append(group)
+                request = request_of(self._backend.teacher, group[0].instruction, group[0].sample)
+                yield replace(request, count=len(group))
 
     def _shared(self, todo: Sequence[GenerationRequest]) -> list[list[GenerationRequest]]:
         """Group samples of one instruction that are asked for at once."""

@@ -17,7 +17,6 @@ from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Message
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
-_LEAST_PART, _ROUNDS = 64, 16
 _PROBE = (
     Message("system", "A"),
     Message("user", "B"),
@@ -38,7 +37,6 @@ class ServedTeacher(TeacherBackend):
         known = (teacher.price_in, teacher.price_out)
         at = (endpoint.price_in, endpoint.price_out)
         self.prices = known if None not in known else at
-        self.part = max(_LEAST_PART, _ROUNDS * endpoint.concurrency)
 
     @property
     def opens_reasoning(self) -> bool:

@@ -16,9 +16,10 @@ import queue
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from preceptor.config.runtime import Endpoint
@@ -138,9 +139,10 @@ class OpenAIChat:
         """Return the answer to one request, or why there is none."""
         return next(self.complete_all([request])).outcome
 
-    def complete_all(self, requests: Sequence[ChatRequest]) -> Generator[Finished, None, None]:
+    def complete_all(self, requests: Iterable[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield every request's outcome once, as it finishes, `endpoint.concurrency` at a time.
 
+        A request is taken when it can be sent, in a thread of its own.
         Closing the generator early ends the requests under way. Where outcomes are taken slower than they
         come, the asking waits.
         """
@@ -162,23 +164,26 @@ class OpenAIChat:
             loop.close()
 
     async def _ask_all(
-        self, requests: Sequence[ChatRequest], finished: "_Queue", places: asyncio.Semaphore
+        self, requests: Iterable[ChatRequest], finished: "_Queue", places: asyncio.Semaphore
     ) -> None:
         _asking.set(True)
         source = iter(enumerate(requests))
         lock, security = asyncio.Lock(), self._security()
 
         async def work() -> None:
+            first = next(source, None)
+            if first is None:
+                return
             # A client for each worker: one pool of 200 connections answers 30 requests a second, because it
             # looks at every connection for every other one at each of its steps.
             async with self._client(security) as client:
                 line = _Line(client, lock)
-                for index, request in source:
+                for index, request in chain([first], source):
                     await places.acquire()
                     finished.put(Finished(index, await self._ask(line, request)))
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.endpoint.concurrency, len(requests))):
+            for _ in range(self.endpoint.concurrency):
                 group.create_task(work())
 
     def _security(self) -> "ssl.SSLContext":
