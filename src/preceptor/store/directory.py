@@ -15,7 +15,6 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from preceptor.errors import StoreError
-from preceptor.store.claims import sweep_claims
 from preceptor.store.files import abandoned, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
@@ -130,14 +129,13 @@ class Folder:
                 Path(self.path).rmdir()
 
     def sweep(self) -> None:
-        """Remove temporary files and claims that belong to no living process; only local ones exist."""
+        """Remove temporary files that belong to no living writer; only local ones exist."""
         if not self.local:
             return
         with self.explained("list"):
             left = abandoned(Path(self.path))
         for path in left:
             self.delete(path.name)
-        sweep_claims(Path(self.path))
 
 
 def advice(number: int | None) -> str:

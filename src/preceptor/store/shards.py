@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.errors import RowError, StoreError
-from preceptor.store.claims import Claims, Holder, holders
+from preceptor.store.claims import Claims, Holder, holders, sweep_claims
 from preceptor.store.directory import Folder, read_card
 from preceptor.store.identity import Identity, plain
 from preceptor.store.shard_file import UnfitShardError, encoded, is_shard, stamp_of, verify
@@ -139,7 +139,7 @@ class Shards:
         The merged shard is durable before its sources are deleted, and only shards that were read
         whole are deleted; so every row is always in some shard, whoever else appends or compacts.
         """
-        self._folder.sweep()
+        self._sweep()
         batches: dict[int, list[str]] = {}
         total = 0
         for name in self._shards():
@@ -149,6 +149,13 @@ class Shards:
                 total += size
         for batch in batches.values():
             self._merge(batch)
+
+    def _sweep(self) -> None:
+        """Remove what processes left that live no longer."""
+        self._folder.sweep()
+        place = self._folder.place()
+        if place is not None:
+            sweep_claims(place)
 
     def _merge(self, names: Sequence[str]) -> None:
         """Replace these shards by one; those that are gone or damaged are left as they are.
@@ -264,7 +271,7 @@ class Shards:
                     if repair:
                         self._set_aside(name, error)
         if repair:
-            self._folder.sweep()
+            self._sweep()
             if read_card(self._folder) is None:
                 self.write_card()
         return Check(len(self._shards()), unfit, self.set_aside())
