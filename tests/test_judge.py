@@ -213,7 +213,7 @@ def test_where_and_how_fast_it_is_served_is_no_part_of_the_identity():
     one = Judge(JudgeReward(model="m"), Endpoint(url="http://127.0.0.1:1/v1"))
     other = Judge(
         JudgeReward(model="m"),
-        Endpoint(url="http://u:p@127.0.0.1:2/?k=secretsecret", concurrency=3, timeout_s=9),
+        Endpoint(url="http://127.0.0.1:2/x", concurrency=3, timeout_s=9),
     )
     assert one.identity() == other.identity()
     assert "127.0.0.1" not in one.identity().canonical

@@ -134,8 +134,15 @@ def test_the_command_is_kept_as_it_was_typed():
 def test_names_and_passwords_in_addresses_are_not_kept():
     with click.Context(cli) as context:
         keep_command(
-            context, ["rank", "--judge-url", "http://me:pass@host/v1", "--store=s3://k:s@b/x"]
+            context,
+            [
+                "rank",
+                "--judge-url",
+                "http://me:p@ss/word@host/v1?api_key=x",
+                "--store=s3://k:s@b/x",
+            ],
         )
         assert (
-            typed_command() == "preceptor rank --judge-url http://...@host/v1 --store=s3://...@b/x"
+            typed_command()
+            == "preceptor rank --judge-url 'http://[redacted]@host/v1?[redacted]' '--store=s3://[redacted]@b/x'"
         )

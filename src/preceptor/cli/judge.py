@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Given = Mapping[str, Any]
 
+_ENDPOINT = ("judge_url", "judge_key_env", "judge_allow_http", "judge_concurrency")
+
 
 def judge_parameters() -> list[click.Parameter]:
     """Return the options that name a judge and say what it is to do."""
@@ -32,7 +34,7 @@ def judge_parameters() -> list[click.Parameter]:
 
     section = "Judge"
     endpoint = keywords_of(Endpoint, renamed={"api_key_env": "key_env"}, prefix="judge_")
-    shown = {name: endpoint[name] for name in ("judge_url", "judge_key_env", "judge_concurrency")}
+    shown = {name: endpoint[name] for name in _ENDPOINT}
     own = ("swap_positions", "verdict_by_letter")
     return [
         field_option(Keyword(ChatJudge, "model"), "judge", section, metavar="MODEL"),
@@ -163,6 +165,7 @@ def judge_given(given: Given, kinds: "Sequence[JudgeKind]" = ("letter", "reward"
         endpoint = {
             "url": url,
             "api_key_env": given["judge_key_env"],
+            "allow_http": given["judge_allow_http"],
             "concurrency": given["judge_concurrency"],
             "price_in": price_in,
             "price_out": price_out,

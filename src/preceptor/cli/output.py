@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from preceptor.cli.streams import write_utf8
+from preceptor.config.secrets import REDACTED, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,8 @@ def put_csv(path: str, rows: Sequence[Mapping[str, object]], columns: Sequence[s
 
 
 def put(path: str, text: str) -> None:
-    """Write text to a file, or to standard output where the path is `-`."""
+    """Write text without secrets to a file, or to standard output where the path is `-`."""
+    text = without_secrets(text)
     if path == "-":
         write_utf8(text)
         return
@@ -52,21 +54,26 @@ def put(path: str, text: str) -> None:
 
 
 _COMMAND = "preceptor.command"
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+_USER, _QUERY = re.compile(r"(?<=://).*@", re.DOTALL), re.compile(r"\?.*=.*", re.DOTALL)
 
 
 def keep_command(context: click.Context, words: Sequence[str]) -> None:
     """Remember the words after `preceptor` for `typed_command`."""
-    context.meta[_COMMAND] = shlex.join(["preceptor", *words])
+    context.meta[_COMMAND] = shlex.join(["preceptor", *map(_shown, words)])
+
+
+def _shown(word: str) -> str:
+    if "://" not in word:
+        return word
+    return _QUERY.sub(f"?{REDACTED}", _USER.sub(f"{REDACTED}@", word))
 
 
 def typed_command() -> str:
     """Return the command line as it was typed, quoted for a shell.
 
-    No option takes a secret; names and passwords that stand in an address are left out all the same.
+    No option takes a secret; users, passwords and queries of addresses are left out all the same.
     """
-    command = str(click.get_current_context().meta[_COMMAND])
-    return _USER_IN_ADDRESS.sub("...@", command)
+    return str(click.get_current_context().meta[_COMMAND])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Standard output and error as they are found: closed, full, cut short, or in an encoding that lacks letters.
+"""Standard output and error, without secrets, as they are found: closed, full, cut short, lacking letters.
 
 Tables and messages for people never fail for want of a letter: it is shown as its escape. JSON and CSV are
 UTF-8 whatever the terminal's encoding, so that what is redirected to a file is the same everywhere.
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+
+from preceptor.config.secrets import without_secrets
 
 _INTERRUPTED = 130
 _CUT_SHORT = 141
@@ -49,21 +51,33 @@ class _Output(io.FileIO):
             raise
 
 
+class _Guarded(io.TextIOWrapper):
+    """Text output that holds no secret, whoever writes: a command, a log, a traceback, another package."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text without secrets; see `io.TextIOWrapper`."""
+        super().write(without_secrets(text))
+        return len(text)
+
+
 def prepare() -> None:
-    """Make both streams able to take any text; one that was closed takes it to nowhere."""
+    """Make both streams able to take any text but secrets; one that was closed takes it to nowhere."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (it lives as long as the process)
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if (
-        sys.stdout is sys.__stdout__
-        and isinstance(sys.stdout, io.TextIOWrapper)
-        and not sys.stdout.isatty()
-    ):
-        buffer = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(buffer, sys.stdout.encoding, "backslashreplace")
+            buffer = stream.buffer
+            if name == "stdout" and stream is sys.__stdout__ and not stream.isatty():
+                buffer = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+            guarded = _Guarded(
+                buffer,
+                stream.encoding,
+                "backslashreplace",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, guarded)
 
 
 def write_utf8(text: str) -> None:

@@ -6,15 +6,12 @@ What the runtime decides that does change numbers, the data type that `auto` mea
 import os
 import platform
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from preceptor.config.base import Table
+from preceptor.config.secrets import VARIABLE, looks_like_a_key, shown_address
 from preceptor.errors import StudyError
-
-REDACTED = "[redacted]"
-"""Stands for what must not be shown."""
 
 
 class Endpoint(Table):
@@ -26,6 +23,10 @@ class Endpoint(Table):
     api_key_env: str | None = Field(
         None,
         description="Environment variable with the endpoint's key. Default: none, OPENAI_API_KEY for OpenAI.",
+    )
+    allow_http: bool = Field(
+        False,
+        description="Let the key go to another machine over http, for anybody on the way to read.",
     )
     concurrency: int = Field(8, ge=1, description="Requests to the endpoint at a time.")
     timeout_s: float = Field(
@@ -47,8 +48,29 @@ class Endpoint(Table):
         None, ge=0, allow_inf_nan=False, description="Money for a million tokens of answers."
     )
 
+    @field_validator("url")
+    @classmethod
+    def _without_secrets(cls, value: str) -> str:
+        if any(sign in value for sign in "@?#"):
+            raise ValueError(
+                "the address holds a user, a password or a query, which would stand in logs and reports: "
+                "put the key into an environment variable, give the variable's name (api_key_env, --key-env, "
+                "--judge-key-env), and leave all from '?' and all before '@' out of the address"
+            )
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and (not VARIABLE.fullmatch(value) or looks_like_a_key(value)):
+            raise ValueError(
+                "what was given as the name of an environment variable is none, or a key. Keys are never "
+                "given on the command line or in files: put the key into a variable and give its name"
+            )
+        return value
+
     def __repr__(self) -> str:
-        return f"Endpoint({without_secrets(self.url)})"
+        return f"Endpoint({shown_address(self.url)})"
 
     __str__ = __repr__
 
@@ -103,14 +125,3 @@ class Runtime(Table):
             return "cuda"
         apple = platform.system() == "Darwin" and platform.machine() == "arm64"
         return "mps" if apple else "cpu"
-
-
-def without_secrets(url: str) -> str:
-    """Return the address without user, password, query and fragment, fit for messages."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return "(unreadable address)"
-    hidden = "" if parts.netloc == host and not parts.query else f" ({REDACTED})"
-    return urlunsplit((parts.scheme, host, parts.path, "", "")) + hidden

@@ -119,7 +119,7 @@ def card_text(card: Card, written: Written) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def facts(card: Card, written: Written) -> bytes:
+def facts(card: Card, written: Written) -> str:
     """Return the card and the counts as JSON; numbers that are not finite become null."""
     teachers = [
         {
@@ -149,7 +149,7 @@ def facts(card: Card, written: Written) -> bytes:
         "metrics": card.metrics,
         "settings": card.settings,
     }
-    return _LONE_SURROGATE.sub("\ufffd", _json(known) + "\n").encode()
+    return _LONE_SURROGATE.sub("\ufffd", _json(known) + "\n")
 
 
 _TERMS = (

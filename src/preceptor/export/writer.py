@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from preceptor.config.export import Format, Layout
+from preceptor.config.secrets import without_secrets
 from preceptor.errors import DataError, StoreError, nearest
 from preceptor.export.card import (
     CARD_NAME,
@@ -345,8 +346,8 @@ def _put_in_place(draft: Path, written: Written, card: Card) -> None:
     for format in _WRITERS:
         if _data_name(format) != data.name:
             (written.folder / _data_name(format)).unlink(missing_ok=True)
-    write_atomically(readme, card_text(card, written).encode())
-    write_atomically(mark, facts(card, written))
+    write_atomically(readme, without_secrets(card_text(card, written)).encode())
+    write_atomically(mark, without_secrets(facts(card, written)).encode())
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from preceptor.config.secrets import without_secrets
 from preceptor.errors import MissingPackage
 from preceptor.report import leaderboard, sections
 from preceptor.report.charts.figures import Chart, charts_of, published_charts, script_bundle, theme
@@ -147,7 +148,7 @@ def _rendered(template: str, values: Mapping[str, object], *, with_charts: bool)
         "themes": Markup(island(themes)),
         "island": lambda data: Markup(data),
     }
-    return _environment().get_template(template).render(**values, **frame)
+    return without_secrets(_environment().get_template(template).render(**values, **frame))
 
 
 @cache

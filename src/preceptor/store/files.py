@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from preceptor.config.secrets import without_keys
 from preceptor.errors import DataError, PreceptorError, nearest
 
 TEMPORARY = "tmp-"
@@ -183,14 +184,14 @@ def require_place(path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a user's file as UTF-8; what is no file, such as a device, is written to as it is.
+    """Write a user's file as UTF-8, without keys; what is no file, such as a device, is written to as it is.
 
     A half of a surrogate pair, which UTF-8 has not, becomes its escape, as JSON spells it.
 
     Raises:
         DataError: it cannot be written.
     """
-    data = text.encode("utf-8", "backslashreplace")
+    data = without_keys(text).encode("utf-8", "backslashreplace")
     require_place(path)
     with explained("write", path):
         target = Path(path).resolve()

@@ -123,7 +123,9 @@ class OpenAIChat:
         self.endpoint = endpoint
         self.model = model
         self.render = render
-        self._secrets = Secrets.of(endpoint.url, endpoint.api_key_env)
+        self._secrets = Secrets.of(
+            endpoint.url, endpoint.api_key_env, allow_http=endpoint.allow_http
+        )
         self._gate = Gate(endpoint.requests_per_minute, spread=_FIRST_DELAY_S)
         self._most_alternatives: int | None = 0 if render else None
         self._limit = _LIMIT
