@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from preceptor.config.runtime import without_secrets
+from preceptor.config.secrets import shown_address
 from preceptor.engines.base import Alternative, Completion, Failure, Position
 from preceptor.engines.chat.wire import as_object, failure_of, parsed, printable, words_of
 from preceptor.engines.endings import FILTERED, LENGTH, TOOLS, ending_of
@@ -106,7 +106,7 @@ def address_hint(url: str) -> str:
     better = base if base != path else f"{path}/v1"
     if base == path and re.search(r"/v[0-9]", path):
         return ""
-    tried = without_secrets(urlunsplit(parts._replace(path=better)))
+    tried = shown_address(urlunsplit(parts._replace(path=better)))
     fault = "ends with its function" if base != path else "may lack /v1"
     return f"the address {fault}: try {tried}; "
 
