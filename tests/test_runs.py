@@ -1,6 +1,7 @@
 """Several fine-tuning runs per teacher: outcomes are their means, and they differ beyond the questions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from scipy.stats import t
 
 from preceptor.benchmarks.base import Wins
 from preceptor.benchmarks.observed import observed_ranking, ranking_of_results
-from preceptor.benchmarks.runs import RUN_DEVIATION, over_runs
+from preceptor.benchmarks.runs import RUN_DEVIATION, TeacherMeans, further_questions, over_runs
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.places import Places
+from preceptor.ranking.places import Places, TeacherResult
 from preceptor.studies.tables import TABLE_8
+from preceptor.types import Estimate
 from test_observed import both
 
 OPTIONS = RankingOptions(n_resamples=4000)
@@ -44,6 +46,22 @@ def test_what_the_questions_explain_is_no_difference_between_runs():
     counts = rng.multinomial(400, np.full(400, 1 / 400), size=3000) / 400
     found = over_runs("aabbccdd", wins.mean(axis=1), counts @ wins.T, seed=0)
     assert found.deviation is not None and found.deviation < 1 / 400**0.5
+
+
+@pytest.mark.parametrize(
+    ("between", "questions"),
+    # A lead of 1 whose variance is 0.5 from 100 questions: 2.8016^2 x 0.5 x 100 in all. Where the runs add
+    # 0.1, 1 / 2.8016^2 - 0.1 is left for the questions' 0.4.
+    [(0.0, 293), (0.05, 1360), (0.2, None)],
+)
+def test_more_questions_narrow_what_questions_vary_and_not_what_runs_do(between, questions):
+    draws = np.random.default_rng(0).normal(size=(1000, 2))
+    draws = (draws - draws.mean(axis=0)) / (draws[:, 0] - draws[:, 1]).std() * 0.5**0.5
+    means = TeacherMeans(("a", "b"), np.array([1.0, 0.0]), draws, 1.0, np.full(2, between))
+    one = TeacherResult("a", 1, 100, {}, (0.9, 0.1), None, {}, 0)
+    other = replace(one, teacher="b", behind=Estimate(1, 0, 2, 100), p_value=0.2)
+    expected = questions and pytest.approx(questions, abs=3)
+    assert further_questions([one, other], means, n=100) == expected
 
 
 def judged(rates: dict[str, Sequence[float]], *, apart: int = 0) -> Places:

@@ -6,11 +6,13 @@ import shlex
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from preceptor.engines.base import ChatRequest
 from preceptor.engines.fake import FakeChat
-from preceptor.scorers.text_checks import SIGNS, signs
+from preceptor.scorers.text_checks import SIGNS, signs, unreadable_together
 from preceptor.types import Message
 from small_study import ranked, write_rows
 
@@ -90,11 +92,39 @@ def test_answers_have_no_sign_in_any_script_and_short_ones_cannot_be_told():
         "Объясни кратко, почему вулканы извергаются",
         "Вулканы извергаются, потому что магма поднимается вверх.",
     )
-    assert not any((*chinese.values(), *russian.values()))
+    assert not any(one[sign] for one in (chinese, russian) for sign in SIGNS)
     code = "def total(numbers):\n    return sum(number for number in numbers if number)\n" * 3
-    assert not any(
-        signs("Write a Python function that returns the total of numbers", code).values()
+    written = signs("Write a Python function that returns the total of numbers", code)
+    assert not any(written[sign] for sign in SIGNS)
+
+
+def counted(answers: list[str]) -> NDArray[np.bool_]:
+    found = [signs("Name one.", text) for text in answers]
+    return unreadable_together(
+        *(np.array([float(one[name]) for one in found]) for name in ("letters", "vowels"))
     )
+
+
+def test_letters_too_few_to_tell_are_told_together():
+    rng = random.Random(2)
+    noise = [letters(rng, 6)[:40] for _ in range(40)]
+    assert not any(signs("Name one.", text)["unreadable"] for text in noise)
+    assert counted(noise).mean() > 0.9
+    assert not counted(noise[:3]).any()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [f"It is {number}." for number in range(60)],
+        [answer(prompt, 4) for prompt in PROMPTS],
+        ["Paris", "Berlin", "Rome", "Madrid", "Lisbon", "Athens", "Vienna", "Warsaw"] * 9,
+        ["Вулкан", "Москва", "Берлин", "Париж", "Киев"] * 20,
+        ["HTML", "XML", "JSON", "BGP", "TCP"] * 8,
+    ],
+)
+def test_short_answers_are_words_together_too(answers):
+    assert not counted(answers).any()
 
 
 @pytest.mark.skipif(not ZOO.exists(), reason="the zoo of real answers is not beside the repository")
@@ -106,13 +136,16 @@ def test_no_real_teacher_has_a_sign_in_a_twentieth_of_its_responses():
             assert sum(one[sign] for one in found) < 0.05 * len(rows), (file.name, sign)
 
 
-@pytest.mark.parametrize("options", [(), ("--metric", "information", "--metric", "length")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), 20), ((), 5), (("--metric", "information", "--metric", "length"), 20)],
+)
 def test_random_letters_that_lead_are_called_noise_and_nobody_is_recommended(
-    tmp_path, model_folder, options
+    tmp_path, model_folder, options, words
 ):
     rng = random.Random(1)
     terse = [{"instruction": p, "output": f"{len(p) % 7}"} for p in PROMPTS[:40]]
-    noise = [{"instruction": p, "output": letters(rng, 20)} for p in PROMPTS[:40]]
+    noise = [{"instruction": p, "output": letters(rng, words)} for p in PROMPTS[:40]]
     files = [
         write_rows(tmp_path / "terse.jsonl", terse),
         write_rows(tmp_path / "noise.jsonl", noise),

@@ -12,7 +12,7 @@ import numpy as np
 
 from preceptor.benchmarks.average_performance import StudentResult
 from preceptor.benchmarks.base import Array, Verdicts, estimate_of
-from preceptor.benchmarks.runs import over_runs
+from preceptor.benchmarks.runs import further_questions, over_runs
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import bootstrap_means
 from preceptor.ranking.inference import scores_of_draws
@@ -201,6 +201,9 @@ def _ranked(
     )
     deviation = means[by].deviation
     several = {} if deviation is None else {"run_deviation": deviation}
+    if several and evidence.more_prompts != 0:
+        more = further_questions(placed, means[by], n=min(runs[by].n))
+        evidence = replace(evidence, more_prompts=more)
     return Ranking(
         student=student,
         by=by,

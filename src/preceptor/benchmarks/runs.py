@@ -5,12 +5,15 @@ says nothing of what a further run would change: that is estimated from how far 
 apart, over all teachers together, and enters every draw.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from preceptor.benchmarks.base import Array
+from preceptor.ranking.inference import MIN_PROMPTS, POWER, TAIL
+from preceptor.ranking.places import MOST_PROMPTS, TeacherResult
 from preceptor.ranking.tails import t_quantile
 
 NORMAL = 1.959964
@@ -28,13 +31,14 @@ class TeacherMeans:
     """One measure by teacher: `point` (teachers,), `draws` (draws, teachers), and between runs.
 
     `deviation` is the standard deviation between runs beyond what the questions explain; None where no
-    teacher has several runs.
+    teacher has several runs. `between` (teachers,) is what the runs add to the variance of the draws.
     """
 
     teachers: tuple[str, ...]
     point: Array
     draws: Array
     deviation: float | None
+    between: Array
 
 
 def over_runs(of: Sequence[str], point: Array, draws: Array, *, seed: int) -> TeacherMeans:
@@ -59,11 +63,35 @@ def over_runs(of: Sequence[str], point: Array, draws: Array, *, seed: int) -> Te
     means, drawn = shares @ point, draws @ shares.T
     degrees = len(of) - len(names)
     if degrees == 0:
-        return TeacherMeans(names, means, drawn, None)
+        return TeacherMeans(names, means, drawn, None, np.zeros(len(names)))
     apart, moved = point - means @ member, draws - drawn @ member
     explained = ((moved - apart) ** 2).mean(axis=0).sum() / degrees
     variance = max(0.0, float((apart**2).sum() / degrees - explained))
     noise = np.random.default_rng(seed).normal(size=drawn.shape)
     heavier = t_quantile(0.025, degrees) / NORMAL
     reach = heavier * np.sqrt(variance / counts)
-    return TeacherMeans(names, means, drawn + reach * noise, float(np.sqrt(variance)))
+    return TeacherMeans(names, means, drawn + reach * noise, float(np.sqrt(variance)), reach**2)
+
+
+def further_questions(
+    placed: Sequence[TeacherResult], means: TeacherMeans, *, n: int
+) -> int | None:
+    """Return about how many more questions would settle the first place, with 80% probability.
+
+    What runs differ by is left as it is, because questions do not narrow it: None where that alone hides the
+    lead, or where more than 100,000 would be needed.
+    """
+    wanted = float(max(n, MIN_PROMPTS))
+    leader = means.teachers.index(placed[0].teacher)
+    for rival in placed[1:]:
+        if rival.behind is None or rival.p_value is None or rival.p_value <= 2 * TAIL:
+            continue
+        row = means.teachers.index(rival.teacher)
+        fixed = float(means.between[leader] + means.between[row])
+        left = (rival.behind.value / (NORMAL + POWER)) ** 2 - fixed
+        if left <= 0:
+            return None
+        spread = float((means.draws[:, leader] - means.draws[:, row]).var()) - fixed
+        wanted = max(wanted, n * spread / left)
+    more = math.ceil(wanted - n)
+    return None if more > MOST_PROMPTS else more

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from preceptor.config.reward_models import PRESETS
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
@@ -14,7 +16,7 @@ from preceptor.data.table import Selection
 from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.scorers.base import Array
-from preceptor.scorers.text_checks import SIGNS, TextChecks
+from preceptor.scorers.text_checks import SIGNS, TextChecks, unreadable_together
 from preceptor.types import Warning
 
 if TYPE_CHECKING:
@@ -46,7 +48,10 @@ def looks_like_noise(selection: Selection, signs: Mapping[str, Array]) -> list[W
     teacher = selection.table.teacher[selection.rows]
     warnings = []
     for place, name in enumerate(selection.table.teachers):
-        shares = {sign: float(signs[sign][teacher == place].mean()) for sign in SIGNS}
+        own = {column: values[teacher == place] for column, values in signs.items()}
+        short = unreadable_together(own["letters"], own["vowels"])
+        own["unreadable"] = np.maximum(own["unreadable"], short)
+        shares = {sign: float(own[sign].mean()) for sign in SIGNS}
         seen = [f"{share:.0%} {SIGNS[sign]}" for sign, share in shares.items() if share > _MANY]
         if seen:
             text = f"'{name}' looks like noise: of its responses {', '.join(seen)}."

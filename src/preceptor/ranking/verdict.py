@@ -260,7 +260,12 @@ def _settled_by(ranking: Places, prompts: int | None) -> str:
     if name is not None:
         tokens = {one.teacher: prompts * one.estimates[name].value for one in asked}
         cost = f", about {sum(tokens.values()):,.0f} response tokens{_money(ranking, tokens)}"
-    return f"About {prompts:,} more prompts to {len(asked)} teachers would settle it{cost}."
+    further, whom = _count(prompts, "more prompt"), _count(len(asked), "teacher")
+    return f"About {further} to {whom} would settle it{cost}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _money(ranking: Places, tokens: Mapping[str, float]) -> str:

@@ -10,7 +10,10 @@ import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 
-from preceptor.scorers.base import Scorer
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.scorers.base import Array, Scorer
 from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
 
@@ -22,12 +25,16 @@ SIGNS = {
 }
 """What is looked for, and what to say of responses that have it."""
 
+COUNTS = ("letters", "vowels")
+"""Counted beside them, in words: a response too short to tell is told with the teacher's other short ones."""
+
 # Measured on 10 teachers' answers to 250 prompts of Arena-Hard, 8 teachers' to 300 of MATH and 12 models'
 # to 805 of AlpacaEval: of no teacher are more than 3% unreadable, 12% repeated, 13% unrelated. Random
 # letters, random words, one sentence for all and answers to other prompts have one sign in 77% and more
 # (docs/log.md).
 _CHARACTERS = 3000
 _FEWEST_LETTERS = 60
+_FEWEST_POOLED = 200
 _LEAST_VOWELS = 0.28
 _MOST_ODD = 0.05
 _LONGEST_WORD = 40
@@ -64,43 +71,54 @@ class TextChecks(Scorer):
 
     name = "text checks"
     measures = tuple(SIGNS)
-    columns = tuple(SIGNS)
+    columns = (*SIGNS, *COUNTS)
 
     def identity(self) -> Identity:
         """Return the identity of the rules."""
-        return Identity.of({"scorer": "text checks", "rules": 1})
+        return Identity.of({"scorer": "text checks", "rules": 2})
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
-        """Yield the signs, all at once."""
+        """Yield the signs and counts, all at once."""
         yield [
             Score(response.key, signs(response.instruction.text, response.text or ""))
             for response in responses
         ]
 
 
+def unreadable_together(letters: Array, vowels: Array) -> NDArray[np.bool_]:
+    """Tell which of a teacher's responses, each too short to tell, are unreadable if all of them are."""
+    short = (letters > 0) & (letters < _FEWEST_LETTERS)
+    total = letters[short].sum()
+    noise = total >= _FEWEST_POOLED and vowels[short].sum() < _LEAST_VOWELS * total
+    return short & bool(noise)
+
+
 def signs(prompt: str, response: str) -> dict[str, float]:
-    """Return each sign of a response as 0 or 1; a text too short to tell has none."""
+    """Return each sign of a response as 0 or 1, and the counts; a text too short to tell has no sign."""
     prompt, text = prompt[:_CHARACTERS], response[:_CHARACTERS]
+    # Taken apart, so that a letter with an accent is the letter.
+    words = _ALPHABETIC.findall(unicodedata.normalize("NFD", text.lower()))
+    joined = "".join(words)
+    vowels = sum(map(joined.count, _VOWELS if not joined.isascii() else _VOWELS[:6]))
     return {
-        "unreadable": float(_unreadable(text)),
+        "letters": len(joined),
+        "vowels": vowels,
+        "unreadable": float(_unreadable(text, words, vowels)),
         "repeated": float(_repeated(text.encode("utf-8", "surrogatepass"))),
         "other_script": float(_in_another_script(prompt, text)),
         "unrelated": float(_unrelated(prompt, text)),
     }
 
 
-def _unreadable(text: str) -> bool:
+def _unreadable(text: str, words: Sequence[str], vowels: int) -> bool:
     """Tell whether many characters are no text, or words have too few vowels, or never end."""
     if len(_ODD.findall(text)) > _MOST_ODD * len(text):
         return True
-    # Taken apart, so that a letter with an accent is the letter.
-    words = _ALPHABETIC.findall(unicodedata.normalize("NFD", text.lower()))
-    joined = "".join(words)
-    if len(joined) < _FEWEST_LETTERS:
+    letters = sum(map(len, words))
+    if letters < _FEWEST_LETTERS:
         return False
     endless = sum(len(word) for word in words if len(word) > _LONGEST_WORD)
-    vowels = sum(map(joined.count, _VOWELS if not joined.isascii() else _VOWELS[:6]))
-    return vowels < _LEAST_VOWELS * len(joined) or endless > 0.5 * len(joined)
+    return vowels < _LEAST_VOWELS * letters or endless > 0.5 * letters
 
 
 def _repeated(raw: bytes) -> bool:
