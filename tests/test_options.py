@@ -30,6 +30,11 @@ NOT_OPTIONS = {
           for field in ("chat_template", "dtype", "max_length", "revision")),
         "JudgeReward.dtype", "RewardJudge.trust_remote_code",
     },
+    "what requests say beyond the usual is for a study file": {
+        "Request.chat_template_kwargs", "Request.extra_body", "Request.frequency_penalty",
+        "Request.leave_out", "Request.min_p", "Request.presence_penalty", "Request.reasoning_effort",
+        "Request.repetition_penalty", "Request.top_k",
+    },
 }  # fmt: skip
 """Fields that no option of a command sets, by the reason why not."""
 

@@ -227,6 +227,7 @@ Code = Literal[
     "left-out",
     # of the responses
     "no-response",
+    "sampling",
     "cut-off",
     "copies",
     "truncated",

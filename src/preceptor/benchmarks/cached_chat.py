@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
@@ -203,7 +203,7 @@ def _by_id(requests: Sequence[ChatRequest]) -> dict[bytes, ChatRequest]:
 def _short(like: ChatRequest) -> ChatRequest:
     """Return a short request in the same terms."""
     message = like.messages[-1]._replace(content="How many legs has a cat?")
-    return ChatRequest((message,), like.max_tokens, alternatives=like.alternatives, seed=like.seed)
+    return replace(like, messages=(message,), choices=(), count=1)
 
 
 def _answer(completion: Completion) -> Answer:

@@ -1,6 +1,7 @@
 """The judge that a table names, wherever it is run."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, GAME_PROMPT, read_prompt
 from preceptor.benchmarks.pairwise import (
@@ -37,14 +38,15 @@ def judge_of(
     if table.engine == "transformers":
         return ChoiceJudge(local_model(table, runtime), own or CHOICE_PROMPT)
     endpoint, logprobs = runtime.endpoint(table.model), table.logprobs
+    asked: dict[str, Any] = {"temperature": table.temperature, "request": table.request}
     if "written" in kinds and not table.verdict_by_letter:
         from preceptor.benchmarks.written_judge import JUDGEMENT_TOKENS, WrittenJudge
 
         model = served_model(
-            table.model, endpoint, max_tokens=JUDGEMENT_TOKENS, log_probabilities=False
+            table.model, endpoint, max_tokens=JUDGEMENT_TOKENS, log_probabilities=False, **asked
         )
         return WrittenJudge(model, own or GAME_PROMPT)
-    model = served_model(table.model, endpoint, log_probabilities=logprobs)
+    model = served_model(table.model, endpoint, log_probabilities=logprobs, **asked)
     return ChoiceJudge(
         model,
         own or CHOICE_PROMPT,

@@ -8,7 +8,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from preceptor.benchmarks.cached_chat import (
     NO_LOG_PROBABILITIES,
@@ -195,6 +195,7 @@ class ChoiceJudge(ChatPairJudge):
         return ChatRequest(
             self.prompt.messages(pair),
             max_tokens=self.model.table.max_tokens,
+            temperature=self.model.table.temperature,
             seed=self.model.table.seed,
             alternatives=0 if self.written else ALTERNATIVES,
             choices=LABELS,
@@ -211,7 +212,7 @@ class ChoiceJudge(ChatPairJudge):
         if answer is NO_LOG_PROBABILITIES:
             raise ModelError(
                 f"{who} returns no log-probabilities. Ask an endpoint that does, or take the letter "
-                "it writes with --no-logprobs."
+                "it writes with --no-logprobs: each verdict is then 0 or 1 in place of a share."
             )
         if isinstance(answer, Failure):
             raise ModelError(f"{who} gave no answer ({answer.kind}: {answer.detail}). Try again.")
@@ -265,10 +266,15 @@ def first_share(likely: Mapping[str, float]) -> float | None:
 
 
 def served_model(
-    model: str, endpoint: Endpoint, *, max_tokens: int = 1, log_probabilities: bool = True
+    model: str,
+    endpoint: Endpoint,
+    *,
+    max_tokens: int = 1,
+    log_probabilities: bool = True,
+    **asked: Any,
 ) -> Judge:
-    """Return the chat model served there, fit to compare answers."""
-    table = JudgeReward(model=model, max_tokens=max_tokens, logprobs=log_probabilities)
+    """Return the chat model served there, fit to compare answers; `asked` are temperature and request."""
+    table = JudgeReward(model=model, max_tokens=max_tokens, logprobs=log_probabilities, **asked)
     return Judge(table, endpoint)
 
 

@@ -1,6 +1,7 @@
 """A served chat model that writes judgements: its own answer first, then one of five verdicts.
 
-The protocol is Arena-Hard's: temperature 0, and one more question where no verdict is stated.
+The protocol is Arena-Hard's: temperature 0 (unless the judge's table says otherwise), and one more question
+where no verdict is stated.
 """
 
 from collections.abc import Sequence
@@ -78,7 +79,9 @@ class WrittenJudge(ChatPairJudge):
 
     def _request(self, messages: tuple[Message, ...]) -> ChatRequest:
         table = self.model.table
-        return ChatRequest(messages, max_tokens=table.max_tokens, seed=table.seed)
+        return ChatRequest(
+            messages, table.max_tokens, temperature=table.temperature, seed=table.seed
+        )
 
     def compare(
         self, pairs: Sequence[Pair], store: Store, progress: OnProgress | None = None

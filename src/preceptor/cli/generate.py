@@ -24,7 +24,7 @@ def _parameters() -> list[click.Parameter]:
     return [
         click.Argument(["instructions"], nargs=-1, required=True),
         field_option(teacher, "teacher", section, required=True, metavar="MODEL"),
-        *field_options(section, GENERATE["teacher"], changed=changed),
+        *field_options(section, GENERATE["teacher"], changed=changed, without=("request",)),
         *field_options("Endpoint that serves the teacher", GENERATE["endpoint"]),
         *field_options("Data", GENERATE["data"], without=("columns",)),
         *field_options("Data", GENERATE["columns"], without=of_responses),

@@ -48,6 +48,7 @@ def judge_parameters() -> list[click.Parameter]:
             help="Read the verdict from log-probabilities, or from the letter that the judge writes.",
         ),
         *field_options(section, {name: Keyword(ChatJudge, name) for name in own}),
+        field_option(Keyword(ChatJudge, "temperature"), "judge_temperature", section),
         Option(
             ["--predicted"],
             type=click.Path(path_type=Path),
@@ -179,6 +180,7 @@ def judge_given(given: Given, kinds: "Sequence[JudgeKind]" = ("letter", "reward"
         "logprobs": given["logprobs"],
         "verdict_by_letter": given["verdict_by_letter"],
         "swap_positions": given["swap_positions"],
+        "temperature": given["judge_temperature"],
     }
     table: ChatJudge | RewardJudge
     if reward:

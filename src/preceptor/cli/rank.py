@@ -94,7 +94,12 @@ def _parameters() -> list[click.Parameter]:
         ),
         *field_options("Reward", RANK["model"], changed=code),
         *field_options("Reward", RANK["rule"], changed={"rule": {"metavar": "JSON"}}),
-        *field_options("Judge that gives rewards", RANK["judge"], changed=judge),
+        *field_options(
+            "Judge that gives rewards",
+            RANK["judge"],
+            changed=judge,
+            without=("judge_request",),
+        ),
         *field_options("Judge that gives rewards", RANK["endpoint"]),
         *field_options(
             "Metrics",

@@ -1,12 +1,24 @@
-"""What every table of a study file shares: frozen, unknown fields refused, errors that name each field."""
+"""What tables of a study file share: frozen, unknown fields refused, errors that name each field.
 
+And the table that teachers and judges share: what requests to an endpoint carry beyond the usual.
+"""
+
+import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from preceptor.errors import StudyError, nearest
 
@@ -29,6 +41,21 @@ Texts = Annotated[
 """Texts, of which a single one may stand without a list."""
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+_LONGEST_REQUEST = 20_000
+_SET_ELSEWHERE = {
+    **dict.fromkeys(("model", "messages", "prompt", "stream"), "it is set here"),
+    **dict.fromkeys(
+        ("temperature", "top_p", "seed", "stop"), "set it in the table that this one is of"
+    ),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "set max_tokens in the table above"),
+    **dict.fromkeys(("n", "logprobs", "top_logprobs"), "it is set as samples and logprobs need it"),
+}
+_SECRET_NAME = re.compile(
+    r"(?i)api[-_]?key|authorization|bearer|password|secret|(access|auth)[-_]?token"
+)
+_SECRET_VALUE = re.compile(r"(?i)bearer\s|sk-[\w-]{8}|hf_\w{10}")
 
 
 OLD_NAMES: Mapping[str, str] = MappingProxyType(
@@ -83,6 +110,75 @@ class ModelTable(Table):
         if not os.path.exists(self.model):
             return self.model
         return Path(os.path.abspath(self.model)).name
+
+
+class Request(Table):
+    """Fields of a request that servers know beyond OpenAI's first; all of them bear on the answer."""
+
+    reasoning_effort: str | None = Field(
+        None, min_length=1, description="How long it reasons: low, medium, high, or the server's."
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="Switches of the model's template, as {enable_thinking = false}."
+    )
+    top_k: int | None = Field(None, ge=-1, description="Draw from so many likeliest tokens.")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Draw from tokens at least so likely, beside the likeliest."
+    )
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="On tokens used before.")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="By how often used.")
+    repetition_penalty: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Divides what was used before; 1 is none."
+    )
+    extra_body: dict[str, Any] = Field(
+        {}, description="Whatever else the server takes, as it stands in the request's JSON."
+    )
+    leave_out: tuple[Literal["temperature", "top_p", "seed"], ...] = Field(
+        (), description="Fields not to send, for a server that refuses them."
+    )
+
+    @model_validator(mode="after")
+    def _sendable(self) -> "Request":
+        if twice := sorted(set(self.extra_body) & set(Request.model_fields)):
+            raise ValueError(f"extra_body.{twice[0]}: give it as request.{twice[0]}")
+        for name in self.extra_body:
+            if name in _SET_ELSEWHERE:
+                raise ValueError(f"extra_body.{name}: {_SET_ELSEWHERE[name]}")
+        for name, value in _leaves(self.body()):
+            if _SECRET_NAME.search(name) or _SECRET_VALUE.match(str(value)):
+                raise ValueError(
+                    f"'{name}' looks like a secret, and a request's fields are stored with the answers: put "
+                    "the key into an environment variable and name it as api_key_env of the endpoint"
+                )
+        try:
+            text = json.dumps(self.body(), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"a request is sent as JSON, and this is none: {error}") from error
+        if len(text) > _LONGEST_REQUEST:
+            raise ValueError(f"{len(text):,} characters, expected at most {_LONGEST_REQUEST:,}")
+        return self
+
+    def body(self) -> dict[str, Any]:
+        """Return the fields as they are sent."""
+        given = self.model_dump(exclude={"extra_body", "leave_out"}, exclude_none=True)
+        return {name: value for name, value in given.items() if value != {}} | self.extra_body
+
+    def spec(self) -> dict[str, Any]:
+        """Return what of it belongs to an identity: nothing where nothing is asked for."""
+        left_out = {"leave_out": sorted(set(self.leave_out))} if self.leave_out else {}
+        return {"request": self.body() | left_out} if self.body() or left_out else {}
+
+
+def _leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every value below, with the name that it stands under; nested as deep as JSON may be."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _leaves(inner, name)
+    else:
+        yield name, value
 
 
 def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:

@@ -6,7 +6,7 @@ file of the user's adds to them (`Catalogue.read`) and goes before them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,8 @@ class CatalogueEntry:
     on answers, None where that is not known here. `context` is in tokens, prompt and response together,
     without changes to the model. `price_in` and `price_out` are money for a million tokens. `notes` are
     sentences about it. `in_paper` marks the rows of table 1, whose label, family, release and size are then
-    the paper's own.
+    the paper's own. `advised` are the settings of sampling that its maker recommends (temperature, top_p,
+    top_k), and `never_greedy` says that its maker warns of greedy decoding.
     """
 
     name: str
@@ -49,6 +50,8 @@ class CatalogueEntry:
     training: Training | None = None
     notes: tuple[str, ...] = ()
     in_paper: bool = False
+    advised: Mapping[str, float] = field(default_factory=dict)
+    never_greedy: bool = False
 
     def is_allowed(self, licences: Iterable[str]) -> bool:
         """Tell whether the licence is one of these, or what it allows is: `free` or `conditions`."""
@@ -152,7 +155,7 @@ def _entry(given: dict[str, Any], training: Mapping[str, Training], where: str) 
         if not isinstance(given.get(name), str):
             raise StudyError(f"{where}: a teacher has no {name}. Each needs a name and a model.")
     for name in given:
-        if name not in _FIELDS:
+        if name not in _FIELDS or (name == "advised" and not isinstance(given[name], Mapping)):
             raise StudyError(
                 f"{where}: the teacher '{given['name']}' has the unknown field '{name}'."
                 f"{nearest(name, _FIELDS)}"

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import ModelTable, Table, Texts
+from preceptor.config.base import ModelTable, Request, Table, Texts
 from preceptor.config.judges import PRESETS as JUDGES
 from preceptor.config.recipe import Recipe
-from preceptor.config.rewards import RewardModelTable
+from preceptor.config.rewards import RewardModelTable, require_served
 
 STUDENT = "student"
 """The word for the student before fine-tuning as baseline."""
@@ -74,6 +74,16 @@ class ChatJudge(ModelTable):
         True,
         description="False reads the letter it writes, for endpoints without log-probabilities.",
     )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="For a served judge that refuses 0: its verdicts are then drawn.",
+    )
+    request: Request = Field(
+        default_factory=Request,
+        description="For a served judge: what else its requests say, such as reasoning_effort.",
+    )
     verdict_by_letter: bool = Field(
         False,
         description="Choose between two letters also where the benchmark has written judgements.",
@@ -87,6 +97,7 @@ class ChatJudge(ModelTable):
     def _readable(self) -> "ChatJudge":
         if not self.logprobs and self.engine != "openai":
             raise ValueError("logprobs = false is for engine = 'openai': leave it out")
+        require_served(self.engine, self.temperature, self.request)
         return self
 
     @property

@@ -3,9 +3,9 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from preceptor.config.base import ModelTable, Table
+from preceptor.config.base import ModelTable, Request, Table
 from preceptor.config.plugins import Registry
 from preceptor.config.reward_models import PRESETS
 from preceptor.errors import nearest
@@ -18,6 +18,12 @@ Rate how good the response is for the person who wrote the last user turn. Consi
 Length alone is no merit. Be strict: the highest number is for a response that could hardly be better, the \
 lowest for one that is useless, wrong throughout or beside the question."""
 """What a judge is asked to look at where the user gives no rubric."""
+
+
+def require_served(engine: str, temperature: float, request: Request) -> None:
+    """Refuse what only a served judge heeds; ValueError where it is run here."""
+    if engine != "openai" and (temperature or request != Request()):
+        raise ValueError("temperature and request are for engine = 'openai': leave them out")
 
 
 class Computed:
@@ -111,10 +117,25 @@ class JudgeReward(Computed, ModelTable):
     max_tokens: int = Field(
         16, ge=1, description="Tokens of the judge's answer; a model that reasons needs more."
     )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="For a served judge that refuses 0: its numbers are then drawn.",
+    )
+    request: Request = Field(
+        default_factory=Request,
+        description="For a served judge: what else its requests say, such as reasoning_effort.",
+    )
     logprobs: bool = Field(
         True,
         description="Take the mean over the numbers by their log-probabilities, where there are some.",
     )
+
+    @model_validator(mode="after")
+    def _askable(self) -> "JudgeReward":
+        require_served(self.engine, self.temperature, self.request)
+        return self
 
     @field_validator("scale")
     @classmethod

@@ -124,6 +124,10 @@ class Study(Table):
             for point in teacher.points()
         }
         beside = _own_entries(self.catalogue) + SHIPPED
+        for name, entry in asked.items():
+            if known := beside.find(entry.model):
+                advice = {"advised": known.advised, "never_greedy": known.never_greedy}
+                asked[name] = replace(entry, **advice)  # type: ignore[arg-type]
         for chosen in self.best_of_n:
             of = asked.get(chosen.of) or beside.find(chosen.of)
             of = of or CatalogueEntry(chosen.of, chosen.of, chosen.of, "", chosen.of)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import TEMPLATES, ModelTable, Table, Texts
+from preceptor.config.base import TEMPLATES, ModelTable, Request, Table, Texts
 from preceptor.config.catalogue import CatalogueEntry, find_teacher, training_of
 from preceptor.config.plugins import Registry
 from preceptor.config.rewards import Reward
@@ -69,6 +69,10 @@ class Teacher(ModelTable):
     seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the first sample; the next ones count up."
     )
+    request: Request = Field(
+        default_factory=Request,
+        description="For openai: what else its requests say, such as reasoning_effort or top_k.",
+    )
     family: str | None = Field(
         None, min_length=1, description="Its relatives' common name; by default the catalogue's."
     )
@@ -114,6 +118,12 @@ class Teacher(ModelTable):
             raise ValueError(
                 f"'{self.model}' is only served by its maker: set engine = 'openai' and give its url in "
                 "[runtime.endpoints]"
+            )
+        if self.request != Request() and self.engine != "openai":
+            raise ValueError(f"request is for engine = 'openai', not '{self.engine}': leave it out")
+        if "temperature" in self.request.leave_out and self.temperature != 1:
+            raise ValueError(
+                "request.leave_out has temperature, which is then 1 at most servers: set temperature = 1"
             )
         if self.samples_per_request > 1 and self.engine != "openai":
             raise ValueError(
@@ -201,11 +211,26 @@ class TeacherPoint(Teacher):
             "seed": None if greedy else self.seed,
         }
 
+    def unadvised(self, entry: CatalogueEntry | None) -> str | None:
+        """Return, in words, how it is sampled otherwise than its maker advises; None where as advised."""
+        sampled: dict[str, object] = {"temperature": self.temperature, "top_p": self.top_p}
+        sampled |= {"top_k": self.request.top_k} if self.engine == "openai" else {}
+        advised = dict(entry.advised) if entry and self.engine != "fake" else {}
+        if all(sampled[name] == value for name, value in advised.items() if name in sampled):
+            return None
+        wanted = ", ".join(f"{name} = {value:g}" for name, value in advised.items())
+        how = self.described()
+        text = f"'{self.name}' is sampled otherwise ({how}) than its card advises: {wanted}."
+        if entry and entry.never_greedy and self.temperature == 0:
+            text += " The card warns of greedy decoding, which may end in endless repetition."
+        return text
+
     def described(self) -> str:
         """Return how it samples, in words."""
         if self.temperature == 0:
-            return "greedy"
+            return ", ".join(["greedy", *(f"{k} {v}" for k, v in self.request.body().items())])
         nucleus = f", top-p {self.top_p:g}" if self.top_p < 1 else ""
+        nucleus += "".join(f", {name} {value}" for name, value in self.request.body().items())
         count = f", {self.samples} samples" if self.samples > 1 else ""
         return f"temperature {self.temperature:g}{nucleus}{count}, seed {self.seed}"
 

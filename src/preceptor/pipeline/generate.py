@@ -33,6 +33,8 @@ class GenerationJob:
     backend: TeacherBackend
     partition: ResponsePartition
     instructions: Sequence[Instruction]
+    advice: str | None = None
+    """How it is sampled otherwise than its maker advises."""
 
     @property
     def name(self) -> str:
@@ -88,6 +90,8 @@ class GenerationJob:
         progress.end()
 
     def _ask(self, missing: Sequence[GenerationRequest], progress: Progress) -> None:
+        if self.advice:
+            logger.warning("%s", self.advice)
         sampler = Sampler(self.backend)
         sampler.check(len(missing))
 

@@ -28,6 +28,7 @@ from preceptor.pipeline.response_warnings import (
     never_answered,
     odd_endings,
     own_reward,
+    unadvised,
     unfinished,
 )
 from preceptor.pipeline.score import carry_out, step_of
@@ -103,6 +104,7 @@ class Loader:
             table = table.with_references()
         warnings = [
             *made_up(self.source.jobs),
+            *unadvised(self.source.jobs),
             *never_answered(self.source.jobs),
             *copies(table),
             *cut_off(self.source.jobs, table),

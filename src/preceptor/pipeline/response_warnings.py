@@ -28,6 +28,11 @@ def made_up(jobs: Sequence[GenerationJob]) -> list[Warning]:
     return [Warning("made-up", text, names)]
 
 
+def unadvised(jobs: Sequence[GenerationJob]) -> list[Warning]:
+    """Return a warning for each teacher that is sampled otherwise than its maker advises."""
+    return [Warning("sampling", job.advice, (job.name,)) for job in jobs if job.advice]
+
+
 def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:
     """Return a warning for each teacher and kind of refusal, with one example."""
     warnings = []

@@ -261,12 +261,13 @@ def jobs_of(
     backends = [
         backend_of(point, runtime) for teacher in study.teachers for point in teacher.points()
     ]
-    store = Store(runtime.store)
+    store, known = Store(runtime.store), study.known
     return [
         GenerationJob(
             one,
             store.responses(one.identity(), recorded=recorded(runtime, one.teacher.name)),
             instructions,
+            one.teacher.unadvised(known.find(one.teacher.name)),
         )
         for one in backends
     ]

@@ -61,6 +61,8 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
     warnings = dict.fromkeys(one.text for opened in estimate.data for one in opened.warnings)
     for line in [*lines, *warnings]:
         console.print(printable(line), highlight=False, markup=False)
+    if not estimate.data:
+        print_lines(console, [job.advice for job in estimate.source.jobs if job.advice])
     if estimate.later:
         console.print(
             f"Then, on the responses: {'; '.join(printable(step) for step in estimate.later)}. "

@@ -61,7 +61,7 @@ class Judge(Scorer):
         from preceptor.engines.chat.client import OpenAIChat
 
         assert self.endpoint is not None
-        return OpenAIChat(self.endpoint, self.table.model)
+        return OpenAIChat(self.endpoint, self.table.model, request=self.table.request)
 
     @property
     def label(self) -> str:
@@ -79,10 +79,11 @@ class Judge(Scorer):
             "engine": "openai",
             "model": self.table.model,
             "revision": self.table.revision,
-            "temperature": 0,
+            "temperature": self.table.temperature or 0,
             "seed": self.table.seed,
             "max_tokens": self.table.max_tokens,
             "log_probabilities": self.table.logprobs,
+            **self.table.request.spec(),
         }
 
     def identity(self) -> Identity:
@@ -132,11 +133,10 @@ class Judge(Scorer):
         The two are different scales: where a row has no expectation, every row gives the number drawn.
         """
         expected = columns["expected"]
-        if not ((expected == 1).any() and (expected == 0).any()):
-            return {"reward": columns["score"]}
         lacking, answers = int((expected == 0).sum()), int(np.isfinite(expected).sum())
-        _tell_of_numbers_drawn(self.table.model, lacking, answers)
-        return {"reward": columns["sampled"]}
+        if lacking and self.table.logprobs:
+            _tell_of_numbers_drawn(self.table.model, lacking, answers)
+        return {"reward": columns["sampled" if 0 < lacking < answers else "score"]}
 
     def request(self, conversation: Sequence[Message], text: str) -> ChatRequest:
         """Return what the judge is asked about one response."""
@@ -146,6 +146,7 @@ class Judge(Scorer):
         return ChatRequest(
             (Message("user", prompt),),
             max_tokens=options.max_tokens,
+            temperature=options.temperature,
             seed=options.seed,
             alternatives=ALTERNATIVES if options.logprobs else 0,
             choices=tuple(str(number) for number in range(low, high + 1)),
@@ -167,7 +168,7 @@ def _tell_of_numbers_drawn(model: str, lacking: int, answers: int) -> None:
     """Say once, however often the columns are read, why no expectation is used."""
     logger.warning(
         "%d of %d answers of the judge '%s' came without log-probabilities: the numbers it wrote are "
-        "used for all",
+        "used for all, which are coarser than expectations and tie more often",
         lacking,
         answers,
         model,

@@ -49,7 +49,9 @@ class ServedTeacher(TeacherBackend):
         from preceptor.engines.chat.client import OpenAIChat
 
         render = self._rendered if self._template else None
-        return OpenAIChat(self.endpoint, self.teacher.model, render=render)
+        return OpenAIChat(
+            self.endpoint, self.teacher.model, render=render, request=self.teacher.request
+        )
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """Return the raw prompt; ModelError where a text would steer its structure.
@@ -85,6 +87,7 @@ class ServedTeacher(TeacherBackend):
                 "template": dict(template.identity()) if template else None,
                 "system": self.teacher.system,
                 **self.teacher.sampling(),
+                **self.teacher.request.spec(),
             }
         )
 

@@ -22,6 +22,7 @@ from contextvars import ContextVar
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from preceptor.config.base import Request
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
 from preceptor.engines.chat import reading
@@ -74,6 +75,8 @@ _asking: ContextVar[bool] = ContextVar("preceptor_asking", default=False)
 _LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy")))
 
 
+_PLAIN = Request()
+
 _Queue: TypeAlias = "queue.SimpleQueue[Finished | BaseException | None]"
 
 
@@ -108,7 +111,7 @@ class OpenAIChat:
     With `render`, which turns a conversation into the text to be continued, it is asked for raw completions:
     for base models, and for templates that the endpoint does not have. The text goes without the token that
     begins a sequence, which servers add themselves; such answers have no `positions`. A ModelError of
-    `render` is a refused request.
+    `render` is a refused request. `request` is what every request says beside what it asks.
 
     ModelError where the address or the key cannot be used. Nothing is asked before the first request.
     """
@@ -119,10 +122,12 @@ class OpenAIChat:
         model: str,
         *,
         render: Callable[[Sequence[Message]], str] | None = None,
+        request: Request = _PLAIN,
     ) -> None:
         self.endpoint = endpoint
         self.model = model
         self.render = render
+        self._request = request
         self._secrets = Secrets.of(
             endpoint.url, endpoint.api_key_env, allow_http=endpoint.allow_http
         )
@@ -381,9 +386,12 @@ class OpenAIChat:
     def _payload(
         self, request: ChatRequest, *, prompt: str | None = None, alternatives: int = 0
     ) -> dict[str, object]:
-        return payload_of(
+        payload = payload_of(
             request, model=self.model, prompt=prompt, alternatives=alternatives, limit=self._limit
         )
+        for name in self._request.leave_out:
+            payload.pop(name, None)
+        return payload | self._request.body()
 
 
 def _may_be_of_logprobs(failure: Failure) -> bool:

@@ -94,7 +94,11 @@ def denial_of(parameter: str, words: str) -> Failure:
 
     It is never asked without: the answer would be one to another question.
     """
-    return Failure("denied", printable(f"the endpoint does not take this {parameter}: {words}"))
+    remedy = "set temperature = 1, or " if parameter == "temperature" else ""
+    remedy += f"leave it out by request.leave_out = ['{parameter}']"
+    return Failure(
+        "denied", printable(f"the endpoint does not take this {parameter} ({remedy}): {words}")
+    )
 
 
 def failure_of(status: int, body: str, cut: Callable[[str], str]) -> Failure:
