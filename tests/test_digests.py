@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from preceptor.cli.app import cli
 from preceptor.errors import ModelError, StoreError
 from preceptor.store import identity as digests
 from preceptor.store.identity import (
@@ -63,6 +65,14 @@ def test_other_content_under_the_old_size_and_time_is_seen(tmp_path: Path) -> No
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_mtime_ns == status.st_mtime_ns
     assert file_digest(path) == hashlib.sha256(b"xyz").hexdigest() != before
+
+
+def test_a_file_is_hashed_again_where_it_is_asked_for(tmp_path: Path, cache: Path) -> None:
+    path = old_file(tmp_path / "file", b"abc")
+    file_digest(path)
+    plant(cache, path, "0" * 64)
+    assert CliRunner().invoke(cli, ["rank", "--rehash", "no-such-file"]).exit_code == 1
+    assert file_digest(path) == ABC
 
 
 @pytest.mark.parametrize("place", [".", "digests.json"])

@@ -5,6 +5,7 @@ config.json or a tool that leaves something out would damage them.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -237,6 +238,47 @@ def test_weights_that_change_between_finding_and_loading_are_refused(save: Save)
     change(folder, weights | {"model.norm.weight": weights["model.norm.weight"] * 2})
     with pytest.raises(ModelError, match="changed while the model was loaded"):
         load_model(located, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize("gguf", [False, True], ids=["folder", "gguf"])
+def test_weights_that_were_others_while_they_were_loaded_are_refused(
+    save: Save,
+    gguf_packages: None,
+    tmp_path: Path,
+    tokenizer: Any,
+    private_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gguf: bool,
+) -> None:
+    source = (
+        write_gguf(tmp_path / "tiny.gguf", tokenizer) if gguf else save(build_model("llama"), "m")
+    )
+    located = locate(str(source))
+    path = located.folder / "model.safetensors"
+    load = transformers.AutoModelForCausalLM.from_pretrained
+
+    def while_swapped(*given: Any, **options: Any) -> Any:
+        own, status = path.read_bytes(), path.stat()
+        path.write_bytes(own[:-4] + b"\0\0\0\0")
+        loaded = load(*given, **options)
+        path.write_bytes(own)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return loaded
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", while_swapped)
+    with pytest.raises(ModelError, match="changed while the model was loaded"):
+        load_model(located, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize("place", ["../other/model.safetensors", "sub/model.safetensors", "/x.bin"])
+@pytest.mark.parametrize("file", ["model.safetensors.index.json", "config.json"])
+def test_weights_outside_of_the_folder_are_refused(save: Save, file: str, place: str) -> None:
+    folder = save(build_model("llama"), "model")
+    path = folder / file
+    held = json.loads(path.read_text()) if path.exists() else {"weight_map": {"model.norm": place}}
+    path.write_text(json.dumps({**held, "transformers_weights": place}))
+    with pytest.raises(ModelError, match="takes its weights from '"):
+        locate(str(folder))
 
 
 def test_what_lies_beside_a_gguf_file_neither_runs_nor_counts(

@@ -288,9 +288,21 @@ def test_code_of_a_repository_runs_where_it_is_allowed_and_its_score_counts(cust
     (score,) = scores_of(scorer, [RESPONSES[2]])
     assert score == pytest.approx(float(output.score), abs=1e-5)
     assert score != pytest.approx(float(output.logits[0][0]), abs=1e-3)
-    before = scorer.identity()
+    found = scorer_of(custom, trust_remote_code=True)
+    before = found.identity()
+    assert before == scorer.identity()
     (custom / "modeling_custom.py").write_text(CUSTOM + "\n# changed\n")
     assert scorer_of(custom, trust_remote_code=True).identity() != before
+    with pytest.raises(ModelError, match="changed since it was found"):
+        found.engine  # noqa: B018
+
+
+def test_code_of_another_repository_never_runs(custom: Path) -> None:
+    config = json.loads((custom / "config.json").read_text())
+    named = {auto: f"someone/else--{name}" for auto, name in config["auto_map"].items()}
+    (custom / "config.json").write_text(json.dumps(config | {"auto_map": named}))
+    with pytest.raises(ModelError, match="lies in another repository"):
+        scorer_of(custom, trust_remote_code=True).engine  # noqa: B018
 
 
 def test_what_bears_on_scores_is_in_the_identity_and_nothing_else(save: Save) -> None:

@@ -135,7 +135,27 @@ def runtime_options(*, only: Sequence[str]) -> list[Option]:
     from preceptor.config.runtime import Runtime
 
     keywords = {name: Keyword(Runtime, name) for name in only}
-    return field_options("Runtime", keywords, changed={"store": {"metavar": "DIR"}})
+    options = field_options("Runtime", keywords, changed={"store": {"metavar": "DIR"}})
+    return [*options, rehash_option()] if "device" in only else options
+
+
+def rehash_option() -> Option:
+    """Return the option that has the files of models hashed again."""
+    return Option(
+        ["--rehash"],
+        is_flag=True,
+        expose_value=False,
+        callback=_rehash,
+        help="Hash the files of models again, though nothing says that they changed.",
+        section="Runtime",
+    )
+
+
+def _rehash(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given and not context.resilient_parsing:
+        from preceptor.store.identity import forget_digests
+
+        forget_digests()
 
 
 RANKING = ("store", "device", "max_batch_tokens", "keep_tokens")

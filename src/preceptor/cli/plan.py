@@ -3,11 +3,12 @@
 import click
 
 from preceptor.cli.command import Command
+from preceptor.cli.options import rehash_option
 from preceptor.cli.output import console
 from preceptor.cli.validate import plan_validation, seeds_option, with_seeds
 
 
-@click.command(cls=Command, made=lambda: [seeds_option()])
+@click.command(cls=Command, made=lambda: [seeds_option(), rehash_option()])
 @click.argument("study_file", metavar="STUDY.TOML")
 def plan(study_file: str, seeds: int | None) -> None:
     """Estimate what a study file takes; nothing is computed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import group
+from preceptor.cli.options import group, rehash_option
 from preceptor.cli.output import load_numpy, put, typed_command
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _options = group(
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, made=lambda: [rehash_option()])
 @_options
 def report(
     study_file: str | None,

@@ -3,13 +3,13 @@
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import output_options
+from preceptor.cli.options import output_options, rehash_option
 from preceptor.cli.output import load_numpy
 from preceptor.cli.rank import rank_and_print
 from preceptor.cli.validate import run_validation, seeds_option, with_seeds
 
 
-@click.command(cls=Command, made=lambda: [seeds_option(), *output_options()])
+@click.command(cls=Command, made=lambda: [seeds_option(), rehash_option(), *output_options()])
 @click.argument("study_file", metavar="STUDY.TOML")
 def run(
     study_file: str,

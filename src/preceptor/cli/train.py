@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preceptor.cli.command import Command, Option
-from preceptor.cli.options import field_option, field_options
+from preceptor.cli.options import field_option, field_options, rehash_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,7 @@ def _parameters() -> list[click.Parameter]:
         field_option(Keyword(Recipe, "lora"), "lora", "Adapters", **flag),
         *field_options("Adapters", lora, changed={"lora_targets": {"option": "--lora-target"}}),
         field_option(Keyword(Runtime, "device"), "device", "Runtime"),
+        rehash_option(),
         *_run_options(),
     ]
 

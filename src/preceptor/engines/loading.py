@@ -27,6 +27,7 @@ _POOLER = re.compile(r"(^|\.)pooler\.")
 _LAYER = re.compile(r"\.[0-9]+\.")
 _HEAD = re.compile(r"head|score|classif|value|reward|regress|cls")
 
+_CHANGED = "The files of '{}' changed while the model was loaded. Run again when they are complete."
 _PROBE_TOKENS = 8
 _LOOKS_AHEAD = 0.1
 
@@ -101,6 +102,9 @@ def load_weights(auto: AutoClass, located: "LocatedModel", **options: Any) -> An
     allowed = bool(options.setdefault("trust_remote_code", False))
     if auto == "AutoModelForCausalLM" and "gguf_file" not in options:
         _require_decoder(located)
+    if allowed:
+        _require_own_code(located)
+    before = _content(located)
     try:
         model, info = getattr(transformers, auto).from_pretrained(
             located.source,
@@ -113,7 +117,8 @@ def load_weights(auto: AutoClass, located: "LocatedModel", **options: Any) -> An
     except Exception as error:  # a damaged file raises whatever its parser does
         raise ModelError(_refusal(located, error, code_allowed=allowed)) from error
     require_whole(model, info, located)
-    _require_unchanged(located)
+    if _content(located) != before:
+        raise ModelError(_CHANGED.format(located.source))
     return model
 
 
@@ -148,17 +153,41 @@ def require_whole(model: Any, info: Mapping[str, Any], located: "LocatedModel") 
         )
 
 
-def _require_unchanged(located: "LocatedModel") -> None:
-    """Check that the files of a folder are still those that its identity was made of."""
-    from preceptor.engines.models import IDENTITY_FILES
-    from preceptor.store.identity import folder_digest
+def _content(located: "LocatedModel") -> object:
+    """Return the stamps of a folder's files, which hold what its identity was made of.
 
-    known = located.identity.get("folder_sha256")
-    if known is not None and folder_digest(located.source, IDENTITY_FILES) != known:
-        raise ModelError(
-            f"The files of '{located.source}' changed while the model was loaded. Run again when they are "
-            "complete."
-        )
+    The same before and after loading say that just this was loaded: other files that were put there meanwhile
+    and taken away again leave other stamps.
+
+    Raises:
+        ModelError: they hold something else.
+    """
+    from preceptor.engines.models import IDENTITY_FILES
+    from preceptor.store.identity import folder_digest, folder_stamps
+
+    if located.content is None:
+        return None
+    try:
+        stamps = folder_stamps(located.source, (*IDENTITY_FILES, "*.py"))
+    except OSError:
+        stamps = []
+    if not stamps or folder_digest(located.source, IDENTITY_FILES) != located.content:
+        raise ModelError(_CHANGED.format(located.source))
+    return stamps
+
+
+def _require_own_code(located: "LocatedModel") -> None:
+    """Refuse code of another repository, which neither the user nor an identity has seen."""
+    from preceptor.engines.models import read_config
+
+    named = read_config(located).get("auto_map")
+    for place in named.values() if isinstance(named, Mapping) else ():
+        if "--" in str(place):
+            raise ModelError(
+                f"The code of '{located.name}' lies in another repository ({place!s:.80}). Copy its .py "
+                "files into the folder, read them, and take what stands before '--' out of auto_map in its "
+                "config.json."
+            )
 
 
 def _harmless(key: str, children: set[str]) -> bool:

@@ -7,6 +7,7 @@ cache.
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ IDENTITY_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 _ALONE = "source"
 _CONTENT = "content.sha256"
+_WEIGHTS = re.compile(r"[^/\\]+\.safetensors(\.index\.json)?")
 _CONVERTING = ".converting-"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -34,7 +36,8 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 class LocatedModel:
     """A model found: `folder` holds its config and tokenizer, `source` is what to load weights from.
 
-    `identity` is what its numbers depend on: a Hub id and commit, or a digest of content.
+    `identity` is what its numbers depend on: a Hub id and commit, or a digest of content. `content` is the
+    digest of the folder's files, None where the Hub's library looks after them.
     """
 
     name: str
@@ -42,6 +45,7 @@ class LocatedModel:
     source: str
     revision: str | None
     identity: Mapping[str, str]
+    content: str | None = None
 
 
 def locate(reference: str, *, revision: str | None = None) -> LocatedModel:
@@ -75,9 +79,10 @@ def _locate_folder(folder: Path) -> LocatedModel:
             "loaded: convert the model with save_pretrained and use the new folder."
         )
     _require_tokenizer(folder)
+    _require_weights_inside(folder)
     digest = folder_digest(folder, IDENTITY_FILES)
     name = folder.absolute().name  # of "." the folder's own
-    return LocatedModel(name, folder, str(folder), None, {"folder_sha256": digest})
+    return LocatedModel(name, folder, str(folder), None, {"folder_sha256": digest}, digest)
 
 
 def _require_no_adapter(folder: Path, named: str) -> None:
@@ -91,6 +96,22 @@ def _require_no_adapter(folder: Path, named: str) -> None:
         f"'{named}' holds a LoRA adapter of {base or 'a model that it does not name'}: merge it (PEFT's "
         "merge_and_unload, then save_pretrained), or give the base."
     )
+
+
+def _require_weights_inside(folder: Path) -> None:
+    """Refuse a config or an index that names weights elsewhere, which no identity would know."""
+    config = read_json(folder / "config.json", ModelError)
+    named = [config.get("transformers_weights")] if isinstance(config, dict) else []
+    for path in folder.glob("*.safetensors.index.json"):
+        held = read_json(path, ModelError)
+        weights = held.get("weight_map") if isinstance(held, dict) else None
+        named += weights.values() if isinstance(weights, dict) else [""]
+    for name in dict.fromkeys(map(str, filter(lambda one: one is not None, named))):
+        if not _WEIGHTS.fullmatch(name):
+            raise ModelError(
+                f"'{folder}' takes its weights from {name!r:.80}: expected the name of a .safetensors file "
+                "in the folder. Fetch the model again."
+            )
 
 
 def _require_tokenizer(folder: Path) -> None:
@@ -115,7 +136,8 @@ def _locate_gguf(path: Path) -> LocatedModel:
             )
     if not _is_converted(folder):
         _convert_gguf(path, folder)
-    return LocatedModel(path.name, folder, str(folder), None, {"gguf_sha256": digest})
+    content = folder_digest(folder, IDENTITY_FILES)
+    return LocatedModel(path.name, folder, str(folder), None, {"gguf_sha256": digest}, content)
 
 
 def _is_converted(folder: Path) -> bool:

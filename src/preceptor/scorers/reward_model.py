@@ -75,6 +75,10 @@ class RewardModel(LocalModel, Scorer):
         """The loaded model, after a look at whether it prefers an answer to nonsense."""
         from preceptor.engines.packed.reward import TransformersReward
 
+        if self.table.trust_remote_code and self._code_of_now() != self._code:
+            raise ModelError(
+                f"The code of '{self.located.name}' changed since it was found. Read it, and run again."
+            )
         model = load_reward_model(
             self.located,
             dtype=self.dtype,
@@ -118,10 +122,17 @@ class RewardModel(LocalModel, Scorer):
             "engine": "transformers",
         }
         if self.table.trust_remote_code:
-            # A commit on the Hub covers the code; in a folder its hash does.
-            local = self.located.revision is None and any(self.located.folder.glob("*.py"))
-            spec["remote_code"] = folder_digest(self.located.folder, ("*.py",)) if local else "own"
+            spec["remote_code"] = self._code
         return Identity.of(spec)
+
+    @cached_property
+    def _code(self) -> str:
+        return self._code_of_now()
+
+    def _code_of_now(self) -> str:
+        """Return the digest of a folder's code; on the Hub a commit covers it."""
+        local = self.located.revision is None and any(self.located.folder.glob("*.py"))
+        return folder_digest(self.located.folder, ("*.py",)) if local else "own"
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
         """Yield scores a batch at a time; what cannot be scored gets a note that says why."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import platformdirs
 
 from preceptor.errors import ModelError, StoreError
-from preceptor.store.files import write_atomically
+from preceptor.store.files import explained, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -131,6 +131,27 @@ def file_digest(path: str | Path) -> str:
     return digest
 
 
+def forget_digests() -> None:
+    """Have every file hashed again that is asked for from now on.
+
+    Raises:
+        ModelError: the memory cannot be removed.
+    """
+    memory = cache_folder() / "digests.json"
+    with explained("remove", memory, ModelError):
+        memory.unlink(missing_ok=True)
+
+
+def folder_stamps(folder: str | Path, patterns: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Return what changes with any change of the files that match, also of one that is undone: no content.
+
+    Raises:
+        OSError: one is gone.
+    """
+    found = sorted({path for pattern in patterns for path in Path(folder).glob(pattern)})
+    return [(path.name, _stamp(path)) for path in found if path.is_file()]
+
+
 def folder_digest(folder: str | Path, patterns: Sequence[str]) -> str:
     """Return the SHA-256 over the sorted relative names and digests of the files that match.
 
@@ -160,8 +181,8 @@ def _first_names(folder: Path) -> list[str]:
     return []
 
 
-def _stamp(descriptor: int) -> list[int]:
-    status = os.fstat(descriptor)
+def _stamp(file: int | Path) -> list[int]:
+    status = os.stat(file)
     # The time of status cannot be set: other content under the old time and size is seen by it.
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
