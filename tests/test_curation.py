@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from preceptor.config.base import checked
+from preceptor.config.curation import Curation, Where
 from preceptor.data.curation import curate, signature
-from preceptor.data.curation_report import CurationOptions, Where
 from preceptor.data.instructions import Prompt
 from preceptor.errors import DataError, MissingPackage, StudyError
 from preceptor.types import Instruction, Message
@@ -28,7 +29,7 @@ def asked(curated):
 
 
 def chosen(prompts, **options):
-    return curate(list(prompts), CurationOptions(**options))
+    return curate(list(prompts), checked(Curation, options, where="here"))
 
 
 def made(count, source="one", *, seed=0):
@@ -48,9 +49,9 @@ def test_every_row_ends_in_one_place_and_the_numbers_add_up():
     report = chosen(
         rows,
         count=30,
-        minimum_characters=6,
-        maximum_characters=800,
-        where=(Where(("language",), ("English",)),),
+        min_characters=6,
+        max_characters=800,
+        where=(Where(columns=("language",), values=("English",)),),
     ).report
     (tally,) = report.sources.values()
     assert tally.read == len(rows) == tally.kept + tally.dropped.total()
@@ -131,7 +132,7 @@ def test_of_exact_duplicates_the_source_that_sorts_first_keeps_one():
 
 def test_what_the_filters_drop_does_not_stand_in_the_way_of_a_duplicate():
     rows = [ask("Why is it so?", "a", quality="poor"), ask("Why is it so?", "b", quality="good")]
-    (kept,) = chosen(rows, where=(Where(("quality",), ("good",)),))
+    (kept,) = chosen(rows, where=(Where(columns=("quality",), values=("good",)),))
     assert kept.source == "b"
 
 
@@ -246,14 +247,14 @@ def test_a_draw_goes_on_until_it_is_full_however_many_duplicates_there_are():
 )
 def test_a_filter_compares_values_as_text(value, wanted, kept):
     rows = [ask("Why?", column=value), ask("Because of what?")]
-    report = chosen(rows, where=(Where(("column",), wanted),)).report
+    report = chosen(rows, where=(Where(columns=("column",), values=wanted),)).report
     assert report.kept == 1 + kept
     assert report.sources["one"].without_column == {"column": 1}
     assert report.sources["one"].dropped == ({} if kept else {"other column": 1})
 
 
 def test_a_filter_reads_the_first_of_its_columns_that_a_row_has():
-    where = Where(("task_category", "category"), ("Math",))
+    where = Where(columns=("task_category", "category"), values=("Math",))
     rows = [
         ask("a", task_category="Math", category="x"),
         ask("b", category="Math"),
@@ -264,19 +265,19 @@ def test_a_filter_reads_the_first_of_its_columns_that_a_row_has():
 
 def test_rows_without_the_column_are_kept_and_told():
     rows = [ask("a", "magpie", language="EN"), ask("b", "alpaca"), ask("c", "alpaca")]
-    report = chosen(rows, where=(Where(("language",), ("EN",)),)).report
+    report = chosen(rows, where=(Where(columns=("language",), values=("EN",)),)).report
     assert report.kept == 3
     assert report.notes() == ["alpaca: 2 rows have no column language and passed its filter."]
 
 
 def test_a_column_that_no_row_has_is_an_error_that_suggests_one():
     with pytest.raises(DataError, match=r"No row .*langauge.*Did you mean 'language'"):
-        chosen([ask("a", language="EN")], where=(Where(("langauge",), ("EN",)),))
+        chosen([ask("a", language="EN")], where=(Where(columns=("langauge",), values=("EN",)),))
 
 
 def test_nothing_left_is_an_error_that_says_why():
     with pytest.raises(DataError, match="2 too short"):
-        chosen([ask("a"), ask("b")], minimum_characters=5)
+        chosen([ask("a"), ask("b")], min_characters=5)
     with pytest.raises(DataError, match="none to read"):
         chosen([])
 
@@ -289,7 +290,7 @@ def test_prompts_that_can_be_read_only_once_are_refused():
 @pytest.mark.parametrize("change", [lambda rows: rows.pop(), lambda rows: rows.reverse()])
 def test_data_that_change_meanwhile_are_an_error(change):
     rows = made(20)
-    curated = curate(rows, CurationOptions(near_duplicates=0))
+    curated = curate(rows, Curation(near_duplicates=0))
     change(rows)
     with pytest.raises(DataError, match="changed while they were read"):
         list(curated)
@@ -312,11 +313,11 @@ def test_without_the_package_near_duplicates_say_what_to_install(monkeypatch):
     [
         {"count": 0},
         {"per_source": 0},
-        {"maximum_characters": 0},
+        {"max_characters": 0},
         {"near_duplicates": 1.5},
         {"seed": 2**63},
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options):
-    with pytest.raises(StudyError, match="expected"):
-        CurationOptions(**options)
+    with pytest.raises(StudyError, match=f"{next(iter(options))}: Input should be"):
+        chosen(made(2), **options)

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     )
     from preceptor.benchmarks.answers import answers_in
     from preceptor.benchmarks.base import Benchmark
-    from preceptor.benchmarks.general_ability import AbilityOptions, measure_ability
+    from preceptor.benchmarks.general_ability import measure_ability
     from preceptor.benchmarks.questions import Answers, QuestionSet
+    from preceptor.config.ability import AbilityOptions
     from preceptor.config.data import ReadOptions
     from preceptor.config.recipe import Recipe
     from preceptor.config.runtime import Endpoint, Runtime
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AbilityOptions": "benchmarks.general_ability",
+    "AbilityOptions": "config.ability",
     "Answers": "benchmarks.questions",
     "Benchmark": "benchmarks.base",
     "Chart": "report.charts.parts",

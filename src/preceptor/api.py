@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from preceptor.benchmarks.files import read_files
 from preceptor.benchmarks.registry import benchmarks
 from preceptor.config.base import checked
 from preceptor.config.build import Paths, generation_of, study_of
+from preceptor.config.curation import Curation
 from preceptor.config.data import ReadOptions
 from preceptor.config.export import Export
 from preceptor.config.keywords import TRAIN, sorted_out
@@ -22,9 +22,9 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study, StudyFile, read_catalogue
 from preceptor.data.curation import curate
-from preceptor.data.curation_report import CurationOptions, CurationReport
+from preceptor.data.curation_report import CurationReport
 from preceptor.data.instructions import PromptSource, write_prompts
-from preceptor.errors import StoreError, StudyError, nearest
+from preceptor.errors import StoreError, StudyError
 from preceptor.export import writer as exports
 from preceptor.export.writer import Written
 from preceptor.finetuning.dataset import read_conversations
@@ -348,18 +348,14 @@ def curate_instructions(
         sources: files, folders or Hub data sets.
         output: `.jsonl` or `.parquet` file to write.
         columns: what the columns mean.
-        options: fields of `CurationOptions` by name.
+        options: fields of `Curation` by name.
 
     Raises:
         DataError: the sources cannot be read, or nothing is left.
         StudyError: an option is wrong.
     """
     paths = [sources] if isinstance(sources, str | Path) else sources
-    known = [field.name for field in fields(CurationOptions)]
-    for name in options:
-        if name not in known:
-            raise StudyError(f"curate_instructions has no option '{name}'.{nearest(name, known)}")
-    chosen = CurationOptions(**options)
+    chosen = checked(Curation, options, where="curate_instructions")
     curated = curate(PromptSource.open(paths, columns or ReadOptions()), chosen)
     kept = [column for one in chosen.where for column in one.columns]
     write_prompts(curated, Path(output), fields=kept)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.config.ability import AbilityOptions
+from preceptor.config.runtime import Runtime
 from preceptor.errors import MissingPackage, ModelError, StudyError, nearest
 from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
 from preceptor.types import Estimate
@@ -61,24 +63,11 @@ class AbilityChange:
     paired: bool
 
 
-@dataclass(frozen=True)
-class AbilityOptions:
-    """How the harness runs: documents of each task (None: all), device, batch, and the chat template.
-
-    `task_folder` holds further tasks as YAML files. `chat_template` renders prompts with the model's own.
-    """
-
-    limit: int | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    batch_size: int = 8
-    chat_template: bool = False
-    task_folder: str | Path | None = None
-    seed: int = 0
-
-
 def measure_ability(
-    model: str | Path, tasks: Sequence[str], options: AbilityOptions | None = None
+    model: str | Path,
+    tasks: Sequence[str],
+    options: AbilityOptions | None = None,
+    runtime: Runtime | None = None,
 ) -> list[Ability]:
     """Return every metric of these tasks for a Hub id or a folder; code of a repository is never run.
 
@@ -87,7 +76,7 @@ def measure_ability(
         StudyError: a task is unknown to the harness, needs a package that is not there, or none is named.
         ModelError: the model cannot be loaded, or the harness gives up on a task.
     """
-    options = options or AbilityOptions()
+    options, runtime = options or AbilityOptions(), runtime or Runtime()
     try:
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
@@ -95,15 +84,15 @@ def measure_ability(
         raise MissingPackage(
             "lm-eval", purpose="Measuring general ability", extra="ability"
         ) from error
-    manager = TaskManager(include_path=options.task_folder and str(options.task_folder))
+    manager = TaskManager(include_path=options.task_folder)
     _require_known(tasks, manager.all_tasks)
     try:
         found = simple_evaluate(
             model="hf",
-            model_args={"pretrained": str(model), "dtype": options.dtype},
+            model_args={"pretrained": str(model), "dtype": runtime.resolved_dtype("auto")},
             tasks=list(tasks),
             batch_size=options.batch_size,
-            device=options.device,
+            device=runtime.resolved_device(),
             limit=options.limit,
             task_manager=manager,
             apply_chat_template=options.chat_template,

@@ -9,72 +9,67 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.command import Command
+from preceptor.cli.command import Command, Option
+from preceptor.cli.options import field_option, field_options
 from preceptor.cli.output import console, put_json
 
 if TYPE_CHECKING:
     from preceptor.benchmarks.general_ability import Ability, AbilityChange
 
 
-@click.command(cls=Command)
-@click.argument("model")
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    required=True,
-    metavar="NAME",
-    help="A task of lm-eval, such as ifeval, mmlu or gsm8k. Repeatable.",
-)
-@click.option("--baseline", metavar="MODEL", help="The model before fine-tuning, to compare with.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Documents of each task.")
-@click.option(
-    "--task-folder",
-    type=click.Path(exists=True, file_okay=False),
-    metavar="DIR",
-    help="Folder of further tasks as YAML files.",
-)
-@click.option("--chat-template", is_flag=True, help="Render prompts with the model's own template.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Documents at a time.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Of examples and resampling.",
-)
-@click.option("--json", "json_path", metavar="FILE", help="Write as JSON; - for standard output.")
-def ability(model: str, baseline: str | None, json_path: str | None, **given: Any) -> None:
-    """Measure the general ability of MODEL with lm-eval."""
-    from preceptor.benchmarks.general_ability import (
-        AbilityOptions,
-        ability_changes,
-        measure_ability,
-    )
+def _parameters() -> list[click.Parameter]:
+    from preceptor.config.ability import AbilityOptions
+    from preceptor.config.keywords import Keyword, keywords_of
     from preceptor.config.runtime import Runtime
 
-    runtime = Runtime(device=given["device"])
-    options = AbilityOptions(
-        limit=given["limit"],
-        device=runtime.resolved_device(),
-        dtype=runtime.resolved_dtype("auto"),
-        batch_size=given["batch_size"],
-        chat_template=given["chat_template"],
-        task_folder=given["task_folder"],
-        seed=given["seed"],
-    )
-    found = measure_ability(model, given["tasks"], options)
+    folder = {"type": click.Path(exists=True, file_okay=False), "metavar": "DIR"}
+    return [
+        click.Argument(["model"]),
+        Option(
+            ["--task", "tasks"],
+            multiple=True,
+            required=True,
+            metavar="NAME",
+            help="A task of lm-eval, such as ifeval, mmlu or gsm8k. Repeatable.",
+            section="Tasks",
+        ),
+        Option(
+            ["--baseline"],
+            metavar="MODEL",
+            help="The model before fine-tuning, to compare with.",
+            section="Tasks",
+        ),
+        *field_options("Tasks", keywords_of(AbilityOptions), changed={"task_folder": folder}),
+        field_option(Keyword(Runtime, "device"), "device", "Runtime"),
+        Option(
+            ["--json", "json_path"],
+            metavar="FILE",
+            help="Write as JSON; - for standard output.",
+            section="Output",
+        ),
+    ]
+
+
+@click.command(cls=Command, made=_parameters)
+def ability(
+    model: str,
+    tasks: tuple[str, ...],
+    baseline: str | None,
+    json_path: str | None,
+    device: str,
+    **given: Any,
+) -> None:
+    """Measure the general ability of MODEL with lm-eval."""
+    from preceptor.benchmarks.general_ability import ability_changes, measure_ability
+    from preceptor.config.ability import AbilityOptions
+    from preceptor.config.runtime import Runtime
+
+    options, runtime = AbilityOptions(**given), Runtime(device=device)
+    found = measure_ability(model, tasks, options, runtime)
     changes = []
     if baseline:
-        base = measure_ability(baseline, given["tasks"], options)
-        changes = ability_changes(base, found, seed=given["seed"])
+        base = measure_ability(baseline, tasks, options, runtime)
+        changes = ability_changes(base, found, seed=options.seed)
     if json_path:
         record = {
             "abilities": list(map(_record, found)),

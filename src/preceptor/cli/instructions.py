@@ -9,74 +9,60 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preceptor.cli.command import Command
-from preceptor.cli.options import group
+from preceptor.cli.command import Command, Option
+from preceptor.cli.options import field_options
 from preceptor.cli.output import console, put_json
 from preceptor.errors import StudyError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from preceptor.data.curation_report import CurationReport, Where
+    from preceptor.config.curation import Where
+    from preceptor.data.curation_report import CurationReport
 
 _SHOWN_FILES = 12
 _CATEGORY = ("task_category", "category")
 _QUALITY = ("input_quality", "quality")
 
 
-_choice_options = group(
-    click.option("--count", type=int, metavar="N", help="Draw N in all. Default: keep all."),
-    click.option("--per-source", type=int, metavar="N", help="Draw at most N from each source."),
-    click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Orders the draw."
-    ),
-    click.option(
-        "--minimum-characters", type=int, default=1, show_default=True, help="Of the conversation."
-    ),
-    click.option("--maximum-characters", type=int, metavar="N", help="Of the conversation."),
-    click.option("--language", "languages", multiple=True, help="Keep this one. Repeatable."),
-    click.option("--category", "categories", multiple=True, help="Keep this one. Repeatable."),
-    click.option("--quality", "qualities", multiple=True, help="Keep this one. Repeatable."),
-    click.option(
-        "--where",
-        multiple=True,
-        metavar="COLUMN=VALUE",
-        help="Keep rows whose column has this value, or one of several. Repeatable.",
-    ),
-    click.option(
-        "--near-duplicates",
-        type=click.FloatRange(0, 1),
-        default=0.7,
-        show_default=True,
-        metavar="SIMILARITY",
-        help="Of instructions this much alike (Jaccard, word 3-grams) keep one; 0 keeps all.",
-    ),
-)
-_reading_options = group(
-    click.option(
-        "--turns",
-        type=click.Choice(["last", "first"]),
-        default="last",
-        show_default=True,
-        help="Of longer conversations: all up to the user's last turn, or the first turn alone.",
-    ),
-    click.option("--instruction-column", metavar="NAME", help="Column with the instruction."),
-    click.option("--reference-column", metavar="NAME", help="Column with the checkable answer."),
-    click.option(
-        "--split",
-        default="train",
-        show_default=True,
-        help="Split to read from a Hub data set or a folder.",
-    ),
-)
+def _parameters() -> list[click.Parameter]:
+    from preceptor.config.curation import Curation
+    from preceptor.config.data import ReadOptions
+    from preceptor.config.keywords import Keyword, keywords_of
+
+    named = {"languages": "--language", "categories": "--category", "qualities": "--quality"}
+    where = {"metavar": "COLUMN=VALUE", "multiple": True, "type": str}
+    read = ("instruction_column", "reference_column", "split")
+    return [
+        click.Argument(["sources"], nargs=-1, required=True),
+        Option(
+            ["--output"], required=True, metavar="FILE", help="Where to write: .jsonl or .parquet."
+        ),
+        *field_options(
+            "Choice",
+            keywords_of(Curation),
+            changed={"where": where, "near_duplicates": {"metavar": "SIMILARITY"}},
+        ),
+        *(
+            Option(
+                [option, name], multiple=True, help="Keep this one. Repeatable.", section="Choice"
+            )
+            for name, option in named.items()
+        ),
+        Option(
+            ["--turns"],
+            type=click.Choice(["last", "first"]),
+            default="last",
+            show_default=True,
+            help="Of longer conversations: all up to the user's last turn, or the first turn alone.",
+            section="Data",
+        ),
+        *field_options("Data", {name: Keyword(ReadOptions, name) for name in read}),
+        Option(["--overwrite"], is_flag=True, help="Replace the file where it exists."),
+    ]
 
 
-@click.command(cls=Command)
-@click.argument("sources", nargs=-1, required=True)
-@click.option("--output", required=True, metavar="FILE", help="Where to write: .jsonl or .parquet.")
-@_choice_options
-@_reading_options
-@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+@click.command(cls=Command, made=_parameters)
 def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given: Any) -> None:
     """Choose instructions: filter, drop duplicates, draw.
 
@@ -85,9 +71,10 @@ def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given
     path = Path(output)
     report_path = path.with_name(f"{path.name}.report.json")
     _check_output(path, report_path, overwrite=overwrite)
+    from preceptor.config.base import checked
+    from preceptor.config.curation import Curation
     from preceptor.config.data import ReadOptions
     from preceptor.data.curation import curate
-    from preceptor.data.curation_report import CurationOptions
     from preceptor.data.instructions import PromptSource, write_prompts
     from preceptor.report.terminal import print_lines
 
@@ -95,7 +82,7 @@ def instructions(sources: tuple[str, ...], output: str, overwrite: bool, **given
     turns = given.pop("turns")
     names = ("instruction_column", "reference_column", "split")
     reading = ReadOptions(**{name: given.pop(name) for name in names})
-    options = CurationOptions(where=where, **given)
+    options = checked(Curation, {**given, "where": where}, where="instructions")
     source = PromptSource.open(sources, reading, turns=turns)
     described = [file.describe() for file in source.files]
     hidden = len(described) - _SHOWN_FILES
@@ -119,7 +106,7 @@ def _check_output(path: Path, report_path: Path, *, overwrite: bool) -> None:
 
 def _filters(given: dict[str, Any]) -> "tuple[Where, ...]":
     """Take the filters out of what was given; values of one column are alternatives."""
-    from preceptor.data.curation_report import Where
+    from preceptor.config.curation import Where
 
     found: dict[tuple[str, ...], list[str]] = {}
     named = {"languages": ("language",), "categories": _CATEGORY, "qualities": _QUALITY}
@@ -131,7 +118,7 @@ def _filters(given: dict[str, Any]) -> "tuple[Where, ...]":
         if not equals or not column.strip():
             raise StudyError(f"--where is '{text}': expected COLUMN=VALUE, as language=English.")
         found.setdefault((column.strip(),), []).append(value)
-    return tuple(Where(columns, tuple(values)) for columns, values in found.items())
+    return tuple(Where(columns=columns, values=tuple(values)) for columns, values in found.items())
 
 
 def _print_report(screen: "Console", report: "CurationReport", path: Path) -> None:

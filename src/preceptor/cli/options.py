@@ -104,10 +104,9 @@ def _without_none(kind: Any) -> Any:
 
 
 def _range(kind: type, bounds: Iterable[Any]) -> click.ParamType[Any]:
-    """Return the range of numbers that a field takes."""
-    found = {
-        name: getattr(bound, name) for bound in bounds for name in _ENDS if hasattr(bound, name)
-    }
+    """Return the range of numbers that a field takes; ends of a machine's integers are left to the table."""
+    given = ((name, getattr(bound, name, None)) for bound in bounds for name in _ENDS)
+    found = {name: end for name, end in given if end is not None and abs(end) < 2**31}
     if not found:
         return click.INT if kind is int else click.FLOAT
     ends: dict[str, Any] = {

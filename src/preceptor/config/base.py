@@ -65,6 +65,8 @@ OLD_NAMES: Mapping[str, str] = MappingProxyType(
         "reference": "reference_model",
         "thoughts": "reasoning",
         "minimum_coverage": "min_coverage",
+        "minimum_characters": "min_characters",
+        "maximum_characters": "max_characters",
         "draws": "n_resamples",
         "token_budget": "max_batch_tokens",
         "batch": "batch_size",

@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.config.curation import Curation
 from preceptor.data.curation_report import (
     EXACT_DUPLICATE,
     NEAR_DUPLICATE,
     NOT_DRAWN,
-    CurationOptions,
     CurationReport,
     SourceTally,
+    column_in,
+    refusal,
 )
 from preceptor.data.instructions import Prompt
 from preceptor.errors import DataError, MissingPackage, StudyError, nearest
@@ -34,7 +36,7 @@ from preceptor.types import KEY_BYTES
 NGRAM_WORDS = 3
 """Words in the n-grams by whose Jaccard similarity near duplicates are found."""
 
-_NO_OPTIONS = CurationOptions()
+_ALL = Curation()
 _SIGNATURE = 128  # hashes; the standard error of the similarity is 0.04 at most
 _BANDS = 32  # of 4 hashes: misses 1 pair in 5,000 at a similarity of 0.7
 _MANY_SIGNATURES = 1_000_000
@@ -73,7 +75,7 @@ class Curated:
             yield from (block.pop(at) for at in range(len(places)))
 
 
-def curate(prompts: Iterable[Prompt], options: CurationOptions = _NO_OPTIONS) -> Curated:
+def curate(prompts: Iterable[Prompt], options: Curation = _ALL) -> Curated:
     """Choose instructions and say what became of the others.
 
     The stages: length and column filters; exact duplicates (of one id the row of the source whose
@@ -120,7 +122,7 @@ class _Survey:
         self.columns: set[str] = set()
 
     @classmethod
-    def of(cls, prompts: Iterable[Prompt], options: CurationOptions) -> "_Survey":
+    def of(cls, prompts: Iterable[Prompt], options: Curation) -> "_Survey":
         """Read the prompts once."""
         survey, salt = cls(), options.seed.to_bytes(8, "little", signed=True)
         for position, prompt in enumerate(prompts):
@@ -128,12 +130,12 @@ class _Survey:
             tally.read += 1
             if options.where:
                 survey.columns.update(prompt.fields)
-            reason = options.refusal(prompt)
+            reason = refusal(options, prompt)
             if reason:
                 tally.dropped[reason] += 1
                 continue
             for where in options.where:
-                if where.column_in(prompt) is None:
+                if column_in(where, prompt) is None:
                     tally.without_column[where.name] += 1
             survey.ids += prompt.instruction.id
             survey.draws += blake2b(prompt.instruction.id, salt=salt, digest_size=8).digest()
@@ -188,7 +190,7 @@ class _Survey:
 
 
 def _draw(
-    prompts: Iterable[Prompt], survey: _Survey, ordered: NDArray[np.intp], options: CurationOptions
+    prompts: Iterable[Prompt], survey: _Survey, ordered: NDArray[np.intp], options: Curation
 ) -> tuple[NDArray[np.intp], int]:
     """Return the places kept, and how many were looked at until there were enough."""
     kept: list[int] = []
@@ -217,7 +219,7 @@ def _draw(
 
 
 def _fresh(
-    prompts: Iterable[Prompt], survey: _Survey, ordered: NDArray[np.intp], options: CurationOptions
+    prompts: Iterable[Prompt], survey: _Survey, ordered: NDArray[np.intp], options: Curation
 ) -> Iterator[bool]:
     """Yield in the drawn order whether a row is near to none before it that was not itself so.
 
@@ -268,7 +270,7 @@ def _rensa() -> Any:
     return rensa
 
 
-def _check_columns(survey: _Survey, options: CurationOptions) -> None:
+def _check_columns(survey: _Survey, options: Curation) -> None:
     for where in options.where:
         if survey.tallies and survey.columns.isdisjoint(where.columns):
             known = ", ".join(sorted(survey.columns)) or "(none)"

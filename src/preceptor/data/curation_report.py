@@ -6,95 +6,40 @@ of a source add up to what was read of it.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+from preceptor.config.curation import Curation, Where
 from preceptor.data.instructions import Prompt
-from preceptor.errors import StudyError
 
 TOO_SHORT, TOO_LONG = "too short", "too long"
 EXACT_DUPLICATE, NEAR_DUPLICATE, NOT_DRAWN = "exact duplicate", "near duplicate", "not drawn"
 
 
-@dataclass(frozen=True)
-class Where:
-    """A filter: the first of these columns that a row has must hold one of these values.
-
-    Values are compared as text without regard to case; booleans are "true" and "false". A null is
-    dropped; a row without any of the columns is kept, and the report counts it.
-    """
-
-    columns: tuple[str, ...]
-    values: tuple[str, ...]
-
-    def column_in(self, prompt: Prompt) -> str | None:
-        """Return the first of the columns that the row has."""
-        return next((column for column in self.columns if column in prompt.fields), None)
-
-    def admits(self, prompt: Prompt) -> bool:
-        """Tell whether the row holds one of the values or lacks the columns."""
-        column = self.column_in(prompt)
-        return column is None or _spelled(prompt.fields[column]) in self._spellings
-
-    @cached_property
-    def _spellings(self) -> frozenset[str | None]:
-        return frozenset(value.strip().casefold() for value in self.values)
-
-    @property
-    def reason(self) -> str:
-        """What the report says of the rows it drops."""
-        return f"other {self.columns[-1]}"
-
-    @property
-    def name(self) -> str:
-        """The columns in words."""
-        return " or ".join(self.columns)
+def column_in(where: Where, prompt: Prompt) -> str | None:
+    """Return the first of the filter's columns that the row has."""
+    return next((column for column in where.columns if column in prompt.fields), None)
 
 
-@dataclass(frozen=True)
-class CurationOptions:
-    """What to keep and how much of it.
+def refusal(options: Curation, prompt: Prompt) -> str | None:
+    """Return why the prompt is left out on its own account, or None where it is not."""
+    size = sum(len(message.content) for message in prompt.instruction.messages)
+    if size < options.min_characters or not prompt.instruction.text.strip():
+        return TOO_SHORT
+    if options.max_characters is not None and size > options.max_characters:
+        return TOO_LONG
+    return next((where.reason for where in options.where if not _admits(where, prompt)), None)
 
-    `count` is of all, `per_source` at most of each source; None is no limit. Characters are those
-    of the whole conversation. `near_duplicates` is the Jaccard similarity of word 3-grams, estimated
-    from 128 hashes, from which on two instructions are taken for one; 0 keeps them all.
-    """
 
-    count: int | None = None
-    per_source: int | None = None
-    seed: int = 0
-    minimum_characters: int = 1
-    maximum_characters: int | None = None
-    where: tuple[Where, ...] = ()
-    near_duplicates: float = 0.7
+def _admits(where: Where, prompt: Prompt) -> bool:
+    column = column_in(where, prompt)
+    return column is None or _spelled(prompt.fields[column]) in _spellings(where.values)
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
 
-        Raises:
-            StudyError: a number is out of its range.
-        """
-        for name in ("count", "per_source", "maximum_characters"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise StudyError(f"{name} is {value}: expected 1 or more, or none for no limit.")
-        if not 0 <= self.near_duplicates <= 1:
-            raise StudyError(f"near_duplicates is {self.near_duplicates}: expected 0 (off) to 1.")
-        if not -(2**63) <= self.seed < 2**63:
-            raise StudyError(f"The seed is {self.seed}: expected a whole number of 64 bits.")
-
-    def refusal(self, prompt: Prompt) -> str | None:
-        """Return why the prompt is left out on its own account, or None where it is not."""
-        size = sum(len(message.content) for message in prompt.instruction.messages)
-        if size < self.minimum_characters or not prompt.instruction.text.strip():
-            return TOO_SHORT
-        if self.maximum_characters is not None and size > self.maximum_characters:
-            return TOO_LONG
-        for where in self.where:
-            if not where.admits(prompt):
-                return where.reason
-        return None
+@cache
+def _spellings(values: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(value.strip().casefold() for value in values)
 
 
 @dataclass
@@ -118,7 +63,7 @@ class CurationReport:
     `checked` is how many instructions were compared for near duplicates before enough were drawn.
     """
 
-    options: CurationOptions
+    options: Curation
     sources: Mapping[str, SourceTally]
     problems: Mapping[str, int]
     checked: int
@@ -167,7 +112,7 @@ class CurationReport:
         """Return the report in JSON's own types."""
         return {
             "kept": self.kept,
-            "options": asdict(self.options),
+            "options": self.options.model_dump(),
             "checked_for_near_duplicates": self.checked,
             "sources": {name: vars(tally) for name, tally in self.sources.items()},
             "problems": dict(self.problems),
