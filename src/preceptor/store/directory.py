@@ -15,7 +15,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from preceptor.errors import StoreError
-from preceptor.store.files import abandoned, write_atomically
+from preceptor.store.files import abandoned, write_at_once, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -103,12 +103,12 @@ class Folder:
             return int(self._files.size(f"{self.path}/{name}"))
         return 0
 
-    def put(self, name: str, data: bytes) -> None:
-        """Make the file appear whole or not at all, and durable."""
+    def put(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Make the file appear whole or not at all, and `durable` against a loss of power."""
         self._root.require_same()
         with self.explained("write", name):
             if self.local:
-                write_atomically(Path(self.path, name), data)
+                (write_atomically if durable else write_at_once)(Path(self.path, name), data)
             else:
                 self._files.pipe_file(f"{self.path}/{name}", data)
 

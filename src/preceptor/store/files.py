@@ -129,6 +129,19 @@ def make_folder(folder: Path) -> None:
         _sync_folder(made.parent)
 
 
+def write_at_once(path: Path, data: bytes) -> None:
+    """Make the file appear whole or not at all; it survives this process, not a loss of power."""
+    make_folder(path.parent)
+    temporary = path.parent / temporary_name()
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Make the file appear whole or not at all, in place of any other, durable when this returns.
 

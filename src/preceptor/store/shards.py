@@ -70,22 +70,29 @@ class Shards:
         """Return one row per key of these rows."""
         return merged(table)
 
-    def _append_rows(self, rows: Sequence[Row], table: Callable[[Sequence[Row]], pa.Table]) -> None:
-        """Store rows by way of `table`, which raises RowError for those that cannot be."""
+    def _append_rows(
+        self, rows: Sequence[Row], table: Callable[[Sequence[Row]], pa.Table], durable: bool
+    ) -> str:
+        """Store rows by way of `table`, which raises RowError for some; return the shard's name."""
         if not rows:
-            return
+            return ""
         try:
             whole_table = table(rows)
         except RowError:
             if storable := [row for row in rows if _is_storable(row, table)]:
-                self._append(table(storable))
+                self._append(table(storable), durable=True)
             raise
-        self._append(whole_table)
+        return self._append(whole_table, durable=durable)
 
-    def _append(self, table: pa.Table) -> None:
+    def _append(self, table: pa.Table, *, durable: bool) -> str:
         if read_card(self._folder) is None:
             self.write_card()
-        self._put(self._one_each(table), stamp=f"{time.time_ns():020d}")
+        return self._put(self._one_each(table), stamp=f"{time.time_ns():020d}", durable=durable)
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Remove shards whose rows are in another one, which is durable."""
+        for name in names:
+            self._folder.delete(name)
 
     def claims(self) -> Claims:
         """Return the claims that this process can make on parts of what is missing."""
@@ -177,9 +184,9 @@ class Shards:
         for name in tables if tables.keys() <= set(self._shards()) else (put,):
             self._folder.delete(name)
 
-    def _put(self, table: pa.Table, *, stamp: str) -> str:
+    def _put(self, table: pa.Table, *, stamp: str, durable: bool = True) -> str:
         name, data = encoded(table.drop_columns([LISTED]), self.identity.canonical, stamp=stamp)
-        self._folder.put(name, data)
+        self._folder.put(name, data, durable=durable)
         return name
 
     def write_card(self) -> None:

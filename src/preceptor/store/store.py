@@ -160,10 +160,11 @@ def _recovered(folder: Folder, kind: Kind, digest: str) -> dict[str, Any] | None
 class ScorePartition(Shards):
     """All scores that one identity made. Get one from `Store.scores` or `Store.partitions`."""
 
-    def append(self, rows: Sequence[Score]) -> None:
-        """Store the rows as one new shard; when this returns they survive a crash.
+    def append(self, rows: Sequence[Score], *, durable: bool = True) -> str:
+        """Store the rows as one new shard, and return its name; when this returns they survive a crash.
 
-        No rows, no shard. Scalars are kept as float64, lists as lists of float32. A row that cannot be
+        Unless `durable`, they survive the end of this process and not a loss of power. No rows, no shard.
+        Scalars are kept as float64, lists as lists of float32. A row that cannot be
         stored takes none of the others along: they are stored before the error is raised.
 
         Raises:
@@ -171,7 +172,7 @@ class ScorePartition(Shards):
                 a key is not 16 bytes, or a column name is no identifier.
             StoreError: the disk refuses.
         """
-        self._append_rows(rows, _table)
+        return self._append_rows(rows, _table, durable)
 
     def complete(
         self, names: Sequence[str], *, listed: str | None = None, seen: set[str] | None = None
@@ -266,8 +267,8 @@ class ResponsePartition(Shards):
         """Return one row per key; unlike a score, a response is never put together from several."""
         return first_of_each(table)
 
-    def append(self, rows: Sequence[Generation]) -> None:
-        """Store the rows as one new shard; when this returns they survive a crash.
+    def append(self, rows: Sequence[Generation], *, durable: bool = True) -> str:
+        """Store the rows as one new shard; see `ScorePartition.append`.
 
         Half of a surrogate pair, which Parquet cannot hold, becomes a question mark, and a count beyond 64
         bits no count. A row that cannot be stored takes none of the others along.
@@ -276,7 +277,7 @@ class ResponsePartition(Shards):
             RowError: a row has both or neither of text and note, or a key is not 16 bytes.
             StoreError: the disk refuses.
         """
-        self._append_rows(rows, _response_table)
+        return self._append_rows(rows, _response_table, durable)
 
     def each(self, wanted: Container[bytes] | None = None) -> Iterator[Generation]:
         """Yield the stored responses that have a text, once each, a shard in memory at a time.

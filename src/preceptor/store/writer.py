@@ -17,6 +17,7 @@ from preceptor.types import Flush
 _EVERY_S = 2.0
 _LONGEST_HELD_S = 0.2
 _STORE_SHARE = 0.2
+_BURST_S = 0.5  # answers come in bunches: the share is one of about this time
 _MANY_SHARDS = 200
 
 Row = TypeVar("Row")
@@ -26,8 +27,12 @@ _Given = TypeVar("_Given", contravariant=True)
 class Partition(Protocol[_Given]):
     """What rows are appended to."""
 
-    def append(self, rows: Sequence[_Given]) -> None:
-        """Store the rows as one shard; durable when this returns."""
+    def append(self, rows: Sequence[_Given], *, durable: bool = True) -> str:
+        """Store the rows as one shard, return its name; a loss of power may take what is not durable."""
+        ...
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Remove shards whose rows are in another one."""
         ...
 
     def compact(self) -> None:
@@ -38,9 +43,10 @@ class Partition(Protocol[_Given]):
 class StoreWriter(Generic[Row]):
     """Stores rows in a partition; a context manager that also stores what it holds when it is interrupted.
 
-    With `timed`, rows of two seconds go together. With `each` a row is stored at once; only where storing
-    takes more than a fifth of the time do rows wait for company, for 0.2 seconds at most, also when no
-    further row comes. `stored` is called with the rows of every shard.
+    With `timed`, rows of two seconds go together. With `each` a row is on disk when `add` returns, so that
+    killing the process loses none, and 0.2 seconds later also durably, together with others. Only where
+    writing takes more than a fifth of the time do rows wait for that. `stored` is called with rows once they
+    are there.
     """
 
     def __init__(
@@ -51,6 +57,8 @@ class StoreWriter(Generic[Row]):
     ) -> None:
         self._partition, self._flush, self._stored = partition, flush, stored
         self._buffer: list[Row] = []
+        self._written: list[Row] = []  # in small shards that are not durable yet
+        self._small: list[str] = []
         self._shards = 0
         self._last = time.monotonic()
         self._next = self._last + (_EVERY_S if flush == "timed" else 0)
@@ -61,16 +69,32 @@ class StoreWriter(Generic[Row]):
         """Take rows, and store them when their time has come."""
         with self._lock:
             self._buffer += rows
-        wait = self._next - time.monotonic()
-        if wait <= 0:
-            self.flush()
-        elif self._flush == "each" and self._later is None:
-            self._later = threading.Timer(wait, self._flush_later)
+            now = time.monotonic()
+            if self._flush == "each" and self._buffer and now >= self._next - _BURST_S:
+                self._write(now)
+        if self._flush == "timed":
+            if now >= self._next:
+                self.flush()
+        elif self._later is None:
+            self._later = threading.Timer(_LONGEST_HELD_S, self._flush_later)
             self._later.daemon = True
             self._later.start()
 
+    def _write(self, began: float) -> None:
+        """Put what is held on disk, where it survives this process."""
+        try:
+            self._small.append(self._partition.append(self._buffer, durable=False))
+        except RowError:
+            self._buffer = []  # all others are stored: asking the same of the disk again ends the same
+            raise
+        rows, self._buffer = self._buffer, []
+        self._written += rows
+        self._next = max(self._next, began) + (time.monotonic() - began) / _STORE_SHARE
+        if self._stored is not None:
+            self._stored(rows)
+
     def flush(self, after: float = 0.0) -> None:
-        """Store what is held, unless the last shard is younger than `after` seconds.
+        """Store what is held, durably, unless the last shard is younger than `after` seconds.
 
         Raises:
             RowError: a row cannot be stored; all others are.
@@ -78,22 +102,24 @@ class StoreWriter(Generic[Row]):
         """
         with self._lock:
             began = time.monotonic()
-            if not self._buffer or began - self._last < after:
+            rows = self._written + self._buffer
+            if not rows or began - self._last < after:
                 return
             try:
-                self._partition.append(self._buffer)
+                self._partition.append(rows)
             except RowError:
-                self._buffer = []  # all others are stored: asking the same of the disk again ends the same
+                self._buffer = []
                 raise
-            rows, self._buffer = self._buffer, []
-            self._last = now = time.monotonic()
-            wait = min(_LONGEST_HELD_S, (now - began) / _STORE_SHARE)
-            self._next = now + (_EVERY_S if self._flush == "timed" else wait)
+            self._partition.drop(self._small)
+            fresh, self._buffer, self._written, self._small = self._buffer, [], [], []
+            self._last = time.monotonic()
+            if self._flush == "timed":
+                self._next = self._last + _EVERY_S
             self._shards += 1
-            if self._stored is not None:
-                self._stored(rows)
-            if self._shards % _MANY_SHARDS == 0:
-                self._partition.compact()
+            if self._stored is not None and fresh:
+                self._stored(fresh)
+        if self._shards % _MANY_SHARDS == 0:
+            self._partition.compact()
 
     def _flush_later(self) -> None:
         """Store from a thread of its own; what the disk refuses is left for the main one, which raises."""

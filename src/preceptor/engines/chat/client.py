@@ -154,8 +154,9 @@ class OpenAIChat:
         come, the asking waits.
         """
         finished: _Queue = queue.SimpleQueue()
-        # Places for outcomes, not a queue with an end: a full one would block the loop and time requests out.
-        places = asyncio.Semaphore(2 * self.endpoint.concurrency)
+        # A request keeps its place until its outcome was dealt with: a killed process has no more answers
+        # that it paid for and did not store.
+        places = asyncio.Semaphore(self.endpoint.concurrency)
         loop = asyncio.new_event_loop()
         work = loop.create_task(self._ask_all(requests, finished, places))
         # In a thread of its own, because a notebook's thread has a running loop already.
@@ -163,8 +164,8 @@ class OpenAIChat:
         thread.start()
         try:
             for one in _drain(finished):
-                loop.call_soon_threadsafe(places.release)
                 yield one
+                loop.call_soon_threadsafe(places.release)
         finally:
             loop.call_soon_threadsafe(work.cancel)
             thread.join()
@@ -178,6 +179,7 @@ class OpenAIChat:
         lock, security = asyncio.Lock(), self._security()
 
         async def work() -> None:
+            await places.acquire()
             first = next(source, None)
             if first is None:
                 return
@@ -186,8 +188,8 @@ class OpenAIChat:
             async with self._client(security) as client:
                 line = _Line(client, lock)
                 for index, request in chain([first], source):
-                    await places.acquire()
                     finished.put(Finished(index, await self._ask(line, request)))
+                    await places.acquire()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self.endpoint.concurrency):
