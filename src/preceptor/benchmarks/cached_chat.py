@@ -161,7 +161,7 @@ class CachedChat:
         kept = StoreWriter(partition, self._flush, lambda rows: shared.stored(r.key for r in rows))
         with shared, kept as writer:
             while shared.more():
-                for key, outcome in _asked(chat, lacking, shared):
+                for key, outcome, more in _asked(chat, lacking, shared):
                     answer = outcome if isinstance(outcome, Failure) else _answer(outcome)
                     if isinstance(answer, Failure):
                         watch.note(answer)
@@ -171,14 +171,16 @@ class CachedChat:
                             answer = NO_LOG_PROBABILITIES
                         else:
                             writer.add([_generation(key, answer)])
+                    if not more:
+                        writer.add([])
                     yield key, answer
                 writer.flush()
 
 
 def _asked(
     chat: ChatModel, requests: Mapping[bytes, ChatRequest], shared: SharedRows[bytes]
-) -> Iterator[tuple[bytes, Completion | Failure]]:
-    """Ask what is this process's to ask; yield each outcome by the request's id."""
+) -> Iterator[tuple[bytes, Completion | Failure, bool]]:
+    """Ask what is this process's to ask; yield outcomes by the request's id, and whether more are there."""
     keys: list[bytes] = []
 
     def taken() -> Iterator[ChatRequest]:
@@ -188,7 +190,7 @@ def _asked(
 
     with closing(chat.complete_all(taken())) as outcomes:
         for finished in outcomes:
-            yield keys[finished.index], finished.outcome
+            yield keys[finished.index], finished.outcome, finished.more
 
 
 def conversation_id(request: ChatRequest) -> bytes:

@@ -195,10 +195,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The outcome of the request at `index` of the sequence that was given."""
+    """The outcome of the request at `index` of the sequence that was given.
+
+    `more` says that further outcomes are there already, which may be stored together with this one.
+    """
 
     index: int
     outcome: Completion | Failure
+    more: bool = False
 
 
 class ChatModel(Protocol):

@@ -11,12 +11,12 @@ import logging
 import math
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import orjson
@@ -44,7 +44,13 @@ from preceptor.export.layouts import (
     features,
     pair_entry,
 )
-from preceptor.store.files import TEMPORARY, replacing, write_atomically
+from preceptor.store.files import (
+    TEMPORARY,
+    abandoned,
+    replacing,
+    temporary_name,
+    write_atomically,
+)
 
 __all__ = [
     "Card",
@@ -369,8 +375,14 @@ def _workplace(folder: Path, *, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        with TemporaryDirectory(prefix=TEMPORARY, dir=folder, ignore_cleanup_errors=True) as name:
-            yield Path(name, "rows"), Path(name, "data")
+        for left in abandoned(folder):
+            shutil.rmtree(left, ignore_errors=True)
+        place = folder / temporary_name()
+        place.mkdir()
+        try:
+            yield place / "rows", place / "data"
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
     except BaseException:
         with suppress(OSError):  # a folder that holds something stays
             for path in made:

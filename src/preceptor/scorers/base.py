@@ -101,7 +101,10 @@ class Scorer(Protocol):
         return None
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
-        """Yield one score for each response, a finished batch at a time, in any order."""
+        """Yield one score for each response, a finished batch at a time, in any order.
+
+        An empty batch says that the next is waited for: what came is put on disk meanwhile.
+        """
         ...
 
     def release(self) -> None:

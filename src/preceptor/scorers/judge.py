@@ -102,7 +102,9 @@ class Judge(Scorer):
         )
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
-        """Yield each score as its answer comes; a row whose failure may pass yields nothing.
+        """Yield each score as its answer comes, and nothing where the next are waited for.
+
+        A row whose failure may pass has no score.
 
         Raises:
             ModelError: the endpoint refuses the key, the address or the model, or is down.
@@ -120,6 +122,8 @@ class Judge(Scorer):
                 left_out += score is None
                 if score is not None:
                     yield [score]
+                if not finished.more:
+                    yield []
         if left_out:
             logger.warning(
                 "%d responses have no score because the judge gave no answer in time: "

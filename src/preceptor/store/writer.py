@@ -66,11 +66,15 @@ class StoreWriter(Generic[Row]):
         self._later: threading.Timer | None = None
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Take rows, and store them when their time has come."""
+        """Take rows, and store them when their time has come; no rows say that the next are waited for."""
         with self._lock:
             self._buffer += rows
             now = time.monotonic()
-            if self._flush == "each" and self._buffer and now >= self._next - _BURST_S:
+            if (
+                self._flush == "each"
+                and self._buffer
+                and (not rows or now >= self._next - _BURST_S)
+            ):
                 self._write(now)
         if self._flush == "timed":
             if now >= self._next:

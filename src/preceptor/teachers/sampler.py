@@ -67,7 +67,7 @@ class Sampler:
     def answers(
         self, wanted: Iterable[Sequence[GenerationRequest]]
     ) -> Generator[list[Generation], None, None]:
-        """Yield rows as they come, for each request once or, where it was lost, never.
+        """Yield rows as they come, for each request once or, where it was lost, never; none while it waits.
 
         `wanted` are groups that hold all samples of an instruction; an endpoint takes them as it gets free.
 
@@ -90,6 +90,8 @@ class Sampler:
                     if rows:
                         yield rows
                         again += group[len(rows) :]
+                    if not finished.more:
+                        yield []
             if not again:
                 return
             self._go_alone()

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -154,8 +155,8 @@ class OpenAIChat:
         come, the asking waits.
         """
         finished: _Queue = queue.SimpleQueue()
-        # A request keeps its place until its outcome was dealt with: a killed process has no more answers
-        # that it paid for and did not store.
+        # A request keeps its place until its outcome and those that came with it were dealt with, so that a
+        # killed process has paid for no more answers that it did not store.
         places = asyncio.Semaphore(self.endpoint.concurrency)
         loop = asyncio.new_event_loop()
         work = loop.create_task(self._ask_all(requests, finished, places))
@@ -163,9 +164,14 @@ class OpenAIChat:
         thread = threading.Thread(target=_drive, args=(work, finished), daemon=True)
         thread.start()
         try:
+            dealt_with = 0
             for one in _drain(finished):
-                yield one
-                loop.call_soon_threadsafe(places.release)
+                more = not finished.empty()
+                yield replace(one, more=more)
+                dealt_with += 1
+                while dealt_with and not more:
+                    loop.call_soon_threadsafe(places.release)
+                    dealt_with -= 1
         finally:
             loop.call_soon_threadsafe(work.cancel)
             thread.join()
