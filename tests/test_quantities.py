@@ -45,11 +45,12 @@ def test_rewards_that_are_no_shares_have_no_such_ends():
     assert max(one.estimates["reward"].high for one in found) > 1
 
 
-def test_a_loss_is_bounded_by_0_alone():
-    loss = np.array([[0.01] * 5 + [3.0], [0.9] * 3 + [1.0] * 3])
-    found = ranked("loss", loss=loss)
-    assert found["A"].estimates["loss"].low == 0
-    assert found["B"].estimates["loss"].high < np.inf
+@pytest.mark.parametrize(("name", "least"), [("loss", 0), ("perplexity", 1)])
+def test_a_loss_ends_at_0_and_a_perplexity_at_1(name, least):
+    values = least + np.array([[0.01] * 5 + [3.0], [0.9] * 3 + [1.0] * 3])
+    found = ranked(name, **{name: values})
+    assert found["A"].estimates[name].low == least
+    assert least < found["B"].estimates[name].high < np.inf
 
 
 def test_a_length_of_two_values_is_no_proportion():

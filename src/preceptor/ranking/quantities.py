@@ -104,7 +104,7 @@ def _limits(name: str, values: Array, below: Array | None) -> tuple[float, float
     if not values.size or values.min() < 0:
         return -np.inf, np.inf
     share = name in _SHARES and bool((values <= (1 if below is None else below)).all())
-    return 0.0, 1.0 if share else np.inf
+    return float(name.startswith("perplexity")), 1.0 if share else np.inf
 
 
 def outcomes(name: str, values: Array) -> Array | None:
