@@ -145,16 +145,15 @@ def test_rows_say_whether_they_are_expectations():
     assert len(told.requests) == 3
 
 
-def test_a_failure_that_may_pass_is_not_written_down(caplog: pytest.LogCaptureFixture):
+def test_a_failure_that_may_pass_is_not_written_down():
     def step(handler: chat.Handler, asked: dict[str, Any]) -> None:
         busy = "BUSY" in asked["messages"][0]["content"]
         (refuse(500, "busy") if busy else answer("7"))(handler, asked)
 
     rows = responses("fine", "BUSY", "fine too")
-    with serving(otherwise=step) as told, caplog.at_level(logging.WARNING):
+    with serving(otherwise=step) as told:
         scores = scores_of(judge_at(told, patience_s=0.3), rows)
     assert [score.key for score in scores] == [rows[0].key, rows[2].key]
-    assert "1 responses have no score" in caplog.text
 
 
 def test_a_served_judge_is_shown_control_tokens_cut_apart_and_it_is_said_how_many(

@@ -94,6 +94,25 @@ def test_each_text_is_asked_for_once_and_its_numbers_come_back_in_the_rows_order
     assert told.missing == told.done == Amount(20, sum(map(len, texts.values())))
 
 
+class ForgetfulScorer(LetterScorer):
+    """Gives no score to every third response, as a judge does that is too slow."""
+
+    def score(self, responses: Sequence[Response]) -> Iterator[list[Score]]:
+        for batch in super().score(responses):
+            yield batch[1:]
+
+
+def test_what_has_no_score_is_told_once_however_many_parts_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(steps, "PART_INSTRUCTIONS", 2)
+    scorer = ForgetfulScorer()
+    carry_out(step_of(tmp_path, scorer), Silent())
+    (told,) = (one.getMessage() for one in caplog.records if "have no score" in one.getMessage())
+    # Five parts of four distinct responses: batches of three and one, each without its first.
+    assert (scorer.calls, "letters: 10 responses" in told) == (5, True)
+
+
 def test_what_is_stored_is_not_asked_for_again_notes_neither(tmp_path: Path):
     first = carry_out(step_of(tmp_path, LetterScorer()), Silent())
     scorer, told = LetterScorer(), Told()

@@ -423,11 +423,10 @@ def test_every_check_gives_an_answer_the_same_reward_with_and_without_a_trace(
 
 
 def test_a_check_held_up_by_the_machine_has_no_score_and_is_left_for_another_run(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # By the clock nothing may take any time, as on a machine that does nothing else but other work.
     monkeypatch.setattr("preceptor.scorers.verifier.pool._PATIENCE", 0)
     seven = {"kind": "math", "answer": "7"}
     late = [response("9**9**9**9", seven)]
     assert [score for batch in Verifier(processes=1).score(late) for score in batch] == []
-    assert "1 checks were held up by the machine" in caplog.text

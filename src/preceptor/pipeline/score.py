@@ -75,9 +75,15 @@ class Step:
             return
         present = len(self.keyed.distinct) - len(missing)
         progress.begin(self.name, present, amount_of(first, missing=len(missing)))
-        for texts in chain([first], chunks):
-            _score(self, texts, progress)
+        left_out = sum(_score(self, texts, progress) for texts in chain([first], chunks))
         progress.end()
+        if left_out:
+            logger.warning(
+                "%s: %d responses have no score, for want of an answer, of time or of memory: run again to "
+                "try them once more",
+                self.name,
+                left_out,
+            )
 
     def key(self, response: Response) -> bytes:
         """Return the key that the scorer's number for a response is stored under."""
@@ -172,8 +178,9 @@ def amount_of(texts: Sequence[Response], *, missing: int) -> Amount:
     return Amount(missing, int(characters * missing / max(1, len(texts))))
 
 
-def _score(step: Step, texts: Sequence[Response], progress: Progress) -> None:
-    """Score what is missing of these, part by part."""
+def _score(step: Step, texts: Sequence[Response], progress: Progress) -> int:
+    """Score what is missing of these, part by part; return how many responses were given no score."""
+    left_out = 0
     seen: set[str] = set()
     groups: dict[bytes, list[Response]] = {}
     for response in texts:
@@ -196,11 +203,15 @@ def _score(step: Step, texts: Sequence[Response], progress: Progress) -> None:
     with shared, StoreWriter(step.partition, step.scorer.flush, stored) as writer:
         while shared.more():
             for part in shared.parts(PART_INSTRUCTIONS):
-                for batch in step.scorer.score([row for rows in part for row in rows]):
+                asked = [row for rows in part for row in rows]
+                left_out += len(asked)
+                for batch in step.scorer.score(asked):
                     writer.add(batch)
+                    left_out -= len(batch)
                 # Others see at once what is done, but quick scores do not make a shard for every part.
                 writer.flush(_LEAST_FLUSH_SECONDS)
             writer.flush()
+    return left_out
 
 
 def step_of(

@@ -115,21 +115,13 @@ class Judge(Scorer):
         asked = [r for r in responses if (r.text or "").strip()]
         requests = [self.request(r.instruction.messages, r.text or "") for r in asked]
         tell_of_cuts((r.text or "" for r in asked), f"The judge '{self.label}'")
-        left_out = 0
         with closing(self.chat.complete_all(requests)) as outcomes:
             for finished in outcomes:
                 score = self._scored(asked[finished.index].key, finished.outcome)
-                left_out += score is None
                 if score is not None:
                     yield [score]
                 if not finished.more:
                     yield []
-        if left_out:
-            logger.warning(
-                "%d responses have no score because the judge gave no answer in time: "
-                "run again to ask for them once more",
-                left_out,
-            )
 
     def derive(self, columns: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return `reward`, on the judge's scale: the expectations, or what was drawn where one is lacking.

@@ -4,7 +4,6 @@ The reference of a response, or one rule for all responses, says how it is check
 parallel in worker processes, and what they found is stored like any other score.
 """
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -18,8 +17,6 @@ from preceptor.scorers.verifier.library_checks import LIBRARY_KINDS, require_pac
 from preceptor.scorers.verifier.pool import CheckPool, Verdict
 from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
-
-logger = logging.getLogger(__name__)
 
 CHECKS_VERSION = 2
 """To be raised whenever a check gives another reward or note than before: it is part of the identity."""
@@ -90,17 +87,9 @@ class Verifier(Scorer):
         ]
         for kind in {str(reference.get("kind")) for reference, _ in checks}:
             require_package(kind)
-        left_out = 0
         for verdicts in self._pool.check(checks):
             found = [(checked[place], _score_of(verdict)) for place, verdict in verdicts]
-            left_out += sum(score is None for _, score in found)
             yield [Score(self._key(one), *score) for one, score in found if score is not None]
-        if left_out:
-            logger.warning(
-                "%d checks were held up by the machine and have no reward: run again to try them once "
-                "more",
-                left_out,
-            )
 
     def release(self) -> None:
         """End the processes that check."""
