@@ -264,6 +264,18 @@ def test_hostile_names_stay_data(hostile: dict[str, Chart]):
     assert "n" * 80 in [row["whole"] for row in rows(hostile["leaderboard"])]
 
 
+def test_names_that_every_object_of_javascript_has_are_drawn(tmp_path: Path):
+    names = ("constructor", "toString", "__proto__", "hasOwnProperty", "valueOf")
+    ranked = small_ranking_data(5, names=names)
+    categories = tuple(
+        replace(one, name=name) for one, name in zip(ranked.categories, names, strict=False)
+    )
+    named = replace(ranked, families={name: name for name in names}, categories=categories)
+    drawn = [of_one(named)[chart] for chart in ("leaderboard", "risk-and-return", "by-category")]
+    for path in save_charts(drawn, tmp_path)[::2]:
+        assert path.read_text(encoding="utf-8").count("<path") > 5, path.name
+
+
 def test_pictures_are_of_sensible_size_and_hold_no_script(
     tmp_path: Path, hostile: dict[str, Chart]
 ):

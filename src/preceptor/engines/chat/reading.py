@@ -119,7 +119,7 @@ def _no_completion(whole: object, body: str, secrets: Secrets) -> Failure:
         return Failure("unreadable answer", "an empty body")
     if start.startswith("<"):
         title = _TITLE.search(start)
-        named = f" ('{printable(title[1])}')" if title else ""
+        named = f" ('{printable(secrets.cut(title[1]))}')" if title else ""
         return Failure("foreign answer", f"a page{named} came in place of an answer")
     if start.startswith(("data:", "event:", "id:", ": ")):
         return Failure("foreign answer", "a stream of events came, which was not asked for")

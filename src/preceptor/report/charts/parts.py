@@ -7,6 +7,7 @@ name, an expression or markup. So no name can break a chart or run anything.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,12 @@ NARROW = 560
 
 NAMED = 3
 """How many teachers have their names beside their marks; of the others there stands the number."""
+
+
+_INHERITED = re.compile(
+    r"constructor|hasOwnProperty|isPrototypeOf|propertyIsEnumerable|to(?:Locale)?String|valueOf"
+    r"|__proto__|__(?:define|lookup)[GS]etter__"
+)
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,14 @@ def families_of(ranked: Sequence[RankingData]) -> Families:
 
 
 def cut(text: str, length: int) -> str:
-    """Return the text on one line, control and direction marks as escapes, at most `length` characters."""
+    """Return the text on one line, control and direction marks as escapes, at most `length` characters.
+
+    A name that every object of JavaScript has, such as `constructor`, gets a space that is not seen: Vega
+    would find it in the table of its scale where nobody put it.
+    """
     shown = printable(" ".join(text[: 4 * length].split()))
+    if _INHERITED.fullmatch(shown):
+        return f"{shown}\N{NO-BREAK SPACE}"
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
