@@ -96,7 +96,8 @@ class Rows:
     def __init__(self, pool: Pool, size: int, rng: np.random.Generator) -> None:
         self.pool = pool
         of = next(iter(pool.values.values())).shape[1]
-        self.at = rng.integers(of, size=size)
+        whole = pool.options.target == "pool"
+        self.at = rng.permutation(of)[:size] if whole else rng.integers(of, size=size)
         self.turn = rng.random(size) < 0.5 if pool.equal else None
 
     def first(self, n: int, teachers: list[int]) -> dict[str, Array]:
@@ -113,7 +114,7 @@ class Rows:
 def raced(pool: Pool, size: int, rng: np.random.Generator) -> Replay:
     """Return how a race ends."""
     rows = Rows(pool, size, rng)
-    count = len(pool.lengths)
+    size, count = len(rows.at), len(pool.lengths)
     names = [str(k) for k in range(count)]
     whole = rows.first(size, list(range(count))) if pool.known else {}
     race = Race(pool.metric, names, size, pool.options, {k: whole[k] for k in pool.known})
@@ -125,9 +126,12 @@ def raced(pool: Pool, size: int, rng: np.random.Generator) -> Replay:
         before = n
         if race.ending:
             break
-    best = str(int(pool.scores.argmax()))
-    named = len(race.running) == 1
-    return Replay(best not in race.running, named, before, tokens)
+    scores = pool.scores
+    wrong = str(int(scores.argmax())) not in race.running
+    if race.ending == "equal":
+        least = scores.max() - pool.options.tolerance * abs(scores.max())
+        wrong |= bool((scores[[int(name) for name in race.running]] < least).any())
+    return Replay(wrong, race.ending in ("best", "equal"), before, tokens)
 
 
 def peeked(pool: Pool, size: int, rng: np.random.Generator) -> Replay:
@@ -135,7 +139,7 @@ def peeked(pool: Pool, size: int, rng: np.random.Generator) -> Replay:
     rows = Rows(pool, size, rng)
     everyone = list(range(len(pool.lengths)))
     n = 0
-    for n in looks(50, size):
+    for n in looks(50, len(rows.at)):
         seen = rows.first(n, everyone)
         stacked = np.concatenate([seen[name] for name in pool.metric.needs])
         drawn = bootstrap_means(stacked, draws=DRAWS, rng=rng)
@@ -184,6 +188,8 @@ Method = Callable[[Pool, int, np.random.Generator], Replay]
 def _summed(method: Method, pool: Pool, size: int, replays: int, seed: int) -> dict[str, Any]:
     ends = [method(pool, size, np.random.default_rng([seed, k])) for k in range(replays)]
     bad = sum(end.named if pool.equal else end.wrong for end in ends)
+    if pool.options.target == "pool":
+        size = min(size, next(iter(pool.values.values())).shape[1])
     share = np.array([end.tokens for end in ends]) / (float(pool.lengths.sum()) * size)
     rows = np.array([end.rows for end in ends])
     return {
@@ -288,6 +294,7 @@ def _pools(given: argparse.Namespace) -> Iterator[tuple[Pool, list[int]]]:
         values, lengths, _ = from_files(sorted(given.math.glob("*.jsonl")), "reward", **blind)
         for pool in nested("checked answers", METRICS["reward"], values, lengths):
             yield pool, given.sizes
+        yield from _otherwise("checked answers", METRICS["reward"], values, lengths)
     if given.judged:
         files = sorted(given.judged.glob("*.json"))
         reward = {"reward_column": "reward"}
@@ -295,11 +302,13 @@ def _pools(given: argparse.Namespace) -> Iterator[tuple[Pool, list[int]]]:
         for pool in nested("judged rewards", METRICS["reward"], values, lengths):
             yield pool, given.sizes
         yield from _equal("judged rewards", METRICS["reward"], values, given.sizes)
+        yield from _otherwise("judged rewards", METRICS["reward"], values, lengths)
         if given.student:
             values, lengths, _ = from_files(files, "car", **student, **reward)
             for pool in nested("judged, CAR", METRICS["car"], values, lengths):
                 yield pool, given.sizes
             yield from _equal("judged, CAR", METRICS["car"], values, given.sizes)
+            yield from _otherwise("judged, CAR", METRICS["car"], values, lengths)
             whole = Pool("judged, CAR, rewards known of every row", METRICS["car"], values, lengths)
             yield Pool(**{**whole.__dict__, "known": ("reward",)}), given.sizes[:1]
     if given.zoo and given.student:
@@ -308,6 +317,21 @@ def _pools(given: argparse.Namespace) -> Iterator[tuple[Pool, list[int]]]:
             values, lengths, _ = from_files(files, metric, **student)
             for pool in nested(f"zoo, {metric}", METRICS[metric], values, lengths):
                 yield pool, given.sizes
+
+
+def _otherwise(
+    name: str, metric: Metric, values: dict[str, Array], lengths: Array
+) -> Iterator[tuple[Pool, list[int]]]:
+    """Yield the pool as other races see it: by betting, as the question itself, and with a tolerance."""
+    most = float(values["loss"].max()) if "loss" in values else None
+    ways = {
+        "betting": RaceOptions(method="betting", max_loss=most),
+        "of the pool itself": RaceOptions(target="pool"),
+        "within 5%": RaceOptions(tolerance=0.05),
+    }
+    for way, options in ways.items():
+        whole = Pool(f"{name}, {way}", metric, values, lengths, options=options)
+        yield whole, [len(next(iter(values.values()))[0]) if way == "of the pool itself" else 2000]
 
 
 def _equal(

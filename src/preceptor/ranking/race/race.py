@@ -184,9 +184,11 @@ class Race:
 
     def _within(self, upward: Quantity, base: Quantity | None, share: float) -> Flags:
         """Return whether row is known to be at most the tolerance worse than column."""
+        if not self.options.tolerance:
+            return np.zeros((len(upward.point),) * 2, dtype=bool)
         scale = 1 + self.options.tolerance * np.sign(upward.point)
         gap, width = self._bounds(upward, base, scale, share)
-        known: Flags = (gap + width <= 0).T & (self.options.tolerance > 0)
+        known: Flags = (gap + width <= 0).T
         return known
 
     def _bets(self) -> tuple[Bets, Bets | None]:
