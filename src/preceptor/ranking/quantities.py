@@ -152,7 +152,9 @@ def _reach(metric: Metric, inputs: list[Quantity]) -> tuple[float, float]:
     corners = np.array(list(product(*(one.limits for one in inputs)))).T
     with np.errstate(all="ignore"):
         values = np.asarray(metric(*corners), dtype=np.float64)
-    return float(np.nanmin(values)), float(np.nanmax(values))
+    if np.isnan(values).any():
+        return -np.inf, np.inf
+    return float(values.min()), float(values.max())
 
 
 def _slope(metric: Metric, inputs: list[Quantity], place: int) -> Array:
