@@ -198,10 +198,15 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(*steps: Step, otherwise: Step | None = None, port: int = 0) -> Iterator[Told]:
+def serving(
+    *steps: Step,
+    otherwise: Step | None = None,
+    port: int = 0,
+    handler: type[Handler] = Handler,
+) -> Iterator[Told]:
     """Run a server that does the steps, then always `otherwise` (default: answer 7)."""
     told = Told(list(steps), otherwise or answer("7"))
-    server = Server(("127.0.0.1", port), Handler)
+    server = Server(("127.0.0.1", port), handler)
     server.told = told  # type: ignore[attr-defined]
     told.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

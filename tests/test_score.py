@@ -12,6 +12,7 @@ from preceptor.data.responses import ResponseSource
 from preceptor.pipeline import score as steps
 from preceptor.pipeline.score import Step, carry_out
 from preceptor.pipeline.work import Amount, Silent
+from preceptor.scorers import base
 from preceptor.scorers.base import Scorer
 from preceptor.store.identity import Identity
 from preceptor.store.store import ScorePartition, Store
@@ -105,7 +106,7 @@ class ForgetfulScorer(LetterScorer):
 def test_what_has_no_score_is_told_once_however_many_parts_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(steps, "PART_INSTRUCTIONS", 2)
+    monkeypatch.setattr(base, "PART_INSTRUCTIONS", 2)
     scorer = ForgetfulScorer()
     carry_out(step_of(tmp_path, scorer), Silent())
     (told,) = (one.getMessage() for one in caplog.records if "have no score" in one.getMessage())
@@ -143,17 +144,17 @@ def test_what_another_process_stores_meanwhile_is_left_out(
             yield from super().score(responses)
 
     scorer, told = Meeting(), Told()
-    step = step_of(tmp_path, scorer, instructions=3 * steps.PART_INSTRUCTIONS)
+    step = step_of(tmp_path, scorer, instructions=3 * base.PART_INSTRUCTIONS)
     carry_out(step, told)
     assert scorer.calls == 1
-    assert len(scorer.asked) == 2 * steps.PART_INSTRUCTIONS
+    assert len(scorer.asked) == 2 * base.PART_INSTRUCTIONS
     assert told.done.responses == told.missing.responses
 
 
 def test_quick_scores_do_not_make_a_shard_for_every_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(steps, "PART_INSTRUCTIONS", 2)
+    monkeypatch.setattr(base, "PART_INSTRUCTIONS", 2)
     appended: list[int] = []
     append = ScorePartition.append
 

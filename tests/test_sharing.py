@@ -69,7 +69,7 @@ def generation(folder: Path, told: Told) -> None:
 def judging(folder: Path, told: Told) -> None:
     endpoint = Endpoint(url=told.url, concurrency=4)
     chat = CachedChat(
-        lambda: OpenAIChat(endpoint, "judge"),
+        lambda _: OpenAIChat(endpoint, "judge"),
         Identity.of({"judge": "a"}),
         who="The judge",
         where="here",

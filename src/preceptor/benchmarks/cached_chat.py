@@ -17,7 +17,7 @@ from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
 from preceptor.store.identity import Identity
 from preceptor.store.sharing import SharedRows
-from preceptor.store.store import Store
+from preceptor.store.store import ResponsePartition, Store
 from preceptor.store.writer import StoreWriter
 from preceptor.types import Flush, Generation, Instruction, generation_key
 
@@ -73,7 +73,7 @@ class CachedChat:
 
     def __init__(
         self,
-        chat: Callable[[], ChatModel],
+        chat: Callable[[ResponsePartition], ChatModel],
         identity: Identity,
         *,
         who: str,
@@ -146,10 +146,10 @@ class CachedChat:
     ) -> Iterator[tuple[bytes, Answer | Failure]]:
         if not lacking:
             return
-        chat = self._chat()
+        partition = store.responses(self.identity)
+        chat = self._chat(partition)
         short = _short(next(iter(lacking.values())))
         watch = Watch(self._who, self._where, lambda: chat.complete(short))
-        partition = store.responses(self.identity)
         seen: set[str] = set()
         shared = SharedRows(
             partition.claims(),

@@ -117,10 +117,11 @@ class ChatPairJudge(PairJudge):
 
     def __init__(self, model: Judge, *, swap_positions: bool = False) -> None:
         self.model = model
+        by_batch = model.endpoint is not None and model.endpoint.batch_api
         # Small local models prefer a place more than an answer: only both orders cancel that.
         self.swap_positions = swap_positions or model.endpoint is None
         self._cached = CachedChat(
-            lambda: model.chat,
+            lambda partition: model.batches_in(partition) if by_batch else model.chat,
             self.identity(),
             who=f"The judge '{model.table.model}'",
             where=model.endpoint or "this process",
@@ -148,7 +149,7 @@ class ChatPairJudge(PairJudge):
     def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
         """Return what comparing these would take, probe and second questions not counted."""
         at = self.model.endpoint
-        prices = (None, None) if at is None else (at.price_in, at.price_out)
+        prices = (None, None) if at is None else at.prices
         return self._cached.cost(list(map(self.request, pairs)), store, prices)
 
 

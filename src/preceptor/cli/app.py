@@ -51,6 +51,8 @@ def cli(verbose: bool) -> None:
     import logging
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
+    # A batch may take a day: how far it is must be seen.
+    logging.getLogger("preceptor.engines.chat.batch").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
 

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 Given = Mapping[str, Any]
 
-_ENDPOINT = ("judge_url", "judge_key_env", "judge_allow_http", "judge_concurrency")
+_ENDPOINT = (
+    "judge_url",
+    "judge_key_env",
+    "judge_batch_api",
+    "judge_batch_discount",
+    "judge_allow_http",
+    "judge_concurrency",
+)
 
 
 def judge_parameters() -> list[click.Parameter]:
@@ -167,6 +174,8 @@ def judge_given(given: Given, kinds: "Sequence[JudgeKind]" = ("letter", "reward"
             "url": url,
             "api_key_env": given["judge_key_env"],
             "allow_http": given["judge_allow_http"],
+            "batch_api": given["judge_batch_api"],
+            "batch_discount": given["judge_batch_discount"],
             "concurrency": given["judge_concurrency"],
             "price_in": price_in,
             "price_out": price_out,

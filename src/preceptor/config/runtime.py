@@ -48,6 +48,26 @@ class Endpoint(Table):
         None, ge=0, allow_inf_nan=False, description="Money for a million tokens of answers."
     )
 
+    batch_api: bool = Field(
+        False,
+        description="Ask by the provider's batch API: cheaper, answered within a day, resumable.",
+    )
+    batch_discount: float = Field(
+        0.5, ge=0, le=1, description="Share of the price that a batch saves."
+    )
+
+    @property
+    def prices(self) -> tuple[float | None, float | None]:
+        """What a million tokens in and out cost as they are asked for."""
+        given = (self.price_in, self.price_out)
+        price_in, price_out = (None if one is None else one * self.share_paid for one in given)
+        return price_in, price_out
+
+    @property
+    def share_paid(self) -> float:
+        """The share of the price that is paid for an answer."""
+        return 1.0 - self.batch_discount if self.batch_api else 1.0
+
     @field_validator("url")
     @classmethod
     def _without_secrets(cls, value: str) -> str:

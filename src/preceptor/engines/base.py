@@ -170,6 +170,16 @@ _OF_REQUEST: tuple[FailureKind, ...] = (
 )
 
 
+_PASSING: tuple[FailureKind, ...] = (
+    "rate limited",
+    "server error",
+    "timed out",
+    "unreachable",
+    "unreadable answer",
+    "foreign answer",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a request has no answer; `detail` is at most 200 printable characters without secrets.
@@ -186,6 +196,11 @@ class Failure:
     def of_request(self) -> bool:
         """Whether the same request would fail again whoever asks: it may be written down for good."""
         return self.kind in _OF_REQUEST
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be answered another time."""
+        return self.kind in _PASSING
 
     @property
     def of_settings(self) -> bool:

@@ -154,7 +154,9 @@ def _estimate(
     own = job.partition.costs()
     tokens, basis = _expected(own, others, most=teacher.max_tokens)
     prompts = _prompt_tokens(missing, own, backend)
-    pace, how = _pace(own, backend, runtime) if missing else (None, "")
+    pace, how = (None, backend.terms)
+    if missing and not backend.terms:
+        pace, how = _pace(own, backend, runtime)
     total = round(tokens * len(missing))
     most = teacher.max_tokens * len(missing)
     return GenerationEstimate(

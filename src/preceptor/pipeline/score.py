@@ -29,9 +29,6 @@ logger = logging.getLogger(__name__)
 Stored = Mapping[str, NDArray[Any]]
 """A scorer's columns and the notes, one value for each row of a selection."""
 
-PART_INSTRUCTIONS = 64
-"""Instructions whose responses are scored between two looks at the store."""
-
 TEXTS_IN_MEMORY = 256 * 1024 * 1024
 """Characters of response text held at once; more than that is read in several passes."""
 
@@ -202,7 +199,7 @@ def _score(step: Step, texts: Sequence[Response], progress: Progress) -> int:
     )
     with shared, StoreWriter(step.partition, step.scorer.flush, stored) as writer:
         while shared.more():
-            for part in shared.parts(PART_INSTRUCTIONS):
+            for part in shared.parts(step.scorer.part):
                 asked = [row for rows in part for row in rows]
                 left_out += len(asked)
                 for batch in step.scorer.score(asked):

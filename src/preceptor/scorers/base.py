@@ -16,6 +16,9 @@ from preceptor.types import Flush, Message, Response, Score
 Array = NDArray[np.float64]
 
 
+PART_INSTRUCTIONS = 64
+"""Instructions whose responses are scored between two looks at the store."""
+
 Pieces = Callable[[Sequence[Message], str], Sequence[str]]
 """Returns the pieces of text that a conversation and a response's tokens spell."""
 
@@ -63,6 +66,11 @@ class Scorer(Protocol):
     def flush(self) -> Flush:
         """When scores are stored: `each` as it comes, where each is paid for, or `timed`, some together."""
         return "timed"
+
+    @property
+    def part(self) -> int:
+        """Instructions whose responses are handed over at once."""
+        return PART_INSTRUCTIONS
 
     @property
     def of_student(self) -> bool:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,12 @@ from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import PROMPT_VERSION, judge_prompt
 from preceptor.store.identity import Identity
+from preceptor.store.shards import Shards
+from preceptor.store.store import Store
 from preceptor.types import Flush, Message, Response, Score
+
+if TYPE_CHECKING:
+    from preceptor.engines.chat.client import OpenAIChat
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ ALTERNATIVES = 20
 """Likeliest tokens asked for at each position: the most that OpenAI and vLLM give."""
 
 _RUNTIME = Runtime()
+_BATCH = 50_000
 _PROBE = (Message("user", "How many legs has a cat?"),)
 
 
@@ -46,9 +52,13 @@ class Judge(Scorer):
     required = ("score", "expected")  # an answer may tell neither mass nor a number drawn
     flush: Flush = "each"
 
-    def __init__(self, table: JudgeReward, endpoint: Endpoint | None) -> None:
+    def __init__(
+        self, table: JudgeReward, endpoint: Endpoint | None, store: str = ".preceptor"
+    ) -> None:
+        """`store` is where batches under way are remembered."""
         self.table = table
         self.endpoint = endpoint
+        self._store = store
         self._watch = Watch(
             f"The judge '{table.model}'",
             endpoint,
@@ -58,10 +68,32 @@ class Judge(Scorer):
     @cached_property
     def chat(self) -> ChatModel:
         """The model that is asked."""
+        return self._client
+
+    @cached_property
+    def _client(self) -> "OpenAIChat":
         from preceptor.engines.chat.client import OpenAIChat
 
         assert self.endpoint is not None
         return OpenAIChat(self.endpoint, self.table.model, request=self.table.request)
+
+    @property
+    def part(self) -> int:
+        """Instructions whose responses are handed over at once: by a batch as many as it may hold."""
+        by_batch = self.endpoint is not None and self.endpoint.batch_api
+        return _BATCH if by_batch else super().part
+
+    def _asked(self) -> ChatModel:
+        """Return what answers requests, by batches where the endpoint is to be asked so."""
+        if self.endpoint is None or not self.endpoint.batch_api:
+            return self.chat
+        return self.batches_in(Store(self._store).scores(self.identity()))
+
+    def batches_in(self, partition: Shards) -> ChatModel:
+        """Return the model, asked by batches that are remembered beside the partition's rows."""
+        from preceptor.engines.chat.batch import in_batches
+
+        return in_batches(self._client, partition)
 
     @property
     def label(self) -> str:
@@ -115,7 +147,7 @@ class Judge(Scorer):
         asked = [r for r in responses if (r.text or "").strip()]
         requests = [self.request(r.instruction.messages, r.text or "") for r in asked]
         tell_of_cuts((r.text or "" for r in asked), f"The judge '{self.label}'")
-        with closing(self.chat.complete_all(requests)) as outcomes:
+        with closing(self._asked().complete_all(requests)) as outcomes:
             for finished in outcomes:
                 score = self._scored(asked[finished.index].key, finished.outcome)
                 if score is not None:

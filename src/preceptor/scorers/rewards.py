@@ -52,7 +52,7 @@ def _by_judge(reward: JudgeReward, runtime: Runtime) -> Scorer:
 
     if reward.engine == "transformers":
         return LocalJudge(reward, runtime)
-    return Judge(reward, runtime.endpoint(reward.model))
+    return Judge(reward, runtime.endpoint(reward.model), runtime.store)
 
 
 def _of_another_package(reward: PluginReward, _: Runtime) -> Scorer:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.errors import RowError, StoreError
+from preceptor.store.batches import Batches
 from preceptor.store.claims import Claims, Holder, holders, sweep_claims
 from preceptor.store.directory import Folder, read_card
 from preceptor.store.identity import Identity, plain
@@ -97,6 +98,10 @@ class Shards:
     def claims(self) -> Claims:
         """Return the claims that this process can make on parts of what is missing."""
         return Claims(self._folder.place())
+
+    def batches(self) -> Batches:
+        """Return the batches that a provider has in work for this partition."""
+        return Batches(self._folder)
 
     def in_work(self) -> set[Holder]:
         """Return the processes that hold claims here."""

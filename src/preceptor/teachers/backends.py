@@ -18,7 +18,7 @@ def backend_of(teacher: TeacherPoint, runtime: Runtime) -> TeacherBackend:
     if teacher.engine == "openai":
         from preceptor.teachers.served import ServedTeacher
 
-        return ServedTeacher(teacher, runtime.endpoint(teacher.model))
+        return ServedTeacher(teacher, runtime.endpoint(teacher.model), runtime.store)
     if teacher.engine in ("transformers", "vllm"):
         from preceptor.teachers.local import LocalTeacher
 

@@ -48,6 +48,9 @@ class TeacherBackend(Protocol):
     honours_seeds: bool = True
     """Whether samples surely differ with their seeds; else that is found out before many are paid for."""
 
+    terms: str = ""
+    """How it is asked, where that is no direct way: when the answers come, and at which price."""
+
     prices: tuple[float | None, float | None] = (None, None)
     """What a million tokens of prompt and of response cost; None where it is not known."""
 

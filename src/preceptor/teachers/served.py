@@ -13,6 +13,7 @@ from preceptor.engines.reasoning import begins_reasoning
 from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.store.identity import Identity
+from preceptor.store.store import Store
 from preceptor.teachers.base import TeacherBackend
 from preceptor.types import Message
 
@@ -30,13 +31,21 @@ class ServedTeacher(TeacherBackend):
 
     honours_seeds = False
 
-    def __init__(self, teacher: TeacherPoint, endpoint: Endpoint) -> None:
+    def __init__(
+        self, teacher: TeacherPoint, endpoint: Endpoint, store: str = ".preceptor"
+    ) -> None:
+        """`store` is where batches under way are remembered."""
         self.teacher = teacher
         self.endpoint = endpoint
+        self._store = store
         self.where = endpoint
         known = (teacher.price_in, teacher.price_out)
         at = (endpoint.price_in, endpoint.price_out)
-        self.prices = known if None not in known else at
+        share = endpoint.share_paid
+        price_in, price_out = known if None not in known else at
+        self.prices = (price_in and price_in * share, price_out and price_out * share)
+        if endpoint.batch_api:
+            self.terms = f"by batches, within a day, at {share:.0%} of the price"
 
     @property
     def opens_reasoning(self) -> bool:
@@ -46,12 +55,14 @@ class ServedTeacher(TeacherBackend):
     @cached_property
     def chat(self) -> ChatModel:
         """The client."""
+        from preceptor.engines.chat.batch import in_batches
         from preceptor.engines.chat.client import OpenAIChat
 
         render = self._rendered if self._template else None
-        return OpenAIChat(
+        chat = OpenAIChat(
             self.endpoint, self.teacher.model, render=render, request=self.teacher.request
         )
+        return in_batches(chat, Store(self._store).responses(self.identity()))
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """Return the raw prompt; ModelError where a text would steer its structure.

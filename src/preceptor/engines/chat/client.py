@@ -63,14 +63,6 @@ _LOST_ADDRESSES = (404, 405)
 _PAUSING_STATUSES = (429, 503)
 _LIMIT = "max_tokens"
 _NEWER_LIMIT = "max_completion_tokens"
-_PASSING = (
-    "rate limited",
-    "server error",
-    "timed out",
-    "unreachable",
-    "unreadable answer",
-    "foreign answer",
-)
 
 _asking: ContextVar[bool] = ContextVar("preceptor_asking", default=False)
 _LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy")))
@@ -129,7 +121,7 @@ class OpenAIChat:
         self.model = model
         self.render = render
         self._request = request
-        self._secrets = Secrets.of(
+        self.secrets = Secrets.of(
             endpoint.url, endpoint.api_key_env, allow_http=endpoint.allow_http
         )
         self._gate = Gate(endpoint.requests_per_minute, spread=_FIRST_DELAY_S)
@@ -208,7 +200,7 @@ class OpenAIChat:
         except ImportError as error:
             raise MissingPackage("httpx", purpose="A chat endpoint", extra="judge") from error
         try:
-            httpx.URL(self._secrets.address(""))
+            httpx.URL(self.secrets.address(""))
         except httpx.InvalidURL:
             raise ModelError(f"{self.endpoint!r} has no usable address. Check its url.") from None
         return httpx.create_ssl_context()
@@ -220,26 +212,25 @@ class OpenAIChat:
             headers={
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
-                **self._secrets.headers(),
+                **self.secrets.headers(),
             },
             timeout=httpx.Timeout(self.endpoint.timeout_s, connect=_CONNECT_TIMEOUT_S, pool=None),
             limits=httpx.Limits(max_connections=1),
             verify=security,
             # A proxy of the environment cannot reach this machine's own loopback.
-            trust_env=not self._secrets.loopback,
+            trust_env=not self.secrets.loopback,
         )
 
     async def _ask(self, line: _Line, request: ChatRequest) -> Completion | Failure:
         """Return the outcome of one request, asked without alternatives where they are refused."""
-        try:
-            prompt = None if self.render is None else self.render(request.messages)
-        except ModelError as error:
-            return Failure("refused request", printable(self._secrets.cut(str(error))))
         refusal: Failure | None = None
         for count in self._ladder(request.alternatives):
             if refusal is not None and count and "top_logprobs" not in refusal.detail:
                 continue  # it is not their number that is refused
-            payload = self._payload(request, prompt=prompt, alternatives=count)
+            try:
+                payload = self.payload(request, count)
+            except ModelError as error:
+                return Failure("refused request", printable(str(error)))
             outcome = await self._ask_patiently(line, payload)
             if not (count and isinstance(outcome, Failure) and _may_be_of_logprobs(outcome)):
                 break
@@ -294,7 +285,7 @@ class OpenAIChat:
                 return outcome
             if foreign or (outcome.kind == "unreachable" and not self._reached):
                 end = min(end, first_end)
-            if outcome.kind not in _PASSING or time.monotonic() + wait >= end:
+            if not outcome.passes or time.monotonic() + wait >= end:
                 return outcome
             self._warn_of_waiting(outcome, wait)
             await asyncio.sleep(wait)
@@ -330,11 +321,11 @@ class OpenAIChat:
         except (TimeoutError, httpx.TimeoutException):
             return _Attempt(Failure("timed out", f"no answer within {seconds:.3g} s"))
         except httpx.RequestError as error:
-            detail = self._secrets.cut(f"{type(error).__name__}: {error}")
+            detail = self.secrets.cut(f"{type(error).__name__}: {error}")
             return _Attempt(Failure("unreachable", printable(detail)))
 
     async def _exchange(self, client: "httpx.AsyncClient", payload: dict[str, object]) -> _Attempt:
-        url = self._secrets.address("chat/completions" if "messages" in payload else "completions")
+        url = self.secrets.address(self.function)
         # Not by the client's own json: half a surrogate pair in a text would end the run.
         content = json.dumps(payload).encode("ascii")
         async with client.stream("POST", url, content=content) as reply:
@@ -352,10 +343,7 @@ class OpenAIChat:
             return _Attempt(Failure("oversized answer", f"more than {reading.BODY_LIMIT} bytes"))
         count = payload.get("n", 1)
         assert isinstance(count, int)
-        outcome = read_completion(body.text, self._secrets, count=count)
-        if isinstance(outcome, Failure) and outcome.kind == "foreign answer":
-            outcome = self._misdirected(outcome)
-        return _Attempt(outcome)
+        return _Attempt(self.outcome_of(200, body.text, count=count))
 
     async def _body_of(self, reply: "httpx.Response") -> Body:
         """Return the answer's bytes, of one that says it is too long none."""
@@ -375,7 +363,7 @@ class OpenAIChat:
 
     def _refusal(self, reply: "httpx.Response", body: str, payload: dict[str, object]) -> _Attempt:
         """Return what a status other than 200 came to; a pause asked for is one for the whole client."""
-        failure = failure_of(reply.status_code, body, self._secrets.cut)
+        failure = failure_of(reply.status_code, body, self.secrets.cut)
         if reply.status_code in _LOST_ADDRESSES:
             return _Attempt(self._misdirected(failure))
         if reply.status_code in (400, 422) and failure.kind == "refused request":
@@ -391,15 +379,38 @@ class OpenAIChat:
             self._gate.close(pause, failure)
         return _Attempt(failure, pause)
 
-    def _payload(
-        self, request: ChatRequest, *, prompt: str | None = None, alternatives: int = 0
-    ) -> dict[str, object]:
+    @property
+    def function(self) -> str:
+        """The endpoint's function that is asked."""
+        return "completions" if self.render else "chat/completions"
+
+    def payload(self, request: ChatRequest, alternatives: int | None = None) -> dict[str, object]:
+        """Return the body of a request, with as many alternatives as the endpoint gives where none are named.
+
+        Raises:
+            ModelError: the conversation cannot be rendered; the words hold no secret.
+        """
+        try:
+            prompt = self.render(request.messages) if self.render else None
+        except ModelError as error:
+            raise ModelError(self.secrets.cut(str(error))) from None
+        if alternatives is None:
+            alternatives = self._ladder(request.alternatives)[0]
         payload = payload_of(
             request, model=self.model, prompt=prompt, alternatives=alternatives, limit=self._limit
         )
         for name in self._request.leave_out:
             payload.pop(name, None)
         return payload | self._request.body()
+
+    def outcome_of(self, status: int, body: str, *, count: int = 1) -> Completion | Failure:
+        """Return what an answer with this status and body comes to."""
+        if status != 200:
+            return failure_of(status, body, self.secrets.cut)
+        outcome = read_completion(body, self.secrets, count=count)
+        if isinstance(outcome, Failure) and outcome.kind == "foreign answer":
+            return self._misdirected(outcome)
+        return outcome
 
 
 def _may_be_of_logprobs(failure: Failure) -> bool:
