@@ -43,6 +43,8 @@ def test_a_key_is_removed_however_it_is_spelled(spelling: str):
     ("text", "shown"),
     [
         ("see https://me:p@ss@host/v1 there", f"see https://{REDACTED}@host/v1 there"),
+        ("https:/me:p/ss@host/x", f"https:/{REDACTED}@host/x"),
+        ("http://host:80/@user and C:/a/me@b", "http://host:80/@user and C:/a/me@b"),
         ("s3://id:secret@bucket/x", f"s3://{REDACTED}@bucket/x"),
         ("http://h/v1?a=1&api_key=abc&b=2", f"http://h/v1?a=1&api_key={REDACTED}&b=2"),
         ("h/v1?X-Amz-Signature=abc'", f"h/v1?X-Amz-Signature={REDACTED}'"),

@@ -21,7 +21,10 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
 _OF_SECRETS = re.compile(
     r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_?[0-9]+)?$", re.IGNORECASE
 )
-_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+_USER = re.compile(
+    # A password may hold a slash, and paths may have lost one of the two; a port is none.
+    r"(?<=[a-z0-9]{2}:/)(/?)(?:[^\s/:@'\"<>]*:(?![0-9]+[/?#])[^\s'\"<>]*|[^\s/?#'\"<>]*)@"
+)
 _QUERY = re.compile(
     r"([?&](?:amp;)?(?:[\w.-]*(?:key|token|secret|passw(?:or)?d|signature|credential|auth)|sig|pwd)=)"
     r"[^&\s#'\"<>]+",
@@ -43,8 +46,8 @@ def without_secrets(text: str) -> str:
     endpoints were given; they are found as they are, and as JSON, HTML, addresses and base64 spell them.
     """
     text = without_keys(text)
-    if "://" in text:
-        text = _USER.sub(f"{REDACTED}@", text)
+    if ":/" in text:
+        text = _USER.sub(rf"\1{REDACTED}@", text)
     return _QUERY.sub(rf"\1{REDACTED}", text) if "=" in text else text
 
 
