@@ -19,7 +19,8 @@ from preceptor.benchmarks.cached_chat import (
 )
 from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, LABELS, Pair, PairPrompt
 from preceptor.config.finetune import ChatJudge
-from preceptor.config.judges import judge_repository
+from preceptor.config.judges import PRESETS
+from preceptor.config.reward_models import repository_of
 from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.engines.base import ChatRequest, Failure
@@ -282,7 +283,12 @@ def served_model(
 def local_model(judge: ChatJudge, runtime: Runtime = _RUNTIME) -> LocalJudge:
     """Return a model run in this process, fit for a `ChoiceJudge`."""
     table = JudgeReward(
-        model=judge_repository(judge.located),
+        model=repository_of(
+            judge.located,
+            PRESETS,
+            kind="judge",
+            otherwise=", or with --judge-url the name as served",
+        ),
         revision=judge.revision,
         engine="transformers",
         chat_template=judge.chat_template,

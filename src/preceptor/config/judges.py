@@ -6,11 +6,8 @@ judge pairs too, stand in `scorers.reward_presets`.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
-
-from preceptor.errors import ModelError, nearest
 
 Kind = Literal["pairwise judge", "general judge", "instruct"]
 
@@ -77,19 +74,3 @@ PRESETS: Mapping[str, JudgePreset] = MappingProxyType(
     }
 )
 """Presets by the name that `--judge` takes; any other name is a Hub id, a folder, or a name as served."""
-
-
-def judge_repository(name: str) -> str:
-    """Return the Hub id of a preset, or the name as it is where it is a Hub id or a path.
-
-    Raises:
-        ModelError: it is none of them.
-    """
-    if name in PRESETS:
-        return PRESETS[name].model
-    if "/" not in name and not Path(name).expanduser().exists():
-        raise ModelError(
-            f"No judge is called '{name}': expected a preset ({', '.join(PRESETS)}), a folder, a Hub id of "
-            f"the form owner/name, or with --judge-url the name as served.{nearest(name, PRESETS)}"
-        )
-    return name

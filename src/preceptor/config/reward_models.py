@@ -8,7 +8,7 @@ this was written.
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from preceptor.errors import ModelError, nearest
 
@@ -107,17 +107,37 @@ PRESETS: Mapping[str, RewardPreset] = MappingProxyType(
 """Presets by the name that `--reward-model` takes; any other name is a Hub id or a folder."""
 
 
-def repository_of(name: str) -> str:
+class Preset(Protocol):
+    """What a short name stands for."""
+
+    @property
+    def model(self) -> str:
+        """Its Hub id."""
+
+
+def repository_of(
+    name: str,
+    presets: Mapping[str, Preset] = PRESETS,
+    *,
+    kind: str = "reward model",
+    otherwise: str = "",
+) -> str:
     """Return the Hub id of a preset, or the name as it is where it is a Hub id or a path.
+
+    Args:
+        name: what was given.
+        presets: by their short names.
+        kind: what they are, in words.
+        otherwise: what else a name may be, for the message.
 
     Raises:
         ModelError: it is none of them.
     """
-    if name in PRESETS:
-        return PRESETS[name].model
+    if name in presets:
+        return presets[name].model
     if "/" not in name and not Path(name).expanduser().exists():
         raise ModelError(
-            f"No reward model is called '{name}': expected a preset ({', '.join(PRESETS)}), a folder, or "
-            f"a Hub id of the form owner/name.{nearest(name, PRESETS)}"
+            f"No {kind} is called '{name}': expected a preset ({', '.join(presets)}), a folder, or a Hub id "
+            f"of the form owner/name{otherwise}.{nearest(name, presets)}"
         )
     return name
