@@ -168,3 +168,21 @@ def test_without_the_column_no_instruction_has_a_category(tmp_path: Path, both: 
     for found in both(files):
         assert found.table.categories == ()
         assert category_by_text(found.table, rows_of(0, 4)) == [None] * 4
+
+
+def test_prompts_in_two_unicode_forms_are_counted_and_never_matched(tmp_path: Path, both: Both):
+    # Composed and decomposed; two decomposed forms of one letter; one form throughout.
+    forms = {
+        "alpha": ["Caf\u00e9?", "\u0323\u0307q?", "nai\u0308ve?", "plain?", "more?"],
+        "beta": ["Cafe\u0301?", "\u0307\u0323q?", "nai\u0308ve?", "plain?", "more?"],
+    }
+    files = [
+        write_rows(
+            tmp_path / f"{name}.jsonl",
+            [{"instruction": one, "output": "Yes, it is.", "reward": 1.0} for one in prompts],
+        )
+        for name, prompts in forms.items()
+    ]
+    for gathered in both(files):
+        assert (gathered.alike, len(gathered.table.instructions)) == (2, 7)
+        assert gathered.table.dropped["alpha"] == {"missing": 2}

@@ -162,3 +162,17 @@ def test_teachers_whose_texts_are_made_up_are_never_recommended(tmp_path, model_
     if ways:
         table = tomllib.loads(ways[0].partition("study file: ")[2])
         assert table["reward"] == {"kind": "model", "model": "skywork-v2-0.6b"}
+
+
+def test_prompts_in_two_unicode_forms_are_told(tmp_path, files):
+    composed = [{**row, "instruction": f"Caf\u00e9: {row['instruction']}"} for row in rows(one=2.0)]
+    decomposed = [
+        {**row, "instruction": f"Cafe\u0301: {row['instruction']}"} for row in rows(one=1.0)
+    ]
+    files = [
+        write_rows(tmp_path / "a.jsonl", [*rows(one=2.0), *composed[:3]]),
+        write_rows(tmp_path / "b.jsonl", [*rows(one=1.0), *decomposed[:3]]),
+    ]
+    (found,) = rankings(tmp_path, "one", files=files)
+    (warning,) = (one.text for one in found.warnings if one.code == "prompts-alike")
+    assert warning.startswith("3 prompts are written in more than one Unicode form")

@@ -234,6 +234,7 @@ Code = Literal[
     "skipped-rows",
     "drawn-from-common",
     "names-alike",
+    "prompts-alike",
     "odd-ending",
     "broken-off",
     # of teachers made of another's samples

@@ -10,6 +10,7 @@ import math
 import pickle
 import subprocess
 import sys
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from preceptor.data.table import (
 from preceptor.engines.endings import LENGTH, is_odd
 from preceptor.errors import DataError
 from preceptor.scorers.verifier.pool import cores
-from preceptor.types import KEY_BYTES, Response
+from preceptor.types import KEY_BYTES, Instruction, Message, Response
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,16 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Gathered:
-    """The response table, and what could not be read: how many rows of each file, and the first of them."""
+    """The response table, and what could not be read: how many rows of each file, and the first of them.
+
+    `alike` counts the instructions that are there in several Unicode forms (composed and decomposed), which
+    are not matched, because models read them as different tokens.
+    """
 
     table: ResponseTable
     skipped: Mapping[str, int]
     problems: Sequence[Problem]
+    alike: int = 0
 
 
 @dataclass
@@ -112,7 +118,8 @@ def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] 
     for identity in asked:
         columns.instructions.setdefault(identity, len(columns.instructions))
     skipped = {path: count for part in parts for path, count in part.skipped.items()}
-    return Gathered(columns.table(), skipped, [p for part in parts for p in part.problems])
+    problems = [p for part in parts for p in part.problems]
+    return Gathered(columns.table(), skipped, problems, columns.alike())
 
 
 def _no_reward(column: str, columns: "_Columns", problems: Sequence[Problem]) -> DataError:
@@ -250,12 +257,16 @@ class _Columns:
         self.lost: list[tuple[int, int, int]] = []
         self.cut_off = array("b")
         self.categories: dict[int, str] = {}
+        self.composed: dict[bytes, bytes] = {}
 
     def add(self, response: Response) -> None:
         """Add a row; one without output or reward is counted alone."""
         teacher = self.teachers.setdefault(response.teacher, len(self.teachers))
         identity = response.instruction.id
-        instruction = self.instructions.setdefault(identity, len(self.instructions))
+        known = len(self.instructions)
+        instruction = self.instructions.setdefault(identity, known)
+        if instruction == known and not all(map(_is_composed, response.instruction.messages)):
+            self.composed[identity] = _composed(response.instruction).id
         if response.category is not None:
             self._categorise(instruction, response.category)
         reason = _absent(response)
@@ -316,8 +327,14 @@ class _Columns:
             self.dropped.setdefault(name, Counter()).update(reasons)
         self.lost += [(teachers[one], instructions[two], why) for one, two, why in other.lost]
         self.cut_off += other.cut_off
+        self.composed |= other.composed
         for place, category in other.categories.items():
             self._categorise(instructions[place], category)
+
+    def alike(self) -> int:
+        """Return how many instructions are there in more than one Unicode form."""
+        forms = Counter(self.composed.values())
+        return sum(count + (one in self.instructions) > 1 for one, count in forms.items())
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Yield teacher and instruction of every row, also of those that cannot be compared."""
@@ -373,6 +390,16 @@ class _Columns:
 
 def _renumbered(places: "array[int]", numbers: Sequence[int]) -> bytes:
     return np.array(numbers, np.int32)[np.frombuffer(places, np.int32)].tobytes()
+
+
+def _is_composed(message: Message) -> bool:
+    return unicodedata.is_normalized("NFC", message.content)
+
+
+def _composed(instruction: Instruction) -> Instruction:
+    """Return the instruction in Unicode's composed form."""
+    pairs = ((one.role, unicodedata.normalize("NFC", one.content)) for one in instruction.messages)
+    return Instruction(tuple(Message(*pair) for pair in pairs))
 
 
 def _absent(response: Response) -> str | None:

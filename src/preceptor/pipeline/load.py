@@ -28,6 +28,7 @@ from preceptor.pipeline.response_warnings import (
     never_answered,
     odd_endings,
     own_reward,
+    prompts_alike,
     unadvised,
     unfinished,
 )
@@ -111,6 +112,7 @@ class Loader:
             *unfinished(self.source.jobs, table),
             *odd_endings(table),
             *names_alike(table.teachers),
+            *prompts_alike(gathered.alike),
         ]
         for best_of_n in self.study.best_of_n:
             try:

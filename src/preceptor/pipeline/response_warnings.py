@@ -95,6 +95,17 @@ def odd_endings(table: ResponseTable) -> list[Warning]:
     return warnings
 
 
+def prompts_alike(count: int) -> list[Warning]:
+    """Return a warning of prompts that are there in several Unicode forms."""
+    if not count:
+        return []
+    text = (
+        f"{count:,} prompts are written in more than one Unicode form (composed and decomposed letters). "
+        "They are not matched, because models read them as different tokens: write them alike (NFC)."
+    )
+    return [Warning("prompts-alike", text)]
+
+
 def copies(table: ResponseTable) -> list[Warning]:
     """Return a warning for each teacher whose samples are often all alike."""
     warnings = []
