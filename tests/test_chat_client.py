@@ -436,6 +436,15 @@ def test_a_key_of_openai_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch) -
     assert not Secrets.of("https://elsewhere.example.org/v1", None).headers()
 
 
+def test_a_redirection_is_not_followed(key: str):
+    with serving() as elsewhere:
+        moved = reply(307, Location=f"{elsewhere.url}/chat/completions")
+        with serving(otherwise=moved) as told:
+            outcome = client(told, patience_s=0.2).complete(request())
+    assert isinstance(outcome, Failure)
+    assert (len(told.requests), elsewhere.requests) == (1, [])
+
+
 @pytest.mark.parametrize("name", ["sk-abcdef-0123456789", "hf_abcDEF0123456789abcdef", "a b"])
 def test_a_key_given_as_the_name_of_a_variable_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(StudyError, match="never given on the command line") as raised:

@@ -3,6 +3,8 @@
 import base64
 import html
 import json
+import re
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -76,3 +78,11 @@ def test_a_file_that_is_written_holds_no_key(tmp_path):
 def test_the_scripts_of_a_page_hold_nothing_that_is_removed():
     script = script_bundle()
     assert without_secrets(script) == script
+
+
+def test_every_claim_of_the_security_page_names_a_test_that_exists():
+    root = Path(__file__).parents[1]
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", (root / "SECURITY.md").read_text("utf-8"))
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (root / file).read_text("utf-8"), (file, test)
