@@ -110,6 +110,8 @@ def test_null_rewards_of_one_teacher_are_told_and_cap_the_verdict(tmp_path, file
     assert "'gamma' 5.0%" in warning.text
     assert (found.verdict().claim, found.verdict().teacher) == (Claim.LEADS_SO_FAR, "gamma")
     assert "missing-scores" in [reason.code for reason in found.verdict().reasons]
+    (left_out,) = (one.text for one in found.warnings if one.code == "left-out")
+    assert left_out.endswith("because a teacher lacks them: 'gamma' 2 (null reward 2).")
     # A limit draws among them too, so that they are told there as well.
     (limited,) = rankings(tmp_path, "one", files=files, limit=39)
     assert limited.best.n < 39

@@ -135,9 +135,15 @@ def common_instructions(
     """
     missing = {name: _missing(measurements, name) for name in measurements.values}
     _require_some_data(measurements, {name: missing[name] for name in needed})
-    gaps = np.logical_or.reduce([missing[name] for name in needed])
+    innocent = _bystanders(measurements)
+    gaps = np.logical_or.reduce([missing[name] for name in needed]) & ~innocent
     dropped = tuple(
-        _reasons(measurements, place, lost, {name: missing[name][place] for name in needed})
+        _reasons(
+            measurements,
+            place,
+            lost,
+            {name: (missing[name] & ~innocent)[place] for name in needed},
+        )
         for place, lost in enumerate(_lost(measurements, gaps))
     )
     keep = ~gaps.any(axis=0)
@@ -207,6 +213,15 @@ def _missing(measurements: Measurements, name: str) -> Flags:
     if name in measurements.denominators:
         missing |= np.isnan(measurements.denominators[name])
     return missing
+
+
+def _bystanders(measurements: Measurements) -> Flags:
+    """Tell who lacks numbers only because another's are missing there, so that nothing was measured."""
+    unscored, failed = measurements.unscored, measurements.failed
+    if unscored is None:
+        return np.zeros((len(measurements.teachers), 1), np.bool_)
+    others: Flags = (unscored > 0).any(axis=0) & (unscored == 0)
+    return others if failed is None else others & (failed == 0)
 
 
 def _kept(array: Array, keep: Flags) -> Array:
