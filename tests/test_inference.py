@@ -287,5 +287,5 @@ def test_intervals_hold_the_truth_in_95_percent_the_leaders_too(sigma: float):
 
 
 def test_quantities_turn_round_where_lower_is_better():
-    one = Quantity(np.ones(1), np.ones((1, 2)), *np.ones((3, 1))).upward(False)
+    one = Quantity(np.ones(1), np.ones((1, 2)), *np.ones((5, 1))).upward(False)
     assert (one.point[0], one.influence[0, 0], one.shift[0], one.spread[0]) == (-1, -1, -1, 1)

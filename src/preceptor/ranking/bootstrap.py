@@ -6,6 +6,7 @@ arithmetic on an array of shape (draws, teachers) in which higher is better. A n
 finite is refused, never passed on: with a NaN, every comparison would quietly be false.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -134,46 +135,48 @@ def rank_probabilities(draws: Array) -> Array:
     Teachers that tie in a draw share the ranks they cover equally. Rows and columns sum to 1.
 
     Args:
-        draws: shape (draws, teachers), higher is better.
+        draws: shape (..., draws, teachers), higher is better.
 
     Returns:
-        Shape (teachers, ranks).
+        Shape (..., teachers, ranks).
 
     Raises:
         StudyError: if a draw is NaN or infinite.
     """
     _require_finite(draws, "draws")
-    count, teachers = draws.shape
-    order = np.argsort(-draws, axis=1, kind="stable")
-    first, last = _tie_groups(np.take_along_axis(draws, order, axis=1))
+    *studies, count, teachers = draws.shape
+    order = np.argsort(-draws, axis=-1, kind="stable")
+    first, last = _tie_groups(np.take_along_axis(draws, order, axis=-1))
     share = 1 / (last - first + 1)
     width = teachers + 1
     # Each share is added where its ranks begin and taken off where they end; the running sum fills
     # between.
-    begins = np.bincount((order * width + first).ravel(), share.ravel(), teachers * width)
-    ends = np.bincount((order * width + last + 1).ravel(), share.ravel(), teachers * width)
-    held = np.cumsum((begins - ends).reshape(teachers, width)[:, :teachers], axis=1)
+    study = np.arange(math.prod(studies)).reshape(*studies, 1, 1)
+    row, size = (study * teachers + order) * width, math.prod(studies) * teachers * width
+    begins = np.bincount((row + first).ravel(), share.ravel(), size)
+    ends = np.bincount((row + last + 1).ravel(), share.ravel(), size)
+    held = np.cumsum((begins - ends).reshape(*studies, teachers, width)[..., :teachers], axis=-1)
     probabilities: Array = np.clip(held / count, 0, 1)
     return probabilities
 
 
-def beat_probabilities(draws: Array, leader: int) -> Array:
+def beat_probabilities(draws: Array, leader: NDArray[np.intp] | int) -> Array:
     """Return how often the teacher at column `leader` is better than each other; a tie counts half.
 
     Args:
-        draws: shape (draws, teachers), higher is better.
-        leader: a column.
+        draws: shape (..., draws, teachers), higher is better.
+        leader: a column, of shape (...).
 
     Returns:
-        Shape (teachers,); 0.5 for the leader against itself.
+        Shape (..., teachers); 0.5 for the leader against itself.
 
     Raises:
         StudyError: if a draw is NaN or infinite.
     """
     _require_finite(draws, "draws")
-    ahead = draws[:, [leader]]
+    ahead = np.take_along_axis(draws, np.asarray(leader)[..., None, None], axis=-1)
     tied = np.abs(ahead - draws) <= TIE * np.maximum(np.abs(ahead), np.abs(draws))
-    wins: Array = np.where(tied, 0.5, ahead > draws).mean(axis=0)
+    wins: Array = np.where(tied, 0.5, ahead > draws).mean(axis=-2)
     return wins
 
 
@@ -181,15 +184,16 @@ def ranks(scores: Array) -> NDArray[np.intp]:
     """Return each teacher's rank by its score: 1 is best, and a tie shares the better rank.
 
     Args:
-        scores: shape (teachers,), higher is better.
+        scores: shape (..., teachers), higher is better.
 
     Raises:
         StudyError: if a score is NaN or infinite.
     """
     _require_finite(scores, "scores")
-    order = np.argsort(-scores, kind="stable")
-    result = np.empty(len(scores), dtype=np.intp)
-    result[order] = _tie_groups(scores[order][None, :]).first[0] + 1
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    result = np.empty(scores.shape, dtype=np.intp)
+    first = _tie_groups(np.take_along_axis(scores, order, axis=-1)).first
+    np.put_along_axis(result, order, first + 1, axis=-1)
     return result
 
 
@@ -216,15 +220,15 @@ def compare_orders(scores: Array, others: Array) -> OrderComparison:
 
 
 def _tie_groups(ordered: Array) -> _TieGroup:
-    """Return the tie group of every position of rows (draws, teachers) that fall left to right."""
-    left, right = ordered[:, :-1], ordered[:, 1:]
+    """Return the tie group of every position of rows (..., teachers) that fall left to right."""
+    left, right = ordered[..., :-1], ordered[..., 1:]
     apart = left - right > TIE * np.maximum(np.abs(left), np.abs(right))
-    edge = np.ones((len(ordered), 1), dtype=bool)
-    position = np.arange(ordered.shape[1])
-    opens = np.where(np.hstack([edge, apart]), position, 0)
-    closes = np.where(np.hstack([apart, edge]), position, ordered.shape[1] - 1)
-    last = np.minimum.accumulate(closes[:, ::-1], axis=1)[:, ::-1]
-    return _TieGroup(np.maximum.accumulate(opens, axis=1), last)
+    edge = np.ones((*ordered.shape[:-1], 1), dtype=bool)
+    position = np.arange(ordered.shape[-1])
+    opens = np.where(np.concatenate([edge, apart], axis=-1), position, 0)
+    closes = np.where(np.concatenate([apart, edge], axis=-1), position, ordered.shape[-1] - 1)
+    last = np.minimum.accumulate(closes[..., ::-1], axis=-1)[..., ::-1]
+    return _TieGroup(np.maximum.accumulate(opens, axis=-1), last)
 
 
 def _require_finite(array: Array, what: str) -> None:

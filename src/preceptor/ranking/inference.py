@@ -4,15 +4,15 @@ Instructions are the units. Intervals are Student's, widened where the values ar
 correction of it; the probabilities of an order are draws from a posterior that shrinks the teachers
 towards each other as far as their differences could be chance; and a winner is named by tests of the
 leader against every other teacher. Which measurement chose what stands in
-docs/explanation/statistics.md.
+docs/explanation/statistics.md. Every array may have leading axes more, which are studies of their own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from preceptor.ranking.bootstrap import (
     TIE,
@@ -29,8 +29,8 @@ from preceptor.ranking.tails import sign_test, t_quantile, t_tail
 TAIL = 0.025
 """Each side of a 95% interval, and of a test at the level at which a winner is named."""
 
-PRIOR_PAIR = 2
-"""Instructions that the prior of few values counts for in a difference (Agresti & Min 2005)."""
+PRIOR = 1
+"""Instructions that Jeffreys' prior of a proportion counts for: one half at either bound."""
 
 MIN_PROMPTS = 30
 """Below this many instructions no winner is named."""
@@ -85,7 +85,7 @@ class Standing:
     `gap` is by how much the leader is ahead of each, `p_rank` (teachers, ranks), `p_leader_beats`,
     `p_value` and `contenders` (teachers,), `lead` the interval of the leader's lead over each, `worst` the
     lower end of the leader's own value. Both allow for its having been chosen as the highest of several,
-    which is too high on average. The rest is as in `Evidence`.
+    which is too high on average. `capped` tells whether nobody may be named. The rest is as in `Evidence`.
     """
 
     order: NDArray[np.intp]
@@ -95,41 +95,64 @@ class Standing:
     p_value: Array
     gap: Array
     lead: Interval
-    worst: float
+    worst: Array
     contenders: NDArray[np.bool_]
-    cap: Cap | None
-    effective_n: float
-    regret: float
-    more_prompts: int | None
+    capped: NDArray[np.bool_]
+    effective_n: Array
+    regret: Array
 
 
 def interval(quantity: Quantity) -> Interval:
     """Return the 95% interval of every teacher's value; NaN where there is one instruction alone."""
-    count = quantity.influence.shape[1]
+    count = quantity.influence.shape[-1]
     if count < 2:
-        nothing = np.full(len(quantity.point), np.nan)
+        nothing = np.full_like(quantity.point, np.nan)
         return Interval(nothing, nothing)
-    few = quantity.spread > 0
-    # Wilson's interval, as that many further instructions make it, for the part that takes few values.
-    weight = np.where(few, t_quantile(TAIL, count - 1) ** 2, 0.0)
+    # Wilson's interval, as that many further instructions at the bounds make it, for the part between bounds.
+    share, weight = quantity.share, _weight(quantity)
     total = count + weight
-    squares, skewness = _sums(quantity.influence)
-    variance = (squares - quantity.coarse) / (count * (count - 1))
-    variance += (quantity.coarse + weight * quantity.spread) / np.where(few, total**2, 1.0)
+    variance = (_squares(quantity.influence) - quantity.squares) / (count * (count - 1))
+    variance += (quantity.squares + weight * quantity.spread) / (total * (total - 1 + share))
     error = np.sqrt(np.maximum(variance, 0))
     middle = quantity.point + weight * quantity.shift / total
-    low, high = _ends(middle, Moments(error, np.where(few, 0, skewness)), count)
+    low, high = _ends(middle, Moments(error, _own_skewness(quantity)), count)
     return Interval(np.minimum(low, quantity.point), np.maximum(high, quantity.point))
 
 
-def _sums(influence: Array) -> tuple[Array, Array]:
-    """Return each row's sum of squares and skewness; rows sum to 0."""
-    count = influence.shape[-1]
-    squares = np.einsum("...i,...i->...", influence, influence)
-    cubes = np.einsum("...i,...i,...i->...", influence, influence, influence)
+def _weight(quantity: Quantity) -> Array:
+    """Return how many instructions at the bounds Wilson's interval adds."""
+    weight: Array = t_quantile(TAIL, quantity.influence.shape[-1] - 1) ** 2 * quantity.share
+    return weight
+
+
+def prior_squares(quantity: Quantity) -> Array:
+    """Return what a prior adds to a teacher's sum of squares: further values, as Wilson's middle has them.
+
+    All answers right would else be without error.
+    """
+    count = quantity.influence.shape[-1]
+    off = quantity.shift * count / (count + _weight(quantity))
+    prior: Array = PRIOR * np.maximum(quantity.spread - quantity.share * off**2, 0)
+    return prior
+
+
+def _own_skewness(quantity: Quantity) -> Array:
+    """Return the skewness of each teacher's values beyond what bounds make of their mean."""
+    return _skewness(quantity.influence, less=quantity.cubes)
+
+
+def _squares(influence: Array) -> Array:
+    """Return each row's sum of squares."""
+    squares: Array = np.einsum("...i,...i->...", influence, influence)
+    return squares
+
+
+def _skewness(influence: Array, *, less: ArrayLike = 0.0) -> Array:
+    """Return each row's skewness, with so much taken off its sum of cubes; rows sum to 0."""
+    count, squares = influence.shape[-1], _squares(influence)
+    cubes = np.einsum("...i,...i,...i->...", influence, influence, influence) - less
     with np.errstate(divide="ignore", invalid="ignore"):
-        skewness = np.where(squares > 0, (cubes / count) / (squares / count) ** 1.5, 0.0)
-    return squares, skewness
+        return np.where(squares > 0, (cubes / count) / (squares / count) ** 1.5, 0.0)
 
 
 def _ends(point: Array, moments: Moments, count: int) -> Interval:
@@ -165,21 +188,24 @@ def scores_of(
     quantity: Quantity, labels: Sequence[str], *, right: NDArray[np.bool_] | None = None
 ) -> Scores:
     """Return what orders, from a quantity in which higher is better."""
-    teachers, count = quantity.influence.shape
-    influence, prior = quantity.influence, PRIOR_PAIR * quantity.spread
-    error, skewness, covariance = np.zeros((3, teachers, teachers))
-    same = np.zeros((teachers, teachers), dtype=bool)
+    *studies, teachers, count = quantity.influence.shape
+    influence, prior = quantity.influence, prior_squares(quantity)
+    error, skewness, covariance = np.zeros((3, *studies, teachers, teachers))
+    same = np.zeros(error.shape, dtype=bool)
     # One row at a time: all pairs at once would hold the measurements `teachers` times over. No matrix
     # product, whose sums depend on the number of threads and on the place of a row.
     for row in range(teachers):
-        squares, skewness[row] = _sums(influence[row] - influence)
-        same[row] = (squares == 0) & (quantity.point[row] == quantity.point)
-        error[row] = squares + prior[row] + prior
-        covariance[row] = np.einsum("i,ti->t", influence[row], influence)
+        one = np.s_[..., [row], :]
+        apart = influence[one] - influence
+        squares, skewness[..., row, :] = _squares(apart), _skewness(apart)
+        point, own = (array[..., [row]] for array in (quantity.point, prior))
+        same[..., row, :] = (squares == 0) & (point == quantity.point)
+        error[..., row, :] = squares + own + prior
+        covariance[..., row, :] = (influence[one] * influence).sum(axis=-1)
     divisor = count * max(count - 1, 1)
     moments = Moments(np.sqrt(error / divisor), skewness)
-    own = np.where(quantity.spread > 0, 0.0, _sums(influence)[1])
-    covariance = (covariance + np.diag(prior)) / divisor
+    own = _own_skewness(quantity)
+    covariance = (covariance + prior[..., None] * np.eye(teachers)) / divisor
     return Scores(tuple(labels), quantity.point, covariance, count, moments, own, same, right)
 
 
@@ -197,32 +223,45 @@ def scores_of_draws(labels: Sequence[str], point: Array, draws: Array, *, n: int
 def standing(scores: Scores, *, draws: int, seed: int) -> Standing:
     """Return how sure the order by these scores is, the same whatever the order of the rows."""
     places = ranks(scores.point)
-    order = np.array(sorted(range(len(places)), key=lambda row: (places[row], scores.labels[row])))
-    leader = int(order[0])
-    drawn = np.empty((draws, len(order)))
-    drawn[:, order] = _posterior(scores, order, draws=draws, rng=np.random.default_rng(seed))
-    ahead = drawn[:, [leader]] - drawn
-    gaps = _gaps(scores)[leader]
-    ends = _ends(gaps, Moments(*(part[leader] for part in scores.pairs)), scores.n)
+    alphabetic = np.argsort(np.argsort(scores.labels))
+    order = np.lexsort((np.broadcast_to(alphabetic, places.shape), places))
+    leader = order[..., 0]
+    drawn = _posterior(scores, order, draws=draws, rng=np.random.default_rng(seed))
+    drawn = np.take_along_axis(drawn, np.argsort(order)[..., None, :], axis=-1)
+    best = _column(drawn, leader)
+    ahead = best[..., None] - drawn
+    gaps, p_values = _gaps(scores), _p_values(scores)
+    gap, p_value = _row(gaps, leader), _row(p_values, leader)
+    ends = _ends(gap, Moments(*(_row(part, leader) for part in scores.pairs)), scores.n)
     # The error of what was chosen as the highest lies on one side: there the whole 5% are allowed for.
-    nearest, worst = (np.quantile(one, 2 * TAIL, axis=0) for one in (ahead, drawn[:, leader]))
-    p_values = _p_values(scores)
-    effective = _effective(scores, leader, p_values[leader])
+    nearest = np.quantile(ahead, 2 * TAIL, axis=-2)
+    effective = _effective(scores, leader, p_value)
     return Standing(
         order=order,
         places=places,
         p_rank=rank_probabilities(drawn),
         p_leader_beats=beat_probabilities(drawn, leader),
-        p_value=p_values[leader],
-        gap=gaps,
+        p_value=p_value,
+        gap=gap,
         lead=Interval(np.minimum(ends.low, nearest), ends.high),
-        worst=float(worst),
-        contenders=_contenders(scores, leader, p_values),
-        cap=_cap(scores, effective),
+        worst=np.quantile(best, 2 * TAIL, axis=-1),
+        contenders=_contenders(p_values, gaps, leader),
+        capped=(effective < MIN_EFFECTIVE) | (scores.n < MIN_PROMPTS),
         effective_n=effective,
-        regret=float(-ahead.min(axis=1).mean()),
-        more_prompts=_more_prompts(scores, leader, p_values[leader], effective),
+        regret=-ahead.min(axis=-1).mean(axis=-1),
     )
+
+
+def _row(pairs: Array, leader: NDArray[np.intp]) -> Array:
+    """Return the leader's row of (..., teachers, teachers)."""
+    row: Array = np.take_along_axis(pairs, leader[..., None, None], axis=-2)[..., 0, :]
+    return row
+
+
+def _column(values: Array, leader: NDArray[np.intp]) -> Array:
+    """Return the leader's column of (..., draws, teachers)."""
+    column: Array = np.take_along_axis(values, leader[..., None, None], axis=-1)[..., 0]
+    return column
 
 
 def _posterior(
@@ -232,65 +271,87 @@ def _posterior(
 
     The teachers' true values are normal around their common mean; how far their observed ones are to be
     drawn together is itself drawn from its posterior (empirical Bayes with the hyperparameter's
-    uncertainty: Morris 1983). The noise is Student's, because the covariance is estimated too.
+    uncertainty: Morris 1983). The noise is Student's, because the covariance is estimated too. Teachers whose
+    values are the same throughout count once, and are the same in every draw.
     """
-    unlike = _first_of_equals(scores, order)
-    distinct, places = np.unique(unlike, return_inverse=True)
-    rows = order[distinct]
-    point, covariance = scores.point[rows], scores.covariance[np.ix_(rows, rows)]
+    rows, columns = order[..., :, None], order[..., None, :]
+
+    def ordered(pairs: NDArray[Any]) -> Any:
+        return np.take_along_axis(np.take_along_axis(pairs, rows, axis=-2), columns, axis=-1)
+
+    covariance = ordered(scores.covariance)
+    point = np.take_along_axis(scores.point, order, axis=-1)
+    first = ordered(scores.same).argmax(axis=-1)
     # Scaled to correlations, so that one teacher's outlier does not drown the others in rounding.
-    scale = np.sqrt(covariance.diagonal())
+    scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     unit = np.where(scale > 0, scale, 1.0)
-    root = np.linalg.cholesky(covariance / unit / unit[:, None] + 1e-10 * np.eye(len(rows)))
-    noise = scale * (rng.normal(size=(draws, len(rows))) @ root.T)
+    teachers = point.shape[-1]
+    root = np.linalg.cholesky(
+        covariance / unit[..., None, :] / unit[..., :, None] + 1e-10 * np.eye(teachers)
+    )
+    noise = rng.normal(size=(draws, teachers)) @ np.swapaxes(root, -1, -2)
     df = max(scores.n - 1, 1)
-    noise *= np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
-    halves = scores.pairs.error[np.ix_(rows, rows)] ** 2 / 2
-    kept, weight = _shrinkage(point, halves, df, rng.random(draws))
-    middle, shift = ((weight * one).sum(axis=1, keepdims=True) for one in (point, noise))
+    noise *= scale[..., None, :] * np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
+    alike = first != np.arange(teachers)
+    kept, weight = _shrinkage(
+        point, ordered(scores.pairs.error) ** 2 / 2, alike, df, rng.random(draws)
+    )
+    point = point[..., None, :]
+    middle, shift = ((weight * one).sum(axis=-1, keepdims=True) for one in (point, noise))
     drawn = middle + shift + kept * (point - middle) + np.sqrt(kept) * (noise - shift)
-    result: Array = drawn[:, places]
+    result: Array = np.take_along_axis(drawn, first[..., None, :], axis=-1)
     return result
 
 
-def _first_of_equals(scores: Scores, order: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return for each place of the order the first place whose teacher has the same values throughout."""
-    first: NDArray[np.intp] = scores.same[np.ix_(order, order)].argmax(axis=1)
-    return first
-
-
-def _shrinkage(point: Array, halves: Array, df: int, uniform: Array) -> tuple[Array, Array]:
+def _shrinkage(
+    point: Array, halves: Array, alike: NDArray[np.bool_], df: int, uniform: Array
+) -> tuple[Array, Array]:
     """Return draws of how much of its distance from the middle each teacher keeps, and of its weight there.
 
     True values are normal around a common middle. The prior of their spread is half-Cauchy with the scale
     of one instruction's standard deviation (Gelman 2006); the likelihood is that of an F ratio, which allows
     for variances that are estimated. A teacher's own variance is the median of half those of its differences
-    from others, `halves`, because those are free of what an instruction does to all.
+    from others, `halves`, because those are free of what an instruction does to all. Teachers that are
+    `alike` another have no weight.
 
     Returns:
         Shares and weights, each (draws, teachers); weights of a draw sum to 1.
     """
-    others = len(point) - 1
-    if others == 0:
-        return np.ones((len(uniform), 1)), np.ones((len(uniform), 1))
-    apart = halves[~np.eye(others + 1, dtype=bool)].reshape(others + 1, others)
-    own = np.quantile(apart, 0.5, axis=1, method="lower")
-    scale = float(np.median(own[own > 0])) * (df + 1) if own.any() else 1.0
-    between = (SPREADS**2 * scale)[:, None]
-    precision = 1 / (own + between)
-    weight = precision / precision.sum(axis=1, keepdims=True)
-    distance = point - (weight * point).sum(axis=1, keepdims=True)
-    ratio = (precision * distance**2).sum(axis=1) / (df * others)
+    own = _middling(
+        np.where(alike[..., None, :] | np.eye(point.shape[-1], dtype=bool), np.inf, halves)
+    )
+    own = np.where(np.isfinite(own), own, 0.0)[..., None, :]
+    alike = alike[..., None, :]
+    scale = _middling(np.where((own > 0) & ~alike, own, np.inf))[..., None]
+    between = SPREADS[:, None] ** 2 * np.where(np.isfinite(scale), scale * (df + 1), 1.0)
+    precision = np.where(alike, 0.0, 1 / (own + between))
+    weight = precision / precision.sum(axis=-1, keepdims=True)
+    point = point[..., None, :]
+    distance = point - (weight * point).sum(axis=-1, keepdims=True)
+    others = np.maximum((~alike).sum(axis=-1) - 1, 1)
+    ratio = (precision * distance**2).sum(axis=-1) / (df * others)
     log = np.log(SPREADS / (1 + SPREADS**2)) - (df + 1) * others / 2 * np.log1p(ratio)
-    log += (np.log(precision).sum(axis=1) - np.log(precision.sum(axis=1))) / 2
-    likely = np.exp(log - log.max()).cumsum()
-    at = np.minimum(np.searchsorted(likely / likely[-1], uniform), len(SPREADS) - 1)
-    return (between * precision)[at], weight[at]
+    log += np.log(np.where(alike, 1.0, precision)).sum(axis=-1) / 2
+    log -= np.log(precision.sum(axis=-1)) / 2
+    likely = np.exp(log - log.max(axis=-1, keepdims=True)).cumsum(axis=-1)
+    below = (likely / likely[..., -1:])[..., None, :] < uniform[:, None]
+    at = np.minimum(below.sum(axis=-1), len(SPREADS) - 1)[..., None]
+    shares, weights = (
+        np.take_along_axis(one, at, axis=-2) for one in (between * precision, weight)
+    )
+    return shares, weights
+
+
+def _middling(values: Array) -> Array:
+    """Return the lower median of the finite values along the last axis, infinite where there are none."""
+    middle = np.maximum(np.isfinite(values).sum(axis=-1, keepdims=True) - 1, 0) // 2
+    found: Array = np.take_along_axis(np.sort(values, axis=-1), middle, axis=-1)[..., 0]
+    return found
 
 
 def _gaps(scores: Scores) -> Array:
     """Return row less column, (teachers, teachers), 0 where rounding alone could make the difference."""
-    one, other = scores.point[:, None], scores.point
+    one, other = scores.point[..., :, None], scores.point[..., None, :]
     near = np.abs(one - other) <= TIE * np.maximum(np.abs(one), np.abs(other))
     return np.where(near, 0.0, one - other)
 
@@ -307,10 +368,9 @@ def _p_values(scores: Scores) -> Array:
     mended = _hall(bounded, skewness, scores.n) * np.sign(ratio)
     p: Array = 2 * t_tail(np.minimum(plain, np.maximum(mended, 0)), max(scores.n - 1, 1))
     if scores.right is not None:
-        for row, column in zip(*np.triu_indices(len(gaps), 1), strict=True):
-            p[row, column] = p[column, row] = sign_test(
-                *discordant(scores.right, int(row), int(column))
-            )
+        right = scores.right.astype(np.float64)
+        wins = right @ np.swapaxes(1 - right, -1, -2)
+        p = sign_test(wins, np.swapaxes(wins, -1, -2))
     return np.minimum(p, 1)
 
 
@@ -319,7 +379,7 @@ def discordant(right: NDArray[np.bool_], one: int, other: int) -> tuple[int, int
     return int((right[one] & ~right[other]).sum()), int((right[other] & ~right[one]).sum())
 
 
-def _contenders(scores: Scores, leader: int, p_values: Array) -> NDArray[np.bool_]:
+def _contenders(p_values: Array, gaps: Array, leader: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return among whom the best is, with 95% confidence.
 
     The leader alone where its test against each other is significant: the error of that is the one
@@ -327,14 +387,12 @@ def _contenders(scores: Scores, leader: int, p_values: Array) -> NDArray[np.bool
     beats at a level that is shared among the others (Bonferroni; Hsu 1996, multiple comparisons with the
     best).
     """
-    teachers = len(scores.point)
-    found = np.zeros(teachers, dtype=bool)
-    found[leader] = True
-    if not (np.delete(p_values[leader], leader) > 2 * TAIL).any():
-        return found
-    beaten = p_values <= 4 * TAIL / max(2, teachers - 1)
-    beaten &= _gaps(scores) > 0
-    return found | ~beaten.any(axis=0)
+    teachers = gaps.shape[-1]
+    first = np.arange(teachers) == leader[..., None]
+    settled = ((_row(p_values, leader) <= 2 * TAIL) | first).all(axis=-1, keepdims=True)
+    beaten = (p_values <= 4 * TAIL / max(2, teachers - 1)) & (gaps > 0)
+    found: NDArray[np.bool_] = first | ~(settled | beaten.any(axis=-2))
+    return found
 
 
 def effective_numbers(scores: Scores) -> Array:
@@ -343,19 +401,21 @@ def effective_numbers(scores: Scores) -> Array:
     return numbers
 
 
-def _effective(scores: Scores, leader: int, p_values: Array) -> float:
+def _effective(scores: Scores, leader: NDArray[np.intp], p_value: Array) -> Array:
     """Return how many instructions count, where skewness is paid for (Cochran 1977, section 2.15).
 
     The leader's own values and its differences from its nearest rival count.
     """
-    rivals = p_values.copy()
-    rivals[leader] = -1
-    rival = int(rivals.argmax())
-    skewness = max(abs(scores.own[leader]), abs(scores.pairs.skewness[leader, rival]))
-    return float(scores.n / max(1.0, skewness**2))
+    first = np.arange(p_value.shape[-1]) == leader[..., None]
+    rival = np.where(first, -1.0, p_value).argmax(axis=-1)
+    of_lead = _column(_row(scores.pairs.skewness, leader)[..., None, :], rival)
+    skewness = np.maximum(np.abs(_column(scores.own[..., None, :], leader)), np.abs(of_lead))
+    effective: Array = scores.n / np.maximum(1.0, skewness[..., 0] ** 2)
+    return effective
 
 
-def _cap(scores: Scores, effective: float) -> Cap | None:
+def cap_of(scores: Scores, effective: float) -> Cap | None:
+    """Return why nobody may be named with so many effective instructions, None where somebody may."""
     if scores.n < MIN_PROMPTS:
         return "few-prompts"
     if effective < MIN_EFFECTIVE:
@@ -363,20 +423,22 @@ def _cap(scores: Scores, effective: float) -> Cap | None:
     return None
 
 
-def _more_prompts(scores: Scores, leader: int, p_values: Array, effective: float) -> int | None:
+def more_prompts(scores: Scores, found: Standing) -> int | None:
     """Return how many further instructions would settle the order's first place, with 80% probability.
 
     The leader's present lead over each rival and its variance are taken for the true ones.
     """
-    if len(p_values) == 1:
+    if len(found.order) == 1:
         return 0
-    open_ = p_values > 2 * TAIL
+    leader = int(found.order[0])
+    open_ = found.p_value > 2 * TAIL
     open_[leader] = False
-    gaps = _gaps(scores)[leader][open_]
+    gaps = found.gap[open_]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(
             gaps > 0, (1.96 + POWER) * scores.pairs.error[leader][open_] / gaps, np.inf
         )
-    wanted = scores.n * max(1.0, MIN_EFFECTIVE / max(effective, 1e-9), *(ratios**2).tolist())
+    effective = max(float(found.effective_n), 1e-9)
+    wanted = scores.n * max(1.0, MIN_EFFECTIVE / effective, *(ratios**2).tolist())
     more = max(MIN_PROMPTS, wanted) - scores.n
     return None if more > MOST_PROMPTS else int(np.ceil(more))

@@ -42,28 +42,31 @@ class Quantity:
     """A measure's mean or a metric, for each teacher.
 
     `point` has shape (teachers,). `influence` (teachers, instructions) sums to 0 over instructions: the
-    variance of the point is that of a row over n. Where a measure takes few values, one further instruction
-    whose value is drawn evenly from those that occur would move the point by `shift` on average and vary it
-    by `spread`, both per instruction as the influence is, and `coarse` is what the measure adds to the row's
-    sum of squares; (teachers,), 0 elsewhere. Intervals of proportions are made of these (Wilson 1927).
-    No value can lie outside `limits`.
+    variance of the point is that of a row over n. No value can lie outside `limits`.
+
+    Values between bounds vary with their mean: the variance is `share` of what values at the bounds alone
+    would have (quasi-binomial, McCullagh & Nelder 1989, section 4.5: 1 for right or wrong). Intervals of
+    proportions are made of this (Wilson 1927). One further instruction at either bound would move the point
+    by `shift` on average and vary it by `spread`, both per instruction as the influence is; `squares` and
+    `cubes` are what the bounded part adds to the row's sum of squares, and to that of cubes as far as its
+    mean makes it skewed. All are (teachers,), and 0 where there are no bounds.
     """
 
     point: Array
     influence: Array
+    share: Array
     shift: Array
     spread: Array
-    coarse: Array
+    squares: Array
+    cubes: Array
     limits: tuple[float, float] = (-np.inf, np.inf)
 
     def upward(self, higher_is_better: bool) -> "Quantity":
         """Return the quantity so that higher is better."""
         if higher_is_better:
             return self
-        low, high = self.limits
-        return Quantity(
-            -self.point, -self.influence, -self.shift, self.spread, self.coarse, (-high, -low)
-        )
+        down = {name: -getattr(self, name) for name in ("point", "influence", "shift", "cubes")}
+        return replace(self, **down, limits=(-self.limits[1], -self.limits[0]))
 
 
 def measured(common: Common) -> dict[str, Quantity]:
@@ -81,12 +84,9 @@ def _mean(common: Common, name: str) -> Quantity:
     limits = _limits(name, values, common.denominators.get(name))
     if name not in common.denominators:
         influence = values - mean[:, None]
-        found = outcomes(name, values)
-        if found is None:
-            return replace(Quantity(mean, influence, *np.zeros((3, len(mean)))), limits=limits)
-        spread = np.full(len(mean), found.var())
-        squares = np.einsum("ti,ti->t", influence, influence)
-        return Quantity(mean, influence, found.mean() - mean, spread, squares, limits)
+        bounds = _bounds(name, values, limits)
+        bounded = np.zeros((5, len(mean))) if bounds is None else _bounded(influence, mean, *bounds)
+        return Quantity(mean, influence, *bounded, limits=limits)
     below = common.denominators[name]
     size = below.mean(axis=1)
     if not (size > 0).all():
@@ -96,7 +96,7 @@ def _mean(common: Common, name: str) -> Quantity:
         )
     ratio = mean / size
     influence = (values - ratio[:, None] * below) / size[:, None]
-    return replace(Quantity(ratio, influence, *np.zeros((3, len(mean)))), limits=limits)
+    return Quantity(ratio, influence, *np.zeros((5, len(mean))), limits=limits)
 
 
 def _limits(name: str, values: Array, below: Array | None) -> tuple[float, float]:
@@ -110,6 +110,25 @@ def _limits(name: str, values: Array, below: Array | None) -> tuple[float, float
 def outcomes(name: str, values: Array) -> Array | None:
     """Return the values of a measure of outcomes that takes few of them, None of any other measure."""
     return None if name.removesuffix("_gpt2") in _OF_TEXTS else few_values(values)
+
+
+def _bounds(name: str, values: Array, limits: tuple[float, float]) -> tuple[float, float] | None:
+    """Return what values lie between: the outer ones of few, the limits of shares, None for all others."""
+    found = outcomes(name, values)
+    if found is not None:
+        return float(found[0]), float(found[-1])
+    return limits if np.isfinite(limits).all() else None
+
+
+def _bounded(influence: Array, mean: Array, low: float, high: float) -> Array:
+    """Return `share`, `shift`, `spread`, `squares` and `cubes` of a measure between bounds."""
+    squares = np.einsum("ti,ti->t", influence, influence)
+    most = influence.shape[1] * ((mean - low) * (high - mean)).sum()
+    # One share for all, because a teacher whose answers are all right does not show its own.
+    share = np.full(len(mean), squares.sum() / most if most > 0 else 1.0)
+    shift = (low + high) / 2 - mean
+    spread = share * (high - low) ** 2 / 4
+    return np.array([share, shift, spread, squares, 2 * share * shift * squares])
 
 
 def few_values(values: Array) -> Array | None:
@@ -134,14 +153,18 @@ def formed(metric: Metric, means: Mapping[str, Quantity]) -> Quantity:
     """
     inputs = [means[name] for name in metric.needs]
     point = _called(metric, [one.point for one in inputs])
-    made = Quantity(point, np.zeros_like(inputs[0].influence), *np.zeros((3, len(point))))
-    made = replace(made, limits=_reach(metric, inputs))
+    nothing = np.zeros((5, len(point)))
+    made = Quantity(
+        point, np.zeros_like(inputs[0].influence), *nothing, limits=_reach(metric, inputs)
+    )
     for place, one in enumerate(inputs):
         slope = _slope(metric, inputs, place)
         made.influence[...] += slope[:, None] * one.influence
+        made.share[...] = np.maximum(made.share, one.share)
         made.shift[...] += slope * one.shift
         made.spread[...] += slope**2 * one.spread
-        made.coarse[...] += slope**2 * one.coarse
+        made.squares[...] += slope**2 * one.squares
+        made.cubes[...] += slope**3 * one.cubes
     return made
 
 

@@ -17,9 +17,11 @@ from preceptor.ranking.inference import (
     MIN_PROMPTS,
     Scores,
     Standing,
+    cap_of,
     discordant,
     effective_numbers,
     interval,
+    more_prompts,
     scores_of,
     standing,
 )
@@ -122,7 +124,7 @@ def rank(
     estimates = {name: estimates_of(one) for name, one in means.items()}
     estimates |= {m.kind: estimates_of(formed(m, means)) for m in chosen}
     upward = formed(ordering, means).upward(ordering.higher_is_better)
-    better = _better_of_two(used, ordering, upward)
+    better = better_of_two(used, ordering, upward)
     scores = scores_of(upward, measurements.teachers, right=better)
     results, evidence = place_teachers(
         scores,
@@ -245,7 +247,7 @@ def _rough(scores: Scores, quantity: Quantity, *, by: str) -> Iterator[Warning]:
             yield Warning("rough-interval", f"{cause} {listed}: these intervals are {said}", names)
 
 
-def _better_of_two(common: Common, metric: Metric, upward: Quantity) -> NDArray[np.bool_] | None:
+def better_of_two(common: Common, metric: Metric, upward: Quantity) -> NDArray[np.bool_] | None:
     """Tell the better values where the metric is made of one measure of two values, as right and wrong."""
     name = metric.needs[0] if len(metric.needs) == 1 else None
     if name is None or name in common.denominators:
@@ -286,12 +288,12 @@ def place_teachers(
     results = [_result(scores, columns, found, row=int(row), by=by) for row in found.order]
     names = [scores.labels[row] for row in found.order if found.contenders[row]]
     return results, Evidence(
-        named=len(names) == 1 < len(results) and found.cap is None,
-        cap=found.cap,
-        effective_n=found.effective_n,
+        named=len(names) == 1 < len(results) and not found.capped,
+        cap=cap_of(scores, float(found.effective_n)),
+        effective_n=float(found.effective_n),
         contenders=tuple(names),
-        regret=found.regret + 0.0,  # never -0.0
-        more_prompts=found.more_prompts,
+        regret=float(found.regret) + 0.0,  # never -0.0
+        more_prompts=more_prompts(scores, found),
     )
 
 

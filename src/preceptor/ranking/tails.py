@@ -36,27 +36,31 @@ def t_quantile(tail: float, df: int) -> float:
     return (low + high) / 2
 
 
-def sign_test(wins: int, losses: int) -> float:
+def sign_test(wins: ArrayLike, losses: ArrayLike) -> Array:
     """Return the exact two-sided p of so many wins and losses where both are as likely; 1 without any.
 
-    Of answers that are right or wrong it is McNemar's exact test (Agresti 2013, section 11.1).
+    Of answers that are right or wrong it is McNemar's exact test (Agresti 2013, section 11.1). Any shape.
     """
-    most, count = max(wins, losses), wins + losses
-    if count == 0 or wins == losses:
-        return 1.0
-    return min(1.0, 2 * float(_beta_ratio(most, count - most + 1, np.asarray(0.5))))
+    most, least = np.maximum(wins, losses), np.minimum(wins, losses)
+    tail = _beta_ratio(np.maximum(most, 1.0), least + 1.0, np.full(np.shape(most), 0.5))
+    p: Array = np.where(most == least, 1.0, np.minimum(1.0, 2 * tail))
+    return p
 
 
-def _beta_ratio(a: float, b: float, x: Array) -> Array:
+def _beta_ratio(a: ArrayLike, b: ArrayLike, x: Array) -> Array:
     """Return the regularised incomplete beta function I_x(a, b), x of any shape within 0..1."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     swap = x > (a + 1) / (a + b + 2)
     one, other, at = np.where(swap, b, a), np.where(swap, a, b), np.where(swap, 1 - x, x)
     with np.errstate(divide="ignore"):
         size = one * np.log(at) + other * np.log1p(-at)
-    size += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    size += _log_gamma(a + b) - _log_gamma(a) - _log_gamma(b)
     value = np.exp(size) / one * _continued_fraction(one, other, at)
     result: Array = np.where(swap, 1 - value, value)
     return result
+
+
+_log_gamma = np.vectorize(math.lgamma, otypes=[np.float64])
 
 
 def _continued_fraction(a: Array, b: Array, x: Array) -> Array:

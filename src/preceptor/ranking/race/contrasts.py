@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preceptor.ranking.inference import PRIOR_PAIR
+from preceptor.ranking.inference import prior_squares
 from preceptor.ranking.metrics import Array
 from preceptor.ranking.quantities import Quantity
 
@@ -33,7 +33,7 @@ def contrasts(upward: Quantity, scale: Array) -> Contrasts:
     teachers = len(upward.point)
     gap = upward.point[:, None] - scale * upward.point
     error, skewness = np.zeros((2, teachers, teachers))
-    prior = PRIOR_PAIR * upward.spread
+    prior = prior_squares(upward)
     for row in range(teachers):
         differences = influence[row] - scale[:, None] * influence
         squares = np.einsum("ti,ti->t", differences, differences)
