@@ -69,6 +69,14 @@ class Quantity:
         return replace(self, **down, limits=(-self.limits[1], -self.limits[0]))
 
 
+def unbounded(
+    point: Array, influence: Array, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> Quantity:
+    """Return a quantity of which nothing lies between bounds."""
+    share, shift, spread, squares, cubes = np.zeros((5, len(point)))
+    return Quantity(point, influence, share, shift, spread, squares, cubes, limits)
+
+
 def measured(common: Common) -> dict[str, Quantity]:
     """Return the mean of every measure.
 
@@ -84,9 +92,9 @@ def _mean(common: Common, name: str) -> Quantity:
     limits = _limits(name, values, common.denominators.get(name))
     if name not in common.denominators:
         influence = values - mean[:, None]
+        made = unbounded(mean, influence, limits)
         bounds = _bounds(name, values, limits)
-        bounded = np.zeros((5, len(mean))) if bounds is None else _bounded(influence, mean, *bounds)
-        return Quantity(mean, influence, *bounded, limits=limits)
+        return made if bounds is None else _between(made, *bounds)
     below = common.denominators[name]
     size = below.mean(axis=1)
     if not (size > 0).all():
@@ -96,7 +104,7 @@ def _mean(common: Common, name: str) -> Quantity:
         )
     ratio = mean / size
     influence = (values - ratio[:, None] * below) / size[:, None]
-    return Quantity(ratio, influence, *np.zeros((5, len(mean))), limits=limits)
+    return unbounded(ratio, influence, limits)
 
 
 def _limits(name: str, values: Array, below: Array | None) -> tuple[float, float]:
@@ -120,15 +128,21 @@ def _bounds(name: str, values: Array, limits: tuple[float, float]) -> tuple[floa
     return limits if np.isfinite(limits).all() else None
 
 
-def _bounded(influence: Array, mean: Array, low: float, high: float) -> Array:
-    """Return `share`, `shift`, `spread`, `squares` and `cubes` of a measure between bounds."""
-    squares = np.einsum("ti,ti->t", influence, influence)
-    most = influence.shape[1] * ((mean - low) * (high - mean)).sum()
+def _between(made: Quantity, low: float, high: float) -> Quantity:
+    """Return the quantity of a measure that lies between bounds."""
+    mean, squares = made.point, (made.influence**2).sum(axis=1)
+    most = made.influence.shape[1] * ((mean - low) * (high - mean)).sum()
     # One share for all, because a teacher whose answers are all right does not show its own.
     share = np.full(len(mean), squares.sum() / most if most > 0 else 1.0)
     shift = (low + high) / 2 - mean
-    spread = share * (high - low) ** 2 / 4
-    return np.array([share, shift, spread, squares, 2 * share * shift * squares])
+    return replace(
+        made,
+        share=share,
+        shift=shift,
+        spread=share * (high - low) ** 2 / 4,
+        squares=squares,
+        cubes=2 * share * shift * squares,
+    )
 
 
 def few_values(values: Array) -> Array | None:
@@ -153,10 +167,7 @@ def formed(metric: Metric, means: Mapping[str, Quantity]) -> Quantity:
     """
     inputs = [means[name] for name in metric.needs]
     point = _called(metric, [one.point for one in inputs])
-    nothing = np.zeros((5, len(point)))
-    made = Quantity(
-        point, np.zeros_like(inputs[0].influence), *nothing, limits=_reach(metric, inputs)
-    )
+    made = unbounded(point, np.zeros_like(inputs[0].influence), _reach(metric, inputs))
     for place, one in enumerate(inputs):
         slope = _slope(metric, inputs, place)
         made.influence[...] += slope[:, None] * one.influence

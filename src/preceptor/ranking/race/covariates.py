@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from preceptor.ranking.metrics import Array
-from preceptor.ranking.quantities import Quantity
+from preceptor.ranking.quantities import Quantity, unbounded
 
 
 def adjusted(
@@ -50,8 +50,7 @@ def adjusted(
         left *= np.sqrt((seen - 1) / max(1, seen - 1 - columns.shape[1]))
         spread = np.where(left.any(axis=1), mean.spread, 0.0)
         rest[name] = replace(mean, point=point, influence=left, spread=spread)
-        nothing = np.zeros_like(point)
-        explained[name] = Quantity(point, whole - middle[:, None], nothing, nothing, nothing)
+        explained[name] = unbounded(point, whole - middle[:, None])
     return rest, explained
 
 
