@@ -121,7 +121,7 @@ def interval(quantity: Quantity) -> Interval:
 
 def _weight(quantity: Quantity) -> Array:
     """Return how many instructions at the bounds Wilson's interval adds."""
-    weight: Array = t_quantile(TAIL, quantity.influence.shape[-1] - 1) ** 2 * quantity.share
+    weight: Array = t_quantile(TAIL, max(quantity.influence.shape[-1] - 1, 1)) ** 2 * quantity.share
     return weight
 
 
@@ -244,12 +244,27 @@ def standing(scores: Scores, *, draws: int, seed: int) -> Standing:
         p_value=p_value,
         gap=gap,
         lead=Interval(np.minimum(ends.low, nearest), ends.high),
-        worst=np.quantile(best, 2 * TAIL, axis=-1),
+        worst=_worst(scores, leader, np.quantile(best, 2 * TAIL, axis=-1)),
         contenders=_contenders(p_values, gaps, leader),
         capped=(effective < MIN_EFFECTIVE) | (scores.n < MIN_PROMPTS),
         effective_n=effective,
         regret=-ahead.min(axis=-1).mean(axis=-1),
     )
+
+
+def _worst(scores: Scores, leader: NDArray[np.intp], lowest: Array) -> Array:
+    """Return the lower end of the leader's value, moved as that of skewed values is from Student's."""
+    if scores.n < 2:
+        return lowest
+    point, skewness = (
+        _column(one[..., None, :], leader)[..., 0] for one in (scores.point, scores.own)
+    )
+    nothing = np.zeros_like(point)
+    moved = -_ends(nothing, Moments(nothing + 1, skewness), scores.n).low / t_quantile(
+        TAIL, scores.n - 1
+    )
+    worst: Array = point - moved * (point - lowest)
+    return worst
 
 
 def _row(pairs: Array, leader: NDArray[np.intp]) -> Array:
