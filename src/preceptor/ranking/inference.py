@@ -23,6 +23,7 @@ from preceptor.ranking.bootstrap import (
 )
 from preceptor.ranking.metrics import Array
 from preceptor.ranking.places import MOST_PROMPTS, Cap
+from preceptor.ranking.posterior import Observed, posterior
 from preceptor.ranking.quantities import Quantity
 from preceptor.ranking.tails import sign_test, t_quantile, t_tail
 
@@ -46,9 +47,6 @@ UNSEEN = 16
 
 POWER = 0.8416
 """The normal quantile of 80%, the probability with which the prompts asked for settle the question."""
-
-SPREADS = np.geomspace(0.01, 10, 120)
-"""Spreads of the true values that a posterior weighs, in standard deviations of one instruction."""
 
 
 class Moments(NamedTuple):
@@ -226,7 +224,7 @@ def standing(scores: Scores, *, draws: int, seed: int) -> Standing:
     alphabetic = np.argsort(np.argsort(scores.labels))
     order = np.lexsort((np.broadcast_to(alphabetic, places.shape), places))
     leader = order[..., 0]
-    drawn = _posterior(scores, order, draws=draws, rng=np.random.default_rng(seed))
+    drawn = posterior(_observed(scores, order), draws=draws, rng=np.random.default_rng(seed))
     drawn = np.take_along_axis(drawn, np.argsort(order)[..., None, :], axis=-1)
     best = _column(drawn, leader)
     ahead = best[..., None] - drawn
@@ -279,89 +277,20 @@ def _column(values: Array, leader: NDArray[np.intp]) -> Array:
     return column
 
 
-def _posterior(
-    scores: Scores, order: NDArray[np.intp], *, draws: int, rng: np.random.Generator
-) -> Array:
-    """Return draws (draws, teachers in this order) of the true values.
-
-    The teachers' true values are normal around their common mean; how far their observed ones are to be
-    drawn together is itself drawn from its posterior (empirical Bayes with the hyperparameter's
-    uncertainty: Morris 1983). The noise is Student's, because the covariance is estimated too. Teachers whose
-    values are the same throughout count once, and are the same in every draw.
-    """
+def _observed(scores: Scores, order: NDArray[np.intp]) -> Observed:
+    """Return what was seen of the teachers in this order."""
     rows, columns = order[..., :, None], order[..., None, :]
 
     def ordered(pairs: NDArray[Any]) -> Any:
         return np.take_along_axis(np.take_along_axis(pairs, rows, axis=-2), columns, axis=-1)
 
-    covariance = ordered(scores.covariance)
-    point = np.take_along_axis(scores.point, order, axis=-1)
-    first = ordered(scores.same).argmax(axis=-1)
-    # Scaled to correlations, so that one teacher's outlier does not drown the others in rounding.
-    scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-    unit = np.where(scale > 0, scale, 1.0)
-    teachers = point.shape[-1]
-    root = np.linalg.cholesky(
-        covariance / unit[..., None, :] / unit[..., :, None] + 1e-10 * np.eye(teachers)
+    return Observed(
+        point=np.take_along_axis(scores.point, order, axis=-1),
+        covariance=ordered(scores.covariance),
+        halves=ordered(scores.pairs.error) ** 2 / 2,
+        first=ordered(scores.same).argmax(axis=-1),
+        df=max(scores.n - 1, 1),
     )
-    noise = rng.normal(size=(draws, teachers)) @ np.swapaxes(root, -1, -2)
-    df = max(scores.n - 1, 1)
-    noise *= scale[..., None, :] * np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
-    alike = first != np.arange(teachers)
-    kept, weight = _shrinkage(
-        point, ordered(scores.pairs.error) ** 2 / 2, alike, df, rng.random(draws)
-    )
-    point = point[..., None, :]
-    middle, shift = ((weight * one).sum(axis=-1, keepdims=True) for one in (point, noise))
-    drawn = middle + shift + kept * (point - middle) + np.sqrt(kept) * (noise - shift)
-    result: Array = np.take_along_axis(drawn, first[..., None, :], axis=-1)
-    return result
-
-
-def _shrinkage(
-    point: Array, halves: Array, alike: NDArray[np.bool_], df: int, uniform: Array
-) -> tuple[Array, Array]:
-    """Return draws of how much of its distance from the middle each teacher keeps, and of its weight there.
-
-    True values are normal around a common middle. The prior of their spread is half-Cauchy with the scale
-    of one instruction's standard deviation (Gelman 2006); the likelihood is that of an F ratio, which allows
-    for variances that are estimated. A teacher's own variance is the median of half those of its differences
-    from others, `halves`, because those are free of what an instruction does to all. Teachers that are
-    `alike` another have no weight.
-
-    Returns:
-        Shares and weights, each (draws, teachers); weights of a draw sum to 1.
-    """
-    own = _middling(
-        np.where(alike[..., None, :] | np.eye(point.shape[-1], dtype=bool), np.inf, halves)
-    )
-    own = np.where(np.isfinite(own), own, 0.0)[..., None, :]
-    alike = alike[..., None, :]
-    scale = _middling(np.where((own > 0) & ~alike, own, np.inf))[..., None]
-    between = SPREADS[:, None] ** 2 * np.where(np.isfinite(scale), scale * (df + 1), 1.0)
-    precision = np.where(alike, 0.0, 1 / (own + between))
-    weight = precision / precision.sum(axis=-1, keepdims=True)
-    point = point[..., None, :]
-    distance = point - (weight * point).sum(axis=-1, keepdims=True)
-    others = np.maximum((~alike).sum(axis=-1) - 1, 1)
-    ratio = (precision * distance**2).sum(axis=-1) / (df * others)
-    log = np.log(SPREADS / (1 + SPREADS**2)) - (df + 1) * others / 2 * np.log1p(ratio)
-    log += np.log(np.where(alike, 1.0, precision)).sum(axis=-1) / 2
-    log -= np.log(precision.sum(axis=-1)) / 2
-    likely = np.exp(log - log.max(axis=-1, keepdims=True)).cumsum(axis=-1)
-    below = (likely / likely[..., -1:])[..., None, :] < uniform[:, None]
-    at = np.minimum(below.sum(axis=-1), len(SPREADS) - 1)[..., None]
-    shares, weights = (
-        np.take_along_axis(one, at, axis=-2) for one in (between * precision, weight)
-    )
-    return shares, weights
-
-
-def _middling(values: Array) -> Array:
-    """Return the lower median of the finite values along the last axis, infinite where there are none."""
-    middle = np.maximum(np.isfinite(values).sum(axis=-1, keepdims=True) - 1, 0) // 2
-    found: Array = np.take_along_axis(np.sort(values, axis=-1), middle, axis=-1)[..., 0]
-    return found
 
 
 def _gaps(scores: Scores) -> Array:
