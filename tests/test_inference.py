@@ -1,13 +1,13 @@
 """Intervals hold the truth, P(first) is right as often as it says, and equal teachers get no winner."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from preceptor.ranking.inference import interval
+from preceptor.ranking.inference import interval, scores_of, standing
 from preceptor.ranking.measurements import Common, Measurements
 from preceptor.ranking.metrics import (
     Array,
@@ -58,10 +58,10 @@ def test_students_tails_agree_with_scipy(df: int):
     assert t_quantile(0.025, df) == pytest.approx(scipy.stats.t.isf(0.025, df), rel=1e-9)
 
 
-@pytest.mark.parametrize("counts", [(5, 0), (6, 0), (3, 10), (7, 7), (0, 0), (300, 200)])
-def test_the_sign_test_agrees_with_scipy(counts: tuple[int, int]):
-    expected = scipy.stats.binomtest(counts[0], sum(counts)).pvalue if sum(counts) else 1.0
-    assert sign_test(*counts) == pytest.approx(expected, rel=1e-10)
+def test_the_sign_test_agrees_with_scipy():
+    counts = [(5, 0), (6, 0), (3, 10), (7, 7), (0, 0), (300, 200), (0, 40)]
+    expected = [scipy.stats.binomtest(one, one + other or 1).pvalue for one, other in counts]
+    assert sign_test(*np.array(counts).T) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("metric", [CompatibilityAdjustedReward(), RankSurprisalRatio()])
@@ -115,6 +115,51 @@ def test_the_interval_of_a_proportion_is_wilsons(right: int, of: int):
     assert wilson.low - 0.01 < low[0] <= wilson.low
     assert wilson.high <= high[0] < wilson.high + 0.01
     assert (low[0] >= -1e-12) and (high[0] <= 1 + 1e-12)
+
+
+def test_the_interval_of_a_share_solves_the_score_equation_of_its_own_dispersion():
+    # Quasi-binomial: (mean - p)^2 = t^2 d p (1 - p) / n at either end, d being the dispersion.
+    values = np.random.default_rng(17).beta(0.4, 0.4, size=(1, 50))
+    values = np.hstack([values, 1 - values])
+    (low,), (high,) = interval(measured(common(reward=values))["reward"])
+    t, dispersion = scipy.stats.t.isf(0.025, 99), values.var() / 0.25
+    for end in (low, high):
+        score = (0.5 - end) ** 2 / (end * (1 - end) * dispersion / 100)
+        assert score == pytest.approx(t**2, rel=0.01)
+    assert (low, high) == pytest.approx((1 - high, 1 - low))
+
+
+def test_the_interval_of_shares_near_0_holds_the_truth_where_students_does_not():
+    rng = np.random.default_rng(18)
+    values, truth = rng.beta(0.08, 1.06, size=(600, 2, 40)), 0.08 / 1.14  # half of all below 1e-4
+    held, students = [], []
+    for two in values:
+        means = measured(common(reward=two))["reward"]
+        low, high = interval(means)
+        error = two.std(axis=1, ddof=1) / np.sqrt(40)
+        held.append((low <= truth) & (truth <= high))
+        students.append(np.abs(means.point - truth) <= 2.023 * error)
+    assert np.mean(students) < 0.9
+    assert 0.92 < np.mean(held) < 0.98
+
+
+@pytest.mark.parametrize("kind", ["normal", "binary"])
+def test_studies_side_by_side_have_the_numbers_of_each_alone(kind: str):
+    rewards = np.random.default_rng(19).normal(size=(3, 4, 40))
+    rewards[1, 2] = rewards[1, 0]
+    if kind == "binary":
+        rewards = (rewards < 1.5).astype(float)
+    studies = [measured(common(reward=one))["reward"] for one in rewards]
+    right = [one == 1 if kind == "binary" else None for one in rewards]
+    arrays = [f.name for f in fields(Quantity) if f.name != "limits"]
+    together = Quantity(*(np.stack([getattr(one, name) for one in studies]) for name in arrays))
+    all_right = np.stack(right) if kind == "binary" else None
+    found = standing(scores_of(together, "ABCD", right=all_right), draws=50, seed=0)
+    for place, (one, better) in enumerate(zip(studies, right, strict=True)):
+        alone = standing(scores_of(one, "ABCD", right=better), draws=50, seed=0)
+        for name in ("order", "p_rank", "p_value", "contenders", "worst", "effective_n", "regret"):
+            assert getattr(found, name)[place] == pytest.approx(getattr(alone, name)), name
+        assert interval(together).low[place] == pytest.approx(interval(one).low)
 
 
 def test_few_values_are_told_from_many():
