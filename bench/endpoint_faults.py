@@ -1,10 +1,10 @@
 """Ask an endpoint that fails one request in five, two hundred requests at once, and count what comes of each.
 
 A small server in a process of its own answers after a short while, and fails a share of what it is asked:
-server errors, rate limits with and without a pause, broken connections, truncated answers, hangs. Printed as
-JSON, for that server and for one without faults: requests, attempts, outcomes, duplicates, lost, seconds; and
-how many times longer the first took. Requests are made when they are looked at, so that the growth of memory
-is the client's own.
+server errors, rate limits with and without a pause, broken connections, truncated answers, hangs, pages in
+place of answers. Printed as JSON, for that server and for one without faults: requests, attempts, outcomes,
+duplicates, lost, seconds; and how many times longer the first took. Requests are made when they are looked
+at, so that the growth of memory is the client's own.
 
     python bench/endpoint_faults.py --requests 2000
 """
@@ -30,7 +30,7 @@ from preceptor.engines.base import ChatRequest, Completion
 from preceptor.engines.chat.client import OpenAIChat
 from preceptor.types import Message
 
-FAULTS = ("500", "429", "429 with pause", "dropped", "truncated", "hang")
+FAULTS = ("500", "429", "429 with pause", "dropped", "truncated", "hang", "page")
 
 
 class FaultyServer:
@@ -83,6 +83,9 @@ class FaultyServer:
         if fault in ("500", "429", "429 with pause"):
             pause = f"Retry-After: {self.given.pause}\r\n" if "pause" in fault else ""
             writer.write(framed(int(fault[:3]), b"{}", pause))
+            return True
+        if fault == "page":
+            writer.write(framed(200, b"<html><title>502 Bad Gateway</title></html>"))
             return True
         choice = {"message": {"content": text}, "finish_reason": "stop"}
         whole = framed(200, json.dumps({"choices": [choice]}).encode())

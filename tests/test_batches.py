@@ -197,6 +197,26 @@ def test_an_interrupted_wait_leaves_the_batch_running_and_says_how_to_come_back(
         assert len(provider.batches) == 1
 
 
+def test_a_batch_at_another_address_is_named_and_its_requests_are_asked_here(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    with providing(polls=100) as provider:
+        provider.on_poll = stop
+        with pytest.raises(KeyboardInterrupt):
+            job_at(tmp_path, provider).run(Silent())
+        provider.on_poll, provider.polls = lambda: None, 1
+        study = study_with(tmp_path / "questions.jsonl", served(max_tokens=32))
+        url = provider.told.url.replace("127.0.0.1", "localhost")
+        job(study, runtime_at(tmp_path / "store", provider.told, batch_api=True, url=url)).run(
+            Silent()
+        )
+        assert len(texts_in(tmp_path / "store")) == ROWS
+    assert (
+        "holds 23 of these requests, which are asked again at Endpoint(http://localhost"
+        in caplog.text
+    )
+
+
 KILLED = """
 import sys
 sys.path[:0] = {paths!r}

@@ -115,9 +115,10 @@ class GenerationJob:
                     _answer(self, sampler, groups, writer)
         if sampler.lost:
             logger.warning(
-                "'%s' gave no answer in time to %d requests: run again to ask for them once more",
+                "'%s' gave no answer to %d requests (the last: %s): run again to ask for them once more",
                 self.name,
                 sampler.lost,
+                sampler.why,
             )
 
     def _groups(

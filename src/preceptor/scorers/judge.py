@@ -91,9 +91,9 @@ class Judge(Scorer):
 
     def batches_in(self, partition: Shards) -> ChatModel:
         """Return the model, asked by batches that are remembered beside the partition's rows."""
-        from preceptor.engines.chat.batch import in_batches
+        from preceptor.engines.chat.batch import BatchChat
 
-        return in_batches(self._client, partition)
+        return BatchChat(self._client, partition.batches())
 
     @property
     def label(self) -> str:

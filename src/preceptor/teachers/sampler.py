@@ -26,11 +26,12 @@ _PROBE = Instruction.from_text("How many legs has a cat?")
 class Sampler:
     """One teacher being asked.
 
-    `lost` counts the responses that were not given in time, to be asked for again another day.
+    `lost` counts the responses that were not given, to be asked for again another day; `why` is the last
+    reason.
     """
 
     def __init__(self, backend: TeacherBackend) -> None:
-        self.lost = 0
+        self.lost, self.why = 0, ""
         self._backend = backend
         self._teacher = backend.teacher
         self._name = backend.teacher.name
@@ -132,7 +133,7 @@ class Sampler:
         if isinstance(outcome, Failure):
             note = self._watch.note(outcome)
             if note is None:
-                self.lost += len(group)
+                self.lost, self.why = self.lost + len(group), f"{outcome.kind}: {outcome.detail}"
                 return []
             return [
                 Generation(request.instruction.given_id, request.sample, None, note=note)
@@ -141,7 +142,8 @@ class Sampler:
         self._watch.answered()
         now = time.monotonic()
         answers = (outcome, *outcome.others)[: len(group)]
-        share = (now - self._clock) / len(answers)
+        # A batch waits for hours, which says nothing of how fast the model is.
+        share = None if self._backend.terms else (now - self._clock) / len(answers)
         self._clock = now
         return [_row(request, one, share) for request, one in zip(group, answers, strict=False)]
 
@@ -150,7 +152,7 @@ def _refused(outcome: Completion | Failure) -> bool:
     return isinstance(outcome, Failure) and outcome.kind == "refused request"
 
 
-def _row(request: GenerationRequest, answer: Completion, seconds: float) -> Generation:
+def _row(request: GenerationRequest, answer: Completion, seconds: float | None) -> Generation:
     return Generation(
         instruction=request.instruction.given_id,
         sample=request.sample,

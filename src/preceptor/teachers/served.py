@@ -55,14 +55,16 @@ class ServedTeacher(TeacherBackend):
     @cached_property
     def chat(self) -> ChatModel:
         """The client."""
-        from preceptor.engines.chat.batch import in_batches
+        from preceptor.engines.chat.batch import BatchChat
         from preceptor.engines.chat.client import OpenAIChat
 
         render = self._rendered if self._template else None
         chat = OpenAIChat(
             self.endpoint, self.teacher.model, render=render, request=self.teacher.request
         )
-        return in_batches(chat, Store(self._store).responses(self.identity()))
+        if not self.endpoint.batch_api:
+            return chat
+        return BatchChat(chat, Store(self._store).responses(self.identity()).batches())
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """Return the raw prompt; ModelError where a text would steer its structure.

@@ -12,12 +12,11 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 
-from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure, Finished
+from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
 from preceptor.engines.chat.batch_api import BatchApi, GoneError, Progress, body_of
 from preceptor.engines.chat.client import OpenAIChat
 from preceptor.errors import ModelError
 from preceptor.store.batches import Batch, Batches
-from preceptor.store.shards import Shards
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +52,7 @@ class BatchChat:
     def complete_all(self, requests: Iterable[ChatRequest]) -> Generator[Finished, None, None]:
         """Yield every request's outcome once, those of batches under way first."""
         wanted = _Wanted(requests)
-        yield from self._collected(
-            [one for one in self._batches.known() if self._is_here(one)], wanted
-        )
+        yield from self._collected(list(self._under_way(wanted)), wanted)
         if len(wanted.left) >= LEAST:
             # What the endpoint refuses of the settings is found out by one request, not by a whole batch.
             yield from self._at_once(wanted, [next(iter(wanted.left))])
@@ -68,8 +65,17 @@ class BatchChat:
         for name in list(wanted.left):
             yield from wanted.settle(name, wanted.failures.get(name, _LOST))
 
-    def _is_here(self, batch: Batch) -> bool:
-        return batch.where == self._where
+    def _under_way(self, wanted: "_Wanted") -> Iterator[Batch]:
+        """Yield the batches that were handed over here and hold what is wanted."""
+        for batch in self._batches.known():
+            held = len(wanted.left.keys() & set(batch.requests))
+            if held and batch.where == self._where:
+                yield batch
+            elif held and not batch.collected:
+                logger.warning(
+                    "batch %s at %s holds %d of these requests, which are asked again at %s",
+                    *(batch.id, batch.where, held, self._where),
+                )
 
     def _at_once(self, wanted: "_Wanted", names: Sequence[str]) -> Iterator[Finished]:
         for finished in self._chat.complete_all([wanted.left[name] for name in names]):
@@ -192,11 +198,6 @@ class BatchChat:
             )
             raise
         return found
-
-
-def in_batches(chat: OpenAIChat, partition: Shards) -> ChatModel:
-    """Return what asks by batches where the endpoint says so; the model itself where it does not."""
-    return BatchChat(chat, partition.batches()) if chat.endpoint.batch_api else chat
 
 
 _LOST = Failure("timed out", "no batch brought an answer")

@@ -70,7 +70,7 @@ class BatchApi:
             "completion_window": "24h",
             "metadata": {"preceptor": token},
         }
-        end = time.monotonic() + self._endpoint.patience_s
+        end, delay = time.monotonic() + self._endpoint.patience_s, _FIRST_DELAY_S
         while True:
             try:
                 return _named(self._object("POST", "batches", patience=0.0, json=body))
@@ -80,7 +80,8 @@ class BatchApi:
                     return found
                 if time.monotonic() > end:
                     raise ModelError(f"No batch can be handed over: {error}. Run again.") from error
-                time.sleep(jitter(_FIRST_DELAY_S))
+                time.sleep(jitter(delay))
+                delay = min(2 * delay, _LONGEST_DELAY_S)
 
     def find(self, token: str) -> str | None:
         """Return the name of the batch that this token went along with; None where there is none."""

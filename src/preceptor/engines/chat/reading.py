@@ -223,8 +223,9 @@ def _without_text(
 
 
 def _counted(value: object) -> int | None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 <= value <= _MOST_TOKENS else None  # type: ignore[operator, return-value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
+        return value
+    return None
 
 
 def _positions(content: object) -> tuple[Position, ...]:
