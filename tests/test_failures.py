@@ -72,5 +72,8 @@ def test_rewards_that_one_teacher_lacks_on_more_than_2_in_100_prompts_cap_the_ve
     found = rank(table, student="S", by="reward", options=QUICK)
     assert [one.code for one in found.warnings if one.code == "missing-scores"] == told
     assert [reason.code for reason in found.verdict().reasons] == told
+    # Where one of two samples alone lacks a reward, the other stands for both.
+    half = replace(table, values={"reward": np.nan_to_num(rewards)}, unscored=np.full((2, 50), 0.5))
+    assert "missing-scores" not in [one.code for one in rank(half, student="S").warnings]
     if told:
         assert "'B' 4.0%" in next(one.text for one in found.warnings if one.code in told)

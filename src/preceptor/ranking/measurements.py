@@ -175,13 +175,26 @@ def unscored_shares(measurements: Measurements, needed: Sequence[str]) -> dict[s
 
     Where all teachers lack it, it is the instruction's fault and chooses nothing.
     """
-    known = [~_missing(measurements, name) for name in measurements.values]
-    answered = np.logical_or.reduce(known).all(axis=0)
+    answered = _answered(measurements).all(axis=0)
     lacking = answered & np.logical_or.reduce([_missing(measurements, name) for name in needed])
     lacking &= ~lacking.all(axis=0)
-    if measurements.unscored is not None:
-        lacking |= (measurements.unscored > 0) & ~(measurements.unscored > 0).all(axis=0)
-    return _shares(measurements, lacking)
+    unscored = _unscored(measurements)
+    return _shares(measurements, lacking | (unscored & ~unscored.all(axis=0)))
+
+
+def _answered(measurements: Measurements) -> Flags:
+    """Tell which pairs have any number."""
+    known = [~_missing(measurements, name) for name in measurements.values]
+    found: Flags = np.logical_or.reduce(known)
+    return found
+
+
+def _unscored(measurements: Measurements) -> Flags:
+    """Tell which pairs have no number because all answers lack one."""
+    answered = _answered(measurements)
+    if measurements.unscored is None:
+        return np.zeros_like(answered)
+    return ~answered & (measurements.unscored > 0)
 
 
 def _shares(measurements: Measurements, of: Array | Flags) -> dict[str, float]:
@@ -217,10 +230,8 @@ def _missing(measurements: Measurements, name: str) -> Flags:
 
 def _bystanders(measurements: Measurements) -> Flags:
     """Tell who lacks numbers only because another's are missing there, so that nothing was measured."""
-    unscored, failed = measurements.unscored, measurements.failed
-    if unscored is None:
-        return np.zeros((len(measurements.teachers), 1), np.bool_)
-    others: Flags = (unscored > 0).any(axis=0) & (unscored == 0)
+    unscored, failed = _unscored(measurements), measurements.failed
+    others: Flags = unscored.any(axis=0) & ~unscored
     return others if failed is None else others & (failed == 0)
 
 
