@@ -128,6 +128,7 @@ def test_a_game_without_a_verdict_is_counted_and_gives_no_points(tmp_path):
 def test_a_missing_score_is_sought_in_the_judges_text(tmp_path):
     row = judgement("p1", None, None)
     row["games"][0]["judgment"] = "I choose [[B>>A]]"
+    row["games"][1]["score"] = ["A>B"]  # of another kind: no verdict
     battles = only(written(tmp_path / "j.jsonl", [row]))
     assert totals(battles) == (3, 0, 0)
 

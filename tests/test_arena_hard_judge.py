@@ -111,6 +111,14 @@ def test_several_different_verdicts_are_none_and_are_not_asked_again(tmp_path):
     assert len(told.requests) == 2 * PROMPTS
 
 
+def test_a_verdict_within_a_judges_thoughts_is_none(tmp_path):
+    said = "<think>Is it [[A>>B]]? No.</think>\n[[A=B]]"
+    with serving(otherwise=answer(said)) as told:
+        judged = ArenaHard().judge([answers_of("m")], arena(1), game_judge(told), Store(tmp_path))
+    assert [game["score"] for game in judged.rows[0]["games"]] == ["A=B", "A=B"]
+    assert len(told.requests) == 2
+
+
 def test_a_game_that_failed_is_asked_again_alone(tmp_path):
     store = Store(tmp_path)
     with serving(

@@ -96,8 +96,8 @@ def _verdict(game: object) -> str | None:
     if not isinstance(game, Mapping):
         return None
     score = game.get("score")
-    if score in SHARES:
-        return str(score)
+    if isinstance(score, str) and score in SHARES:
+        return score
     text = game.get("judgment")
     return verdict_in(text) if score is None and isinstance(text, str) else None
 
