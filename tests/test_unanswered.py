@@ -52,7 +52,7 @@ def outcome_of(tmp_path: Path, step: Step, *, questions: int, **teacher: Any) ->
         runtime = runtime_at(tmp_path / "store", told, concurrency=1)
         (outcome,) = Pipeline(study, runtime).outcomes()
         asked = len(told.requests)
-        list(Pipeline(study, runtime).outcomes())
+        Pipeline(study, runtime).generate()
         assert len(told.requests) == asked, "what has no answer is not asked again"
     return outcome
 
@@ -109,9 +109,8 @@ def test_an_asked_teachers_trace_that_never_closes_is_told_as_that(tmp_path: Pat
     assert "raise max_tokens (it is 99)" in text
 
 
-@pytest.mark.parametrize("ending", ["content_filter", "SAFETY"])
-def test_a_part_of_an_answer_that_a_filter_ended_is_told(tmp_path: Path, ending: str):
-    partly = saying(ending, {"content": "Half an"})
+def test_a_part_of_an_answer_that_a_filter_ended_is_told(tmp_path: Path):
+    partly = saying("SAFETY", {"content": "Half an"})
     outcome = outcome_of(tmp_path, by_number(n1=partly), questions=6)
     (text,) = of_code(outcome.ranking.warnings, "broken-off", "served")
     assert "'content_filter' (1)" in text

@@ -69,7 +69,6 @@ OLD_NAMES: Mapping[str, str] = MappingProxyType(
         "maximum_characters": "max_characters",
         "draws": "n_resamples",
         "token_budget": "max_batch_tokens",
-        "batch": "batch_size",
         "device_batch": "per_device_batch_size",
         "warmup_share": "warmup_ratio",
         "quantized": "load_in_4bit",
