@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def works_in(root: Path, server: CountingServer) -> dict[str, Work]:
     exporting = ("export", "--every-sample", "--teacher", "alpha", "--overwrite")
     return {
         "scoring": Work(
-            0.25,
+            0.2,
             lambda place: at(place, *scoring, "--max-batch-tokens", "128"),
             lambda place: rounded(json.loads((place / "result").read_text())),
         ),
@@ -152,7 +153,7 @@ def works_in(root: Path, server: CountingServer) -> dict[str, Work]:
             server,
         ),
         "judging": Work(
-            0.2,
+            0.15,
             lambda place: at(
                 place,
                 *(*judging, "--judge-url", server.url, "--judge-concurrency", CONCURRENCY),
@@ -162,12 +163,12 @@ def works_in(root: Path, server: CountingServer) -> dict[str, Work]:
             server,
         ),
         "training": Work(
-            0.15,
+            0.1,
             lambda place: ["-m", "preceptor", *training, "--output", place / "model"],
             lambda place: (place / "model" / "model.safetensors").read_bytes(),
         ),
         "export": Work(
-            0.1,
+            0.15,
             lambda place: [
                 "-m",
                 "preceptor",
@@ -182,7 +183,7 @@ def works_in(root: Path, server: CountingServer) -> dict[str, Work]:
             prepare=study_at,
         ),
         "compaction": Work(
-            0.1,
+            0.2,
             lambda place: ["-c", COMPACTING, place / "store", 400, place / "result"],
             lambda place: (place / "result").read_text(),
         ),
@@ -266,12 +267,10 @@ def started(work: Work, place: Path) -> "subprocess.Popen[bytes]":
 def traces(place: Path) -> set[tuple[str, int]]:
     """Return the files of a place that its work has made, and when they changed."""
     found = set()
-    for path in place.rglob("*"):
-        try:
-            if path.is_file() and path.name not in ("said", "errors", "study.toml"):
-                found.add((str(path), path.stat().st_mtime_ns))
-        except FileNotFoundError:
-            continue
+    for folder, _, names in os.walk(place):
+        for name in set(names) - {"said", "errors", "study.toml"}:
+            with suppress(FileNotFoundError):
+                found.add((f"{folder}/{name}", os.stat(f"{folder}/{name}").st_mtime_ns))
     return found
 
 

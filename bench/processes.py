@@ -11,6 +11,7 @@ and another is started in place of each: then what the killed ones had in flight
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ def measured(
     """Return what came of the processes."""
     chance = np.random.default_rng(given.seed)
     write_inputs(folder, given.answers)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), spent()
     running = {name: started(work, given, folder, server, name) for name in range(given.processes)}
     at_kills = 0
     for kill in range(given.kills):
@@ -76,7 +77,14 @@ def measured(
         "different_results": len(results),
         "waited": sum(b"in work" in one for one in said),
         "seconds": round(time.perf_counter() - began, 1),
+        "processor_seconds": round(sum(spent()) - sum(before), 1),
     }
+
+
+def spent() -> tuple[float, float]:
+    """Return the seconds of the processor that ended processes took, in themselves and in the kernel."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime, used.ru_stime
 
 
 def alive(running: "dict[int, subprocess.Popen[bytes]]") -> list[int]:

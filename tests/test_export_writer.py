@@ -24,6 +24,7 @@ from preceptor.export.writer import (
     write_examples,
     write_pairs,
 )
+from preceptor.store.files import temporary_name
 from preceptor.types import Instruction, Message
 
 ZOO = Path(__file__).parents[2] / "shared" / "data" / "zoo"
@@ -88,6 +89,16 @@ def test_what_is_written_is_read_back_by_our_own_reader(tmp_path, layout, format
     assert source.files[0].layout == layout
     assert identities(source) == identities(examples)
     assert source.problems == ()
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path):
+    living = tmp_path / temporary_name()
+    killed = tmp_path / ("-".join(living.name.split("-")[:3]) + "-1-gone")
+    for folder in (living, killed):
+        folder.mkdir()
+        (folder / "rows").write_text("half a row")
+    written = write(tmp_path)
+    assert written.data.exists() and living.exists() and not killed.exists()
 
 
 @needs_zoo

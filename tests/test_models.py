@@ -16,6 +16,7 @@ from preceptor import demo
 from preceptor.engines.loading import load_model, load_tokenizer
 from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.errors import MissingPackage, ModelError
+from preceptor.store.files import temporary_name
 
 
 @pytest.fixture
@@ -106,8 +107,12 @@ def test_a_conversion_that_fails_leaves_nothing_in_the_cache(
 ) -> None:
     require_gguf_packages()
     (tmp_path / "wrong.gguf").write_bytes(b"this is no model")
+    living = private_cache / "gguf" / f".converting-{temporary_name()}"
+    killed = living.with_name(".converting-" + "-".join(living.name.split("-")[1:-2]) + "-1-gone")
+    for folder in (living, killed):
+        (folder / "half").mkdir(parents=True)
     refusal(tmp_path / "wrong.gguf")
-    assert list((private_cache / "gguf").iterdir()) == []
+    assert list((private_cache / "gguf").iterdir()) == [living]
 
 
 def test_reading_gguf_without_its_packages_names_the_one_to_install(

@@ -30,6 +30,21 @@ def test_each_row_is_soon_in_the_store_also_when_no_other_comes(partition: Score
         assert len(partition.keys()) == 5
 
 
+def test_each_row_is_on_disk_when_it_was_taken_and_soon_in_one_shard_with_others(
+    partition: ScorePartition, tmp_path: Path
+):
+    with StoreWriter[Score](partition, "each") as writer:
+        for number in range(20):
+            writer.add([score(number)])
+            writer.add([])  # the next is waited for
+        assert len(partition.keys()) == 20
+        deadline = time.monotonic() + 10
+        while len(shards(tmp_path)) > 10 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(shards(tmp_path)) <= 10
+        assert len(partition.keys()) == 20
+
+
 def test_timed_rows_go_together(partition: ScorePartition, tmp_path: Path):
     stored: list[int] = []
     with StoreWriter[Score](partition, "timed", lambda rows: stored.append(len(rows))) as writer:

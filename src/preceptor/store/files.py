@@ -33,7 +33,7 @@ _FOREIGN_LIFE_S = 86_400.0
 
 def temporary_name() -> str:
     """Return a new name that says which process on which machine writes the file."""
-    return f"{TEMPORARY}{_machine()}-{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex}"
+    return f"{TEMPORARY}{_machine()}-{_process(os.getpid())}-{uuid.uuid4().hex}"
 
 
 def is_abandoned(name: str, *, age: float) -> bool:
@@ -80,6 +80,12 @@ def _machine() -> str:
         with suppress(OSError):
             known.append(os.readlink(path) if "/ns/" in path else Path(path).read_text())
     return hashlib.blake2b("\n".join(known).encode(), digest_size=8).hexdigest()
+
+
+@lru_cache(1)
+def _process(number: int) -> str:
+    """Return a process's number and start; looking it up takes milliseconds on a busy machine."""
+    return f"{number}-{_started(number)}"
 
 
 def _started(process: int) -> str:
