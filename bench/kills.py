@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 CONCURRENCY = 4
 QUICK = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 COMPACTING = """
-import sys
+import os, sys
 from preceptor.store.store import Identity, Store
 from preceptor.types import Score
 partition = Store(sys.argv[1]).scores(Identity.of({"bench": "kills"}))
@@ -43,7 +43,9 @@ for number in range(begin, end):
         partition.compact()
 partition.compact()
 keys = [number.to_bytes(16, "big") for number in range(end)]
-open(sys.argv[3], "w").write(str(partition.columns(keys, ["number"])["number"].tolist()))
+with open(sys.argv[3], "w") as file:
+    file.write(str(partition.columns(keys, ["number"])["number"].tolist()))
+os._exit(0)
 """
 
 

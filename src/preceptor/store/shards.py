@@ -65,6 +65,7 @@ class Shards:
         self.recorded = recorded
         self._folder = folder
         self._verified: set[str] = set()
+        self._own: set[str] = set()
 
     @staticmethod
     def _one_each(table: pa.Table) -> pa.Table:
@@ -88,7 +89,9 @@ class Shards:
     def _append(self, table: pa.Table, *, durable: bool) -> str:
         if read_card(self._folder) is None:
             self.write_card()
-        return self._put(self._one_each(table), stamp=f"{time.time_ns():020d}", durable=durable)
+        name = self._put(self._one_each(table), stamp=f"{time.time_ns():020d}", durable=durable)
+        self._own.add(name)
+        return name
 
     def drop(self, names: Sequence[str]) -> None:
         """Remove shards whose rows are in another one, which is durable."""
@@ -111,7 +114,7 @@ class Shards:
     def keys(self, seen: set[str] | None = None) -> NDArray[np.void]:
         """Return the distinct stored keys as a `V16` array; its `tolist()` gives `bytes`.
 
-        With `seen`, only of shards that are not named there, and they are from then on.
+        With `seen`, only of shards that neither this object wrote nor `seen` names, as it does afterwards.
         """
         tables = self._collect(lambda file: file.read(columns=["key"]), seen)
         return as_numpy(concatenated(tables)["key"].unique())
@@ -222,7 +225,8 @@ class Shards:
         listing runs, so that neither source nor merged shard is in it. Hence a second look at
         least, and another after every pass that lost a shard. Rows already read stay valid.
         """
-        known: set[str] = set() if seen is None else seen
+        known = set[str]() if seen is None else seen
+        known |= set() if seen is None else self._own
         passes, lost = 0, False
         while passes < 2 or lost:
             passes, lost = passes + 1, False

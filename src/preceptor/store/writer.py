@@ -16,8 +16,6 @@ from preceptor.types import Flush
 
 _EVERY_S = 2.0
 _LONGEST_HELD_S = 0.2
-_STORE_SHARE = 0.2
-_BURST_S = 0.5  # answers come in bunches: the share is one of about this time
 _MANY_SHARDS = 200
 
 Row = TypeVar("Row")
@@ -43,10 +41,9 @@ class Partition(Protocol[_Given]):
 class StoreWriter(Generic[Row]):
     """Stores rows in a partition; a context manager that also stores what it holds when it is interrupted.
 
-    With `timed`, rows of two seconds go together. With `each` a row is on disk when `add` returns, so that
-    killing the process loses none, and 0.2 seconds later also durably, together with others. Only where
-    writing takes more than a fifth of the time do rows wait for that. `stored` is called with rows once they
-    are there.
+    With `timed`, rows of two seconds go together, with `each` those of 0.2 seconds. Those are on disk before,
+    once `add` is told that the next are waited for, so that killing the process loses none.
+    `stored` is called with rows once they are there.
     """
 
     def __init__(
@@ -61,7 +58,7 @@ class StoreWriter(Generic[Row]):
         self._small: list[str] = []
         self._shards = 0
         self._last = time.monotonic()
-        self._next = self._last + (_EVERY_S if flush == "timed" else 0)
+        self._next = self._last + _EVERY_S
         self._lock = threading.Lock()
         self._later: threading.Timer | None = None
 
@@ -69,22 +66,17 @@ class StoreWriter(Generic[Row]):
         """Take rows, and store them when their time has come; no rows say that the next are waited for."""
         with self._lock:
             self._buffer += rows
-            now = time.monotonic()
-            if (
-                self._flush == "each"
-                and self._buffer
-                and (not rows or now >= self._next - _BURST_S)
-            ):
-                self._write(now)
+            if self._flush == "each" and self._buffer and not rows:
+                self._write()
         if self._flush == "timed":
-            if now >= self._next:
+            if time.monotonic() >= self._next:
                 self.flush()
         elif self._later is None:
             self._later = threading.Timer(_LONGEST_HELD_S, self._flush_later)
             self._later.daemon = True
             self._later.start()
 
-    def _write(self, began: float) -> None:
+    def _write(self) -> None:
         """Put what is held on disk, where it survives this process."""
         try:
             self._small.append(self._partition.append(self._buffer, durable=False))
@@ -93,7 +85,6 @@ class StoreWriter(Generic[Row]):
             raise
         rows, self._buffer = self._buffer, []
         self._written += rows
-        self._next = max(self._next, began) + (time.monotonic() - began) / _STORE_SHARE
         if self._stored is not None:
             self._stored(rows)
 
