@@ -21,6 +21,7 @@ from conftest import COMMON, GROUPED, build_model
 from preceptor.engines.loading import load_model
 from preceptor.engines.models import locate
 from preceptor.errors import ModelError
+from small_gguf import write_gguf
 
 Save = Callable[[Any, str], Path]
 Weights = dict[str, torch.Tensor]
@@ -139,45 +140,6 @@ def test_a_sequence_classifier_is_no_language_model(save: Save) -> None:
     folder = save(build_model("llama", labels=1), "model")
     assert "as a LlamaForCausalLM" in refusal(folder)
     assert "a language model with its head" in refusal(folder)
-
-
-def write_gguf(path: Path, tokenizer: Any, *, without: str = "-") -> Path:
-    """Write a random Llama of two layers as a GGUF file, less the tensors whose name holds `without`."""
-    import gguf
-
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(128)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(64)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(4)
-    writer.add_rope_dimension_count(8)
-    writer.add_layer_norm_rms_eps(1e-5)
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * len(tokens))
-    writer.add_token_merges([" ".join(pair) for pair in backend["merges"]])
-    writer.add_bos_token_id(tokenizer.bos_token_id)
-    writer.add_eos_token_id(tokenizer.eos_token_id)
-    square = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (32, 32))
-    block = square | {"ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64)}
-    block |= {"attn_norm": (32,), "ffn_norm": (32,)}
-    shapes = {f"blk.{at}.{name}": shape for at in range(2) for name, shape in block.items()}
-    shapes |= {"token_embd": (len(tokens), 32), "output": (len(tokens), 32), "output_norm": (32,)}
-    random = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        if without not in f"{name}.weight":
-            tensor = random.normal(size=shape).astype(np.float32)
-            writer.add_tensor(f"{name}.weight", tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.fixture

@@ -4,16 +4,15 @@ import datetime
 import gzip
 import json
 import os
-import random
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from preceptor.data import formats, streams
+from preceptor.data import formats, json_text, streams
 from preceptor.data.responses import ResponseSource
-from preceptor.errors import DataError, PreceptorError
+from preceptor.errors import DataError
 from preceptor.types import Response
 from small_study import by_teacher, preceptor, ranked, rows_of, write_rows, write_teachers
 
@@ -225,32 +224,54 @@ def test_one_instruction_is_not_checked_in_two_ways_for_two_teachers(tmp_path):
     assert by_teacher(ranking)["alpha"]["reward"] == 1.0
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.jsonl.gz"])
-def test_mutations_are_read_or_refused_and_never_a_traceback(tmp_path, name):
-    path, chance = tmp_path / name, random.Random(name)
-    if name == "a.parquet":
-        pq.write_table(pa.Table.from_pylist(ROWS), path)
-    else:
-        text = TABLE if name == "a.csv" else LINES
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
-    whole = path.read_bytes()
-    for _ in range(200):
-        damaged = bytearray(whole)
-        for _ in range(chance.randrange(1, 6)):
-            place = chance.randrange(len(damaged))
-            match chance.randrange(4):
-                case 0:
-                    damaged[place] = chance.randrange(256)
-                case 1:
-                    del damaged[place : place + chance.randrange(1, 40)]
-                case 2:
-                    damaged[place:place] = damaged[: chance.randrange(60)]
-                case _:
-                    damaged[place:place] = chance.choice(
-                        [b'"', b"\0", b"\xff", b"[" * 99, b"\n", b"1e999"]
-                    )
-        path.write_bytes(damaged)
-        try:
-            read(path)
-        except PreceptorError as refused:
-            assert str(path) in str(refused) or "layout" in str(refused)
+@pytest.mark.parametrize(
+    ("name", "start", "block", "end", "said"),
+    [
+        ("a.json", b"[", b"[],", b"1]", "values in one; at most"),
+        ("a.jsonl", b"", b"\n", b"", "lines before it hold no row"),
+        ("a.jsonl", b"[", b"1,", b"1]", "No row .* can be read. .* values in one; at most"),
+    ],
+)
+def test_what_is_small_on_disk_and_large_in_memory_is_refused(
+    tmp_path, monkeypatch, name, start, block, end, said
+):
+    monkeypatch.setattr(json_text, "_FEW_BYTES", 1000)
+    monkeypatch.setattr(json_text, "MOST_VALUES", 1000)
+    (tmp_path / name).write_bytes(start + block * 200_000 + end)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / name)
+
+
+def test_signs_within_texts_are_not_counted_as_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_text, "_FEW_BYTES", 1000)
+    monkeypatch.setattr(json_text, "MOST_VALUES", 1000)
+    rows = [row | {"output": '[{"a": 1},\\' * 3000} for row in ROWS]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert [one.text for one in read(tmp_path / "a.json")] == [row["output"] for row in rows]
+
+
+def test_a_cell_of_parquet_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_FREELY", 1000)
+    table = pa.table({name: [row[name] for row in ROWS] for name in ROWS[0]})
+    table = table.set_column(1, "output", pa.array(["la " * 500_000] * 4))
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False, compression="zstd")
+    with pytest.raises(DataError, match="'output' unpacks to more than 200 times its size"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("ending", [b"jsonl", b"jsonl.zst", b"csv.gz", b"parquet"])
+def test_a_file_name_that_is_not_utf8_is_read_in_every_format(tmp_path, ending):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9." + ending))
+    text = (TABLE if b"csv" in ending else LINES).encode()
+    if ending == b"parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+        text = (tmp_path / "a.parquet").read_bytes()
+    packed = {b"gz": gzip.compress, b"st": pa.Codec("zstd").compress}.get(ending[-2:], bytes)(text)
+    path.write_bytes(bytes(packed))
+    assert len(read(path)) == 4
+
+
+def test_rows_that_are_no_objects_are_not_called_an_empty_file(tmp_path):
+    (tmp_path / "a.json").write_text("[[], 1]")
+    with pytest.raises(DataError, match=r"The first is \[\] \(list\), expected an object"):
+        read(tmp_path / "a.json")

@@ -6,12 +6,14 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fuzzing.mutate import BREAKS, broken
 from preceptor.errors import RowError, StoreError
 from preceptor.store.shard_file import encoded
 from preceptor.store.shards import Shards
@@ -40,19 +42,7 @@ def partition(tmp_path: Path) -> ScorePartition:
     return Store(tmp_path).scores(IDENTITY)
 
 
-def damage(shard: Path, how: str) -> None:
-    whole = shard.read_bytes()
-    middle = len(whole) // 3
-    broken = {
-        "emptied": b"",
-        "cut": whole[: len(whole) // 2],
-        "without its start": whole[middle:],
-        "with flipped bits": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
-    }
-    shard.write_bytes(broken[how])
-
-
-@pytest.mark.parametrize("how", ["emptied", "cut", "without its start", "with flipped bits"])
+@pytest.mark.parametrize("how", BREAKS)
 def test_a_damaged_shard_is_set_aside_whole_and_its_rows_are_missing(
     partition, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
 ):
@@ -60,8 +50,8 @@ def test_a_damaged_shard_is_set_aside_whole_and_its_rows_are_missing(
     for _ in range(4):
         partition.append([Score(rng.bytes(16), {"loss": rng.random()}) for _ in range(500)])
     shard = shards(partition, tmp_path)[1]
-    damage(shard, how)
-    broken = shard.read_bytes()
+    shard.write_bytes(broken(shard.read_bytes(), how, Random(3)))
+    data = shard.read_bytes()
     found = Store(tmp_path).scores(IDENTITY).check()
     assert (found.shards, list(found.unfit), found.set_aside) == (4, [shard.name], ())
     later = Store(tmp_path).scores(IDENTITY)  # every run verifies what it opens, once
@@ -73,23 +63,9 @@ def test_a_damaged_shard_is_set_aside_whole_and_its_rows_are_missing(
     assert np.isfinite(later.columns(keys, ["loss"])["loss"]).all()
     aside = shard.with_name(f"damaged-{shard.name}")
     later.compact()
-    assert aside.read_bytes() == broken
+    assert aside.read_bytes() == data
     assert len(shards(partition, tmp_path)) == 1
     assert later.check().set_aside == (aside.name,)
-
-
-def test_a_flipped_bit_in_any_column_of_a_response_makes_its_row_missing(tmp_path: Path):
-    rng = np.random.default_rng(5)
-    text = rng.bytes(300).hex()
-    for place in range(0, 4000, 97):
-        teacher = Store(tmp_path / str(place)).responses(IDENTITY)
-        teacher.append([Generation(bytes(16), 0, text, "stop", 9, 9, 1.0)])
-        (shard,) = shards(teacher, tmp_path / str(place))
-        data = bytearray(shard.read_bytes())
-        data[place % len(data)] ^= 1 << (place % 8)
-        shard.write_bytes(data)
-        again = Store(tmp_path / str(place)).responses(IDENTITY)
-        assert len(again.keys()) == len(list(again.each())) == 0
 
 
 def test_a_shard_of_another_partition_is_set_aside(
@@ -170,8 +146,8 @@ def test_a_lost_or_damaged_identity_json_is_written_again(
     partition = store.scores(IDENTITY)
     partition.append(batch(0))
     path = tmp_path / "scores" / IDENTITY.digest / "identity.json"
-    for broken in (b"", b'{"spec": ', b"[1]", b'{"spec": 3}', b"\xff\xfe"):
-        path.write_bytes(broken)
+    for data in (b"", b'{"spec": ', b"[1]", b'{"spec": 3}', b"\xff\xfe", b"[" * 9999):
+        path.write_bytes(data)
         assert [found.identity for found in store.partitions()] == [IDENTITY]
         assert "identity.json is damaged" in caplog.text
         assert json.loads(path.read_text())["spec"] == IDENTITY.spec

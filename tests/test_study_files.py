@@ -137,6 +137,11 @@ def test_a_study_file_is_a_catalogue_of_its_teachers(tmp_path: Path):
         ('[[teachers]]\nname = "a"\n', "a teacher has no model"),
         ('[[teachers]]\nname = "a"\nmodel = "b"\nlicense = "MIT"\n', "Did you mean 'licence'?"),
         ("[[teachers", "is not valid TOML"),
+        ("family = 3\n", "'family' is 3: expected tables, each under [[family]]"),
+        ("licences = 3\n", "'licences' is 3: expected a table"),
+        ('[[family]]\nteachers = "x"\n', "'teachers' is 'x'"),
+        ('[[teachers]]\nname = "a"\nmodel = "b"\nparameters = nan\n', "parameters: Input should"),
+        ('[[teachers]]\nname = "a"\nmodel = "b"\nlicence = ["x"]\n', "licence: Input should"),
     ],
 )
 def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, text: str, said: str):

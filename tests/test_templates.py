@@ -163,6 +163,18 @@ def test_a_template_that_cannot_be_read_is_a_model_error() -> None:
         "{{ 'x' | center(10000000000) }}",
         "{% set s = namespace(x='xx') %}{% for i in range(60) %}{% set s.x = s.x ~ s.x %}{% endfor %}",
         "{% set s = namespace(x='xx') %}{% for i in range(60) %}{% set s.x = s.x + s.x %}{% endfor %}",
+        "{% set s = namespace(x=3) %}{% for i in range(9999) %}{% set s.x = s.x * s.x %}{% endfor %}",
+        "{% set s = namespace() %}{% for i in range(99) %}{% set s.x = [s.x, 9999999 * 'x'] %}{% endfor %}",
+        "{{ ('x' * 9999999) | replace('x', 'y' * 99) }}",
+        "{{ ('x' * 9999999).replace('x', 'y' * 99) }}",
+        "{{ ('\\t' * 999999).expandtabs(9999) }}",
+        "{{ ('x' * 999999).translate({120: 'y' * 999999}) }}",
+        "{{ ('x' * 999999) | join('y' * 999999) }}",
+        "{{ ('x\\n' * 999999) | indent(999999) }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ [messages * 99999] * 99999 }}",
+        "{{ messages | tojson(indent=99999999) }}",
         "{{ 1 / 0 }}",
         "{{ messages[99].content.x }}",
         "{{ 'x' | int('y') / 'z' }}",
@@ -170,6 +182,12 @@ def test_a_template_that_cannot_be_read_is_a_model_error() -> None:
 )
 def test_a_template_that_would_hang_fill_memory_or_fail_is_a_model_error(source: str) -> None:
     with pytest.raises(ModelError, match="chat template 'own' refuses"):
+        ChatTemplate("own", source, SPECIAL).render(ONE_TURN)
+
+
+@pytest.mark.parametrize("source", ["{{ messages | random }}", "{{ lipsum() }}"])
+def test_a_template_cannot_give_another_text_each_time(source: str) -> None:
+    with pytest.raises(ModelError):
         ChatTemplate("own", source, SPECIAL).render(ONE_TURN)
 
 

@@ -59,6 +59,11 @@ def text_of(row: Row, field: str, where: str) -> str:
     return value
 
 
+def name_of(row: Row, field: str) -> str | None:
+    """Return the name in a field that rows need not have, None where there is none."""
+    return str(row[field]) if row.get(field) else None
+
+
 @dataclass
 class ModelRows:
     """What is known of one model while a file of verdicts is read; `dropped` counts by reason."""

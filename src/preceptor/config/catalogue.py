@@ -6,10 +6,13 @@ file of the user's adds to them (`Catalogue.read`) and goes before them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from preceptor.errors import StudyError, nearest
 
@@ -17,6 +20,9 @@ _FILE = Path(__file__).with_name("catalogue.toml")
 
 Training = Literal["free", "conditions", "barred"]
 """What a licence says of training any student on answers: free, under conditions, or barred for others."""
+
+
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,10 @@ class CatalogueEntry:
     licence: str | None = None
     context: int | None = None
     hosted: bool = False
-    parameters: float | None = None
-    active: float | None = None
-    price_in: float | None = None
-    price_out: float | None = None
+    parameters: _Amount | None = None
+    active: _Amount | None = None
+    price_in: _Amount | None = None
+    price_out: _Amount | None = None
     training: Training | None = None
     notes: tuple[str, ...] = ()
     in_paper: bool = False
@@ -142,12 +148,23 @@ _FIELDS = {field.name for field in fields(CatalogueEntry)}
 def _entries(tables: Mapping[str, Any], where: str) -> Iterator[CatalogueEntry]:
     """Yield one entry for each teacher, the fields of its family filled in."""
     training = tables.get("licences", {})
-    for family in (*tables.get("family", ()), {"teachers": tables.get("teachers", ())}):
+    if not isinstance(training, dict):
+        raise StudyError(f"{where}: 'licences' is {training!r:.60}: expected a table.")
+    for family in (*_listed(tables, "family", where), {"teachers": tables.get("teachers", ())}):
         shared = {key: value for key, value in family.items() if key not in {"name", "teachers"}}
-        for teacher in family.get("teachers", ()):
+        for teacher in _listed(family, "teachers", where):
             given = {"family": family.get("name"), **shared, **teacher}
-            given["notes"] = (*family.get("notes", ()), *teacher.get("notes", ()))
+            notes = [of["notes"] for of in (family, teacher) if "notes" in of]
+            if len(notes) > 1 and all(isinstance(one, list) for one in notes):
+                given["notes"] = [*notes[0], *notes[1]]
             yield _entry(given, training, where)
+
+
+def _listed(tables: Mapping[str, Any], name: str, where: str) -> Sequence[Mapping[str, Any]]:
+    found = tables.get(name, ())
+    if isinstance(found, list | tuple) and all(isinstance(one, dict) for one in found):
+        return found
+    raise StudyError(f"{where}: '{name}' is {found!r:.60}: expected tables, each under [[{name}]].")
 
 
 def _entry(given: dict[str, Any], training: Mapping[str, Training], where: str) -> CatalogueEntry:
@@ -160,19 +177,17 @@ def _entry(given: dict[str, Any], training: Mapping[str, Training], where: str) 
                 f"{where}: the teacher '{given['name']}' has the unknown field '{name}'."
                 f"{nearest(name, _FIELDS)}"
             )
-    known = {
-        "label": given["name"],
-        "released": "",
-        "training": training.get(given.get("licence", "")),
-    }
-    entry = CatalogueEntry(
-        **known
-        | {name: value for name, value in given.items() if value is not None}
-        | {"family": given.get("family") or given["name"]}
-    )
-    if entry.training is None and (shipped := training_of(entry.licence)):
-        entry = replace(entry, training=shipped)
-    return entry
+    known = {"label": given["name"], "released": ""}
+    known |= {name: value for name, value in given.items() if value is not None}
+    try:
+        entry = CatalogueEntry(**known | {"family": given.get("family") or given["name"]})
+        said = entry.training or training.get(entry.licence or "") or training_of(entry.licence)
+        return CatalogueEntry(**vars(entry) | {"training": said})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise StudyError(
+            f"{where}: the teacher '{given['name']}': {wrong['loc'][0]}: {wrong['msg']}."
+        ) from error
 
 
 def training_of(licence: str | None) -> Training | None:

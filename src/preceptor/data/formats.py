@@ -17,16 +17,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import orjson
-
+from preceptor.data.json_text import BYTE_ORDER_MARK, parsed
 from preceptor.data.streams import INVALID, PACKED, open_bytes
 from preceptor.errors import DataError, PreceptorError, nearest
 
 LONGEST_LINE = 1 << 26
 """Bytes of a line of JSON Lines; a longer one is a problem of that line."""
 
-LARGEST_DOCUMENT = 1 << 29
+LARGEST_DOCUMENT = 1 << 28
 """Bytes of a file that is one JSON document, which must fit into memory many times over."""
+
+LONGEST_GAP = 100_000
+"""Lines one after another that hold no row; more are no file of rows."""
+
+_FREELY = 1 << 29
+_MOST_TIMES = 200
+"""A column of Parquet may unpack to this many times its size, or to 512 MiB."""
 
 _DETAILED_PROBLEMS = 20  # of each file; all are counted
 _BATCH_ROWS = 512
@@ -34,8 +40,6 @@ _CSV_BLOCK_BYTES = 1 << 24  # a row must fit into a block
 _HEADER_BYTES = 1 << 20
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile('"[^"]*"')
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Row = Mapping[str, str | None]
 
@@ -98,22 +102,23 @@ def _failures(journal: Journal) -> Iterator[None]:
 
 
 def _read_json_lines(path: Path, journal: Journal, columns: Columns) -> Iterator[object]:
-    journal.unit = "line"
+    journal.unit, last = "line", 0
     with _failures(journal), open_bytes(path) as file:
         for journal.line, line in enumerate(_lines(file), 1):
+            if journal.line - last > LONGEST_GAP:
+                raise ValueError(f"the {LONGEST_GAP:,} lines before it hold no row")
+            if line.isspace():
+                continue
             if len(line) > LONGEST_LINE:
                 journal.note(f"the line is longer than {LONGEST_LINE >> 20} MiB")
                 continue
             try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                if not line.removeprefix(_BYTE_ORDER_MARK).strip():
-                    continue
-                try:
-                    row = _parse_leniently(line)
-                except ValueError as reason:
+                row = parsed(line)
+            except ValueError as reason:
+                if line.removeprefix(BYTE_ORDER_MARK).strip():
                     journal.note(_why(reason))
-                    continue
+                continue
+            last = journal.line
             yield row
 
 
@@ -137,7 +142,7 @@ def _read_json(path: Path, journal: Journal, columns: Columns) -> Iterator[objec
             raise ValueError(
                 f"a document of more than {LARGEST_DOCUMENT >> 20} MiB; write JSON Lines"
             )
-        document = _parse(raw)
+        document = parsed(raw)
     if isinstance(document, dict):
         document = document.get("data", document)
     journal.unit = "row"
@@ -149,38 +154,12 @@ def _holds_json_lines(path: Path, journal: Journal) -> bool:
     """Tell whether the first line is a whole object and more follows, as in no JSON document."""
     with _failures(journal), open_bytes(path) as file:
         lines = list(islice((line for line in _lines(file) if line.strip()), 2))
-    if len(lines) < 2 or not lines[0].removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
+    if len(lines) < 2 or not lines[0].removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         return False
     try:
-        return isinstance(_parse(lines[0]), dict)
+        return isinstance(parsed(lines[0]), dict)
     except ValueError:
         return False
-
-
-def _parse(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return _parse_leniently(raw)
-
-
-def _parse_leniently(raw: bytes) -> Any:
-    """Parse what orjson refuses and others write: NaN (as null), lone surrogates, a BOM."""
-    text = raw.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
-    try:
-        return _without_surrogates(json.loads(text, parse_constant=lambda name: None))
-    except RecursionError as reason:
-        raise ValueError("nested too deeply") from reason
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return _LONE_SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_surrogates(part) for part in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(part) for k, part in value.items()}
-    return value
 
 
 def _why(reason: Exception) -> str:
@@ -194,11 +173,22 @@ def _why(reason: Exception) -> str:
 def _read_parquet(path: Path, journal: Journal, columns: Columns) -> Iterator[object]:
     import pyarrow.parquet as pq
 
-    with _failures(journal), pq.ParquetFile(path) as file:
+    with _failures(journal), path.open("rb") as raw, pq.ParquetFile(raw) as file:
         known = file.schema_arrow.names
         _refuse_twins(known)
         names = [name for name in known if columns is None or name in columns]
+        _refuse_bombs(file.metadata, names)
         yield from _batch_rows(file.iter_batches(_BATCH_ROWS, columns=names), journal)
+
+
+def _refuse_bombs(held: Any, names: Iterable[str]) -> None:
+    groups = (held.row_group(at) for at in range(held.num_row_groups))
+    for part in (group.column(at) for group in groups for at in range(group.num_columns)):
+        most = max(_FREELY, _MOST_TIMES * part.total_compressed_size)
+        if part.total_uncompressed_size > most and part.path_in_schema.partition(".")[0] in names:
+            raise ValueError(
+                f"'{part.path_in_schema}' unpacks to more than {_MOST_TIMES} times its size"
+            )
 
 
 def _refuse_twins(names: Iterable[str]) -> None:

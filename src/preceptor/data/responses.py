@@ -21,7 +21,7 @@ from preceptor.data.references import alike
 from preceptor.data.schema import Reading
 from preceptor.data.settle import NotRecognised, settle
 from preceptor.data.streams import PACKED
-from preceptor.data.turns import Row
+from preceptor.data.turns import Row, shown
 from preceptor.errors import DataError, nearest
 from preceptor.types import Instruction, Response
 
@@ -229,10 +229,14 @@ def first_rows(found: Input) -> list[Row]:
         DataError: the file cannot be read.
     """
     journal = Journal(found.path)
-    sniffed = islice(found.reader(journal, None), _SNIFFED_ROWS)
+    sniffed = list(islice(found.reader(journal, None), _SNIFFED_ROWS))
     rows: list[Row] = [row for row in sniffed if isinstance(row, dict)]
     if not rows:
-        first = f" The first: {journal.problems[0]}." if journal.problems else " It is empty."
+        first = " It is empty."
+        if sniffed:
+            first = f" The first is {shown(sniffed[0])}, expected an object with named columns."
+        if journal.problems:
+            first = f" The first: {journal.problems[0]}."
         raise NotRecognised(f"No row of {found.path} can be read.{first}")
     return rows
 

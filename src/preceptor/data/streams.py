@@ -57,7 +57,7 @@ def _encoding(start: bytes) -> str | None:
 def _unpack_zst(path: Path) -> Any:
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    return pa.CompressedInputStream(path.open("rb"), "zstd")
 
 
 PACKED: dict[str, Callable[[Path], Any]] = {".gz": gzip.GzipFile, ".zst": _unpack_zst}

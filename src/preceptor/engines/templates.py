@@ -68,7 +68,7 @@ class ChatTemplate:
         from jinja2.exceptions import TemplateError
         from jinja2.ext import Extension, loopcontrols
 
-        from preceptor.engines.template_bounds import BoundedEnvironment
+        from preceptor.engines.template_bounds import BoundedEnvironment, bounded_filter
 
         class Generation(Extension):
             """Accept `{% generation %}` marks, which only matter when training."""
@@ -87,8 +87,9 @@ class ChatTemplate:
         )
         environment.globals["raise_exception"] = refuse
         environment.globals["strftime_now"] = lambda _format: TEMPLATE_DATE
-        environment.filters["tojson"] = lambda value, **options: json.dumps(
-            value, **{"ensure_ascii": False, **options}
+        environment.filters["tojson"] = bounded_filter(
+            "tojson",
+            lambda value, **options: json.dumps(value, **{"ensure_ascii": False, **options}),
         )
         try:
             return environment.bounded(self.source)

@@ -145,8 +145,9 @@ class LikelihoodScorer(Scorer):
 
     def _encoded(self, response: Response) -> EncodedPair | str:
         """Return the response's ids, or why there are none."""
+        encoder = self.student.encoder  # a tokenizer that cannot be loaded is no fault of the row
         try:
-            pair = self.student.encoder.encode(response.instruction.messages, response.text or "")
+            pair = encoder.encode(response.instruction.messages, response.text or "")
         except ModelError as error:
             return str(error)
         if not pair.response:

@@ -153,8 +153,9 @@ class RewardModel(LocalModel, Scorer):
 
     def _encoded(self, response: Response) -> EncodedPair | str:
         """Return the conversation's ids, or why there are none."""
+        encoder = self.encoder  # a tokenizer that cannot be loaded is no fault of the row
         try:
-            encoded = self.encoder.encode_conversation(
+            encoded = encoder.encode_conversation(
                 response.instruction.messages, response.text or ""
             )
         except ModelError as error:

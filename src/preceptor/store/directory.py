@@ -160,7 +160,12 @@ def read_card(folder: Folder) -> dict[str, Any] | None:
                 return card
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, TypeError, KeyError):  # damaged, or JSON of another shape
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            RecursionError,
+        ):  # damaged, or JSON of another shape
             pass
     _LOGGER.warning("%s/identity.json is damaged; the next append writes it again", folder.path)
     return None

@@ -12,7 +12,7 @@ import numpy as np
 from preceptor.benchmarks.alpaca_eval.score import Preferences, judged_win, win_of
 from preceptor.benchmarks.cached_chat import Answer
 from preceptor.benchmarks.comparisons import Comparison, Decided, Outcome
-from preceptor.benchmarks.rows import ModelRows, Row, text_of
+from preceptor.benchmarks.rows import ModelRows, Row, name_of, text_of
 from preceptor.errors import DataError
 
 _COMPACT = ("idx", "pref", "len_base", "len_model")
@@ -67,9 +67,9 @@ def annotated_preferences(rows: Sequence[Row], path: str) -> list[Preferences]:
     for place, row in enumerate(rows, start=1):
         where = f"'{path}', row {place}"
         model, instruction = text_of(row, "generator_2", where), text_of(row, "instruction", where)
-        baselines.add(row.get("generator_1") and str(row["generator_1"]))
+        baselines.add(name_of(row, "generator_1"))
         verdicts = found.setdefault(model, _Verdicts(model))
-        verdicts.judges.add(row.get("annotator") and str(row["annotator"]))
+        verdicts.judges.add(name_of(row, "annotator"))
         answers = row.get("output_2"), row.get("output_1")
         if not (isinstance(answers[0], str) and isinstance(answers[1], str)):
             verdicts.dropped["without both answers"] += 1

@@ -20,7 +20,7 @@ from preceptor.benchmarks.arena_hard.score import (
 )
 from preceptor.benchmarks.comparisons import Outcome
 from preceptor.benchmarks.questions import Answers
-from preceptor.benchmarks.rows import ModelRows, Row, text_of
+from preceptor.benchmarks.rows import ModelRows, Row, name_of, text_of
 from preceptor.benchmarks.written_judge import SHARES, verdict_in
 from preceptor.errors import DataError, nearest
 
@@ -69,7 +69,7 @@ def judged_battles(rows: Sequence[Row], path: str, *, baseline: str) -> list[Pro
         where = f"'{path}', row {place}"
         model, prompt = text_of(row, "model", where), text_of(row, "question_id", where)
         tally = tallies.setdefault(model, _Tally(model))
-        tally.judges.add(row.get("judge") and str(row["judge"]))
+        tally.judges.add(name_of(row, "judge"))
         if prompt in tally.seen:
             raise DataError(
                 f"{where}: '{model}' is judged twice on the prompt '{prompt}'. Expected one row "
