@@ -1,16 +1,13 @@
 """The campaign of hostile files, small; and that it sees what it looks for."""
 
-import os
-import time
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from fuzzing.campaign import Bounds, Wrong, campaign, chance_of, tried
 from fuzzing.responses import compare
 from fuzzing.rooms import ROOMS
-from preceptor.errors import DataError
+from small_faults import Faulty
 
 SMALL = {"inputs": 200, "folders": 4, "templates": 25, "gguf": 2, "store": 12}
 
@@ -27,32 +24,6 @@ def test_nothing_hostile_is_a_traceback_and_no_row_is_lost_or_wrong(
     for number in range(SMALL[name]):
         came, said = tried(room, chance_of(name, 1, number), number)
         assert came in ("passed", "refused"), f"{name} {number}: {said}"
-
-
-class Faulty:
-    """A room in which everything goes wrong once."""
-
-    count = 7
-
-    def __init__(self, folder: Path) -> None:
-        self.held = bytearray()
-
-    def case(self, chance: Random, number: int) -> str:
-        match number:
-            case 1:
-                raise DataError("no")
-            case 2:
-                raise Wrong("lost")
-            case 3:
-                return str(1 / 0)
-            case 4:
-                os._exit(3)
-            case 5:
-                time.sleep(60)
-            case 6:
-                self.held = bytearray(os.urandom(1)) * (900 << 20)
-                time.sleep(60)
-        return "fine"
 
 
 def test_the_campaign_counts_hangs_crashes_and_memory_and_goes_on():

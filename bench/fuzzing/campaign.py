@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from preceptor.errors import PreceptorError
 
 _LOOK_S = 0.1
+_START_S = 120.0
 _SHOWN_FAULTS = 30
 
 
@@ -120,7 +121,7 @@ def _watched(
     )
     child.start()
     theirs.close()
-    number, began = numbers.start, time.monotonic()
+    number, began = numbers.start, time.monotonic() + _START_S
     try:
         while True:
             if ours.poll(_LOOK_S):
