@@ -56,6 +56,16 @@ def test_a_winner_that_changes_with_the_rewards_is_named_under_neither(tmp_path,
     assert first.warnings[-1].text == "The winner changes under reward = column 'two' (beta)."
 
 
+def test_a_first_place_that_is_shared_under_another_reward_is_told_and_names_nobody(tmp_path):
+    files = [
+        write_rows(tmp_path / "alpha.jsonl", rows(one=2.0, two=1.0)),
+        write_rows(tmp_path / "beta.jsonl", rows(one=1.0, two=1.0)),
+    ]
+    first, _ = rankings(tmp_path, "one", "two", files=files)
+    told = "The first place is shared under reward = column 'two' (alpha and beta)."
+    assert (first.warnings[-1].text, first.verdict().claim) == (told, Claim.LEADS_SO_FAR)
+
+
 def test_the_verdict_says_of_how_many_prompts_a_limit_took_some(tmp_path, files):
     (found,) = rankings(tmp_path, "one", files=files, limit=6)
     assert "on 6 of 40 prompts (--limit 6)" in found.verdict().text
