@@ -10,6 +10,7 @@ from preceptor.cli.command import Option
 from preceptor.config.base import Table
 from preceptor.config.study import StudyFile
 from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.race.options import RaceOptions
 
 NOT_OPTIONS = {
     "only a study file has several teachers or validates": {
@@ -50,7 +51,7 @@ def options(command: click.Command = cli, parent: click.Context | None = None) -
 
 
 def tables_in(kind: object) -> set[type[BaseModel]]:
-    if isinstance(kind, type) and issubclass(kind, Table | RankingOptions):
+    if isinstance(kind, type) and issubclass(kind, Table | RankingOptions | RaceOptions):
         return {kind}
     return {table for part in getattr(kind, "__args__", ()) for table in tables_in(part)}
 

@@ -1,9 +1,9 @@
 """What the command line and scripts share: rank responses, run a study, look before paying."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, overload
 
 from preceptor.agreement.compare import compare
 from preceptor.agreement.orders import Observed, read_observed, read_predictions
@@ -31,10 +31,13 @@ from preceptor.finetuning.dataset import read_conversations
 from preceptor.finetuning.finetune import FineTuned, fine_tune, student_named
 from preceptor.finetuning.trainer import Watch
 from preceptor.pipeline import export as exporting
+from preceptor.pipeline import race as racing
 from preceptor.pipeline.estimate import CostEstimate, estimate
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.responses_file import generate_to_file
 from preceptor.pipeline.work import Progress
+from preceptor.ranking.race.options import RaceOptions
+from preceptor.ranking.race.result import RaceResult
 from preceptor.ranking.result import Ranking
 from preceptor.report.data import Report
 from preceptor.report.progress import showing
@@ -63,15 +66,29 @@ __all__ = [
 ]
 
 
+Students: TypeAlias = Sequence[str | Path | Student]
+Raced: TypeAlias = Literal[True] | RaceOptions | Mapping[str, object]
+"""That a race is to be run, and how: the fields of `RaceOptions`."""
+
+
+@overload
+def rank(responses: Paths, *, race: Raced, **options: Any) -> RaceResult: ...
+
+
+@overload
+def rank(responses: Paths, *, race: Literal[False] | None = None, **options: Any) -> Ranking: ...
+
+
 def rank(
     responses: Paths,
     *,
     student: str | Path | Student | None = None,
     reward_column: str | None = None,
     reward_model: str | None = None,
+    race: Raced | Literal[False] | None = None,
     progress: Progress | bool | None = None,
     **options: Any,
-) -> Ranking:
+) -> Ranking | RaceResult:
     """Return the teachers whose responses these are, from best to worst for this base model.
 
     Args:
@@ -79,12 +96,13 @@ def rank(
         student: Hub id, local folder or GGUF file, or its table; to rank for none, give `no_student=True`.
         reward_column: numeric column of the data that holds the reward; or else
         reward_model: preset, Hub id or local folder of a reward model.
+        race: True, or the table `[race]`, to race: teachers leave as soon as they cannot be the best.
         progress: what shows how far it is; by default bars in a notebook and a terminal, False for none.
         options: fields of the tables of a study file by name: of `Study` (`metrics`, `by`, `beta`,
-            `reference_model`), `Data`, `ReadOptions`, `Student`, `Reading`, `RankingOptions` and `Runtime`;
-            `reward_transform`; `rule`, a check or its JSON; `trust_remote_code` of the reward model; `judge`,
-            a chat model that scores, with `rubric` (a file) and the fields of `JudgeReward` and `Endpoint`
-            after `judge_`: it is served at `judge_url`, or else run here.
+            `reference_model`), `Data`, `ReadOptions`, `Student`, `Reading`, `RankingOptions`, `RaceOptions`
+            and `Runtime`; `reward_transform`; `rule`, a check or its JSON; `trust_remote_code` of the reward
+            model; `judge`, a chat model that scores, with `rubric` (a file) and the fields of `JudgeReward`
+            and `Endpoint` after `judge_`: it is served at `judge_url`, or else run here.
 
     Raises:
         StudyError: an option is unknown, wrong, or beside the point.
@@ -107,46 +125,71 @@ def rank(
             raise StudyError(
                 f"rank has no option '{several}': it takes one {one}, rank_all several."
             )
-    rankings = rank_all(
+    found: Sequence[Ranking | RaceResult] = rank_all(
         responses,
         students=[student] if student else [],
         reward_column=reward_column,
         reward_models=[reward_model] if reward_model else [],
+        race=race,
         progress=progress,
         **options,
     )
-    return rankings[0]
+    return found[0]
+
+
+@overload
+def rank_all(
+    responses: Paths, *, students: Students, race: Raced, **options: Any
+) -> list[RaceResult]: ...
+
+
+@overload
+def rank_all(
+    responses: Paths, *, students: Students, race: Literal[False] | None = None, **options: Any
+) -> list[Ranking]: ...
 
 
 def rank_all(
     responses: Paths,
     *,
-    students: Sequence[str | Path | Student],
+    students: Students,
     reward_column: str | None = None,
     reward_models: Sequence[str] = (),
+    race: Raced | Literal[False] | None = None,
     progress: Progress | bool | None = None,
     **options: Any,
-) -> list[Ranking]:
-    """Return one ranking for each student and source of rewards; see `rank`."""
+) -> list[Ranking] | list[RaceResult]:
+    """Return one ranking, or race, for each student and source of rewards; see `rank`."""
     study, runtime = study_of(
         responses,
         students=students,
         reward_column=reward_column,
         reward_models=reward_models,
+        race=race,
         **options,
     )
+    return _carried_out(study, runtime, progress)
+
+
+def _carried_out(
+    study: Study, runtime: Runtime, progress: Progress | bool | None
+) -> list[Ranking] | list[RaceResult]:
     with showing(progress) as shown:
-        return Pipeline(study, runtime, shown).rankings()
+        pipeline = Pipeline(study, runtime, shown)
+        return pipeline.rankings() if study.race is None else racing.race(pipeline)
 
 
-def run(study: str | Path | StudyFile, progress: Progress | bool | None = None) -> list[Ranking]:
+def run(
+    study: str | Path | StudyFile, progress: Progress | bool | None = None
+) -> list[Ranking] | list[RaceResult]:
     """Carry out a study file as far as the prediction; return one ranking for each student and reward.
+
+    With `[race]` these are races.
 
     What `[train]` and `[evaluate]` ask for is `validate`'s.
     """
     file = study if isinstance(study, StudyFile) else StudyFile.read(study)
-    with showing(progress) as shown:
-        return Pipeline(file.study, file.runtime, shown).rankings()
+    return _carried_out(file.study, file.runtime, progress)
 
 
 def study_report(

@@ -108,6 +108,7 @@ def _parameters() -> list[click.Parameter]:
             changed=of_study,
         ),
         *field_options("Metrics", RANK["ranking"], changed={"reward_transform": transform}),
+        *field_options("Race", RANK["race"], changed={"race": {"is_flag": True}}),
         *runtime_options(only=RANKING),
         *output_options(),
     ]
@@ -124,15 +125,44 @@ def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **g
 
 
 def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None:
-    """Rank for every student; print and write what is finished, also where a later one fails."""
+    """Rank or race for every student; print and write what is finished, also where a later one fails."""
     from preceptor.pipeline.pipeline import Pipeline
 
+    if study.race is not None:
+        _race_and_print(Pipeline(study, runtime), outputs)
+        return
     found: list[Outcome] = []
     try:
         carry_out(Pipeline(study, runtime), found, None if "-" in outputs else console())
     finally:
         if found:
             _write(found, runtime, outputs)
+
+
+def _race_and_print(pipeline: "Pipeline", outputs: Outputs) -> None:
+    from rich.console import Console
+
+    from preceptor.pipeline.race import race
+    from preceptor.report.estimate import described
+    from preceptor.report.terminal import print_lines, print_race
+
+    aside = Console(stderr=True)
+    print_lines(aside, described(pipeline.source))
+    with progress_on(aside) as pipeline.progress:
+        found = race(pipeline)
+    json_path, csv_path, _ = outputs
+    if "-" not in outputs:
+        for one in found:
+            print_race(console(), one)
+    if json_path:
+        put_json(json_path, [one.to_dict() for one in found])
+    if csv_path:
+        rows = [
+            {"student": one.student, "reward_source": one.reward, **record}
+            for one in found
+            for record in one.to_records()
+        ]
+        put_csv(csv_path, rows)
 
 
 def carry_out(

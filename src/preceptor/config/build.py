@@ -12,6 +12,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
+from preceptor.ranking.race.options import RaceOptions
 
 Paths: TypeAlias = str | Path | Sequence[str | Path]
 """One file, folder or Hub data set, or several."""
@@ -48,6 +49,7 @@ def study_of(
     data = {**given["data"], "responses": _paths(responses), "columns": columns | given["columns"]}
     tables = of_study | {
         "data": data,
+        "race": _race_of(given["race"]),
         "students": [_student_of(one, given["student"]) for one in students],
         "reward": rewards,
         "reading": given["reading"],
@@ -79,6 +81,23 @@ def generation_of(instructions: Paths, *, teacher: str, **options: Any) -> tuple
     }
     runtime = _with_endpoint(given["runtime"], teacher, given["endpoint"])
     return (checked(Study, tables, where="options"), checked(Runtime, runtime, where="options"))
+
+
+def _race_of(given: Mapping[str, object]) -> object:
+    """Return the table of a race, None for none: `race` is a table itself, or says whether to race."""
+    fields = {name: value for name, value in given.items() if name != "race" and value is not None}
+    race = given.get("race")
+    if isinstance(race, RaceOptions):
+        race = race.model_dump(exclude_unset=True)
+    if isinstance(race, Mapping):
+        return {**race, **fields}
+    if race:
+        return fields
+    if names := set_in(RANK["race"], fields):
+        raise StudyError(
+            f"{', '.join(names)} is given without a race: race too (--race), or leave it out."
+        )
+    return None
 
 
 def _require_used(

@@ -20,6 +20,7 @@ from preceptor.config.study import Study
 from preceptor.config.teachers import Teacher
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.race.options import RaceOptions
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,15 @@ _KEY = {"api_key_env": "key_env"}
 
 RANK: Mapping[str, Group] = MappingProxyType(
     {
-        "study": keywords_of(Study, without=("data", "students", "reward", "reading", "ranking")),
+        "study": keywords_of(
+            Study, without=("data", "students", "reward", "reading", "ranking", "race")
+        ),
         "data": keywords_of(Data, without=("responses",)),
         "columns": keywords_of(ReadOptions),
         "student": keywords_of(Student, without=("model", "label")),
         "reading": keywords_of(Reading),
         "ranking": keywords_of(RankingOptions, renamed={"transform": "reward_transform"}),
+        "race": {"race": Keyword(Study, "race"), **keywords_of(RaceOptions)},
         "rule": {"rule": Keyword(RuleReward, "rule")},
         "model": {"trust_remote_code": Keyword(ModelReward, "trust_remote_code")},
         "judge": {

@@ -24,7 +24,8 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.student import Reading, Student, distinct
 from preceptor.config.teachers import FACTS, BestOfN, Teacher
 from preceptor.errors import StudyError
-from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.options import OF_POOL, RankingOptions
+from preceptor.ranking.race.options import RaceOptions
 
 
 def _several(value: object) -> object:
@@ -80,6 +81,10 @@ class Study(Table):
     ranking: RankingOptions = Field(
         default_factory=RankingOptions,
         description="Resamples, seed, reward transform, least coverage.",
+    )
+    race: RaceOptions | None = Field(
+        None,
+        description="Drop teachers as soon as they cannot be the best, and stop when the best is known.",
     )
     train: Train | None = Field(
         None, description="Tune every student on every teacher's responses; needs evaluate."
@@ -193,6 +198,21 @@ class Study(Table):
         if len(set(names)) < len(names):
             raise ValueError(
                 f"a student is named twice: {', '.join(names)}. Leave one out, or give it a label"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _raceable(self) -> "Study":
+        if self.race is None:
+            return self
+        if self.ranking.transform in OF_POOL:
+            raise ValueError(
+                f"transform = '{self.ranking.transform}' looks at all rewards, and a race has seen some: "
+                "race with 'sigmoid' or 'raw', or rank without [race]"
+            )
+        if self.train is not None:
+            raise ValueError(
+                "[train] tunes on every teacher, and [race] drops teachers: leave one of them out"
             )
         return self
 

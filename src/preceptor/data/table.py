@@ -108,6 +108,33 @@ class ResponseTable:
             part, teachers=names, teacher=number[part.teacher], dropped=dropped, lost=lost
         )
 
+    def first(self, limit: int, *, seed: int) -> "ResponseTable":
+        """Return the rows of the first instructions in the order the seed draws, whoever has them."""
+        order = drawn(self.instructions.tolist(), seed)[:limit]
+        if len(order) == len(self.instructions):
+            return self
+        places = np.sort(order)
+        number = np.full(len(self.instructions), -1, np.int32)
+        number[places] = np.arange(len(places))
+        part = self._rows(number[self.instruction] >= 0)
+        lost = self.lost[number[self.lost[:, 1]] >= 0]
+        lost[:, 1] = number[lost[:, 1]]
+        found = replace(
+            part,
+            instructions=self.instructions[places],
+            instruction=number[part.instruction],
+            category=None if self.category is None else self.category[places],
+            lost=lost,
+        )
+        dropped: dict[str, Counter[str]] = {name: Counter() for name in self.teachers}
+        for teacher, _, why in lost.tolist():
+            dropped[self.teachers[teacher]][LOST[why]] += 1
+        seen = found.counts() > 0
+        seen[lost[:, 0], lost[:, 1]] = True
+        for name, missing in zip(self.teachers, (~seen).sum(axis=1).tolist(), strict=True):
+            dropped[name].update({"missing": missing} if missing else {})
+        return replace(found, dropped={name: dict(reasons) for name, reasons in dropped.items()})
+
     def _rows(self, kept: NDArray[np.bool_]) -> "ResponseTable":
         checked = self.checked_keys
         return replace(

@@ -16,7 +16,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
-from preceptor.data.gather import Gathered, gather
+from preceptor.data.gather import Gathered
 from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import DataError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
@@ -114,6 +114,8 @@ class Loader:
             *names_alike(table.teachers),
             *prompts_alike(gathered.alike),
         ]
+        if self.scope.limit is not None:
+            table = table.first(self.scope.limit, seed=self.study.ranking.seed)
         for best_of_n in self.study.best_of_n:
             try:
                 table = with_best_of_n(table, best_of_n, _Rewards(self, reward))
@@ -135,18 +137,16 @@ class Loader:
     def _selected(self, table: ResponseTable) -> Selection:
         if self.scope.teachers is not None:
             table = table.with_teachers(self.scope.teachers)
-        limits = [n for n in (self.study.data.limit, self.scope.limit) if n is not None]
         options = self.study.ranking
         return table.select(
-            min(limits, default=None), seed=options.seed, min_coverage=options.min_coverage
+            self.study.data.limit, seed=options.seed, min_coverage=options.min_coverage
         )
 
     def _gathered(self, column: str | None) -> Gathered:
-        source = self.source
         try:
-            return gather(source.passable, column, asked=source.asked)
+            return self.source.gathered(column)
         except DataError as error:
-            if warnings := never_answered(source.jobs):
+            if warnings := never_answered(self.source.jobs):
                 raise DataError(f"{error} {' '.join(map(str, warnings))}") from error
             raise
 
@@ -182,7 +182,7 @@ class _Rewards:
 
     def _of_column(self, column: str, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
         """Return rewards in another column of the data, matched by content."""
-        other = gather(self.loader.source.passable, column).table
+        other = self.loader.source.gathered(column).table
         known = dict(zip(other.keys.tolist(), other.values["reward"].tolist(), strict=True))
         return np.array([known.get(key, np.nan) for key in table.keys[rows].tolist()])
 

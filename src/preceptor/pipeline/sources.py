@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
-from typing import TYPE_CHECKING
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.formats import Problem
+from preceptor.data.gather import Gathered, Source, gather
 from preceptor.data.instructions import PromptSource
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
@@ -25,10 +25,6 @@ from preceptor.pipeline.work import recorded
 from preceptor.store.store import Store
 from preceptor.teachers.backends import backend_of
 from preceptor.types import Instruction, NoteKind, Response
-
-if TYPE_CHECKING:
-    from preceptor.data.gather import Source
-
 
 Reference = Mapping[str, object] | None
 
@@ -52,7 +48,8 @@ class Questions:
 class Scope:
     """Which teachers, and how many instructions at most, a pass over the study covers; None is all of it.
 
-    A larger limit only adds instructions to a smaller one, so what was computed before is used again.
+    The instructions are the first in the order that the seed draws, whoever has them. A larger limit so only
+    adds to a smaller one, and what was computed before is used again.
     """
 
     teachers: frozenset[str] | None = None
@@ -75,6 +72,7 @@ class StudySource:
         jobs: Sequence[GenerationJob] = (),
     ) -> None:
         self.read = read
+        self._gathered: dict[str | None, Gathered] = {}
         self.questions = questions or Questions((), {}, (), (), {})
         self.jobs = jobs
 
@@ -89,8 +87,8 @@ class StudySource:
         return [instruction.id for instruction in self.questions.instructions]
 
     def within(self, scope: Scope) -> StudySource:
-        """Return the source of the teachers and instructions of a scope alone."""
-        if scope == ALL:
+        """Return the source of the teachers and instructions of a scope alone; files are what they are."""
+        if scope == ALL or not self.jobs:
             return self
         questions = replace(self.questions, instructions=self.questions.instructions[: scope.limit])
         jobs = [
@@ -99,6 +97,17 @@ class StudySource:
             if scope.teachers is None or job.name in scope.teachers
         ]
         return StudySource(self.read, questions, jobs)
+
+    def gathered(self, column: str | None) -> Gathered:
+        """Return the response table, with the rewards of a column; files alone are read once.
+
+        Raises:
+            DataError: they cannot be read, or hold no responses.
+        """
+        found = self._gathered.get(column) or gather(self.passable, column, asked=self.asked)
+        if not self.jobs:
+            self._gathered[column] = found
+        return found
 
     @property
     def files(self) -> Sequence[SourceFile]:

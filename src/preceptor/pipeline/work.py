@@ -47,6 +47,10 @@ class Progress(Protocol):
         """The step has ended."""
         ...
 
+    def say(self, lines: Sequence[str]) -> None:
+        """Something was found out between steps: these lines say it."""
+        ...
+
 
 class Silent:
     """A progress that shows nothing."""
@@ -58,6 +62,9 @@ class Silent:
         """Show nothing."""
 
     def end(self) -> None:
+        """Show nothing."""
+
+    def say(self, lines: Sequence[str]) -> None:
         """Show nothing."""
 
 

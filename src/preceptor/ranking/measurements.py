@@ -146,7 +146,7 @@ def common_instructions(
         )
         for place, lost in enumerate(_lost(measurements, gaps))
     )
-    keep = ~gaps.any(axis=0)
+    keep = complete(measurements, needed)
     n = int(keep.sum())
     if n < 2 or n < min_coverage * measurements.instructions:
         raise StudyError(_refusal(measurements, gaps, dropped, min_coverage=min_coverage))
@@ -162,6 +162,12 @@ def common_instructions(
         dropped=dropped,
         notes=tuple(_notes(measurements, gaps, dropped, whole=whole)),
     )
+
+
+def complete(measurements: Measurements, needed: Sequence[str]) -> Flags:
+    """Tell on which instructions every teacher has every needed measure."""
+    gaps = np.logical_or.reduce([_missing(measurements, name) for name in needed])
+    return np.asarray(~gaps.any(axis=0))
 
 
 def failure_shares(measurements: Measurements) -> dict[str, float]:

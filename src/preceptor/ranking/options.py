@@ -27,6 +27,10 @@ TRANSFORM_NAMES = ("raw", "sigmoid", "shift-min", "minmax")
 """The transforms of rewards, as `ranking.metrics.TRANSFORMS` has them."""
 
 
+OF_POOL = ("shift-min", "minmax")
+"""Those of them that look at all rewards at once."""
+
+
 class RankingOptions(BaseModel):
     """How a ranking is formed, apart from its metrics: the table `[ranking]` of a study file.
 

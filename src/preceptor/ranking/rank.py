@@ -119,7 +119,7 @@ def rank(
     common = common_instructions(measurements, needed, min_coverage=options.min_coverage)
     used = transformed(common, options.transform)
     meaningless = bool(negative_rewards(used, measurements.teachers))
-    ordering = _ordering_metric(chosen, by, without_car=meaningless)
+    ordering = ordering_metric(chosen, by, without_car=meaningless)
     means = measured(used)
     estimates = {name: estimates_of(one) for name, one in means.items()}
     estimates |= {m.kind: estimates_of(formed(m, means)) for m in chosen}
@@ -187,7 +187,14 @@ def _require_usable(metrics: Sequence[Metric], measurements: Measurements) -> No
     require_measures(metrics, measurements.values)
 
 
-def _ordering_metric(metrics: Sequence[Metric], by: str | None, *, without_car: bool) -> Metric:
+def ordering_metric(
+    metrics: Sequence[Metric], by: str | None, *, without_car: bool = False
+) -> Metric:
+    """Return the metric named `by`, by default the first of `ORDER_BY` that was formed.
+
+    Raises:
+        StudyError: it is not among the metrics.
+    """
     formed = {metric.kind: metric for metric in metrics}
     if by is not None and by not in formed:
         raise StudyError(

@@ -8,7 +8,7 @@ import html
 import math
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -98,7 +98,7 @@ def _with_failures(ranking: Places, variant: OrderVariant) -> str:
     """Return the order had every request without an answer earned the lowest reward."""
     higher = ranking.metrics[ranking.by].higher_is_better
     order = sorted(variant.values, key=variant.values.__getitem__, reverse=higher)
-    shown = ", ".join(f"{name} {_number(variant.values[name])}" for name in order[:_MOST_NAMED])
+    shown = ", ".join(f"{name} {number(variant.values[name])}" for name in order[:_MOST_NAMED])
     more = f" and {len(order) - _MOST_NAMED} more" if len(order) > _MOST_NAMED else ""
     return f"{ranking.by} on all prompts asked, failures at the lowest reward: {shown}{more}."
 
@@ -118,15 +118,21 @@ def table_lines(ranking: Places, *, width: int) -> list[str]:
         if room >= 0 or place < needed:
             shown.append(column)
     hidden = [column.title for column in columns if column not in shown]
-    widths = [column.width for column in shown]
+    note = f" Not shown, for want of room: {', '.join(hidden)}."
+    lines = aligned(shown, width=width, folded=1)
+    return [*lines, *(textwrap.wrap(note, width) if hidden else [])]
+
+
+def aligned(columns: Sequence[Column], *, width: int, folded: int) -> list[str]:
+    """Return the heading, a rule and a line for each row; cells of one column fold where there is no room."""
+    widths = [column.width for column in columns]
     over = 1 + sum(widths) + len(_GAP) * (len(widths) - 1) - width
     if over > 0:
-        widths[1] = max(_NARROWEST, widths[1] - over)
-    cells = (column.lines(size) for column, size in zip(shown, widths, strict=True))
+        widths[folded] = max(_NARROWEST, widths[folded] - over)
+    cells = (column.lines(size) for column, size in zip(columns, widths, strict=True))
     rows = [_row(parts, widths) for parts in zip(*cells, strict=True)]
     rule = " " + "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
-    note = f" Not shown, for want of room: {', '.join(hidden)}."
-    return [rows[0], rule, *rows[1:], *(textwrap.wrap(note, width) if hidden else [])]
+    return [rows[0], rule, *rows[1:]]
 
 
 def _least_width(columns: list[Column]) -> int:
@@ -153,7 +159,7 @@ def _columns(ranking: Places) -> Iterator[Column]:
     yield Column("P(first)", tuple(f"{result.p_best:.2f}" for result in results))
     yield Column("n", tuple(str(result.n) for result in results))
     for name in other_columns(ranking):
-        cells = tuple(_number(result.estimates[name].value) for result in results)
+        cells = tuple(number(result.estimates[name].value) for result in results)
         yield Column(printable(name), cells)
 
 
@@ -165,11 +171,12 @@ def other_columns(ranking: Places) -> list[str]:
 
 
 def _interval(estimate: Estimate) -> str:
-    low, high = _number(estimate.low), _number(estimate.high)
-    return f"{_number(estimate.value)} [{low}, {high}]"
+    low, high = number(estimate.low), number(estimate.high)
+    return f"{number(estimate.value)} [{low}, {high}]"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a number with the digits that a reader wants."""
     size = abs(value)
     if size >= 1e6 or 0 < size < 1e-3:
         return f"{value:.2e}"

@@ -25,7 +25,7 @@ MANY_CUT = 0.1
 UNFOUNDED = frozenset({"length", "perplexity_gpt2", "ifd_gpt2"})
 """Measures that look neither at the student nor at the quality of responses."""
 
-_OF_NO_STUDENT = UNFOUNDED | {"reward"}
+OF_NO_STUDENT = UNFOUNDED | {"reward"}
 """Measures that are the same whatever the student is."""
 
 
@@ -35,6 +35,7 @@ class Claim(StrEnum):
     NO_RECOMMENDATION = "no_recommendation"
     NO_CLEAR_WINNER = "no_clear_winner"
     LEADS_SO_FAR = "leads_so_far"
+    EQUAL = "equal"
     PROBABLY_FIRST = "probably_first"
     FIRST = "first"
 
@@ -52,7 +53,7 @@ class Verdict:
         return self.text
 
 
-_AGAINST: dict[Code, Claim] = {
+AGAINST: dict[Code, Claim] = {
     "looks-like-noise": Claim.NO_RECOMMENDATION,
     "made-up": Claim.NO_RECOMMENDATION,
     "negative-reward": Claim.NO_RECOMMENDATION,
@@ -117,7 +118,7 @@ def _reasons(ranking: Places) -> Iterator[Warning]:
     if len(ranking) == 1:
         yield Warning("nothing-to-compare", "there is one teacher")
     found = [one for one in ranking.warnings if _bears(one, ranking)]
-    yield from sorted(found, key=lambda one: list(_AGAINST).index(one.code))
+    yield from sorted(found, key=lambda one: list(AGAINST).index(one.code))
     if _rests_on(ranking, UNFOUNDED) and not found:
         yield Warning("no-reward", "neither the base model nor a reward was looked at")
     if ranking.stability is not None and (parts := ranking.stability.against()):
@@ -136,7 +137,7 @@ def _bears(warning: Warning, ranking: Places) -> bool:
     if warning.code == "rough-interval":
         # A lead is as rough as either of its ends.
         about |= {*ranking.order[:2], *ranking.evidence.contenders}
-    return warning.code in _AGAINST and (not warning.teachers or bool(about & {*warning.teachers}))
+    return warning.code in AGAINST and (not warning.teachers or bool(about & {*warning.teachers}))
 
 
 _SHORT: dict[Code, str] = {
@@ -150,7 +151,8 @@ _SHORT: dict[Code, str] = {
 """How a sentence names a warning that stands in full below the table."""
 
 
-def _shortly(reason: Warning) -> str:
+def shortly(reason: Warning) -> str:
+    """Return a warning as a clause of a sentence."""
     return _SHORT.get(reason.code) or (reason.text[0].lower() + reason.text[1:]).rstrip(".")
 
 
@@ -163,7 +165,7 @@ _CAPS: dict[Cap, str] = {
 
 
 def _claim(ranking: Places, reasons: tuple[Warning, ...]) -> Claim:
-    most = [_AGAINST.get(reason.code, Claim.NO_RECOMMENDATION) for reason in reasons]
+    most = [AGAINST.get(reason.code, Claim.NO_RECOMMENDATION) for reason in reasons]
     if Claim.NO_RECOMMENDATION in most:
         return Claim.NO_RECOMMENDATION
     if ranking.best.p_best < PROBABLE:
@@ -186,7 +188,7 @@ def _basis(ranking: Places) -> str:
 
 
 def _whose(ranking: Places) -> str:
-    return "" if _rests_on(ranking, _OF_NO_STUDENT) else f" for {ranking.student}"
+    return "" if _rests_on(ranking, OF_NO_STUDENT) else f" for {ranking.student}"
 
 
 def _rests_on(ranking: Places, measures: frozenset[str]) -> bool:
@@ -199,14 +201,14 @@ def _named(ranking: Places, claim: Claim, reasons: tuple[Warning, ...]) -> str:
     """Return the first sentence of a claim about the leader."""
     best, by = ranking.best.teacher, f"by {ranking.by}{_whose(ranking)}"
     if claim is Claim.NO_CLEAR_WINNER:
-        among = _several(ranking.evidence.contenders or ranking.order, "or")
+        among = several(ranking.evidence.contenders or ranking.order, "or")
         tied = [one.teacher for one in ranking if one.rank == 1]
         leads = (
-            f"{best} leads" if len(tied) == 1 else f"{_several(tied, 'and')} share the first place"
+            f"{best} leads" if len(tied) == 1 else f"{several(tied, 'and')} share the first place"
         )
         return f"No clear winner {by}: {among}. {leads}, {_basis(ranking)}."
     if claim is Claim.LEADS_SO_FAR:
-        why = "; ".join(dict.fromkeys(map(_shortly, reasons)))
+        why = "; ".join(dict.fromkeys(map(shortly, reasons)))
         return f"{best} leads so far {by}: {_basis(ranking)}. No winner is named: {why}."
     sure = "is" if claim is Claim.FIRST else "is probably"
     return f"{best} {sure} first {by}: {_basis(ranking)}."
@@ -239,7 +241,7 @@ def _beside(ranking: Places, claim: Claim) -> Iterator[str]:
     if ranking.by != "car" and any(one.code == "negative-reward" for one in ranking.warnings):
         yield f"CAR has no meaning with these rewards: the order is by {ranking.by}."
     if claim in (Claim.PROBABLY_FIRST, Claim.LEADS_SO_FAR) and len(found.contenders) > 1:
-        yield f"The first may also be {_several(found.contenders[1:], 'or')}."
+        yield f"The first may also be {several(found.contenders[1:], 'or')}."
     value = abs(best.estimates[ranking.by].value)
     if found.regret > LEAST_REGRET * value:
         share = f", {found.regret / value:.1%}" if value > 0 else ""
@@ -279,7 +281,7 @@ def _money(ranking: Places, tokens: Mapping[str, float]) -> str:
     return f", {'' if len(known) == len(tokens) else 'at least '}{amount} of money"
 
 
-def _several(names: Sequence[str], joined: str) -> str:
+def several(names: Sequence[str], joined: str) -> str:
     """Return names in a sentence; of many the first three."""
     if len(names) > 4:
         names = [*names[:3], f"{len(names) - 3} others"]

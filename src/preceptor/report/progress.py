@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -149,6 +149,13 @@ class LiveProgress:
         """Leave the bar as it is."""
         self._task = None
 
+    def say(self, lines: Sequence[str]) -> None:
+        """Show the lines in place of the bars of steps that have ended."""
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
+        for line in lines:
+            self._bars.console.print(Text(line), soft_wrap=True)
+
 
 class PlainProgress:
     """A line every few seconds, for logs and pipes."""
@@ -181,6 +188,11 @@ class PlainProgress:
 
     def end(self) -> None:
         """Say nothing more."""
+
+    def say(self, lines: Sequence[str]) -> None:
+        """Say the lines."""
+        for line in lines:
+            self._say(line)
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line, style="dim"), soft_wrap=True)

@@ -12,8 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from preceptor.config.reward_models import RewardPreset
+from preceptor.ranking.race import table as racing
+from preceptor.ranking.race.result import RaceResult
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.table import footnotes, printable, table_lines
+from preceptor.types import Warning
 
 
 def print_ranking(console: Console, ranking: Ranking) -> None:
@@ -28,9 +31,26 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
         style = "bold" if line is heading or place == 2 else ""
         console.print(Text(line, style=style, no_wrap=True))
     console.print()
-    for line in footnotes(ranking):
+    _print_below(console, footnotes(ranking), ranking.warnings)
+
+
+def print_race(console: Console, race: RaceResult) -> None:
+    """Print the verdict of a race, a line for each teacher, what it took, and warnings."""
+    console.print()
+    console.print(Text(printable(race.verdict().text), style="bold"))
+    if race.reward:
+        console.print(Text(f"Rewards: {printable(race.reward)}.", style="dim"))
+    console.print()
+    for line in racing.table_lines(race, width=console.width):
+        console.print(Text(line, no_wrap=True))
+    console.print()
+    _print_below(console, racing.footnotes(race), race.warnings)
+
+
+def _print_below(console: Console, lines: Sequence[str], warnings: Sequence[Warning]) -> None:
+    for line in lines:
         console.print(Padding(Text(printable(line), style="dim"), (0, 0, 0, 1)))
-    for warning in ranking.warnings:
+    for warning in warnings:
         text = Text("Warning: ", style="yellow bold") + Text(
             printable(warning.text), style="yellow"
         )

@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import TIE
@@ -96,7 +97,14 @@ class Race:
             return "equal"
         return "rows" if self.looks[-1].rows >= self.rows else None
 
-    def look(self, common: Common, *, rows: int, fresh: int) -> Look:
+    def look(
+        self,
+        common: Common,
+        *,
+        rows: int,
+        fresh: int,
+        places: NDArray[np.intp] | None = None,
+    ) -> Look:
         """Look at the first rows, and drop the teachers that are beaten.
 
         Args:
@@ -104,10 +112,11 @@ class Race:
                 have, in the order of the race.
             rows: how many rows were asked for until now, also those that one of them lacks.
             fresh: how many of the last columns are new since the look before.
+            places: the row of each column, where columns are left out.
         """
         common = self._bounded(common)
         share = common.n / rows
-        upward, base = self._quantities(common)
+        upward, base = self._quantities(common, rows, places)
         gap, width = self._bounds(upward, base, np.ones(len(upward.point)), share)
         leader = int(np.argmax(upward.point))
         near = np.abs(gap) <= TIE * np.abs(upward.point)
@@ -146,11 +155,15 @@ class Race:
     def _signed(self, values: Array) -> Array:
         return values if self.metric.higher_is_better else -values
 
-    def _quantities(self, common: Common) -> tuple[Quantity, Quantity | None]:
+    def _quantities(
+        self, common: Common, rows: int, places: NDArray[np.intp] | None
+    ) -> tuple[Quantity, Quantity | None]:
         means = measured(common)
         if not self.known:
             return self._upward(means), None
-        known = {name: values[self._at] for name, values in self.known.items()}
+        seen = np.arange(common.n) if places is None else places
+        order = np.concatenate([seen, np.arange(rows, self.rows)])
+        known = {name: values[self._at][:, order] for name, values in self.known.items()}
         plain = {name: mean for name, mean in means.items() if name not in common.denominators}
         rest, explained = adjusted(plain, known)
         return self._upward({**means, **rest}), self._upward(explained)

@@ -1,0 +1,271 @@
+"""The line of a race: the same steps over ever more instructions, for whoever can still be the best.
+
+Everything goes through the store as ever, and what is decided follows from the seed and the content: a race
+that was killed goes on to the same decisions, and a full run later pays only for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from preceptor.config.student import Student
+from preceptor.errors import StudyError
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.outcome import settings_of
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.plan import for_student, reward_sources
+from preceptor.pipeline.race_costs import Ledger, require_prices
+from preceptor.pipeline.race_measures import Measured, known_of, measured_on, without
+from preceptor.pipeline.sources import Scope
+from preceptor.pipeline.work import Amount, Progress
+from preceptor.ranking.metrics import Metric
+from preceptor.ranking.places import FormedMetric
+from preceptor.ranking.race.options import RaceOptions
+from preceptor.ranking.race.race import Race
+from preceptor.ranking.race.result import Racer, RaceResult
+from preceptor.ranking.race.sequences import looks
+from preceptor.ranking.race.table import look_lines
+from preceptor.ranking.rank import ordering_metric
+from preceptor.ranking.record import plain
+from preceptor.ranking.warnings import negative_rewards
+from preceptor.types import Warning
+
+OF_ALL = frozenset({"reward_share", "likelihood_share"})
+"""Measures that depend on who is compared, and so change when a teacher leaves."""
+
+
+def race(pipeline: Pipeline) -> list[RaceResult]:
+    """Return the race for each student and source of rewards; all look at the same instructions.
+
+    Raises:
+        PreceptorError: one cannot be raced. What was asked and scored until then is stored.
+    """
+    return _Racing(pipeline).results()
+
+
+@dataclass
+class _Entry:
+    """The race for one student and source of rewards."""
+
+    student: Student | None
+    race: Race
+    data: LoadedData
+    last: Measured
+    racers: dict[str, Racer] = field(default_factory=dict)
+    warnings: list[Warning] = field(default_factory=list)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Who is still asked and scored: nobody once the race is decided."""
+        return () if self.race.ending else self.race.running
+
+    def look(self, found: Measured, *, rows: int, before: int) -> None:
+        """Look at what was measured, and keep where each teacher stands."""
+        metric, self.last = self.race.metric, found
+        common, places = found.common(metric.needs)
+        fresh = int((places >= before).sum())
+        look = self.race.look(common, rows=rows, fresh=fresh, places=places)
+        for name, value in look.values.items():
+            beaten_by = look.dropped.get(name)
+            self.racers[name] = Racer(name, value, rows, look.n, look.behind.get(name), beaten_by)
+        # Of those who left before, what stood there.
+        kept = [
+            one for one in self.warnings if one.teachers and set(one.teachers) - set(look.values)
+        ]
+        new = found.warnings_beside(common, metric)
+        self.warnings = list(dict.fromkeys([*kept, *new]))
+
+
+class _Racing:
+    """All races of one study under way."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.study, self.source = pipeline.study, pipeline.source
+        self.options = self.study.race or RaceOptions()
+        require_prices(self.source, self.options)
+        # What orders is all that is measured.
+        self.line = pipeline.of(self.study.model_copy(update={"metrics": _metrics(pipeline)}))
+        self.line.progress = _Working(pipeline.progress)
+        asked = len(self.source.asked) or len(self.source.gathered(None).table.instructions)
+        self.rows = min(asked, self.study.data.limit or asked)
+        self.ledger = Ledger(self.rows, self.options)
+        self.entries: list[_Entry] = []
+
+    def results(self) -> list[RaceResult]:
+        """Race until every race is decided or the budget is spent."""
+        before = 0
+        for rows in looks(self.options.start, self.rows):
+            if before and not self.ledger.allows(self.running, rows):
+                break
+            self._look(rows, before)
+            before = rows
+            if not self.running:
+                break
+        for entry in self.entries:
+            for step in entry.last.steps:
+                step.resource.release()
+        return _compared([self._result(entry) for entry in self.entries])
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Who is still asked and scored, because any race needs it."""
+        return frozenset(name for entry in self.entries for name in entry.running)
+
+    def _look(self, rows: int, before: int) -> None:
+        """Ask, load and score the first rows for whoever races, and let every race look at them."""
+        scope = Scope(self.running if before else None, rows)
+        data = self.line.load(scope)
+        if not before:
+            self.entries = self._entered(data)
+        racing = [entry for entry in self.entries if entry.running or not before]
+        for entry in racing:
+            one = data[self.entries.index(entry) % len(data)]
+            found = entry.last
+            if before:
+                narrowed = without(one, entry.running, self.line.study)
+                found = measured_on(self.line, narrowed, entry.student)
+            entry.look(found, rows=rows, before=before)
+            for name, (responses, tokens) in found.tokens.items():
+                self.ledger.note(name, rows, responses, tokens)
+        self.ledger.close(self.source.within(scope))
+        for entry in racing:
+            self._tell(entry)
+
+    def _entered(self, data: Sequence[LoadedData]) -> list[_Entry]:
+        """Return the races at their first look, with what is known of all rows."""
+        whole = [] if self.source.jobs else self.line.load(Scope(None, self.rows), spend=False)
+        entries = []
+        for place, (student, one) in enumerate(product(self.line.students, data)):
+            found = measured_on(self.line, one, student)
+            teachers = found.measurements.teachers
+            known = (
+                known_of(self.line, whole[place % len(data)], student, teachers) if whole else {}
+            )
+            metric = self._metric(found)
+            race = Race(metric, teachers, self.rows, self.options, known)
+            entries.append(_Entry(student, race, one, found))
+        return entries
+
+    def _metric(self, found: Measured) -> Metric:
+        """Return what orders; by default the reward where the first look gives CAR no meaning."""
+        metrics = self.line.study.metrics
+        common, _ = found.common([name for metric in metrics for name in metric.needs])
+        meaningless = bool(negative_rewards(common, found.measurements.teachers))
+        return ordering_metric(metrics, self.study.by, without_car=meaningless)
+
+    def _tell(self, entry: _Entry) -> None:
+        race, took = entry.race, self.ledger.costs[-1]
+        look, by = race.looks[-1], race.metric.kind
+        self.line.progress.say(look_lines(look, of=len(race.teachers), by=by, took=took))
+
+    def _result(self, entry: _Entry) -> RaceResult:
+        race, data = entry.race, entry.last.data
+        planned, steps = self.line.plan(data, entry.student)
+        settings = settings_of(data, self.study, planned, steps)
+        settings |= self.study.ranking.model_dump()
+        return RaceResult(
+            student=planned.name,
+            reward=data.reward_name if data.reward else None,
+            by=race.metric.kind,
+            metric=FormedMetric(tuple(race.metric.needs), race.metric.higher_is_better),
+            options=self.options,
+            ending=race.ending or "budget",
+            rows=self.rows,
+            racers=tuple(self._racers(entry)),
+            looks=tuple(race.looks),
+            costs=tuple(self.ledger.costs),
+            full=self.ledger.full,
+            settings={name: plain(value) for name, value in settings.items()},
+            warnings=tuple(entry.warnings),
+        )
+
+    def _racers(self, entry: _Entry) -> list[Racer]:
+        """Return who is left, the leader first, and then those dropped, the last first."""
+        sign = 1 if entry.race.metric.higher_is_better else -1
+        order = sorted(
+            entry.racers.values(),
+            key=lambda one: (one.beaten_by is not None, -one.rows, -sign * one.value),
+        )
+        return [self._known(one) for one in order]
+
+    def _known(self, one: Racer) -> Racer:
+        """Return a teacher with what it costs and its licence."""
+        account, entry = self.ledger.accounts[one.teacher], self.study.known.find(one.teacher)
+        prices = [job.backend.prices[1] for job in self.source.jobs if job.name == one.teacher]
+        return replace(
+            one,
+            tokens=account.tokens / account.responses if account.responses else None,
+            price=next(iter(prices), None) or (entry.price_out if entry else None),
+            licence=entry.licence if entry else None,
+            free_to_train=entry is not None and entry.training == "free",
+        )
+
+
+def _metrics(pipeline: Pipeline) -> tuple[Metric, ...]:
+    """Return the metric that orders, and reward beside CAR by default; the same for every student and reward.
+
+    Raises:
+        StudyError: it depends on who is compared, so that teachers that left would change it.
+    """
+    study, source = pipeline.study, pipeline.source
+    references = (
+        bool(source.questions.references)
+        if source.jobs
+        else source.gathered(None).table.has_references
+    )
+    found: dict[str, Metric] = {}
+    for student, reward in product(pipeline.students, reward_sources(study, references=references)):
+        planned = for_student(study, pipeline.runtime, student, reward=reward)
+        metric = ordering_metric(planned.metrics, study.by)
+        found[metric.kind] = metric
+        if metric.kind == "car" and study.by is None:
+            found |= {one.kind: one for one in planned.metrics if one.kind == "reward"}
+        if not OF_ALL.isdisjoint(metric.needs):
+            raise StudyError(
+                f"{metric.kind} compares every teacher with all the others, so that it changes when one "
+                "leaves the race. Race by another metric (--by car, reward, ...), or rank without a race."
+            )
+    return tuple(found.values())
+
+
+def _compared(results: list[RaceResult]) -> list[RaceResult]:
+    """Return the races of one run, warned of where another reward gives the same student another teacher."""
+    found = []
+    for one in results:
+        others = [
+            f"{other.choice[0].teacher} under reward = {other.reward}"
+            for other in results
+            if other.student == one.student and other.choice[0].teacher != one.choice[0].teacher
+        ]
+        text = f"Who is chosen changes: {'; '.join(others)}."
+        extra = (Warning("winner-changes", text),) if others else ()
+        found.append(replace(one, warnings=(*one.warnings, *extra)))
+    return found
+
+
+class _Working:
+    """A progress that shows only steps in which something is missing: a race has hundreds."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown, self._begun = shown, False
+
+    def begin(self, step: str, stored: int, missing: Amount) -> None:
+        """Show the step where it has work."""
+        self._begun = missing.responses > 0
+        if self._begun:
+            self._shown.begin(step, stored, missing)
+
+    def advance(self, done: Amount) -> None:
+        """Show what was done."""
+        self._shown.advance(done)
+
+    def end(self) -> None:
+        """Show that a step with work has ended."""
+        if self._begun:
+            self._shown.end()
+
+    def say(self, lines: Sequence[str]) -> None:
+        """Show what was found."""
+        self._shown.say(lines)

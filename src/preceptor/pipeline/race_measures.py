@@ -1,0 +1,171 @@
+"""What a race looks at: measures in the order of its rows, and what is known of every row beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.config.student import Student
+from preceptor.config.study import Study
+from preceptor.data.table import ResponseTable, drawn
+from preceptor.pipeline.columns import ColumnMeasures
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.response_warnings import skipped_rows
+from preceptor.pipeline.score import Step, Stored
+from preceptor.pipeline.silence import without_silent
+from preceptor.ranking.measurements import (
+    Common,
+    Measurements,
+    common_instructions,
+    complete,
+    failure_shares,
+    unscored_shares,
+)
+from preceptor.ranking.metrics import TRANSFORMS, Metric
+from preceptor.ranking.rank import transformed
+from preceptor.ranking.verdict import MANY_CUT
+from preceptor.ranking.warnings import warnings_of
+from preceptor.scorers.base import Array
+from preceptor.types import Warning
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the first rows of a race, for the teachers in it.
+
+    The columns of `measurements` are in the order of the race; `places` has the row of each.
+    """
+
+    study: Study
+    data: LoadedData
+    steps: Sequence[Step]
+    columns: Sequence[Stored]
+    measurements: Measurements
+    places: NDArray[np.intp]
+    warnings: Sequence[Warning]
+
+    def common(self, needed: Sequence[str]) -> tuple[Common, NDArray[np.intp]]:
+        """Return the numbers on the rows where all teachers have what is needed, and these rows."""
+        options = self.study.ranking
+        found = common_instructions(self.measurements, needed, min_coverage=options.min_coverage)
+        return transformed(found, options.transform), self.places[
+            complete(self.measurements, needed)
+        ]
+
+    def warnings_beside(self, common: Common, metric: Metric) -> Iterator[Warning]:
+        """Yield what could mislead a reader of this look."""
+        found = self.measurements
+        yield from warnings_of(
+            common,
+            (metric,),
+            teachers=found.teachers,
+            by=metric,
+            failed=failure_shares(found),
+            unscored=unscored_shares(found, metric.needs),
+        )
+        yield from self.warnings
+        for name, cut in found.truncated.items():
+            if cut > MANY_CUT * common.n:
+                yield Warning("cut-off", f"{cut:,} responses of '{name}' were cut.", (name,))
+
+    @cached_property
+    def tokens(self) -> Mapping[str, tuple[int, int]]:
+        """The responses scored of each teacher, and their tokens: the student's, else cl100k_base's."""
+        table, rows = self.data.selection.table, self.data.selection.rows
+        of = [
+            stored["tokens" if "tokens" in stored else "length"]
+            for stored in self.columns
+            if not {"tokens", "length"}.isdisjoint(stored)
+        ]
+        counts = np.nan_to_num(of[-1].astype(np.float64))
+        teacher = table.teacher[rows]
+        totals = np.bincount(teacher, weights=counts, minlength=len(table.teachers))
+        number = np.bincount(teacher, minlength=len(table.teachers))
+        pairs = zip(number.tolist(), totals.astype(int).tolist(), strict=True)
+        return dict(zip(table.teachers, pairs, strict=True))
+
+
+def measured_on(line: Pipeline, data: LoadedData, student: Student | None) -> Measured:
+    """Score what is missing of these data, and return the measures in the order of the race."""
+    planned, steps = line.plan(data, student)
+    data, scored, columns = without_silent(data, steps, line.score(steps, later=steps))
+    measures = ColumnMeasures(data.selection, line.study, planned.kinds)
+    found = measures.measurements([step.scorer for step in scored], columns)
+    places = race_rows(data.selection.table, line.study.ranking.seed)[data.selection.taken]
+    warnings = [*data.warnings, *skipped_rows(data.skipped, data.problems), *measures.warnings()]
+    return Measured(
+        line.study,
+        data,
+        scored,
+        columns,
+        _ordered(found, np.argsort(places)),
+        np.sort(places),
+        warnings,
+    )
+
+
+def race_rows(table: ResponseTable, seed: int) -> NDArray[np.intp]:
+    """Return the row of the race that each instruction of the table is."""
+    return np.argsort(drawn(table.instructions.tolist(), seed))
+
+
+def _ordered(found: Measurements, order: NDArray[np.intp]) -> Measurements:
+    def taken(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: array[:, order] for name, array in arrays.items()}
+
+    return replace(
+        found,
+        values=taken(found.values),
+        denominators=taken(found.denominators),
+        failed=None if found.failed is None else found.failed[:, order],
+        unscored=None if found.unscored is None else found.unscored[:, order],
+    )
+
+
+def without(data: LoadedData, teachers: Sequence[str], study: Study) -> LoadedData:
+    """Return the data of these teachers alone, selected anew: others may have lacked what they have."""
+    options = study.ranking
+    table = data.selection.table.with_teachers(teachers)
+    selection = table.select(None, seed=options.seed, min_coverage=options.min_coverage)
+    return replace(data, selection=selection)
+
+
+def known_of(
+    line: Pipeline, data: LoadedData, student: Student | None, teachers: Sequence[str]
+) -> dict[str, Array]:
+    """Return the measures that all responses in files have beforehand, (teachers, rows of the race).
+
+    Lengths are counted; other scores are taken where the store has them all. Where a teacher lacks a response
+    to any instruction, nothing is known of all.
+
+    Args:
+        line: the study's.
+        data: of all instructions.
+        student: who scores.
+        teachers: the rows.
+    """
+    table = data.selection.table
+    whole = set(teachers) <= set(table.teachers) and not len(table.lost)
+    if data.source.jobs or not whole or not (table.counts() > 0).all():
+        return {}
+    data = without(data, teachers, line.study)
+    planned, steps = line.plan(data, student)
+    free = [step for step in steps if step.name == "length" or not step.lacking()]
+    columns = line.score(free, later=steps)
+    measures = ColumnMeasures(data.selection, line.study, planned.kinds)
+    found = measures.measurements([step.scorer for step in free], columns)
+    found = _ordered(found, np.argsort(race_rows(table, line.study.ranking.seed)))
+    wanted = {"length", *(name for metric in planned.metrics for name in metric.needs)}
+    known = {
+        name: array[[found.teachers.index(teacher) for teacher in teachers]]
+        for name, array in found.values.items()
+        if name in wanted - set(found.denominators) and np.isfinite(array).all()
+    }
+    if "reward" in known:
+        known["reward"] = TRANSFORMS[line.study.ranking.transform](known["reward"])
+    return known

@@ -1,0 +1,217 @@
+"""Races through the real line: files and a loopback endpoint, one store, the decisions of `Race` by hand."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preceptor import api
+from preceptor.config.rewards import ColumnReward
+from preceptor.errors import DataError, StudyError
+from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.race import race
+from preceptor.pipeline.race_measures import race_rows
+from preceptor.ranking.measurements import Common
+from preceptor.ranking.race.options import RaceOptions
+from preceptor.ranking.race.race import Look, Race
+from preceptor.ranking.race.result import RaceResult
+from preceptor.ranking.race.sequences import looks
+from preceptor.ranking.verdict import Claim
+from small_study import preceptor, write_rows
+
+RIGHT = {"amber": 0.9, "birch": 0.55, "cedar": 0.45, "dill": 0.2}
+"""The share of right answers of each teacher."""
+
+RULE = {"kind": "contains", "answer": "yes"}
+"""A reward that must be computed, so that nothing but lengths is known beforehand."""
+
+
+def responses(folder: Path, prompts: int = 200, **without: range) -> list[Path]:
+    """Write teachers that are right ever less often; at some prompts a teacher has an empty output."""
+    hard = np.random.default_rng(7).normal(0, 0.15, prompts)
+    files = []
+    for place, (name, right) in enumerate(RIGHT.items()):
+        own = np.random.default_rng(place)
+        said = own.random(prompts) < right + hard
+        rows = [
+            {
+                "instruction": f"What is number {at} good for?",
+                "output": ""
+                if at in without.get(name, ())
+                else " ".join(["yes" if yes else "no", *["word"] * int(own.integers(1, 9))]),
+                "marks": float(yes),
+                "others": float(own.random() < 0.5 + 0.1 * place),
+            }
+            for at, yes in enumerate(said.tolist())
+        ]
+        files.append(write_rows(folder / f"{name}.jsonl", rows))
+    return files
+
+
+def raced(files: list[Path], store: Path, **options: Any) -> RaceResult:
+    options = {"rule": RULE, "no_student": True, **options}
+    given = {"race": True, **options, "store": str(store), "device": "cpu", "progress": False}
+    return api.rank(files, **given)
+
+
+def decisions(looks: Sequence[Look]) -> object:
+    """Return what was decided at each look, and the values it rests on."""
+    return [
+        (
+            look.rows,
+            look.n,
+            look.leader,
+            look.dropped,
+            {n: round(v, 9) for n, v in look.values.items()},
+        )
+        for look in looks
+    ]
+
+
+def by_hand(files: list[Path], store: Path, **options: Any) -> Race:
+    """Feed the measures of a full ranking to a race, for whoever runs."""
+    given = {"rule": RULE, "no_student": True, "store": str(store), "device": "cpu", "by": "reward"}
+    study, runtime = api.study_of(files, **given)
+    line = Pipeline(study, runtime)
+    (data,) = line.load()
+    planned, steps = line.plan(data, None)
+    found = line.rank(data, planned, steps).measurements()
+    (metric,) = [one for one in planned.metrics if one.kind == "reward"]
+    places = race_rows(data.selection.table, 0)[data.selection.taken]
+    order, total = np.argsort(places), len(data.selection.table.instructions)
+    lengths = found.values["length"][:, order]
+    whole = len(places) == total and not np.isnan(lengths).any()
+    known = {"length": lengths} if whole else {}
+    race = Race(metric, found.teachers, total, RaceOptions(**options), known)
+    before = 0
+    for rows in looks(race.options.start, total):
+        at = [found.teachers.index(name) for name in race.running]
+        columns = order[places[order] < rows]
+        reward = found.values["reward"][np.ix_(at, columns)]
+        kept = ~np.isnan(reward).any(axis=0)
+        common = Common(int(kept.sum()), {"reward": reward[:, kept]}, {}, (), ())
+        seen = places[columns][kept]
+        race.look(common, rows=rows, fresh=int((seen >= before).sum()), places=seen)
+        before = rows
+        if race.ending:
+            break
+    return race
+
+
+@pytest.mark.parametrize("missing", [{}, {"cedar": range(0, 60), "dill": range(50, 90)}])
+def test_a_race_decides_as_the_measures_of_a_full_ranking_do(
+    tmp_path: Path, missing: dict[str, range]
+):
+    files = responses(tmp_path, **missing)
+    found = raced(files, tmp_path / "raced", start=20)
+    fed = by_hand(files, tmp_path / "full", start=20)
+    assert decisions(found.looks) == decisions(fed.looks)
+    assert found.ending == fed.ending == "best"
+    assert found.leader.teacher == "amber"
+    assert found.full.responses >= 700 and found.spent.responses < 0.7 * found.full.responses
+    assert all(one.beaten_by for one in found.racers[1:])
+    text = str(found)
+    assert "P(" not in text and max(map(len, text.split("\n"))) <= 80
+    assert RaceResult.from_json(found.to_json()) == found
+
+
+def test_the_verdict_of_a_race_holds_whenever_it_stopped(tmp_path: Path):
+    found = raced(responses(tmp_path), tmp_path / "store", start=20)
+    assert found.verdict().claim is Claim.FIRST
+    assert found.verdict().text.startswith(
+        "amber is the best teacher by reward for prompts like these: with 95% confidence, whenever the "
+        "race stopped (asymptotic)."
+    )
+    assert "was selected as the leader" in str(found)
+
+
+def test_equal_teachers_end_a_race_and_the_cheapest_is_recommended(tmp_path: Path):
+    files = responses(tmp_path)
+    rows = [json.loads(line) for line in files[0].read_text().splitlines()]
+    longer = [{**row, "output": row["output"] + " and so on and on"} for row in rows]
+    twin = write_rows(tmp_path / "also.jsonl", longer)
+    found = raced([twin, *files], tmp_path / "store", start=20, tolerance=0.1)
+    assert found.ending == "equal"
+    assert {one.teacher for one in found.left} == {"amber", "also"}
+    choice, why = found.choice
+    assert (choice.teacher, why) == ("amber", "tokens")
+    assert found.verdict().claim is Claim.EQUAL
+    assert "because its responses are the shortest" in found.verdict().text
+
+
+def test_a_leader_with_failures_only_leads(tmp_path: Path):
+    found = raced(responses(tmp_path, amber=range(0, 40)), tmp_path / "store", start=20)
+    assert found.ending == "best" and found.verdict().claim is Claim.LEADS_SO_FAR
+    assert "empty or refused" in found.verdict().text
+
+
+def test_an_order_without_rewards_recommends_nobody(tmp_path: Path):
+    found = raced(responses(tmp_path), tmp_path / "store", start=20, rule=None, metrics=["length"])
+    assert found.verdict().claim is Claim.NO_RECOMMENDATION
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reward_transform": "minmax"}, "race with 'sigmoid' or 'raw'"),
+        ({"race": None, "tolerance": 0.1}, "tolerance is given without a race"),
+        ({"money": 3.0}, "no teacher that is asked has a price"),
+        ({"race": {"confidence": 2}}, "less than 1"),
+        (
+            {"no_student": False, "student": "gpt2", "metrics": ["persyn"]},
+            "changes when one leaves the race",
+        ),
+    ],
+)
+def test_what_no_race_can_be_run_by_is_refused(tmp_path: Path, options: dict[str, Any], said: str):
+    files = responses(tmp_path, 20)
+    with pytest.raises(StudyError, match=said):
+        raced(files, tmp_path / "store", **options)
+
+
+def test_races_by_several_rewards_share_rows_and_keep_whoever_one_of_them_needs(tmp_path: Path):
+    files = responses(tmp_path)
+    study, runtime = api.study_of(
+        files, rule=RULE, no_student=True, race=True, start=20, store=str(tmp_path / "store")
+    )
+    rewards = (*study.reward, ColumnReward(column="others"))
+    first, second = race(Pipeline(study.model_copy(update={"reward": rewards}), runtime))
+    alone = raced(files, tmp_path / "alone", start=20)
+    assert decisions(first.looks) == decisions(alone.looks)
+    assert second.leader.teacher == "dill" != first.leader.teacher
+    assert first.spent == second.spent
+    assert first.spent.responses > alone.spent.responses
+    for one, other in ((first, "dill under"), (second, "amber under")):
+        assert one.verdict().claim is Claim.LEADS_SO_FAR and other in one.verdict().text
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 700}, {"hours": 1e-9}])
+def test_a_budget_ends_a_race_and_the_verdict_names_who_is_left(
+    tmp_path: Path, budget: dict[str, Any]
+):
+    found = raced(responses(tmp_path), tmp_path / "store", start=20, **budget)
+    assert found.ending == "budget" and found.spent.tokens <= 700
+    assert found.verdict().claim is Claim.NO_CLEAR_WINNER
+    assert "the budget is spent" in found.verdict().text and "by up to" in found.verdict().text
+
+
+def test_the_command_shows_every_look_and_writes_the_race(tmp_path: Path):
+    files = responses(tmp_path)
+    written = tmp_path / "race.json"
+    words = ["--race", "--start", 20, "--rule", json.dumps(RULE), "--store", tmp_path / "store"]
+    result = preceptor("rank", *files, *words, "--json", written, "--csv", tmp_path / "race.csv")
+    assert result.exit_code == 0, result.output
+    assert "20 prompts: " in result.stderr and "left: amber is better" in result.stderr
+    assert "amber is the best teacher by reward" in " ".join(result.stdout.split())
+    found = RaceResult.from_json(written.read_text())
+    assert found.leader.teacher == "amber"
+    header, first, *_ = (tmp_path / "race.csv").read_text().splitlines()
+    assert header.startswith("student,reward_source,teacher,left") and ",amber,True," in first
+
+
+def test_a_text_that_is_no_race_is_refused():
+    with pytest.raises(DataError, match="no race as this version writes it"):
+        RaceResult.from_json('{"student": "s"}')
