@@ -185,15 +185,16 @@ def test_races_by_several_rewards_share_rows_and_keep_whoever_one_of_them_needs(
     assert first.spent == second.spent
     assert first.spent.responses > alone.spent.responses
     for one, other in ((first, "dill under"), (second, "amber under")):
-        assert one.verdict().claim is Claim.LEADS_SO_FAR and other in one.verdict().text
+        assert one.verdict().claim in (Claim.LEADS_SO_FAR, Claim.NO_CLEAR_WINNER)
+        assert other in next(w.text for w in one.warnings if w.code == "winner-changes")
 
 
-@pytest.mark.parametrize("budget", [{"tokens": 700}, {"hours": 1e-9}])
+@pytest.mark.parametrize("budget", [{"tokens": 480}, {"hours": 1e-9}])
 def test_a_budget_ends_a_race_and_the_verdict_names_who_is_left(
     tmp_path: Path, budget: dict[str, Any]
 ):
     found = raced(responses(tmp_path), tmp_path / "store", start=20, **budget)
-    assert found.ending == "budget" and found.spent.tokens <= 700
+    assert found.ending == "budget" and found.spent.tokens <= 480
     assert found.verdict().claim is Claim.NO_CLEAR_WINNER
     assert "the budget is spent" in found.verdict().text and "by up to" in found.verdict().text
 

@@ -150,7 +150,7 @@ def _race_and_print(pipeline: "Pipeline", outputs: Outputs) -> None:
     print_lines(aside, described(pipeline.source))
     with progress_on(aside) as pipeline.progress:
         found = race(pipeline)
-    json_path, csv_path, _ = outputs
+    json_path, csv_path, html_path = outputs
     if "-" not in outputs:
         for one in found:
             print_race(console(), one)
@@ -163,6 +163,10 @@ def _race_and_print(pipeline: "Pipeline", outputs: Outputs) -> None:
             for record in one.to_records()
         ]
         put_csv(csv_path, rows)
+    if html_path:
+        from preceptor.report.race import race_page
+
+        put(html_path, race_page(found, command=typed_command()))
 
 
 def carry_out(

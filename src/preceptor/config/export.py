@@ -17,6 +17,9 @@ class Export(Table):
 
     layout: Layout = Field("messages", description="Layout of the rows.")
     format: Format = Field("jsonl", description="Format of the file.")
+    complete: bool = Field(
+        False, description="After a race: ask its winner for all other instructions too."
+    )
     teacher: str | None = Field(
         None, description="Whose responses to take. Default: the best of the ranking."
     )

@@ -29,9 +29,12 @@ from preceptor.pipeline import plan
 from preceptor.pipeline import select as picking
 from preceptor.pipeline.load import LoadedData, all_of
 from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.race import race
 from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.select import Picked
+from preceptor.pipeline.sources import Scope
 from preceptor.pipeline.work import Progress
+from preceptor.ranking.race.result import RaceResult
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.verdict import Claim
 from preceptor.scorers.rewards import reward_scorers
@@ -54,10 +57,40 @@ def export(
     require_free(folder, overwrite=options.overwrite)
     _require_teacher(study, options.teacher)
     pipeline = Pipeline(study, runtime, progress)
+    if study.race is not None:
+        return _raced(pipeline, folder, options, student).teacher()
+    if options.complete:
+        raise StudyError(
+            "complete is for a study with [race]: without one every teacher is asked everything. Leave it "
+            "out."
+        )
     if pipeline.source.jobs and (options.each or options.pairs):
         _require_reward(study, references=bool(pipeline.source.questions.references))
-    work = _Export(pipeline, _chosen(pipeline.load(), options), folder, options, student)
+    data = pipeline.load()
+    chosen = data[_place([one.reward_name for one in data], options)]
+    work = _Export(pipeline, chosen, folder, options, student)
     return work.each() if options.each or options.pairs else work.teacher()
+
+
+def _raced(pipeline: Pipeline, folder: Path, options: Export, student: Student | None) -> "_Export":
+    """Return the export of the teacher that a race chooses, asked for the rest where that is wanted."""
+    study = pipeline.study
+    if options.each or options.pairs:
+        raise StudyError(
+            "Responses to each instruction are picked among all teachers, and [race] drops teachers: leave "
+            "it out of the study, or export one teacher's responses."
+        )
+    place = _place(plan.labels(study.reward or (None,)), options)
+    alone = {"students": (student,) if student else ()}
+    result = race(pipeline.of(study.model_copy(update=alone)))[place]
+    if options.teacher is None:
+        _require_recommended(result)
+    teacher = options.teacher or result.verdict().teacher
+    scope = Scope(frozenset({teacher}), None if options.complete else result[teacher].rows)
+    if not pipeline.source.jobs:
+        scope = Scope(frozenset({teacher}))
+    data = pipeline.load(scope)[place]
+    return _Export(pipeline, data, folder, options, student, result)
 
 
 def _student(study: Study, options: Export) -> Student | None:
@@ -91,19 +124,19 @@ def _require_reward(study: Study, *, references: bool) -> None:
         )
 
 
-def _chosen(data: Sequence[LoadedData], options: Export) -> LoadedData:
-    names = [one.reward_name for one in data]
-    if options.reward is None and len(data) > 1:
+def _place(names: Sequence[str], options: Export) -> int:
+    """Return the place of the source of rewards that the options name."""
+    if options.reward is None and len(names) > 1:
         raise StudyError(f"The study has the rewards {'; '.join(names)}: say by which to choose.")
     if options.reward is not None and options.reward not in names:
         raise StudyError(
             f"No reward '{options.reward}' in the study. Known: {'; '.join(names)}."
             f"{nearest(options.reward, names)}"
         )
-    return next(o for o in data if options.reward in (None, o.reward_name))
+    return 0 if options.reward is None else names.index(options.reward)
 
 
-def _require_recommended(ranking: Ranking) -> None:
+def _require_recommended(ranking: Ranking | RaceResult) -> None:
     """Refuse to choose a teacher where none is recommended, but for one alone or made up to try out.
 
     Raises:
@@ -128,14 +161,15 @@ class _Export:
     folder: Path
     options: Export
     student: Student | None
+    race: RaceResult | None = None
 
     def teacher(self) -> Written:
         """Write one teacher's responses."""
-        ranking = None
+        ranking: Ranking | RaceResult | None = None
         teacher, how = self.options.teacher, f"All responses of {self.options.teacher}, as named."
         if teacher is None:
-            ranking = self._ranking()
-            teacher = ranking.best.teacher
+            ranking = self.race or self._ranking()
+            teacher = ranking.verdict().teacher
             _require_recommended(ranking)
             how = f"All responses of the teacher that comes first. {ranking.verdict()}"
         table = self.data.selection.table
@@ -201,7 +235,9 @@ class _Export:
         study = self.pipeline.study.model_copy(update=alone)
         return next(self.pipeline.of(study).outcomes([self.data])).ranking
 
-    def _card(self, how: str, picked: Sequence[Picked], ranking: Ranking | None) -> Card:
+    def _card(
+        self, how: str, picked: Sequence[Picked], ranking: Ranking | RaceResult | None
+    ) -> Card:
         data, student, study = self.data, self.student, self.pipeline.study
         settings: dict[str, object] = {
             "reward": data.reward and data.reward_name,

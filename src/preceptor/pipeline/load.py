@@ -21,6 +21,7 @@ from preceptor.data.table import ResponseTable, Selection
 from preceptor.errors import DataError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
 from preceptor.pipeline.names import names_alike
+from preceptor.pipeline.plan import labels
 from preceptor.pipeline.response_warnings import (
     copies,
     cut_off,
@@ -117,6 +118,8 @@ class Loader:
         if self.scope.limit is not None:
             table = table.first(self.scope.limit, seed=self.study.ranking.seed)
         for best_of_n in self.study.best_of_n:
+            if self.scope.teachers is not None and best_of_n.name not in self.scope.teachers:
+                continue
             try:
                 table = with_best_of_n(table, best_of_n, _Rewards(self, reward))
             except _Unpaid as unpaid:
@@ -185,15 +188,6 @@ class _Rewards:
         other = self.loader.source.gathered(column).table
         known = dict(zip(other.keys.tolist(), other.values["reward"].tolist(), strict=True))
         return np.array([known.get(key, np.nan) for key in table.keys[rows].tolist()])
-
-
-def labels(rewards: Sequence[Reward | None]) -> list[str]:
-    """Return a label for each source of rewards, no two alike."""
-    names = [reward.name if reward is not None else "none" for reward in rewards]
-    return [
-        name if names.count(name) == 1 else f"{name} ({1 + names[:place].count(name)})"
-        for place, name in enumerate(names)
-    ]
 
 
 def all_of(table: ResponseTable, rows: NDArray[np.intp]) -> Selection:

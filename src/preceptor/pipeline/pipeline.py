@@ -58,7 +58,7 @@ class Pipeline:
         PreceptorError where a model cannot be asked, or one that later steps need is not found; what was
         answered before is stored. A growing scope pays only for what is new.
         """
-        jobs = self.source.within(scope).jobs
+        jobs = self._within(scope).jobs
         lacking = [job for job in jobs if job.lacking()]
         # A misspelt student must be found before an hour of generation, not after it.
         if lacking:
@@ -82,11 +82,20 @@ class Pipeline:
         require_student(self.study, self.source)
         if spend:
             self.generate(scope)
-        source = self.source.within(scope)
+        source = self._within(scope)
         loader = Loader(self.study, self.runtime, source, scope, self.progress, self.execute, spend)
         references = not self.study.reward and loader.plain.table.has_references
         self._every(references=references)
         return loader.data(reward_sources(self.study, references=references))
+
+    def _within(self, scope: Scope) -> StudySource:
+        """Return the source of a scope, with those of whose samples its teachers are chosen."""
+        if scope.teachers is None:
+            return self.source.within(scope)
+        asked = set(scope.teachers)
+        for chosen in reversed(self.study.best_of_n):
+            asked |= {chosen.of} if chosen.name in asked else set()
+        return self.source.within(replace(scope, teachers=frozenset(asked)))
 
     def _every(self, *, references: bool) -> Sequence[Scorer]:
         """Return every scorer that the study needs, found once."""

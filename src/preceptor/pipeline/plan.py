@@ -62,6 +62,15 @@ def reward_sources(study: Study, *, references: bool) -> tuple[Reward | None, ..
     return study.reward or ((ReferenceReward(),) if references else (None,))
 
 
+def labels(rewards: Sequence[Reward | None]) -> list[str]:
+    """Return a label for each source of rewards, no two alike."""
+    names = [reward.name if reward is not None else "none" for reward in rewards]
+    return [
+        name if names.count(name) == 1 else f"{name} ({1 + names[:place].count(name)})"
+        for place, name in enumerate(names)
+    ]
+
+
 def every_scorer(study: Study, runtime: Runtime, *, references: bool) -> list[Scorer]:
     """Return every scorer that the study needs, its model found; nothing is loaded.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from preceptor.config.student import Student
+from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.outcome import settings_of
@@ -115,6 +116,7 @@ class _Racing:
 
     def _look(self, rows: int, before: int) -> None:
         """Ask, load and score the first rows for whoever races, and let every race look at them."""
+        self.line.study = self._lenient(rows)
         scope = Scope(self.running if before else None, rows)
         data = self.line.load(scope)
         if not before:
@@ -132,6 +134,12 @@ class _Racing:
         self.ledger.close(self.source.within(scope))
         for entry in racing:
             self._tell(entry)
+
+    def _lenient(self, rows: int) -> Study:
+        """Return the study with a coverage to refuse at so few rows: two standard errors less."""
+        least = max(0.0, self.study.ranking.min_coverage - rows**-0.5)
+        ranking = self.study.ranking.model_copy(update={"min_coverage": least})
+        return self.line.study.model_copy(update={"ranking": ranking})
 
     def _entered(self, data: Sequence[LoadedData]) -> list[_Entry]:
         """Return the races at their first look, with what is known of all rows."""

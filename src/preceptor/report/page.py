@@ -7,7 +7,7 @@ by their hashes, so that nothing else runs and nothing is fetched.
 
 import base64
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -69,7 +69,7 @@ def page(report: Report) -> str:
     eight; where they do not fit fewer are shown, and the page says how many. Without the chart packages it
     has no charts and says how to get them.
     """
-    charts = _charts(report)
+    charts = drawn(lambda: charts_of(report))
     found, texts = explorers(report.rankings)
     rankings = tuple(
         _section(place, one, charts or (), examples)
@@ -80,13 +80,13 @@ def page(report: Report) -> str:
         "report": report,
         "rankings": rankings,
         "overview": sections.overview(report),
-        "groups": _groups(shared, "shared"),
+        "groups": grouped(shared, "shared"),
         "agreement": sections.agreement_lines(report.agreement) if report.agreement else (),
         "texts": Markup(texts.data()),
         "no_charts": charts is None,
         "bar_width": leaderboard.BAR_WIDTH,
     }
-    return _rendered("page.html.jinja", values, with_charts=bool(charts))
+    return rendered("page.html.jinja", values, with_charts=bool(charts))
 
 
 def published_page() -> str:
@@ -95,15 +95,15 @@ def published_page() -> str:
     Raises:
         MissingPackage: where the chart packages are not installed.
     """
-    values = {"groups": _groups(published_charts(), "paper")}
-    return _rendered("published.html.jinja", values, with_charts=True)
+    values = {"groups": grouped(published_charts(), "paper")}
+    return rendered("published.html.jinja", values, with_charts=True)
 
 
-def _charts(report: Report) -> tuple[Chart, ...] | None:
-    """Return the report's charts, None where the packages that draw them are missing."""
+def drawn(draw: Callable[[], tuple[Chart, ...]]) -> tuple[Chart, ...] | None:
+    """Return the charts, None where the packages that draw them are missing."""
     try:
         _chart_script()
-        return charts_of(report)
+        return draw()
     except MissingPackage as error:
         logger.info("The page has no charts: %s", error)
         return None
@@ -118,13 +118,13 @@ def _section(
         ranked=ranked,
         brief=sections.brief(ranked),
         board=leaderboard.leaderboard(ranked),
-        groups=_groups([chart for chart in charts if chart.ranking == place], name),
+        groups=grouped([chart for chart in charts if chart.ranking == place], name),
         examples=examples,
         settings=sections.settings_of(ranked.ranking.settings),
     )
 
 
-def _groups(charts: Sequence[Chart], prefix: str) -> tuple[tuple[str, tuple[Figure, ...]], ...]:
+def grouped(charts: Sequence[Chart], prefix: str) -> tuple[tuple[str, tuple[Figure, ...]], ...]:
     """Return the charts as figures under their headings, in the order they came."""
     by_section: dict[str, list[Figure]] = {}
     for place, chart in enumerate(charts):
@@ -133,7 +133,7 @@ def _groups(charts: Sequence[Chart], prefix: str) -> tuple[tuple[str, tuple[Figu
     return tuple((_HEADINGS.get(name, name), tuple(some)) for name, some in by_section.items())
 
 
-def _rendered(template: str, values: Mapping[str, object], *, with_charts: bool) -> str:
+def rendered(template: str, values: Mapping[str, object], *, with_charts: bool) -> str:
     """Return the template with its style and scripts, and the policy that allows only these."""
     names = (*_SCRIPTS, _CHART_SCRIPT) if with_charts else _SCRIPTS
     scripts = [_resource(name) for name in names]
