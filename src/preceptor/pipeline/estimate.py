@@ -20,6 +20,7 @@ from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.score import amount_of
 from preceptor.pipeline.sources import StudySource
 from preceptor.pipeline.work import Amount
+from preceptor.ranking.race.options import RaceOptions
 from preceptor.store.store import Costs, Store
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
 
@@ -68,7 +69,8 @@ class GenerationEstimate:
 class CostEstimate:
     """The whole: responses to generate, and steps of scoring.
 
-    While responses are missing `data` is empty, and `later` names the steps that will follow on them.
+    While responses are missing `data` is empty, and `later` names the steps that will follow on them. A
+    `race` takes this at most, or its budget where that is less.
     """
 
     source: StudySource
@@ -76,6 +78,7 @@ class CostEstimate:
     generation: Sequence[GenerationEstimate]
     steps: Sequence[StepEstimate]
     later: Sequence[str]
+    race: RaceOptions | None = None
 
 
 def estimate(study: Study, runtime: Runtime) -> CostEstimate:
@@ -91,9 +94,10 @@ def estimate(study: Study, runtime: Runtime) -> CostEstimate:
         references = bool(source.questions.references)
         for scorer in plan.every_scorer(study, runtime, references=references):
             scorer.preflight()
-        return CostEstimate(source, (), generation, (), _later(pipeline, references=references))
+        later = _later(pipeline, references=references)
+        return CostEstimate(source, (), generation, (), later, study.race)
     data = pipeline.load(spend=False)
-    return CostEstimate(source, data, generation, _steps(pipeline, data), ())
+    return CostEstimate(source, data, generation, _steps(pipeline, data), (), study.race)
 
 
 def _later(pipeline: Pipeline, *, references: bool) -> list[str]:

@@ -15,6 +15,7 @@ from preceptor.report.terminal import print_lines
 
 if TYPE_CHECKING:
     from preceptor.pipeline.estimate import CostEstimate, GenerationEstimate
+    from preceptor.ranking.race.options import RaceOptions
 
 
 _SHOWN = 12
@@ -63,6 +64,8 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         console.print(printable(line), highlight=False, markup=False)
     if not estimate.data:
         print_lines(console, [job.advice for job in estimate.source.jobs if job.advice])
+    if estimate.race is not None:
+        print_lines(console, [_race_line(estimate, estimate.race)])
     if estimate.later:
         console.print(
             f"Then, on the responses: {'; '.join(printable(step) for step in estimate.later)}. "
@@ -70,6 +73,19 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
             highlight=False,
             markup=False,
         )
+
+
+def _race_line(estimate: CostEstimate, race: RaceOptions) -> str:
+    """Return what a race takes at most, and what the same takes in full."""
+    money = [one.money for one in estimate.generation if one.money is not None]
+    full = sum(money)
+    in_full = f"about {full:,.2f} of money" if money else "all of the above"
+    caps = [f"{race.tokens:,} tokens"] if race.tokens is not None else []
+    caps += [f"{race.hours:g} hours"] if race.hours is not None else []
+    if race.money is not None:
+        caps.append(f"{min(race.money, full) if money else race.money:,.2f} of money")
+    most = f"at most {' or '.join(caps)}, whichever is reached first" if caps else "at most as much"
+    return f"Race: {most}, and less where teachers leave early. In full: {in_full}."
 
 
 def _print_generation(console: Console, generation: Sequence[GenerationEstimate]) -> None:
