@@ -284,12 +284,15 @@ def test_the_command_shows_every_look_and_writes_the_race(tmp_path: Path):
     files = responses(tmp_path)
     written = tmp_path / "race.json"
     words = ["--race", "--start", 20, "--rule", json.dumps(RULE), "--store", tmp_path / "store"]
-    result = preceptor("rank", *files, *words, "--json", written, "--csv", tmp_path / "race.csv")
+    page = tmp_path / "race.html"
+    outputs = ["--json", written, "--csv", tmp_path / "race.csv", "--html", page]
+    result = preceptor("rank", *files, *words, *outputs)
     assert result.exit_code == 0, result.output
     assert "20 prompts: " in result.stderr and "left: amber is better" in result.stderr
     assert "amber is the best teacher by reward" in " ".join(result.stdout.split())
     found = RaceResult.from_json(written.read_text())
     assert found.leader.teacher == "amber"
+    assert "race-1-chart-1" in page.read_text() and found.verdict().text[-40:] in page.read_text()
     header, first, *_ = (tmp_path / "race.csv").read_text().splitlines()
     assert header.startswith("student,reward_source,teacher,left") and ",amber,True," in first
 

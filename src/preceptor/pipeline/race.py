@@ -18,7 +18,7 @@ from preceptor.pipeline.outcome import settings_of
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.plan import for_student, reward_sources
 from preceptor.pipeline.race_costs import Ledger, require_prices
-from preceptor.pipeline.race_measures import Measured, known_of, measured_on, without
+from preceptor.pipeline.race_measures import Ahead, Measured, known_of, measured_on, without
 from preceptor.pipeline.sources import Scope
 from preceptor.pipeline.work import Amount, Progress
 from preceptor.ranking.metrics import Metric
@@ -92,6 +92,7 @@ class _Racing:
         asked = len(self.source.asked) or len(self.source.gathered(None).table.instructions)
         self.rows = min(asked, self.study.data.limit or asked)
         self.ledger = Ledger(self.rows, self.options)
+        self.ahead = Ahead(self.source, self.study.ranking.seed)
         self.entries: list[_Entry] = []
 
     def results(self) -> list[RaceResult]:
@@ -120,14 +121,15 @@ class _Racing:
         scope = Scope(self.running if before else None, rows)
         data = self.line.load(scope)
         if not before:
-            self.entries = self._entered(data)
+            self.entries = self._entered(data, rows)
         racing = [entry for entry in self.entries if entry.running or not before]
         for entry in racing:
             one = data[self.entries.index(entry) % len(data)]
             found = entry.last
             if before:
                 narrowed = without(one, entry.running, self.line.study)
-                found = measured_on(self.line, narrowed, entry.student)
+                texts = self.ahead.until(rows)
+                found = measured_on(self.line, narrowed, entry.student, texts)
             entry.look(found, rows=rows, before=before)
             for name, (responses, tokens) in found.tokens.items():
                 self.ledger.note(name, rows, responses, tokens)
@@ -141,12 +143,12 @@ class _Racing:
         ranking = self.study.ranking.model_copy(update={"min_coverage": least})
         return self.line.study.model_copy(update={"ranking": ranking})
 
-    def _entered(self, data: Sequence[LoadedData]) -> list[_Entry]:
+    def _entered(self, data: Sequence[LoadedData], rows: int) -> list[_Entry]:
         """Return the races at their first look, with what is known of all rows."""
         whole = [] if self.source.jobs else self.line.load(Scope(None, self.rows), spend=False)
         entries = []
         for place, (student, one) in enumerate(product(self.line.students, data)):
-            found = measured_on(self.line, one, student)
+            found = measured_on(self.line, one, student, self.ahead.until(rows))
             teachers = found.measurements.teachers
             known = (
                 known_of(self.line, whole[place % len(data)], student, teachers) if whole else {}

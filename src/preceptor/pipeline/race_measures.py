@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,8 +16,9 @@ from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.response_warnings import skipped_rows
-from preceptor.pipeline.score import Step, Stored
+from preceptor.pipeline.score import TEXTS_IN_MEMORY, Step, Stored
 from preceptor.pipeline.silence import without_silent
+from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.measurements import (
     Common,
     Measurements,
@@ -31,7 +32,7 @@ from preceptor.ranking.rank import transformed
 from preceptor.ranking.verdict import MANY_CUT
 from preceptor.ranking.warnings import warnings_of
 from preceptor.scorers.base import Array
-from preceptor.types import Warning
+from preceptor.types import Response, Warning
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,39 @@ class Measured:
         return dict(zip(table.teachers, pairs, strict=True))
 
 
-def measured_on(line: Pipeline, data: LoadedData, student: Student | None) -> Measured:
+class Ahead:
+    """The responses of the first rows of a race, kept so that files are not gone through at every look."""
+
+    def __init__(self, source: StudySource, seed: int) -> None:
+        self.source, self.seed = source, seed
+        self._kept: Sequence[Response] = ()
+        self._rows = 0
+
+    def until(self, rows: int) -> Iterable[Response]:
+        """Return a source with all responses of so many rows: twice as many are read when they run out."""
+        if self.source.jobs:
+            return self.source
+        if rows > self._rows:
+            ids = self.source.gathered(None).table.instructions.tolist()
+            wanted = {ids[place] for place in drawn(ids, self.seed)[: 2 * rows]}
+            kept, held = [], 0
+            for response in self.source:
+                if response.instruction.id in wanted:
+                    kept.append(response)
+                    held += len(response.text or "")
+                if held > TEXTS_IN_MEMORY:
+                    return self.source
+            self._kept, self._rows = kept, 2 * rows
+        return self._kept
+
+
+def measured_on(
+    line: Pipeline, data: LoadedData, student: Student | None, texts: Iterable[Response]
+) -> Measured:
     """Score what is missing of these data, and return the measures in the order of the race."""
     planned, steps = line.plan(data, student)
+    if not data.source.jobs:
+        steps = [replace(step, source=texts) for step in steps]
     data, scored, columns = without_silent(data, steps, line.score(steps, later=steps))
     measures = ColumnMeasures(data.selection, line.study, planned.kinds)
     found = measures.measurements([step.scorer for step in scored], columns)

@@ -34,6 +34,11 @@ def stored_outcomes(study: Study, runtime: Runtime) -> list[Outcome]:
         StudyError: responses or scores are missing; the message says which.
         PreceptorError: the study cannot be ranked as it stands.
     """
+    if study.race is not None:
+        raise StudyError(
+            "A report shows a ranking of all teachers, and this study has [race]: `preceptor run STUDY.TOML "
+            "--html FILE` draws the race, and pays for nothing that is stored."
+        )
     found = estimate(study, runtime)
     if lacking := _lacking(found, study):
         raise StudyError(
