@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from preceptor.ranking.metrics import Metric
     from preceptor.ranking.options import RankingOptions
     from preceptor.ranking.places import TeacherResult
+    from preceptor.ranking.race.options import RaceOptions
+    from preceptor.ranking.race.result import RaceResult
     from preceptor.ranking.result import Ranking
     from preceptor.report.charts.parts import Chart
     from preceptor.report.data import RankingData
@@ -97,6 +99,8 @@ _HOMES = {
     "ModelError": "errors",
     "PreceptorError": "errors",
     "QuestionSet": "benchmarks.questions",
+    "RaceOptions": "ranking.race.options",
+    "RaceResult": "ranking.race.result",
     "Ranking": "ranking.result",
     "RankingData": "report.data",
     "RankingOptions": "ranking.options",
@@ -169,6 +173,8 @@ __all__ = [
     "ModelError",
     "PreceptorError",
     "QuestionSet",
+    "RaceOptions",
+    "RaceResult",
     "Ranking",
     "RankingData",
     "RankingOptions",

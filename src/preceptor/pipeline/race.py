@@ -20,7 +20,7 @@ from preceptor.pipeline.plan import for_student, reward_sources
 from preceptor.pipeline.race_costs import Ledger, require_prices
 from preceptor.pipeline.race_measures import Ahead, Measured, known_of, measured_on, without
 from preceptor.pipeline.sources import Scope
-from preceptor.pipeline.work import Amount, Progress
+from preceptor.pipeline.work import Amount, Progress, preflight
 from preceptor.ranking.metrics import Metric
 from preceptor.ranking.places import FormedMetric
 from preceptor.ranking.race.options import RaceOptions
@@ -72,9 +72,8 @@ class _Entry:
             beaten_by = look.dropped.get(name)
             self.racers[name] = Racer(name, value, rows, look.n, look.behind.get(name), beaten_by)
         # Of those who left before, what stood there.
-        kept = [
-            one for one in self.warnings if one.teachers and set(one.teachers) - set(look.values)
-        ]
+        gone = [one for one in self.warnings if one.teachers]
+        kept = [one for one in gone if look.values.keys().isdisjoint(one.teachers)]
         new = found.warnings_beside(common, metric)
         self.warnings = list(dict.fromkeys([*kept, *new]))
 
@@ -101,6 +100,8 @@ class _Racing:
         for rows in looks(self.options.start, self.rows):
             if before and not self.ledger.allows(self.running, rows):
                 break
+            if before and rows < self.rows and self._known:
+                continue
             self._look(rows, before)
             before = rows
             if not self.running:
@@ -114,6 +115,12 @@ class _Racing:
     def running(self) -> frozenset[str]:
         """Who is still asked and scored, because any race needs it."""
         return frozenset(name for entry in self.entries for name in entry.running)
+
+    @property
+    def _known(self) -> bool:
+        """Whether all that orders is known beforehand, so that looks in between would show the same."""
+        running = [entry.race for entry in self.entries if entry.running]
+        return all(race.known.keys() >= set(race.metric.needs) for race in running)
 
     def _look(self, rows: int, before: int) -> None:
         """Ask, load and score the first rows for whoever races, and let every race look at them."""
@@ -146,8 +153,10 @@ class _Racing:
     def _entered(self, data: Sequence[LoadedData], rows: int) -> list[_Entry]:
         """Return the races at their first look, with what is known of all rows."""
         whole = [] if self.source.jobs else self.line.load(Scope(None, self.rows), spend=False)
-        entries = []
-        for place, (student, one) in enumerate(product(self.line.students, data)):
+        pairs, entries = list(product(self.line.students, data)), []
+        # An address or a key that cannot be used is found before anything is loaded.
+        preflight(step for student, one in pairs for step in self.line.plan(one, student)[1])
+        for place, (student, one) in enumerate(pairs):
             found = measured_on(self.line, one, student, self.ahead.until(rows))
             teachers = found.measurements.teachers
             known = (
@@ -198,9 +207,9 @@ class _Racing:
             entry.racers.values(),
             key=lambda one: (one.beaten_by is not None, -one.rows, -sign * one.value),
         )
-        return [self._known(one) for one in order]
+        return [self._priced(one) for one in order]
 
-    def _known(self, one: Racer) -> Racer:
+    def _priced(self, one: Racer) -> Racer:
         """Return a teacher with what it costs and its licence."""
         account, entry = self.ledger.accounts[one.teacher], self.study.known.find(one.teacher)
         prices = [job.backend.prices[1] for job in self.source.jobs if job.name == one.teacher]
