@@ -23,7 +23,6 @@ from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student,
 from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
-from preceptor.scorers.base import Scorer
 
 
 class Pipeline:
@@ -38,8 +37,6 @@ class Pipeline:
     ) -> None:
         self.study, self.runtime = study, runtime
         self.progress, self.execute = progress or Silent(), execute
-        self._scorers: dict[bool, Sequence[Scorer]] = {}
-        self._plans: dict[object, StudentPlan] = {}
 
     def of(self, study: Study) -> "Pipeline":
         """Return the pipeline of another study over the same source."""
@@ -58,11 +55,12 @@ class Pipeline:
         PreceptorError where a model cannot be asked, or one that later steps need is not found; what was
         answered before is stored. A growing scope pays only for what is new.
         """
-        jobs = self._within(scope).jobs
+        jobs = self.source.within(scope).jobs
         lacking = [job for job in jobs if job.lacking()]
         # A misspelt student must be found before an hour of generation, not after it.
         if lacking:
-            for scorer in self._every(references=bool(self.source.questions.references)):
+            references = bool(self.source.questions.references)
+            for scorer in every_scorer(self.study, self.runtime, references=references):
                 scorer.preflight()
         preflight(lacking)
         for place, job in enumerate(jobs):
@@ -82,27 +80,11 @@ class Pipeline:
         require_student(self.study, self.source)
         if spend:
             self.generate(scope)
-        source = self._within(scope)
+        source = self.source.within(scope)
         loader = Loader(self.study, self.runtime, source, scope, self.progress, self.execute, spend)
         references = not self.study.reward and loader.plain.table.has_references
-        self._every(references=references)
+        every_scorer(self.study, self.runtime, references=references)
         return loader.data(reward_sources(self.study, references=references))
-
-    def _within(self, scope: Scope) -> StudySource:
-        """Return the source of a scope, with those of whose samples its teachers are chosen."""
-        if scope.teachers is None:
-            return self.source.within(scope)
-        asked = set(scope.teachers)
-        for chosen in reversed(self.study.best_of_n):
-            asked |= {chosen.of} if chosen.name in asked else set()
-        return self.source.within(replace(scope, teachers=frozenset(asked)))
-
-    def _every(self, *, references: bool) -> Sequence[Scorer]:
-        """Return every scorer that the study needs, found once."""
-        if references not in self._scorers:
-            found = every_scorer(self.study, self.runtime, references=references)
-            self._scorers[references] = found
-        return self._scorers[references]
 
     @property
     def students(self) -> Sequence[Student | None]:
@@ -110,29 +92,19 @@ class Pipeline:
         return self.study.students or (None,)
 
     def plan(self, data: LoadedData, student: Student | None) -> tuple[StudentPlan, list[Step]]:
-        """Return what ranking these data for a student takes, as steps over the store.
-
-        Of more data for the same student and reward they have the same scorers.
-        """
-        key = (student.name if student else None, data.reward_name)
-        planned = self._plans.get(key) or for_student(
-            self.study, self.runtime, student, reward=data.reward
-        )
-        self._plans[key] = planned
+        """Return what ranking these data for a student takes, as steps over the store."""
+        planned = for_student(self.study, self.runtime, student, reward=data.reward)
         at = (self.runtime, data.source, data.selection)
         return planned, [step_of(scorer, *at) for scorer in planned.scorers]
 
-    def score(self, steps: Sequence[Step], later: Sequence[Step] = ()) -> list[Stored]:
-        """Return the columns of every step; what is missing is computed and stored.
-
-        What was loaded for a step is freed after it, unless one of those `later` needs it.
-        """
+    def score(self, steps: Sequence[Step]) -> list[Stored]:
+        """Return the columns of every step; what is missing is computed and stored."""
         columns = []
         for place, step in enumerate(steps):
             try:
                 columns.append(carry_out(step, self.progress, self.execute))
             finally:
-                free(step, (*steps[place + 1 :], *later))
+                free(step, steps[place + 1 :])
         return columns
 
     def rank(self, data: LoadedData, planned: StudentPlan, steps: Sequence[Step]) -> Outcome:

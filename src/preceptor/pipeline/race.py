@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.outcome import settings_of
 from preceptor.pipeline.pipeline import Pipeline
-from preceptor.pipeline.plan import for_student, reward_sources
+from preceptor.pipeline.plan import StudentPlan, for_student, reward_sources
 from preceptor.pipeline.race_costs import Ledger, require_prices
 from preceptor.pipeline.race_measures import Ahead, Measured, known_of, measured_on, without
 from preceptor.pipeline.sources import Scope
@@ -50,9 +49,8 @@ def race(pipeline: Pipeline) -> list[RaceResult]:
 class _Entry:
     """The race for one student and source of rewards."""
 
-    student: Student | None
+    planned: StudentPlan
     race: Race
-    data: LoadedData
     last: Measured
     racers: dict[str, Racer] = field(default_factory=dict)
     warnings: list[Warning] = field(default_factory=list)
@@ -136,7 +134,7 @@ class _Racing:
             if before:
                 narrowed = without(one, entry.running, self.line.study)
                 texts = self.ahead.until(rows)
-                found = measured_on(self.line, narrowed, entry.student, texts)
+                found = measured_on(self.line, narrowed, entry.planned, texts)
             entry.look(found, rows=rows, before=before)
             for name, (responses, tokens) in found.tokens.items():
                 self.ledger.note(name, rows, responses, tokens)
@@ -153,18 +151,19 @@ class _Racing:
     def _entered(self, data: Sequence[LoadedData], rows: int) -> list[_Entry]:
         """Return the races at their first look, with what is known of all rows."""
         whole = [] if self.source.jobs else self.line.load(Scope(None, self.rows), spend=False)
-        pairs, entries = list(product(self.line.students, data)), []
+        pairs = [(one, *self.line.plan(one, s)) for s, one in product(self.line.students, data)]
         # An address or a key that cannot be used is found before anything is loaded.
-        preflight(step for student, one in pairs for step in self.line.plan(one, student)[1])
-        for place, (student, one) in enumerate(pairs):
-            found = measured_on(self.line, one, student, self.ahead.until(rows))
+        preflight(step for *_, steps in pairs for step in steps)
+        entries = []
+        for place, (one, planned, _) in enumerate(pairs):
+            found = measured_on(self.line, one, planned, self.ahead.until(rows))
             teachers = found.measurements.teachers
             known = (
-                known_of(self.line, whole[place % len(data)], student, teachers) if whole else {}
+                known_of(self.line, whole[place % len(data)], planned, teachers) if whole else {}
             )
             metric = self._metric(found)
             race = Race(metric, teachers, self.rows, self.options, known)
-            entries.append(_Entry(student, race, one, found))
+            entries.append(_Entry(planned, race, found))
         return entries
 
     def _metric(self, found: Measured) -> Metric:
@@ -181,11 +180,10 @@ class _Racing:
 
     def _result(self, entry: _Entry) -> RaceResult:
         race, data = entry.race, entry.last.data
-        planned, steps = self.line.plan(data, entry.student)
-        settings = settings_of(data, self.study, planned, steps)
+        settings = settings_of(data, self.study, entry.planned, entry.last.steps)
         settings |= self.study.ranking.model_dump()
         return RaceResult(
-            student=planned.name,
+            student=entry.planned.name,
             reward=data.reward_name if data.reward else None,
             by=race.metric.kind,
             metric=FormedMetric(tuple(race.metric.needs), race.metric.higher_is_better),

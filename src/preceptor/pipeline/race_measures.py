@@ -9,14 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.data.table import ResponseTable, drawn
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.plan import StudentPlan
 from preceptor.pipeline.response_warnings import skipped_rows
-from preceptor.pipeline.score import TEXTS_IN_MEMORY, Step, Stored
+from preceptor.pipeline.score import TEXTS_IN_MEMORY, Step, Stored, carry_out, step_of
 from preceptor.pipeline.silence import without_silent
 from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.measurements import (
@@ -99,10 +99,13 @@ class Ahead:
         self._kept: Sequence[Response] = ()
         self._rows = 0
 
-    def until(self, rows: int) -> Iterable[Response]:
-        """Return a source with all responses of so many rows: twice as many are read when they run out."""
+    def until(self, rows: int) -> Iterable[Response] | None:
+        """Return all responses of so many rows; twice as many are read when they run out.
+
+        None where teachers are asked, or where the texts are too many to keep.
+        """
         if self.source.jobs:
-            return self.source
+            return None
         if rows > self._rows:
             ids = self.source.gathered(None).table.instructions.tolist()
             wanted = {ids[place] for place in drawn(ids, self.seed)[: 2 * rows]}
@@ -112,19 +115,22 @@ class Ahead:
                     kept.append(response)
                     held += len(response.text or "")
                 if held > TEXTS_IN_MEMORY:
-                    return self.source
+                    return None
             self._kept, self._rows = kept, 2 * rows
         return self._kept
 
 
 def measured_on(
-    line: Pipeline, data: LoadedData, student: Student | None, texts: Iterable[Response]
+    line: Pipeline, data: LoadedData, planned: StudentPlan, texts: Iterable[Response] | None
 ) -> Measured:
-    """Score what is missing of these data, and return the measures in the order of the race."""
-    planned, steps = line.plan(data, student)
-    if not data.source.jobs:
-        steps = [replace(step, source=texts) for step in steps]
-    data, scored, columns = without_silent(data, steps, line.score(steps, later=steps))
+    """Score what is missing of these data, and return the measures in the order of the race.
+
+    What is loaded for it stays loaded, for the next look. `texts` are the responses where they are kept.
+    """
+    source = data.source if texts is None else texts
+    steps = [step_of(one, line.runtime, source, data.selection) for one in planned.scorers]
+    done = [carry_out(step, line.progress, line.execute) for step in steps]
+    data, scored, columns = without_silent(data, steps, done)
     measures = ColumnMeasures(data.selection, line.study, planned.kinds)
     found = measures.measurements([step.scorer for step in scored], columns)
     places = race_rows(data.selection.table, line.study.ranking.seed)[data.selection.taken]
@@ -167,7 +173,7 @@ def without(data: LoadedData, teachers: Sequence[str], study: Study) -> LoadedDa
 
 
 def known_of(
-    line: Pipeline, data: LoadedData, student: Student | None, teachers: Sequence[str]
+    line: Pipeline, data: LoadedData, planned: StudentPlan, teachers: Sequence[str]
 ) -> dict[str, Array]:
     """Return the measures that all responses in files have beforehand, (teachers, rows of the race).
 
@@ -177,7 +183,7 @@ def known_of(
     Args:
         line: the study's.
         data: of all instructions.
-        student: who scores.
+        planned: what scores.
         teachers: the rows.
     """
     table = data.selection.table
@@ -185,9 +191,9 @@ def known_of(
     if data.source.jobs or not whole or not (table.counts() > 0).all():
         return {}
     data = without(data, teachers, line.study)
-    planned, steps = line.plan(data, student)
+    steps = [step_of(one, line.runtime, data.source, data.selection) for one in planned.scorers]
     free = [step for step in steps if step.name == "length" or not step.lacking()]
-    columns = line.score(free, later=steps)
+    columns = [carry_out(step, line.progress, line.execute) for step in free]
     measures = ColumnMeasures(data.selection, line.study, planned.kinds)
     found = measures.measurements([step.scorer for step in free], columns)
     found = _ordered(found, np.argsort(race_rows(table, line.study.ranking.seed)))

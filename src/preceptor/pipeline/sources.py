@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
+from types import MappingProxyType
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
@@ -62,7 +63,8 @@ ALL = Scope()
 class StudySource:
     """Responses in files, where the study has any, and then those of its teachers from the store.
 
-    `jobs` are what is to be generated, none where there are files alone.
+    `jobs` are what is to be generated, none where there are files alone; `chosen` names the teacher of whose
+    samples a best-of-N teacher is made.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class StudySource:
         read: ResponseSource | None,
         questions: Questions | None = None,
         jobs: Sequence[GenerationJob] = (),
+        chosen: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.read = read
         self._gathered: dict[str | None, Gathered] = {}
         self.questions = questions or Questions((), {}, (), (), {})
         self.jobs = jobs
+        self.chosen = chosen
 
     @property
     def passable(self) -> Source:
@@ -91,12 +95,15 @@ class StudySource:
         if scope == ALL or not self.jobs:
             return self
         questions = replace(self.questions, instructions=self.questions.instructions[: scope.limit])
+        asked = set(scope.teachers or ())
+        for name, of in reversed(list(self.chosen.items())):
+            asked |= {of} if name in asked else set()
         jobs = [
             replace(job, instructions=questions.instructions)
             for job in self.jobs
-            if scope.teachers is None or job.name in scope.teachers
+            if scope.teachers is None or job.name in asked
         ]
-        return StudySource(self.read, questions, jobs)
+        return StudySource(self.read, questions, jobs, self.chosen)
 
     def gathered(self, column: str | None) -> Gathered:
         """Return the response table, with the rewards of a column; files alone are read once.
@@ -260,7 +267,8 @@ def source_of(study: Study, runtime: Runtime) -> StudySource:
     if not study.teachers:
         return StudySource(read)
     questions = questions_of(study, read)
-    return StudySource(read, questions, jobs_of(study, runtime, questions.instructions))
+    jobs = jobs_of(study, runtime, questions.instructions)
+    return StudySource(read, questions, jobs, {one.name: one.of for one in study.best_of_n})
 
 
 def jobs_of(
