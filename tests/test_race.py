@@ -21,8 +21,9 @@ from preceptor.pipeline.race import race
 from preceptor.pipeline.race_measures import race_rows
 from preceptor.pipeline.work import Amount, Silent
 from preceptor.ranking.measurements import Common
+from preceptor.ranking.race.look import Look
 from preceptor.ranking.race.options import RaceOptions
-from preceptor.ranking.race.race import Look, Race
+from preceptor.ranking.race.race import Race
 from preceptor.ranking.race.result import RaceResult
 from preceptor.ranking.race.sequences import looks
 from preceptor.ranking.verdict import Claim

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
-from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.outcome import settings_of
-from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.plan import StudentPlan, for_student, reward_sources
 from preceptor.pipeline.race_costs import Ledger, require_prices
 from preceptor.pipeline.race_measures import Ahead, Measured, known_of, measured_on, without
@@ -31,6 +30,11 @@ from preceptor.ranking.rank import ordering_metric
 from preceptor.ranking.record import plain
 from preceptor.ranking.warnings import negative_rewards
 from preceptor.types import Warning
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.load import LoadedData
+    from preceptor.pipeline.pipeline import Pipeline
+
 
 OF_ALL = frozenset({"reward_share", "likelihood_share"})
 """Measures that depend on who is compared, and so change when a teacher leaves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,9 @@ from numpy.typing import NDArray
 from preceptor.config.study import Study
 from preceptor.data.table import ResponseTable, drawn
 from preceptor.pipeline.columns import ColumnMeasures
-from preceptor.pipeline.load import LoadedData
-from preceptor.pipeline.pipeline import Pipeline
-from preceptor.pipeline.plan import StudentPlan
 from preceptor.pipeline.response_warnings import skipped_rows
 from preceptor.pipeline.score import TEXTS_IN_MEMORY, Step, Stored, carry_out, step_of
 from preceptor.pipeline.silence import without_silent
-from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.measurements import (
     Common,
     Measurements,
@@ -33,6 +30,12 @@ from preceptor.ranking.verdict import MANY_CUT
 from preceptor.ranking.warnings import warnings_of
 from preceptor.scorers.base import Array
 from preceptor.types import Response, Warning
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.load import LoadedData
+    from preceptor.pipeline.pipeline import Pipeline
+    from preceptor.pipeline.plan import StudentPlan
+    from preceptor.pipeline.sources import StudySource
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ where one of the others is wrongly found to be better, so that a union over its 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,33 +22,13 @@ from preceptor.ranking.quantities import Quantity, formed, measured
 from preceptor.ranking.race.betting import Bets, Ratio
 from preceptor.ranking.race.contrasts import contrasts
 from preceptor.ranking.race.covariates import adjusted
+from preceptor.ranking.race.look import Ending, Look
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.ranking.race.sequences import reach
 from preceptor.types import Estimate
 
-Ending = Literal["best", "equal", "budget", "rows"]
-"""Why a race ends: one teacher is left, those left are equal, the budget is spent, or all rows are seen."""
-
 FIXED = 0.1
 """The share of the allowed error that goes to what all rows together leave open of a population."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a race shows after so many rows, of which `n` could be compared.
-
-    `values` are the metric of each teacher in the race, `behind` by how much each is behind the leader
-    (the metric's units, positive whatever the direction), with asymptotic bounds that hold at every look.
-    `dropped` names those who leave and who beats them, `equal` those within the tolerance of the best.
-    """
-
-    rows: int
-    n: int
-    leader: str
-    values: Mapping[str, float]
-    behind: Mapping[str, Estimate]
-    dropped: Mapping[str, str]
-    equal: tuple[str, ...] = ()
 
 
 class Race:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from preceptor.errors import DataError, StudyError, nearest
 from preceptor.ranking.places import FormedMetric
+from preceptor.ranking.race.look import Ending, Look
 from preceptor.ranking.race.options import RaceOptions
-from preceptor.ranking.race.race import Ending, Look
 from preceptor.ranking.record import plain
 from preceptor.types import Estimate, Warning
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from preceptor.ranking.metrics import METRICS
-from preceptor.ranking.race.race import Look
+from preceptor.ranking.race.look import Look
 from preceptor.ranking.race.result import Amounts, Racer, RaceResult
 from preceptor.ranking.race.verdict import percent
 from preceptor.ranking.table import Column, aligned, number, printable
