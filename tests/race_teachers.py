@@ -51,7 +51,7 @@ def asking(
         "no_student": True,
         "reward": {"kind": "rule", "rule": {"kind": "contains", "answer": "yes"}},
         "by": "reward",
-        "race": {"start": 20, **race},
+        "race": {"start": 30, **race},
     }  # fmt: skip
     endpoints = {name: {"url": url, "timeout_s": 5.0, "patience_s": 5.0} for name in PRICES}
     runtime = {"store": str(folder / store), "device": "cpu", "endpoints": endpoints}

@@ -116,8 +116,8 @@ def test_a_race_decides_as_the_measures_of_a_full_ranking_do(
     tmp_path: Path, missing: dict[str, range]
 ):
     files = responses(tmp_path, **missing)
-    found = raced(files, tmp_path / "raced", start=20)
-    fed = by_hand(files, tmp_path / "full", start=20)
+    found = raced(files, tmp_path / "raced", start=30)
+    fed = by_hand(files, tmp_path / "full", start=30)
     assert decisions(found.looks) == decisions(fed.looks)
     assert found.ending == fed.ending == "best"
     assert found.leader.teacher == "amber"
@@ -129,7 +129,7 @@ def test_a_race_decides_as_the_measures_of_a_full_ranking_do(
 
 
 def test_the_verdict_of_a_race_holds_whenever_it_stopped(tmp_path: Path):
-    found = raced(responses(tmp_path), tmp_path / "store", start=20)
+    found = raced(responses(tmp_path), tmp_path / "store", start=30)
     assert found.verdict().claim is Claim.FIRST
     assert found.verdict().text.startswith(
         "amber is the best teacher by reward for prompts like these: with 95% confidence, whenever the "
@@ -143,7 +143,7 @@ def test_equal_teachers_end_a_race_and_the_cheapest_is_recommended(tmp_path: Pat
     rows = [json.loads(line) for line in files[0].read_text().splitlines()]
     longer = [{**row, "output": row["output"] + " and so on and on"} for row in rows]
     twin = write_rows(tmp_path / "also.jsonl", longer)
-    found = raced([twin, *files], tmp_path / "store", start=20, tolerance=0.1)
+    found = raced([twin, *files], tmp_path / "store", start=30, tolerance=0.1)
     assert found.ending == "equal"
     assert {one.teacher for one in found.left} == {"amber", "also"}
     choice, why = found.choice
@@ -153,13 +153,13 @@ def test_equal_teachers_end_a_race_and_the_cheapest_is_recommended(tmp_path: Pat
 
 
 def test_a_leader_with_failures_only_leads(tmp_path: Path):
-    found = raced(responses(tmp_path, amber=range(0, 40)), tmp_path / "store", start=20)
+    found = raced(responses(tmp_path, amber=range(0, 40)), tmp_path / "store", start=30)
     assert found.ending == "best" and found.verdict().claim is Claim.LEADS_SO_FAR
     assert "empty or refused" in found.verdict().text
 
 
 def test_an_order_without_rewards_recommends_nobody(tmp_path: Path):
-    found = raced(responses(tmp_path), tmp_path / "store", start=20, rule=None, metrics=["length"])
+    found = raced(responses(tmp_path), tmp_path / "store", start=30, rule=None, metrics=["length"])
     assert found.verdict().claim is Claim.NO_RECOMMENDATION
 
 
@@ -185,11 +185,11 @@ def test_what_no_race_can_be_run_by_is_refused(tmp_path: Path, options: dict[str
 def test_races_by_several_rewards_share_rows_and_keep_whoever_one_of_them_needs(tmp_path: Path):
     files = responses(tmp_path)
     study, runtime = api.study_of(
-        files, rule=RULE, no_student=True, race=True, start=20, store=str(tmp_path / "store")
+        files, rule=RULE, no_student=True, race=True, start=30, store=str(tmp_path / "store")
     )
     rewards = (*study.reward, ColumnReward(column="others"))
     first, second = race(Pipeline(study.model_copy(update={"reward": rewards}), runtime))
-    alone = raced(files, tmp_path / "alone", start=20)
+    alone = raced(files, tmp_path / "alone", start=30)
     assert decisions(first.looks) == decisions(alone.looks)
     assert second.leader.teacher == "dill" != first.leader.teacher
     assert first.spent == second.spent
@@ -199,12 +199,12 @@ def test_races_by_several_rewards_share_rows_and_keep_whoever_one_of_them_needs(
         assert other in next(w.text for w in one.warnings if w.code == "winner-changes")
 
 
-@pytest.mark.parametrize("budget", [{"tokens": 480}, {"hours": 1e-9}])
+@pytest.mark.parametrize("budget", [{"tokens": 720}, {"hours": 1e-9}])
 def test_a_budget_ends_a_race_and_the_verdict_names_who_is_left(
     tmp_path: Path, budget: dict[str, Any]
 ):
-    found = raced(responses(tmp_path), tmp_path / "store", start=20, **budget)
-    assert found.ending == "budget" and found.spent.tokens <= 480
+    found = raced(responses(tmp_path), tmp_path / "store", start=30, **budget)
+    assert found.ending == "budget" and found.spent.tokens <= 720
     assert found.verdict().claim is Claim.NO_CLEAR_WINNER
     assert "the budget is spent" in found.verdict().text and "by up to" in found.verdict().text
 
@@ -284,12 +284,12 @@ def test_a_plan_says_what_a_race_takes_at_most_and_in_full(
 def test_the_command_shows_every_look_and_writes_the_race(tmp_path: Path):
     files = responses(tmp_path)
     written = tmp_path / "race.json"
-    words = ["--race", "--start", 20, "--rule", json.dumps(RULE), "--store", tmp_path / "store"]
+    words = ["--race", "--start", 30, "--rule", json.dumps(RULE), "--store", tmp_path / "store"]
     page = tmp_path / "race.html"
     outputs = ["--json", written, "--csv", tmp_path / "race.csv", "--html", page]
     result = preceptor("rank", *files, *words, *outputs)
     assert result.exit_code == 0, result.output
-    assert "20 prompts: " in result.stderr and "left: amber is better" in result.stderr
+    assert "30 prompts: " in result.stderr and "left: amber is better" in result.stderr
     assert "amber is the best teacher by reward" in " ".join(result.stdout.split())
     found = RaceResult.from_json(written.read_text())
     assert found.leader.teacher == "amber"
