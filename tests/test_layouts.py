@@ -225,6 +225,10 @@ def test_two_string_columns_beside_an_instruction_are_taken_for_teachers():
     layout, responses, _ = read(row)
     assert layout == "teacher-columns"
     assert [(r.teacher, r.text) for r in responses] == [("gpt-4", "4"), ("phi", "5")]
+    # One bad value costs its row, not its teacher.
+    layout, responses, problems = read(row, {**row, "phi": 5}, row)
+    assert layout == "teacher-columns" and len(problems) == 1
+    assert [r.teacher for r in responses] == ["gpt-4", "phi", "gpt-4", "gpt-4", "phi"]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,16 @@ LAYOUTS = {
         lambda n, q, a, t, r: {"prompt": q, "response": a, "model": t, "reward": r},
         ("prompt", "response", "model"),
     ),
+    "alpaca": Layout(
+        lambda n, q, a, t, r: {
+            "instruction": q,
+            "input": "",
+            "output": a,
+            "generator": t,
+            "reward": r,
+        },
+        ("instruction", "output", "generator"),
+    ),
     "messages": Layout(
         lambda n, q, a, t, r: {
             "messages": _turns(
@@ -196,7 +206,7 @@ def is_no_text(cell: object) -> bool:
 
 def of_csv(file: File, row: dict[str, Any], label: str) -> Expected:
     """Return what a row of a CSV file must give, where all is text."""
-    known = (*(LAYOUTS[file.layout].flat or ()), "reward")
+    known = (*(LAYOUTS[file.layout].flat or ()), "reward", "input")
     if any(is_no_text(row.get(name)) for name in known):
         return []
     return _expected(file, {name: None if v is None else str(v) for name, v in row.items()}, label)
@@ -319,6 +329,10 @@ def _expected(file: File, row: Any, label: str) -> Expected:
         # Lists may be turns or parts of a text: they are compared where a layout has them.
         return None if isinstance(question, list) or isinstance(answer, list) else []
     named = label if teacher is None or not str(teacher).strip() else _plain(str(teacher))
+    more = row.get("input") if file.layout == "alpaca" else None
+    if not isinstance(more, str | None):
+        return []
+    question = f"{question}\n\n{more}" if more and more.strip() else question
     turns = (("user", _plain(question).replace("\r\n", "\n")),)
     return [(named, turns, None if answer is None else _plain(answer), _reward(row.get("reward")))]
 
@@ -390,7 +404,7 @@ def check_file(path: Path, file: File, wanted: list[Expected] | None, chance: Ra
         source = ResponseSource.open([path], ReadOptions(number_columns=("reward",)))
         found = seen(source)
     except PreceptorError as refused:
-        texts = [one[2] for expected in wanted or () for one in expected or () if one[3] != "None"]
+        texts = [one[2] for expected in wanted or () for one in expected or ()]
         if any(texts) and not file.may_be_refused:
             raise Wrong(f"refused whole: {refused!s:.400}") from refused
         raise

@@ -306,6 +306,9 @@ _STRANGE = (
     "Part-1.parquet",
     "\u732b",
     "x.json",
+    "claim-1",
+    "claim-",
+    "Claim",
 )
 _ODD = (
     "part-.parquet",

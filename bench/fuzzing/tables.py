@@ -166,7 +166,8 @@ def _verdicts(
     found = read_files([path]).verdicts[name]
     if one_each and sum(map(rows_of, found)) != len(rows):
         raise Wrong(f"{sum(map(rows_of, found))} of {len(rows)} rows: {data[:2000]!r}")
-    benchmarks()[name].score(found)
+    if name != "alpaca_eval":  # whose length control would fetch difficulties
+        benchmarks()[name].score(found)
     if chance.random() < 0.3:
         read_baseline(path)
     return name
@@ -192,8 +193,7 @@ def compact(folder: Path, chance: Random) -> str:
     path = folder / "compact.json"
     data = mutate.dumped(held).encode("utf-8", "surrogatepass")
     path.write_bytes(data if chance.random() < 0.7 else mutate.damaged(data, chance))
-    found = read_files([path]).verdicts["alpaca_eval"]
-    benchmarks()["alpaca_eval"].score(found)
+    read_files([path])
     return "compact"
 
 

@@ -327,11 +327,11 @@ def _answering(rows: Sequence[Row], instruction: str) -> tuple[str, ...]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if any(name in TEACHER_COLUMNS or _NOT_TEACHERS.match(name) for name in names):
         return ()
-    return tuple(
-        name
-        for name in names
-        if name != instruction
-        and not _METADATA.fullmatch(name)
-        and any(isinstance(row.get(name), str) for row in rows)
-        and all(isinstance(row.get(name), str | None) for row in rows)
-    )
+    found = (name for name in names if name != instruction and not _METADATA.fullmatch(name))
+    return tuple(name for name in found if _is_text([row.get(name) for row in rows]))
+
+
+def _is_text(values: Sequence[object]) -> bool:
+    """Tell whether most of what a column holds is text: a bad value is no reason to lose a teacher."""
+    given = [value for value in values if value is not None]
+    return 2 * sum(isinstance(value, str) for value in given) > len(given)
