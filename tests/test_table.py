@@ -110,6 +110,18 @@ def test_lacking_keys_are_the_distinct_ones_that_are_not_stored(tmp_path: Path):
     assert len(choice.lacking(choice.keys[:0])) == 6
 
 
+def test_of_an_instruction_that_one_failed_the_others_rows_are_taken_and_of_one_without_reward_nobodys(
+    tmp_path: Path,
+):
+    rows = rows_of(0)
+    rows[0]["output"], rows[1]["reward"] = "", None
+    choice = chosen(table_of(tmp_path, {"alpha": rows, "beta": rows_of(1)}))
+    assert (len(choice.taken), choice.complete, len(choice.rows)) == (6, 4, 4 + 5)
+    assert choice.lost(failed=True).sum(axis=1).tolist() == [1, 0]
+    assert choice.lost(failed=False).sum(axis=1).tolist() == [1, 0]
+    assert np.isnan(rewards(choice)).sum(axis=1).tolist() == [2, 1]
+
+
 def test_notes_are_counted_beside_what_the_data_lack(tmp_path: Path):
     rows = rows_of(1)
     rows[0]["output"] = ""

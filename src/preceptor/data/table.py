@@ -292,6 +292,11 @@ class Selection:
         """The responses' keys, one for each row."""
         return self.table.keys[self.rows]
 
+    @property
+    def complete(self) -> int:
+        """How many of the instructions every teacher answered."""
+        return int((self.table.counts()[:, self.taken] > 0).all(axis=0).sum())
+
     def sample(self, most: int) -> "Selection":
         """Return the rows of at most so many instructions, which their hashes draw at random."""
         taken = self.taken[:most]

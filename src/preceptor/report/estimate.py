@@ -48,7 +48,7 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
     print_lines(console, described(estimate.source))
     if estimate.data:
         selection = estimate.data[0].selection
-        teachers, taken = len(selection.table.teachers), len(selection.taken)
+        teachers, taken = len(selection.table.teachers), selection.complete
         asked = len(selection.table.instructions)
         print_lines(console, rewards_of(estimate.data))
         print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
