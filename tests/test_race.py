@@ -13,6 +13,7 @@ from rich.console import Console
 from preceptor import api
 from preceptor.config.export import Export
 from preceptor.config.rewards import ColumnReward
+from preceptor.config.student import Student
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.estimate import estimate
 from preceptor.pipeline.export import export
@@ -123,19 +124,18 @@ def test_a_race_decides_as_the_measures_of_a_full_ranking_do(
     assert found.leader.teacher == "amber"
     assert found.full.responses >= 600 and found.spent.responses < 0.7 * found.full.responses
     assert all(one.beaten_by for one in found.racers[1:])
-    text = str(found)
-    assert "P(" not in text and max(map(len, text.split("\n"))) <= 80
-    assert RaceResult.from_json(found.to_json()) == found
-
-
-def test_the_verdict_of_a_race_holds_whenever_it_stopped(tmp_path: Path):
-    found = raced(responses(tmp_path), tmp_path / "store", start=30)
     assert found.verdict().claim is Claim.FIRST
     assert found.verdict().text.startswith(
         "amber is the best teacher by reward for prompts like these: with 95% confidence, whenever the "
         "race stopped (asymptotic)."
     )
-    assert "was selected as the leader" in str(found)
+    text = str(found)
+    assert (
+        "P(" not in text
+        and "was selected as the leader" in text
+        and max(map(len, text.split("\n"))) <= 80
+    )
+    assert RaceResult.from_json(found.to_json()) == found
 
 
 def test_equal_teachers_end_a_race_and_the_cheapest_is_recommended(tmp_path: Path):
@@ -182,21 +182,36 @@ def test_what_no_race_can_be_run_by_is_refused(tmp_path: Path, options: dict[str
         raced(files, tmp_path / "store", **options)
 
 
-def test_races_by_several_rewards_share_rows_and_keep_whoever_one_of_them_needs(tmp_path: Path):
-    files = responses(tmp_path)
+@pytest.mark.usefixtures("one_thread", "private_cache")
+def test_races_by_several_rewards_for_several_students_share_rows(
+    tmp_path: Path, model_folder: Path
+):
+    files = responses(tmp_path, 60)
+    tiny = str(model_folder)
     study, runtime = api.study_of(
-        files, rule=RULE, no_student=True, race=True, start=30, store=str(tmp_path / "store")
+        files,
+        students=[tiny, Student(model=tiny, label="second")],
+        rule=RULE,
+        race=True,
+        start=30,
+        store=str(tmp_path / "store"),
+        device="cpu",
     )
     rewards = (*study.reward, ColumnReward(column="others"))
-    first, second = race(Pipeline(study.model_copy(update={"reward": rewards}), runtime))
-    alone = raced(files, tmp_path / "alone", start=30)
-    assert decisions(first.looks) == decisions(alone.looks)
-    assert second.leader.teacher == "dill" != first.leader.teacher
-    assert first.spent == second.spent
-    assert first.spent.responses > alone.spent.responses
-    for one, other in ((first, "dill under"), (second, "amber under")):
-        assert one.verdict().claim in (Claim.LEADS_SO_FAR, Claim.NO_CLEAR_WINNER)
-        assert other in next(w.text for w in one.warnings if w.code == "winner-changes")
+    study = study.model_copy(update={"reward": rewards})
+    found = race(Pipeline(study, runtime))
+    assert [(one.student, one.reward) for one in found] == [
+        (student.name, reward.name) for student in study.students for reward in rewards
+    ]
+    assert len({str(one.spent) for one in found}) == 1
+    for place, reward in enumerate(rewards):
+        single = study.model_copy(update={"reward": (reward,), "students": study.students[:1]})
+        (alone,) = race(Pipeline(single, runtime))
+        assert decisions(found[place].looks) == decisions(alone.looks)
+        assert found[place].by == "car" and found[place].spent.responses >= alone.spent.responses
+    assert found[0].leader.teacher == "amber" != found[1].leader.teacher
+    (told,) = [one.text for one in found[0].warnings if one.code == "winner-changes"]
+    assert told.startswith(f"Who is chosen changes: {found[1].leader.teacher} under reward")
 
 
 @pytest.mark.parametrize("budget", [{"tokens": 720}, {"hours": 1e-9}])
