@@ -32,6 +32,7 @@ BOMBS: dict[str, tuple[bytes, bytes, int, bytes]] = {
     # name: (start, what is repeated, megabytes, end)
     "newlines.jsonl.gz": (_GOOD, b"\n", 100, b""),
     "newlines.jsonl.zst": (_GOOD, b"\n", 100, b""),
+    "newlines.json.gz": (b"", b"\n", 100, b""),
     "brackets.json.gz": (b"", b"[", 100, b""),
     "lists.json.gz": (b"[", b"[],", 62, b"1]"),
     "lists.json": (b"[", b"[],", 62, b"1]"),

@@ -153,7 +153,8 @@ def _read_json(path: Path, journal: Journal, columns: Columns) -> Iterator[objec
 def _holds_json_lines(path: Path, journal: Journal) -> bool:
     """Tell whether the first line is a whole object and more follows, as in no JSON document."""
     with _failures(journal), open_bytes(path) as file:
-        lines = list(islice((line for line in _lines(file) if line.strip()), 2))
+        first = islice(_lines(file), LONGEST_GAP)
+        lines = list(islice((line for line in first if line.strip()), 2))
     if len(lines) < 2 or not lines[0].removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         return False
     try:
