@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from preceptor.benchmarks.base import Array
-from preceptor.ranking.inference import MIN_PROMPTS, POWER, TAIL
-from preceptor.ranking.places import MOST_PROMPTS, TeacherResult
+from preceptor.ranking.inference import POWER, TAIL
+from preceptor.ranking.places import MIN_PROMPTS, MOST_PROMPTS, TeacherResult
 from preceptor.ranking.tails import t_quantile
 
 NORMAL = 1.959964

@@ -22,7 +22,7 @@ from preceptor.ranking.bootstrap import (
     ranks,
 )
 from preceptor.ranking.metrics import Array
-from preceptor.ranking.places import MOST_PROMPTS, Cap
+from preceptor.ranking.places import MIN_PROMPTS, MOST_PROMPTS, Cap
 from preceptor.ranking.posterior import Observed, posterior
 from preceptor.ranking.quantities import Quantity
 from preceptor.ranking.tails import sign_test, t_quantile, t_tail
@@ -32,9 +32,6 @@ TAIL = 0.025
 
 PRIOR = 1
 """Instructions that Jeffreys' prior of a proportion counts for: one half at either bound."""
-
-MIN_PROMPTS = 30
-"""Below this many instructions no winner is named."""
 
 MIN_EFFECTIVE = 3.0
 """Below this effective number no winner is named: intervals of so skewed values miss too often."""

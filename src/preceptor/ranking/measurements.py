@@ -17,9 +17,6 @@ from preceptor.ranking.metrics import Array, Metric
 
 Flags = NDArray[np.bool_]
 
-FEW_INSTRUCTIONS = 30
-"""Below this many instructions nobody is named, because intervals of skewed values miss too often."""
-
 _LIKELIHOOD = "it comes from the likelihood scorer: name a base model with --student"
 
 _REWARD = "give --reward-column NAME, --reward-model ID, or a reference answer in every row"

@@ -10,6 +10,9 @@ from preceptor.types import Estimate, Warning
 Cap = Literal["few-prompts", "skewed", "few-values"]
 """Why no winner is named: few instructions, a few responses that hold the result, hardly a difference."""
 
+MIN_PROMPTS = 30
+"""Below this many instructions no winner is named."""
+
 MOST_PROMPTS = 100_000
 """A need of more further instructions than this is not told as a number."""
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from preceptor.errors import StudyError, nearest
 from preceptor.ranking.inference import (
     MIN_EFFECTIVE,
-    MIN_PROMPTS,
     Scores,
     Standing,
     cap_of,
@@ -41,6 +40,7 @@ from preceptor.ranking.metrics import (
 )
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import (
+    MIN_PROMPTS,
     Evidence,
     FormedMetric,
     OrderVariant,

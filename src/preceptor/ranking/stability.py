@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from preceptor.ranking.bootstrap import Array, compare_orders, ranks
-from preceptor.ranking.measurements import FEW_INSTRUCTIONS, Common, Measurements
+from preceptor.ranking.measurements import Common, Measurements
 from preceptor.ranking.metrics import TRANSFORMS, CompatibilityAdjustedReward, Metric
-from preceptor.ranking.places import OrderVariant, Stability
+from preceptor.ranking.places import MIN_PROMPTS, OrderVariant, Stability
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 """The range over which the stability of CAR's order is reported; 0 is the reward alone."""
@@ -144,7 +144,7 @@ def _rewards(common: Common, transform: str) -> Iterator[tuple[str, Array]]:
     if transform != "raw" or raw.min() < 0 or raw.max() > 1:
         for name, change in TRANSFORMS.items():
             yield f"transform = {name}", change(raw).mean(axis=1)
-    if "length" in common.values and common.n >= FEW_INSTRUCTIONS:
+    if "length" in common.values and common.n >= MIN_PROMPTS:
         level = at_equal_length(chosen, common.values["length"])
         if level is not None:
             yield "rewards at equal length", level

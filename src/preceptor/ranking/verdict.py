@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from preceptor.ranking.measurements import FEW_INSTRUCTIONS
 from preceptor.ranking.metrics import METRICS
-from preceptor.ranking.places import MOST_PROMPTS, Cap, Places
+from preceptor.ranking.places import MIN_PROMPTS, MOST_PROMPTS, Cap, Places
 from preceptor.types import Code, Warning
 
 PROBABLE = 0.8
@@ -157,7 +156,7 @@ def shortly(reason: Warning) -> str:
 
 
 _CAPS: dict[Cap, str] = {
-    "few-prompts": f"{{n}} prompts are fewer than {FEW_INSTRUCTIONS}",
+    "few-prompts": f"{{n}} prompts are fewer than {MIN_PROMPTS}",
     "skewed": "a few responses decide, so that {n} prompts are worth {effective:.0f}",
     "few-values": "nearly all responses have the same value",
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from preceptor.ranking.inference import MIN_PROMPTS
+from preceptor.ranking.places import MIN_PROMPTS
 from preceptor.ranking.race.result import Racer, RaceResult
 from preceptor.ranking.verdict import (
     AGAINST,
