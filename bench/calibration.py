@@ -44,6 +44,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 
 from drawn_studies import CAR, POOLED, Array, Draws, Sample, checked, judged, preferences
@@ -281,6 +282,37 @@ def null(
     }
 
 
+def binary_cases() -> Iterator[dict[str, object]]:
+    """Yield what is said of answers right or wrong beside exact tests: p and names, then intervals."""
+    for wins, losses, n in ((5, 0, 200), (6, 0, 200), (12, 3, 40), (21, 9, 100), (40, 25, 400)):
+        rows = np.zeros((2, n))
+        rows[0, :wins] = rows[1, wins : wins + losses] = 1
+        ranking = rank(
+            Measurements(("a", "b"), n, {"reward": rows}),
+            student="bench",
+            metrics=[AverageReward()],
+        )
+        exact = scipy.stats.binomtest(wins, wins + losses).pvalue
+        yield {
+            "discordant": [wins, losses],
+            "n": n,
+            "p": round(ranking.teachers[1].p_value or 0.0, 5),
+            "exact": round(exact, 5),
+            "mid_p": round(exact - scipy.stats.binom.pmf(wins, wins + losses, 0.5), 5),
+            "named": ranking.evidence.named,
+        }
+    for right, n in ((40, 40), (37, 40), (3, 200)):
+        rows = (np.arange(n) < right).astype(np.float64)[None]
+        test = scipy.stats.binomtest(right, n)
+        ends = {"interval": interval(measured(Common(n, {"reward": rows}, {}, (), ()))["reward"])}
+        ends |= {name: test.proportion_ci(method=name) for name in ("wilson", "exact")}
+        yield {
+            "right": right,
+            "n": n,
+            **{name: np.ravel(two).round(3).tolist() for name, two in ends.items()},
+        }
+
+
 def pools_of(folder: Path | None, wanted: Sequence[str]) -> dict[str, Array]:
     """Return the pools of real rewards that are wanted, none without a folder."""
     if folder is None:
@@ -299,13 +331,17 @@ def pools_of(folder: Path | None, wanted: Sequence[str]) -> dict[str, Array]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=METHODS, default=list(METHODS)[-1])
-    parser.add_argument("--what", choices=("cells", "null"), default="cells")
+    parser.add_argument("--what", choices=("cells", "null", "binary"), default="cells")
     parser.add_argument("--data", type=Path, help="folder with zoo_judged, alpaca_eval2, math_zoo")
     parser.add_argument("--rewards", nargs="+", choices=REWARDS + HELD_OUT, default=REWARDS)
     parser.add_argument("--n", nargs="+", type=int, help="instructions")
     parser.add_argument("--teachers", nargs="+", type=int, default=TEACHERS)
     parser.add_argument("--studies", type=int, default=10_000)
     given = parser.parse_args()
+    if given.what == "binary":
+        for row in binary_cases():
+            print(json.dumps(row))
+        return
     pools, began = pools_of(given.data, given.rewards), time.process_time()
     measure = cell if given.what == "cells" else null
     # Nothing is named by the draws any more.
