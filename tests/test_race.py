@@ -171,6 +171,10 @@ def test_an_order_without_rewards_recommends_nobody(tmp_path: Path):
         ({"money": 3.0}, "no teacher that is asked has a price"),
         ({"race": {"confidence": 2}}, "less than 1"),
         (
+            {"method": "betting", "rule": None, "metrics": ["length"]},
+            "Betting is for reward and car",
+        ),
+        (
             {"no_student": False, "student": "gpt2", "metrics": ["persyn"]},
             "changes when one leaves the race",
         ),

@@ -243,6 +243,8 @@ def _metrics(pipeline: Pipeline) -> tuple[Metric, ...]:
         found[metric.kind] = metric
         if metric.kind == "car" and study.by is None:
             found |= {one.kind: one for one in planned.metrics if one.kind == "reward"}
+        # What cannot be bet on is found before anybody is asked.
+        Race(metric, (), 0, study.race)
         if not OF_ALL.isdisjoint(metric.needs):
             raise StudyError(
                 f"{metric.kind} compares every teacher with all the others, so that it changes when one "
