@@ -206,6 +206,12 @@ def test_a_bad_completion_costs_only_itself():
     assert len(problems) == 2
 
 
+def test_a_teacher_called_by_a_number_that_is_rounded_is_no_teacher():
+    row = {"instruction": "2+2?", "output": "4", "generator": "a"}
+    _, responses, problems = read(row, {**row, "generator": float(2**64)})
+    assert [r.teacher for r in responses] == ["a"] and "write the name as a text" in problems[0]
+
+
 def test_named_teacher_columns_give_one_response_each():
     row = {"question": "2+2?", "gpt-4": "4", "llama": None, "answer": "4"}
     layout, responses, _ = read(row, teacher_columns=("gpt-4", "llama"))

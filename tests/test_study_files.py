@@ -234,6 +234,13 @@ def test_students_in_folders_of_one_name_get_distinct_labels(
     assert names == ["final", "again"]
 
 
+def test_a_name_too_long_for_any_file_is_a_name(tmp_path: Path):
+    (tmp_path / "a.toml").write_text(
+        f'data.responses = "a"\nstudents = [{{model = "{"y" * 5000}"}}]'
+    )
+    assert StudyFile.read(tmp_path / "a.toml").study.students[0].model == "y" * 5000
+
+
 def test_toml_that_is_nested_too_deeply_is_refused_in_words(tmp_path: Path):
     file = tmp_path / "study.toml"
     file.write_text("a = " + "[" * 100_000, encoding="utf-8")

@@ -1,5 +1,6 @@
 """Relative paths in a study file are relative to the file, wherever the command is run."""
 
+import os
 from collections.abc import Mapping
 from glob import has_magic
 from pathlib import Path
@@ -48,4 +49,4 @@ def _is_store(name: str, value: str) -> bool:
 def _is_path(name: str, value: str, folder: Path) -> bool:
     if name not in _PATHS or not value or "://" in value or value.startswith("~"):
         return False
-    return value.startswith(("./", "../")) or has_magic(value) or (folder / value).exists()
+    return value.startswith(("./", "../")) or has_magic(value) or os.path.exists(folder / value)

@@ -5,6 +5,7 @@ Facts are from the models' public cards (2026-11); `context` is the config's num
 this was written.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -135,7 +136,7 @@ def repository_of(
     """
     if name in presets:
         return presets[name].model
-    if "/" not in name and not Path(name).expanduser().exists():
+    if "/" not in name and not os.path.exists(Path(name).expanduser()):
         raise ModelError(
             f"No {kind} is called '{name}': expected a preset ({', '.join(presets)}), a folder, or a Hub id "
             f"of the form owner/name{otherwise}.{nearest(name, presets)}"

@@ -97,6 +97,10 @@ class Reading:
 
     def _teacher(self, extras: Row) -> str:
         value = None if self.teacher_column is None else look_up(extras, self.teacher_column)
+        if (
+            isinstance(value, float) and abs(value) >= 2**63
+        ):  # a whole number that the parser rounds
+            raise Unreadable(f"'{self.teacher_column}' is {shown(value)}: write the name as a text")
         # As it is written: names that differ in spaces alone are warned of and never merged.
         return self.label if value is None or not str(value).strip() else str(value)
 
