@@ -4,6 +4,7 @@ Weights are random but large enough that attention, windows and caps show in the
 and everything passes through the library's own doors: saved folders, real tokenizers.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from hypothesis import settings
 # A busy machine is not a defect.
 settings.register_profile("preceptor", deadline=None)
 settings.load_profile("preceptor")
+
+# A shell starts jobs in the background with interrupts ignored, and some tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CORPUS = [
     "The cat sat on the mat, and the dog lay beside the other cat.",

@@ -8,7 +8,7 @@ from preceptor.cli.app import cli
 from preceptor.cli.command import RENAMED_COMMANDS, SECTIONS, renamed_options
 
 OPTIONS = (
-    "--reference", "--draws", "--minimum-coverage", "--warmup-share", "--batch", "--device-batch",
+    "--reference", "--draws", "--minimum-coverage", "--warmup-share", "--device-batch",
     "--quantized", "--remote-code", "--token-budget", "--against", "--push", "--template",
     "--written-verdict", "--choice", "--both-orders", "--higher", "--lower", "--families",
 )  # fmt: skip
