@@ -37,7 +37,7 @@ class LocatedModel:
     """A model found: `folder` holds its config and tokenizer, `source` is what to load weights from.
 
     `identity` is what its numbers depend on: a Hub id and commit, or a digest of content. `content` is the
-    digest of the folder's files, None where the Hub's library looks after them.
+    digest of the folder's files, None where the Hub's library or this package's own store looks after them.
     """
 
     name: str

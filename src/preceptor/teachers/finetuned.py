@@ -35,6 +35,7 @@ class TunedStudent(LocalTeacher):
             source=str(self._folder),
             revision=None,
             identity={"tuned": self._tuning},
+            content=None,
         )
 
     def fastest_pace(self, batch: int) -> float | None:
