@@ -178,6 +178,7 @@ def test_a_template_that_cannot_be_read_is_a_model_error() -> None:
         "{{ 1 / 0 }}",
         "{{ messages[99].content.x }}",
         "{{ 'x' | int('y') / 'z' }}",
+        "{{ '\\ud800' }}",
     ],
 )
 def test_a_template_that_would_hang_fill_memory_or_fail_is_a_model_error(source: str) -> None:

@@ -115,7 +115,7 @@ class ChatTemplate:
 
         compiled = self._compiled
         try:
-            return text_of(
+            text = text_of(
                 compiled,
                 messages=[message._asdict() for message in messages],
                 tools=None,
@@ -123,6 +123,8 @@ class ChatTemplate:
                 add_generation_prompt=generation,
                 **self.special_tokens,
             )
+            text.encode()  # half a character, which no tokenizer takes, is found here
+            return text
         except Exception as error:  # it may divide by zero, or index what is not there
             raise ModelError(f"The chat template '{self.name}' refuses: {error}") from error
 
