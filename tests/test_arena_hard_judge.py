@@ -93,16 +93,19 @@ def test_a_judgement_without_a_verdict_is_asked_once_for_it(tmp_path):
         judge = game_judge(told)
         judged = ArenaHard().judge([answers_of("m")], arena(1), judge, store)
         assert len(told.requests) == 3
-        again = told.requests[-1]["messages"]
+        # Both games are asked at once: the one that came first got no verdict.
+        (again,) = (one["messages"] for one in told.requests if len(one["messages"]) > 2)
         assert [turn["role"] for turn in again] == ["system", "user", "assistant", "user"]
         assert (again[2]["content"], again[3]["content"]) == ("I need to think.", GAME_AGAIN)
         ArenaHard().judge([answers_of("m")], arena(1), judge, store)
         assert len(told.requests) == 3  # the retry is stored like any call
-    assert judged.rows[0]["games"][0] == {
-        "user_prompt": told.requests[0]["messages"][1]["content"],
+    games = sorted(judged.rows[0]["games"], key=lambda game: len(game["judgment"]))
+    assert games[1] == {
+        "user_prompt": again[1]["content"],
         "judgment": "I need to think.\nso: [[A=B]]",
         "score": "A=B",
     }
+    assert games[0]["judgment"] == "so: [[A=B]]"
 
 
 def test_several_different_verdicts_are_none_and_are_not_asked_again(tmp_path):
