@@ -139,6 +139,10 @@ def test_a_study_file_is_a_catalogue_of_its_teachers(tmp_path: Path):
         ("[[teachers", "is not valid TOML"),
         ("family = 3\n", "'family' is 3: expected tables, each under [[family]]"),
         ("licences = 3\n", "'licences' is 3: expected a table"),
+        (
+            '[licences]\nX = "maybe"\n[[teachers]]\nname = "a"\nmodel = "b"\nlicence = "X"\n',
+            "expected one of free, conditions, barred",
+        ),
         ('[[family]]\nteachers = "x"\n', "'teachers' is 'x'"),
         ('[[teachers]]\nname = "a"\nmodel = "b"\nparameters = nan\n', "parameters: Input should"),
         ('[[teachers]]\nname = "a"\nmodel = "b"\nlicence = ["x"]\n', "licence: Input should"),

@@ -6,13 +6,11 @@ file of the user's adds to them (`Catalogue.read`) and goes before them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, ValidationError
-from pydantic.dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from preceptor.errors import StudyError, nearest
 
@@ -20,9 +18,6 @@ _FILE = Path(__file__).with_name("catalogue.toml")
 
 Training = Literal["free", "conditions", "barred"]
 """What a licence says of training any student on answers: free, under conditions, or barred for others."""
-
-
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -49,10 +44,10 @@ class CatalogueEntry:
     licence: str | None = None
     context: int | None = None
     hosted: bool = False
-    parameters: _Amount | None = None
-    active: _Amount | None = None
-    price_in: _Amount | None = None
-    price_out: _Amount | None = None
+    parameters: float | None = None
+    active: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
     training: Training | None = None
     notes: tuple[str, ...] = ()
     in_paper: bool = False
@@ -143,6 +138,7 @@ class Catalogue:
 
 
 _FIELDS = {field.name for field in fields(CatalogueEntry)}
+_AMOUNTS = ("parameters", "active", "price_in", "price_out")
 
 
 def _entries(tables: Mapping[str, Any], where: str) -> Iterator[CatalogueEntry]:
@@ -179,15 +175,33 @@ def _entry(given: dict[str, Any], training: Mapping[str, Training], where: str) 
             )
     known = {"label": given["name"], "released": ""}
     known |= {name: value for name, value in given.items() if value is not None}
+    known["family"] = given.get("family") or given["name"]
+    entry = CatalogueEntry(**known) if where == _FILE.name else _checked(known, where)
+    said = entry.training or training.get(entry.licence or "") or training_of(entry.licence)
+    if said not in (None, *get_args(Training)):
+        raise StudyError(
+            f"{where}: the licence '{entry.licence}' is '{said!s:.60}' for training: expected one of "
+            f"{', '.join(get_args(Training))}."
+        )
+    return replace(entry, notes=tuple(entry.notes), training=said)
+
+
+def _checked(given: Mapping[str, Any], where: str) -> CatalogueEntry:
+    """Return the entry of a user's file; StudyError where a value is of another type or no amount."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        entry = CatalogueEntry(**known | {"family": given.get("family") or given["name"]})
-        said = entry.training or training.get(entry.licence or "") or training_of(entry.licence)
-        return CatalogueEntry(**vars(entry) | {"training": said})
+        entry = TypeAdapter(CatalogueEntry).validate_python(given)
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise StudyError(
-            f"{where}: the teacher '{given['name']}': {wrong['loc'][0]}: {wrong['msg']}."
-        ) from error
+        found = f"{wrong['loc'][0]}: {wrong['msg']}"
+    else:
+        amounts = ((name, getattr(entry, name)) for name in _AMOUNTS)
+        name = next((n for n, value in amounts if value is not None and not 0 <= value < inf), None)
+        if name is None:
+            return entry
+        found = f"{name}: Input should be a number of 0 or more"
+    raise StudyError(f"{where}: the teacher '{given['name']}': {found}.")
 
 
 def training_of(licence: str | None) -> Training | None:
