@@ -72,14 +72,14 @@ def form_calibration(instructions: Sequence[Row], gamed: Path) -> Calibration:
     ]
     _check_order(texts)
     table = _gamed_table(gamed)
-    positions = table[:, 0].astype(int)
-    if set(positions.tolist()) != set(range(len(texts))):
+    given = set(table[:, 0].tolist())
+    if given != set(range(len(texts))):
         raise DataError(
-            f"'{gamed}' knows {len(set(positions.tolist()))} instructions, the list has {len(texts)}: "
+            f"'{gamed}' knows {len(given)} instructions, the list has {len(texts)}: "
             "expected the same. Give the files that belong together."
         )
     by_position: dict[str | int, float] = {}
-    for position, gamma in zip(positions.tolist(), table[:, 3].tolist(), strict=True):
+    for position, gamma in zip(table[:, 0].astype(int).tolist(), table[:, 3].tolist(), strict=True):
         if by_position.setdefault(position, gamma) != gamma:
             raise DataError(f"'{gamed}' gives instruction {position} two difficulties.")
     by_text: dict[str | int, float] = {text: by_position[place] for place, text in enumerate(texts)}
