@@ -332,7 +332,8 @@ def _expected(file: File, row: Any, label: str) -> Expected:
     if not isinstance(question, str) or not question.strip() or not isinstance(answer, str | None):
         # Lists may be turns or parts of a text: they are compared where a layout has them.
         return None if isinstance(question, list) or isinstance(answer, list) else []
-    if isinstance(teacher, float | int) and abs(teacher) >= 2**63:
+    exact = range(-(2**63), 2**64) if isinstance(teacher, int) else range(-(2**63) + 1, 2**63)
+    if isinstance(teacher, float | int) and not exact.start <= teacher < exact.stop:
         return []  # such numbers are rounded
     named = label if teacher is None or not str(teacher).strip() else _plain(str(teacher))
     more = row.get("input") if file.layout == "alpaca" else None
