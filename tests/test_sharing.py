@@ -21,7 +21,7 @@ from preceptor.engines.chat.client import OpenAIChat
 from preceptor.pipeline.score import carry_out
 from preceptor.pipeline.work import Silent
 from preceptor.store import claims as module
-from preceptor.store.claims import CLAIM, Claims
+from preceptor.store.claims import CLAIM, Claims, holders, sweep_claims
 from preceptor.store.identity import Identity
 from preceptor.store.sharing import SharedRows
 from preceptor.store.store import Store
@@ -148,6 +148,15 @@ def test_the_claim_of_a_dead_process_holds_nobody_up(folder: Path, dead: str):
             claims.release("abc")
             assert others.take("abc")
     assert not folder.exists()
+
+
+def test_a_folder_named_like_a_claim_holds_nobody_up(folder: Path):
+    (folder / f"{CLAIM}abc").mkdir()
+    with Claims(folder) as claims:
+        assert claims.take("abc")
+        assert claims.holder("abc") is None
+    sweep_claims(folder)
+    assert not holders(folder)
 
 
 def test_a_claim_of_another_machine_holds_while_it_is_touched(

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 CLAIM = "claim-"
 """How the name of a claim begins."""
 
+_LONGEST = 1000
 _BEAT_S = 15.0
 _LOOK_S = 0.5
 _LIFE_S = 120.0  # longer than a minute, for which NFS may show old times
@@ -91,7 +92,7 @@ class Claims:
                     return False
                 os.link(self._own, path)
         except FileExistsError:
-            return False
+            return path.is_dir()  # which is nobody's claim, and in the way of one
         except OSError as error:
             logger.debug("no claims in %s: %s", self._folder, error)
             return True
@@ -161,11 +162,12 @@ def _claims(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> tuple[Holder, os.stat_result] | None:
-    """Return who made a claim, and its file's state; None where it is gone."""
+    """Return who made a claim, and its file's state; None where it is gone or none."""
     try:
         status = path.stat()
-        owner, _, host = path.read_text(errors="replace").partition(" ")
-    except FileNotFoundError:
+        with path.open(errors="replace") as file:
+            owner, _, host = file.read(_LONGEST).partition(" ")
+    except OSError:
         return None
     return Holder(owner, host), status
 
