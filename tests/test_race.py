@@ -242,6 +242,17 @@ class Interrupted(Silent):
             raise KeyboardInterrupt
 
 
+def test_a_budget_in_money_needs_the_price_of_every_teacher_that_is_asked(tmp_path: Path):
+    with teachers() as told:
+        study, runtime = asking(tmp_path, told.url, money=1.0)
+        first, *others = study.teachers
+        free = first.model_copy(update={"price_in": None, "price_out": None})
+        study = study.model_copy(update={"teachers": (*others, free)})
+        with pytest.raises(StudyError, match="'amber' has no price: give price_in and price_out"):
+            race(Pipeline(study, runtime))
+        assert not told.requests
+
+
 def test_a_race_that_asks_goes_on_after_interrupts_to_the_same_decisions_and_pays_once(
     tmp_path: Path,
 ):
@@ -310,7 +321,7 @@ def test_the_command_shows_every_look_and_writes_the_race(tmp_path: Path):
     outputs = ["--json", written, "--csv", tmp_path / "race.csv", "--html", page]
     result = preceptor("rank", *files, *words, *outputs)
     assert result.exit_code == 0, result.output
-    assert "30 prompts: " in result.stderr and "left: amber is better" in result.stderr
+    assert "30 prompts: " in result.stderr and "is dropped: amber is better" in result.stderr
     assert "amber is the best teacher by reward" in " ".join(result.stdout.split())
     found = RaceResult.from_json(written.read_text())
     assert found.leader.teacher == "amber"

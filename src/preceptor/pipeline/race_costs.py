@@ -98,13 +98,15 @@ def paid(job: GenerationJob) -> float | None:
 
 
 def require_prices(source: StudySource, options: RaceOptions) -> None:
-    """Refuse a budget in money where nothing says what anything costs.
+    """Refuse a budget in money where nothing says what an asked teacher costs: it would count as free.
 
     Raises:
-        StudyError: no teacher that is asked has a price.
+        StudyError: nobody is asked, or a teacher that is asked has no price.
     """
-    if options.money is not None and all(None in job.backend.prices for job in source.jobs):
+    lacking = [job.name for job in source.jobs if None in job.backend.prices]
+    if options.money is not None and (lacking or not source.jobs):
+        who = f"'{lacking[0]}' has no price" if lacking else "no teacher that is asked has a price"
         raise StudyError(
-            f"money = {options.money:g} is the race's budget, and no teacher that is asked has a price: give "
-            "price_in and price_out in [[teachers]] or at its endpoint, or give tokens or hours."
+            f"money = {options.money:g} is the race's budget, and {who}: give price_in and price_out in "
+            "[[teachers]] or at its endpoint, or give tokens or hours."
         )

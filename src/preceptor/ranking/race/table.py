@@ -81,10 +81,10 @@ def look_lines(look: Look, *, of: int, by: str, took: Amounts, width: int = 80) 
     """Return what is shown at a look: who leads, who is how far behind, who left and why, what it took."""
     names = [name for name in look.values if name not in look.dropped]
     lines = [
-        f"{look.rows:,} prompts: {len(names)} of {of} teachers left by {by}; {worded(took)}",
+        f"{look.rows:,} prompts: {len(names)} of {of} remain by {by}; {worded(took)}",
         f"  {look.leader} leads with {number(look.values[look.leader])}",
         *(f"  {name} behind by {_interval(look.behind[name])}" for name in _near(names, look)),
-        *(f"  {name} left: {why} is better" for name, why in look.dropped.items()),
+        *(f"  {name} is dropped: {why} is better" for name, why in look.dropped.items()),
     ]
     return [
         part
