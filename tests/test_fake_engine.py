@@ -45,6 +45,7 @@ def test_an_answer_is_the_same_in_every_process() -> None:
     )
     text, heavy = done.stdout.splitlines()
     assert text == answer(asked(temperature=0.5)).text
+    assert text.startswith("Another familiar reason supports another choice.")
     assert heavy == ""
 
 

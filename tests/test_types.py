@@ -1,6 +1,7 @@
 """Ids and keys: the same content has the same one, different content never does."""
 
 import pickle
+from dataclasses import replace
 from itertools import combinations
 
 from preceptor.types import KEY_BYTES, Instruction, Message, Response, response_key
@@ -25,6 +26,56 @@ def test_conversations_that_join_to_the_same_text_have_different_ids():
     ]
     for one, other in combinations(conversations, 2):
         assert one.id != other.id
+
+
+def test_calls_names_tools_and_what_matches_give_ids_of_their_own():
+    plain = instruction(("user", "ab"))
+    different = [
+        plain,
+        instruction(("user", "abc0:n1:x")),
+        instruction(("user", "ab", "", "x")),
+        instruction(("user", "ab", "x", "")),
+        instruction(("user", "ab", "[]")),
+        replace(plain, tools="[]"),
+        replace(plain, tools="x"),
+        replace(plain, match=""),
+        replace(plain, match="ab"),
+    ]
+    for one, other in combinations(different, 2):
+        assert one.id != other.id
+    calling = replace(Response("a", plain, "4"), tool_calls="[]")
+    assert calling.key != Response("a", plain, "4").key
+    assert calling.key != Response("a", plain, "4[]").key
+
+
+def test_what_is_matched_by_something_else_is_stored_by_its_content():
+    one, two = (Instruction.from_text(text) for text in ("2+2?", "2 + 2?"))
+    first, second = (replace(found, match="row 7") for found in (one, two))
+    assert first.id == second.id != one.id
+    assert (first.given_id, second.given_id) == (one.given_id, two.given_id)
+    assert Response("a", first, "4").key == Response("a", one, "4").key
+
+
+def test_ids_and_keys_of_plain_conversations_stay_what_stores_hold():
+    turns = (("system", "Be brief."), ("user", " 2+2?\n"), ("assistant", "4"), ("user", "3+3? 👍"))
+    asked = instruction(*turns)
+    response = Response("x", asked, "6", reference={"kind": "numeric", "value": "6"})
+    assert asked.id.hex() == "15af9f2174c3b6baac2886402a34085e"
+    assert asked.given_id.hex() == "6c52b787391c1c9c0c2956f637d3b177"
+    assert response.key.hex() == "3084391a7a8c6ff11b25b810180b83e4"
+    assert response.checked_key.hex() == "dd70d45c37f0a923ea87a804bf0d37d5"
+
+
+def test_a_turn_is_written_with_the_fields_that_it_has_alone():
+    call = '[{"arguments":{"city":"Bonn"},"name":"weather"}]'
+    function = {"name": "weather", "arguments": {"city": "Bonn"}}
+    assert Message("user", "Hi").as_dict() == {"role": "user", "content": "Hi"}
+    assert Message("assistant", "", call).as_dict() == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": function}],
+    }
+    assert Message("tool", "9", name="weather").as_dict()["name"] == "weather"
 
 
 def test_texts_that_differ_in_surrogates_alone_have_different_ids_and_keys():

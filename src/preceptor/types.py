@@ -19,10 +19,31 @@ _Value = TypeVar("_Value")
 
 
 class Message(NamedTuple):
-    """One turn of a conversation; `role` is system, user or assistant."""
+    """One turn of a conversation; `role` is system, developer, user, assistant or tool.
+
+    `tool_calls` is what an assistant calls, canonical JSON of a list of `{"arguments", "name"}`; `name` is
+    the tool that a tool's turn comes from. Both are "" where there is none. A reasoning trace stands in
+    `content`, in marks.
+    """
 
     role: str
     content: str
+    tool_calls: str = ""
+    name: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether role and content are all of it."""
+        return not (self.tool_calls or self.name)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as chat templates and data sets have it, without fields that are empty."""
+        row: dict[str, object] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            row["tool_calls"] = [
+                {"type": "function", "function": call} for call in json.loads(self.tool_calls)
+            ]
+        return row | ({"name": self.name} if self.name else {})
 
 
 class _ComputedOnce(Generic[_Value]):
@@ -56,16 +77,30 @@ def _digest(head: bytes, text: str) -> bytes:
     return blake2b(raw, digest_size=KEY_BYTES).digest()
 
 
-def _conversation_digest(turns: Iterable[tuple[str, str]]) -> bytes:
-    # Each part follows its length, so that no two conversations join to the same text.
-    return _digest(b"", "".join(f"{len(role)}:{role}{len(text)}:{text}" for role, text in turns))
+def _conversation_digest(turns: Iterable[Message], tools: str) -> bytes:
+    # Each part follows its length, so that no two conversations join to the same text. A letter says what
+    # a part is that most turns do not have.
+    parts = [
+        f"{len(turn.role)}:{turn.role}{len(turn.content)}:{turn.content}"
+        if turn.plain
+        else f"{len(turn.role)}:{turn.role}{len(turn.content)}:{turn.content}"
+        f"c{len(turn.tool_calls)}:{turn.tool_calls}n{len(turn.name)}:{turn.name}"
+        for turn in turns
+    ]
+    return _digest(b"", "".join([*parts, f"t{len(tools)}:{tools}" if tools else ""]))
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """A conversation that ends with the user's turn."""
+    """A conversation up to the answer that is scored; it ends with a turn of the user or of a tool.
+
+    `tools` is canonical JSON of the schemas of the tools that may be called, "" for none. `match` is what
+    matches it across files in place of its content.
+    """
 
     messages: tuple[Message, ...]
+    tools: str = ""
+    match: str | None = None
 
     @classmethod
     def from_text(cls, text: str) -> "Instruction":
@@ -74,18 +109,25 @@ class Instruction:
 
     @_ComputedOnce
     def id(self) -> bytes:
-        """The 16-byte hash that matches it across files: of the turns without white space around them."""
-        stripped = [(role, content.strip()) for role, content in self.messages]
-        return self.given_id if stripped == list(self.messages) else _conversation_digest(stripped)
+        """The 16-byte hash that matches it across files: of the turns without white space around them.
+
+        Where `match` is set it is the hash of that.
+        """
+        if self.match is not None:
+            return _digest(b"", f"m{len(self.match)}:{self.match}")
+        if all(turn.content == turn.content.strip() for turn in self.messages):
+            return self.given_id
+        stripped = [turn._replace(content=turn.content.strip()) for turn in self.messages]
+        return _conversation_digest(stripped, self.tools)
 
     @_ComputedOnce
     def given_id(self) -> bytes:
         """The 16-byte hash of the conversation as it is given to models: what they answer is stored by it."""
-        return _conversation_digest(self.messages)
+        return _conversation_digest(self.messages, self.tools)
 
     @property
     def text(self) -> str:
-        """The last user turn."""
+        """The last turn: the user's, or what a tool gave."""
         return self.messages[-1].content
 
 
@@ -96,7 +138,7 @@ class Response:
     `text` is None where the data has a row but no output; `missing` says why, where that is known. `columns`
     holds numbers the data already carries (for example a reward); None marks a null, NaN what is no number.
     `reference` is the checkable answer, for verifiers. `category` is what the data call the instruction's
-    kind.
+    kind. `tool_calls` is what the answer calls, as in a `Message`.
     """
 
     teacher: str
@@ -108,11 +150,18 @@ class Response:
     reference: Mapping[str, object] | None = None
     category: str | None = None
     missing: str | None = None
+    tool_calls: str = ""
 
     @_ComputedOnce
     def key(self) -> bytes:
-        """The 16-byte hash of the instruction as given and the text: what scores are stored under."""
-        return response_key(self.instruction.given_id, self.text or "")
+        """The 16-byte hash of the instruction as given and the answer: what scores are stored under."""
+        key = response_key(self.instruction.given_id, self.text or "")
+        return _digest(key, self.tool_calls) if self.tool_calls else key
+
+    @property
+    def message(self) -> Message:
+        """The turn that it is."""
+        return Message("assistant", self.text or "", self.tool_calls)
 
     @_ComputedOnce
     def checked_key(self) -> bytes:

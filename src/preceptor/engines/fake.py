@@ -65,7 +65,8 @@ class FakeChat:
 
     def _words(self, request: ChatRequest, number: int) -> list[str]:
         sampled = (float(request.temperature), request.seed, number)
-        content = [self.name, request.messages, sampled if request.temperature > 0 else None]
+        turns = [turn[:2] if turn.plain else turn for turn in request.messages]
+        content = [self.name, turns, sampled if request.temperature > 0 else None]
         exact = json.dumps(content).encode()
         # The first byte chooses the length, each of the others a word.
         first, *drawn = shake_256(exact).digest(1 + MOST_WORDS)

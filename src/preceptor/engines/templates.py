@@ -117,7 +117,7 @@ class ChatTemplate:
         try:
             text = text_of(
                 compiled,
-                messages=[message._asdict() for message in messages],
+                messages=[message.as_dict() for message in messages],
                 tools=None,
                 documents=None,
                 add_generation_prompt=generation,

@@ -113,7 +113,7 @@ def pair_entry(pair: Pair) -> Entry | str:
     if pair.chosen == pair.rejected:
         return "same text twice"
     row = {
-        "prompt": [turn._asdict() for turn in pair.instruction.messages],
+        "prompt": [turn.as_dict() for turn in pair.instruction.messages],
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],
         "chosen_teacher": pair.chosen_teacher,
@@ -134,7 +134,7 @@ def _numbers(numbers: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _messages(turns: Sequence[Message], text: str) -> Row:
-    return {"messages": [turn._asdict() for turn in (*turns, Message("assistant", text))]}
+    return {"messages": [turn.as_dict() for turn in (*turns, Message("assistant", text))]}
 
 
 def _sharegpt(turns: Sequence[Message], text: str) -> Row:

@@ -50,7 +50,7 @@ def _row(response: Response) -> dict[str, object]:
     messages = response.instruction.messages
     alone = len(messages) == 1 and messages[0].role == "user"
     row = {
-        "prompt": messages[0].content if alone else [m._asdict() for m in messages],
+        "prompt": messages[0].content if alone else [m.as_dict() for m in messages],
         "completion": response.text,
         "model": response.teacher,
         "sample": response.sample,

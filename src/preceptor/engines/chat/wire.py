@@ -56,7 +56,7 @@ def payload_of(
         limit: request.max_tokens,
     }
     if prompt is None:
-        payload["messages"] = [message._asdict() for message in request.messages]
+        payload["messages"] = [message.as_dict() for message in request.messages]
     else:
         payload["prompt"] = prompt
     if request.seed is not None:
