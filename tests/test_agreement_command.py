@@ -1,7 +1,6 @@
 """`preceptor agreement` from files to table, JSON and CSV: complete, escaped, readable, quick."""
 
 import csv
-import importlib.util
 import io
 import json
 import time
@@ -185,13 +184,9 @@ def test_mistakes_are_worded_and_not_traced(
     assert said in " ".join(result.output.split())
 
 
-def test_the_published_outcomes_are_table_7_or_their_absence_is_worded(tmp_path: Path):
+def test_the_outcomes_of_xu2024_are_table_7(tmp_path: Path):
     path = write_predictions(tmp_path / "p.json")
-    result = preceptor("agreement", path, "--observed", "published", "--json", "-")
-    if importlib.util.find_spec("preceptor.studies") is None:
-        assert result.exit_code == 1
-        assert "not part of this installation" in result.output
-        return
+    result = preceptor("agreement", path, "--observed", "xu2024", "--json", "-")
     held = json.loads(result.stdout)
     assert held["teachers"] == list(TEACHERS)
     (prior,) = [one for one in held["means"] if one["column"] == "prior"]
@@ -264,6 +259,6 @@ def test_real_responses_of_the_papers_teachers_meet_table_7(
 
 @pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--n-resamples", "0")])
 def test_a_number_out_of_range_is_refused_by_name(option: str, value: str):
-    shown = preceptor("agreement", "case.json", "--observed", "published", option, value)
+    shown = preceptor("agreement", "case.json", "--observed", "xu2024", option, value)
     assert shown.exit_code == 2
     assert option in shown.output and value in shown.output

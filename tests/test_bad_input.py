@@ -297,7 +297,7 @@ def test_outputs_that_cannot_be_written_are_told_before_the_work(inside: Path):
 @pytest.mark.parametrize(
     "words",
     [
-        ("agreement", "a.json", "--observed", "published", "--csv"),
+        ("agreement", "a.json", "--observed", "xu2024", "--csv"),
         ("demo", "--html"),
         ("evaluate", "a.json", "--json"),
         ("init", "--schema"),

@@ -8,15 +8,15 @@ import pytest
 from scipy.stats import rankdata
 
 from preceptor.agreement.compare import compare
-from preceptor.agreement.orders import read_predictions
 from preceptor.agreement.table import AgreementTable
 from preceptor.studies import average_performance
+from preceptor.studies.study import study
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_adjusted_p_of_the_page_is_that_of_the_strongest_metric_among_all_orders():
-    predictions = read_predictions(str(ROOT / "examples" / "case_study_orders.csv"))
+    predictions = study("xu2024").predictions
     comparison = compare(predictions, average_performance())
     table = AgreementTable(comparison, draws=2000, seed=0)
     observed = np.mean([rankdata(row) for row in comparison.observed], axis=0) - 5

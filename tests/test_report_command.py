@@ -77,7 +77,7 @@ def test_outcomes_are_compared_on_request(study: Path):
     )
     assert preceptor("report", study, "--observed", "observed.csv").exit_code == 0
     # None of the paper's teachers is among these.
-    result = preceptor("report", study, "--published", "--html", "other.html")
+    result = preceptor("report", study, "--observed", "xu2024", "--html", "other.html")
     assert result.exit_code == 1
     assert "3 are needed" in result.output
     assert not Path("other.html").exists()
@@ -86,8 +86,7 @@ def test_outcomes_are_compared_on_request(study: Path):
 def test_contradictions_and_a_missing_study_are_refused(study: Path):
     for words in (
         [],
-        ["--published", "--charts", "charts"],
-        [study, "--published", "--observed", "observed.csv"],
+        ["--observed", "xu2024", "--charts", "charts"],
     ):
         result = preceptor("report", *words)
         assert result.exit_code == 2, words
@@ -99,7 +98,7 @@ def test_contradictions_and_a_missing_study_are_refused(study: Path):
 
 def test_the_paper_s_own_study_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    result = preceptor("report", "--published", "--html", "paper.html")
+    result = preceptor("report", "--observed", "xu2024", "--html", "paper.html")
     assert result.exit_code == 0, result.output
     assert Path("paper.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 

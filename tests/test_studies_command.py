@@ -1,4 +1,4 @@
-"""`preceptor studies`: readable at both widths, every table, JSON, and a user's own outcomes."""
+"""`preceptor studies show`: readable at both widths, every table, JSON, and a user's own outcomes."""
 
 import io
 import json
@@ -9,21 +9,21 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from preceptor.cli import studies as command
 from preceptor.cli.app import cli
+from preceptor.report import studies as report
 from preceptor.studies import average_performance, findings
 
 
-def shown(*options: str) -> str:
-    result = CliRunner().invoke(cli, ["studies", *options])
+def shown(*options: str, name: str = "xu2024") -> str:
+    result = CliRunner().invoke(cli, ["studies", "show", name, *options])
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def printed(width: int, number: int) -> list[str]:
     screen = Console(file=io.StringIO(), width=width)
-    command._print_table(screen, number)
-    command._print_findings(screen, findings())
+    report.print_table(screen, number)
+    report.print_findings(screen, findings())
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue().splitlines()
 
@@ -75,7 +75,7 @@ def test_a_printed_number_keeps_its_digits():
 
 
 def test_there_is_no_tenth_table():
-    result = CliRunner().invoke(cli, ["studies", "--table", "10"])
+    result = CliRunner().invoke(cli, ["studies", "show", "xu2024", "--table", "10"])
     assert result.exit_code == 2
     assert "1<=x<=9" in result.output
 
@@ -101,7 +101,7 @@ def test_the_findings_of_own_outcomes_are_those_of_the_paper_for_its_table_7(tmp
     path = tmp_path / "outcomes.csv"
     rows = [f"{t},{s},{ap}" for s, row in average_performance().items() for t, ap in row.items()]
     path.write_text("\n".join(["teacher,student,score", *rows]), encoding="utf-8")
-    held = json.loads(shown("--outcomes", str(path), "--json", "-"))
+    held = json.loads(shown("--json", "-", name=str(path)))
     assert list(held) == ["findings"]
     found = {one["name"]: one["cases"] for one in held["findings"]}
     paper = {one.name: [asdict(case) for case in one.cases] for one in findings()}
@@ -117,13 +117,13 @@ def test_the_findings_of_own_outcomes_are_those_of_the_paper_for_its_table_7(tmp
         assert [one["holds"] for one in cases] == [one["holds"] for one in paper[name]][
             : len(cases)
         ]
-    text = shown("--outcomes", str(path))
+    text = shown(name=str(path))
     assert "42 of 115" in text and "Figure 2" not in text and "cannot show" not in text
 
 
 def test_outcomes_that_cannot_be_compared_say_so(tmp_path: Path):
     path = tmp_path / "outcomes.csv"
     path.write_text("teacher,student,score\nmine,a,1\nother,a,2\n", encoding="utf-8")
-    assert "say nothing" in shown("--outcomes", str(path))
-    result = CliRunner().invoke(cli, ["studies", "--outcomes", str(path), "--table", "2"])
+    assert "say nothing" in shown(name=str(path))
+    result = CliRunner().invoke(cli, ["studies", "show", str(path), "--table", "2"])
     assert result.exit_code == 2 and "leave it out" in result.output

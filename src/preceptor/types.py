@@ -15,6 +15,9 @@ from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar, overload
 KEY_BYTES = 16
 """Length of an instruction id and of a response key."""
 
+DataKind = Literal["chat", "reasoning", "agent"]
+"""What teachers' responses are: answers, answers reached by a long trace, or actions with tools."""
+
 _Value = TypeVar("_Value")
 
 

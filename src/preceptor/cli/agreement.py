@@ -10,24 +10,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import group, one_stream
+from preceptor.cli.options import group, one_stream, runtime_options
 from preceptor.cli.output import console, put
 
 if TYPE_CHECKING:
     from preceptor.agreement.calibration import Calibration
-    from preceptor.agreement.orders import Observed
+    from preceptor.agreement.orders import Prediction
     from preceptor.agreement.table import AgreementTable, Difference, FamilyAgreement
-
-PUBLISHED = "published"
-"""The word that stands for the paper's own outcomes."""
+    from preceptor.config.catalogue import Catalogue
 
 _options = group(
     click.argument("predictions", nargs=-1, required=True),
     click.option(
         "--observed",
-        required=True,
-        metavar="FILE",
-        help="'published' for the paper's table 7, a CSV 'teacher, student, AP', or a JSON of rankings.",
+        metavar="NAME|FILE",
+        help="A study of `preceptor studies`, as xu2024, a CSV 'teacher, student, AP', or a JSON of "
+        "rankings. Default: the study whose own measures are the predictions.",
     ),
     click.option(
         "--metric",
@@ -105,28 +103,33 @@ class _Answers(NamedTuple):
     calibration: "Calibration | None"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, made=lambda: runtime_options(only=("store",)))
 @_options
 def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None:
     """Measure how well predicted orders of teachers match observed ones.
 
-    PREDICTIONS are files that `preceptor rank` wrote with --json or --csv.
+    PREDICTIONS are files that `preceptor rank` wrote with --json or --csv, or a study that prints measures,
+    as rsr2026.
     """
     from preceptor.agreement.compare import compare
-    from preceptor.agreement.orders import read_predictions
     from preceptor.agreement.table import AgreementTable
     from preceptor.config.study import read_catalogue
+    from preceptor.studies.own import named, observed_of
 
-    predictions = [
-        one for path in dict.fromkeys(given["predictions"]) for one in read_predictions(path)
-    ]
+    store, names = given["store"], tuple(dict.fromkeys(given["predictions"]))
+    if given["observed"] is None and (len(names) > 1 or named(names[0], store) is None):
+        raise click.UsageError("Give --observed: a study of `preceptor studies`, or a file.")
+    given["observed"] = given["observed"] or names[0]
+    observed, source = observed_of(given["observed"], store)
+    predictions, directions, catalogue = _predictions((*names, given["observed"]), names, store)
+    directions |= _directions(given["higher_is_better"], given["lower_is_better"])
     comparison = compare(
         predictions,
-        _observed(given["observed"]),
+        observed,
         metrics=given["metrics"],
         students=given["students"],
-        directions=_directions(given["higher_is_better"], given["lower_is_better"]),
-        catalogue=read_catalogue(given["catalogue"]),
+        directions=directions,
+        catalogue=read_catalogue(given["catalogue"]) + catalogue,
     )
     table = AgreementTable(comparison, draws=given["n_resamples"], seed=given["seed"])
     answers = _Answers(
@@ -135,21 +138,37 @@ def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None
         calibration=table.calibration() if given["calibrate"] else None,
     )
     if "-" not in (json_path, csv_path):
-        _print(table, answers, source=given["observed"])
+        _print(table, answers, source=source)
     if json_path:
         put(json_path, _json(table, given, answers))
     if csv_path:
         put(csv_path, _csv(table))
 
 
-def _observed(source: str) -> "Observed":
-    from preceptor.agreement.orders import read_observed
+def _predictions(
+    known: Sequence[str], names: Sequence[str], store: str
+) -> "tuple[list[Prediction], dict[str, bool], Catalogue]":
+    """Return what files and studies predict, and the directions and catalogues of the studies."""
+    from preceptor.agreement.orders import read_predictions
+    from preceptor.config.catalogue import Catalogue
+    from preceptor.errors import StudyError
+    from preceptor.studies.own import named
+    from preceptor.studies.study import declared
 
-    if source != PUBLISHED:
-        return read_observed(source)
-    from preceptor.studies import average_performance
-
-    return average_performance()
+    studies = {name: one for name in known if (one := named(name, store)) is not None}
+    predictions: list[Prediction] = []
+    directions: dict[str, bool] = {}
+    catalogue = Catalogue(())
+    for one in studies.values():
+        directions |= declared(one)
+        catalogue += one.catalogue
+    for name in names:
+        if name in studies and not studies[name].predictions:
+            raise StudyError(
+                f"The study '{name}' prints no measures: give the predictions as a file."
+            )
+        predictions += studies[name].predictions if name in studies else read_predictions(name)
+    return predictions, directions, catalogue
 
 
 def _directions(higher: Sequence[str], lower: Sequence[str]) -> dict[str, bool]:
@@ -167,8 +186,7 @@ def _print(table: "AgreementTable", answers: _Answers, *, source: str) -> None:
     from preceptor.report import agreement as report
 
     screen = console()
-    observed = "the paper's table 7, AP" if source == PUBLISHED else source
-    report.print_agreement(screen, table, source=observed)
+    report.print_agreement(screen, table, source=source)
     if answers.differences is not None:
         report.print_differences(screen, table, answers.differences)
     if answers.families is not None:

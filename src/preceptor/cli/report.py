@@ -32,13 +32,9 @@ _options = group(
     click.option("--charts", "charts_folder", metavar="DIR", help="Write every chart there too."),
     click.option(
         "--observed",
-        metavar="FILE",
-        help="Compare with what fine-tuning gave: a CSV 'teacher, student, AP', or a JSON of rankings.",
-    ),
-    click.option(
-        "--published",
-        is_flag=True,
-        help="Compare with the paper's table 7. Without a study: the paper's own study.",
+        metavar="NAME|FILE",
+        help="Compare with what fine-tuning gave: a study of `preceptor studies`, a CSV 'teacher, student, "
+        "AP', or a JSON of rankings. xu2024 without STUDY.TOML: the paper's own page.",
     ),
 )
 
@@ -51,20 +47,17 @@ def report(
     markdown_path: str | None,
     charts_folder: str | None,
     observed: str | None,
-    published: bool,
 ) -> None:
     """Write the report of a study that has been run, as one offline page."""
-    if observed and published:
-        raise click.UsageError("--observed and --published are both given: choose one.")
     if study_file is None:
-        _of_the_paper(html_path, published, alone=not (markdown_path or charts_folder or observed))
+        _of_the_paper(html_path, observed, alone=not (markdown_path or charts_folder))
         return
     load_numpy()
     from preceptor import api
     from preceptor.report.markdown import markdown
     from preceptor.report.page import page
 
-    outcomes, source = _observed(observed, published)
+    outcomes, source = _observed(study_file, observed)
     found = api.study_report(study_file, observed=outcomes, outcome=source, command=typed_command())
     _put(html_path, page(found))
     if markdown_path:
@@ -73,28 +66,25 @@ def report(
         _save_charts(found, charts_folder)
 
 
-def _of_the_paper(html_path: str, published: bool, *, alone: bool) -> None:
-    if not published or not alone:
+def _of_the_paper(html_path: str, observed: str | None, *, alone: bool) -> None:
+    if observed != "xu2024" or not alone:
         raise click.UsageError(
-            "There is no study to report: give STUDY.TOML, or --published with no more than --html for the "
-            "paper's own."
+            "There is no study to report: give STUDY.TOML, or --observed xu2024 with no more than "
+            "--html for the paper's own."
         )
     from preceptor.report.page import published_page
 
     _put(html_path, published_page())
 
 
-def _observed(path: str | None, published: bool) -> "tuple[Observed | None, str | None]":
+def _observed(study_file: str, name: str | None) -> "tuple[Observed | None, str | None]":
     """Return what was observed, and where that is from in words."""
-    if published:
-        from preceptor.studies import average_performance
-
-        return average_performance(), "the paper's table 7, AP"
-    if path is None:
+    if name is None:
         return None, None
-    from preceptor.agreement.orders import read_observed
+    from preceptor.config.study import StudyFile
+    from preceptor.studies.own import observed_of
 
-    return read_observed(path), path
+    return observed_of(name, StudyFile.read(study_file).runtime.store)
 
 
 def _save_charts(found: "Report", folder: str) -> None:

@@ -84,6 +84,10 @@ class Store:
         if self._folder.local and Path(path).is_file():
             raise StoreError(f"The store '{path}' is a file. {advice(errno.ENOTDIR)}")
 
+    def beside(self, name: str) -> Folder:
+        """Return a folder for what a user keeps with the store that is neither scores nor responses."""
+        return self._folder.child(name)
+
     def scores(
         self, identity: Identity, *, recorded: Mapping[str, object] | None = None
     ) -> "ScorePartition":

@@ -74,6 +74,11 @@ def signed(change: Decimal) -> str:
     return f"{change:+.2f}" if change == change.quantize(Decimal("0.01")) else f"{change:+.3f}"
 
 
+def shown(score: Decimal) -> str:
+    """Return a score as printed, of long decimals four digits."""
+    return f"{score}" if len(score.as_tuple().digits) <= 5 else f"{score:.4g}"
+
+
 def named(names: Sequence[str]) -> str:
     """Return the names as a list in a sentence: 'a', 'a and b', 'a, b and c'."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations
 
-from preceptor.config.catalogue import SHIPPED, CatalogueEntry, find_teacher
-from preceptor.studies.finding import Case, Finding, mean, named, ordinal, place, signed
+from preceptor.config.catalogue import SHIPPED, Catalogue, CatalogueEntry
+from preceptor.studies.finding import Case, Finding, mean, named, ordinal, place, shown, signed
 
 Outcomes = Mapping[str, Mapping[str, Decimal]]
 """Student -> teacher -> score, higher is better."""
@@ -31,32 +31,34 @@ def exact(outcomes: Mapping[str, Mapping[str, float]]) -> Outcomes:
     }
 
 
-def outcome_findings(outcomes: Mapping[str, Mapping[str, float]]) -> tuple[Finding, ...]:
+def outcome_findings(
+    outcomes: Mapping[str, Mapping[str, float]], known: Catalogue = SHIPPED
+) -> tuple[Finding, ...]:
     """Return what these outcomes (student -> teacher -> score) say; what they cannot show is left out."""
     scores = exact(outcomes)
     found = (
-        larger_models_paradox(scores),
-        family_effect(scores),
-        own_version(scores),
-        open_against_closed(scores),
+        larger_models_paradox(scores, known),
+        family_effect(scores, known),
+        own_version(scores, known),
+        open_against_closed(scores, known),
         sampling(scores),
         best_of_n(scores),
     )
     return tuple(finding for finding in found if finding.cases)
 
 
-def families(teachers: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+def families(teachers: Iterable[str], known: Catalogue = SHIPPED) -> Mapping[str, tuple[str, ...]]:
     """Return the families of the teachers in the catalogue's order, each from the smallest to the largest.
 
     Teachers that the catalogue does not know are left out, as are two labels of one entry.
     """
-    known = {entry.name: name for name in teachers if (entry := find_teacher(name))}
+    given = {entry.name: name for name in teachers if (entry := known.find(name))}
     grouped: dict[str, list[CatalogueEntry]] = {}
-    for entry in SHIPPED.entries:
-        if entry.name in known:
+    for entry in known.entries:
+        if entry.name in given:
             grouped.setdefault(entry.family, []).append(entry)
     return {
-        family: tuple(known[one.name] for one in sorted(members, key=lambda e: e.parameters or 0.0))
+        family: tuple(given[one.name] for one in sorted(members, key=lambda e: e.parameters or 0.0))
         for family, members in grouped.items()
     }
 
@@ -80,13 +82,13 @@ class SizeComparison:
         return tuple(student for student, change in self.differences.items() if change < 0)
 
 
-def size_comparisons(outcomes: Outcomes) -> tuple[SizeComparison, ...]:
+def size_comparisons(outcomes: Outcomes, known: Catalogue = SHIPPED) -> tuple[SizeComparison, ...]:
     """Return every pair of relatives of known size that differ in it, for the students that had both."""
     pairs = (
         (family, smaller, larger)
-        for family, members in families(_teachers(outcomes)).items()
+        for family, members in families(_teachers(outcomes), known).items()
         for smaller, larger in combinations(members, 2)
-        if 0 < _size(smaller) < _size(larger)
+        if 0 < (known.size(smaller) or 0.0) < (known.size(larger) or 0.0)
     )
     found = (
         SizeComparison(
@@ -104,23 +106,18 @@ def size_comparisons(outcomes: Outcomes) -> tuple[SizeComparison, ...]:
     return tuple(pair for pair in found if pair.differences)
 
 
-def _size(teacher: str) -> float:
-    entry = find_teacher(teacher)
-    return (entry and entry.parameters) or 0.0
-
-
-def larger_models_paradox(outcomes: Outcomes) -> Finding:
+def larger_models_paradox(outcomes: Outcomes, known: Catalogue = SHIPPED) -> Finding:
     """Return in which families a larger teacher is worse than a smaller one, and how often.
 
     One run enters several differences, so they are counted and never turned into a p-value.
     """
-    pairs = size_comparisons(outcomes)
+    pairs = size_comparisons(outcomes, known)
     cases = []
     for family in dict.fromkeys(pair.family for pair in pairs):
         members = [pair for pair in pairs if pair.family == family]
         worse = sum(len(pair.worse_for) for pair in members)
         where = "; ".join(
-            f"{_size(pair.smaller):g}B over {_size(pair.larger):g}B for {_whom(pair)}"
+            f"{known.size(pair.smaller):g}B over {known.size(pair.larger):g}B for {_whom(pair)}"
             for pair in members
             if pair.worse_for
         )
@@ -164,9 +161,9 @@ def _paradox_note(outcomes: Outcomes, pairs: Sequence[SizeComparison]) -> str:
     )
 
 
-def family_performance(outcomes: Outcomes) -> Outcomes:
+def family_performance(outcomes: Outcomes, known: Catalogue = SHIPPED) -> Outcomes:
     """Return the mean score of each family's teachers, by student and family."""
-    grouped = families(_teachers(outcomes))
+    grouped = families(_teachers(outcomes), known)
     return {
         student: {
             family: mean([scores[one] for one in members if one in scores])
@@ -186,19 +183,20 @@ def home_of(student: str, known: Iterable[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """Return a name as the makers' Hub ids spell it: gemma-2-2b of Gemma 2-2B or google/gemma-2-2b."""
+    """Return a name as most makers' Hub ids spell it: gemma-2-2b of Gemma 2-2B, qwen-3-8b of Qwen3-8B."""
     plain = re.sub(r"[\s_-]+", "-", name.strip().rstrip("/").rpartition("/")[2].casefold())
+    plain = re.sub(r"(?<=[a-z])(?=\d)", "-", plain)
     return plain.removeprefix("meta-")
 
 
-def family_effect(outcomes: Outcomes) -> Finding:
+def family_effect(outcomes: Outcomes, known: Catalogue = SHIPPED) -> Finding:
     """Return whether a family teaches its own relative better than it teaches the other students.
 
     A family's mean score is taken relative to the mean of all of the student's teachers, since students
     differ in how much they learn from any. A share of a mean means nothing where a score is below zero: such
     students are left out.
     """
-    performance = family_performance(outcomes)
+    performance = family_performance(outcomes, known)
     relative = {
         student: {
             family: value / mean(list(outcomes[student].values())) for family, value in own.items()
@@ -229,13 +227,13 @@ def family_effect(outcomes: Outcomes) -> Finding:
     )
 
 
-def own_version(outcomes: Outcomes) -> Finding:
+def own_version(outcomes: Outcomes, known: Catalogue = SHIPPED) -> Finding:
     """Return whether a student's own instruction-tuned version is its best teacher."""
     cases = []
     for student, scores in outcomes.items():
         prefix = f"{_plain(student)}-"
         own = next((one for one in scores if _plain(one).startswith(prefix)), None)
-        if own is not None and find_teacher(own):
+        if own is not None and known.find(own):
             rank = place(scores, own)
             cases.append(Case(student, rank == 1, f"{own} {ordinal(rank)} of {len(scores)}"))
     return Finding(
@@ -245,16 +243,16 @@ def own_version(outcomes: Outcomes) -> Finding:
     )
 
 
-def open_against_closed(outcomes: Outcomes) -> Finding:
+def open_against_closed(outcomes: Outcomes, known: Catalogue = SHIPPED) -> Finding:
     """Return whether each open teacher does better than every closed one, for each student that had both."""
     cases = []
     for student, scores in outcomes.items():
-        entries = {name: entry for name in scores if (entry := find_teacher(name))}
+        entries = {name: entry for name in scores if (entry := known.find(name))}
         closed = {name: scores[name] for name, entry in entries.items() if entry.hosted}
         for name in entries:
             if closed and name not in closed:
                 best = max(closed, key=lambda one: closed[one])
-                numbers = f"{scores[name]} against {closed[best]} with {best}"
+                numbers = f"{shown(scores[name])} against {shown(closed[best])} with {best}"
                 where = name if len(outcomes) == 1 else f"{name}, {student}"
                 cases.append(Case(where, scores[name] > closed[best], numbers))
     return Finding(
