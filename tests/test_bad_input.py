@@ -303,7 +303,7 @@ def test_outputs_that_cannot_be_written_are_told_before_the_work(inside: Path):
         ("init", "--schema"),
         ("report", "study.toml", "--markdown"),
         ("run", "study.toml", "--json"),
-        ("studies", "--json"),
+        ("studies", "list", "--json"),
     ],
 )
 def test_every_command_looks_for_the_folder_of_its_output_first(inside: Path, words: list[str]):
@@ -314,9 +314,9 @@ def test_every_command_looks_for_the_folder_of_its_output_first(inside: Path, wo
 
 def test_files_that_cannot_be_opened_are_told_with_the_remedy(inside: Path):
     (inside / "outcomes.csv").write_text("teacher,student,AP\n")
-    nearest = preceptor("studies", "--outcomes", "outcome.csv")
+    nearest = preceptor("studies", "show", "outcome.csv")
     assert "Check the name. Did you mean 'outcomes.csv'?" in nearest.stderr
-    assert "There is no folder 'no'" in preceptor("studies", "--outcomes", "no/a.csv").stderr
+    assert "There is no folder 'no'" in preceptor("studies", "show", "no/a.csv").stderr
     assert "Make its folder first" in preceptor("init", "no/study.toml").stderr
     assert "It holds nothing" in preceptor("store", "show", "abc").stderr
 

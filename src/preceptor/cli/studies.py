@@ -108,7 +108,7 @@ def _of_file(name: str, store: str) -> "tuple[Finding, ...]":
     from preceptor.studies import outcome_findings
     from preceptor.studies.own import every
 
-    if not Path(name).exists():
+    if not Path(name).suffix and not Path(name).exists():
         known = [one.name for one in every(store)]
         raise StudyError(
             f"'{name:.80}' is neither a file nor a study; studies are "
