@@ -12,15 +12,18 @@ the same with what people do, a bootstrap after every look until P(first) reache
 (Garivier and Kaufmann 2016, for normal differences with the pool's variance):
 kl(0.05, 0.95) * 2 * variance / gap**2.
 
-    python bench/race.py --judged FOLDER --math FOLDER --store STORE --student MODEL --max-length 512
+Asymptotic races run all at once (`race_replays.py`); `as_race` is how many of the first of them end as `Race`
+itself does on the same rows. Betting, and races with covariates, are `Race` itself.
+
+    python bench/race.py --judged FOLDER --zoo FOLDER --math FOLDER --store STORE --student MODEL
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,127 +33,68 @@ from numpy.typing import NDArray
 from preceptor.config.build import study_of
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.pipeline import Pipeline
-from preceptor.ranking.bootstrap import bootstrap_means
 from preceptor.ranking.measurements import Common, common_instructions
 from preceptor.ranking.metrics import METRICS, Metric
-from preceptor.ranking.quantities import formed, measured
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.ranking.race.race import Race
-from preceptor.ranking.race.sequences import looks
+from race_replays import Array, Ends, Pool, joined, peeked, raced, times
 
-Array = NDArray[np.float64]
-CONFIDENCE, DRAWS = 0.95, 300
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Measures (teachers, rows) by name, what orders, and mean tokens a row, (teachers,)."""
-
-    name: str
-    metric: Metric
-    values: dict[str, Array]
-    lengths: Array
-    equal: bool = False
-    known: tuple[str, ...] = ()
-    options: RaceOptions = field(default_factory=RaceOptions)
-
-    @property
-    def scores(self) -> Array:
-        """The metric of every teacher over the whole pool, higher is better."""
-        return self._quantity().point
-
-    def _quantity(self) -> Any:
-        common = Common(next(iter(self.values.values())).shape[1], self.values, {}, (), ())
-        return formed(self.metric, measured(common)).upward(self.metric.higher_is_better)
-
-    @property
-    def gap(self) -> float:
-        """By how much the first is better than the second, as a share of the first."""
-        first, second = np.sort(self.scores)[::-1][:2]
-        return float((first - second) / abs(first))
-
-    def bound(self) -> float:
-        """The least expected number of rows that settle the hardest comparison."""
-        quantity = self._quantity()
-        best = int(quantity.point.argmax())
-        others = [k for k in range(len(quantity.point)) if k != best]
-        difference = quantity.influence[best] - quantity.influence[others]
-        gaps = quantity.point[best] - quantity.point[others]
-        kl = (2 * CONFIDENCE - 1) * math.log(CONFIDENCE / (1 - CONFIDENCE))
-        return float((kl * 2 * difference.var(axis=1) / gaps**2).max())
+CONFIDENCE, CHECKED = 0.95, 10
 
 
-@dataclass(frozen=True)
-class Replay:
-    """How one race ended: whether the true best was dropped, a winner named; rows, and tokens read."""
-
-    wrong: bool
-    named: bool
-    rows: int
-    tokens: float
-
-
-class Rows:
-    """The rows of one replay, drawn as far as they are needed; equal teachers change places at random."""
-
-    def __init__(self, pool: Pool, size: int, rng: np.random.Generator) -> None:
-        self.pool = pool
-        of = next(iter(pool.values.values())).shape[1]
-        whole = pool.options.target == "pool"
-        self.at = rng.permutation(of)[:size] if whole else rng.integers(of, size=size)
-        self.turn = rng.random(size) < 0.5 if pool.equal else None
-
-    def first(self, n: int, teachers: list[int]) -> dict[str, Array]:
-        """Return the measures of these teachers on the first n rows."""
-        found = {}
-        for name, values in self.pool.values.items():
-            taken = values[:, self.at[:n]]
-            if self.turn is not None:
-                taken = np.where(self.turn[:n], taken[::-1], taken)
-            found[name] = taken[teachers]
-        return found
+def bound(pool: Pool) -> float:
+    """Return the least expected number of rows that settle the hardest comparison."""
+    quantity = pool.quantity
+    best = int(quantity.point.argmax())
+    others = [k for k in range(len(quantity.point)) if k != best]
+    difference = quantity.influence[best] - quantity.influence[others]
+    gaps = quantity.point[best] - quantity.point[others]
+    kl = (2 * CONFIDENCE - 1) * math.log(CONFIDENCE / (1 - CONFIDENCE))
+    return float((kl * 2 * difference.var(axis=1) / gaps**2).max())
 
 
-def raced(pool: Pool, size: int, rng: np.random.Generator) -> Replay:
-    """Return how a race ends."""
-    rows = Rows(pool, size, rng)
-    size, count = len(rows.at), len(pool.lengths)
-    names = [str(k) for k in range(count)]
-    whole = rows.first(size, list(range(count))) if pool.known else {}
-    race = Race(pool.metric, names, size, pool.options, {k: whole[k] for k in pool.known})
+def by_race(pool: Pool, at: NDArray[np.intp], sizes: Sequence[int]) -> Ends:
+    """Return how the race over these rows of the pool ends, by `Race` itself."""
+    teachers = len(pool.lengths)
+    known = {name: pool.values[name][:, at] for name in pool.known}
+    race = Race(pool.metric, [str(k) for k in range(teachers)], max(sizes), pool.options, known)
     tokens, before = 0.0, 0
-    for n in looks(race.options.start, size):
-        at = [int(name) for name in race.running]
-        tokens += float(pool.lengths[at].sum()) * (n - before)
-        race.look(Common(n, rows.first(n, at), {}, (), ()), rows=n, fresh=n - before)
+    for n in times(pool, sizes):
+        running = np.array([int(name) for name in race.running])
+        tokens += float(pool.lengths[running].sum()) * (n - before)
+        seen = {name: values[np.ix_(running, at[:n])] for name, values in pool.values.items()}
+        race.look(Common(n, seen, {}, (), ()), rows=n, fresh=n - before)
         before = n
         if race.ending:
             break
-    scores = pool.scores
-    wrong = str(int(scores.argmax())) not in race.running
-    if race.ending == "equal":
-        least = scores.max() - pool.options.tolerance * abs(scores.max())
-        wrong |= bool((scores[[int(name) for name in race.running]] < least).any())
-    return Replay(wrong, race.ending in ("best", "equal"), before, tokens)
+    left = np.isin(np.arange(teachers), [int(name) for name in race.running])
+    equal = np.array([race.ending == "equal"])
+    return Ends(left[None], equal, np.array([before]), np.array([tokens]))
 
 
-def peeked(pool: Pool, size: int, rng: np.random.Generator) -> Replay:
-    """Return how it ends to look at a bootstrap after every batch until P(first) is 95%."""
-    rows = Rows(pool, size, rng)
-    everyone = list(range(len(pool.lengths)))
-    n = 0
-    for n in looks(50, len(rows.at)):
-        seen = rows.first(n, everyone)
-        stacked = np.concatenate([seen[name] for name in pool.metric.needs])
-        drawn = bootstrap_means(stacked, draws=DRAWS, rng=rng)
-        parts = np.split(drawn, len(pool.metric.needs), axis=1)
-        sign = 1 if pool.metric.higher_is_better else -1
-        first = (sign * pool.metric(*parts)).argmax(axis=1)
-        share = np.bincount(first, minlength=len(everyone)) / DRAWS
-        if share.max() >= CONFIDENCE:
-            wrong = int(share.argmax()) != int(pool.scores.argmax())
-            return Replay(wrong, True, n, float(pool.lengths.sum()) * n)
-    return Replay(False, False, n, float(pool.lengths.sum()) * n)
+def one_by_one(pool: Pool, size: int, replays: int, rng: np.random.Generator) -> Ends:
+    """Return how races end by `Race` itself, each over rows of its own."""
+    whole = pool.options.target == "pool"
+    ends = [
+        by_race(
+            pool, rng.permutation(size) if whole else rng.integers(pool.rows, size=size), [size]
+        )
+        for _ in range(replays)
+    ]
+    return joined(ends)
+
+
+def as_race(pool: Pool, sizes: Sequence[int], ends: Ends, picked: list[list[int]]) -> str:
+    """Return how many of the replays whose rows were kept end as `Race` itself does on them."""
+    same = 0
+    for place, rows in enumerate(picked):
+        own = by_race(pool, np.array(rows), sizes)
+        same += bool(
+            (own.left[0] == ends.left[place]).all()
+            and own.equal[0] == ends.equal[place]
+            and own.rows[0] == ends.rows[place]
+        )
+    return f"{same} of {len(picked)}"
 
 
 def wilson(hits: int, of: int) -> list[float]:
@@ -160,45 +104,60 @@ def wilson(hits: int, of: int) -> list[float]:
     return [round((middle + side * half) / (1 + z * z / of), 4) for side in (-1, 1)]
 
 
-def line(pool: Pool, size: int, replays: int, seed: int) -> dict[str, Any]:
-    """Return the line of a pool resampled to so many rows."""
+def lines(pool: Pool, sizes: Sequence[int], replays: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a pool resampled to so many rows; larger sizes go on where smaller ones end."""
     began = time.perf_counter()
-    found = {
-        "race": _summed(raced, pool, size, replays, seed),
-        "peeking": _summed(peeked, pool, size, max(100, replays // 5), seed),
-    }
-    bound = None if pool.equal else pool.bound()
-    settled = bound if found["race"]["decided"] > 0.5 else None
+    rngs = np.random.default_rng(seed).spawn(2)
+    checked: dict[str, str] = {}
+    if pool.known or pool.options.method == "betting":
+        races = [one_by_one(pool, size, replays, rngs[0]) for size in sizes]
+    else:
+        races, picked = raced(pool, sizes, replays, rngs[0], CHECKED)
+        checked = {"as_race": as_race(pool, sizes, races[-1], picked)}
+    usual = not pool.known and pool.options == RaceOptions()
+    others = peeked(pool, sizes, replays, rngs[1]) if usual else [None] * len(sizes)
+    for size, ends, other in zip(sizes, races, others, strict=True):
+        found = described(pool, size, ends)
+        if other is not None:
+            found["peeking"] = summed(pool, size, other)
+        yield found | checked | {"seconds": round(time.perf_counter() - began, 1)}
+
+
+def described(pool: Pool, size: int, ends: Ends) -> dict[str, Any]:
+    """Return what a pool's races came to, beside its gap and the least rows that any method needs."""
+    least = None if pool.equal else bound(pool)
+    found = summed(pool, size, ends)
+    settled = least if found["decided"] > 0.5 else None
+    first, second = np.sort(pool.scores)[::-1][:2]
     return {
         "pool": pool.name,
         "metric": pool.metric.kind,
         "teachers": len(pool.lengths),
         "rows": size,
-        "gap": None if pool.equal else round(pool.gap, 4),
-        "bound_rows": None if bound is None else round(bound),
-        "rows_over_bound": round(found["race"]["median_rows"] / settled, 2) if settled else None,
-        **found,
-        "seconds": round(time.perf_counter() - began, 1),
+        "gap": None if pool.equal else round(float((first - second) / abs(first)), 4),
+        "bound_rows": None if least is None else round(least),
+        "rows_over_bound": round(found["median_rows"] / settled, 2) if settled else None,
+        "race": found,
     }
 
 
-Method = Callable[[Pool, int, np.random.Generator], Replay]
-
-
-def _summed(method: Method, pool: Pool, size: int, replays: int, seed: int) -> dict[str, Any]:
-    ends = [method(pool, size, np.random.default_rng([seed, k])) for k in range(replays)]
-    bad = sum(end.named if pool.equal else end.wrong for end in ends)
-    if pool.options.target == "pool":
-        size = min(size, next(iter(pool.values.values())).shape[1])
-    share = np.array([end.tokens for end in ends]) / (float(pool.lengths.sum()) * size)
-    rows = np.array([end.rows for end in ends])
+def summed(pool: Pool, size: int, ends: Ends) -> dict[str, Any]:
+    """Return how often the end was wrong, with Wilson's interval, and what it took."""
+    scores, replays = pool.scores, len(ends.rows)
+    least = scores.max() - pool.options.tolerance * abs(scores.max())
+    wrong = ~ends.left[:, int(scores.argmax())]
+    wrong |= ends.equal & (ends.left & (scores < least)).any(axis=1)
+    bad = int((ends.named if pool.equal else wrong).sum())
+    share = ends.tokens / (float(pool.lengths.sum()) * size)
     return {
         "replays": replays,
         "wrong": bad / replays,
         "wrong_interval": wilson(bad, replays),
-        "decided": sum(end.named for end in ends) / replays,
-        "median_rows": int(np.median(rows)),
-        "p90_rows": int(np.quantile(rows, 0.9)),
+        "decided": float(ends.named.mean()),
+        "median_rows": int(np.median(ends.rows)),
+        "p90_rows": int(np.quantile(ends.rows, 0.9)),
+        "median_share_of_rows": round(float(np.median(ends.rows)) / size, 5),
+        "p90_share_of_rows": round(float(np.quantile(ends.rows, 0.9)) / size, 5),
         "median_share_of_tokens": round(float(np.median(share)), 5),
         "p90_share_of_tokens": round(float(np.quantile(share, 0.9)), 5),
     }
@@ -221,13 +180,13 @@ def made_up(seed: int) -> Iterator[Pool]:
             values = shape(math.sqrt(0.7) * own + math.sqrt(0.3) * common)
             spread = values.std()
             values[0] += ahead * spread
-            yield Pool(
-                f"{name}, {'equal' if equal else 'best ahead by 0.2 sd'}",
+            pool = Pool(
+                f"{name}, best ahead by 0.2 sd",
                 METRICS["reward"],
                 {"reward": values},
                 np.ones(teachers),
-                equal=equal,
             )
+            yield made_equal(pool, f"{name}, equal") if equal else pool
 
 
 def from_files(
@@ -249,20 +208,19 @@ def from_files(
     measurements = formed_of.measurements([step.scorer for step in steps], stored)
     needs = METRICS[metric].needs
     common = common_instructions(measurements, [*needs, "length"], min_coverage=0.0)
-    values = {name: common.values[name] for name in needs}
+    assert common.denominators.keys().isdisjoint(needs)
+    values = {name: common.values[name] for name in (*needs, "length")}
     return values, common.values["length"].mean(axis=1), list(measurements.teachers)
 
 
-def nested(name: str, metric: Metric, values: dict[str, Array], lengths: Array) -> Iterator[Pool]:
-    """Yield the pool, and what is left of it without its first, its first two, ...: many different gaps."""
-    whole = Pool(name, metric, values, lengths)
-    order = np.argsort(-whole.scores)
-    for skip in range(len(order) - 1):
-        at = np.sort(order[skip:])
-        part = {key: column[at] for key, column in values.items()}
-        yield Pool(
-            f"{name}{f', without its first {skip}' if skip else ''}", metric, part, lengths[at]
-        )
+def made_equal(pool: Pool, name: str) -> Pool:
+    """Return the first two teachers, who change places in a second copy of every row."""
+    first = np.argsort(-pool.scores)[:2]
+    values = {
+        key: np.concatenate([column[first], column[first[::-1]]], axis=1)
+        for key, column in pool.values.items()
+    }
+    return Pool(name, pool.metric, values, np.ones(2), equal=True)
 
 
 def main() -> None:
@@ -276,73 +234,82 @@ def main() -> None:
     parser.add_argument("--replays", type=int, default=1000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 100_000])
     parser.add_argument("--only", nargs="*", help="pools whose name contains one of these")
+    parser.add_argument("--without", nargs="*", default=[], help="the same, to leave out")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    for pool, sizes in _pools(given):
+    for pool, sizes in pools(given):
         if given.only and not any(word in pool.name for word in given.only):
             continue
-        for size in sizes:
-            print(json.dumps(line(pool, size, given.replays, given.seed)), flush=True)
+        if any(word in pool.name for word in given.without):
+            continue
+        for found in lines(pool, sizes, given.replays, given.seed):
+            print(json.dumps(found), flush=True)
 
 
-def _pools(given: argparse.Namespace) -> Iterator[tuple[Pool, list[int]]]:
+def pools(given: argparse.Namespace) -> Iterator[tuple[Pool, list[int]]]:
+    """Yield every pool with the numbers of rows it is resampled to."""
     for pool in made_up(given.seed):
         yield pool, given.sizes[:1]
     student = {"students": [given.student], "max_length": given.max_length, "store": given.store}
     blind = {"no_student": True, "store": given.store}
     if given.math:
         values, lengths, _ = from_files(sorted(given.math.glob("*.jsonl")), "reward", **blind)
-        for pool in nested("checked answers", METRICS["reward"], values, lengths):
-            yield pool, given.sizes
-        yield from _otherwise("checked answers", METRICS["reward"], values, lengths)
+        yield from ways("checked answers", METRICS["reward"], values, lengths, given.sizes)
     if given.judged:
         files = sorted(given.judged.glob("*.json"))
         reward = {"reward_column": "reward"}
         values, lengths, _ = from_files(files, "reward", **blind, **reward)
-        for pool in nested("judged rewards", METRICS["reward"], values, lengths):
-            yield pool, given.sizes
-        yield from _equal("judged rewards", METRICS["reward"], values, given.sizes)
-        yield from _otherwise("judged rewards", METRICS["reward"], values, lengths)
+        yield from ways("judged rewards", METRICS["reward"], values, lengths, given.sizes)
         if given.student:
             values, lengths, _ = from_files(files, "car", **student, **reward)
-            for pool in nested("judged, CAR", METRICS["car"], values, lengths):
-                yield pool, given.sizes
-            yield from _equal("judged, CAR", METRICS["car"], values, given.sizes)
-            yield from _otherwise("judged, CAR", METRICS["car"], values, lengths)
-            whole = Pool("judged, CAR, rewards known of every row", METRICS["car"], values, lengths)
-            yield Pool(**{**whole.__dict__, "known": ("reward",)}), given.sizes[:1]
+            yield from ways("judged, CAR", METRICS["car"], values, lengths, given.sizes)
     if given.zoo and given.student:
         files = sorted(given.zoo.glob("*.jsonl"))
         for metric in ("information", "rsr"):
             values, lengths, _ = from_files(files, metric, **student)
-            for pool in nested(f"zoo, {metric}", METRICS[metric], values, lengths):
-                yield pool, given.sizes
+            yield from ways(f"zoo, {metric}", METRICS[metric], values, lengths, given.sizes)
 
 
-def _otherwise(
-    name: str, metric: Metric, values: dict[str, Array], lengths: Array
+def ways(
+    name: str, metric: Metric, values: dict[str, Array], lengths: Array, sizes: list[int]
 ) -> Iterator[tuple[Pool, list[int]]]:
-    """Yield the pool as other races see it: by betting, as the question itself, and with a tolerance."""
-    most = float(values["loss"].max()) if "loss" in values else None
-    ways = {
-        "betting": RaceOptions(method="betting", max_loss=most),
+    """Yield the pool and what is left of it without its first; two made equal; and as other races see it."""
+    measures = {key: values[key] for key in metric.needs}
+    nested = list(subpools(Pool(name, metric, measures, lengths)))
+    for pool in nested:
+        yield pool, sizes
+    yield made_equal(nested[0], f"{name}, two made equal"), sizes
+    most = float(values["loss"].max()) if "loss" in metric.needs else None
+    other = {
         "of the pool itself": RaceOptions(target="pool"),
         "within 5%": RaceOptions(tolerance=0.05),
     }
-    for way, options in ways.items():
-        whole = Pool(f"{name}, {way}", metric, values, lengths, options=options)
-        yield whole, [len(next(iter(values.values()))[0]) if way == "of the pool itself" else 2000]
+    if metric.kind in ("reward", "car"):
+        other["betting"] = RaceOptions(method="betting", max_loss=most)
+    for pool in nested[:4]:
+        for way, options in other.items():
+            rows = pool.rows if options.target == "pool" else 2000
+            yield replace(pool, name=f"{pool.name}, {way}", options=options), [rows]
+        covariates = [
+            ["length"],
+            *([key, "length"] for key in metric.needs if len(metric.needs) > 1),
+        ]
+        for known in covariates:
+            told = {**measures, "length": values["length"]}
+            named = f"{pool.name}, {' and '.join(known)} known of every row"
+            at = np.isin(lengths, pool.lengths)
+            part = {key: column[at] for key, column in told.items()}
+            yield replace(pool, name=named, values=part, known=tuple(known)), [2000]
 
 
-def _equal(
-    name: str, metric: Metric, values: dict[str, Array], sizes: list[int]
-) -> Iterator[tuple[Pool, list[int]]]:
-    """Yield two teachers, the first two, who change places at random in every row."""
-    order = np.argsort(
-        -Pool(name, metric, values, np.ones(len(next(iter(values.values()))))).scores
-    )
-    part = {key: column[order[:2]] for key, column in values.items()}
-    yield Pool(f"{name}, two made equal", metric, part, np.ones(2), equal=True), sizes
+def subpools(whole: Pool) -> Iterator[Pool]:
+    """Yield the pool, and what is left of it without its first, its first two, ...: many different gaps."""
+    order = np.argsort(-whole.scores)
+    for skip in range(len(order) - 1):
+        at = np.sort(order[skip:])
+        part = {key: column[at] for key, column in whole.values.items()}
+        name = f"{whole.name}{f', without its first {skip}' if skip else ''}"
+        yield Pool(name, whole.metric, part, whole.lengths[at])
 
 
 if __name__ == "__main__":

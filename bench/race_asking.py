@@ -3,7 +3,9 @@
 Eight teachers answer questions and are right ever less often. Printed as JSON: the money that the race spent
 beside the money that asking everybody everything costs; and of a race that was killed without warning at
 random moments and run again: whether the decisions are the same, and which answers were stored twice or paid
-for twice (an answer on its way when the process is killed is lost with it, and asked again).
+for twice. An answer on its way when the process is killed is lost with it, and asked again: at most as many as
+the endpoint is asked at a time. Of those that were lost it is said how long before the kill the server had sent
+them: what lies between is the client's way from an answer to the disk.
 
     python bench/race_asking.py --prompts 2000
 """
@@ -22,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from preceptor.config.runtime import Endpoint
 from preceptor.store.store import Store
 
 RIGHT = (0.82, 0.76, 0.7, 0.64, 0.58, 0.5, 0.4, 0.3)
@@ -41,6 +44,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, pause: float) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.pause, self.answered, self.lock = pause, Counter[tuple[str, str]](), threading.Lock()
+        self.sent: dict[tuple[str, str], list[float]] = {}
 
     def handle_error(self, *_args: object) -> None:
         """Say nothing of connections that a killed client broke."""
@@ -69,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        with server.lock:
+            server.sent.setdefault((name, question), []).append(time.monotonic())
 
     def log_message(self, *_args: object) -> None:
         """Write no log."""
@@ -94,7 +100,8 @@ def measure(given: argparse.Namespace, folder: Path, server: Server) -> dict[str
     seconds = time.perf_counter() - start
     paid = dict(server.answered)
     server.answered.clear()
-    moments, kills = random.Random(given.seed), 0
+    server.sent.clear()
+    moments, kills = random.Random(given.seed), list[float]()
     for _ in range(given.kills):
         before = sum(server.answered.values())
         process = run(given, folder, server, "killed")
@@ -102,7 +109,8 @@ def measure(given: argparse.Namespace, folder: Path, server: Server) -> dict[str
         while process.poll() is None and sum(server.answered.values()) <= before:
             time.sleep(0.02)
         time.sleep(moments.uniform(0.0, seconds / (given.kills + 1)))
-        kills += process.poll() is None
+        if process.poll() is None:
+            kills.append(time.monotonic())
         process.send_signal(signal.SIGKILL)
         process.wait()
     killed = finished(run(given, folder, server, "killed"), folder / "killed.json")
@@ -120,12 +128,21 @@ def measure(given: argparse.Namespace, folder: Path, server: Server) -> dict[str
         "requests": sum(paid.values()),
         "requests_in_full": len(RIGHT) * given.prompts,
         "seconds": round(seconds, 1),
-        "kills": kills,
+        "kills": len(kills),
         "same_decisions": decisions(killed) == decisions(whole),
         "same_answers_asked": set(server.answered) == set(paid),
         "answers_stored_twice": stored_twice(folder / "killed"),
         "requests_lost_with_a_kill_and_asked_again": sum(again.values()),
+        "at_most_in_flight": len(kills) * Endpoint(url="http://127.0.0.1").concurrency,
+        "sent_so_many_ms_before_the_kill": sorted(
+            lost_after(server.sent[key], kills) for key in again
+        ),
     }
+
+
+def lost_after(sent: list[float], kills: list[float]) -> float:
+    """Return how many milliseconds after an answer was sent the next kill came."""
+    return round(1000 * min(kill - sent[0] for kill in kills if kill >= sent[0]), 2)
 
 
 def run(

@@ -19,12 +19,22 @@ PRICES = {"amber": (1.0, 4.0), "birch": (2.0, 8.0), "cedar": (0.5, 2.0), "dill":
 """Money for a million tokens in and out."""
 
 
+JUDGE = "judge"
+JUDGE_TOKENS, JUDGE_PRICES = (90, 1), (3.0, 5.0)
+"""Tokens in and out of each judgement, and what a million of them cost."""
+
+
 def said(handler: Handler, asked: dict[str, Any]) -> None:
-    """Answer right or wrong by the model and the question, the same whenever it is asked."""
+    """Answer right or wrong by the model and the question, the same whenever it is asked; or judge."""
     name, question = asked["model"], asked["messages"][-1]["content"]
-    right = random.Random(f"{name} {question}").random() < RIGHT[name]
-    message = {"role": "assistant", "content": "yes, it is so" if right else "no, it is not"}
-    usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": TOKENS}
+    told = (PROMPT_TOKENS, TOKENS)
+    if name == JUDGE:
+        text, told = "9" if "yes, it is so" in question else "2", JUDGE_TOKENS
+    else:
+        right = random.Random(f"{name} {question}").random() < RIGHT[name]
+        text = "yes, it is so" if right else "no, it is not"
+    message = {"role": "assistant", "content": text}
+    usage = dict(zip(("prompt_tokens", "completion_tokens"), told, strict=True))
     body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
     handler.send(200, json.dumps(body).encode(), {})
 
@@ -37,9 +47,15 @@ def teachers() -> Iterator[Told]:
 
 
 def asking(
-    folder: Path, url: str, *, prompts: int = 150, store: str = "store", **race: Any
+    folder: Path,
+    url: str,
+    *,
+    prompts: int = 150,
+    store: str = "store",
+    judge: dict[str, float] | None = None,
+    **race: Any,
 ) -> tuple[Study, Runtime]:
-    """Return a race among the served teachers, and its machine."""
+    """Return a race among the served teachers, and its machine; `judge` has the prices of one that judges."""
     questions = write_questions(folder, prompts)
     given = {
         "data": {"instructions": str(questions)},
@@ -49,16 +65,21 @@ def asking(
             for name, prices in PRICES.items()
         ],
         "no_student": True,
-        "reward": {"kind": "rule", "rule": {"kind": "contains", "answer": "yes"}},
+        "reward": {"kind": "rule", "rule": {"kind": "contains", "answer": "yes"}}
+        if judge is None
+        else {"kind": "judge", "model": JUDGE, "logprobs": False},
         "by": "reward",
         "race": {"start": 30, **race},
     }  # fmt: skip
-    endpoints = {name: {"url": url, "timeout_s": 5.0, "patience_s": 5.0} for name in PRICES}
+    at = {"url": url, "timeout_s": 5.0, "patience_s": 5.0}
+    endpoints = {**dict.fromkeys(PRICES, at), JUDGE: at | (judge or {})}
     runtime = {"store": str(folder / store), "device": "cpu", "endpoints": endpoints}
     return checked(Study, given, where="here"), checked(Runtime, runtime, where="here")
 
 
 def price_of(requests: list[dict[str, Any]]) -> float:
     """Return what these requests cost."""
-    each = (PRICES[one["model"]] for one in requests)
-    return sum(PROMPT_TOKENS * asked + TOKENS * given for asked, given in each) / 1e6
+    tokens = dict.fromkeys(PRICES, (PROMPT_TOKENS, TOKENS)) | {JUDGE: JUDGE_TOKENS}
+    prices = PRICES | {JUDGE: JUDGE_PRICES}
+    each = (zip(tokens[one["model"]], prices[one["model"]], strict=True) for one in requests)
+    return sum(count * price for pairs in each for count, price in pairs) / 1e6

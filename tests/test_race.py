@@ -29,7 +29,7 @@ from preceptor.ranking.race.result import RaceResult
 from preceptor.ranking.race.sequences import looks
 from preceptor.ranking.verdict import Claim
 from preceptor.report.estimate import print_estimate
-from race_teachers import asking, price_of, teachers
+from race_teachers import JUDGE, JUDGE_PRICES, JUDGE_TOKENS, asking, price_of, teachers
 from small_study import preceptor, write_rows
 from small_teachers import stored_twice
 
@@ -152,6 +152,30 @@ def test_equal_teachers_end_a_race_and_the_cheapest_is_recommended(tmp_path: Pat
     assert "because its responses are the shortest" in found.verdict().text
 
 
+def test_who_was_ahead_by_another_reading_when_it_left_keeps_the_winner_from_being_named(
+    tmp_path: Path,
+):
+    """At equal lengths the other teacher is better: the first is right where it is long."""
+    rng = np.random.default_rng(3)
+    files = []
+    for name, words, at_one in (("long", 40, 0.8), ("short", 8, 0.55)):
+        lengths = rng.integers(words // 2, words, size=400)
+        rows = [
+            {
+                "instruction": f"What is number {at} good for?",
+                "output": " ".join(["word"] * int(length)),
+                "marks": float(rng.random() < at_one * length / words * 1.3),
+            }
+            for at, length in enumerate(lengths.tolist())
+        ]
+        files.append(write_rows(tmp_path / f"{name}.jsonl", rows))
+    found = raced(files, tmp_path / "store", rule=None, reward_column="marks", by="reward")
+    assert found.ending == "best" and found.verdict().claim is Claim.LEADS_SO_FAR
+    (told,) = [one.text for one in found.warnings if one.code == "winner-changes"]
+    loser = found.racers[1]
+    assert f"{loser.teacher} (after {loser.rows:,}) under" in told
+
+
 def test_a_leader_with_failures_only_leads(tmp_path: Path):
     found = raced(responses(tmp_path, amber=range(0, 40)), tmp_path / "store", start=30)
     assert found.ending == "best" and found.verdict().claim is Claim.LEADS_SO_FAR
@@ -253,6 +277,44 @@ def test_a_budget_in_money_needs_the_price_of_every_teacher_that_is_asked(tmp_pa
         assert not told.requests
 
 
+def test_judges_are_counted_and_their_price_is_needed_like_a_teachers(tmp_path: Path):
+    prices = dict(zip(("price_in", "price_out"), JUDGE_PRICES, strict=True))
+    with teachers() as told:
+        (found,) = race(Pipeline(*asking(tmp_path, told.url, judge=prices)))
+        judged = [one for one in told.requests if one["model"] == JUDGE]
+        assert found.leader.teacher == "amber" and found.spent.responses < found.full.responses
+        assert found.spent.money == pytest.approx(price_of(told.requests))
+        assert found.spent.judge_money == pytest.approx(price_of(judged))
+        assert found.spent.judge_tokens == len(judged) * sum(JUDGE_TOKENS)
+        paid = len(told.requests)
+        # A race that goes on from what is stored counts the same; without a price it says what it leaves out.
+        (free,) = race(Pipeline(*asking(tmp_path, told.url, judge={})))
+        assert len(told.requests) == paid
+        assert free.spent.money == pytest.approx(price_of(told.requests) - price_of(judged))
+        assert free.spent.unpriced == ("judge judge",)
+        assert "of money (without judge judge, for want of a price)" in " ".join(str(free).split())
+        assert f"({found.spent.judge_money:,.4g} of it for judges)" in " ".join(str(found).split())
+        with pytest.raises(StudyError, match="the judge judge has no price"):
+            race(Pipeline(*asking(tmp_path, told.url, judge={}, money=1.0)))
+        most = found.spent.money * 0.75
+        (short,) = race(Pipeline(*asking(tmp_path, told.url, judge=prices, money=most)))
+        assert short.ending == "budget" and short.spent.money <= most
+    assert RaceResult.from_json(free.to_json()) == free
+
+
+def test_a_teacher_without_a_price_is_named_beside_the_money(tmp_path: Path):
+    with teachers() as told:
+        study, runtime = asking(tmp_path, told.url)
+        first, *others = study.teachers
+        free = first.model_copy(update={"price_in": None, "price_out": None})
+        study = study.model_copy(update={"teachers": (*others, free)})
+        (found,) = race(Pipeline(study, runtime))
+        assert found.spent.unpriced == found.full.unpriced == ("amber",)
+        paid = [one for one in told.requests if one["model"] != "amber"]
+        assert found.spent.money == pytest.approx(price_of(paid))
+        assert "(without amber, for want of a price)" in " ".join(str(found).split())
+
+
 def test_a_race_that_asks_goes_on_after_interrupts_to_the_same_decisions_and_pays_once(
     tmp_path: Path,
 ):
@@ -303,6 +365,8 @@ def test_a_budget_of_money_holds_and_the_winner_completes_the_data_set(tmp_path:
 @pytest.mark.parametrize(("race", "said"), [
     ({}, "Race: at most as much, and less where teachers leave early. In full: about 0.04 of money."),
     ({"money": 0.006, "hours": 2}, "Race: at most 2 hours or 0.01 of money, whichever is reached first"),
+    ({"judge": {}}, "In full: about 0.04 of money, without judge judge, for want of a price."),
+    ({"judge": {"price_in": 3.0, "price_out": 5.0}}, "judge judge: 600 responses to judge, about "),
 ])  # fmt: skip
 def test_a_plan_says_what_a_race_takes_at_most_and_in_full(
     tmp_path: Path, race: dict[str, Any], said: str

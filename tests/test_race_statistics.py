@@ -18,7 +18,7 @@ from preceptor.ranking.race.contrasts import contrasts
 from preceptor.ranking.race.covariates import adjusted
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.ranking.race.race import Race
-from preceptor.ranking.race.sequences import looks, reach, tuning
+from preceptor.ranking.race.sequences import looks, reach, tuning, width_with
 
 Array = NDArray[np.float64]
 CAR, REWARD = METRICS["car"], METRICS["reward"]
@@ -66,6 +66,27 @@ def test_a_pool_is_known_when_all_of_it_is_seen_and_a_large_pool_is_a_population
     assert reach(100, 0.05, pool=99) == 0
     assert reach(100, 0.05, pool=10**9) == pytest.approx(reach(100, 0.05), rel=1e-6)
     assert reach(900, 0.05, pool=1000) < reach(900, 0.05) / 2
+
+
+@pytest.mark.parametrize("known", [0.0005, 0.005])
+def test_a_mean_partly_known_of_all_rows_is_outside_its_bound_no_more_often_than_allowed(
+    known: float,
+) -> None:
+    rng = np.random.default_rng(5)
+    fixed = rng.normal(size=4000) * math.sqrt(known)
+    total, outside, before = np.zeros(4000), np.zeros(4000, dtype=bool), 0
+    for n in looks(50, 3000):
+        total += rng.normal(size=4000) * math.sqrt(n - before)
+        error = np.array([1 / math.sqrt(n)])
+        outside |= fixed + total / n > width_with(np.sqrt([known]), error, n, 0.05)[0]
+        before = n
+    assert 0.001 < outside.mean() <= 0.05
+
+
+def test_a_bound_with_nothing_known_is_that_of_a_mean_and_with_all_known_the_normal_one() -> None:
+    nothing, some = np.zeros(1), np.ones(1)
+    assert width_with(nothing, some, 300, 0.01)[0] == pytest.approx(reach(300, 0.01), rel=0.002)
+    assert width_with(some, nothing, 300, 0.01)[0] == pytest.approx(norm.isf(0.01))
 
 
 def test_looks_grow_by_a_tenth_and_end_with_the_last_row() -> None:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from preceptor.config.base import ModelTable
 from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel, context_length, locate
+from preceptor.engines.pace import parameters_of
 from preceptor.engines.templates import ChatTemplate, choose_template
 
 if TYPE_CHECKING:
     from preceptor.engines.encoder import Encoder
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,11 @@ class LocalModel:
     def max_length(self) -> int:
         """The bound on prompt and response together: as asked, or the model's context if shorter."""
         return min(self.asked.max_length, context_length(self.located) or self.asked.max_length)
+
+    @cached_property
+    def memory(self) -> int:
+        """Bytes of its weights when it is loaded; 0 where unknown."""
+        return (parameters_of(self.located) or 0) * _BYTES.get(self.dtype, 4)
 
     @cached_property
     def encoder(self) -> "Encoder":

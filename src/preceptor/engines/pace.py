@@ -1,10 +1,11 @@
-"""How fast a model could answer on this machine, before it is loaded: for plans, never for results.
+"""How fast a model could answer on this machine, and what it takes, before it is loaded: never for results.
 
 Writing a token for each conversation of a batch takes one product of every weight with the
 batch. So one product of known size, timed here and now, gives the pace that no model of so many parameters
 can beat, whether arithmetic or memory is the limit.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,18 @@ def _parameters_on_hub(located: LocatedModel) -> int | None:
     except (HfHubHTTPError, NotASafetensorsRepoError, OSError, ValueError):
         return None
     return sum(found.parameter_count.values())
+
+
+def device_memory(device: str) -> int:
+    """Return the bytes of memory that models have on a device; 0 where the system does not tell."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[1])
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def fastest_pace(parameters: int, *, batch: int, dtype: str, device: str) -> float:

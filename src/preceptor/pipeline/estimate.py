@@ -21,8 +21,10 @@ from preceptor.pipeline.score import amount_of
 from preceptor.pipeline.sources import StudySource
 from preceptor.pipeline.work import Amount
 from preceptor.ranking.race.options import RaceOptions
+from preceptor.scorers.base import Fee, Scorer
 from preceptor.store.store import Costs, Store
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
+from preceptor.types import Instruction
 
 ASSUMED_TOKENS = 500
 """Tokens of a response where nothing is stored; a teacher's `max_tokens` bounds it."""
@@ -66,11 +68,32 @@ class GenerationEstimate:
 
 
 @dataclass(frozen=True)
+class FeeEstimate:
+    """What a scorer that is paid by the token would take for the responses that it lacks.
+
+    `prompt_tokens` are expected, `tokens` the most that it may answer; `money` is None without a price.
+    """
+
+    payee: str
+    responses: int
+    prompt_tokens: int
+    tokens: int
+    money: float | None
+
+    @classmethod
+    def of(cls, fee: Fee, responses: int, characters: float) -> "FeeEstimate":
+        """Return what so many responses take; `characters` are those of their texts and conversations."""
+        asked = round((characters + fee.overhead * responses) / _CHARACTERS_PER_TOKEN)
+        most = fee.most * responses
+        return cls(fee.payee, responses, asked, most, fee.money(asked, most))
+
+
+@dataclass(frozen=True)
 class CostEstimate:
     """The whole: responses to generate, and steps of scoring.
 
-    While responses are missing `data` is empty, and `later` names the steps that will follow on them. A
-    `race` takes this at most, or its budget where that is less.
+    While responses are missing `data` is empty, and `later` names the steps that will follow on them. `fees`
+    are those of judges. A `race` takes this at most, or its budget where that is less.
     """
 
     source: StudySource
@@ -78,6 +101,7 @@ class CostEstimate:
     generation: Sequence[GenerationEstimate]
     steps: Sequence[StepEstimate]
     later: Sequence[str]
+    fees: Sequence[FeeEstimate] = ()
     race: RaceOptions | None = None
 
 
@@ -94,24 +118,50 @@ def estimate(study: Study, runtime: Runtime) -> CostEstimate:
         references = bool(source.questions.references)
         for scorer in plan.every_scorer(study, runtime, references=references):
             scorer.preflight()
-        later = _later(pipeline, references=references)
-        return CostEstimate(source, (), generation, (), later, study.race)
+        later, scorers = _later(pipeline, references=references)
+        fees = _fees(source, scorers, generation)
+        return CostEstimate(source, (), generation, (), later, fees, study.race)
     data = pipeline.load(spend=False)
-    return CostEstimate(source, data, generation, _steps(pipeline, data), (), study.race)
+    steps, fees = _steps(pipeline, data)
+    return CostEstimate(source, data, generation, steps, (), fees, study.race)
 
 
-def _later(pipeline: Pipeline, *, references: bool) -> list[str]:
-    """Return the steps that follow once the responses are there."""
+def _later(pipeline: Pipeline, *, references: bool) -> tuple[list[str], list[Scorer]]:
+    """Return the steps that follow once the responses are there, and their scorers, each once."""
     study, found = pipeline.study, dict[str, None]()
+    scorers: dict[str, Scorer] = {}
     rewards = plan.reward_sources(study, references=references)
     for reward, student in product(rewards, pipeline.students):
         planned = plan.for_student(study, pipeline.runtime, student, reward=reward)
         found |= dict.fromkeys(f"{planned.name}, {scorer.name}" for scorer in planned.scorers)
-    return list(found)
+        scorers |= {scorer.identity().digest: scorer for scorer in planned.scorers}
+    return list(found), list(scorers.values())
 
 
-def _steps(pipeline: Pipeline, data: Sequence[LoadedData]) -> list[StepEstimate]:
+def _fees(
+    source: StudySource, scorers: Sequence[Scorer], generation: Sequence[GenerationEstimate]
+) -> list[FeeEstimate]:
+    """Return what is paid by the token once all responses are there, of which none is scored yet."""
+    responses = sum(one.stored + one.missing for one in generation)
+    missing = sum(one.missing for one in generation)
+    answers = sum(one.tokens for one in generation) * responses / max(1, missing)
+    asked = [_characters(one) for one in source.questions.instructions]
+    prompts = responses * sum(asked) / max(1, len(asked))
+    characters = prompts + answers * _CHARACTERS_PER_TOKEN
+    fees = [scorer.fee for scorer in scorers if scorer.fee is not None]
+    return [FeeEstimate.of(fee, responses, characters) for fee in fees]
+
+
+def _characters(instruction: Instruction) -> int:
+    return sum(len(message.content) for message in instruction.messages)
+
+
+def _steps(
+    pipeline: Pipeline, data: Sequence[LoadedData]
+) -> tuple[list[StepEstimate], list[FeeEstimate]]:
+    """Return what is to be scored, and what is paid by the token for it, each once."""
     found: dict[tuple[str, str], StepEstimate] = {}
+    fees: dict[str, FeeEstimate] = {}
     for one, student in product(data, pipeline.students):
         planned, steps = pipeline.plan(one, student)
         for step in steps:
@@ -122,10 +172,16 @@ def _steps(pipeline: Pipeline, data: Sequence[LoadedData]) -> list[StepEstimate]
             texts = next(step.texts(missing), [])
             stored = len(step.keyed.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
+            if step.scorer.fee is not None:
+                prompts = sum(_characters(one.instruction) for one in texts)
+                prompts = round(prompts * len(missing) / max(1, len(texts)))
+                fees[identity] = FeeEstimate.of(
+                    step.scorer.fee, len(missing), work.characters + prompts
+                )
             found[planned.name, identity] = StepEstimate(
                 planned.name, step.name, identity, stored, work
             )
-    return list(found.values())
+    return list(found.values()), list(fees.values())
 
 
 def estimate_generation(
@@ -209,10 +265,7 @@ def _prompt_tokens(
     }
     if own.responses >= _ENOUGH and math.isfinite(own.prompt_tokens):
         return round(own.prompt_tokens * len(prompts))
-    characters = sum(
-        len(teacher.system) + sum(len(message.content) for message in instruction.messages)
-        for instruction in prompts.values()
-    )
+    characters = sum(len(teacher.system) + _characters(one) for one in prompts.values())
     return round(characters / _CHARACTERS_PER_TOKEN)
 
 

@@ -26,7 +26,10 @@ from preceptor.ranking.result import Ranking
 
 
 class Pipeline:
-    """A study on its way to rankings; `execute` runs each piece of work that the store lacks."""
+    """A study on its way to rankings; `execute` runs each piece of work that the store lacks.
+
+    Where `frees` is unset a teacher that was loaded is left to `execute`.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Pipeline:
     ) -> None:
         self.study, self.runtime = study, runtime
         self.progress, self.execute = progress or Silent(), execute
+        self.frees = True
 
     def of(self, study: Study) -> "Pipeline":
         """Return the pipeline of another study over the same source."""
@@ -67,7 +71,8 @@ class Pipeline:
             try:
                 self.execute(job, self.progress)
             finally:
-                free(job, jobs[place + 1 :])
+                if self.frees:
+                    free(job, jobs[place + 1 :])
 
     def load(self, scope: Scope = ALL, *, spend: bool = True) -> list[LoadedData]:
         """Return the data for each source of rewards; without `spend`, of what the store has alone.

@@ -7,17 +7,20 @@ that was killed goes on to the same decisions, and a full run later pays only fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 from preceptor.config.study import Study
+from preceptor.engines.pace import device_memory
 from preceptor.errors import StudyError
+from preceptor.pipeline.kept import Kept
 from preceptor.pipeline.outcome import settings_of
-from preceptor.pipeline.plan import StudentPlan, for_student, reward_sources
+from preceptor.pipeline.plan import every_scorer, for_student, reward_sources
 from preceptor.pipeline.race_costs import Ledger, require_prices
+from preceptor.pipeline.race_entry import Entry
 from preceptor.pipeline.race_measures import Ahead, Measured, known_of, measured_on, without
-from preceptor.pipeline.sources import Scope
+from preceptor.pipeline.sources import Scope, StudySource
 from preceptor.pipeline.work import Amount, Progress, preflight
 from preceptor.ranking.metrics import Metric
 from preceptor.ranking.places import FormedMetric
@@ -49,55 +52,36 @@ def race(pipeline: Pipeline) -> list[RaceResult]:
     return _Racing(pipeline).results()
 
 
-@dataclass
-class _Entry:
-    """The race for one student and source of rewards."""
-
-    planned: StudentPlan
-    race: Race
-    last: Measured
-    racers: dict[str, Racer] = field(default_factory=dict)
-    warnings: list[Warning] = field(default_factory=list)
-
-    @property
-    def running(self) -> tuple[str, ...]:
-        """Who is still asked and scored: nobody once the race is decided."""
-        return () if self.race.ending else self.race.running
-
-    def look(self, found: Measured, *, rows: int, before: int) -> None:
-        """Look at what was measured, and keep where each teacher stands."""
-        metric, self.last = self.race.metric, found
-        common, places = found.common(metric.needs)
-        fresh = int((places >= before).sum())
-        look = self.race.look(common, rows=rows, fresh=fresh, places=places)
-        for name, value in look.values.items():
-            beaten_by = look.dropped.get(name)
-            self.racers[name] = Racer(name, value, rows, look.n, look.behind.get(name), beaten_by)
-        # Of those who left before, what stood there.
-        gone = [one for one in self.warnings if one.teachers]
-        kept = [one for one in gone if look.values.keys().isdisjoint(one.teachers)]
-        new = found.warnings_beside(common, metric)
-        self.warnings = list(dict.fromkeys([*kept, *new]))
-
-
 class _Racing:
     """All races of one study under way."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.study, self.source = pipeline.study, pipeline.source
         self.options = self.study.race or RaceOptions()
-        require_prices(self.source, self.options)
         # What orders is all that is measured.
         self.line = pipeline.of(self.study.model_copy(update={"metrics": _metrics(pipeline)}))
         self.line.progress = _Working(pipeline.progress)
+        memory = device_memory(pipeline.runtime.resolved_device())
+        self.line.execute = self.kept = Kept(pipeline.execute, memory // 2)
+        self.line.frees = False
+        references = _have_references(self.source)
+        scorers = every_scorer(self.line.study, pipeline.runtime, references=references)
+        require_prices(self.source, scorers, self.options)
         asked = len(self.source.asked) or len(self.source.gathered(None).table.instructions)
         self.rows = min(asked, self.study.data.limit or asked)
         self.ledger = Ledger(self.rows, self.options)
         self.ahead = Ahead(self.source, self.study.ranking.seed)
-        self.entries: list[_Entry] = []
+        self.entries: list[Entry] = []
 
     def results(self) -> list[RaceResult]:
         """Race until every race is decided or the budget is spent."""
+        try:
+            self._run()
+        finally:
+            self.kept.release()
+        return _compared([self._result(entry) for entry in self.entries])
+
+    def _run(self) -> None:
         before = 0
         for rows in looks(self.options.start, self.rows):
             if before and not self.ledger.allows(self.running, rows):
@@ -108,10 +92,6 @@ class _Racing:
             before = rows
             if not self.running:
                 break
-        for entry in self.entries:
-            for step in entry.last.steps:
-                step.resource.release()
-        return _compared([self._result(entry) for entry in self.entries])
 
     @property
     def running(self) -> frozenset[str]:
@@ -142,6 +122,7 @@ class _Racing:
             entry.look(found, rows=rows, before=before)
             for name, (responses, tokens) in found.tokens.items():
                 self.ledger.note(name, rows, responses, tokens)
+            self.ledger.note_judges(found.steps, found.columns)
         self.ledger.close(self.source.within(scope))
         for entry in racing:
             self._tell(entry)
@@ -152,7 +133,7 @@ class _Racing:
         ranking = self.study.ranking.model_copy(update={"min_coverage": least})
         return self.line.study.model_copy(update={"ranking": ranking})
 
-    def _entered(self, data: Sequence[LoadedData], rows: int) -> list[_Entry]:
+    def _entered(self, data: Sequence[LoadedData], rows: int) -> list[Entry]:
         """Return the races at their first look, with what is known of all rows."""
         whole = [] if self.source.jobs else self.line.load(Scope(None, self.rows), spend=False)
         pairs = [(one, *self.line.plan(one, s)) for s, one in product(self.line.students, data)]
@@ -167,7 +148,7 @@ class _Racing:
             )
             metric = self._metric(found)
             race = Race(metric, teachers, self.rows, self.options, known)
-            entries.append(_Entry(planned, race, found))
+            entries.append(Entry(planned, race, found))
         return entries
 
     def _metric(self, found: Measured) -> Metric:
@@ -177,16 +158,16 @@ class _Racing:
         meaningless = bool(negative_rewards(common, found.measurements.teachers))
         return ordering_metric(metrics, self.study.by, without_car=meaningless)
 
-    def _tell(self, entry: _Entry) -> None:
+    def _tell(self, entry: Entry) -> None:
         race, took = entry.race, self.ledger.costs[-1]
         look, by = race.looks[-1], race.metric.kind
         self.line.progress.say(look_lines(look, of=len(race.teachers), by=by, took=took))
 
-    def _result(self, entry: _Entry) -> RaceResult:
+    def _result(self, entry: Entry) -> RaceResult:
         race, data = entry.race, entry.last.data
         settings = settings_of(data, self.study, entry.planned, entry.last.steps)
         settings |= self.study.ranking.model_dump()
-        return RaceResult(
+        found = RaceResult(
             student=entry.planned.name,
             reward=data.reward_name if data.reward else None,
             by=race.metric.kind,
@@ -201,8 +182,10 @@ class _Racing:
             settings={name: plain(value) for name, value in settings.items()},
             warnings=tuple(entry.warnings),
         )
+        overtaken = entry.overtaken(found.choice[0].teacher)
+        return replace(found, warnings=(*found.warnings, *overtaken))
 
-    def _racers(self, entry: _Entry) -> list[Racer]:
+    def _racers(self, entry: Entry) -> list[Racer]:
         """Return who is left, the leader first, and then those dropped, the last first."""
         sign = 1 if entry.race.metric.higher_is_better else -1
         order = sorted(
@@ -231,11 +214,7 @@ def _metrics(pipeline: Pipeline) -> tuple[Metric, ...]:
         StudyError: it depends on who is compared, so that teachers that left would change it.
     """
     study, source = pipeline.study, pipeline.source
-    references = (
-        bool(source.questions.references)
-        if source.jobs
-        else source.gathered(None).table.has_references
-    )
+    references = _have_references(source)
     found: dict[str, Metric] = {}
     for student, reward in product(pipeline.students, reward_sources(study, references=references)):
         planned = for_student(study, pipeline.runtime, student, reward=reward)
@@ -251,6 +230,12 @@ def _metrics(pipeline: Pipeline) -> tuple[Metric, ...]:
                 "leaves the race. Race by another metric (--by car, reward, ...), or rank without a race."
             )
     return tuple(found.values())
+
+
+def _have_references(source: StudySource) -> bool:
+    if source.jobs:
+        return bool(source.questions.references)
+    return source.gathered(None).table.has_references
 
 
 def _compared(results: list[RaceResult]) -> list[RaceResult]:

@@ -25,7 +25,9 @@ from preceptor.ranking.measurements import (
     unscored_shares,
 )
 from preceptor.ranking.metrics import TRANSFORMS, Metric
+from preceptor.ranking.places import Stability
 from preceptor.ranking.rank import transformed
+from preceptor.ranking.stability import stability_of, with_failures
 from preceptor.ranking.verdict import MANY_CUT
 from preceptor.ranking.warnings import warnings_of
 from preceptor.scorers.base import Array
@@ -60,6 +62,18 @@ class Measured:
         return transformed(found, options.transform), self.places[
             complete(self.measurements, needed)
         ]
+
+    def stability(self, metric: Metric) -> Stability | None:
+        """Return how the order of this look fares where its numbers are read otherwise."""
+        options = self.study.ranking
+        return stability_of(
+            common_instructions(self.measurements, metric.needs, min_coverage=options.min_coverage),
+            metric,
+            transform=options.transform,
+            teachers=self.measurements.teachers,
+            failures=with_failures(self.measurements, metric, transform=options.transform),
+            conditional=self.study.reading.conditioning != "unconditional",
+        )
 
     def warnings_beside(self, common: Common, metric: Metric) -> Iterator[Warning]:
         """Yield what could mislead a reader of this look."""

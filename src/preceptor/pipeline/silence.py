@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from preceptor.pipeline.load import LoadedData
     from preceptor.pipeline.score import Step, Stored
 
-_SILENCE = (UNFINISHED, "empty")
+SILENCE = (UNFINISHED, "empty")
 """Notes of a response that holds no answer, which no other run could give a score."""
 
 
@@ -31,7 +31,7 @@ def without_silent(
     teacher = selection.table.teacher[selection.rows]
     silent = np.zeros(len(teacher), np.bool_)
     for stored in columns:
-        silent |= np.isin(stored["note"], _SILENCE)
+        silent |= np.isin(stored["note"], SILENCE)
     names = selection.table.teachers
     heard = set(np.unique(teacher[~silent]).tolist())
     mute = tuple(name for place, name in enumerate(names) if place not in heard)

@@ -11,10 +11,11 @@ from rich.table import Table
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.table import printable
+from preceptor.ranking.verdict import several
 from preceptor.report.terminal import print_lines
 
 if TYPE_CHECKING:
-    from preceptor.pipeline.estimate import CostEstimate, GenerationEstimate
+    from preceptor.pipeline.estimate import CostEstimate, FeeEstimate, GenerationEstimate
     from preceptor.ranking.race.options import RaceOptions
 
 
@@ -59,6 +60,7 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         f"(about {step.missing.characters / _CHARACTERS_PER_TOKEN:,.0f} tokens) under {step.identity}"
         for step in estimate.steps
     ]
+    lines += [_fee_line(one) for one in estimate.fees if one.responses]
     warnings = dict.fromkeys(one.text for opened in estimate.data for one in opened.warnings)
     for line in [*lines, *warnings]:
         console.print(printable(line), highlight=False, markup=False)
@@ -75,11 +77,26 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         )
 
 
+def _fee_line(fee: FeeEstimate) -> str:
+    """Return what a judge takes for what it lacks."""
+    money = "no price" if fee.money is None else f"at most {fee.money:,.2f} of money"
+    return (
+        f"{fee.payee}: {fee.responses:,} responses to judge, about {fee.prompt_tokens:,} tokens of prompts "
+        f"and at most {fee.tokens:,} of answers: {money}."
+    )
+
+
 def _race_line(estimate: CostEstimate, race: RaceOptions) -> str:
     """Return what a race takes at most, and what the same takes in full."""
-    money = [one.money for one in estimate.generation if one.money is not None]
+    asked = {job.name for job in estimate.source.jobs if job.backend.paid}
+    paid = {one.teacher: one.money for one in estimate.generation if one.teacher in asked}
+    paid |= {one.payee: one.money for one in estimate.fees if one.responses}
+    money = [one for one in paid.values() if one is not None]
+    lacking = [name for name, one in paid.items() if one is None]
     full = sum(money)
     in_full = f"about {full:,.2f} of money" if money else "all of the above"
+    if money and lacking:
+        in_full += f", without {several(lacking, 'and')}, for want of a price"
     caps = [f"{race.tokens:,} tokens"] if race.tokens is not None else []
     caps += [f"{race.hours:g} hours"] if race.hours is not None else []
     if race.money is not None:

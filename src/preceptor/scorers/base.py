@@ -5,6 +5,7 @@ run loses one at most. Trouble with one response is data (a note), never an exce
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -23,8 +24,38 @@ Pieces = Callable[[Sequence[Message], str], Sequence[str]]
 """Returns the pieces of text that a conversation and a response's tokens spell."""
 
 
+USAGE = ("prompt_tokens", "answer_tokens")
+"""Columns of what is paid by the token: what each row's request and its answer took, where that is told."""
+
+
+@dataclass(frozen=True)
+class Fee:
+    """What a scorer takes that is paid by the token.
+
+    Prices are for a million tokens in and out, None where not known. `overhead` are the characters that a
+    request has beside conversation and response, `most` the tokens of an answer at most.
+    """
+
+    payee: str
+    price_in: float | None
+    price_out: float | None
+    overhead: int
+    most: int
+
+    def money(self, asked: float, answered: float) -> float | None:
+        """Return what so many tokens in and out cost; None where a price is not known."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (asked * self.price_in + answered * self.price_out) / 1e6
+
+
 class Resource(Protocol):
     """What several scorers may share, such as a loaded model."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes when it is loaded, as far as known."""
+        ...
 
     def release(self) -> None:
         """Free what was loaded; it is loaded again where it is needed again."""
@@ -83,9 +114,19 @@ class Scorer(Protocol):
         return None
 
     @property
+    def memory(self) -> int:
+        """Bytes that what it loads itself takes, as far as known."""
+        return 0
+
+    @property
     def resource(self) -> Resource:
         """What is freed after its last use."""
         return self
+
+    @property
+    def fee(self) -> Fee | None:
+        """What it takes where it is paid by the token, and stores `USAGE`; None where it costs no money."""
+        return None
 
     @property
     def reads_reference(self) -> bool:

@@ -19,7 +19,7 @@ from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
 from preceptor.engines.control_tokens import tell_of_cuts
 from preceptor.engines.local import LocalModel
-from preceptor.scorers.base import Array, Scorer
+from preceptor.scorers.base import USAGE, Array, Fee, Scorer
 from preceptor.scorers.judge_answer import LEAST_MASS, read_answer
 from preceptor.scorers.judge_prompt import PROMPT_VERSION, judge_prompt
 from preceptor.store.identity import Identity
@@ -47,7 +47,7 @@ class Judge(Scorer):
     """
 
     name = "judge"
-    columns = ("score", "mass", "sampled", "expected")
+    columns = ("score", "mass", "sampled", "expected", *USAGE)
     measures: ClassVar[tuple[str, ...]] = ("reward",)
     required = ("score", "expected")  # an answer may tell neither mass nor a number drawn
     flush: Flush = "each"
@@ -99,6 +99,15 @@ class Judge(Scorer):
     def label(self) -> str:
         """The model's name in tables."""
         return self.table.model
+
+    @property
+    def fee(self) -> Fee | None:
+        """What the endpoint takes; None where the model is run here."""
+        if self.endpoint is None:
+            return None
+        prompt = self.request((), "").messages[0].content
+        label = f"judge {self.label}"
+        return Fee(label, *self.endpoint.prices, len(prompt), self.table.max_tokens)
 
     def preflight(self) -> None:
         """Check address and key without asking anything; ModelError where they cannot be used."""
@@ -186,9 +195,15 @@ class Judge(Scorer):
             reading = read_answer(outcome, self.table.scale)
             if isinstance(reading, str):
                 return Score(key, {}, reading)
-            return Score(key, reading.columns())
+            return Score(key, {**reading.columns(), **_usage(outcome)})
         note = self._watch.note(outcome)
         return None if note is None else Score(key, {}, note)
+
+
+def _usage(answer: Completion) -> Mapping[str, float]:
+    """Return the tokens of request and answer where the endpoint tells both."""
+    counts = (answer.prompt_tokens, answer.tokens)
+    return {} if None in counts else dict(zip(USAGE, map(float, counts), strict=True))  # type: ignore[arg-type]
 
 
 @cache

@@ -51,6 +51,9 @@ class TeacherBackend(Protocol):
     terms: str = ""
     """How it is asked, where that is no direct way: when the answers come, and at which price."""
 
+    paid: bool = False
+    """Whether each answer may cost money."""
+
     prices: tuple[float | None, float | None] = (None, None)
     """What a million tokens of prompt and of response cost; None where it is not known."""
 
@@ -91,6 +94,11 @@ class TeacherBackend(Protocol):
     def fastest_pace(self, batch: int) -> float | None:
         """Return tokens a second that it cannot beat on this machine; None where that is not known."""
         return None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes when it is loaded, as far as known."""
+        return 0
 
     def release(self) -> None:
         """Free what was loaded; it is loaded again where it is needed again."""

@@ -52,6 +52,11 @@ class LocalTeacher(LocalModel, TeacherBackend):
         gpus = self.runtime.gpus or 1
         return VllmChat(self.located, encoder=self.encoder, dtype=self.dtype, gpus=gpus)
 
+    @property
+    def memory(self) -> int:
+        """Bytes of its weights; vLLM takes the whole device."""
+        return super().memory if self.batch else 2**63
+
     def fastest_pace(self, batch: int) -> float | None:
         """Return tokens a second that it cannot beat on this machine; None where unknown."""
         parameters = parameters_of(self.located)

@@ -30,6 +30,7 @@ class ServedTeacher(TeacherBackend):
     """A model that `endpoint` serves under its name."""
 
     honours_seeds = False
+    paid = True
 
     def __init__(
         self, teacher: TeacherPoint, endpoint: Endpoint, store: str = ".preceptor"

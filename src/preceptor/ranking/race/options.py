@@ -33,6 +33,10 @@ class RaceOptions(BaseModel):
     max_loss: float | None = Field(
         None, gt=0, description="Bound on the loss, for betting; a larger loss counts as this."
     )
-    tokens: int | None = Field(None, gt=0, description="Stop when so many tokens were scored.")
-    money: float | None = Field(None, gt=0, description="Stop when so much was paid.")
+    tokens: int | None = Field(
+        None, gt=0, description="Stop when so many tokens were scored, with those that judges took."
+    )
+    money: float | None = Field(
+        None, gt=0, description="Stop when so much was paid, to teachers and judges."
+    )
     hours: float | None = Field(None, gt=0, description="Stop after so many hours.")

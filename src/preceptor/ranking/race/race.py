@@ -8,7 +8,6 @@ where one of the others is wrongly found to be better, so that a union over its 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,8 @@ from preceptor.ranking.race.contrasts import contrasts
 from preceptor.ranking.race.covariates import adjusted
 from preceptor.ranking.race.look import Ending, Look
 from preceptor.ranking.race.options import RaceOptions
-from preceptor.ranking.race.sequences import reach
+from preceptor.ranking.race.sequences import reach, width_with
 from preceptor.types import Estimate
-
-FIXED = 0.1
-"""The share of the allowed error that goes to what all rows together leave open of a population."""
 
 
 class Race:
@@ -161,16 +157,14 @@ class Race:
 
         `share` is that of the rows asked for which could be compared.
         """
-        alpha, pool = self.alpha, None
         found = contrasts(upward, scale)
-        if self.options.target == "pool":
-            pool, base = max(found.n, round(share * self.rows)), None
-        if base is not None:
-            alpha *= 1 - FIXED
-        width = reach(found.n, alpha, pool=pool) * found.error
-        if base is not None:
+        if base is not None and self.options.target == "population":
             fixed = contrasts(base, scale).error
-            width = width + fixed * -NormalDist().inv_cdf(self.alpha * FIXED)
+            width = width_with(fixed, found.error, found.n, self.alpha)
+        else:
+            whole = max(found.n, round(share * self.rows))
+            pool = whole if self.options.target == "pool" else None
+            width = reach(found.n, self.alpha, pool=pool) * found.error
         few = found.n < MIN_EFFECTIVE * found.skewness**2
         return found.gap, np.where(few & (width > 0), np.inf, width)
 

@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Amounts:
-    """What a race takes: responses, their tokens, money for asking and seconds; None where not known."""
+    """What a race takes: responses, their tokens, money and seconds; None where not known.
+
+    `judge_tokens` are those of judges' requests and answers, `judge_money` is the part of `money` that they
+    cost. `unpriced` names teachers and judges that are paid and are not in the money.
+    """
 
     responses: int
     tokens: int
     money: float | None = None
     seconds: float | None = None
+    judge_tokens: int | None = None
+    judge_money: float | None = None
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

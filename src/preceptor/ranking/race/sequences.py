@@ -7,6 +7,11 @@ docs/explanation/racing.md derives them.
 """
 
 import math
+from statistics import NormalDist
+
+import numpy as np
+
+from preceptor.ranking.metrics import Array
 
 TIGHT = 200
 """The bound is nearly the tightest possible after about so many rows; any value is valid."""
@@ -38,6 +43,36 @@ def reach(n: int, alpha: float, *, pool: int | None = None) -> float:
     ratio = (time + prior) / prior
     boundary = math.sqrt(2 * (time + prior) * math.log1p(math.sqrt(ratio) / (2 * alpha)))
     return left * boundary / math.sqrt(n)
+
+
+def width_with(fixed: Array, error: Array, n: int, alpha: float) -> Array:
+    """Return by how much a mean that is partly known of all rows lies above its truth at most, at every n.
+
+    Such a mean has an error that never changes, that of all rows, and one that falls with n. Both go into one
+    mixture: over normal effects on the one with `share` times the inverse of its variance, and on the other
+    as for `reach`. The worst division of a sum between the two gives a root of squares.
+
+    Args:
+        fixed: standard errors over all rows of what is known.
+        error: standard errors of the rest over the rows seen; where it is 0, the ordinary normal bound holds.
+        n: rows seen.
+        alpha: as for `reach`.
+    """
+    prior = tuning(alpha)
+    shares = np.geomspace(1 / 64, 16, 11)
+
+    def square(share: Array, rows: float) -> Array:
+        left = error**2 * n / rows * (rows + prior) / rows
+        ratio = (1 + share) * (rows + prior) / prior
+        found: Array = (
+            (left + fixed**2 * (1 + 1 / share)) * 2 * np.log1p(np.sqrt(ratio) / 2 / alpha)
+        )
+        return found
+
+    # Chosen for one number of rows and not for n: a mixture is the same at every look.
+    tight = np.stack([square(np.full_like(error, share), TIGHT) for share in shares])
+    wide = np.sqrt(square(shares[tight.argmin(axis=0)], n))
+    return np.where(error > 0, wide, -NormalDist().inv_cdf(alpha) * fixed)
 
 
 def looks(start: int, rows: int, *, growth: float = 0.1) -> list[int]:

@@ -8,6 +8,7 @@ from preceptor.ranking.race.look import Look
 from preceptor.ranking.race.result import Amounts, Racer, RaceResult
 from preceptor.ranking.race.verdict import percent
 from preceptor.ranking.table import Column, aligned, number, printable
+from preceptor.ranking.verdict import several
 from preceptor.types import Estimate
 
 
@@ -70,11 +71,21 @@ def footnotes(race: RaceResult) -> list[str]:
 def worded(amounts: Amounts) -> str:
     """Return amounts in words, without what is not known."""
     parts = [f"{amounts.responses:,} responses", f"{amounts.tokens:,} tokens"]
+    if amounts.judge_tokens is not None:
+        parts.append(f"{amounts.judge_tokens:,} tokens of judges")
     if amounts.money is not None:
-        parts.append(f"{amounts.money:,.4g} of money")
+        parts.append(_money(amounts, amounts.money))
     if amounts.seconds is not None:
         parts.append(f"{amounts.seconds:,.0f} s")
     return ", ".join(parts)
+
+
+def _money(amounts: Amounts, money: float) -> str:
+    """Return the money in words, with who is not in it."""
+    notes = [f"{amounts.judge_money:,.4g} of it for judges"] if amounts.judge_money else []
+    if amounts.unpriced:
+        notes.append(f"without {several(amounts.unpriced, 'and')}, for want of a price")
+    return f"{money:,.4g} of money" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def look_lines(look: Look, *, of: int, by: str, took: Amounts, width: int = 80) -> list[str]:
