@@ -3,9 +3,9 @@
 Eight teachers answer questions and are right ever less often. Printed as JSON: the money that the race spent
 beside the money that asking everybody everything costs; and of a race that was killed without warning at
 random moments and run again: whether the decisions are the same, and which answers were stored twice or paid
-for twice. An answer on its way when the process is killed is lost with it, and asked again: at most as many as
-the endpoint is asked at a time. Of those that were lost it is said how long before the kill the server had sent
-them: what lies between is the client's way from an answer to the disk.
+for twice. An answer on its way when the process is killed is lost with it, and asked again: at most as many
+as the endpoint is asked at a time. Of those that were lost it is said how long before the kill the server had
+sent them: what lies between is the client's way from an answer to the disk.
 
     python bench/race_asking.py --prompts 2000
 """
@@ -141,8 +141,8 @@ def measure(given: argparse.Namespace, folder: Path, server: Server) -> dict[str
 
 
 def lost_after(sent: list[float], kills: list[float]) -> float:
-    """Return how many milliseconds after an answer was sent the next kill came."""
-    return round(1000 * min(kill - sent[0] for kill in kills if kill >= sent[0]), 2)
+    """Return how many milliseconds after an answer was sent the kill came that lost it."""
+    return round(1000 * min((kill - sent[0] for kill in kills), key=abs), 2)
 
 
 def run(

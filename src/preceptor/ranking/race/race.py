@@ -23,7 +23,7 @@ from preceptor.ranking.race.contrasts import contrasts
 from preceptor.ranking.race.covariates import adjusted
 from preceptor.ranking.race.look import Ending, Look
 from preceptor.ranking.race.options import RaceOptions
-from preceptor.ranking.race.sequences import reach, width_with
+from preceptor.ranking.race.sequences import TIGHT, reach, width_with
 from preceptor.types import Estimate
 
 
@@ -36,7 +36,7 @@ class Race:
         rows: how many rows there are in all.
         options: when to stop, and which bounds decide.
         known: covariates, known of every row: name to (teachers, rows), rows in the order of the race.
-            Betting does not use them.
+            Betting does not use them, and where they make no bound narrower they are left out.
 
     Raises:
         StudyError: betting is asked for a metric other than reward and CAR, or for CAR without `max_loss`.
@@ -134,14 +134,31 @@ class Race:
         self, common: Common, rows: int, places: NDArray[np.intp] | None
     ) -> tuple[Quantity, Quantity | None]:
         means = measured(common)
+        alone = self._upward(means)
         if not self.known:
-            return self._upward(means), None
+            return alone, None
         seen = np.arange(common.n) if places is None else places
         order = np.concatenate([seen, np.arange(rows, self.rows)])
         known = {name: values[self._at][:, order] for name, values in self.known.items()}
         plain = {name: mean for name, mean in means.items() if name not in common.denominators}
         rest, explained = adjusted(plain, known)
-        return self._upward({**means, **rest}), self._upward(explained)
+        upward, base = self._upward({**means, **rest}), self._upward(explained)
+        if not self.looks and not self._narrower(alone, upward, base):
+            self.known = {}
+            return alone, None
+        return upward, base
+
+    def _narrower(self, alone: Quantity, upward: Quantity, base: Quantity) -> bool:
+        """Tell whether covariates narrow the leader's bounds: once, at the first look, by variances alone."""
+        at, same = min(TIGHT, self.rows), np.ones(len(alone.point))
+        leader = int(np.argmax(alone.point))
+        before, after, fixed = (contrasts(one, same) for one in (alone, upward, base))
+        scale = np.sqrt(before.n / at)
+        wide, left = (scale * one.error[leader] for one in (before, after))
+        if self.options.target == "pool":
+            return bool(left.sum() < wide.sum())
+        wide = reach(at, self.alpha) * wide
+        return bool(width_with(fixed.error[leader], left, at, self.alpha).sum() < wide.sum())
 
     @property
     def _at(self) -> list[int]:

@@ -74,13 +74,14 @@ def _spec(rows: list[Row], race: RaceResult, words: str) -> Any:
     across = alt.Scale(
         type="log", domain=[race.looks[0].rows * 0.95, race.looks[-1].rows * 1.03], nice=False
     )
-    x = alt.X("rows:Q", title="prompts seen", scale=across, axis=alt.Axis(format="~s", grid=False))
+    axis = alt.Axis(values=_ticks([look.rows for look in race.looks]), format=",d", grid=False)
+    x = alt.X("rows:Q", title="prompts seen", scale=across, axis=axis)
     y = alt.Y("gap:Q", title=f"behind the leader, {race.by}", scale=up)
     keys = sorted({str(row["key"]) for row in rows}, key=lambda key: int(key.split()[0]))
     colour = alt.Color(
         "key:N",
         scale=alt.Scale(domain=keys),
-        legend=alt.Legend(title=None, columns=3, symbolOpacity=1),
+        legend=alt.Legend(title=None, columns=1, symbolOpacity=1),
     )
     tip = tips(
         whole="teacher", gap_text="behind [bounds]", leader="the leader", n="prompts compared"
@@ -109,6 +110,12 @@ def _spec(rows: list[Row], race: RaceResult, words: str) -> Any:
     return whole_spec(
         alt.layer(*layers), height=HEIGHT, alternative=words, rows=rows, zero=[{"zero": 0}]
     )
+
+
+def _ticks(rows: list[int]) -> list[int]:
+    """Return some six of the looks, the last among them: they are as far apart on a log scale."""
+    step = max(1, round(len(rows) / 6))
+    return rows[::-1][::step][::-1]
 
 
 def _in_words(race: RaceResult) -> str:
