@@ -20,7 +20,7 @@ from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, rewa
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
 from preceptor.pipeline.silence import without_silent
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
-from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight
+from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight, run_all
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
 
@@ -28,7 +28,7 @@ from preceptor.ranking.result import Ranking
 class Pipeline:
     """A study on its way to rankings; `execute` runs each piece of work that the store lacks.
 
-    Where `frees` is unset a teacher that was loaded is left to `execute`.
+    Without `frees` a teacher that was loaded is left to `execute`.
     """
 
     def __init__(
@@ -67,12 +67,7 @@ class Pipeline:
             for scorer in every_scorer(self.study, self.runtime, references=references):
                 scorer.preflight()
         preflight(lacking)
-        for place, job in enumerate(jobs):
-            try:
-                self.execute(job, self.progress)
-            finally:
-                if self.frees:
-                    free(job, jobs[place + 1 :])
+        run_all(jobs, self.execute, self.progress, frees=self.frees)
 
     def load(self, scope: Scope = ALL, *, spend: bool = True) -> list[LoadedData]:
         """Return the data for each source of rewards; without `spend`, of what the store has alone.

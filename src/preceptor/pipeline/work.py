@@ -120,6 +120,16 @@ def free(work: Work, later: Sequence[Work]) -> None:
         work.resource.release()
 
 
+def run_all(works: Sequence[Work], execute: Executor, progress: Progress, *, frees: bool) -> None:
+    """Run works one after another; what each has loaded is freed after its last use, where `frees`."""
+    for place, work in enumerate(works):
+        try:
+            execute(work, progress)
+        finally:
+            if frees:
+                free(work, works[place + 1 :])
+
+
 def recorded(runtime: Runtime, name: str) -> dict[str, object]:
     """Return what is written beside an identity without being part of it; `name` says whose rows they are."""
     from importlib.metadata import PackageNotFoundError, version
