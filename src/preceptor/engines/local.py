@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from preceptor.config.base import ModelTable
 from preceptor.config.runtime import Runtime
 from preceptor.engines.models import LocatedModel, context_length, locate
-from preceptor.engines.pace import parameters_of
 from preceptor.engines.templates import ChatTemplate, choose_template
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ class LocalModel:
     @cached_property
     def memory(self) -> int:
         """Bytes of its weights when it is loaded; 0 where unknown."""
+        from preceptor.engines.pace import parameters_of
+
         return (parameters_of(self.located) or 0) * _BYTES.get(self.dtype, 4)
 
     @cached_property

@@ -1,14 +1,19 @@
 """One race of a study: for one student and one source of rewards."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from preceptor.pipeline.plan import StudentPlan
-from preceptor.pipeline.race_measures import Measured
 from preceptor.ranking.places import Stability
 from preceptor.ranking.race.race import Race
 from preceptor.ranking.race.result import Racer
 from preceptor.types import Warning
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.plan import StudentPlan
+    from preceptor.pipeline.race_measures import Measured
 
 
 @dataclass
