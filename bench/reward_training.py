@@ -10,7 +10,6 @@ Run it with `python bench/reward_training.py [--steps 600] [--base FOLDER]`; it 
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-
+import make_preference_pairs as pair_maker
 import small_reward_model as small
-from small_reward_model import Pair, Recipe, pair_maker
+from make_preference_pairs import Pair
+from small_reward_model import Recipe
 
 Array = NDArray[np.float64]
 

@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+from preceptor.engines.chat import client
+
 Step = Callable[["Handler", dict[str, Any]], None]
 
 
@@ -204,7 +208,7 @@ def serving(
     port: int = 0,
     handler: type[Handler] = Handler,
 ) -> Iterator[Told]:
-    """Run a server that does the steps, then always `otherwise` (default: answer 7)."""
+    """Run a server that does the steps, then always `otherwise` (default: answer 7); pauses are short."""
     told = Told(list(steps), otherwise or answer("7"))
     server = Server(("127.0.0.1", port), handler)
     server.told = told  # type: ignore[attr-defined]
@@ -212,7 +216,9 @@ def serving(
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield told
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "_FIRST_DELAY_S", 0.02)
+            yield told
     finally:
         told.stop.set()
         server.shutdown()

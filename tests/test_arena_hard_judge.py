@@ -25,11 +25,6 @@ from test_pairwise import prefers
 PROMPTS = 6
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
-
-
 def arena(count: int = PROMPTS) -> QuestionSet:
     texts = {f"id{place}": f"Prompt {place}" for place in range(count)}
     return QuestionSet.of(

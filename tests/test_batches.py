@@ -35,7 +35,6 @@ ROWS = 24
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
     monkeypatch.setattr("preceptor.engines.chat.batch_api._FIRST_DELAY_S", 0.02)
     monkeypatch.setattr("preceptor.engines.chat.batch._FIRST_POLL_S", 0.01)
 

@@ -41,8 +41,7 @@ def client(told: Told, **options: Any) -> OpenAIChat:
 
 
 @pytest.fixture(autouse=True)
-def no_key_and_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
 
 
@@ -145,9 +144,9 @@ def test_a_pause_that_is_no_pause_is_none():
 def test_a_pause_beyond_all_patience_ends_the_request_at_once():
     start = time.monotonic()
     with serving(otherwise=refuse(429, "tomorrow", Retry_After="86400")) as told:
-        outcome = client(told).complete(request())
+        outcome = client(told, patience_s=60.0).complete(request())
     assert outcome == Failure("rate limited", "status 429: tomorrow")
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 30
     assert len(told.requests) == 1
 
 
@@ -157,7 +156,7 @@ def test_a_hang_ends_and_is_asked_again(fault: chat.Step):
     with serving(fault) as told:
         outcome = client(told, timeout_s=0.5).complete(request())
     assert isinstance(outcome, Completion)
-    assert 0.5 <= time.monotonic() - start < 4
+    assert 0.5 <= time.monotonic() - start < 15  # a hang lasts twenty
 
 
 def test_patience_has_an_end():
@@ -167,7 +166,7 @@ def test_patience_has_an_end():
     assert isinstance(outcome, Failure)
     assert outcome.kind == "timed out"
     assert not outcome.of_request
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_a_server_that_is_killed_and_restarted_is_waited_for():
@@ -228,7 +227,7 @@ def test_closing_early_ends_what_is_under_way():
         outcomes = client(told, concurrency=4).complete_all([request()] * 50)
         next(outcomes)
         outcomes.close()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
     assert len(told.requests) <= 8
 
 
@@ -423,7 +422,7 @@ def test_it_works_where_a_loop_runs_already():
 def no_threads_stay() -> Iterator[None]:
     before = threading.active_count()
     yield
-    end = time.monotonic() + 2
+    end = time.monotonic() + 15
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.01)
     assert threading.active_count() <= before

@@ -5,7 +5,6 @@ are those its instructions give (Zhou et al. 2023, arXiv 2311.07911, table 4).
 """
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from preceptor.errors import DataError
 from preceptor.scorers.verifier import text_counts
 from preceptor.scorers.verifier.constraints import _CONSTRAINTS
 from preceptor.scorers.verifier.verifier import verify
+from small_times import soon
 
 PAGE = Path(__file__).parents[1] / "docs" / "verifiers.md"
 
@@ -259,9 +259,5 @@ HOSTILE = [
 def test_a_response_of_200_000_characters_is_checked_in_linear_time(unit: str) -> None:
     text = ("a" + unit * LONG)[:LONG]
     for constraint in every_constraint():
-        spent = []
-        for _ in range(3):
-            start = time.process_time()
-            verify(text, {"kind": "constraints", "constraints": [constraint]})
-            spent.append(time.process_time() - start)
-        assert min(spent) < 0.5, (constraint, spent)
+        reference = {"kind": "constraints", "constraints": [constraint]}
+        assert soon(0.5, verify, text, reference), constraint

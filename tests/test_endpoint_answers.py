@@ -31,11 +31,6 @@ def asked(told: Told, path: str = "/v1", **options: Any) -> Completion | Failure
     return asking.complete(ChatRequest((Message("user", "hello"),), max_tokens=4, **options))
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
-
-
 def of_message(reason: str | None = "stop", **message: Any) -> Completion | Failure:
     body = {"choices": [{"message": message, "finish_reason": reason}]}
     return read_completion(json.dumps(body), NO_SECRETS)

@@ -21,11 +21,6 @@ COUNT = 24
 PATIENCE = 60.0
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
-
-
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

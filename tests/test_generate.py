@@ -36,13 +36,8 @@ from small_teachers import (
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
-KILLS = 5
+KILLS = 3
 PATIENCE = 120.0
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def echo(handler: chat.Handler, asked: dict[str, Any]) -> None:
@@ -55,7 +50,9 @@ def test_every_response_is_stored_once_by_a_server_that_fails_one_in_five(tmp_pa
     chance = random.Random(5)
 
     def flaky(handler: chat.Handler, asked: dict[str, Any]) -> None:
-        time.sleep(0.05)  # long enough that requests meet, also on a slow machine
+        end = time.monotonic() + PATIENCE
+        while told.busiest <= 20 and time.monotonic() < end:
+            time.sleep(0.01)  # requests meet, however slow the machine is
         way = chance.random()
         if way < 0.2:
             steps = [refuse(500, "oops"), refuse(429, "slow down"), chat.reset, chat.truncated]
@@ -96,7 +93,7 @@ def test_what_was_answered_is_stored_while_the_rest_is_waited_for(tmp_path: Path
         runtime = runtime_at(tmp_path / "store", told, concurrency=4, patience_s=20.0)
         asking = threading.Thread(target=job(study, runtime).run, args=(Silent(),), daemon=True)
         asking.start()
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 15
         while len(texts_in(tmp_path / "store")) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         stored = len(texts_in(tmp_path / "store"))

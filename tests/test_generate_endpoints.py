@@ -27,11 +27,6 @@ PROBES = 3
 """Requests that find out about seeds; one more finds out about counts."""
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
-
-
 def ask(tmp_path: Path, step: Step, *, instructions: int = 4, **teacher: Any) -> list[Any]:
     """Ask a server that always does this step; return what it was asked."""
     study = study_with(write_questions(tmp_path, instructions), served(**teacher))

@@ -31,9 +31,8 @@ KEY = "sk-test-0a1b2c3d4e5f"
 
 
 @pytest.fixture(autouse=True)
-def key_and_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def judge_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def responses(*texts: str) -> list[Response]:

@@ -21,7 +21,7 @@ from small_study import by_teacher, partition_sizes, shards, start, write_teache
 
 pytestmark = pytest.mark.usefixtures("private_cache")
 
-KILLS = 10
+KILLS = 4
 PATIENCE = 120.0
 
 
@@ -189,8 +189,8 @@ print(json.dumps([told.computed, ranking.to_records()]))
 
 
 def test_two_processes_at_once_share_the_work(tmp_path: Path, model_folder: Path):
-    files = write_teachers(tmp_path / "data", instructions=640, words=2)
-    rows = 1280
+    files = write_teachers(tmp_path / "data", instructions=320, words=2)
+    rows = 640
     marks = tmp_path / "one", tmp_path / "other"
     both = []
     for own, other in (marks, marks[::-1]):

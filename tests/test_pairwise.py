@@ -37,11 +37,6 @@ HOSTILE = {
 """Answers, and how a judge is shown each: control tokens and verdicts cut apart, all else as it is."""
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
-
-
 def likely(**shares: float) -> dict[str, float]:
     return {label: math.log(share) for label, share in shares.items()}
 

@@ -37,6 +37,9 @@ KEYS = {
 RUN = """
 import os, sys
 from preceptor.cli import app
+from preceptor.engines.chat import client
+
+client._FIRST_DELAY_S = 0.02
 
 @app.cli.command("fail")
 def fail():

@@ -37,11 +37,6 @@ ALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
-
-
 def test_a_teachers_request_is_sent_as_it_stands_and_belongs_to_its_identity(tmp_path: Path):
     questions = write_questions(tmp_path, 1)
     table = {**ALL, "leave_out": ["seed"]}

@@ -123,7 +123,8 @@ def test_architectures_that_cannot_be_packed_are_scored_one_by_one(save: Save, n
 @pytest.mark.parametrize("budget", [16, 64, 4096])
 def test_batches_and_order_change_nothing(save: Save, budget: int) -> None:
     folder = save("gemma2")
-    alone = [scores_of(scorer_of(folder), [response])[0] for response in RESPONSES]
+    single = scorer_of(folder)
+    alone = [scores_of(single, [response])[0] for response in RESPONSES]
     scorer = RewardModel(ModelReward(model=str(folder)), Runtime(max_batch_tokens=budget))
     assert scores_of(scorer) == pytest.approx(alone, abs=1e-5)
     assert scores_of(scorer, RESPONSES[::-1]) == pytest.approx(alone[::-1], abs=1e-5)
@@ -335,14 +336,13 @@ def test_a_model_that_prefers_nonsense_is_told_of(
     assert sorted(told) == [False, True]
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3", "neox"])
 def test_teachers_are_ranked_with_a_reward_model(
-    save: Save, tmp_path: Path, model_folder: Path, name: str
+    save: Save, tmp_path: Path, model_folder: Path
 ) -> None:
     files = write_teachers(tmp_path / "data")
-    options = ["--student", model_folder, "--reward-model", save(name), "--store", tmp_path / "s"]
-    (ranking,) = ranked(*files, *options, "--metric", "car", "--metric", "persyn")
-    assert ranking["settings"]["reward"] == f"{name}-reward"
+    given = ["--student", model_folder, "--reward-model", save("llama"), "--store", tmp_path / "s"]
+    (ranking,) = ranked(*files, *given, "--metric", "car", "--metric", "persyn")
+    assert ranking["settings"]["reward"] == "llama-reward"
     for record in ranking["teachers"]:
         loss, reward = record["loss"], record["reward"]
         assert record["car"] == pytest.approx(reward / (1 + 3 * loss))

@@ -2,17 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from chat_server import Handler, Told, answer, refuse, samples, serving
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.sampling_check import SamplingCheck, check_sampling
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.05)
 
 
 def client(told: Told, *, concurrency: int = 4) -> OpenAIChat:

@@ -44,7 +44,7 @@ def test_a_terminal_that_lacks_letters_gets_escapes_and_data_is_utf8(command: li
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-@pytest.mark.parametrize("more", [[], ["--json", "-"], ["--csv", "-"]])
+@pytest.mark.parametrize("more", [[], ["--json", "-"]])
 def test_a_full_disk_and_a_closed_output_end_without_a_traceback(
     command: list[str], more: list[str]
 ):

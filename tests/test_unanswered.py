@@ -25,11 +25,6 @@ WITHOUT_TEXT: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.engines.chat.client._FIRST_DELAY_S", 0.02)
-
-
 def saying(reason: str, message: dict[str, Any]) -> Step:
     choice = {"message": message, "finish_reason": reason}
     return reply(200, json.dumps({"choices": [choice]}).encode())

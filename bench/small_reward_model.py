@@ -1,15 +1,11 @@
-"""A tiny reward model, trained for tests and measurements with TRL on pairs made from rules.
+"""A tiny reward model, trained for measurements with TRL on pairs made from rules.
 
 Everything is real but small (a Qwen3 of two thin layers with a head of one label, a
 tokenizer made from the training pairs, TRL's RewardTrainer, a saved folder), so that what reads reward
 models can be tested against one whose preferences are known. Bradley-Terry loss: only differences of
 rewards mean anything.
-
-Tests take the fixture by importing it: `from small_reward_model import trained_reward_model`.
 """
 
-import importlib.util
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-BENCH = Path(__file__).parents[1] / "bench"
+import make_preference_pairs as pair_maker
+
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -30,22 +26,6 @@ PAIRS = {"on_topic": 1600, "finished": 500, "fluent": 500, "repeated": 600}
 """Most of the kind that cannot be judged without the question: it is learnt last."""
 
 SPECIAL = ("<|pad|>", "<|im_start|>", "<|im_end|>")
-
-
-def load_pair_maker() -> Any:
-    """Return `bench/make_preference_pairs.py` as a module; bench is no package."""
-    name = "make_preference_pairs"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        # Dataclasses look their module up while they are made.
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-pair_maker = load_pair_maker()
-Pair = pair_maker.Pair
 
 
 @dataclass(frozen=True)
@@ -112,19 +92,6 @@ def conversation(instruction: str, answer: str) -> list[dict[str, str]]:
         {"role": "user", "content": instruction},
         {"role": "assistant", "content": answer},
     ]
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """So many threads for PyTorch: with tiny tensors more than one only wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -237,11 +204,3 @@ def train_reward_model(folder: Path, recipe: Recipe) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def trained_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a reward model trained once for all tests."""
-    pytest.importorskip("trl", reason="training a reward model needs the extra 'train'")
-    with threads(1):
-        return train_reward_model(tmp_path_factory.mktemp("models") / "tiny-reward", Recipe())
