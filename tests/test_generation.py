@@ -15,14 +15,11 @@ import torch
 from scipy.stats import chisquare
 from transformers import GenerationConfig
 
-from preceptor import demo
 from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import TransformersChat, draw
-from preceptor.engines.loading import load_model, load_tokenizer
-from preceptor.engines.models import locate
-from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, choose_template
-from preceptor.errors import MissingPackage, StudyError
+from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate
+from preceptor.errors import StudyError
 from preceptor.types import Message
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,7 +135,7 @@ def test_the_models_own_generation_settings_do_not_leak_in(make_chat: MakeChat) 
     assert chat.tokenizer.decode(leaked[0, ids.shape[1] :]) != before[0].text
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
 def test_sampled_answers_do_not_depend_on_what_runs_beside_them(
     name: str, make_chat: MakeChat
 ) -> None:
@@ -473,27 +470,3 @@ def test_on_cuda_answers_are_those_of_the_cpu(make_model: MakeModel, tokenizer: 
     requests = [asked(t, temperature=x, top_p=0.9) for t in QUESTIONS for x in (0.0, 0.7)]
     expected = answers(TransformersChat(make_model("llama"), encoder), requests)
     assert answers(TransformersChat(make_model("llama").cuda(), encoder), requests) == expected
-
-
-@pytest.fixture
-def real_chat() -> TransformersChat:
-    """The demo's base model, which has no chat template, under the plain one."""
-    for package in ("gguf", "accelerate"):
-        pytest.importorskip(package, reason=f"reading GGUF needs the package {package}")
-    try:
-        located = locate(str(demo.gemma_gguf()))
-    except MissingPackage as error:
-        pytest.skip(f"the demo extra is not installed: {error}")
-    template = choose_template("plain", located.folder)
-    encoder = Encoder(load_tokenizer(located), template, max_length=256)
-    return TransformersChat(load_model(located, dtype="float32", device="cpu"), encoder)
-
-
-@pytest.mark.real_model
-def test_a_real_model_continues_as_it_does_alone(real_chat: TransformersChat) -> None:
-    prompts = ["The capital of France is Paris. The capital of Italy is", "One, two, three,"]
-    requests = [asked(text, max_tokens=8) for text in prompts]
-    found = answers(real_chat, requests)
-    assert [(one.text, one.tokens) for one in found] == [
-        directly(real_chat, request) for request in requests
-    ]

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -56,6 +57,13 @@ def parsed(text: str) -> Tags:
 @pytest.fixture(scope="module")
 def plain_page() -> str:
     return page(small_report())
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No packages for charts, which are what makes a page slow to write."""
+    for name in ("altair", "vl_convert"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def one(ranked: RankingData) -> Report:
@@ -121,7 +129,7 @@ def test_ids_are_unique_and_every_link_and_label_has_its_target():
     assert set(targets) <= set(ids)
 
 
-def test_several_rankings_begin_with_an_overview_and_each_has_its_part():
+def test_several_rankings_begin_with_an_overview_and_each_has_its_part(no_charts: None):
     report = small_report(students=("first student", "second student"))
     text = parsed(page(report)).text
     assert text.index("All answers") < text.index("Teachers for first student")
@@ -152,7 +160,7 @@ def test_bars_lie_on_one_scale_within_their_width():
     assert bars[0] and bars[-1] and bars[0].value > bars[-1].value
 
 
-def test_no_data_is_a_dash_and_sorts_as_nothing():
+def test_no_data_is_a_dash_and_sorts_as_nothing(no_charts: None):
     ranked = small_ranking_data()
     result = ranked.ranking.teachers[0]
     estimates = {
@@ -196,7 +204,7 @@ def test_settings_that_change_nothing_are_named():
     assert brief(replace(ranked, tried=())).unchanged == "No other settings were tried."
 
 
-def test_the_leader_and_not_the_student_stands_out_in_an_unclear_verdict():
+def test_the_leader_and_not_the_student_stands_out_in_an_unclear_verdict(no_charts: None):
     ranked = small_ranking_data()
     first, *rest = ranked.ranking.teachers
     doubtful = replace(first, p_rank=(0.4, *first.p_rank[1:]))
@@ -206,7 +214,7 @@ def test_the_leader_and_not_the_student_stands_out_in_an_unclear_verdict():
     assert set(re.findall(r'<bdi class="name leader">(.*?)</bdi>', text)) == {first.teacher}
 
 
-def test_a_tie_is_not_told_as_a_win():
+def test_a_tie_is_not_told_as_a_win(no_charts: None):
     change = Change("beta 0", "one and two", tie=True)
     text = parsed(page(one(replace(small_ranking_data(), changes=(change,))))).text
     assert "beta 0: one and two tie" in text
@@ -264,11 +272,7 @@ def test_a_large_report_stays_under_eight_megabytes_and_says_how_much_it_shows()
     assert len(json.loads(data)["examples"]) == int(shown[1])
 
 
-def test_a_page_without_the_chart_packages_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch):
-    import sys
-
-    for name in ("altair", "vl_convert"):
-        monkeypatch.setitem(sys.modules, name, None)
+def test_a_page_without_the_chart_packages_says_how_to_get_them(no_charts: None):
     text = page(small_report())
     assert "<figure" not in text
     assert "vegaEmbed" not in text
@@ -278,7 +282,7 @@ def test_a_page_without_the_chart_packages_says_how_to_get_them(monkeypatch: pyt
     assert small_report().rankings[0].ranking.verdict().text in parsed(text).text
 
 
-def test_a_page_without_examples_has_no_explorer():
+def test_a_page_without_examples_has_no_explorer(no_charts: None):
     text = page(one(replace(small_ranking_data(), examples=())))
     assert '<section class="explorer"' not in text
 

@@ -64,7 +64,7 @@ PAYLOADS = (
 
 
 NEVER = "iframe, img, form:not(.vega-bindings), style, meta, base, link, template, math, mtext"
-GROUPS = tuple(PAYLOADS[start : start + 9] for start in range(0, len(PAYLOADS), 9))
+GROUPS = tuple(PAYLOADS[start : start + 12] for start in range(0, len(PAYLOADS), 12))
 
 
 def hostile(payloads: Sequence[str]) -> Report:

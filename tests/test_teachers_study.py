@@ -1,7 +1,6 @@
 """Whole studies that ask their teachers: from instructions to a ranking, killed, resumed, run again."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from preceptor.engines.models import locate
 from preceptor.engines.templates import choose_template
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.types import Message
-from small_study import by_teacher, preceptor, shards, start
+from small_study import by_teacher, preceptor, shards
 from small_teachers import (
     GRADED,
     THRESHOLDS,
@@ -30,15 +29,12 @@ from small_teachers import (
     partitions,
     runtime_at,
     served,
-    stored_twice,
     study_with,
     texts_in,
     write_questions,
 )
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
-
-PATIENCE = 120.0
 
 
 def study_file(tmp_path: Path, store: Path, *tables: str, instructions: int = 8) -> Path:
@@ -108,32 +104,6 @@ def test_a_study_on_the_fake_engine_runs_and_runs_again_with_nothing_asked(
         mean = sum(map(graded, of)) / len(of)
         assert found[model]["reward"] == pytest.approx(mean)
     assert "chosen-by-own-reward" in {one["code"] for one in ranking["warnings"]}
-
-
-def test_a_study_killed_while_it_asks_resumes_to_the_same_result(tmp_path: Path):
-    store = tmp_path / "store"
-    number = 400
-    undisturbed = study_file(tmp_path, tmp_path / "undisturbed", instructions=number)
-    result_of(undisturbed, tmp_path / "expected.json")
-    expected = texts_in(tmp_path / "undisturbed")
-    assert len(expected) == 6 * number
-
-    file = study_file(tmp_path, store, instructions=number)
-    process = start("run", file)
-    with process:
-        deadline = time.monotonic() + PATIENCE
-        while not shards(store) and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
-    before = texts_in(store)
-    assert 0 < len(before) < 6 * number
-    assert before.items() <= expected.items()
-
-    result_of(file, tmp_path / "got.json")
-    assert texts_in(store) == expected
-    assert stored_twice(store) == []
-    assert (tmp_path / "got.json").read_bytes() == (tmp_path / "expected.json").read_bytes()
 
 
 def test_a_withheld_prompt_is_counted_told_and_never_a_zero(tmp_path: Path):
