@@ -10,7 +10,8 @@ the same with what people do, a bootstrap after every look until P(first) reache
 
 `bound_rows` is the least expected number of rows at 95% confidence for the hardest of the comparisons
 (Garivier and Kaufmann 2016, for normal differences with the pool's variance):
-kl(0.05, 0.95) * 2 * variance / gap**2.
+kl(0.05, 0.95) * 2 * variance / gap**2. `bound_share_of_tokens` is what it takes to ask every teacher as
+long as its own comparison with the best needs, and the best as long as the hardest.
 
 Asymptotic races run all at once (`race_replays.py`); `as_race` is how many of the first of them end as `Race`
 itself does on the same rows. Betting, and races with covariates, are `Race` itself.
@@ -42,15 +43,17 @@ from race_replays import Array, Ends, Pool, joined, peeked, raced, times
 CONFIDENCE, CHECKED = 0.95, 10
 
 
-def bound(pool: Pool) -> float:
-    """Return the least expected number of rows that settle the hardest comparison."""
+def bounds(pool: Pool) -> tuple[float, float]:
+    """Return the least expected rows for the hardest comparison, and the tokens for each teacher's own."""
     quantity = pool.quantity
     best = int(quantity.point.argmax())
     others = [k for k in range(len(quantity.point)) if k != best]
     difference = quantity.influence[best] - quantity.influence[others]
     gaps = quantity.point[best] - quantity.point[others]
     kl = (2 * CONFIDENCE - 1) * math.log(CONFIDENCE / (1 - CONFIDENCE))
-    return float((kl * 2 * difference.var(axis=1) / gaps**2).max())
+    rows = kl * 2 * difference.var(axis=1) / gaps**2
+    tokens = (rows * pool.lengths[others]).sum() + rows.max() * pool.lengths[best]
+    return float(rows.max()), float(tokens / pool.lengths.sum())
 
 
 def by_race(pool: Pool, at: NDArray[np.intp], sizes: Sequence[int]) -> Ends:
@@ -125,7 +128,7 @@ def lines(pool: Pool, sizes: Sequence[int], replays: int, seed: int) -> Iterator
 
 def described(pool: Pool, size: int, ends: Ends) -> dict[str, Any]:
     """Return what a pool's races came to, beside its gap and the least rows that any method needs."""
-    least = None if pool.equal else bound(pool)
+    least, tokens = (None, None) if pool.equal else bounds(pool)
     found = summed(pool, size, ends)
     settled = least if found["decided"] > 0.5 else None
     first, second = np.sort(pool.scores)[::-1][:2]
@@ -136,6 +139,7 @@ def described(pool: Pool, size: int, ends: Ends) -> dict[str, Any]:
         "rows": size,
         "gap": None if pool.equal else round(float((first - second) / abs(first)), 4),
         "bound_rows": None if least is None else round(least),
+        "bound_share_of_tokens": None if tokens is None else round(tokens / size, 5),
         "rows_over_bound": round(found["median_rows"] / settled, 2) if settled else None,
         "race": found,
     }
@@ -147,7 +151,7 @@ def summed(pool: Pool, size: int, ends: Ends) -> dict[str, Any]:
     least = scores.max() - pool.options.tolerance * abs(scores.max())
     wrong = ~ends.left[:, int(scores.argmax())]
     wrong |= ends.equal & (ends.left & (scores < least)).any(axis=1)
-    bad = int((ends.named if pool.equal else wrong).sum())
+    bad = int((ends.named & ~ends.equal if pool.equal else wrong).sum())
     share = ends.tokens / (float(pool.lengths.sum()) * size)
     return {
         "replays": replays,
@@ -278,7 +282,12 @@ def ways(
     nested = list(subpools(Pool(name, metric, measures, lengths)))
     for pool in nested:
         yield pool, sizes
-    yield made_equal(nested[0], f"{name}, two made equal"), sizes
+    twins = made_equal(nested[0], f"{name}, two made equal")
+    yield twins, sizes
+    yield (
+        replace(twins, name=f"{twins.name}, within 5%", options=RaceOptions(tolerance=0.05)),
+        sizes,
+    )
     most = float(values["loss"].max()) if "loss" in metric.needs else None
     other = {
         "of the pool itself": RaceOptions(target="pool"),
