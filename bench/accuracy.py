@@ -25,7 +25,7 @@ from preceptor.config.student import Student
 from preceptor.engines.base import RANK_LIMIT, TokenizedPair
 from preceptor.engines.loading import load_model
 from preceptor.engines.packed.likelihood import TransformersLikelihood
-from preceptor.scorers.likelihood import StudentModel
+from preceptor.scorers.likelihood import StudentModel, clipped
 from preceptor.types import Instruction
 
 BUDGETS = (64, 1024, 8192)
@@ -124,24 +124,21 @@ def engine_measures(
     model: Any, pairs: Sequence[TokenizedPair], context: int, *, budget: int, order: Sequence[int]
 ) -> Measures:
     """Return the engine's measures of the pairs, which it is given in this order."""
-    engine = TransformersLikelihood(model, Runtime(max_batch_tokens=budget, keep_tokens=True))
+    engine = TransformersLikelihood(model, Runtime(max_batch_tokens=budget))
     if not engine.packed:
         raise SystemExit(f"{type(model).__name__} is not packed: there is nothing to measure here")
     passes = []
     for given in (pairs, [unconditional(pair, context) for pair in pairs]):
         found = (one for batch in engine.measure([given[at] for at in order]) for one in batch)
-        passes.append({order[one.index]: one.statistics for one in found})
+        passes.append({order[one.index]: clipped(one.columns) for one in found})
     rows = [passes[0][at] for at in range(len(pairs))]
-    tokens = np.array([row.tokens for row in rows])
-    loss = np.array([row.nll for row in rows]) / tokens
-    without = np.array([passes[1][at].nll for at in range(len(pairs))]) / tokens
-    return Measures(
-        loss,
-        np.array([row.rank for row in rows]) / tokens,
-        np.array([row.entropy for row in rows]) / tokens,
-        np.exp(loss - without),
-        np.concatenate([row.token_rank for row in rows]),
+    loss, rank, entropy = (
+        np.array([row[name].mean(dtype=np.float64) for row in rows])
+        for name in ("nll", "rank", "entropy")
     )
+    without = np.array([passes[1][at]["nll"].mean(dtype=np.float64) for at in range(len(pairs))])
+    ranks = np.concatenate([row["rank"] for row in rows])
+    return Measures(loss, rank, entropy, np.exp(loss - without), ranks)
 
 
 def largest(one: Measures, other: Measures) -> dict[str, float]:

@@ -90,8 +90,8 @@ def noise(name: str, plain: Sequence[Array], dtype: torch.dtype) -> list[Array]:
 
 def measured(engine: TransformersLikelihood) -> list[Array]:
     """Return the engine's nats of each token, and of no pair twice."""
-    found = {one.index: one.statistics for batch in engine.measure(PAIRS) for one in batch}
-    return [np.array(found[index].token_nll) for index in range(len(PAIRS))]
+    found = {one.index: one.columns["nll"] for batch in engine.measure(PAIRS) for one in batch}
+    return [found[index].astype(np.float64) for index in range(len(PAIRS))]
 
 
 def sizes(rows: Sequence[Array]) -> tuple[float, float]:
@@ -104,7 +104,7 @@ def compare(name: str, kind: str) -> dict[str, Any]:
     """Return everything that is measured for one architecture in one type."""
     dtype = getattr(torch, kind)
     plain = reference(name, dtype, dtype)
-    runtime = Runtime(max_batch_tokens=80, keep_tokens=True)
+    runtime = Runtime(max_batch_tokens=80)
     engine = TransformersLikelihood(build(name).to(dtype), runtime)
     gaps = [np.abs(one - other) for one, other in zip(measured(engine), plain, strict=True)]
     own = noise(name, plain, dtype)

@@ -216,7 +216,9 @@ def build(name: str, located: LocatedModel, model: Any, given: argparse.Namespac
 
 def ours(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> list[float]:
     """Return the losses by the engine, which also gives ranks and entropies."""
-    found = {m.index: m.statistics.nll for batch in engine.measure(pairs) for m in batch}
+    found = {
+        m.index: float(m.columns["nll"].sum()) for batch in engine.measure(pairs) for m in batch
+    }
     return [found[index] for index in range(len(pairs))]
 
 

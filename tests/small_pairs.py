@@ -7,6 +7,7 @@ import torch
 
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.likelihood import TransformersLikelihood
+from preceptor.scorers.likelihood import sums_of
 
 PACKED = [
     "llama",
@@ -33,5 +34,6 @@ def by_response(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) 
     """Return loss, mean rank and mean entropy of every pair, (pairs, 3), in float64."""
     found = sorted((one for batch in engine.measure(pairs) for one in batch), key=lambda m: m.index)
     assert [one.index for one in found] == list(range(len(pairs)))
-    rows = [[value / s.tokens for value in s[1:4]] for s in (one.statistics for one in found)]
+    sums = [sums_of(one.columns) for one in found]
+    rows = [[s[name] / s["tokens"] for name in ("nll", "rank", "entropy")] for s in sums]
     return torch.tensor(rows, dtype=torch.float64)

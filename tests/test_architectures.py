@@ -122,12 +122,10 @@ def test_positions_that_depend_on_a_length_are_those_of_the_sequence_alone(
     prompt = tuple(range(3, 9))
     ids = tuple(range(20, 120))
     pairs = [TokenizedPair(prompt, ids[at : at + n]) for at, n in enumerate(LENGTHS)]
-    engine = TransformersLikelihood(
-        architectures.build(name), Runtime(max_batch_tokens=70, keep_tokens=True)
-    )
+    engine = TransformersLikelihood(architectures.build(name), Runtime(max_batch_tokens=70))
     assert engine.packed
     with caplog.at_level(logging.WARNING, "preceptor"):
-        found = {one.index: one.statistics for batch in engine.measure(pairs) for one in batch}
+        found = {one.index: one.columns for batch in engine.measure(pairs) for one in batch}
     assert "3 of 8 responses are scored one by one" in caplog.text
     for index, pair in enumerate(pairs):
         model = architectures.build(name)  # knows no other sequence
@@ -135,7 +133,7 @@ def test_positions_that_depend_on_a_length_are_those_of_the_sequence_alone(
             row = torch.tensor([pair.prompt + pair.response])
             logs = model(input_ids=row).logits[0, 5:-1].double().log_softmax(-1)
         expected = -logs.gather(1, torch.tensor(pair.response).unsqueeze(1)).squeeze(1)
-        assert found[index].token_nll == pytest.approx(expected.tolist(), abs=1e-4)
+        assert found[index]["nll"] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama", "phi3, longrope", "bloom", "jamba", "diffllama"])

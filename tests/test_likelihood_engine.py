@@ -15,15 +15,17 @@ import pytest
 import torch
 
 from preceptor.config.runtime import Runtime
-from preceptor.engines.base import TokenizedPair, TokenStatistics
+from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.check import PROBE_BUDGET, probe_pairs
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.packed.packing import plan
+from preceptor.scorers.likelihood import sums_of
 from small_pairs import NAN_TOKEN, PACKED, PLAIN, random_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 MakeModel = Callable[[str], Any]
+Sums = dict[str, float]
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def some_pairs() -> list[TokenizedPair]:
 PAIRS = some_pairs()
 
 
-def reference(model: Any, pair: TokenizedPair) -> TokenStatistics:
+def reference(model: Any, pair: TokenizedPair) -> Sums:
     ids, start = torch.tensor([pair.prompt + pair.response]), len(pair.prompt)
     with torch.no_grad():
         logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1]
@@ -55,29 +57,28 @@ def reference(model: Any, pair: TokenizedPair) -> TokenStatistics:
     nll = -logs.gather(1, targets)
     rank = (1 + (logits > logits.gather(1, targets)).sum(-1)).clamp(max=100)
     entropy = -(logs.exp() * logs).sum()
-    return TokenStatistics(len(targets), nll.sum().item(), rank.sum().item(), entropy.item())
+    sums = {"nll": nll.sum().item(), "rank": rank.sum().item(), "entropy": entropy.item()}
+    return {"tokens": len(targets), **sums}
 
 
-def references(make_model: MakeModel, name: str) -> list[TokenStatistics]:
+def references(make_model: MakeModel, name: str) -> list[Sums]:
     model = make_model(name)
     model.set_attn_implementation("eager")
     return [reference(model, pair) for pair in PAIRS]
 
 
-def measure(
-    engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]
-) -> list[TokenStatistics]:
-    """Return the statistics in the pairs' order, each pair having come exactly once."""
+def measure(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> list[Sums]:
+    """Return the sums over tokens in the pairs' order, each pair having come exactly once."""
     found = [measured for batch in engine.measure(pairs) for measured in batch]
     assert sorted(measured.index for measured in found) == list(range(len(pairs)))
-    return [one.statistics for one in sorted(found, key=lambda one: one.index)]
+    return [sums_of(one.columns) for one in sorted(found, key=lambda one: one.index)]
 
 
-def assert_close(found: TokenStatistics, expected: TokenStatistics) -> None:
-    tokens = expected.tokens
-    assert found.tokens == tokens
-    for one, other in zip(found[1:4], expected[1:4], strict=True):
-        assert one / tokens == pytest.approx(other / tokens, abs=1e-4, rel=0)
+def assert_close(found: Sums, expected: Sums) -> None:
+    tokens = expected["tokens"]
+    assert found["tokens"] == tokens
+    for name in ("nll", "rank", "entropy"):
+        assert found[name] / tokens == pytest.approx(expected[name] / tokens, abs=1e-4, rel=0)
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -85,7 +86,7 @@ def test_packs_give_the_likelihoods_of_single_sequences_at_any_budget_in_any_ord
     name: str, make_model: MakeModel
 ) -> None:
     expected = references(make_model, name)
-    assert len({round(one.nll / one.tokens, 3) for one in expected}) > 10
+    assert len({round(one["nll"] / one["tokens"], 3) for one in expected}) > 10
     for budget in (1, 50, 10_000):
         order = random.Random(budget).sample(range(len(PAIRS)), len(PAIRS))
         engine = TransformersLikelihood(make_model(name), Runtime(max_batch_tokens=budget))
@@ -192,23 +193,6 @@ def test_no_pairs_give_no_batches(make_model: MakeModel) -> None:
     assert list(TransformersLikelihood(make_model("llama")).measure([])) == []
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_single_tokens_are_kept_on_request_and_add_up(packed: bool, make_model: MakeModel) -> None:
-    runtime = Runtime(max_batch_tokens=64, keep_tokens=True)
-    for statistics in measure(
-        TransformersLikelihood(make_model("llama"), runtime, packed=packed), PAIRS
-    ):
-        assert len(statistics.token_nll) == len(statistics.token_rank) == statistics.tokens
-        assert sum(statistics.token_nll) == pytest.approx(statistics.nll, rel=1e-12)
-        assert sum(statistics.token_rank) == statistics.rank
-        assert all(rank == int(rank) and 1 <= rank <= 100 for rank in statistics.token_rank)
-
-
-def test_single_tokens_are_not_kept_unasked(make_model: MakeModel) -> None:
-    (statistics,) = measure(TransformersLikelihood(make_model("llama")), PAIRS[:1])
-    assert statistics.token_nll == statistics.token_rank == ()
-
-
 def threads_of_a_new_thread() -> int:
     """Return how many threads PyTorch would use in a thread begun now."""
     with ThreadPoolExecutor(1) as pool:
@@ -258,7 +242,7 @@ def test_a_response_that_never_fits_is_left_out_and_the_others_are_right(
     engine = TransformersLikelihood(make_model(name), Runtime(max_batch_tokens=200))
     limit_memory(engine, 60)
     model = make_model(name)
-    found = {m.index: m.statistics for batch in engine.measure(pairs) for m in batch}
+    found = {m.index: sums_of(m.columns) for batch in engine.measure(pairs) for m in batch}
     fitting = [i for i, pair in enumerate(pairs) if len(pair.prompt + pair.response) - 1 <= 60]
     assert sorted(found) == fitting
     for index in fitting:
@@ -274,7 +258,7 @@ def test_a_prompt_that_never_fits_takes_only_its_own_responses_with_it(
     engine = TransformersLikelihood(make_model("llama"), Runtime(max_batch_tokens=50))
     limit_memory(engine, 60)
     with caplog.at_level(logging.WARNING, "preceptor"):
-        found = {m.index: m.statistics for batch in engine.measure(pairs) for m in batch}
+        found = {m.index: sums_of(m.columns) for batch in engine.measure(pairs) for m in batch}
     assert sorted(found) == list(range(0, 12, 2))
     assert "70 tokens in one row do not fit in memory and 6 responses are left out" in caplog.text
     assert engine.budget == 50
@@ -318,7 +302,7 @@ def test_weights_that_are_no_numbers_spoil_only_the_rows_that_meet_them(
         assert engine.packed
         for place, statistics in enumerate(measure(engine, pairs)):
             if place in (4, 6):
-                assert statistics.nll != statistics.nll
+                assert statistics["nll"] != statistics["nll"]
             else:
                 assert_close(statistics, reference(model, pairs[place]))
 

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
         Likelihood,
         Measured,
         TokenizedPair,
-        TokenStatistics,
     )
     from preceptor.errors import (
         DataError,
@@ -119,7 +118,6 @@ _HOMES = {
     "TeacherBackend": "teachers.base",
     "TeacherPoint": "config.teachers",
     "TeacherResult": "ranking.places",
-    "TokenStatistics": "engines.base",
     "TokenizedPair": "engines.base",
     "Warning": "types",
     "answers_in": "benchmarks.answers",
@@ -193,7 +191,6 @@ __all__ = [
     "TeacherBackend",
     "TeacherPoint",
     "TeacherResult",
-    "TokenStatistics",
     "TokenizedPair",
     "Warning",
     "answers_in",

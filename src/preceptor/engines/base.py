@@ -6,9 +6,12 @@ rendered template that is tokenised again doubles its beginning-of-sequence toke
 and what goes wrong with one of them is data (`Failure`), never an exception.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.types import Message
 
@@ -29,50 +32,36 @@ class TokenizedPair:
     response: tuple[int, ...]
 
 
-class TokenStatistics(NamedTuple):
-    """Per-token statistics of one response, reduced to sums over its T tokens.
+Numbers = NDArray[np.float32]
 
-    `nll` and `entropy` are in nats, `rank` counts from 1 and is clipped at `RANK_LIMIT` per token.
-    A sum that the engine does not give is NaN (`Likelihood.measures`). `token_nll` and `token_rank` hold the
-    T single values where they were asked for, else they are empty.
-    """
-
-    tokens: int
-    nll: float
-    rank: float
-    entropy: float
-    token_nll: tuple[float, ...] = ()
-    token_rank: tuple[float, ...] = ()
+TokenMeasure = Literal["nll", "rank", "entropy"]
+TOKEN_MEASURES: tuple[TokenMeasure, ...] = get_args(TokenMeasure)
+"""What an engine may give of each token: -log p and entropy in nats, the rank counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The statistics of the pair at `index` of the sequence that was given."""
+    """What was measured of the pair at `index`: for each of the engine's `measures` a column, (T,)."""
 
     index: int
-    statistics: TokenStatistics
-
-
-LikelihoodMeasure = Literal["loss", "token_rank", "entropy"]
-LIKELIHOOD_MEASURES: tuple[LikelihoodMeasure, ...] = get_args(LikelihoodMeasure)
-"""What an engine may give: means over the tokens of a response of -log p, rank, and entropy."""
+    columns: Mapping[str, Numbers]
 
 
 class Likelihood(Protocol):
     """An engine that can measure the likelihood of given responses; see `engines.likelihoods`.
 
-    `measures` is what it gives, `loss` always among them. It is read before anything is loaded: a metric that
-    needs what is not there is refused when the run is planned.
+    `measures` names what it gives of each token, `nll` always among them. It is read before anything is
+    loaded: a metric that needs what is not there is refused when the run is planned.
     """
 
-    measures: ClassVar[tuple[LikelihoodMeasure, ...]]
+    measures: ClassVar[tuple[TokenMeasure, ...]]
 
     @classmethod
     def load(cls, located: "LocatedModel", student: "Student", runtime: "Runtime") -> Self:
         """Return the engine with its model ready.
 
         `located` is where the files of the student's model lie. `runtime` resolves what `auto` means, bounds
-        a batch (`max_batch_tokens`), says where models are served, and whether single tokens are kept.
+        a batch (`max_batch_tokens`) and says where models are served.
 
         Raises:
             ModelError: the model cannot be loaded or reached.
@@ -80,7 +69,7 @@ class Likelihood(Protocol):
         ...
 
     def measure(self, pairs: Sequence[TokenizedPair]) -> Iterator[list[Measured]]:
-        """Yield every pair's statistics exactly once, a finished batch at a time, in any order."""
+        """Yield every pair's columns exactly once, a finished batch at a time, in any order."""
         ...
 
     def release(self) -> None:

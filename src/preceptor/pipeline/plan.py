@@ -11,7 +11,6 @@ from preceptor.config.rewards import ReferenceReward, Reward
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
-from preceptor.engines.base import LIKELIHOOD_MEASURES
 from preceptor.errors import StudyError, nearest
 from preceptor.pipeline.best_of_n import require_derivable, without_reward
 from preceptor.ranking.measurements import require_measures
@@ -144,20 +143,15 @@ def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> Stude
     return StudentModel(student, runtime, include_end_of_turn=study.reading.include_end_of_turn)
 
 
-def _lacking(model: StudentModel) -> set[str]:
-    """Return the measures that the student's likelihood engine does not give."""
-    return {name for name in LIKELIHOOD_MEASURES if name not in model.engine.measures}
-
-
 def _require_of_engine(metrics: Iterable[Metric], model: StudentModel) -> None:
     """Refuse a metric that needs what the student's likelihood engine does not give."""
-    lacking, engine = _lacking(model), model.student.engine
+    engine = model.student.engine
     for metric in metrics:
-        if missing := sorted(lacking.intersection(metric.needs)):
+        if missing := sorted(model.lacking.intersection(metric.needs)):
             raise StudyError(
                 f"Metric '{metric.kind}' needs the measure '{missing[0]}', which the likelihood engine "
                 f"'{engine}' of the student '{model.student.name}' does not give; it gives "
-                f"{', '.join(model.engine.measures)}. Leave the metric out, or give the student an engine "
+                f"{', '.join(model.given)}. Leave the metric out, or give the student an engine "
                 "that measures it, such as 'transformers'."
             )
 
@@ -166,7 +160,7 @@ def _default_metrics(
     study: Study, model: StudentModel | None, rewarded: bool
 ) -> tuple[Metric, ...]:
     measures = {"length"} | ({"reward"} if rewarded else set())
-    measures |= set(CONDITIONAL) - _lacking(model) if model is not None else set()
+    measures |= set(CONDITIONAL) - model.lacking if model is not None else set()
     return tuple(
         CompatibilityAdjustedReward(beta=study.beta) if kind == "car" else metric
         for kind, metric in METRICS.items()

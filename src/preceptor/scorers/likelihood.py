@@ -14,7 +14,7 @@ import numpy as np
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
-from preceptor.engines.base import Likelihood, Measured, TokenizedPair
+from preceptor.engines.base import RANK_LIMIT, Likelihood, Measured, Numbers, TokenizedPair
 from preceptor.engines.encoder import BOUNDARY, EncodedPair
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.local import LocalModel
@@ -25,8 +25,8 @@ from preceptor.types import NoteKind, Response, Score
 
 Conditioning = Literal["conditional", "unconditional"]
 
-_SUMS = {"token_rank": "rank", "entropy": "entropy"}
-"""Measures that an engine may lack, and the columns whose means they are."""
+_MEANS = {"loss": "nll", "token_rank": "rank", "entropy": "entropy"}
+"""Measures that are means over the tokens of a response, and what of each token they are means of."""
 
 _RUNTIME = Runtime()
 
@@ -53,6 +53,16 @@ class StudentModel(LocalModel):
     def engine(self) -> type[Likelihood]:
         """What measures it; StudyError where nothing is known under the engine's name."""
         return LIKELIHOOD_ENGINES[self.student.engine]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The means over tokens that its engine gives, by the names of measures."""
+        return tuple(name for name, of in _MEANS.items() if of in self.engine.measures)
+
+    @property
+    def lacking(self) -> frozenset[str]:
+        """Those that its engine does not give."""
+        return frozenset(_MEANS).difference(self.given)
 
     @cached_property
     def likelihood(self) -> Likelihood:
@@ -106,17 +116,16 @@ class LikelihoodScorer(Scorer):
     @property
     def measures(self) -> tuple[str, ...]:
         """The measures of this pass; those of the pass without the instruction are suffixed."""
-        given = [name for name in _SUMS if name in self.student.engine.measures]
-        names = ("tokens", "loss", "perplexity", *given)
+        loss, *others = self.student.given
+        names = ("tokens", loss, "perplexity", *others)
         if self.conditioning == "unconditional":
             names = ("loss_unconditional",)
         return tuple(name + self.suffix for name in names)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Sums over the tokens of a response: of those beside `nll` what the engine gives."""
-        given = [sum_ for name, sum_ in _SUMS.items() if name in self.student.engine.measures]
-        return ("tokens", "nll", *given, "truncated")
+        """Sums over the tokens of a response, as far as the engine gives them."""
+        return ("tokens", *(_MEANS[name] for name in self.student.given), "truncated")
 
     def identity(self) -> Identity:
         """Return the identity of student, template and pass."""
@@ -164,19 +173,13 @@ class LikelihoodScorer(Scorer):
         return TokenizedPair(encoded.prompt, encoded.response)
 
     def _scored(self, key: bytes, measured: Measured, truncated: bool) -> Score:
-        statistics = measured.statistics
-        sums = {"nll": statistics.nll, "rank": statistics.rank, "entropy": statistics.entropy}
-        sums = {name: value for name, value in sums.items() if name in self.columns}
+        sums = sums_of(measured.columns)
         if not all(map(math.isfinite, sums.values())):
             return Score(key, {}, NoteKind.NON_FINITE.note("likelihood"))
-        values: dict[str, float | Sequence[float]] = {
-            "tokens": float(statistics.tokens),
-            **sums,
-            "truncated": float(truncated),
-        }
-        if statistics.token_nll:
-            values["token_nll"] = statistics.token_nll
-            values["token_rank"] = statistics.token_rank
+        values: dict[str, float | Sequence[float]] = {**sums, "truncated": float(truncated)}
+        if self.student.runtime.keep_tokens:
+            kept = {"nll", "rank"}.intersection(measured.columns)
+            values |= {f"token_{name}": clipped(measured.columns)[name].tolist() for name in kept}
         return Score(key, values)
 
     @property
@@ -216,8 +219,22 @@ class LikelihoodScorer(Scorer):
             "loss": loss,
             "perplexity": np.where(np.isfinite(perplexity), perplexity, np.nan),
         }
-        found |= {name: columns[sum_] / tokens for name, sum_ in _SUMS.items() if sum_ in columns}
+        found |= {name: columns[of] / tokens for name, of in _MEANS.items() if of in columns}
         return {name + self.suffix: column for name, column in found.items()}
+
+
+def sums_of(columns: Mapping[str, Numbers]) -> dict[str, float]:
+    """Return what is stored of the columns of a response's tokens: how many there are, and their sums."""
+    sums = {name: float(column.sum(dtype=np.float64)) for name, column in clipped(columns).items()}
+    return {"tokens": float(len(columns["nll"])), **sums}
+
+
+def clipped(columns: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """Return the columns with ranks cut at `RANK_LIMIT`."""
+    found = dict(columns)
+    if "rank" in found:
+        found["rank"] = np.minimum(found["rank"], RANK_LIMIT)
+    return found
 
 
 def instruction_following_difficulty(conditional: Array, unconditional: Array) -> Array:

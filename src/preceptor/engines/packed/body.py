@@ -35,7 +35,7 @@ TOKEN_BUDGET = {"cpu": 2048, "mps": 4096, "cuda": 16384}
 """Tokens in one pack where the user does not say; halved whenever memory runs out."""
 
 RUNTIME = Runtime()
-"""The default place to run: the default pack size, and no token kept."""
+"""The default place to run: the default pack size."""
 
 _MOST_CPU_WORKERS = 8
 
@@ -263,7 +263,6 @@ class PackedEngine(Generic[Found]):
     def _refusal(self) -> str | None:
         """Return why the model cannot be packed, the rest of a sentence; None where it can."""
         pairs = check.probe_pairs(self.model.get_input_embeddings().weight.shape[0])
-        given, self.runtime = self.runtime, self.runtime.model_copy(update={"keep_tokens": True})
         try:
             if reason := check.refused_by_structure(self.model):
                 return reason
@@ -277,8 +276,6 @@ class PackedEngine(Generic[Found]):
         except Exception as error:  # what an unknown architecture does not know
             logger.debug("the model could not be tried", exc_info=error)
             return f"it could not be tried ({type(error).__name__}: {error})"
-        finally:
-            self.runtime = given
 
     def _differs(
         self, pairs: Sequence[TokenizedPair], plain: list[Numbers], noisy: list[Numbers]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from preceptor.engines.base import RANK_LIMIT
 from preceptor.engines.packed.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ _EXPONENT_LIMIT = 60.0
 
 
 class TokenTensors(NamedTuple):
-    """Statistics of n tokens, each of shape (n,) in float32: nats, clipped ranks, nats."""
+    """Statistics of n tokens, each of shape (n,) in float32: nats, ranks from 1, nats."""
 
     nll: "torch.Tensor"
     rank: "torch.Tensor"
@@ -201,8 +200,7 @@ class _FoldOnDevice:
         shift = self.total.log()
         nll = (self.top.double() * math.log(2) - self.target) + shift
         entropy = shift - self.weighted / self.total * math.log(2)
-        rank = (self.above + 1).clamp(max=RANK_LIMIT)
-        return TokenTensors(nll.float(), rank, entropy.float())
+        return TokenTensors(nll.float(), self.above + 1, entropy.float())
 
 
 class _Fold:
@@ -270,8 +268,7 @@ class _Fold:
         parts = shares.exp() * (torch.stack(self.entropies, dim=1) - shares)
         # A tile of impossible entries has the share 0 and no entropy of its own.
         entropy = parts.masked_fill_(shares == -torch.inf, 0.0).sum(dim=1)
-        rank = (self.above + 1).clamp(max=RANK_LIMIT)
-        return TokenTensors(normaliser - self.target, rank, entropy)
+        return TokenTensors(normaliser - self.target, self.above + 1, entropy)
 
 
 def _expected_logit(logits: "torch.Tensor", top: "torch.Tensor") -> "torch.Tensor":

@@ -2,16 +2,14 @@
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
-from preceptor.engines.base import (
-    LikelihoodMeasure,
-    Measured,
-    TokenizedPair,
-    TokenStatistics,
-)
+from preceptor.engines.base import Measured, TokenizedPair, TokenMeasure
 from preceptor.engines.loading import load_model
 from preceptor.engines.models import LocatedModel
 from preceptor.engines.packed.attention import PackContext
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 class TransformersLikelihood(PackedEngine[Measured]):
     """Likelihoods under a loaded `AutoModelForCausalLM`, on the device it lies on."""
 
-    measures: ClassVar[tuple[LikelihoodMeasure, ...]] = ("loss", "token_rank", "entropy")
+    measures: ClassVar[tuple[TokenMeasure, ...]] = ("nll", "rank", "entropy")
 
     @classmethod
     def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
@@ -63,24 +61,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
         statistics = self.head.statistics(
             torch.cat(rows), torch.tensor(targets, device=self.device, dtype=torch.long)
         )
-        return self._reduced(order, statistics, pairs)
-
-    def _reduced(
-        self, order: list[int], statistics: TokenTensors, pairs: Sequence[TokenizedPair]
-    ) -> list[Measured]:
-        """Sum token statistics per response on the device and bring them over in one transfer."""
-        import torch
-
-        table = torch.stack(list(statistics)).double() if self.device.type != "mps" else None
-        table = torch.stack(list(statistics)) if table is None else table
-        lengths = [len(pairs[index].response) for index in order]
-        parts = torch.split(table, lengths, dim=1)
-        sums = torch.stack([part.sum(dim=1) for part in parts]).tolist()
-        kept = [part[:2].tolist() if self.runtime.keep_tokens else ((), ()) for part in parts]
-        return [
-            Measured(index, TokenStatistics(length, *total, *(tuple(column) for column in tokens)))
-            for index, length, total, tokens in zip(order, lengths, sums, kept, strict=True)
-        ]
+        return _by_pair(order, statistics, pairs)
 
     def _plainly(self, index: int, pair: TokenizedPair) -> Measured:
         """Return one pair's statistics from the model's own forward pass and full logits."""
@@ -98,7 +79,8 @@ class TransformersLikelihood(PackedEngine[Measured]):
             first = len(pair.prompt) - 1 - (len(ids) - len(logits))
             targets = torch.tensor(pair.response, device=self.device)
             statistics = fold_logits(logits[first : first + count], targets)
-        return Measured(index, self._reduced([0], statistics, [pair])[0].statistics)
+        (found,) = _by_pair([0], statistics, [pair])
+        return replace(found, index=index)
 
     def _only_last(self, count: int) -> dict[str, int]:
         """Return the option that asks for the logits of the last tokens alone, where the model has it."""
@@ -109,7 +91,23 @@ class TransformersLikelihood(PackedEngine[Measured]):
         return pair.prompt + pair.response
 
     def _numbers(self, found: Measured) -> Sequence[float]:
-        return found.statistics.token_nll
+        numbers: list[float] = found.columns["nll"].tolist()
+        return numbers
+
+
+def _by_pair(
+    order: Sequence[int], statistics: TokenTensors, pairs: Sequence[TokenizedPair]
+) -> list[Measured]:
+    """Bring token statistics over from the device in one transfer, and cut them into the pairs' columns."""
+    import torch
+
+    table = torch.stack(list(statistics)).cpu().numpy()
+    stops = np.cumsum([len(pairs[index].response) for index in order])
+    parts = np.split(table, stops[:-1], axis=1)
+    return [
+        Measured(index, dict(zip(TokenTensors._fields, part, strict=True)))
+        for index, part in zip(order, parts, strict=True)
+    ]
 
 
 def _head_of(model: Any, device: str) -> Head | None:
