@@ -17,7 +17,10 @@ from typing import Any
 
 import pytest
 
+from preceptor.config.runtime import Endpoint
+from preceptor.engines.base import ChatRequest
 from preceptor.engines.chat import client
+from preceptor.types import Message
 
 Step = Callable[["Handler", dict[str, Any]], None]
 
@@ -224,3 +227,14 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def request(text: str = "hello", **options: Any) -> ChatRequest:
+    """Return a short request."""
+    return ChatRequest((Message("user", text),), max_tokens=4, **options)
+
+
+def client_of(told: Told, **options: Any) -> client.OpenAIChat:
+    """Return a client of the server with a few seconds of patience; options are of its endpoint."""
+    given = {"url": told.url, "timeout_s": 5.0, "patience_s": 8.0, **options}
+    return client.OpenAIChat(Endpoint(**given), "some-model")

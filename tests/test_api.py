@@ -183,18 +183,6 @@ def test_values_of_another_kind_are_refused_in_words(
         preceptor.rank(responses, **options)
 
 
-def test_a_study_file_is_carried_out(tmp_path: Path):
-    write_teachers(tmp_path)
-    path = tmp_path / "study.toml"
-    path.write_text(
-        f'no_student = true\n[data]\nresponses = ["{tmp_path}/*.jsonl"]\nlimit = 4\n'
-        f'[reward]\nkind = "column"\ncolumn = "reward"\n[runtime]\nstore = "{tmp_path}/store"\n'
-    )
-    (ranking,) = preceptor.run(path)
-    assert ranking.by == "reward"
-    assert ranking.teachers[0].n == 4
-
-
 VERBS = {
     "init": {"write_start", "study_schema"},
     "rank": {"rank", "rank_all"},

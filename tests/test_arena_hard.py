@@ -1,6 +1,5 @@
 """Arena-Hard: verdicts to battles, battles to scores, and how sure the scores are."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +20,12 @@ from preceptor.benchmarks.files import read_files
 from preceptor.benchmarks.registry import benchmarks
 from preceptor.benchmarks.written_judge import verdict_in
 from preceptor.errors import DataError, StudyError
+from small_study import write_rows
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "arena_hard"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
 
 BASELINE = "gpt-4-0314"
-
-
-def written(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def judgement(prompt: str, *scores: str | None, model: str = "ours", **more: object) -> dict:
@@ -106,7 +101,7 @@ def test_a_judges_text_has_a_verdict_if_it_states_exactly_one(text, verdict):
 
 def test_games_are_read_with_the_order_swapped_in_the_second(tmp_path):
     rows = [judgement("p1", "A>>B", "A>B"), judgement("p2", "B>A", "A=B")]
-    battles = only(written(tmp_path / "j.jsonl", rows))
+    battles = only(write_rows(tmp_path / "j.jsonl", rows))
     assert battles.prompts == ("p1", "p2")
     assert battles.won.tolist() == [1, 1]
     assert battles.tied.tolist() == [0, 1]
@@ -116,7 +111,7 @@ def test_games_are_read_with_the_order_swapped_in_the_second(tmp_path):
 
 def test_a_game_without_a_verdict_is_counted_and_gives_no_points(tmp_path):
     rows = [judgement("p1", "B>A", None), judgement("p2", "error", "A>>>B"), judgement("p3", "A=B")]
-    battles = only(written(tmp_path / "j.jsonl", rows))
+    battles = only(write_rows(tmp_path / "j.jsonl", rows))
     assert totals(battles) == (1, 1, 0)
     assert battles.prompts == ("p1", "p3")
     assert (battles.verdicts, battles.dropped) == (2, {"games without a verdict": 4})
@@ -129,7 +124,7 @@ def test_a_missing_score_is_sought_in_the_judges_text(tmp_path):
     row = judgement("p1", None, None)
     row["games"][0]["judgment"] = "I choose [[B>>A]]"
     row["games"][1]["score"] = ["A>B"]  # of another kind: no verdict
-    battles = only(written(tmp_path / "j.jsonl", [row]))
+    battles = only(write_rows(tmp_path / "j.jsonl", [row]))
     assert totals(battles) == (3, 0, 0)
 
 
@@ -144,7 +139,7 @@ def test_battles_count_for_the_model_on_either_side(tmp_path):
         battle("p2", BASELINE, "ours", "tie (bothbad)"),
         battle("p2", BASELINE, "ours", None),
     ]
-    battles = only(written(tmp_path / "b.jsonl", rows))
+    battles = only(write_rows(tmp_path / "b.jsonl", rows))
     assert totals(battles) == (2, 1, 1)
     assert battles.dropped == {"battles without a winner": 1}
     assert battles.verdicts is None
@@ -171,12 +166,12 @@ def test_battles_count_for_the_model_on_either_side(tmp_path):
 )
 def test_what_would_count_wrongly_is_refused(tmp_path, rows, said):
     with pytest.raises(DataError, match=said):
-        read_files([written(tmp_path / "rows.jsonl", rows)])
+        read_files([write_rows(tmp_path / "rows.jsonl", rows)])
 
 
 def test_another_baseline_can_be_named(tmp_path):
     rows = [{"question_id": "p", "model_a": "b", "model_b": "m", "winner": "model_b"}]
-    found = only(written(tmp_path / "b.jsonl", rows), baseline="b")
+    found = only(write_rows(tmp_path / "b.jsonl", rows), baseline="b")
     assert found.model == "m"
     said = " ".join(evaluate_arena_hard(found).warnings)
     assert "The baseline of Arena-Hard v0.1 is gpt-4-0314, here it is b" in said

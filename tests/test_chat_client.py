@@ -14,10 +14,19 @@ import pytest
 from pydantic import ValidationError
 
 import chat_server as chat
-from chat_server import Told, answer, completion, refuse, reply, serving
+from chat_server import (
+    Told,
+    answer,
+    client_of,
+    completion,
+    refuse,
+    reply,
+    request,
+    serving,
+)
 from preceptor.config.base import checked
 from preceptor.config.runtime import Endpoint
-from preceptor.engines.base import ChatRequest, Completion, Failure
+from preceptor.engines.base import Completion, Failure
 from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.secrets import Secrets
 from preceptor.engines.chat.wire import (
@@ -26,18 +35,12 @@ from preceptor.engines.chat.wire import (
     printable,
 )
 from preceptor.errors import ModelError, StudyError
-from preceptor.types import Message
 
 KEY = "sk-test-9f8e7d6c5b4a/+"
 
 
-def request(text: str = "hello", **options: Any) -> ChatRequest:
-    return ChatRequest((Message("user", text),), max_tokens=4, **options)
-
-
 def client(told: Told, **options: Any) -> OpenAIChat:
-    chosen = {"timeout_s": 5.0, "patience_s": 8.0, **options}
-    return OpenAIChat(Endpoint(url=told.url, **{"api_key_env": "SOME_KEY", **chosen}), "some-model")
+    return client_of(told, **{"api_key_env": "SOME_KEY", **options})
 
 
 @pytest.fixture(autouse=True)

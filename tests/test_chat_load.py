@@ -10,21 +10,9 @@ from typing import Any
 import pytest
 
 import chat_server as chat
-from chat_server import Told, answer, refuse, serving
-from preceptor.config.runtime import Endpoint
+from chat_server import Told, answer, refuse, request, serving
+from chat_server import client_of as client
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import OpenAIChat
-from preceptor.types import Message
-
-
-def request(text: str = "hello", **options: Any) -> ChatRequest:
-    return ChatRequest((Message("user", text),), max_tokens=4, **options)
-
-
-def client(told: Told, **options: Any) -> OpenAIChat:
-    return OpenAIChat(
-        Endpoint(url=told.url, **{"timeout_s": 5.0, "patience_s": 8.0, **options}), "some-model"
-    )
 
 
 def test_requests_are_paced_evenly_and_waiting_for_it_takes_no_patience():

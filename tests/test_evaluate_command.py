@@ -11,18 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from small_study import preceptor
+from small_study import preceptor, write_rows
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
 
 INSTRUCTIONS = 40
 SCORES = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
-
-
-def written(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def annotations(model: str, *, share: float, count: int = INSTRUCTIONS) -> list[dict]:
@@ -65,9 +60,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
     listed = [{"instruction": f"Question {place}?"} for place in range(INSTRUCTIONS)]
     both = [*annotations("run-a", share=0.3), *annotations("run-bb", share=0.6)]
     return {
-        "alpaca": written(tmp_path / "annotations.jsonl", both),
-        "arena": written(tmp_path / "arena.jsonl", judgements("run-a")),
-        "instructions": written(tmp_path / "instructions.jsonl", listed),
+        "alpaca": write_rows(tmp_path / "annotations.jsonl", both),
+        "arena": write_rows(tmp_path / "arena.jsonl", judgements("run-a")),
+        "instructions": write_rows(tmp_path / "instructions.jsonl", listed),
         "gamed": tmp_path / "gamed.csv",
     }
 
@@ -128,9 +123,11 @@ def whole(tmp_path: Path) -> list[object]:
         "len_model": rng.integers(100, 900, size=count).tolist(),
     }
     (tmp_path / "preferences.json").write_text(json.dumps({"ae-run": columns}))
-    listed = written(tmp_path / "i.jsonl", [{"instruction": f"Q{place}"} for place in range(count)])
-    arena = written(tmp_path / "arena.jsonl", judgements("ah-run", count=500))
-    few = written(tmp_path / "few.jsonl", judgements("few-run", count=20))
+    listed = write_rows(
+        tmp_path / "i.jsonl", [{"instruction": f"Q{place}"} for place in range(count)]
+    )
+    arena = write_rows(tmp_path / "arena.jsonl", judgements("ah-run", count=500))
+    few = write_rows(tmp_path / "few.jsonl", judgements("few-run", count=20))
     return [
         "evaluate",
         *[tmp_path / "preferences.json", arena, few],
@@ -156,7 +153,7 @@ def test_csv_without_names_keeps_every_model(whole):
 
 
 def test_names_from_files_cannot_drive_the_terminal(tmp_path):
-    file = written(tmp_path / "arena.jsonl", judgements("\x1b[31m[bold]m"))
+    file = write_rows(tmp_path / "arena.jsonl", judgements("\x1b[31m[bold]m"))
     shown = preceptor("evaluate", file).stdout
     assert "\x1b" not in shown
     assert "\\x1b[31m[bold]m" in shown
@@ -178,7 +175,7 @@ def test_what_cannot_be_used_is_said_in_one_line(files, given, said):
 
 
 def test_a_model_name_may_hold_an_equals_sign(tmp_path):
-    file = written(tmp_path / "arena.jsonl", judgements("lr=2e-5"))
+    file = write_rows(tmp_path / "arena.jsonl", judgements("lr=2e-5"))
     found = json.loads(preceptor("evaluate", file, "--teacher", "lr=2e-5=T", "--json", "-").stdout)
     assert found["results"][0]["teacher"] == "T"
 
@@ -241,11 +238,11 @@ def compact(model: str) -> dict:
 def test_verdicts_that_name_no_judge_are_never_mixed_with_others(tmp_path, kind):
     def file(model: str) -> Path:
         rows = battles(model) if kind == "arena_hard" else [compact(model)]
-        return written(tmp_path / f"{model}.json", rows)
+        return write_rows(tmp_path / f"{model}.json", rows)
 
     one, other = file("one"), file("other")
     named = judgements("third") if kind == "arena_hard" else annotations("third", share=0.5)
-    judged = written(tmp_path / "judged.jsonl", named)
+    judged = write_rows(tmp_path / "judged.jsonl", named)
     assert preceptor("evaluate", one).exit_code == 0
     for files, said in (((one, other), "do not say who"), ((one, judged), "does not say who")):
         refused = preceptor("evaluate", *files)
@@ -262,7 +259,7 @@ def test_verdicts_that_name_no_judge_are_never_mixed_with_others(tmp_path, kind)
 
 
 def test_who_judged_is_said_once_and_not_against_the_file(tmp_path):
-    judged = written(tmp_path / "judged.jsonl", judgements("m"))
+    judged = write_rows(tmp_path / "judged.jsonl", judgements("m"))
     against = preceptor("evaluate", judged, "--judged-by", f"{judged}=another")
     assert "was judged by 'judge', as it says itself" in against.stderr
     twice = preceptor("evaluate", judged, "--judged-by", "a", "--judged-by", "b")

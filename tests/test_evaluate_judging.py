@@ -12,18 +12,13 @@ from chat_server import answer, serving
 from preceptor.benchmarks.arena_hard.benchmark import ArenaHard
 from preceptor.benchmarks.files import read_baseline, read_files
 from preceptor.errors import DataError
-from small_study import preceptor, start
+from small_study import preceptor, start, write_rows
 from test_pairwise import prefers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
 COUNT = 24
 PATIENCE = 60.0
-
-
-def written(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def outputs(model: str) -> list[dict[str, Any]]:
@@ -36,9 +31,9 @@ def outputs(model: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     return {
-        "good": written(tmp_path / "good.jsonl", outputs("good")),
-        "poor": written(tmp_path / "poor.jsonl", outputs("poor")),
-        "base": written(tmp_path / "base.jsonl", outputs("base")),
+        "good": write_rows(tmp_path / "good.jsonl", outputs("good")),
+        "poor": write_rows(tmp_path / "poor.jsonl", outputs("poor")),
+        "base": write_rows(tmp_path / "base.jsonl", outputs("base")),
         "store": tmp_path / "store",
         "written": tmp_path / "written",
     }
@@ -102,7 +97,7 @@ def test_a_limit_draws_the_same_questions_whatever_the_order_of_the_file(files, 
         judged(files, told, "--limit", "5")
         asked = len(told.requests)
         rows = outputs("base")[::-1]
-        turned = {**files, "base": written(tmp_path / "turned.jsonl", rows)}
+        turned = {**files, "base": write_rows(tmp_path / "turned.jsonl", rows)}
         judged(turned, told, "--limit", "5")
         assert len(told.requests) == asked == 11
 
@@ -159,7 +154,7 @@ def test_a_judge_is_measured_against_ready_annotations(files, tmp_path):
         }
         for n in range(COUNT)
     ]
-    path = written(tmp_path / "annotations.jsonl", rows)
+    path = write_rows(tmp_path / "annotations.jsonl", rows)
     with serving(otherwise=prefers("good on", 0.8)) as told:
         given = ["--judge", "served", "--judge-url", told.url, "--store", files["store"]]
         result = preceptor("evaluate", path, "--judge-agreement", *given, "--json", "-")
@@ -186,11 +181,11 @@ def test_both_ages_of_arena_hards_answers_are_read(tmp_path):
     }
     plain = {"question_id": "a", "instruction": "q", "output": "x", "generator": "m"}
     for place, row in enumerate((old, new, plain)):
-        (found,) = read_files([written(tmp_path / f"{place}.jsonl", [row])]).answers
+        (found,) = read_files([write_rows(tmp_path / f"{place}.jsonl", [row])]).answers
         assert (found.benchmark, found.model, dict(found.texts)) == ("arena_hard", "m", {"a": "x"})
-    empty = written(tmp_path / "none.jsonl", [{**plain, "output": None}])
+    empty = write_rows(tmp_path / "none.jsonl", [{**plain, "output": None}])
     assert not read_files([empty]).answers[0].texts
-    twice = written(tmp_path / "twice.jsonl", [plain, plain])
+    twice = write_rows(tmp_path / "twice.jsonl", [plain, plain])
     with pytest.raises(DataError, match="answers 'a' twice"):
         read_files([twice])
 
@@ -201,8 +196,8 @@ def test_arena_hard_is_judged_by_games_and_needs_no_questions_where_answers_hold
         for n in range(4)
     ]
     base = [{**row, "output": f"b {n}", "generator": "base"} for n, row in enumerate(rows)]
-    given = [written(tmp_path / "m.jsonl", rows)]
-    given += ["--baseline-answers", written(tmp_path / "b.jsonl", base)]
+    given = [write_rows(tmp_path / "m.jsonl", rows)]
+    given += ["--baseline-answers", write_rows(tmp_path / "b.jsonl", base)]
     with serving(otherwise=answer("[[A>B]]")) as told:
         given += ["--judge", "served", "--judge-url", told.url, "--store", tmp_path / "store"]
         result = preceptor("evaluate", *given, "--json", "-")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,25 +276,6 @@ def test_an_answer_whose_text_has_gone_keeps_its_scores_and_says_so(tmp_path: Pa
         assert (answers["alpha"].text, answers["alpha"].note) == (None, GONE)
         assert answers["alpha"].scores["reward"] is not None
         assert answers["beta"].text is not None
-
-
-def test_the_data_are_read_once_for_all_texts(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-):
-    files = write_teachers(tmp_path, teachers=3, instructions=20)
-    (outcome,) = scored(files, store, reward_column="reward")
-    compared = Compared.of(outcome)
-    passes = []
-
-    class Counted:
-        def __iter__(self) -> Any:
-            passes.append(1)
-            return iter(outcome.data.source)
-
-    opened = replace(outcome.data, source=Counted())
-    found = examples_of(replace(compared, outcome=replace(outcome, data=opened)))
-    assert len(found) == 20
-    assert len(passes) == 1
 
 
 def test_two_teachers_that_say_the_same_both_have_the_text(tmp_path: Path, store: Path):

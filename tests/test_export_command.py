@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from small_study import preceptor, rows_of, write_rows, write_teachers
+from small_study import preceptor, rows_of, write_teachers
 from small_teachers import THRESHOLDS, generations, graded, texts_in, write_questions
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
@@ -104,17 +104,6 @@ def test_the_best_teachers_responses_are_written_as_they_stand(tmp_path: Path, f
     assert "All responses of the teacher that comes first." in card
 
 
-def test_without_a_reward_no_teacher_is_chosen_but_one_is_taken_by_name(
-    tmp_path: Path, files: list[Path], model_folder: Path
-):
-    file = study_file(tmp_path, student(model_folder), reward="")
-    said = refused(file, tmp_path / "none")
-    assert "none is recommended" in said
-    assert "--teacher" in said
-    assert not (tmp_path / "none").exists()
-    assert len(exported(file, tmp_path / "named", "--teacher", "beta")) == 6
-
-
 def test_a_named_teachers_responses_are_written_whoever_is_best(tmp_path: Path, files: list[Path]):
     for place, teacher in enumerate(("alpha", "beta")):
         rows = exported(study_file(tmp_path), tmp_path / teacher, "--teacher", teacher)
@@ -122,18 +111,6 @@ def test_a_named_teachers_responses_are_written_whoever_is_best(tmp_path: Path, 
             row["output"] for row in rows_of(place)
         ]
         assert {row["teacher"] for row in rows} == {teacher}
-
-
-def test_texts_are_unchanged_to_the_last_space(tmp_path: Path):
-    texts = ["  two\tspaces \n\n", "\u00e9\u0301 \U0001f600\u200b", "<b>&amp;</b>\\n", "a\r\nb "]
-    rows = [
-        {"instruction": f"Question {n}?", "output": text, "reward": 1}
-        for n, text in enumerate(texts)
-    ]
-    for name in ("alpha", "beta"):
-        write_rows(tmp_path / "data" / f"{name}.jsonl", rows)
-    found = exported(study_file(tmp_path), tmp_path / "out", "--teacher", "beta")
-    assert [row["messages"][1]["content"] for row in found] == texts
 
 
 def test_each_by_reward_and_pairs_are_those_picked_by_hand(tmp_path: Path, files: list[Path]):
@@ -153,19 +130,6 @@ def test_each_by_reward_and_pairs_are_those_picked_by_hand(tmp_path: Path, files
         assert row["chosen"][0]["content"] == order[0]["output"]
         assert row["rejected"][0]["content"] == order[1]["output"]
         assert row["chosen_reward"] - row["rejected_reward"] == pytest.approx(apart[place])
-
-
-def test_each_by_car_and_persyn_writes_the_numbers_it_was_picked_by(
-    tmp_path: Path, files: list[Path], model_folder: Path
-):
-    file = study_file(tmp_path, student(model_folder))
-    for rule in ("car", "persyn"):
-        rows = exported(file, tmp_path / rule, "--each", rule)
-        assert len(rows) == 6
-        assert all({"reward", "loss", "tokens", "length", rule} <= row.keys() for row in rows)
-        if rule == "car":
-            for row in rows:
-                assert row["car"] == pytest.approx(row["reward"] / (1 + 3 * row["loss"]))
 
 
 def test_asked_and_derived_teachers_are_exported_with_how_they_sampled(tmp_path: Path):
@@ -240,16 +204,6 @@ def test_several_students_or_rewards_need_naming(
     assert "Did you mean 'column 'reward''?" in said
     rows = exported(both, tmp_path / "second", "--each", "reward", "--reward", "column 'reward'")
     assert len(rows) == 6
-
-
-def test_car_of_negative_rewards_is_refused(tmp_path: Path, files: list[Path], model_folder: Path):
-    rows = [{**row, "reward": -row["reward"]} for row in rows_of(0)]
-    write_rows(files[0], rows)
-    file = study_file(tmp_path, student(model_folder))
-    assert "meaningless where rewards are negative" in refused(
-        file, tmp_path / "out", "--each", "car"
-    )
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

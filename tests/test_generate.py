@@ -17,12 +17,10 @@ import chat_server as chat
 from chat_server import answer, refuse, serving
 from preceptor.errors import ModelError
 from preceptor.pipeline.work import Silent
-from preceptor.store.store import Store
 from preceptor.types import generation_key
 from small_study import start, write_rows
 from small_teachers import (
     Asked,
-    fake,
     generations,
     job,
     jobs,
@@ -73,18 +71,6 @@ def test_every_response_is_stored_once_by_a_server_that_fails_one_in_five(tmp_pa
     assert texts == {one.id: f"{one.text} None" for one in wanted}
     assert len(found) == 400
     assert stored_twice(tmp_path / "store") == []
-
-
-def test_a_run_that_is_done_asks_nothing(tmp_path: Path):
-    study = study_with(write_questions(tmp_path), served())
-    with serving(otherwise=echo) as told:
-        runtime = runtime_at(tmp_path / "store", told)
-        job(study, runtime).run(Silent())
-        assert len(told.requests) == 6
-        again = Asked()
-        job(study, runtime).run(again)
-        assert len(told.requests) == 6
-    assert again.steps == {"served responds": (6, 0)}
 
 
 def test_what_was_answered_is_stored_while_the_rest_is_waited_for(tmp_path: Path):
@@ -299,13 +285,3 @@ def test_each_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(tmp_pat
         greedy = told.requests[before:]
         assert len(greedy) == 2
         assert all("seed" not in one for one in greedy)
-
-
-def test_a_fake_teacher_fills_its_partition_and_another_name_another(tmp_path: Path):
-    study = study_with(write_questions(tmp_path), fake("one"), fake("two"))
-    runtime = runtime_at(tmp_path / "store")
-    for one in jobs(study, runtime):
-        one.run(Silent())
-    found = [len(list(partition.each())) for partition in Store(tmp_path / "store").partitions()]  # type: ignore[union-attr]
-    assert found == [6, 6]
-    assert len(set(texts_in(tmp_path / "store").values())) == 12

@@ -106,10 +106,6 @@ def _example(payload: str, names: Sequence[str]) -> Example:
     return Example(payload, payload, 1.0, tuple(answers))
 
 
-def test_there_are_enough_payloads():
-    assert len(set(PAYLOADS)) >= 25
-
-
 @needs_frames
 @pytest.mark.parametrize("group", range(len(GROUPS)))
 def test_nothing_that_data_say_runs_and_all_of_it_is_shown(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from preceptor import api
 from preceptor.cli.app import cli
-from preceptor.errors import ModelError, PreceptorError
+from preceptor.errors import ModelError
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.sources import Scope
 from preceptor.pipeline.work import Progress, Work, in_process
@@ -27,17 +27,6 @@ def broken(tmp_path: Path, model_folder: Path) -> Path:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     return folder
-
-
-def test_an_error_has_the_rankings_that_were_finished_before_it(
-    tmp_path: Path, model_folder: Path, broken: Path
-):
-    files = write_teachers(tmp_path)
-    students = [str(model_folder), str(broken)]
-    given = {"reward_column": "reward", "store": str(tmp_path / "store"), "device": "cpu"}
-    with pytest.raises(PreceptorError) as caught:
-        api.rank_all(files, students=students, **given)
-    assert [ranking.student for ranking in caught.value.finished] == [model_folder.name]
 
 
 def test_the_command_writes_and_prints_what_was_finished_before_a_later_student_failed(

@@ -90,8 +90,3 @@ def test_quantized_weights_need_adapters_and_wrong_fields_are_named():
         checked(Recipe, {"learning_rates": 1}, where="train")
     with pytest.raises(StudyError, match="no multiple"):
         checked(Recipe, {"batch_size": 32, "per_device_batch_size": 3}, where="train")
-
-
-def test_every_field_is_described():
-    for table in (Recipe, Lora):
-        assert all(field.description for field in table.model_fields.values())

@@ -103,15 +103,6 @@ def test_the_paper_s_own_study_needs_no_file(tmp_path: Path, monkeypatch: pytest
     assert Path("paper.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
 
-def test_ranking_writes_the_same_kind_of_page(study: Path):
-    for command in (("run", study), ("rank", "data", "--reward-column", "reward")):
-        result = preceptor(*command, "--html", "page.html")
-        assert result.exit_code == 0, result.output
-        page = Path("page.html")
-        assert "alpha" in page.read_text(encoding="utf-8")
-        page.unlink()
-
-
 def test_the_command_is_kept_as_it_was_typed():
     words = ["rank", "it's here.jsonl", "--rule", '{"kind": "exact"}']
     with click.Context(cli) as context:

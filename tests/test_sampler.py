@@ -88,6 +88,7 @@ def test_what_changes_no_text_makes_no_other_teacher():
         {"max_tokens": 10},
         {"stop": ("\n",)},
         {"temperature": 0.8},
+        {"api": "completions", "chat_template": "chatml"},
     ):
         assert served(**changes) != same
     warm = served(temperature=0.8)

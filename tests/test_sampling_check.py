@@ -55,22 +55,6 @@ def test_a_seed_without_effect_makes_copies():
     assert "every further sample would be a copy" in sentence
 
 
-def test_a_count_that_is_ignored_must_be_asked_one_by_one():
-    with serving(otherwise=samples(count="ignored")) as told:
-        found = check_sampling(client(told), count=4)
-    assert found == SamplingCheck("honoured", "ignored", asked=4, received=1)
-    (sentence,) = found.findings()
-    assert "Asked for 4 answers at once, the endpoint gave 1" in sentence
-
-
-def test_choices_that_are_all_alike_are_copies():
-    with serving(otherwise=samples(count="copies")) as told:
-        found = check_sampling(client(told), count=4)
-    assert found == SamplingCheck("honoured", "copies", asked=4, received=4)
-    (sentence,) = found.findings()
-    assert "4 answers to one request were all alike" in sentence
-
-
 def test_a_seed_that_is_refused_is_unknown_and_the_sentence_says_why():
     with serving(otherwise=refuse(400, "Unsupported parameter: 'seed'")) as told:
         found = check_sampling(client(told), count=2)

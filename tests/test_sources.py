@@ -101,46 +101,6 @@ def test_where_and_how_fast_a_local_teacher_runs_changes_no_identity(
     assert backend(study, runtime).identity() == backend(study, other).identity()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"temperature": 0.7},
-        {"top_p": 0.9},
-        {"seed": 1},
-        {"max_tokens": 12},
-        {"stop": ["."]},
-        {"system": "Be brief."},
-        {"model": "two"},
-    ],
-)
-def test_what_bears_on_a_sampled_text_is_another_identity(
-    questions: Path, store: Path, change: dict[str, Any]
-):
-    runtime = runtime_at(store)
-    one = backend(study_with(questions, drawn()), runtime).identity()
-    assert backend(study_with(questions, drawn(**change)), runtime).identity() != one
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model": "m2"},
-        {"revision": "2"},
-        {"api": "completions", "chat_template": "chatml"},
-        {"system": "s"},
-    ],
-)
-def test_what_bears_on_a_served_text_is_another_identity(
-    questions: Path, store: Path, change: dict[str, Any]
-):
-    with serving() as told:
-        runtime = runtime_at(store, told)
-    runtime.endpoints["m2"] = runtime.endpoints["served"]
-    one = backend(study_with(questions, served()), runtime).identity()
-    assert backend(study_with(questions, served(**change)), runtime).identity() != one
-    assert "127.0.0.1" not in one.canonical
-
-
 @pytest.mark.parametrize("change", [{"seed": 5}, {"top_p": 0.5}, {"label": "greedy"}])
 def test_greedy_texts_are_shared_whatever_the_seed_or_top_p(
     questions: Path, store: Path, change: dict[str, Any]

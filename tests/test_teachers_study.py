@@ -20,7 +20,6 @@ from small_study import by_teacher, preceptor, shards
 from small_teachers import (
     GRADED,
     THRESHOLDS,
-    Asked,
     asked_in,
     drawn,
     fake,
@@ -200,23 +199,3 @@ def test_a_model_gives_the_same_texts_in_process_and_over_http(
     assert len(texts) > len(by_key(here)) / 2
     (one,), (other,) = partitions(here), partitions(there)
     assert one.identity != other.identity  # how a server renders and rounds is not known
-
-
-def test_raising_every_number_at_once_pays_for_what_is_missing_and_scores_nothing_twice(
-    tmp_path: Path,
-):
-    questions = write_questions(tmp_path, 12)
-    runtime = runtime_at(tmp_path / "store")
-    few = study_with(questions, drawn(samples=2), reward=GRADED, data={"limit": 4})
-    many = study_with(
-        questions, drawn(samples=4, label="more"), fake("two"), reward=GRADED, data={"limit": 9}
-    )
-    told = Asked()
-    Pipeline(few, runtime, told).rankings()
-    assert told.missing == {"one": 8}
-    told = Asked()
-    Pipeline(many, runtime, told).rankings()
-    # 9 instructions of 4 samples less the 8 that were there; nine of the other teacher.
-    assert told.missing == {"more": 28, "two": 9}
-    # Compared are 9 times 4 responses and 9; of these the 8 of the smaller study have their length.
-    assert told.steps["length"] == (8, 37)

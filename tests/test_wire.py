@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 import chat_server as chat
-from chat_server import Told, answer, refuse, reply, serving
+from chat_server import answer, refuse, reply, request, serving
+from chat_server import client_of as client
 from preceptor.config.runtime import Endpoint
-from preceptor.engines.base import ChatRequest, Completion, Failure
+from preceptor.engines.base import Completion, Failure
 from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.reading import read_completion
 from preceptor.engines.chat.secrets import Secrets
@@ -23,16 +24,6 @@ TOO_LARGE = (
     "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context length is "
     "4096 tokens and your request has 100 input tokens."
 )
-
-
-def request(text: str = "hello", **options: Any) -> ChatRequest:
-    return ChatRequest((Message("user", text),), max_tokens=4, **options)
-
-
-def client(told: Told, **options: Any) -> OpenAIChat:
-    return OpenAIChat(
-        Endpoint(url=told.url, **{"timeout_s": 5.0, "patience_s": 8.0, **options}), "some-model"
-    )
 
 
 def test_what_says_nothing_is_not_sent_and_what_says_something_is():
