@@ -1,6 +1,6 @@
 """`preceptor studies`: outcomes of fine-tuning as data, published and one's own, and what they say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -8,7 +8,7 @@ import click
 
 from preceptor.cli.command import Group
 from preceptor.cli.options import runtime_options
-from preceptor.cli.output import console, put
+from preceptor.cli.output import console, put_json
 from preceptor.types import DataKind
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _list(store: str, json_path: str | None) -> None:
     if json_path is None:
         print_list(console(), found)
     else:
-        _write(json_path, {"studies": [_described(one) for one in found]})
+        put_json(json_path, {"studies": [_described(one) for one in found]})
 
 
 @studies.command(made=_store)
@@ -92,14 +92,14 @@ def show(name: str, number: int | None, store: str, json_path: str | None) -> No
             _print_paper(console(), number, findings)
         if json_path:
             tables = range(1, 10) if number is None else (number,)
-            _write(json_path, _findings(findings) | {"tables": _tables(tables)})
+            put_json(json_path, _findings(findings) | {"tables": _tables(tables)})
         return
     one = named(name, store)
     findings = study_findings(one) if one else _of_file(name, store)
     if json_path != "-":
         _print(console(), one, findings)
     if json_path:
-        _write(json_path, _findings(findings) | (_described(one) if one else {}))
+        put_json(json_path, _findings(findings) | (_described(one) if one else {}))
 
 
 def _of_file(name: str, store: str) -> "tuple[Finding, ...]":
@@ -166,7 +166,7 @@ def record(json_path: str | None) -> None:
     if json_path is None:
         print_record(console(), records())
     else:
-        _write(json_path, {"record": [asdict(one) for one in records()]})
+        put_json(json_path, {"record": [asdict(one) for one in records()]})
 
 
 def _print_paper(screen: "Console", number: int | None, findings: "Sequence[Finding]") -> None:
@@ -215,9 +215,3 @@ def _tables(numbers: Sequence[int]) -> dict[str, Any]:
     from preceptor.studies import table
 
     return {f"{one}": [asdict(row) for row in table(one)] for one in numbers}
-
-
-def _write(path: str, content: Mapping[str, Any]) -> None:
-    from preceptor.store.files import json_text
-
-    put(path, json_text(content))

@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def prompt_of(encoder: Encoder, request: ChatRequest) -> tuple[int, ...] | Failure:
+    """Return the tokens before the answer; a refusal where there are none or one of an answer has no room."""
+    try:
+        prompt = encoder.encode(request.messages, "").prompt
+    except ModelError as error:
+        return Failure("refused request", str(error)[:200])
+    if min(request.max_tokens, encoder.max_length - len(prompt)) < 1:
+        seen = (
+            f"the prompt has {len(prompt)} tokens and the answer may have {request.max_tokens}, "
+            f"expected room for at least one within {encoder.max_length}"
+        )
+        return Failure("refused request", seen)
+    return prompt
+
+
 @dataclass(eq=False)
 class _Row:
     """One answer in the making: number `number` to the request at `index`, of at most `limit` tokens."""
@@ -100,17 +115,10 @@ class TransformersChat:
 
     def _rows(self, index: int, request: ChatRequest) -> list[_Row] | Failure:
         """Return the rows that answer a request; all its greedy answers are one row."""
-        try:
-            prompt = self.encoder.encode(request.messages, "").prompt
-        except ModelError as error:
-            return Failure("refused request", str(error)[:200])
+        prompt = prompt_of(self.encoder, request)
+        if isinstance(prompt, Failure):
+            return prompt
         limit = min(request.max_tokens, self.encoder.max_length - len(prompt))
-        if limit < 1:
-            seen = (
-                f"the prompt has {len(prompt)} tokens and the answer may have {request.max_tokens}, "
-                f"expected room for at least one within {self.encoder.max_length}"
-            )
-            return Failure("refused request", seen)
         numbers = range(request.count if request.temperature > 0 else 1)
         return [_Row(index, number, request, prompt, limit) for number in numbers]
 

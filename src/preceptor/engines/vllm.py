@@ -18,7 +18,7 @@ import numpy as np
 
 from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
 from preceptor.engines.encoder import Encoder
-from preceptor.engines.generation import ending_tokens, first_stop, stream_seed
+from preceptor.engines.generation import ending_tokens, first_stop, prompt_of, stream_seed
 from preceptor.engines.models import LocatedModel
 from preceptor.errors import MissingPackage, ModelError
 
@@ -105,7 +105,7 @@ class VllmChat:
         requests = list(requests)
         prompts: dict[int, tuple[int, ...]] = {}
         for index, request in enumerate(requests):
-            found = self._prompt(request)
+            found = prompt_of(self.encoder, request)
             if isinstance(found, Failure):
                 yield Finished(index, found)
             else:
@@ -123,19 +123,6 @@ class VllmChat:
         finally:
             if running:
                 self._engine.abort_request(sorted(running))
-
-    def _prompt(self, request: ChatRequest) -> tuple[int, ...] | Failure:
-        try:
-            prompt = self.encoder.encode(request.messages, "").prompt
-        except ModelError as error:
-            return Failure("refused request", str(error)[:200])
-        if min(request.max_tokens, self.encoder.max_length - len(prompt)) < 1:
-            seen = (
-                f"the prompt has {len(prompt)} tokens and the answer may have {request.max_tokens}, "
-                f"expected room for at least one within {self.encoder.max_length}"
-            )
-            return Failure("refused request", seen)
-        return prompt
 
     def _add(self, index: int, request: ChatRequest, prompt: tuple[int, ...]) -> set[str]:
         """Hand a request to vLLM, one for each answer wanted; return their names."""

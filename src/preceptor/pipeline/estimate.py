@@ -14,7 +14,7 @@ import numpy as np
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.pipeline import plan
-from preceptor.pipeline.generate import GenerationJob
+from preceptor.pipeline.generate import GenerationJob, characters_of
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.score import amount_of
@@ -24,7 +24,6 @@ from preceptor.ranking.race.options import RaceOptions
 from preceptor.scorers.base import Fee, Scorer
 from preceptor.store.store import Costs, Store
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
-from preceptor.types import Instruction
 
 ASSUMED_TOKENS = 500
 """Tokens of a response where nothing is stored; a teacher's `max_tokens` bounds it."""
@@ -145,15 +144,11 @@ def _fees(
     responses = sum(one.stored + one.missing for one in generation)
     missing = sum(one.missing for one in generation)
     answers = sum(one.tokens for one in generation) * responses / max(1, missing)
-    asked = [_characters(one) for one in source.questions.instructions]
+    asked = [characters_of(one) for one in source.questions.instructions]
     prompts = responses * sum(asked) / max(1, len(asked))
     characters = prompts + answers * _CHARACTERS_PER_TOKEN
     fees = [scorer.fee for scorer in scorers if scorer.fee is not None]
     return [FeeEstimate.of(fee, responses, characters) for fee in fees]
-
-
-def _characters(instruction: Instruction) -> int:
-    return sum(len(message.content) for message in instruction.messages)
 
 
 def _steps(
@@ -173,7 +168,7 @@ def _steps(
             stored = len(step.keyed.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
             if step.scorer.fee is not None:
-                prompts = sum(_characters(one.instruction) for one in texts)
+                prompts = sum(characters_of(one.instruction) for one in texts)
                 prompts = round(prompts * len(missing) / max(1, len(texts)))
                 fees[identity] = FeeEstimate.of(
                     step.scorer.fee, len(missing), work.characters + prompts
@@ -265,7 +260,7 @@ def _prompt_tokens(
     }
     if own.responses >= _ENOUGH and math.isfinite(own.prompt_tokens):
         return round(own.prompt_tokens * len(prompts))
-    characters = sum(len(teacher.system) + _characters(one) for one in prompts.values())
+    characters = sum(len(teacher.system) + characters_of(one) for one in prompts.values())
     return round(characters / _CHARACTERS_PER_TOKEN)
 
 

@@ -47,7 +47,7 @@ class GenerationJob:
         Samples of one instruction stand together, so that they can share a request.
         """
         samples = range(self.backend.teacher.samples)
-        ordered = sorted(self.instructions, key=lambda one: (_length(one), one.id))
+        ordered = sorted(self.instructions, key=lambda one: (characters_of(one), one.id))
         return [GenerationRequest(one, sample) for one in ordered for sample in samples]
 
     def missing(self) -> list[GenerationRequest]:
@@ -159,7 +159,8 @@ class GenerationJob:
         }
 
 
-def _length(instruction: Instruction) -> int:
+def characters_of(instruction: Instruction) -> int:
+    """Return how many characters its turns have."""
     return sum(len(message.content) for message in instruction.messages)
 
 

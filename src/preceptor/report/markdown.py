@@ -8,12 +8,13 @@ import json
 import re
 
 from preceptor.ranking.places import TeacherResult
+from preceptor.ranking.record import plain
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.table import footnotes
 from preceptor.report.data import RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.sections import agreement_lines, brief
-from preceptor.report.wording import chance, number, plain, visible
+from preceptor.report.wording import chance, number, visible
 
 _MEANINGFUL = re.compile(
     r"[\\`*\[\]{}<>#|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.|^[-+]"

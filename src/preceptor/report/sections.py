@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.places import TeacherResult
+from preceptor.ranking.record import plain
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.table import footnotes
 from preceptor.ranking.verdict import Claim
 from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
-from preceptor.report.wording import Piece, chance, named, number, ordinal, plain
+from preceptor.report.wording import Piece, chance, named, number, ordinal
 
 _UNITS = {"loss": " nats per token", "length": " tokens", "information": " nats"}
 _MEANINGS = {"reward": "Mean reward", "loss": "The student's loss", "length": "Mean length"}

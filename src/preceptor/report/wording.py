@@ -7,10 +7,10 @@ number passes one of the functions here, so that a number reads alike wherever i
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
+from preceptor.ranking.record import plain
 
 ABSENT = "–"  # noqa: RUF001  (an en dash, which a cell without data shows)
 """What is shown where there is no data."""
@@ -80,23 +80,6 @@ def ordinal(place: int) -> str:
     """Return 1st, 2nd, 3rd, 4th, 11th."""
     ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10)
     return f"{place}{ending or 'th'}"
-
-
-def plain(value: object) -> object:
-    """Return the value made of what JSON knows: numbers that are not finite become None, the rest text."""
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
-        return [plain(part) for part in value]
-    return str(value)
 
 
 def island(value: object) -> str:
