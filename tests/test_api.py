@@ -105,7 +105,6 @@ def test_the_options_of_a_script_are_those_of_the_command_line():
     [
         ({"misspelt": 1}, "rank has no option 'misspelt'"),
         ({"max_lenght": 9}, "Did you mean 'max_length'?"),
-        ({"draws": 9}, "Its name is 'n_resamples'."),
         ({"limit": "many"}, "data.limit"),
         ({"device": 3}, "device: Input should be a valid string"),
         ({"rubric": "r.txt"}, "rubric is given without a judge"),

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from preceptor.cli.app import cli
-from preceptor.cli.command import Option
+from preceptor.cli.command import SECTIONS, Option
 from preceptor.config.base import Table
 from preceptor.config.study import StudyFile
 from preceptor.ranking.options import RankingOptions
@@ -117,3 +117,24 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_option(words: list[str], sa
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def said(*words: str) -> str:
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 2
+    return result.output
+
+
+def test_a_misspelt_command_or_option_gets_the_nearest_name():
+    assert "No such command 'rnak'. Did you mean 'rank'?" in said("rnak")
+    assert "No such command 'shwo'. Did you mean 'show'?" in said("store", "shwo")
+    assert "No such option '--studnet'. Did you mean '--student'?" in said("rank", "--studnet", "x")
+
+
+def test_every_command_stands_in_one_section_of_the_help_with_its_whole_summary():
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(cli.commands)
+    shown = " ".join(CliRunner().invoke(cli, ["--help"], terminal_width=80).output.split())
+    assert all(heading in shown for heading in SECTIONS)
+    for name, command in cli.commands.items():
+        assert command.help is not None
+        assert f"{name} {command.help.splitlines()[0]}" in shown

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.config.base import OLD_NAMES, checked
+from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study, StudyFile
@@ -37,12 +37,6 @@ def test_the_machine_is_no_part_of_the_study(tmp_path: Path):
     other = StudyFile.read(path)
     assert one.study == other.study
     assert one.runtime != other.runtime
-
-
-@pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
-def test_an_old_name_is_refused_with_the_new_one(old: str, new: str):
-    with pytest.raises(StudyError, match=f"{old}: unknown field: its name is '{new}'"):
-        checked(Study, {**DATA, old: {}}, where="here")
 
 
 def test_a_kind_picks_the_reward_and_the_metric():

@@ -1,4 +1,4 @@
-"""The classes of commands: help in groups, an old name refused with the new, errors without a traceback."""
+"""The classes of commands: help in groups, the nearest name of what is misspelt, no tracebacks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,27 +18,6 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """The commands of the program by what they are for, in the order of the help."""
 
-RENAMED_COMMANDS: Mapping[str, str] = {
-    "respond": "generate",
-    "agree": "agreement",
-    "published": "studies",
-    "show": "store show",
-    "forget": "store forget",
-    "teachers": "list teachers",
-    "reward-models": "list reward-models",
-}
-RENAMED_OPTIONS: Mapping[str, str] = {
-    "--against": "--baseline",
-    "--push": "--push-to-hub",
-    "--written-verdict": "--no-logprobs",
-    "--choice": "--verdict-by-letter",
-    "--higher": "--higher-is-better",
-    "--lower": "--lower-is-better",
-    "--families": "--by-family",
-}
-"""Old options that are not named after a field; those that are stand in `config.base.OLD_NAMES`."""
-
-
 Field = tuple[type, str]
 """A table and the name of one of its fields."""
 
@@ -55,7 +34,7 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose options stand in sections; an option's old name is refused with the new one.
+    """A command whose options stand in sections.
 
     `made` returns its parameters, after those that are declared; it is called when they are first needed.
     """
@@ -74,14 +53,14 @@ class Command(click.Command):
         return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words; an unknown option is a usage error that has the new or the nearest name."""
+        """Read the words; an unknown option is a usage error that has the nearest name."""
         try:
             left = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             known = {
                 name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)
             }
-            raise _unknown("option", error.option_name, renamed_options(), known, ctx) from error
+            raise _unknown("option", error.option_name, known, ctx) from error
         _require_places(ctx)
         return left
 
@@ -99,7 +78,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands; a command's old name is refused with the new one."""
+    """A group of commands, named in full where one is misspelt."""
 
     command_class = Command
     sections: Mapping[str, Sequence[str]] | None = None
@@ -107,10 +86,10 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command; an unknown one is a usage error that has the new or the nearest name."""
+        """Return the command; an unknown one is a usage error that has the nearest name."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            raise _unknown("command", name, RENAMED_COMMANDS, self.list_commands(ctx), ctx)
+            raise _unknown("command", name, self.list_commands(ctx), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -162,22 +141,6 @@ def _require_places(ctx: click.Context) -> None:
             require_place(path)
 
 
-def renamed_options() -> Mapping[str, str]:
-    """Return the new name of every old option."""
-    from preceptor.config.base import OLD_NAMES
-
-    def written(name: str) -> str:
-        return f"--{name.replace('_', '-')}"
-
-    of_fields = {written(old): written(new) for old, new in OLD_NAMES.items()}
-    return {**of_fields, **RENAMED_OPTIONS}
-
-
-def _unknown(
-    what: str, name: str, renamed: Mapping[str, str], known: Iterable[str], ctx: click.Context
-) -> click.UsageError:
-    """Return the error for a name that does not exist: with its new name, else the nearest."""
-    new = renamed.get(name)
-    if new is not None and (what == "command" or new in known):
-        return click.UsageError(f"The {what} '{name}' is now '{new}'.", ctx)
+def _unknown(what: str, name: str, known: Iterable[str], ctx: click.Context) -> click.UsageError:
+    """Return the error for a name that does not exist, with the nearest."""
     return click.UsageError(f"No such {what} '{name}'.{nearest(name, known)}", ctx)

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -56,30 +55,6 @@ _SECRET_NAME = re.compile(
     r"(?i)api[-_]?key|authorization|bearer|password|secret|(access|auth)[-_]?token"
 )
 _SECRET_VALUE = re.compile(r"(?i)bearer\s|sk-[\w-]{8}|hf_\w{10}")
-
-
-OLD_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "machine": "runtime",
-        "derived": "best_of_n",
-        "reference": "reference_model",
-        "thoughts": "reasoning",
-        "minimum_coverage": "min_coverage",
-        "minimum_characters": "min_characters",
-        "maximum_characters": "max_characters",
-        "draws": "n_resamples",
-        "token_budget": "max_batch_tokens",
-        "device_batch": "per_device_batch_size",
-        "warmup_share": "warmup_ratio",
-        "quantized": "load_in_4bit",
-        "template": "chat_template",
-        "remote_code": "trust_remote_code",
-        "both_orders": "swap_positions",
-        "written": "logprobs",
-        "log_probabilities": "logprobs",
-    }
-)
-"""Names that tables and fields had before the first release, for the message that refuses them."""
 
 
 class Table(BaseModel):
@@ -212,10 +187,7 @@ def _said(problem: "ErrorDetails") -> str:
     """Return what is wrong with a field; an unknown one gets the nearest name of any table."""
     if problem["type"] != "extra_forbidden":
         return problem["msg"].removeprefix("Value error, ")
-    name = str(problem["loc"][-1])
-    if name in OLD_NAMES:
-        return f"unknown field: its name is '{OLD_NAMES[name]}'."
-    return f"unknown field.{nearest(name, _field_names(BaseModel))}"
+    return f"unknown field.{nearest(str(problem['loc'][-1]), _field_names(BaseModel))}"
 
 
 def _field_names(table: type[BaseModel]) -> set[str]:

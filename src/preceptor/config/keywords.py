@@ -10,7 +10,6 @@ from types import MappingProxyType
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from preceptor.config.base import OLD_NAMES
 from preceptor.config.data import Data, ReadOptions
 from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import JudgeReward, ModelReward, RuleReward
@@ -114,16 +113,14 @@ def sorted_out(
     """Return the values by group and field.
 
     Raises:
-        StudyError: a keyword that no group has, with the nearest name or the one it has now.
+        StudyError: a keyword that no group has, with the nearest name.
     """
     found: dict[str, dict[str, object]] = {name: {} for name in groups}
     for keyword, value in given.items():
         of = next((name for name, group in groups.items() if keyword in group), None)
         if of is None:
             known = [name for group in groups.values() for name in group]
-            renamed = OLD_NAMES.get(keyword)
-            hint = f" Its name is '{renamed}'." if renamed in known else nearest(keyword, known)
-            raise StudyError(f"{where} has no option '{keyword}'.{hint}")
+            raise StudyError(f"{where} has no option '{keyword}'.{nearest(keyword, known)}")
         found[of][groups[of][keyword].field] = value
     return found
 
