@@ -1,18 +1,20 @@
 """Best, worst and random of N: chosen as by hand, at no new generation and no second score."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chat_server import Handler, Told, answer, serving
+from chat_server import Handler, Told, serving
 from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.pipeline import Pipeline
+from preceptor.pipeline.race import race
 from preceptor.ranking.result import Ranking
 from small_study import write_rows
 from small_teachers import (
@@ -206,18 +208,30 @@ def test_choosing_by_the_reward_that_ranks_is_warned_of_but_for_random(tmp_path:
     assert [told.text.split("'")[1] for told in warned] == ["by default", "by name"]
 
 
+BEST = {"kind": "best", "of": "one", "label": "best"}
+
+
 def by_words(handler: Handler, asked: dict[str, Any]) -> None:
     """Judge a response by its number of words: 1 for each six, 10 at most."""
     prompt = asked["messages"][0]["content"]
     text = prompt.split(" response to be judged\n")[1].split("\n\n===")[0]
-    answer(str(1 + min(len(text.split()) // 6, 9)))(handler, asked)
+    message = {"role": "assistant", "content": str(1 + min(len(text.split()) // 6, 9))}
+    usage = {"prompt_tokens": 11, "completion_tokens": 1}
+    body = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+    handler.send(200, json.dumps(body).encode(), {})
 
 
-def judged(tmp_path: Path, told: Told) -> tuple[Study, Runtime]:
+def judged(
+    tmp_path: Path,
+    told: Told,
+    prompts: int = 6,
+    derived: tuple[dict[str, Any], ...] = (BEST, {"kind": "worst", "of": "one", "label": "worst"}),
+    **more: Any,
+) -> tuple[Study, Runtime]:
     """Return a study in which a judge chooses, and ranks."""
-    derived = [{"kind": kind, "of": "one", "label": kind} for kind in ("best", "worst")]
     judge = {"kind": "judge", "model": "served", "logprobs": False}
-    study = study_with(write_questions(tmp_path), drawn(), reward=judge, best_of_n=derived)
+    questions = write_questions(tmp_path, prompts)
+    study = study_with(questions, drawn(), reward=judge, best_of_n=derived, **more)
     return study, runtime_at(tmp_path / "store", told)
 
 
@@ -237,6 +251,16 @@ def test_a_judge_scores_each_text_once_though_it_chooses_and_ranks(tmp_path: Pat
         scores.setdefault(one.instruction, []).append(score)
     assert found["best"] == pytest.approx(sum(max(s) for s in scores.values()) / 6)
     assert found["worst"] == pytest.approx(sum(min(s) for s in scores.values()) / 6)
+
+
+def test_a_race_counts_the_judging_that_only_chooses(tmp_path: Path):
+    with serving(otherwise=by_words) as told:
+        options = {"start": 20, "confidence": 0.9}
+        derived = (BEST, {**BEST, "n": 2, "label": "of two"})
+        study, runtime = judged(tmp_path, told, 60, derived, by="reward", race=options)
+        (found,) = race(Pipeline(study, runtime))
+    assert found["one"].rows < found.leader.rows
+    assert found.spent.judge_tokens == (11 + 1) * len(told.requests)
 
 
 def test_a_plan_pays_for_no_reward_to_choose_by(tmp_path: Path):

@@ -33,7 +33,7 @@ from preceptor.pipeline.response_warnings import (
     unadvised,
     unfinished,
 )
-from preceptor.pipeline.score import carry_out, step_of
+from preceptor.pipeline.score import Step, Stored, carry_out, step_of
 from preceptor.pipeline.sources import Scope, StudySource
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.scorers.base import Array
@@ -45,7 +45,8 @@ from preceptor.types import Warning
 class LoadedData:
     """The data of a study for one source of rewards: what is compared, what was skipped.
 
-    `reward` is None where there is none; `warnings` belong under the ranking.
+    `reward` is None where there is none; `warnings` belong under the ranking; `chosen_by` are the rewards by
+    which best-of-N teachers were made, with their columns.
     """
 
     source: StudySource
@@ -55,6 +56,7 @@ class LoadedData:
     skipped: Mapping[str, int]
     problems: Sequence[Problem]
     warnings: Sequence[Warning] = ()
+    chosen_by: Sequence[tuple[Step, Stored]] = ()
 
 
 class _Unpaid(Exception):
@@ -117,11 +119,12 @@ class Loader:
         ]
         if self.scope.limit is not None:
             table = table.first(self.scope.limit, seed=self.study.ranking.seed)
+        rewards = _Rewards(self, reward, [])
         for best_of_n in self.study.best_of_n:
             if self.scope.teachers is not None and best_of_n.name not in self.scope.teachers:
                 continue
             try:
-                table = with_best_of_n(table, best_of_n, _Rewards(self, reward))
+                table = with_best_of_n(table, best_of_n, rewards)
             except _Unpaid as unpaid:
                 text = f"'{best_of_n.name}' will be chosen when {unpaid} more rewards are there."
                 warnings.append(Warning("not-chosen-yet", text))
@@ -135,6 +138,7 @@ class Loader:
             gathered.skipped,
             gathered.problems,
             warnings,
+            rewards.computed,
         )
 
     def _selected(self, table: ResponseTable) -> Selection:
@@ -160,6 +164,7 @@ class _Rewards:
 
     loader: Loader
     reward: Reward | None
+    computed: list[tuple[Step, Stored]]
 
     def __call__(self, best_of_n: BestOfN, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
         chosen_by = best_of_n.reward or self.reward
@@ -181,6 +186,7 @@ class _Rewards:
             columns = carry_out(step, self.loader.progress, self.loader.execute)
         finally:
             step.resource.release()
+        self.computed.append((step, columns))
         return np.asarray(scorer.derive({name: columns[name] for name in scorer.columns})["reward"])
 
     def _of_column(self, column: str, table: ResponseTable, rows: NDArray[np.intp]) -> Array:

@@ -122,7 +122,8 @@ class _Racing:
             entry.look(found, rows=rows, before=before)
             for name, (responses, tokens) in found.tokens.items():
                 self.ledger.note(name, rows, responses, tokens)
-            self.ledger.note_judges(found.steps, found.columns)
+            self.ledger.note_judges(zip(found.steps, found.columns, strict=True))
+            self.ledger.note_judges(one.chosen_by)
         self.ledger.close(self.source.within(scope))
         for entry in racing:
             self._tell(entry)

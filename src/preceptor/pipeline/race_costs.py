@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -103,9 +103,9 @@ class Ledger:
         money = self.accounts[teacher].money if teacher in self.accounts else None
         self.accounts[teacher] = _Account(rows, responses, tokens, money)
 
-    def note_judges(self, steps: Sequence[Step], columns: Sequence[Stored]) -> None:
+    def note_judges(self, scored: Iterable[tuple[Step, Stored]]) -> None:
         """Take down what scorers took that are paid by the token."""
-        for step, stored in zip(steps, columns, strict=True):
+        for step, stored in scored:
             if step.scorer.fee is not None:
                 judging = self.judges.setdefault(step.identity.digest, _Judging(step.scorer.fee))
                 judging.note(step, stored)
