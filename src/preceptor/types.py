@@ -269,6 +269,8 @@ Code = Literal[
     "failures",
     "missing-scores",
     "winner-changes",
+    "metrics-disagree",
+    "one-study",
     "few-prompts",
     "skewed",
     "few-values",

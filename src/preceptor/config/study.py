@@ -75,7 +75,8 @@ class Study(Table):
     )
     beta: float = Field(3.0, ge=0, description="CAR's beta where its own table names none.")
     by: str | None = Field(
-        None, description="Metric that orders; by default car, reward or information."
+        None,
+        description="Metric that orders; by default car, reward or information; rsr on reasoning.",
     )
     reading: Reading = Field(default_factory=Reading, description="How the loss is read.")
     ranking: RankingOptions = Field(

@@ -31,8 +31,10 @@ from preceptor.data.table import (
     NO_OUTPUT,
     NULL_REWARD,
     ResponseTable,
+    Signs,
 )
 from preceptor.engines.endings import LENGTH, is_odd
+from preceptor.engines.reasoning import has_reasoning
 from preceptor.errors import DataError
 from preceptor.scorers.verifier.pool import cores
 from preceptor.types import KEY_BYTES, Instruction, Message, Response
@@ -256,6 +258,7 @@ class _Columns:
         self.dropped: dict[str, Counter[str]] = {}
         self.lost: list[tuple[int, int, int]] = []
         self.cut_off = array("b")
+        self.signs = [0] * len(Signs())
         self.categories: dict[int, str] = {}
         self.composed: dict[bytes, bytes] = {}
 
@@ -279,6 +282,7 @@ class _Columns:
             self.dropped.setdefault(response.teacher, Counter())[reason] += 1
             self.lost.append((teacher, instruction, LOST.index(reason)))
             return
+        self._note_signs(response)
         self.teacher.append(teacher)
         self.instruction.append(instruction)
         self.sample.append(response.sample)
@@ -292,6 +296,12 @@ class _Columns:
             counted[str(response.finish_reason) if known else "others"] += 1
         if reward is not None:
             self.rewards.append(reward)
+
+    def _note_signs(self, response: Response) -> None:
+        text = response.text or ""
+        tools = bool(response.tool_calls or response.instruction.tools)
+        for place, count in enumerate(Signs(1, has_reasoning(text), tools, len(text))):
+            self.signs[place] += count
 
     def _categorise(self, instruction: int, category: str) -> None:
         """Note an instruction's category; of several the first by alphabet, in whatever order they come."""
@@ -327,6 +337,7 @@ class _Columns:
             self.dropped.setdefault(name, Counter()).update(reasons)
         self.lost += [(teachers[one], instructions[two], why) for one, two, why in other.lost]
         self.cut_off += other.cut_off
+        self.signs = [sum(pair) for pair in zip(self.signs, other.signs, strict=True)]
         self.composed |= other.composed
         for place, category in other.categories.items():
             self._categorise(instructions[place], category)
@@ -385,6 +396,7 @@ class _Columns:
             category=category,
             odd_endings={name: dict(endings) for name, endings in self.odd.items()},
             lost=self._lost(place),
+            signs=Signs(*self.signs),
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,15 @@ LOST: tuple[str, ...] = (*map(str, _FAILURES), NULL_REWARD, NO_NUMBER, NO_REFERE
 _MANY = 8
 
 
+class Signs(NamedTuple):
+    """What tells of which kind the data are, over all responses: traces, tools, characters."""
+
+    responses: int = 0
+    traces: int = 0
+    tools: int = 0
+    characters: int = 0
+
+
 @dataclass(frozen=True)
 class ResponseTable:
     """Responses as columns of equal length, one row for each that can be compared.
@@ -47,6 +56,7 @@ class ResponseTable:
     `checked_keys` hash each key with its row's reference answer, and are the key where a row has none; None
     where no row has one. `odd_endings` counts per teacher the reasons of an end other than a stop or a
     limit. `lost` (rows left out, 3) has the teacher, the instruction and the place in `LOST` of each.
+    `signs` are of the data as read, whatever was selected of them.
     """
 
     teachers: tuple[str, ...]
@@ -63,6 +73,7 @@ class ResponseTable:
     checked_keys: NDArray[np.void] | None = None
     odd_endings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     lost: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 3), np.int32))
+    signs: Signs = field(default_factory=Signs)
 
     @property
     def has_references(self) -> bool:

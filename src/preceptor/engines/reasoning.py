@@ -48,6 +48,11 @@ def without_reasoning(text: str, *, opened: bool = False) -> str:
     return text[start:].lstrip() if start else text
 
 
+def has_reasoning(text: str) -> bool:
+    """Tell whether a text shows a reasoning trace, by a mark that begins it or one that ends one."""
+    return bool(_FIRST.match(text)) or any(end in text for end in _MARKS.values())
+
+
 def is_unfinished(text: str, *, opened: bool = False) -> bool:
     """Tell whether a text is a reasoning trace that never ends."""
     return _answer_from(text, opened=opened) is None

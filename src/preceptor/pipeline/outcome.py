@@ -57,7 +57,7 @@ def warnings_of(
     """Return the warnings of the responses, the selection, rows that could not be read, and noise."""
     limited = drawn_from_common(data.selection) if study.data.limit is not None else []
     skipped = skipped_rows(data.skipped, data.problems)
-    if all(warning.code != "no-reward" for warning in ranking.warnings):
+    if {"no-reward", "one-study"}.isdisjoint(warning.code for warning in ranking.warnings):
         return [*data.warnings, *limited, *skipped]
     noise = noise_in(data, runtime, progress, execute)
     way = [cheapest_reward(study, data.source)] if data.reward is None else []

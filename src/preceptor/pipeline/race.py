@@ -21,9 +21,10 @@ from preceptor.pipeline.race_costs import Ledger, require_prices
 from preceptor.pipeline.race_entry import Entry
 from preceptor.pipeline.race_measures import Ahead, Measured, known_of, measured_on, without
 from preceptor.pipeline.sources import Scope, StudySource
+from preceptor.pipeline.trust import FoundKind, kind_of
 from preceptor.pipeline.work import Amount, Progress, preflight
 from preceptor.ranking.metrics import Metric
-from preceptor.ranking.places import FormedMetric
+from preceptor.ranking.places import FormedMetric, Trust
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.ranking.race.race import Race
 from preceptor.ranking.race.result import Racer, RaceResult
@@ -32,6 +33,7 @@ from preceptor.ranking.race.table import look_lines
 from preceptor.ranking.rank import ordering_metric
 from preceptor.ranking.record import plain
 from preceptor.ranking.warnings import negative_rewards
+from preceptor.studies.record import line_of
 from preceptor.types import Warning
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class _Racing:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.study, self.source = pipeline.study, pipeline.source
+        self.kind = _kind(pipeline)
         self.options = self.study.race or RaceOptions()
         # What orders is all that is measured.
         self.line = pipeline.of(self.study.model_copy(update={"metrics": _metrics(pipeline)}))
@@ -157,7 +160,8 @@ class _Racing:
         metrics = self.line.study.metrics
         common, _ = found.common([name for metric in metrics for name in metric.needs])
         meaningless = bool(negative_rewards(common, found.measurements.teachers))
-        return ordering_metric(metrics, self.study.by, without_car=meaningless)
+        kind = self.kind.kind
+        return ordering_metric(metrics, self.study.by, kind=kind, without_car=meaningless)
 
     def _tell(self, entry: Entry) -> None:
         race, took = entry.race, self.ledger.costs[-1]
@@ -182,6 +186,7 @@ class _Racing:
             full=self.ledger.full,
             settings={name: plain(value) for name, value in settings.items()},
             warnings=tuple(entry.warnings),
+            trust=Trust(self.kind.kind, self.kind.why, line_of(race.metric.kind, self.kind.kind)),
         )
         overtaken = entry.overtaken(found.choice[0].teacher)
         return replace(found, warnings=(*found.warnings, *overtaken))
@@ -208,6 +213,13 @@ class _Racing:
         )
 
 
+def _kind(pipeline: Pipeline) -> FoundKind:
+    """Return the kind of the data; of teachers that are still to be asked, what the study says."""
+    source = pipeline.source
+    table = None if source.jobs else source.gathered(None).table
+    return kind_of(pipeline.study.ranking.kind, table)
+
+
 def _metrics(pipeline: Pipeline) -> tuple[Metric, ...]:
     """Return the metric that orders, and reward beside CAR by default; the same for every student and reward.
 
@@ -219,7 +231,7 @@ def _metrics(pipeline: Pipeline) -> tuple[Metric, ...]:
     found: dict[str, Metric] = {}
     for student, reward in product(pipeline.students, reward_sources(study, references=references)):
         planned = for_student(study, pipeline.runtime, student, reward=reward)
-        metric = ordering_metric(planned.metrics, study.by)
+        metric = ordering_metric(planned.metrics, study.by, kind=_kind(pipeline).kind)
         found[metric.kind] = metric
         if metric.kind == "car" and study.by is None:
             found |= {one.kind: one for one in planned.metrics if one.kind == "reward"}

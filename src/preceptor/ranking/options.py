@@ -3,6 +3,8 @@
 Nothing here loads NumPy: reading a study file and printing help must not wait for it.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.errors import StudyError, nearest
@@ -45,6 +47,11 @@ class RankingOptions(BaseModel):
     transform: str = Field(
         "raw",
         description=f"{', '.join(TRANSFORM_NAMES)}: applied to the rewards of the compared instructions.",
+    )
+    kind: Literal["auto", "chat", "reasoning", "agent"] = Field(
+        "auto",
+        description="What the responses are: answers, answers after long reasoning, or actions with tools; "
+        "it decides what orders by default. auto reads it off them.",
     )
     min_coverage: float = Field(
         0.5, description="Refuse a ranking on a smaller share of the instructions asked for."

@@ -1,8 +1,8 @@
 """The data of a ranking: teachers from best to worst, and what stands behind each place."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from preceptor.errors import StudyError, nearest
 from preceptor.types import Estimate, Warning
@@ -134,12 +134,30 @@ class FormedMetric:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """How far the metric that orders has been right before, on data of this kind.
+
+    `kind` was found for the reason `why`. `record` is one line for the verdict. `records` have what each
+    formed metric, and a teacher's record with other students, was worth on every published study, as plain
+    values. `known` is each known teacher's mean standard score with other students, higher is better, and
+    `combined` the order by it and the metric together, which is exploratory.
+    """
+
+    kind: str
+    why: str
+    record: str
+    records: tuple[Mapping[str, Any], ...] = ()
+    known: Mapping[str, float] = field(default_factory=dict)
+    combined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Places:
     """Teachers from best to worst for one student by one metric.
 
     `by` is the metric that orders, `metrics` all that were formed, by name. `instructions` were asked for,
     of which each teacher's `n` could be compared. `stability` is None where there is no other way to read the
-    numbers that order.
+    numbers that order. `trust` is None where nobody looked for the metric's record.
     """
 
     student: str
@@ -151,6 +169,7 @@ class Places:
     warnings: tuple[Warning, ...]
     stability: Stability | None
     evidence: Evidence = Evidence()
+    trust: Trust | None = None
 
     @property
     def best(self) -> TeacherResult:

@@ -5,8 +5,9 @@ intervals, paired comparisons and P(first). Whatever could mislead (dropped rows
 that turns with beta) stands beside the result as a warning.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +65,14 @@ __all__ = [
     "transformed",
 ]
 
-ORDER_BY = ("car", "reward", "information", "likelihood")
-"""What orders by default: the first of these that was formed, CAR only where it means something."""
+_IN_CHAT = ("car", "reward", "information", "likelihood")
+ORDER_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"chat": _IN_CHAT, "reasoning": ("rsr", *_IN_CHAT), "agent": _IN_CHAT}
+)
+"""What orders by default on each kind of data: the first that was formed, CAR only where it means something.
+
+Written down before any outcome was looked at for it: docs/explanation/studies.md.
+"""
 
 RESERVED_FIELDS = frozenset(
     (
@@ -104,7 +111,9 @@ def rank(
         student: its label, for display.
         metrics: any objects of `Metric`'s shape; by default every registered one whose
             measures were taken.
-        by: kind of the metric that orders; by default the first of `ORDER_BY` that was formed.
+        by: kind of the metric that orders; by default the first of `ORDER_BY` that was formed, of the
+        options'
+            kind of data, chat where they leave it open.
         settings: how the measurements were made, passed through to the result.
         options: draws, seed, reward transform and minimum coverage.
 
@@ -119,7 +128,7 @@ def rank(
     common = common_instructions(measurements, needed, min_coverage=options.min_coverage)
     used = transformed(common, options.transform)
     meaningless = bool(negative_rewards(used, measurements.teachers))
-    ordering = ordering_metric(chosen, by, without_car=meaningless)
+    ordering = ordering_metric(chosen, by, kind=options.kind, without_car=meaningless)
     means = measured(used)
     estimates = {name: estimates_of(one) for name, one in means.items()}
     estimates |= {m.kind: estimates_of(formed(m, means)) for m in chosen}
@@ -150,7 +159,7 @@ def rank(
         teachers=tuple(_with_losses(one, measurements, common) for one in results),
         settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
         warnings=(
-            *found,
+            *_founded(found, ordering, used, kind=options.kind),
             *_rough(scores, upward, by=ordering.kind),
             *(Warning("left-out", note) for note in common.notes),
         ),
@@ -187,10 +196,27 @@ def _require_usable(metrics: Sequence[Metric], measurements: Measurements) -> No
     require_measures(metrics, measurements.values)
 
 
+def _founded(
+    warnings: Iterable[Warning], by: Metric, common: Common, *, kind: str
+) -> Iterator[Warning]:
+    """Yield the warnings; that an order looks at no reward weighs less for RSR on reasoning that has one."""
+    known = kind == "reasoning" and by.kind == "rsr" and "reward" in common.values
+    for one in warnings:
+        if one.code == "no-reward" and known:
+            yield Warning(
+                "one-study",
+                "The order by rsr looks at no reward. On reasoning it has found good teachers in one "
+                "study, on "
+                "which it was tuned.",
+            )
+        else:
+            yield one
+
+
 def ordering_metric(
-    metrics: Sequence[Metric], by: str | None, *, without_car: bool = False
+    metrics: Sequence[Metric], by: str | None, *, kind: str = "chat", without_car: bool = False
 ) -> Metric:
-    """Return the metric named `by`, by default the first of `ORDER_BY` that was formed.
+    """Return the metric named `by`, by default the first of `ORDER_BY` that was formed; auto is as chat.
 
     Raises:
         StudyError: it is not among the metrics.
@@ -201,8 +227,9 @@ def ordering_metric(
             f"Cannot order by '{by}': the metrics formed are {', '.join(formed)}."
             f"{nearest(by, formed)} Ask for it as a metric too, or order by one of these."
         )
-    order = [kind for kind in ORDER_BY if kind != "car" or not without_car]
-    default = next((kind for kind in order if kind in formed), metrics[0].kind)
+    wanted = ORDER_BY.get(kind, _IN_CHAT)
+    order = [one for one in wanted if one != "car" or not without_car]
+    default = next((one for one in order if one in formed), metrics[0].kind)
     return formed[by or default]
 
 

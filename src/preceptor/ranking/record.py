@@ -16,6 +16,7 @@ from preceptor.ranking.places import (
     Places,
     Stability,
     TeacherResult,
+    Trust,
 )
 from preceptor.ranking.verdict import verdict_of
 from preceptor.types import Estimate, Warning
@@ -64,6 +65,7 @@ def written(ranking: Places) -> dict[str, object]:
         "warnings": [asdict(warning) for warning in ranking.warnings],
         "stability": ranking.stability and asdict(ranking.stability),
         "evidence": asdict(ranking.evidence),
+        "trust": ranking.trust and asdict(ranking.trust),
     }
     return {name: plain(value) for name, value in whole.items()}
 
@@ -102,6 +104,7 @@ def _fields(found: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "stability": found["stability"] and _stability(**found["stability"]),
         "evidence": _evidence(**found["evidence"]),
+        "trust": found["trust"] and _trust(**found["trust"]),
     }
 
 
@@ -114,6 +117,10 @@ def _stability(
 
 def _evidence(contenders: Sequence[str], **rest: Any) -> Evidence:
     return Evidence(contenders=tuple(contenders), **rest)
+
+
+def _trust(records: Sequence[Mapping[str, Any]], combined: Sequence[str], **rest: Any) -> Trust:
+    return Trust(records=tuple(records), combined=tuple(combined), **rest)
 
 
 def _result(found: Mapping[str, Any]) -> TeacherResult:

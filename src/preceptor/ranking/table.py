@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from preceptor.ranking.places import OrderVariant, Places
+from preceptor.ranking.places import OrderVariant, Places, Trust
 from preceptor.ranking.stability import FAILURES
-from preceptor.ranking.verdict import limits, percent, verdict_of
+from preceptor.ranking.verdict import limits, percent, several, verdict_of
 from preceptor.types import Estimate
 
 _MEASURES = ("reward", "loss", "length")
@@ -67,9 +67,7 @@ def printable(text: str) -> str:
 def plain_text(ranking: Places, *, width: int = 80) -> str:
     """Return verdict, table and warnings as text of at most so many columns, teachers' names folded."""
     heading, rule, *rows = table_lines(ranking, width=width)
-    paragraphs = [printable(verdict_of(ranking).text)]
-    if ranking.reward_source:
-        paragraphs.append(f"Rewards: {printable(ranking.reward_source)}.")
+    paragraphs = [printable(verdict_of(ranking).text), *map(printable, beneath(ranking))]
     below = [*footnotes(ranking), *(f"Warning: {warning}" for warning in ranking.warnings)]
     return "\n".join(
         [
@@ -84,14 +82,40 @@ def plain_text(ranking: Places, *, width: int = 80) -> str:
     )
 
 
+def beneath(ranking: Places) -> list[str]:
+    """Return the lines below the verdict: where rewards are from, and the record of the metric."""
+    lines = [f"Rewards: {ranking.reward_source}."] if ranking.reward_source else []
+    return lines + ([ranking.trust.record] if ranking.trust else [])
+
+
 def footnotes(ranking: Places) -> list[str]:
-    """Return the lines below the table, without the warnings: stability, failures, what P leaves open."""
+    """Return the lines below the table, without the warnings: about the order, and how far to trust it."""
+    return [*about_order(ranking), *trusted(ranking.trust)]
+
+
+def about_order(ranking: Places) -> list[str]:
+    """Return what stands below the table of the order itself: stability, failures, what P leaves open."""
     lines = [limits(ranking)] if len(ranking) > 1 else []
     if ranking.stability is None:
         return lines
     failed = [one for one in ranking.stability.variants if one.name == FAILURES]
     shown = [_with_failures(ranking, one) for one in failed]
     return [ranking.stability.describe(), *shown, *lines]
+
+
+def trusted(trust: Trust | None) -> list[str]:
+    """Return which kind the data are taken for, and what is known of the teachers with other students."""
+    if trust is None:
+        return []
+    lines = [f"Data: {trust.kind} ({trust.why})."]
+    if trust.known:
+        order = sorted(trust.known, key=lambda name: -trust.known[name])
+        shown = ", ".join(f"{name} {trust.known[name]:+.2f}" for name in order[:_MOST_NAMED])
+        more = f" and {len(order) - _MOST_NAMED} more" if len(order) > _MOST_NAMED else ""
+        lines.append(f"With other students, in deviations from the mean teacher: {shown}{more}.")
+    if trust.combined:
+        lines.append(f"Combined with the metric (exploratory): {several(trust.combined, 'and')}.")
+    return lines
 
 
 def _with_failures(ranking: Places, variant: OrderVariant) -> str:
@@ -206,11 +230,11 @@ def html_table(ranking: Places) -> str:
         rows.append(f'<tr style="background:none;font-weight:{weight}">{cells}</tr>')
     below = [*footnotes(ranking), *map(str, ranking.warnings)]
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in below)
-    source = ranking.reward_source
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in beneath(ranking))
     return (
         f'<div style="font-family:system-ui,sans-serif;overflow-x:auto">'
         f'<p style="font-size:1.15em"><b>{html.escape(verdict_of(ranking).text)}</b></p>'
-        f"{f'<p>Rewards: {html.escape(source)}.</p>' if source else ''}"
+        f"{lines}"
         f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
         f"<tr>{_html_cells('th', titles)}</tr>{''.join(rows)}</table>"
         f"{f'<ul>{notes}</ul>' if notes else ''}</div>"

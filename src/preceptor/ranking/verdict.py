@@ -41,12 +41,16 @@ class Claim(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of a ranking; `teacher` leads it, `reasons` are why no more is claimed."""
+    """What may be said of a ranking; `teacher` leads it, `reasons` are why no more is claimed.
+
+    `record` says in one line what the metric that orders has been worth, "" where nobody looked.
+    """
 
     claim: Claim
     teacher: str
     reasons: tuple[Warning, ...]
     text: str
+    record: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -63,6 +67,8 @@ AGAINST: dict[Code, Claim] = {
     "broken-off": Claim.LEADS_SO_FAR,
     "rough-interval": Claim.LEADS_SO_FAR,
     "winner-changes": Claim.LEADS_SO_FAR,
+    "metrics-disagree": Claim.LEADS_SO_FAR,
+    "one-study": Claim.LEADS_SO_FAR,
     "few-prompts": Claim.LEADS_SO_FAR,
     "skewed": Claim.LEADS_SO_FAR,
     "few-values": Claim.LEADS_SO_FAR,
@@ -75,15 +81,20 @@ def verdict_of(ranking: Places) -> Verdict:
     """Return what may be said of the teacher that comes first.
 
     No winner is named where P(first) is below 0.8, the sample is small, the winner changes with a setting
-    that could as well have been chosen, or the leader was chosen by the reward that ranks it. Nobody is
+    that could as well have been chosen, or the leader was chosen by the reward that ranks it. Where metrics
+    with a good record name different teachers, that comes first. Nobody is
     recommended where the order rests on no reward, CAR has no meaning, or the leader looks like noise.
     """
     reasons = tuple(_reasons(ranking))
     claim = _claim(ranking, reasons)
-    if claim is Claim.NO_RECOMMENDATION:
-        return Verdict(claim, ranking.best.teacher, reasons, _unrecommended(ranking, reasons))
-    text = " ".join([_named(ranking, claim, reasons), *_beside(ranking, claim)])
-    return Verdict(claim, ranking.best.teacher, reasons, text)
+    apart = [one.text for one in reasons if one.code == "metrics-disagree"]
+    said = (
+        [_unrecommended(ranking, reasons)]
+        if claim is Claim.NO_RECOMMENDATION
+        else [_named(ranking, claim, reasons), *_beside(ranking, claim)]
+    )
+    record = ranking.trust.record if ranking.trust else ""
+    return Verdict(claim, ranking.best.teacher, reasons, " ".join([*apart, *said]), record)
 
 
 def percent(probability: float) -> str:
@@ -145,6 +156,8 @@ _SHORT: dict[Code, str] = {
     "failures": "some of its answers were empty or refused, and their prompts are left out for everyone",
     "missing-scores": "scores that are missing chose the prompts",
     "broken-off": "a filter or an error ended some of its answers",
+    "metrics-disagree": "metrics with a good record disagree",
+    "one-study": "rsr has a record in one study, on which it was tuned",
     "rough-interval": "its interval or its rival's is rough",
 }
 """How a sentence names a warning that stands in full below the table."""

@@ -77,6 +77,7 @@ def _ranking(ranked: RankingData) -> list[str]:
         f"### Teachers for {inline(ranking.student)}",
         f"**{inline(ranking.verdict().text)}**",
         f"Rewards: {inline(ranking.reward_source or 'none, so the order is exploratory')}.",
+        inline(ranking.verdict().record),
         _table(ranked),
         "Intervals are 95% intervals over instructions.",
         "What would change the answer:\n\n" + "\n".join(changes) if changes else "",

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from preceptor.config.secrets import without_secrets
 from preceptor.errors import MissingPackage
+from preceptor.ranking.table import trusted
 from preceptor.report import leaderboard, sections
 from preceptor.report.charts.figures import Chart, charts_of, published_charts, script_bundle, theme
 from preceptor.report.data import RankingData, Report
@@ -60,6 +61,8 @@ class Section:
     groups: tuple[tuple[str, tuple[Figure, ...]], ...]
     examples: Examples
     settings: tuple[sections.Setting, ...]
+    records: tuple[sections.RecordLine, ...]
+    trusted: tuple[str, ...]
 
 
 def page(report: Report) -> str:
@@ -121,6 +124,8 @@ def _section(
         groups=grouped([chart for chart in charts if chart.ranking == place], name),
         examples=examples,
         settings=sections.settings_of(ranked.ranking.settings),
+        records=sections.record_lines(ranked.ranking.trust),
+        trusted=tuple(trusted(ranked.ranking.trust)),
     )
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL
 from preceptor.agreement.table import AgreementTable
-from preceptor.ranking.places import TeacherResult
+from preceptor.ranking.places import TeacherResult, Trust
 from preceptor.ranking.record import plain
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.table import footnotes
+from preceptor.ranking.table import about_order
 from preceptor.ranking.verdict import Claim
 from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.wording import Piece, chance, named, number, ordinal
+from preceptor.studies.record import Record
 
 _UNITS = {"loss": " nats per token", "length": " tokens", "information": " nats"}
 _MEANINGS = {"reward": "Mean reward", "loss": "The student's loss", "length": "Mean length"}
@@ -72,6 +73,19 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class RecordLine:
+    """What one metric has been worth in one study."""
+
+    metric: str
+    study: str
+    size: str
+    rho: str
+    interval: str
+    regret: str
+    note: str
+
+
+@dataclass(frozen=True)
 class AgreementLine:
     """How well one metric agrees with the observed order, over all students."""
 
@@ -93,7 +107,7 @@ def brief(ranked: RankingData) -> Brief:
         why=_why(ranking),
         changes=ranked.changes,
         unchanged=_unchanged(ranked),
-        stability=" ".join(footnotes(ranking)),
+        stability=" ".join(about_order(ranking)),
         cost=_cost(ranked),
         cost_notes=_cost_notes(ranked),
         reward=ranking.reward_source or "none, so the order is exploratory",
@@ -197,6 +211,28 @@ def settings_of(settings: Mapping[str, object]) -> tuple[Setting, ...]:
         else:
             found.append(Setting(name, str(value), False))
     return tuple(found)
+
+
+def record_lines(trust: Trust | None) -> tuple[RecordLine, ...]:
+    """Return the record of every metric formed, and of teachers' records, on this kind of data."""
+    return tuple(_record_line(Record(**one)) for one in trust.records) if trust else ()
+
+
+def _record_line(one: Record) -> RecordLine:
+    notes = {
+        "chosen on this study": one.in_sample,
+        f"read by {one.reader}": bool(one.reader),
+        "interval by formula": one.printed,
+    }
+    return RecordLine(
+        metric=one.metric,
+        study=one.study,
+        size=f"{one.teachers} x {one.students}",
+        rho=f"{one.rho:.2f}",
+        interval="none" if one.low is None else f"{one.low:.2f} to {one.high:.2f}",
+        regret="" if one.regret is None else number(one.regret),
+        note="; ".join(note for note, holds in notes.items() if holds),
+    )
 
 
 def agreement_lines(table: AgreementTable) -> tuple[AgreementLine, ...]:

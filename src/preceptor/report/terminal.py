@@ -15,7 +15,7 @@ from preceptor.config.reward_models import RewardPreset
 from preceptor.ranking.race import table as racing
 from preceptor.ranking.race.result import RaceResult
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.table import footnotes, printable, table_lines
+from preceptor.ranking.table import beneath, footnotes, printable, table_lines
 from preceptor.types import Warning
 
 
@@ -23,8 +23,8 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     """Print the verdict, the table, what was left out, stability, and warnings."""
     console.print()
     console.print(Text(printable(ranking.verdict().text), style="bold"))
-    if ranking.reward_source:
-        console.print(Text(f"Rewards: {printable(ranking.reward_source)}.", style="dim"))
+    for line in beneath(ranking):
+        console.print(Text(printable(line), style="dim"))
     console.print()
     heading, rule, *rows = table_lines(ranking, width=console.width)
     for place, line in enumerate((heading, rule, *rows)):
@@ -40,6 +40,8 @@ def print_race(console: Console, race: RaceResult) -> None:
     console.print(Text(printable(race.verdict().text), style="bold"))
     if race.reward:
         console.print(Text(f"Rewards: {printable(race.reward)}.", style="dim"))
+    if race.trust:
+        console.print(Text(printable(race.trust.record), style="dim"))
     console.print()
     for line in racing.table_lines(race, width=console.width):
         console.print(Text(line, no_wrap=True))

@@ -1,6 +1,7 @@
 """A user's own outcomes, kept in the store's folder, and found by name like the shipped studies."""
 
 import json
+import logging
 import re
 
 from pydantic import Field, FiniteFloat
@@ -12,6 +13,8 @@ from preceptor.store.directory import Folder
 from preceptor.store.store import Store
 from preceptor.studies.study import OutcomeStudy, names, shipped, study
 from preceptor.types import DataKind
+
+logger = logging.getLogger(__name__)
 
 MOST = 100_000
 """Scores that one study may hold."""
@@ -96,9 +99,14 @@ class OwnStudies:
 
 
 def every(store: str) -> tuple[OutcomeStudy, ...]:
-    """Return the shipped studies and then the user's own beside this store."""
-    own = OwnStudies(store)
-    return (*shipped(), *map(own.find, own.names()))
+    """Return the shipped studies and the user's own; one that is damaged is told of and skipped."""
+    own, found = OwnStudies(store), list(shipped())
+    for name in own.names():
+        try:
+            found.append(own.find(name))
+        except StudyError as error:
+            logger.warning("%s", error)
+    return tuple(found)
 
 
 def named(name: str, store: str) -> OutcomeStudy | None:

@@ -8,7 +8,7 @@ left out.
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -192,6 +192,38 @@ def of(metric: str, kind: DataKind) -> tuple[Record, ...]:
     """Return a metric's records on one kind of data, of most teachers first, of as many the lower rho."""
     found = [one for one in records() if (one.metric, one.kind) == (metric, kind)]
     return tuple(sorted(found, key=lambda one: (-one.teachers, one.rho)))
+
+
+_WHERE: Mapping[DataKind, str] = {
+    "chat": "in open chat",
+    "reasoning": "on reasoning data",
+    "agent": "on agent data",
+}
+
+
+def line_of(metric: str, kind: DataKind) -> str:
+    """Return a metric's record on a kind of data in one line, with what must be held against it."""
+    found, name = of(metric, kind), "CAR" if metric == "car" else metric
+    if found:
+        studies = len({one.study for one in found})
+        parts = [
+            f"{name} {_WHERE[kind]}: {_worth(found[0])}, "
+            f"{f'{studies} studies' if studies > 1 else 'one study'}"
+        ]
+        parts[0] += ", in which it was chosen" if found[0].in_sample else ""
+    else:
+        parts = [f"{name} {_WHERE[kind]}: no published outcome shows what it is worth"]
+    if metric == "car" and (reward := of("reward", kind)):
+        parts.append(f"its reward alone {reward[0].rho:.2f}")
+    if prior := of(PRIOR, kind):
+        few = "" if prior[0].is_good else f" ({prior[0].teachers} teachers)"
+        parts.append(f"a teacher's record with other students {prior[0].rho:.2f}{few}")
+    return "; ".join(parts) + "."
+
+
+def _worth(one: Record) -> str:
+    interval = f" [{one.low:.2f}, {one.high:.2f}]" if one.low is not None else ""
+    return f"rho {one.rho:.2f}{interval} over {one.teachers} teachers"
 
 
 def has_good_record(metric: str, kind: DataKind) -> bool:

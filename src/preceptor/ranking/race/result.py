@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from preceptor.errors import DataError, StudyError, nearest
-from preceptor.ranking.places import FormedMetric
+from preceptor.ranking.places import FormedMetric, Trust
 from preceptor.ranking.race.look import Ending, Look
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.ranking.record import plain
@@ -87,6 +87,7 @@ class RaceResult:
     full: Amounts
     settings: Mapping[str, object]
     warnings: tuple[Warning, ...] = ()
+    trust: Trust | None = None
 
     @property
     def leader(self) -> Racer:

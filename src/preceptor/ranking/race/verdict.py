@@ -37,9 +37,10 @@ def verdict_of(race: RaceResult) -> Verdict:
     reasons = tuple(_reasons(race))
     most = [AGAINST.get(one.code, Claim.NO_RECOMMENDATION) for one in reasons]
     claim = _CLAIMS[race.ending]
+    record = race.trust.record if race.trust else ""
     if Claim.NO_RECOMMENDATION in most:
         claim = Claim.NO_RECOMMENDATION
-        return Verdict(claim, chosen, reasons, _unrecommended(race, reasons[0]))
+        return Verdict(claim, chosen, reasons, _unrecommended(race, reasons[0]), record)
     text = _statement(race)
     if most and claim is not Claim.NO_CLEAR_WINNER:
         claim = Claim.LEADS_SO_FAR
@@ -48,7 +49,7 @@ def verdict_of(race: RaceResult) -> Verdict:
             f"{race.leader.teacher} leads so far by {race.by}{_whose(race)} after {_seen(race)}. No winner "
             f"is named: {why}."
         )
-    return Verdict(claim, chosen, reasons, text)
+    return Verdict(claim, chosen, reasons, text, record)
 
 
 def sure(race: RaceResult) -> str:
