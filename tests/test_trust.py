@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,9 +10,12 @@ from scipy import stats
 
 from preceptor.agreement.correlation import leave_one_out_prior
 from preceptor.api import rank as rank_files
+from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
-from preceptor.data.table import ResponseTable, Signs
-from preceptor.pipeline.trust import FoundKind, kind_of, with_trust
+from preceptor.config.study import Study
+from preceptor.data.table import ResponseTable, Selection, Signs
+from preceptor.pipeline.load import LoadedData
+from preceptor.pipeline.trust import kind_of, with_trust
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.rank import Measurements, rank
 from preceptor.ranking.result import Ranking
@@ -34,6 +37,10 @@ def table(signs: Signs, *, references: bool = False) -> ResponseTable:
     return ResponseTable(
         ("a",), keys, none, none, none, keys, {}, flags, {}, checked_keys=checked, signs=signs
     )
+
+
+NOBODY = np.zeros(0, np.intp)
+LOADED = LoadedData(cast(Any, None), Selection(table(Signs()), NOBODY, NOBODY, 0), None, "", {}, ())
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,10 @@ def ranking(kind: str, *, by: str | None = None, **values: list[float]) -> Ranki
 
 
 def trusted(one: Ranking, kind: str, store: Path) -> Ranking:
-    found = with_trust(one, FoundKind(kind, "asked"), Runtime(store=str(store)))
+    study_of = checked(
+        Study, {"data": {"responses": ["a"]}, "ranking": {"kind": kind}}, where="test"
+    )
+    found = with_trust(one, (), LOADED, study_of, Runtime(store=str(store)))
     assert Ranking.from_json(found.to_json()) == found
     return found
 

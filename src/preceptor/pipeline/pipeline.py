@@ -5,7 +5,6 @@ first, so the line is the same whether nothing was done before, a run was killed
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
@@ -20,7 +19,7 @@ from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, rewa
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
 from preceptor.pipeline.silence import without_silent
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
-from preceptor.pipeline.trust import kind_of, with_trust
+from preceptor.pipeline.trust import options_for, with_trust
 from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight, run_all
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
@@ -112,19 +111,17 @@ class Pipeline:
         """Return the ranking of these data for one student, with where it comes from."""
         data, steps, columns = without_silent(data, steps, self.score(steps))
         measures = ColumnMeasures(data.selection, self.study, planned.kinds)
-        kind = kind_of(self.study.ranking.kind, data.selection.table)
         ranking = rank(
             measures.measurements([step.scorer for step in steps], columns),
             student=planned.name,
             metrics=planned.metrics,
             by=self.study.by,
             settings=settings_of(data, self.study, planned, steps),
-            options=self.study.ranking.model_copy(update={"kind": kind.kind}),
+            options=options_for(self.study, data.selection.table),
         )
-        ranking = with_trust(ranking, kind, self.runtime)
         at = (self.study, self.runtime, self.progress, self.execute)
-        warnings = (*ranking.warnings, *warnings_of(ranking, data, *at), *measures.warnings())
-        return Outcome(replace(ranking, warnings=warnings), data, self.study, planned, steps)
+        more = (*warnings_of(ranking, data, *at), *measures.warnings())
+        return Outcome(with_trust(ranking, more, data, *at[:2]), data, self.study, planned, steps)
 
     def outcomes(self, data: Sequence[LoadedData] | None = None) -> Iterator[Outcome]:
         """Yield an outcome for each student and source of rewards, as each is done.

@@ -1,17 +1,24 @@
 """How far a ranking is to be trusted: its kind of data, and the record of its metric and teachers."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from preceptor.config.runtime import Runtime
+from preceptor.config.study import Study
 from preceptor.data.table import ResponseTable
+from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import Places, Trust
 from preceptor.ranking.result import Ranking
 from preceptor.studies.own import every
 from preceptor.studies.prior import known_teachers, order_of
 from preceptor.studies.record import PRIOR, has_good_record, line_of, of
 from preceptor.types import DataKind, Warning
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.load import LoadedData
 
 TOOLS, TRACES, LONG = 0.1, 0.5, 2000
 """From these shares of responses with tools or traces, and lengths with references, data are of a kind."""
@@ -48,8 +55,17 @@ def kind_of(asked: str, table: ResponseTable | None) -> FoundKind:
     return FoundKind("reasoning" if long else "chat", why)
 
 
-def with_trust(ranking: Ranking, found: FoundKind, runtime: Runtime) -> Ranking:
-    """Return the ranking with what its metric and its teachers have been worth elsewhere."""
+def options_for(study: Study, table: ResponseTable) -> RankingOptions:
+    """Return how the study ranks, with the kind of its data."""
+    found = kind_of(study.ranking.kind, table)
+    return study.ranking.model_copy(update={"kind": found.kind})
+
+
+def with_trust(
+    ranking: Ranking, warnings: Iterable[Warning], data: LoadedData, study: Study, runtime: Runtime
+) -> Ranking:
+    """Return the ranking with these warnings, and with what its metric and teachers were worth elsewhere."""
+    found = kind_of(study.ranking.kind, data.selection.table)
     kind = found.kind
     known = known_teachers(ranking.order, ranking.student, kind, every(runtime.store))
     names = (*ranking.metrics, PRIOR)
@@ -61,8 +77,8 @@ def with_trust(ranking: Ranking, found: FoundKind, runtime: Runtime) -> Ranking:
         known=known,
         combined=_combined(ranking, known, kind),
     )
-    warnings = (*_disagreement(ranking, kind), *ranking.warnings)
-    return replace(ranking, trust=trust, warnings=warnings)
+    apart = _disagreement(ranking, kind)
+    return replace(ranking, trust=trust, warnings=(*apart, *ranking.warnings, *warnings))
 
 
 def _upward(ranking: Places, metric: str) -> dict[str, float]:
