@@ -12,6 +12,7 @@ from preceptor.agreement.correlation import leave_one_out_prior
 from preceptor.errors import StudyError
 from preceptor.studies import study as studies
 from preceptor.studies.check import checks, over_teachers
+from preceptor.studies.choice import choices
 from preceptor.studies.compatibility import compatibility, interaction
 from preceptor.studies.own import OwnStudies
 from preceptor.studies.record import computed, has_good_record, of, records
@@ -132,6 +133,21 @@ def test_the_negative_control_is_noise_and_what_cannot_be_tested_is_told():
     rsr = compatibility(studies.study("rsr2026"))
     assert rsr is not None and "cannot be tested" in rsr.note and "0.890 [0.41, 0.99]" in rsr.note
     assert compatibility(studies.study("openthoughts2026")) is None
+
+
+def test_what_each_favourite_costs_a_student_is_the_gap_to_its_best_teacher():
+    found = {(one.study, one.student, one.reader): one for one in choices()}
+    one = found["rsr2026", "Qwen-3-14B", ""]
+    score, loss = column("score")[0], column("avg_surprisal")[0]
+    car = column("llm_judged_quality")[0] / (1 + 3 * loss)
+    assert one.default == "rsr" and one.regrets["rsr"] == 0
+    assert one.regrets["car"] == pytest.approx(score.max() - score[car.argmax()])
+    assert one.regrets["loss"] == pytest.approx(score.max() - score[loss.argmin()])
+    assert one.regrets["chance"] == pytest.approx((score.max() - score).mean())
+    assert {one.default for one in found.values()} == {"rsr", "information", ""}
+    assert not {"polyglot2026", "terminallego2026"} & {study for study, *_ in found}
+    shown = preceptor("studies", "record", "--by-student").output
+    assert "rsr2026: points lost by taking each favourite (default: rsr)" in shown
 
 
 @pytest.fixture

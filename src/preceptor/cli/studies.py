@@ -155,18 +155,27 @@ def remove(name: str, store: str) -> None:
 
 
 @studies.command()
+@click.option(
+    "--by-student",
+    is_flag=True,
+    help="Also what taking each favourite costs each student, the default's among them.",
+)
 @_json
-def record(json_path: str | None) -> None:
+def record(by_student: bool, json_path: str | None) -> None:
     """Show what every metric has been worth on published outcomes."""
     from dataclasses import asdict
 
-    from preceptor.report.studies import print_record
+    from preceptor.report import studies as report
+    from preceptor.studies.choice import choices
     from preceptor.studies.record import records
 
+    found = tuple(choices()) if by_student else ()
     if json_path is None:
-        print_record(console(), records())
+        report.print_record(console(), records())
+        report.print_choices(console(), found)
     else:
-        put_json(json_path, {"record": [asdict(one) for one in records()]})
+        held = {"record": [asdict(one) for one in records()]}
+        put_json(json_path, held | {"choices": [asdict(one) for one in found]})
 
 
 def _print_paper(screen: "Console", number: int | None, findings: "Sequence[Finding]") -> None:

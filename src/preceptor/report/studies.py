@@ -38,6 +38,7 @@ from preceptor.studies import (
     families,
 )
 from preceptor.studies.check import Check
+from preceptor.studies.choice import Choice
 from preceptor.studies.record import Record
 from preceptor.studies.study import OutcomeStudy
 
@@ -162,6 +163,24 @@ def print_record(console: Console, records: Sequence[Record]) -> None:
         "sample: something of the metric was chosen on these outcomes.",
         style="dim",
     )
+
+
+def print_choices(console: Console, choices: Sequence[Choice]) -> None:
+    """Print what taking each favourite costs each student, a grid for each study; the default is marked."""
+    for study, reader in dict.fromkeys((one.study, one.reader) for one in choices):
+        some = [one for one in choices if (one.study, one.reader) == (study, reader)]
+        default = some[0].default or "not measured"
+        _title(
+            console,
+            f"{study}: points lost by taking each favourite{f', {reader} reads' if reader else ''} (default: "
+            f"{default})",
+        )
+        names = list(some[0].regrets)
+        rows = [(printable(one.student), *(f"{one.regrets[n]:.2f}" for n in names)) for one in some]
+        means = (sum(one.regrets[name] for one in some) / len(some) for name in names)
+        rows.append(("mean", *(f"{mean:.2f}" for mean in means)))
+        headings = (f"{name}*" if name == some[0].default else name for name in names)
+        _grid(console, ("student", *headings), rows)
 
 
 def print_checks(console: Console, checks: Sequence[Check]) -> None:
