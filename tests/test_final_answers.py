@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.scorers.verifier.final_answers import final_parts, math_passages, parsed_number
+from preceptor.scorers.verifier.final_answers import (
+    final_number,
+    final_parts,
+    math_passages,
+    parsed_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,20 @@ def test_a_text_is_a_number_or_none() -> None:
     assert parsed_number(" 1,000.5 ") == (1000.5, False)
     assert parsed_number("50%") == (50.0, True)
     assert parsed_number("50 apples") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x = 13.\nThe final answer is infinitely many.", None),
+        ("x = 13.\nThe final answer is .", None),
+        (r"So \boxed{42}. This answer is correct.", 42.0),
+        ("Of 13, Answer: " + "we think " * 30 + "and find 42.", 42.0),
+        ("It is 13, no, 42.", 42.0),
+    ],
+)
+def test_no_number_of_the_working_is_the_answer_where_words_alone_follow_the_marker(
+    text: str, value: float | None
+) -> None:
+    number = final_number(text)
+    assert (number and number.value) == value

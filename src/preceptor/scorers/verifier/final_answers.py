@@ -38,7 +38,7 @@ _LINK = re.compile(r"\s{0,3}([-+*x\u00d7/\u00f7\u2212=])\s{0,3}")
 _REACH = 200
 """How many characters after a marker are read to find its number."""
 _TAIL = 10_000
-"""Without a marker, how many characters are read: a conclusion stands at the end."""
+"""Where no number stands within reach, how many characters are read: a conclusion stands at the end."""
 
 _MATH_REACH = 1_000
 """How many characters can hold a mathematical answer."""
@@ -134,15 +134,26 @@ def _plain(digits: str) -> str:
 
 
 def final_number(text: str) -> Number | None:
-    """Return the number after the last marker, else the last number of the text, else None."""
-    start = last_marker(text)
-    if start is not None:
-        reach = text[start : start + _REACH]
+    """Return the number after the last marker that one follows, without markers the last number of all.
+
+    Where markers stand before words alone, no number is the answer: one of the working is none.
+    """
+    markers = [match.end() for match in _MARKER.finditer(text)]
+    end = len(text)
+    for start in reversed(markers):
+        reach = text[start : min(start + _REACH, end)]
         if match := _NUMBER.search(reach):
             return _value_of(_end_of_equation(reach, match))
+        if end == len(text) and (number := _last_number(text, start)):
+            return number
+        end = start
+    return None if markers else _last_number(text, 0)
+
+
+def _last_number(text: str, start: int) -> Number | None:
     end = max(text.rfind(digit) for digit in "0123456789") + 1
     # The window runs past the last digit to take in a percent sign.
-    last = deque(_NUMBER.finditer(text, max(0, end - _TAIL), end + 3), maxlen=1)
+    last = deque(_NUMBER.finditer(text, max(start, end - _TAIL), end + 3), maxlen=1)
     return _value_of(last[0]) if last else None
 
 
