@@ -18,7 +18,7 @@ from preceptor.scorers.verifier.pool import CheckPool, Verdict
 from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
 
-CHECKS_VERSION = 2
+CHECKS_VERSION = 3
 """To be raised whenever a check gives another reward or note than before: it is part of the identity."""
 
 
