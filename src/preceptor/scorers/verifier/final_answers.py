@@ -37,6 +37,8 @@ _NUMBER = re.compile(
 _LINK = re.compile(r"\s{0,3}([-+*x\u00d7/\u00f7\u2212=])\s{0,3}")
 _REACH = 200
 """How many characters after a marker are read to find its number."""
+_MARKERS = 10
+"""How many of the last markers are tried, one after another."""
 _TAIL = 10_000
 """Where no number stands within reach, how many characters are read: a conclusion stands at the end."""
 
@@ -138,9 +140,8 @@ def final_number(text: str) -> Number | None:
 
     Where markers stand before words alone, no number is the answer: one of the working is none.
     """
-    markers = [match.end() for match in _MARKER.finditer(text)]
-    end = len(text)
-    for start in reversed(markers):
+    markers, end = deque(_MARKER.finditer(text), maxlen=_MARKERS), len(text)
+    for start in (marker.end() for marker in reversed(markers)):
         reach = text[start : min(start + _REACH, end)]
         if match := _NUMBER.search(reach):
             return _value_of(_end_of_equation(reach, match))
