@@ -295,16 +295,16 @@ def ways(
     }
     if metric.kind in ("reward", "car"):
         other["betting"] = RaceOptions(method="betting", max_loss=most)
-    for place, pool in enumerate(nested[:4]):
+    for pool in nested[:4]:
         for way, options in other.items():
             rows = pool.rows if options.target == "pool" else 2000
             yield replace(pool, name=f"{pool.name}, {way}", options=options), [rows]
-        covariates = [
+    told = {**measures, "length": values["length"]}
+    for pool in [one for one in nested if 100 < bounds(one)[0] < 1000][:2]:
+        for known in (
             ["length"],
             *([key, "length"] for key in metric.needs if len(metric.needs) > 1),
-        ]
-        for known in covariates if place < 2 else ():
-            told = {**measures, "length": values["length"]}
+        ):
             named = f"{pool.name}, {' and '.join(known)} known of every row"
             at = np.isin(lengths, pool.lengths)
             part = {key: column[at] for key, column in told.items()}
