@@ -297,8 +297,8 @@ def ways(
         other["betting"] = RaceOptions(method="betting", max_loss=most)
     for pool in nested[:4]:
         for way, options in other.items():
-            rows = pool.rows if options.target == "pool" else 2000
-            yield replace(pool, name=f"{pool.name}, {way}", options=options), [rows]
+            rows = {"of the pool itself": [pool.rows], "within 5%": sizes}.get(way, sizes[:1])
+            yield replace(pool, name=f"{pool.name}, {way}", options=options), rows
     told = {**measures, "length": values["length"]}
     for pool in [one for one in nested if 100 < bounds(one)[0] < 1000][:2]:
         for known in (
