@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A busy machine is not a defect.
-settings.register_profile("preceptor", deadline=None)
+settings.register_profile("preceptor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("preceptor")
 
 # A shell starts jobs in the background with interrupts ignored, and some tests interrupt.

@@ -131,8 +131,11 @@ def test_a_pause_in_seconds_is_kept():
 
 
 def test_a_pause_until_a_date_is_kept():
-    date = email.utils.formatdate(time.time() + 3, usegmt=True)
-    with serving(refuse(503, "wait", Retry_After=date)) as told:
+    def busy(handler: chat.Handler, asked: dict[str, Any]) -> None:
+        date = email.utils.formatdate(time.time() + 3, usegmt=True)
+        refuse(503, "wait", Retry_After=date)(handler, asked)
+
+    with serving(busy) as told:
         assert isinstance(client(told).complete(request()), Completion)
     assert told.times[1] - told.times[0] >= 1.5  # a date has whole seconds
 

@@ -45,7 +45,10 @@ def test_each_row_is_on_disk_when_it_was_taken_and_soon_in_one_shard_with_others
         assert len(partition.keys()) == 20
 
 
-def test_timed_rows_go_together(partition: ScorePartition, tmp_path: Path):
+def test_timed_rows_go_together(
+    partition: ScorePartition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("preceptor.store.writer._EVERY_S", 600.0)
     stored: list[int] = []
     with StoreWriter[Score](partition, "timed", lambda rows: stored.append(len(rows))) as writer:
         for number in range(500):
