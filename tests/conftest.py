@@ -4,6 +4,7 @@ Weights are random but large enough that attention, windows and caps show in the
 and everything passes through the library's own doors: saved folders, real tokenizers.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from hypothesis import HealthCheck, settings
 # A busy machine is not a defect.
 settings.register_profile("preceptor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("preceptor")
+
+# With tiny tensors more threads only wait for each other, in the processes of tests too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell starts jobs in the background with interrupts ignored, and some tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

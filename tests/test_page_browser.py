@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from page_browser import PATIENCE, browser, explorer_of, needs_frames, seen_whole, watched
-from preceptor.report.page import page
+from preceptor.report.page import page, published_page
 from small_report import small_report
 
 pytestmark = needs_frames
@@ -35,10 +35,14 @@ def column(tab: Any, place: int) -> list[str]:
     return cells.all_inner_texts()
 
 
+@pytest.mark.parametrize("of_the_paper", [False, True])
 def test_everything_is_drawn_without_a_request_an_error_or_a_breach_of_policy(
-    chromium: Any, opened: Path
+    chromium: Any, opened: Path, tmp_path: Path, of_the_paper: bool
 ):
-    with watched(chromium, opened) as seen:
+    path = tmp_path / "paper.html" if of_the_paper else opened
+    if of_the_paper:
+        path.write_text(published_page(), encoding="utf-8")
+    with watched(chromium, path) as seen:
         seen_whole(seen.page)
         assert seen.page.locator("figure.drawn").count() > 0
         assert seen.faults() == []

@@ -123,6 +123,10 @@ def test_nothing_that_data_say_runs_and_all_of_it_is_shown(
         for where in (".warnings li", "[data-board] tbody .name", ".answer li .name"):
             texts = tab.locator(where).evaluate_all("all => all.map((one) => one.textContent)")
             assert {visible(payload) for payload in payloads} <= set(texts), where
+        mark = tab.locator("figure.drawn svg .mark-symbol path").first
+        mark.scroll_into_view_if_needed()
+        mark.hover(force=True)
+        assert tab.locator(f"#tooltip :is({NEVER}, script)").count() == 0
         tab.locator("[data-board] thead button").nth(1).click()
         explorer = explorer_of(tab)
         for payload in payloads:
