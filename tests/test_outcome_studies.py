@@ -13,7 +13,7 @@ from preceptor.errors import StudyError
 from preceptor.studies import study as studies
 from preceptor.studies.check import checks, over_teachers
 from preceptor.studies.choice import choices
-from preceptor.studies.compatibility import compatibility, interaction
+from preceptor.studies.compatibility import compatibility, interaction, study_findings
 from preceptor.studies.own import OwnStudies
 from preceptor.studies.record import computed, has_good_record, of, records
 from small_study import preceptor
@@ -130,6 +130,8 @@ def test_noise_alone_is_called_interaction_in_few_cases():
 def test_the_negative_control_is_noise_and_what_cannot_be_tested_is_told():
     control = compatibility(studies.study("polyglot2026"))
     assert control is not None and "cannot be told from noise" in control.note
+    paradox = study_findings(studies.study("polyglot2026"))[0].note
+    assert "Of 28 losses 2 exceed 0.0339, twice" in paradox  # 2 * 2**0.5 * 0.012
     rsr = compatibility(studies.study("rsr2026"))
     assert rsr is not None and "cannot be tested" in rsr.note and "0.890 [0.41, 0.99]" in rsr.note
     assert compatibility(studies.study("openthoughts2026")) is None

@@ -22,7 +22,7 @@ from preceptor.ranking.result import Ranking
 from preceptor.ranking.verdict import Claim
 from preceptor.studies.own import OwnStudies
 from preceptor.studies.prior import combined, held_out, known_teachers, weight
-from preceptor.studies.record import comparison_of
+from preceptor.studies.record import comparison_of, line_of
 from preceptor.studies.study import shipped, study
 from small_study import preceptor, write_rows
 
@@ -137,6 +137,10 @@ def test_every_verdict_carries_one_line_of_the_record(tmp_path: Path):
         "reward alone 0.87; a teacher's record with other students 0.92."
     )
     assert shown.to_dict()["verdict"]["record"] in " ".join(str(shown).split())
+    assert (
+        "rho 0.59 [0.14, 0.84] over 19 teachers, one study; but -0.05 over 9 teachers"
+        in line_of("length", "chat")
+    )
     agent = trusted(ranking("agent", **MEASURED), "agent", tmp_path).verdict().record
     assert agent.startswith("CAR on agent data: no published outcome shows what it is worth;")
 

@@ -80,14 +80,15 @@ def show(name: str, number: int | None, store: str, json_path: str | None) -> No
     A FILE is a CSV of teacher, student and score, or a JSON of rankings.
     """
     from preceptor import studies as paper
-    from preceptor.studies.compatibility import study_findings
+    from preceptor.studies.compatibility import compatibility, study_findings
     from preceptor.studies.own import named
-    from preceptor.studies.study import XU
+    from preceptor.studies.study import XU, study
 
     if number is not None and name != XU:
         raise click.UsageError(f"--table is of {XU}: leave it out.")
     if name == XU:
         findings = tuple(one for one in paper.findings() if number in (None, *one.tables))
+        findings += (depends,) if number is None and (depends := compatibility(study(XU))) else ()
         if json_path != "-":
             _print_paper(console(), number, findings)
         if json_path:

@@ -7,14 +7,14 @@ against it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from preceptor.agreement.correlation import Array, midranks
 from preceptor.agreement.table import AgreementTable
 from preceptor.studies.finding import Case, Finding
-from preceptor.studies.outcomes import outcome_findings
+from preceptor.studies.outcomes import PARADOX, exact, outcome_findings, size_comparisons
 from preceptor.studies.record import prior_comparison
 from preceptor.studies.study import OutcomeStudy
 
@@ -69,8 +69,23 @@ def _rest(observed: Array) -> Array:
 def study_findings(one: OutcomeStudy) -> tuple[Finding, ...]:
     """Return what a study's outcomes say; what they cannot show is left out."""
     found = outcome_findings(one.outcomes, one.catalogue)
+    if one.noise and found and found[0].name == PARADOX:
+        note = f"{found[0].note} {_beyond_noise(one, one.noise)}"
+        found = (replace(found[0], note=note), *found[1:])
     depends = compatibility(one)
     return found if depends is None else (*found, depends)
+
+
+def _beyond_noise(one: OutcomeStudy, noise: float) -> str:
+    """Return how many of the larger teachers' losses are more than two runs differ by."""
+    pairs = size_comparisons(exact(one.outcomes), one.catalogue)
+    losses = [
+        -float(change) for pair in pairs for change in pair.differences.values() if change < 0
+    ]
+    margin = 2 * math.sqrt(2) * noise
+    beyond = sum(loss > margin for loss in losses)
+    twice = f"{margin:.3g}, twice the deviation of a difference of two runs"
+    return f"Of {len(losses)} losses {beyond} exceed {twice}."
 
 
 def compatibility(one: OutcomeStudy) -> Finding | None:

@@ -17,6 +17,8 @@ from preceptor.studies.finding import Case, Finding, mean, named, ordinal, place
 Outcomes = Mapping[str, Mapping[str, Decimal]]
 """Student -> teacher -> score, higher is better."""
 
+PARADOX = "Larger Models' Paradox: every pair of relatives"
+
 _VARIANT = re.compile(
     r"(?P<model>.+?)(?: T=(?P<temperature>\d+(?:\.\d+)?))?(?: p=\d+(?:\.\d+)?)?"
     r"(?: (?P<choice>best|worst|random)-of-(?:\d+|all))?"
@@ -124,7 +126,7 @@ def larger_models_paradox(outcomes: Outcomes, known: Catalogue = SHIPPED) -> Fin
         count = f"{worse} of {sum(len(pair.differences) for pair in members)}"
         cases.append(Case(family, worse > 0, f"{count}: {where or 'none'}"))
     return Finding(
-        name="Larger Models' Paradox: every pair of relatives",
+        name=PARADOX,
         claim="In each family some larger teacher is worse than a smaller one (pairs times students).",
         cases=tuple(cases),
         note=_paradox_note(outcomes, pairs) if pairs else "",

@@ -211,6 +211,9 @@ def line_of(metric: str, kind: DataKind) -> str:
             f"{f'{studies} studies' if studies > 1 else 'one study'}"
         ]
         parts[0] += ", in which it was chosen" if found[0].in_sample else ""
+        worst = min(found, key=lambda one: one.rho)
+        if worst.rho < 0 < found[0].rho:
+            parts.append(f"but {worst.rho:.2f} over {worst.teachers} teachers elsewhere")
     else:
         parts = [f"{name} {_WHERE[kind]}: no published outcome shows what it is worth"]
     if metric == "car" and (reward := of("reward", kind)):
