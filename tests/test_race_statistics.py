@@ -179,6 +179,15 @@ def test_what_is_known_of_every_row_shortens_the_race_and_keeps_its_answer() -> 
     assert known.looks[-1].rows < 0.5 * plain.looks[-1].rows
 
 
+def test_covariates_that_part_what_two_teachers_share_are_left_out() -> None:
+    rng = np.random.default_rng(12)
+    hard, noise = rng.normal(size=(2, 2000))
+    reward = hard + rng.normal(np.array([[0.1], [0.0]]), 0.3, size=(2, 2000))
+    plain = run(Race(REWARD, "ab", 2000), reward=reward)
+    told = run(Race(REWARD, "ab", 2000, known={"length": np.stack([hard, noise])}), reward=reward)
+    assert not told.known and told.looks == plain.looks
+
+
 def test_a_measure_known_of_every_row_has_its_mean_over_all_rows_and_no_error_left() -> None:
     rng = np.random.default_rng(6)
     reward, length = rng.normal(size=(2, 100)), rng.gamma(2, 50, size=(2, 100))
