@@ -138,5 +138,5 @@ def test_a_teacher_whose_traces_never_close_is_left_out_and_the_others_are_ranke
 
 def test_where_no_teacher_answers_nothing_is_ranked(tmp_path: Path):
     rows = traced("open", ["<think>Let me think"] * 6)
-    with pytest.raises(StudyError, match=r"'open' has a score: unfinished reasoning \(6\)"):
+    with pytest.raises(StudyError, match="open: 0 of 6 instructions, 6 unfinished reasoning"):
         rank(write_rows(tmp_path / "rows.jsonl", rows), no_student=True, store=str(tmp_path / "s"))

@@ -39,6 +39,11 @@ class Message(NamedTuple):
         """Whether role and content are all of it."""
         return not (self.tool_calls or self.name)
 
+    @property
+    def text(self) -> str:
+        """What it says, and under it what it calls, as people and judges are shown it."""
+        return "\n\n".join(filter(None, (self.content, self.tool_calls)))
+
     def as_dict(self) -> dict[str, object]:
         """Return it as chat templates and data sets have it, without fields that are empty."""
         row: dict[str, object] = {"role": self.role, "content": self.content}
@@ -112,12 +117,14 @@ class Instruction:
 
     @_ComputedOnce
     def id(self) -> bytes:
-        """The 16-byte hash that matches it across files: of the turns without white space around them.
-
-        Where `match` is set it is the hash of that.
-        """
+        """The 16-byte hash that matches it across files: of `match`, where there is none of its content."""
         if self.match is not None:
             return _digest(b"", f"m{len(self.match)}:{self.match}")
+        return self.content_id
+
+    @_ComputedOnce
+    def content_id(self) -> bytes:
+        """The 16-byte hash of the turns without white space around them."""
         if all(turn.content == turn.content.strip() for turn in self.messages):
             return self.given_id
         stripped = [turn._replace(content=turn.content.strip()) for turn in self.messages]

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from preceptor.config.base import Table, Texts
 
+Match = Literal["text", "user-turns", "id"]
+"""By what the instructions of several teachers are matched."""
+
 
 class ReadOptions(Table):
     """What a file's columns mean, where recognition needs overriding; every field is optional.
@@ -36,6 +39,20 @@ class ReadOptions(Table):
             "auto",
             description="How plain reference answers are checked; auto decides by the first rows.",
         )
+    )
+    reasoning_column: str | None = Field(
+        None,
+        description="Column with the reasoning before each response; by default reasoning_content, "
+        "reasoning or thinking. none reads none.",
+    )
+    match: Match = Field(
+        "text",
+        description="What makes rows of several teachers answers to one instruction: its text, the user's "
+        "turns alone (where each teacher wrote its own earlier turns), or an id.",
+    )
+    id_column: str | None = Field(
+        None,
+        description="Column with the id that rows are matched by; by default id, question_id and the like.",
     )
     split: str = Field("train", description="Split to read from a Hub data set or a folder.")
     number_columns: tuple[str, ...] = Field(

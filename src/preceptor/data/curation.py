@@ -30,6 +30,7 @@ from preceptor.data.curation_report import (
     refusal,
 )
 from preceptor.data.instructions import Prompt
+from preceptor.data.matching import Asked
 from preceptor.errors import DataError, MissingPackage, StudyError, nearest
 from preceptor.types import KEY_BYTES
 
@@ -125,6 +126,7 @@ class _Survey:
     def of(cls, prompts: Iterable[Prompt], options: Curation) -> "_Survey":
         """Read the prompts once."""
         survey, salt = cls(), options.seed.to_bytes(8, "little", signed=True)
+        asked = Asked()
         for position, prompt in enumerate(prompts):
             tally = survey.tallies.setdefault(prompt.source, SourceTally())
             tally.read += 1
@@ -137,10 +139,12 @@ class _Survey:
             for where in options.where:
                 if column_in(where, prompt) is None:
                     tally.without_column[where.name] += 1
+            asked.see(prompt.instruction)
             survey.ids += prompt.instruction.id
             survey.draws += blake2b(prompt.instruction.id, salt=salt, digest_size=8).digest()
             survey.sources.append(survey.names.setdefault(prompt.source, len(survey.names)))
             survey.positions.append(position)
+        asked.require_one_each()
         return survey
 
     def drawn(self) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.data.formats import Problem
+from preceptor.data.matching import Asked
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.table import (
     EMPTY_OUTPUT,
@@ -34,10 +35,10 @@ from preceptor.data.table import (
     Signs,
 )
 from preceptor.engines.endings import LENGTH, is_odd
-from preceptor.engines.reasoning import has_reasoning
+from preceptor.engines.reasoning import UNFINISHED, answered, has_reasoning, is_unfinished
 from preceptor.errors import DataError
 from preceptor.scorers.verifier.pool import cores
-from preceptor.types import KEY_BYTES, Instruction, Message, Response
+from preceptor.types import KEY_BYTES, Instruction, Message, NoteKind, Response
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] 
         )
     if column is not None and not columns.rewards:
         raise _no_reward(column, columns, [p for part in parts for p in part.problems])
+    columns.asked.require_one_each()
     if columns.mixed:
         raise _checked_in_two_ways(columns)
     for identity in asked:
@@ -249,8 +251,9 @@ class _Columns:
         self.teachers: dict[str, int] = {}
         self.instructions: dict[bytes, int] = {}
         self.teacher, self.instruction, self.sample = array("i"), array("i"), array("i")
-        self.keys, self.checked_keys = bytearray(), bytearray()
+        self.keys, self.checked_keys, self.answer_keys = bytearray(), bytearray(), bytearray()
         self.has_references = False
+        self.asked = Asked()
         self.kinds: dict[int, str] = {}
         self.mixed: dict[int, tuple[str, str]] = {}
         self.odd: dict[str, Counter[str]] = {}
@@ -268,11 +271,13 @@ class _Columns:
         identity = response.instruction.id
         known = len(self.instructions)
         instruction = self.instructions.setdefault(identity, known)
+        self.asked.see(response.instruction)
         if instruction == known and not all(map(_is_composed, response.instruction.messages)):
             self.composed[identity] = _composed(response.instruction).id
         if response.category is not None:
             self._categorise(instruction, response.category)
-        reason = _absent(response)
+        read = answered(response)
+        reason = _absent(response, read)
         reward = response.columns.get(self._reward) if self._reward is not None else None
         if response.reference is not None:
             self._check_by(instruction, str(response.reference.get("kind")))
@@ -288,6 +293,7 @@ class _Columns:
         self.sample.append(response.sample)
         self.keys += response.key
         self.checked_keys += response.checked_key
+        self.answer_keys += read.key
         self.has_references |= response.reference is not None
         self.cut_off.append(response.finish_reason == LENGTH)
         if is_odd(response.finish_reason):
@@ -325,6 +331,8 @@ class _Columns:
         self.sample += other.sample
         self.keys += other.keys
         self.checked_keys += other.checked_keys
+        self.answer_keys += other.answer_keys
+        self.asked.add(other.asked)
         self.has_references |= other.has_references
         self.rewards += other.rewards
         for place, kind in other.kinds.items():
@@ -389,6 +397,9 @@ class _Columns:
             sample=np.frombuffer(self.sample, dtype=np.int32),
             keys=np.frombuffer(self.keys, dtype=kind),
             checked_keys=np.frombuffer(self.checked_keys, kind) if self.has_references else None,
+            answer_keys=np.frombuffer(self.answer_keys, kind)
+            if self.answer_keys != self.keys
+            else None,
             values={"reward": np.frombuffer(self.rewards)} if self._reward is not None else {},
             cut_off=np.frombuffer(self.cut_off, dtype=np.bool_),
             dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
@@ -410,11 +421,19 @@ def _is_composed(message: Message) -> bool:
 
 def _composed(instruction: Instruction) -> Instruction:
     """Return the instruction in Unicode's composed form."""
-    pairs = ((one.role, unicodedata.normalize("NFC", one.content)) for one in instruction.messages)
-    return Instruction(tuple(Message(*pair) for pair in pairs))
+    turns = (
+        one._replace(content=unicodedata.normalize("NFC", one.content))
+        for one in instruction.messages
+    )
+    return replace(instruction, messages=tuple(turns))
 
 
-def _absent(response: Response) -> str | None:
+def _absent(response: Response, read: Response) -> str | None:
+    """Return why a response has no answer, None where it has; `read` is what remains without its trace."""
     if response.text is None:
         return response.missing if response.missing in LOST else NO_OUTPUT
-    return None if response.text.strip() else EMPTY_OUTPUT
+    if (read.text or "").strip():
+        return None
+    if not response.text.strip():
+        return EMPTY_OUTPUT
+    return UNFINISHED if is_unfinished(response.text) else NoteKind.ONLY_REASONING

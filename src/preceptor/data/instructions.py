@@ -9,7 +9,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,9 +27,10 @@ from preceptor.data.responses import (
     recognised_of,
     tell_problems,
 )
+from preceptor.data.roles import Row, Unreadable, shown
 from preceptor.data.schema import Reading
 from preceptor.data.settle import settle_instructions
-from preceptor.data.turns import Report, Row, Unreadable, shown
+from preceptor.data.turns import Report
 from preceptor.errors import StudyError
 from preceptor.store.files import explained, replacing
 from preceptor.types import Instruction
@@ -141,7 +142,7 @@ class PromptSource(FilesRead):
         if not isinstance(row, dict):
             raise Unreadable(f"the row is {shown(row)}, expected an object with named columns")
         (answer,) = reading.answers(row, report)
-        instruction = answer.instruction
+        instruction = reading.instruction(answer)
         if self.turns == "first":
             instruction = _first_turn(instruction)
         reference = reading.references.of(row, report)
@@ -175,8 +176,8 @@ def _first_turn(instruction: Instruction) -> Instruction:
     first = next(message for message in messages if message.role == "user")
     if not first.content:
         raise Unreadable("the first turn of the user is empty")
-    system = messages[:1] if messages[0].role == "system" else ()
-    return Instruction((*system, first))
+    system = messages[:1] if messages[0].role in ("system", "developer") else ()
+    return replace(instruction, messages=(*system, first))
 
 
 def _plain_fields(

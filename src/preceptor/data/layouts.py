@@ -12,20 +12,15 @@ from typing import ClassVar, Self
 
 from preceptor.config.data import ReadOptions
 from preceptor.config.plugins import Registry
+from preceptor.data.roles import Row, Unreadable, content_of, is_conversation, shown, turns_of
 from preceptor.data.turns import (
     HISTORY_COLUMN,
     Answer,
     Report,
-    Row,
-    Unreadable,
-    content_of,
     ends_with_answer,
     instruction_of,
-    is_conversation,
     look_up,
     prompt_turns,
-    shown,
-    turns_of,
     whole_instruction,
 )
 
@@ -118,12 +113,12 @@ class Layout:
         if isinstance(completion, str):  # nearly every row: spare it the questions below
             return (Answer(instruction_of(turns, self.instruction), completion, row),)
         if is_conversation(completion):
-            more = turns_of(completion, self.response)
-            if more[-1][0] != "assistant":
-                last = f"'{self.response}' ends with a turn of the {more[-1][0]}"
-                raise Unreadable(f"{last}, not the assistant")
-            asked = instruction_of([*turns, *more[:-1]], self.instruction)
-            return (Answer(asked, more[-1][1], row),)
+            *more, last = turns_of(completion, self.response)
+            if last.role != "assistant":
+                ends = f"'{self.response}' ends with a turn of the {last.role}"
+                raise Unreadable(f"{ends}, not the assistant")
+            asked = instruction_of([*turns, *more], self.instruction)
+            return (Answer(asked, last.content, row, tool_calls=last.tool_calls),)
         text = content_of(completion, self.response)
         return (Answer(instruction_of(turns, self.instruction), text, row),)
 
@@ -231,10 +226,12 @@ class _Conversation(Layout):
 
     def answers(self, row: Row, report: Report) -> Iterable[Answer]:
         turns = turns_of(look_up(row, self.instruction), self.instruction)
-        places = [at for at, turn in enumerate(turns) if turn[0] == "assistant"]
-        last = places[-1] if places else len(turns)
-        text = turns[last][1] if places else None
-        return (Answer(instruction_of(turns[:last], self.instruction), text, row),)
+        places = [at for at, turn in enumerate(turns) if turn.role == "assistant"]
+        if not places:
+            return (Answer(instruction_of(turns, self.instruction), None, row),)
+        asked = instruction_of(turns[: places[-1]], self.instruction)
+        last = turns[places[-1]]
+        return (Answer(asked, last.content, row, tool_calls=last.tool_calls),)
 
     def question(self, row: Row, report: Report) -> Iterable[Answer]:
         return self.answers(row, report)

@@ -18,10 +18,10 @@ from typing import Self
 from preceptor.config.data import ReadOptions
 from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
 from preceptor.data.references import alike
+from preceptor.data.roles import Row, shown
 from preceptor.data.schema import Reading
 from preceptor.data.settle import NotRecognised, settle
 from preceptor.data.streams import PACKED
-from preceptor.data.turns import Row, shown
 from preceptor.errors import DataError, nearest
 from preceptor.types import Instruction, Response
 
@@ -72,6 +72,11 @@ class SourceFile:
     def rewards(self) -> tuple[str, ...]:
         """The columns of numbers that look like rewards by their names."""
         return self._reading.rewards
+
+    @property
+    def id_column(self) -> str:
+        """The column of ids that instructions are matched by, empty where they are not."""
+        return self._reading.matching.column
 
     def describe(self) -> str:
         """Return one line for people: name, layout, columns, where teacher and references come from."""
@@ -250,7 +255,7 @@ def _sniff(found: Input, options: ReadOptions) -> SourceFile:
         teacher = f"teacher from '{reading.teacher_column}'"
     else:
         teacher = f"teacher '{found.label}' from the {found.label_origin}"
-    columns, name = reading.columns, found.name
+    columns, name = (*reading.columns, *reading.beside), found.name
     return SourceFile(found.path, reading.layout, teacher, columns, name, reading, found.reader)
 
 

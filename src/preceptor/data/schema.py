@@ -9,10 +9,21 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from preceptor.data.turns import Answer, Report, Row, Unreadable, look_up, shown
+from preceptor.data.matching import BY_TEXT, Matching
+from preceptor.data.roles import (
+    TOOL_COLUMNS,
+    Row,
+    Unreadable,
+    marked,
+    reasoning_in,
+    shown,
+    tools_of,
+)
+from preceptor.data.turns import Answer, Report, look_up
 from preceptor.engines.endings import ending_of
 from preceptor.store.files import number_in
 from preceptor.types import Instruction, Response
@@ -43,7 +54,8 @@ class Reading:
 
     `columns` are those of the instruction and the text, `known` is every column seen (dotted where
     nested), `label` the teacher of rows that name none, `teachers` the columns that each are one's own,
-    `rewards` the columns of numbers that look like rewards by their names.
+    `rewards` the columns of numbers that look like rewards by their names, `reasoning` those that may hold
+    the trace before an answer, `beside` what else stands beside the text in the first rows.
     """
 
     layout: str
@@ -56,13 +68,20 @@ class Reading:
     number_columns: tuple[str, ...]
     references: References
     rewards: tuple[str, ...] = ()
+    reasoning: tuple[str, ...] = ()
+    matching: Matching = BY_TEXT
+    beside: tuple[str, ...] = ()
+
+    @cached_property
+    def _tools(self) -> tuple[str, ...]:
+        return tuple(name for name in TOOL_COLUMNS if name not in self.columns)
 
     @property
     def top_columns(self) -> frozenset[str]:
         """The top-level columns this reading looks at: all that must be fetched."""
         names = {*self.columns, *self.number_columns, *self.references.columns}
         names |= {*ENDING_COLUMNS, "sample", "sample_index", *CATEGORY_COLUMNS}
-        names.add(self.teacher_column or "")
+        names |= {*TOOL_COLUMNS, *self.reasoning, self.matching.column, self.teacher_column or ""}
         return frozenset(names | {name.partition(".")[0] for name in names})
 
     def responses(self, row: object, number: NumberSample, *, report: Report) -> Iterator[Response]:
@@ -80,19 +99,27 @@ class Reading:
         except Unreadable as problem:
             report(str(problem))
 
+    def instruction(self, answer: Answer) -> Instruction:
+        """Return the instruction of an answer, with the tools of its row and what matches it."""
+        found, extras = answer.instruction, answer.extras
+        tools = tools_of(extras, self._tools)
+        match = self.matching.of(found, extras)
+        return replace(found, tools=tools, match=match) if tools or match is not None else found
+
     def _response(self, answer: Answer, number: NumberSample, *, report: Report) -> Response:
         extras = answer.extras
-        teacher = answer.teacher or self._teacher(extras)
+        teacher, instruction = answer.teacher or self._teacher(extras), self.instruction(answer)
         reason = next(filter(None, map(extras.get, ENDING_COLUMNS)), None)
         return Response(
             teacher=teacher,
-            instruction=answer.instruction,
-            text=answer.text,
-            sample=number(teacher, answer.instruction, _stated_sample(extras)),
+            instruction=instruction,
+            text=marked(answer.text, reasoning_in(extras, self.reasoning)),
+            sample=number(teacher, instruction, _stated_sample(extras)),
             finish_reason=ending_of(reason),
             columns=self._numbers(extras, report) if self.number_columns else {},
             reference=self.references.of(extras, report),
             category=category_of(extras),
+            tool_calls=answer.tool_calls,
         )
 
     def _teacher(self, extras: Row) -> str:

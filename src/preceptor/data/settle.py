@@ -16,17 +16,22 @@ from preceptor.data.layouts import (
     FirstRows,
     Layout,
 )
+from preceptor.data.matching import matching_of
 from preceptor.data.references import recognised
+from preceptor.data.roles import (
+    REASONING_FIELDS,
+    TOOL_COLUMNS,
+    Row,
+    is_conversation,
+    turns_of,
+)
 from preceptor.data.schema import Reading, is_number
 from preceptor.data.turns import (
     SYSTEM_COLUMN,
     Answer,
     Report,
-    Row,
     instruction_of,
-    is_conversation,
     look_up,
-    turns_of,
     whole_instruction,
 )
 from preceptor.errors import DataError, nearest
@@ -59,7 +64,8 @@ def _settled(first: FirstRows, *, where: str, label: str) -> tuple[Layout, Readi
     name, layout = _chosen(first, where=where)
     known = list(dict.fromkeys([*first.known, *_column_names(layout.parts(first.rows))]))
     first = replace(first, known=known)
-    _require_columns((options.teacher_column, options.reference_column), known, where=where)
+    named = (options.teacher_column, options.reference_column, options.id_column, _trace(options))
+    _require_columns(named, known, where=where)
     teacher: str | None = None
     if not layout.teachers:
         preferred = (*layout.teacher_columns, *TEACHER_COLUMNS)
@@ -67,6 +73,9 @@ def _settled(first: FirstRows, *, where: str, label: str) -> tuple[Layout, Readi
     columns = layout.columns
     if SYSTEM_COLUMN in known and layout.reads_system and SYSTEM_COLUMN not in columns:
         columns = (SYSTEM_COLUMN, *columns)
+    reasoning = () if layout.teachers else _reasoning(options, known, taken=columns)
+    matching = matching_of(options.match, options.id_column, known, where=where)
+    beside = [*reasoning, *TOOL_COLUMNS, matching.column]
     return layout, Reading(
         layout=name,
         columns=columns,
@@ -80,7 +89,24 @@ def _settled(first: FirstRows, *, where: str, label: str) -> tuple[Layout, Readi
         rewards=()
         if layout.teachers
         else _rewards([*first.rows, *layout.parts(first.rows)], known),
+        reasoning=reasoning,
+        matching=matching,
+        beside=tuple(name for name in beside if name in known and name not in columns),
     )
+
+
+def _trace(options: ReadOptions) -> str | None:
+    """Return the column that is named for the reasoning, None where none is."""
+    return None if options.reasoning_column == "none" else options.reasoning_column
+
+
+def _reasoning(
+    options: ReadOptions, known: Sequence[str], *, taken: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the columns in which the trace before a response is looked for."""
+    if options.reasoning_column is not None:
+        return tuple(filter(None, [_trace(options)]))
+    return tuple(name for name in REASONING_FIELDS if name not in taken)
 
 
 def _rewards(rows: Sequence[Row], known: Sequence[str]) -> tuple[str, ...]:
@@ -133,14 +159,16 @@ class _Unanswered(Layout):
                 row = whole_instruction(row, self.instruction)
             return super().question(row, report)
         turns = turns_of(value, self.conversation)
-        last = max((at for at, turn in enumerate(turns) if turn[0] == "user"), default=-1)
+        asking = (at for at, turn in enumerate(turns) if turn.role in ("user", "tool"))
+        last = max(asking, default=-1)
         return (Answer(instruction_of(turns[: last + 1], self.conversation), None, row),)
 
 
 def _settle_unanswered(first: FirstRows, *, where: str, label: str) -> Reading:
     """Return the reading of a text column alone and of conversations that nobody answered."""
     known, options = first.known, first.options
-    _require_columns((options.instruction_column, options.reference_column), known, where=where)
+    named = (options.instruction_column, options.reference_column, options.id_column)
+    _require_columns(named, known, where=where)
     question = options.instruction_column or first.first_known(_ALONE)
     turns = options.instruction_column or first.first_known(_UNANSWERED)
     if not question and not turns:
@@ -160,6 +188,7 @@ def _settle_unanswered(first: FirstRows, *, where: str, label: str) -> Reading:
         teachers=(),
         number_columns=(),
         references=recognised(first.rows, options, taken=columns),
+        matching=matching_of(options.match, options.id_column, known, where=where),
     )
 
 

@@ -45,6 +45,14 @@ class Signs(NamedTuple):
     characters: int = 0
 
 
+class TooFewInCommon(StudyError):
+    """Too few instructions have an answer of every teacher; `common` is how many have."""
+
+    def __init__(self, text: str, common: int) -> None:
+        super().__init__(text)
+        self.common = common
+
+
 @dataclass(frozen=True)
 class ResponseTable:
     """Responses as columns of equal length, one row for each that can be compared.
@@ -54,9 +62,10 @@ class ResponseTable:
     which responses their generator cut off. `dropped` counts per teacher and reason what could not be
     compared. `category` (instructions,) indexes `categories`, -1 for none; None where the data have none.
     `checked_keys` hash each key with its row's reference answer, and are the key where a row has none; None
-    where no row has one. `odd_endings` counts per teacher the reasons of an end other than a stop or a
-    limit. `lost` (rows left out, 3) has the teacher, the instruction and the place in `LOST` of each.
-    `signs` are of the data as read, whatever was selected of them.
+    where no row has one. `answer_keys` are the keys of the responses as their judges read them, without their
+    traces; None where no response has any. `odd_endings` counts per teacher the reasons of an end other than
+    a stop or a limit. `lost` (rows left out, 3) has the teacher, the instruction and the place in `LOST` of
+    each. `signs` are of the data as read, whatever was selected of them.
     """
 
     teachers: tuple[str, ...]
@@ -71,6 +80,7 @@ class ResponseTable:
     categories: tuple[str, ...] = ()
     category: NDArray[np.int32] | None = None
     checked_keys: NDArray[np.void] | None = None
+    answer_keys: NDArray[np.void] | None = None
     odd_endings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     lost: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 3), np.int32))
     signs: Signs = field(default_factory=Signs)
@@ -147,7 +157,7 @@ class ResponseTable:
         return replace(found, dropped={name: dict(reasons) for name, reasons in dropped.items()})
 
     def _rows(self, kept: NDArray[np.bool_]) -> "ResponseTable":
-        checked = self.checked_keys
+        checked, answers = self.checked_keys, self.answer_keys
         return replace(
             self,
             teacher=self.teacher[kept],
@@ -157,6 +167,7 @@ class ResponseTable:
             values={name: column[kept] for name, column in self.values.items()},
             cut_off=self.cut_off[kept],
             checked_keys=None if checked is None else checked[kept],
+            answer_keys=None if answers is None else answers[kept],
         )
 
     def category_of(self, instructions: NDArray[np.intp]) -> list[str | None]:
@@ -179,6 +190,11 @@ class ResponseTable:
         counts = np.bincount(place, minlength=shape[0] * shape[1])
         return counts.reshape(shape).astype(np.int32)
 
+    @property
+    def common(self) -> int:
+        """How many instructions every teacher answered."""
+        return int((self.counts() > 0).all(axis=0).sum()) if self.teachers else 0
+
     def lost_counts(self, *, failed: bool) -> NDArray[np.int32]:
         """Return the requests without an answer, or answers without a number, (teachers, instructions)."""
         some = self.lost[is_failure(self.lost) == failed]
@@ -195,13 +211,12 @@ class ResponseTable:
         counts where failing costs; where an answer lacks its reward or reference, nobody's are.
 
         Raises:
-            StudyError: the instructions in common are fewer than two or too small a share of all.
+            TooFewInCommon: the instructions in common are fewer than two or too small a share of all.
         """
         here = self.counts() > 0
-        total = len(self.instructions)
-        common = int(here.all(axis=0).sum()) if self.teachers else 0
+        total, common = len(self.instructions), self.common
         if common < 2 or common < min_coverage * total:
-            raise StudyError(self._refusal(common, min_coverage))
+            raise TooFewInCommon(self._refusal(common, min_coverage), common)
         answered = here | (self.lost_counts(failed=True) > 0)
         asked = answered | (self.lost_counts(failed=False) > 0)
         usable = np.flatnonzero(asked.all(axis=0) & answered.any(axis=0))
@@ -247,9 +262,8 @@ class ResponseTable:
             instruction=np.concatenate([self.instruction, self.instruction[rows]]),
             sample=np.concatenate([self.sample, self.sample[rows]]),
             keys=np.concatenate([self.keys, self.keys[rows]]),
-            checked_keys=None
-            if self.checked_keys is None
-            else np.concatenate([self.checked_keys, self.checked_keys[rows]]),
+            checked_keys=_longer(self.checked_keys, rows),
+            answer_keys=_longer(self.answer_keys, rows),
             values={n: np.concatenate([v, v[rows]]) for n, v in self.values.items()},
             cut_off=np.concatenate([self.cut_off, self.cut_off[rows]]),
             dropped={**self.dropped, name: dict(dropped)},
@@ -267,10 +281,14 @@ class ResponseTable:
         return (
             f"Only {common} of {len(self.instructions)} instructions were answered by all "
             f"{len(self.teachers)} teachers; expected at least 2, and {min_coverage:.0%} of them. "
-            "Instructions are matched by their text. The teachers with the fewest:\n"
+            "The teachers with the fewest:\n"
             + "\n".join(lines)
             + "\nLeave a teacher out, complete its responses, or lower --min-coverage."
         )
+
+
+def _longer(keys: Keys | None, rows: NDArray[np.intp]) -> Keys | None:
+    return None if keys is None else np.concatenate([keys, keys[rows]])
 
 
 def is_failure(lost: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -314,19 +332,16 @@ class Selection:
         rows = self.rows[np.isin(self.table.instruction[self.rows], taken)]
         return Selection(self.table, rows, taken, len(taken))
 
-    def without(self, places: Sequence[int], reason: str) -> "Selection":
-        """Return the selection without the rows at these places, which are lost for this reason."""
-        if not places:
-            return self
-        gone = self.rows[places]
-        number = np.cumsum(np.bincount(gone, minlength=len(self.table.keys)) == 0) - 1
-        table = self.table.without(gone, reason, self.table.dropped)
-        return replace(self, table=table, rows=number[np.delete(self.rows, places)])
-
     def by_reference(self) -> "Selection":
         """Return the same rows under the keys that scores of checks are stored under."""
-        checked = self.table.checked_keys
-        return self if checked is None else replace(self, table=replace(self.table, keys=checked))
+        return self._under(self.table.checked_keys)
+
+    def by_answer(self) -> "Selection":
+        """Return the same rows under the keys of the answers, without the traces before them."""
+        return self._under(self.table.answer_keys)
+
+    def _under(self, keys: Keys | None) -> "Selection":
+        return self if keys is None else replace(self, table=replace(self.table, keys=keys))
 
     @cached_property
     def distinct(self) -> Keys:

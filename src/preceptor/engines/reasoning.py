@@ -1,6 +1,9 @@
 """Where a reasoning trace ends and the answer begins: `<think> ... </think>` and its kin."""
 
 import re
+from dataclasses import replace
+
+from preceptor.types import Message, Response
 
 _MARKS = {
     "<think>": "</think>",
@@ -20,15 +23,54 @@ _END = re.compile(_ENDS)
 _FIRST = re.compile(rf"\s*({_BEGIN.pattern})")
 _LONE_END = re.compile(rf"^[ \t]*(?:{_ENDS})[ \t]*$", re.MULTILINE)
 
+_ANALYSIS = "<|channel|>analysis<|message|>"
+_IN_CHANNELS = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>")
+_CHANNEL = re.compile(
+    r"<\|channel\|>(?P<name>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"(?P<said>.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
+    re.DOTALL,
+)
+_FLAT = re.compile(r"analysis(?=\S)(.*?)assistant(?:commentary.*?assistant)?final(.*)", re.DOTALL)
+"""Channels of which a decoder left the control tokens out."""
+
 UNFINISHED = "unfinished reasoning"
 """Why a response that is a trace without an end has no answer."""
 
 
-def with_reasoning(reasoning: str, answer: str) -> str:
-    """Return an answer behind its reasoning, in marks that are cut at when it is read."""
+def with_reasoning(reasoning: str, answer: str, *, ended: bool = False) -> str:
+    """Return an answer behind its reasoning, in marks that are cut at when it is read.
+
+    A trace without an answer has no end, unless it is said to have `ended`.
+    """
     if not reasoning:
         return answer
-    return f"<think>\n{reasoning.replace('</think>', '</ think>')}\n</think>\n\n{answer}"
+    opened = f"<think>\n{reasoning.replace('</think>', '</ think>')}"
+    return f"{opened}\n</think>\n\n{answer}" if answer or ended else opened
+
+
+def from_channels(text: str) -> str:
+    """Return what gpt-oss writes in channels as an answer behind its reasoning in marks, others as given."""
+    if not _IN_CHANNELS.match(text):
+        flat = _FLAT.fullmatch(text) if text.startswith("analysis") else None
+        return with_reasoning(flat[1], flat[2]) if flat else text
+    thought: list[str] = []
+    said: list[str] = []
+    for part in _CHANNEL.finditer(text):
+        to = f"{part['to'].strip()} " if "to=" in part["to"] else ""
+        (thought if part["name"] == "analysis" else said).append(to + part["said"])
+    return with_reasoning("\n\n".join(thought), "\n\n".join(said))
+
+
+def answered(response: Response) -> Response:
+    """Return a response as whoever judges the answer reads it: without the trace, its calls as text.
+
+    One that is a trace without an end has an empty text.
+    """
+    text = without_reasoning(response.text or "")
+    if text == response.text and not response.tool_calls:
+        return response
+    read = Message("assistant", text, response.tool_calls)
+    return replace(response, text=read.text, tool_calls="")
 
 
 def begins_reasoning(prompt: str) -> bool:
@@ -42,10 +84,7 @@ def without_reasoning(text: str, *, opened: bool = False) -> str:
     `opened` says that the chat template opens the first trace itself. Where that is not known, an end mark on
     a line of its own, before any begin mark, counts too. A trace that never ends leaves nothing.
     """
-    start = _answer_from(text, opened=opened)
-    if start is None:
-        return ""
-    return text[start:].lstrip() if start else text
+    return _answer(text, opened=opened) or ""
 
 
 def has_reasoning(text: str) -> bool:
@@ -55,13 +94,27 @@ def has_reasoning(text: str) -> bool:
 
 def is_unfinished(text: str, *, opened: bool = False) -> bool:
     """Tell whether a text is a reasoning trace that never ends."""
-    return _answer_from(text, opened=opened) is None
+    return _answer(text, opened=opened) is None
+
+
+def _answer(text: str, *, opened: bool) -> str | None:
+    if opened and "<|channel|>" in text:
+        text, opened = _ANALYSIS + text, False
+    text = from_channels(text)
+    start = _answer_from(text, opened=opened)
+    if start is None:
+        return None
+    return text[start:].lstrip() if start else text
 
 
 def _answer_from(text: str, *, opened: bool) -> int | None:
     """Return where the answer begins; None where a trace never ends."""
     start = 0
-    if opened or not _FIRST.match(text):
+    begins = _FIRST.match(text)
+    # Nearly every text: spare it the search line by line.
+    if not (opened or begins or any(end in text for end in _MARKS.values())):
+        return 0
+    if opened or not begins:
         end = (_END if opened else _LONE_END).search(text)
         if end is None or (not opened and _BEGIN.search(text, 0, end.start())):
             return None if opened else 0

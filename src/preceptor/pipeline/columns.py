@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from preceptor.config.study import Study
 from preceptor.data.table import Selection
-from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.measurements import Measurements
@@ -47,7 +46,6 @@ class ColumnMeasures:
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
         self._require_scores()
         dropped = self.selection.reasons(self.notes)
-        rows = self._without_unfinished(rows)
         plain_loss = rows.get("loss")
         if plain_loss is not None and not self.reading.is_plain:
             rows["plain_loss"] = plain_loss
@@ -66,12 +64,6 @@ class ColumnMeasures:
             failed=self.selection.lost(failed=True),
             unscored=self.selection.lost(failed=False),
         )
-
-    def _without_unfinished(self, rows: dict[str, Array]) -> dict[str, Array]:
-        """Take rows that turned out to hold no answer for failures, as if there had been none."""
-        places = [place for place, note in self.notes.items() if note == UNFINISHED]
-        self.selection = self.selection.without(places, UNFINISHED)
-        return {name: np.delete(column, places) for name, column in rows.items()}
 
     def _require_scores(self) -> None:
         """Refuse a teacher of whom no response has a score, and say why it has none."""

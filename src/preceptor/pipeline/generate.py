@@ -47,7 +47,7 @@ class GenerationJob:
         Samples of one instruction stand together, so that they can share a request.
         """
         samples = range(self.backend.teacher.samples)
-        ordered = sorted(self.instructions, key=lambda one: (characters_of(one), one.id))
+        ordered = sorted(self.instructions, key=lambda one: (characters_of(one), one.content_id))
         return [GenerationRequest(one, sample) for one in ordered for sample in samples]
 
     def missing(self) -> list[GenerationRequest]:

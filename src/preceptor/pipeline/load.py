@@ -17,8 +17,8 @@ from preceptor.config.study import Study
 from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
 from preceptor.data.gather import Gathered
-from preceptor.data.table import ResponseTable, Selection
-from preceptor.errors import DataError
+from preceptor.data.table import ResponseTable, Selection, TooFewInCommon
+from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
 from preceptor.pipeline.names import names_alike
 from preceptor.pipeline.plan import labels
@@ -34,7 +34,8 @@ from preceptor.pipeline.response_warnings import (
     unfinished,
 )
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
-from preceptor.pipeline.sources import Scope, StudySource
+from preceptor.pipeline.silence import without_silent
+from preceptor.pipeline.sources import Scope, StudySource, how_to_match
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.scorers.base import Array
 from preceptor.scorers.rewards import reward_scorers
@@ -130,6 +131,8 @@ class Loader:
                 warnings.append(Warning("not-chosen-yet", text))
                 continue
             warnings += own_reward(best_of_n, reward)
+        table, mute = without_silent(table)
+        warnings += mute
         return LoadedData(
             self.source,
             self._selected(table),
@@ -144,10 +147,11 @@ class Loader:
     def _selected(self, table: ResponseTable) -> Selection:
         if self.scope.teachers is not None:
             table = table.with_teachers(self.scope.teachers)
-        options = self.study.ranking
-        return table.select(
-            self.study.data.limit, seed=options.seed, min_coverage=options.min_coverage
-        )
+        options, data = self.study.ranking, self.study.data
+        try:
+            return table.select(data.limit, seed=options.seed, min_coverage=options.min_coverage)
+        except TooFewInCommon as error:
+            raise StudyError(f"{error} {how_to_match(data, error.common)}") from error
 
     def _gathered(self, column: str | None) -> Gathered:
         try:

@@ -17,7 +17,6 @@ from preceptor.pipeline.load import LoadedData, Loader
 from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
-from preceptor.pipeline.silence import without_silent
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
 from preceptor.pipeline.trust import options_for, with_trust
 from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight, run_all
@@ -109,7 +108,7 @@ class Pipeline:
 
     def rank(self, data: LoadedData, planned: StudentPlan, steps: Sequence[Step]) -> Outcome:
         """Return the ranking of these data for one student, with where it comes from."""
-        data, steps, columns = without_silent(data, steps, self.score(steps))
+        columns = self.score(steps)
         measures = ColumnMeasures(data.selection, self.study, planned.kinds)
         ranking = rank(
             measures.measurements([step.scorer for step in steps], columns),

@@ -15,7 +15,6 @@ from preceptor.data.table import ResponseTable, drawn
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.response_warnings import skipped_rows
 from preceptor.pipeline.score import TEXTS_IN_MEMORY, Step, Stored, carry_out, step_of
-from preceptor.pipeline.silence import without_silent
 from preceptor.ranking.measurements import (
     Common,
     Measurements,
@@ -147,16 +146,15 @@ def measured_on(
     source = data.source if texts is None else texts
     steps = [step_of(one, line.runtime, source, data.selection) for one in planned.scorers]
     done = [carry_out(step, line.progress, line.execute) for step in steps]
-    data, scored, columns = without_silent(data, steps, done)
     measures = ColumnMeasures(data.selection, line.study, planned.kinds)
-    found = measures.measurements([step.scorer for step in scored], columns)
+    found = measures.measurements([step.scorer for step in steps], done)
     places = race_rows(data.selection.table, line.study.ranking.seed)[data.selection.taken]
     warnings = [*data.warnings, *skipped_rows(data.skipped, data.problems), *measures.warnings()]
     return Measured(
         line.study,
         data,
-        scored,
-        columns,
+        steps,
+        done,
         _ordered(found, np.argsort(places)),
         np.sort(places),
         warnings,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.runtime import Runtime
 from preceptor.data.table import Keys, Selection
+from preceptor.engines.reasoning import answered
 from preceptor.pipeline.work import Amount, Executor, Progress, in_process, recorded
 from preceptor.scorers.base import Resource, Scorer
 from preceptor.store.identity import Identity
@@ -82,14 +83,20 @@ class Step:
                 left_out,
             )
 
+    def read(self, response: Response) -> Response:
+        """Return a response of the data as the scorer reads it."""
+        return answered(response) if self.scorer.reads_answer else response
+
     def key(self, response: Response) -> bytes:
-        """Return the key that the scorer's number for a response is stored under."""
+        """Return the key that the scorer's number for a response, as it reads it, is stored under."""
         return response.checked_key if self.scorer.reads_reference else response.key
 
     @cached_property
     def keyed(self) -> Selection:
         """The data under the keys that the scorer's numbers are stored under."""
-        return self.selection.by_reference() if self.scorer.reads_reference else self.selection
+        if self.scorer.reads_reference:
+            return self.selection.by_reference()
+        return self.selection.by_answer() if self.scorer.reads_answer else self.selection
 
     def stored(self) -> Stored:
         """Return the scorer's columns and the notes, one value for each row of the selection."""
@@ -111,7 +118,7 @@ class Step:
         return self.keyed.distinct_of(lacking & ~noted)
 
     def texts(self, keys: Keys) -> Iterator[list[Response]]:
-        """Yield the responses with these keys, one for each, by whole instructions.
+        """Yield the responses with these keys, one for each, as the scorer reads them, by whole instructions.
 
         Every list holds `TEXTS_IN_MEMORY` characters or a single instruction, and costs a pass over the data.
         """
@@ -119,8 +126,11 @@ class Step:
         while waiting:
             found = _Found()
             for response in self.source:
-                if response.text is not None and (key := self.key(response)) in waiting:
-                    found.offer(key, response)
+                if response.text is None:
+                    continue
+                read = self.read(response)
+                if (key := self.key(read)) in waiting:
+                    found.offer(key, read)
             responses = found.responses()
             if not responses:
                 logger.warning("%d responses are no longer in the data", len(waiting))
@@ -138,11 +148,11 @@ class _Found:
         self._full = False
 
     def offer(self, key: bytes, response: Response) -> None:
-        group = self._groups.get(response.instruction.id)
+        group = self._groups.get(response.instruction.given_id)
         if group is None:
             if self._full:
                 return
-            group = self._groups[response.instruction.id] = {}
+            group = self._groups[response.instruction.given_id] = {}
         if key not in group:
             group[key] = response
             self._held += len(response.text or "")
@@ -181,7 +191,7 @@ def _score(step: Step, texts: Sequence[Response], progress: Progress) -> int:
     seen: set[str] = set()
     groups: dict[bytes, list[Response]] = {}
     for response in texts:
-        groups.setdefault(response.instruction.id, []).append(response)
+        groups.setdefault(response.instruction.given_id, []).append(response)
     lengths = {step.key(response): len(response.text or "") for response in texts}
 
     def stored(scores: Sequence[Score]) -> None:

@@ -1,53 +1,31 @@
 """Teachers that never answer: they are left out with a warning, and the others are compared."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from preceptor.data.table import Selection
+from preceptor.data.table import EMPTY_OUTPUT, LOST, ResponseTable
 from preceptor.engines.reasoning import UNFINISHED
-from preceptor.types import Warning
-
-if TYPE_CHECKING:
-    from preceptor.pipeline.load import LoadedData
-    from preceptor.pipeline.score import Step, Stored
+from preceptor.types import NoteKind, Warning
 
 SILENCE = (UNFINISHED, "empty")
-"""Notes of a response that holds no answer, which no other run could give a score."""
+"""Notes of a response that holds no answer, which nobody was paid to look at."""
+
+_SILENCE = [LOST.index(why) for why in (EMPTY_OUTPUT, UNFINISHED, NoteKind.ONLY_REASONING)]
+"""Why a response holds no answer, whatever is asked of it."""
 
 
-def without_silent(
-    data: LoadedData, steps: Sequence[Step], columns: Sequence[Stored]
-) -> tuple[LoadedData, Sequence[Step], Sequence[Stored]]:
-    """Return data, steps and columns of the teachers of whom any response holds an answer.
+def without_silent(table: ResponseTable) -> tuple[ResponseTable, list[Warning]]:
+    """Return the teachers of whom any response holds an answer, and a warning of the others.
 
-    Where none does nothing is left out, and the ranking says why it cannot be.
+    Where none does nothing is left out, and the refusal to rank says why.
     """
-    selection = data.selection
-    teacher = selection.table.teacher[selection.rows]
-    silent = np.zeros(len(teacher), np.bool_)
-    for stored in columns:
-        silent |= np.isin(stored["note"], SILENCE)
-    names = selection.table.teachers
-    heard = set(np.unique(teacher[~silent]).tolist())
-    mute = tuple(name for place, name in enumerate(names) if place not in heard)
-    if not mute or len(mute) == len(names):
-        return data, steps, columns
-    table = selection.table.with_teachers(set(names) - set(mute))
-    rows = np.flatnonzero(np.isin(table.instruction, selection.taken))
-    narrowed = Selection(table, rows, selection.taken, selection.asked)
-    kept = np.isin(teacher, list(heard))
+    silent = table.lost[np.isin(table.lost[:, 2], _SILENCE), 0]
+    mute = sorted(set(silent.tolist()) - set(np.unique(table.teacher).tolist()))
+    names = tuple(table.teachers[place] for place in mute)
+    if not names or len(names) == len(table.teachers):
+        return table, []
     text = (
-        f"Left out: {', '.join(map(repr, mute))}. Not one response holds an answer: each is empty, or a "
+        f"Left out: {', '.join(map(repr, names))}. Not one response holds an answer: each is empty, or a "
         "reasoning trace that is never closed, usually because the limit of tokens ended it."
     )
-    warnings = (*data.warnings, Warning("left-out", text, mute))
-    return (
-        replace(data, selection=narrowed, warnings=warnings),
-        [replace(step, selection=narrowed) for step in steps],
-        [{name: column[kept] for name, column in stored.items()} for stored in columns],
-    )
+    left = table.with_teachers(set(table.teachers) - set(names))
+    return left, [Warning("left-out", text, names)]

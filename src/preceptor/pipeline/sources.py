@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from types import MappingProxyType
 
+from preceptor.config.data import Data
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.formats import Problem
 from preceptor.data.gather import Gathered, Source, gather
 from preceptor.data.instructions import PromptSource
+from preceptor.data.matching import Asked
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
 from preceptor.data.table import drawn
@@ -227,13 +229,16 @@ def questions_of(study: Study, read: ResponseSource | None) -> Questions:
     asked: dict[bytes, Instruction] = {}
     references: dict[bytes, Reference] = {}
     categories: dict[bytes, str] = {}
+    seen = Asked()
     for row in source:
+        seen.see(row.instruction)
         asked.setdefault(row.instruction.id, row.instruction)
         if row.reference is not None:
             references.setdefault(row.instruction.id, row.reference)
         category = row.category if isinstance(row, Response) else category_of(row.fields)
         if category is not None:
             categories.setdefault(row.instruction.id, category)
+    seen.require_one_each()
     if not asked:
         raise DataError(
             "The data hold no instructions to ask the teachers. Check data.instructions."
@@ -288,6 +293,34 @@ def jobs_of(
         )
         for one in backends
     ]
+
+
+def how_to_match(data: Data, common: int) -> str:
+    """Say by what instructions are matched, and by what else more of them than `common` would be.
+
+    The files are read once more for each way.
+    """
+    ways = {
+        "text": "their text",
+        "user-turns": "what the user says, because each teacher wrote its own earlier turns",
+        "id": "an id",
+    }
+    sentences = [f"Instructions are matched by {ways[data.columns.match].partition(',')[0]}."]
+    for way, words in ways.items():
+        if not data.responses or way == data.columns.match:
+            continue
+        options = data.columns.model_copy(update={"match": way})
+        try:
+            source = ResponseSource.open(expanded(data.responses), options)
+            found = gather(source).table.common
+        except DataError:
+            continue
+        if found > common:
+            column = f" (the column '{source.files[0].id_column}')" if way == "id" else ""
+            sentences.append(
+                f"By {words}{column}, {found:,} are common to all: match them so with --match {way}."
+            )
+    return " ".join(sentences)
 
 
 def expanded(paths: Sequence[str]) -> list[str]:

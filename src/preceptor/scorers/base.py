@@ -133,6 +133,11 @@ class Scorer(Protocol):
         """Whether a number depends on the response's reference answer too, and is stored by both."""
         return False
 
+    @property
+    def reads_answer(self) -> bool:
+        """Whether it is given the answer alone, without the reasoning trace before it."""
+        return False
+
     def identity(self) -> Identity:
         """Return what everything that could change a number of it hashes to.
 

@@ -50,6 +50,7 @@ class Judge(Scorer):
     columns = ("score", "mass", "sampled", "expected", *USAGE)
     measures: ClassVar[tuple[str, ...]] = ("reward",)
     required = ("score", "expected")  # an answer may tell neither mass nor a number drawn
+    reads_answer = True
     flush: Flush = "each"
 
     def __init__(

@@ -18,6 +18,7 @@ class LengthScorer(Scorer):
     name = "length"
     measures = ("length", "characters")
     columns = ("length", "characters")
+    reads_answer = True
 
     def identity(self) -> Identity:
         """Return the identity of the encoding."""

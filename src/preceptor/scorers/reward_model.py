@@ -41,6 +41,7 @@ class RewardModel(LocalModel, Scorer):
 
     columns = ("score", "tokens", "truncated")
     measures = ("reward",)
+    reads_answer = True
 
     def __init__(self, table: RewardModelTable, runtime: Runtime = _RUNTIME) -> None:
         super().__init__(table, runtime)

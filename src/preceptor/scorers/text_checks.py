@@ -72,6 +72,7 @@ class TextChecks(Scorer):
     name = "text checks"
     measures = tuple(SIGNS)
     columns = (*SIGNS, *COUNTS)
+    reads_answer = True
 
     def identity(self) -> Identity:
         """Return the identity of the rules."""

@@ -123,7 +123,7 @@ def _seed(seed: int, instruction: Instruction, sample: int) -> int:
     With one seed for all instructions, a server with a generator for each request would draw all of them
     with the same noise, and errors of sampling would not average out.
     """
-    text = f"{seed} {instruction.id.hex()} {sample}"
+    text = f"{seed} {instruction.content_id.hex()} {sample}"
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) >> 1
 
 
