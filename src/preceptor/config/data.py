@@ -13,7 +13,8 @@ Match = Literal["text", "user-turns", "id"]
 class ReadOptions(Table):
     """What a file's columns mean, where recognition needs overriding; every field is optional.
 
-    Names of columns may be dotted to reach into nested objects (`scores.reward`).
+    Names of columns may be dotted to reach into nested objects (`scores.reward`), and number the parts of
+    lists (`response.body.choices.0.message.content`; -1 is the last).
     """
 
     layout: str = Field(
@@ -53,6 +54,10 @@ class ReadOptions(Table):
     id_column: str | None = Field(
         None,
         description="Column with the id that rows are matched by; by default id, question_id and the like.",
+    )
+    requests: str | None = Field(
+        None,
+        description="File of the requests that OpenAI batch output answers; by default found beside it.",
     )
     split: str = Field("train", description="Split to read from a Hub data set or a folder.")
     number_columns: tuple[str, ...] = Field(

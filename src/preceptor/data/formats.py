@@ -182,6 +182,26 @@ def _read_parquet(path: Path, journal: Journal, columns: Columns) -> Iterator[ob
         yield from _batch_rows(file.iter_batches(_BATCH_ROWS, columns=names), journal)
 
 
+def _read_arrow(path: Path, journal: Journal, columns: Columns) -> Iterator[object]:
+    """Read Arrow's IPC format, the file as well as the stream (which `datasets` keeps)."""
+    import pyarrow as pa
+
+    with _failures(journal), path.open("rb") as raw:
+        of_file = raw.read(6) == b"ARROW1"
+        raw.seek(0)
+        reader = pa.ipc.open_file(raw) if of_file else pa.ipc.open_stream(raw)
+        known = reader.schema.names
+        _refuse_twins(known)
+        names = [name for name in known if columns is None or name in columns]
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if of_file else reader
+        yield from _batch_rows((_valid(one).select(names) for one in batches), journal)
+
+
+def _valid(batch: Any) -> Any:
+    batch.validate(full=True)  # a damaged one would end the process where it is looked at
+    return batch
+
+
 def _refuse_bombs(held: Any, names: Iterable[str]) -> None:
     every = [held.row_group(at) for at in range(held.num_row_groups)]
     # A damaged account of a column ends the process where pyarrow reads it, so it is asked for where a
@@ -340,6 +360,7 @@ _TEXTS = {
 READERS: dict[str, Callable[[Path, Journal, Columns], Iterator[object]]] = {
     **_TEXTS,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
     **{f"{ending}{packed}": _TEXTS[ending] for packed in PACKED for ending in _TEXTS},
 }
 """The reader of each file ending: it yields rows, moving the journal along."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from preceptor.config.data import ReadOptions
+from preceptor.data.batch_output import is_output, joined, requests_beside
 from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
 from preceptor.data.references import alike
 from preceptor.data.roles import Row, shown
@@ -147,8 +148,8 @@ class ResponseSource(FilesRead):
         """Look at the first rows of each file and settle how to read it.
 
         Args:
-            paths: files (.json, .jsonl, .ndjson, each also .gz; .parquet, .csv, .tsv), folders of
-                them or saved by `datasets.save_to_disk`, and Hub data sets (`owner/name` where no
+            paths: files (.json, .jsonl, .ndjson, .csv, .tsv, each also .gz and .zst; .parquet, .arrow),
+                folders of them or saved by `datasets.save_to_disk`, and Hub data sets (`owner/name` where no
                 such path exists, or `hf://datasets/owner/name`). A file given twice is read once.
             options: overrides for what is not recognised.
 
@@ -246,8 +247,17 @@ def first_rows(found: Input) -> list[Row]:
     return rows
 
 
+def _with_requests(found: Input, rows: list[Row], options: ReadOptions) -> tuple[Input, list[Row]]:
+    """Return batch output with what was asked, anything else as it is."""
+    if not is_output(rows):
+        return found, rows
+    requests = Path(options.requests) if options.requests else requests_beside(Path(found.path))
+    found = replace(found, reader=partial(joined, found.reader, requests))
+    return found, first_rows(found)
+
+
 def _sniff(found: Input, options: ReadOptions) -> SourceFile:
-    rows = first_rows(found)
+    found, rows = _with_requests(found, first_rows(found), options)
     reading = settle(rows, options, where=found.path, label=found.label)
     if reading.teachers:
         teacher = "one teacher per column"

@@ -60,12 +60,12 @@ def settle(rows: Sequence[Row], options: ReadOptions, *, where: str, label: str)
 def _settled(first: FirstRows, *, where: str, label: str) -> tuple[Layout, Reading]:
     options = first.options
     named = (options.instruction_column, options.response_column, *options.teacher_columns)
-    _require_columns(named, first.known, where=where)
+    _require_columns(named, first.known, first.rows, where=where)
     name, layout = _chosen(first, where=where)
     known = list(dict.fromkeys([*first.known, *_column_names(layout.parts(first.rows))]))
     first = replace(first, known=known)
     named = (options.teacher_column, options.reference_column, options.id_column, _trace(options))
-    _require_columns(named, known, where=where)
+    _require_columns(named, known, first.rows, where=where)
     teacher: str | None = None
     if not layout.teachers:
         preferred = (*layout.teacher_columns, *TEACHER_COLUMNS)
@@ -168,7 +168,7 @@ def _settle_unanswered(first: FirstRows, *, where: str, label: str) -> Reading:
     """Return the reading of a text column alone and of conversations that nobody answered."""
     known, options = first.known, first.options
     named = (options.instruction_column, options.reference_column, options.id_column)
-    _require_columns(named, known, where=where)
+    _require_columns(named, known, first.rows, where=where)
     question = options.instruction_column or first.first_known(_ALONE)
     turns = options.instruction_column or first.first_known(_UNANSWERED)
     if not question and not turns:
@@ -236,13 +236,30 @@ def _wanted_layout(options: ReadOptions) -> str:
     return "teacher-columns" if options.teacher_columns else wanted
 
 
-def _require_columns(names: Iterable[str | None], known: Sequence[str], *, where: str) -> None:
+def _require_columns(
+    names: Iterable[str | None], known: Sequence[str], rows: Sequence[Row], *, where: str
+) -> None:
     for name in names:
-        if name is not None and name not in known:
-            columns = ", ".join(known)
-            raise DataError(
-                f"{where} has no column '{name}'. Its columns: {columns}.{nearest(name, known)}"
-            )
+        if name is None or name in known or any(look_up(row, name) is not None for row in rows):
+            continue
+        raise DataError(
+            f"{where} has no column '{name}'. Its columns: {', '.join(known)}."
+            f"{_within_list(name, rows) or nearest(name, known)}"
+        )
+
+
+def _within_list(name: str, rows: Sequence[Row]) -> str:
+    """Say how a path goes on that leads into a list and does not say to which of its parts."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        head, part = ".".join(parts[:end]), parts[end]
+        if part.lstrip("-").isdecimal():
+            continue
+        lists = [value for row in rows if isinstance(value := look_up(row, head), list)]
+        if lists:
+            rest = ".".join(parts[end:])
+            return f" '{head}' is a list: number its part, as in {head}.0.{rest} (-1 is the last)."
+    return ""
 
 
 def _column_names(rows: Iterable[Row], depth: int = 0) -> list[str]:
