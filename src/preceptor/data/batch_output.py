@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.data.formats import READERS, Columns, Journal
-from preceptor.data.roles import Row
-from preceptor.data.turns import look_up
+from preceptor.data.roles import Row, look_up
 from preceptor.errors import DataError, PreceptorError
 
 Reader = Callable[[Journal, Columns], Iterator[object]]

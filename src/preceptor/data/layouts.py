@@ -12,14 +12,21 @@ from typing import ClassVar, Self
 
 from preceptor.config.data import ReadOptions
 from preceptor.config.plugins import Registry
-from preceptor.data.roles import Row, Unreadable, content_of, is_conversation, shown, turns_of
+from preceptor.data.roles import (
+    Row,
+    Unreadable,
+    content_of,
+    is_conversation,
+    look_up,
+    shown,
+    turns_of,
+)
 from preceptor.data.turns import (
     HISTORY_COLUMN,
     Answer,
     Report,
     ends_with_answer,
     instruction_of,
-    look_up,
     prompt_turns,
     whole_instruction,
 )

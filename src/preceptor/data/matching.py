@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from preceptor.data.roles import Row, Unreadable, canonical, shown
-from preceptor.data.turns import look_up
+from preceptor.data.roles import Row, Unreadable, canonical, look_up, shown
 from preceptor.errors import DataError
 
 if TYPE_CHECKING:

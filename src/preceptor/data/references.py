@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import orjson
 
 from preceptor.config.data import ReadOptions
-from preceptor.data.roles import Row, shown
-from preceptor.data.turns import Report, look_up
+from preceptor.data.roles import Row, look_up, shown
+from preceptor.data.turns import Report
 from preceptor.scorers.verifier.final_answers import balanced, parsed_number
 
 REFERENCE_COLUMNS = ("reference", "answer", "ground_truth", "solution", "target")

@@ -1,6 +1,7 @@
 """Turns of a conversation as data sets write them: names of roles, calls of tools, parts of a content."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ _NAMES = {
     _CALL: "function_call tool_call",
 }
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
+_INDEX = re.compile(r"-?[0-9]{1,9}")
 _TEXTS = ("text", "output_text", "input_text")
 _THOUGHTS = ("thinking", "reasoning")
 
@@ -41,6 +43,26 @@ class Turn(NamedTuple):
     content: str | None
     tool_calls: str = ""
     name: str = ""
+
+
+def look_up(row: Row, name: str) -> object:
+    """Return the value under a column name, dotted where nested; None where there is none.
+
+    A whole number indexes a list, a negative one from its end.
+    """
+    if name in row:
+        return row[name]
+    if "." not in name:
+        return None
+    head, _, rest = name.partition(".")
+    inner = row.get(head)
+    while isinstance(inner, list) and _INDEX.fullmatch(index := rest.partition(".")[0]):
+        if not -len(inner) <= int(index) < len(inner):
+            return None
+        inner, rest = inner[int(index)], rest.partition(".")[2]
+        if not rest:
+            return inner
+    return look_up(inner, rest) if isinstance(inner, dict) else None
 
 
 def shown(value: object) -> str:

@@ -18,12 +18,13 @@ from preceptor.data.roles import (
     TOOL_COLUMNS,
     Row,
     Unreadable,
+    look_up,
     marked,
     reasoning_in,
     shown,
     tools_of,
 )
-from preceptor.data.turns import Answer, Report, look_up
+from preceptor.data.turns import Answer, Report
 from preceptor.engines.endings import ending_of
 from preceptor.store.files import number_in
 from preceptor.types import Instruction, Response

@@ -23,6 +23,7 @@ from preceptor.data.roles import (
     TOOL_COLUMNS,
     Row,
     is_conversation,
+    look_up,
     turns_of,
 )
 from preceptor.data.schema import Reading, is_number
@@ -31,7 +32,6 @@ from preceptor.data.turns import (
     Answer,
     Report,
     instruction_of,
-    look_up,
     whole_instruction,
 )
 from preceptor.errors import DataError, nearest

@@ -3,7 +3,6 @@
 A bad row, or one bad answer in it, is `Unreadable` with its reason, never a crash.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from preceptor.data.roles import (
     Unreadable,
     content_of,
     is_conversation,
+    look_up,
     shown,
     turns_of,
 )
@@ -26,7 +26,6 @@ SYSTEM_COLUMN = "system"
 HISTORY_COLUMN = "history"
 """Alpaca's column of the turns before the instruction."""
 
-_INDEX = re.compile(r"-?[0-9]{1,9}")
 _SYSTEM = ("system", "developer")
 _ASKING = ("user", "tool")
 
@@ -43,26 +42,6 @@ class Answer(NamedTuple):
     extras: Row
     teacher: str | None = None
     tool_calls: str = ""
-
-
-def look_up(row: Row, name: str) -> object:
-    """Return the value under a column name, dotted where nested; None where there is none.
-
-    A whole number indexes a list, a negative one from its end.
-    """
-    if name in row:
-        return row[name]
-    if "." not in name:
-        return None
-    head, _, rest = name.partition(".")
-    inner = row.get(head)
-    while isinstance(inner, list) and _INDEX.fullmatch(index := rest.partition(".")[0]):
-        if not -len(inner) <= int(index) < len(inner):
-            return None
-        inner, rest = inner[int(index)], rest.partition(".")[2]
-        if not rest:
-            return inner
-    return look_up(inner, rest) if isinstance(inner, dict) else None
 
 
 def ends_with_answer(value: object) -> bool:

@@ -1,9 +1,13 @@
 """Where a reasoning trace ends and the answer begins: `<think> ... </think>` and its kin."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from preceptor.types import Message, Response
+if TYPE_CHECKING:
+    from preceptor.types import Response
 
 _MARKS = {
     "<think>": "</think>",
@@ -69,8 +73,7 @@ def answered(response: Response) -> Response:
     text = without_reasoning(response.text or "")
     if text == response.text and not response.tool_calls:
         return response
-    read = Message("assistant", text, response.tool_calls)
-    return replace(response, text=read.text, tool_calls="")
+    return replace(response, text=response.message._replace(content=text).text, tool_calls="")
 
 
 def begins_reasoning(prompt: str) -> bool:
