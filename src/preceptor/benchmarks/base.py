@@ -140,7 +140,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """One model's result in one benchmark, in percent, higher is better.
+    """One model's result in one benchmark, in percent or on its own scale, higher is better.
 
     `measures` has those of the benchmark's measures that could be formed, each with a 95% bootstrap interval
     over questions; `draws` the draws behind each, shape (draws,), paired between models on the same
@@ -176,9 +176,9 @@ class Benchmark(Protocol):
     """One benchmark: derive from it as a frozen dataclass whose fields are options with defaults.
 
     `name` is the word for it in studies and results, `title` that in tables. `measures` are its measures with
-    their meaning, in percent, higher is better; the first orders models. `facts` are further fields of a
-    result. `judge_kinds` says who can judge it. What is not overridden is the usual: a judge compares each
-    answer with the baseline's, and the measure is the win rate.
+    their meaning, in percent unless it names a scale, higher is better; the first orders models. `facts` are
+    further fields of a result. `judge_kinds` says who can judge it. What is not overridden is the usual: a
+    judge compares each answer with the baseline's, and the measure is the win rate.
     """
 
     name: ClassVar[str]

@@ -52,19 +52,18 @@ def read_files(
     unnamed: dict[str, set[str]] = {name: set() for name in known}
     for path in map(Path, paths):
         rows = read_rows(path)
+        found = False
+        # One file may hold several benchmarks' rows: all categories of one judge, for example.
         for name, benchmark in known.items():
             own = benchmark.read_answers(listed(rows), str(path))
-            if own is not None:
-                answers += own
-                break
-            ready = benchmark.read(rows, str(path))
-            if ready is not None:
-                for one in ready:
-                    named = _named(one, path, judges)
-                    unnamed[name] |= {str(path)} if named.judge is None else set()
-                    _add(verdicts[name], named, path)
-                break
-        else:
+            ready = benchmark.read(rows, str(path)) if own is None else ()
+            answers += own or ()
+            for one in ready or ():
+                named = _named(one, path, judges)
+                unnamed[name] |= {str(path)} if named.judge is None else set()
+                _add(verdicts[name], named, path)
+            found |= bool(own or ready)
+        if not found:
             raise DataError(_unknown(rows, path, known))
     for name, held in verdicts.items():
         beside = any(one.judge for one in held) or any(one.benchmark == name for one in answers)

@@ -16,6 +16,9 @@ _BENCHMARKS: Registry[type[Benchmark]] = Registry(
     {
         "alpaca_eval": "preceptor.benchmarks.alpaca_eval.benchmark:AlpacaEval",
         "arena_hard": "preceptor.benchmarks.arena_hard.benchmark:ArenaHard",
+        "arena_hard_v2": "preceptor.benchmarks.arena_hard_v2.benchmark:ArenaHardV2",
+        "arena_hard_v2_creative": "preceptor.benchmarks.arena_hard_v2.benchmark:ArenaHardV2Creative",
+        "mt_bench": "preceptor.benchmarks.mt_bench.benchmark:MTBench",
     },
 )
 

@@ -109,9 +109,9 @@ def evaluate(
 ) -> None:
     """Score fine-tuned students on benchmarks, from judgements or answers.
 
-    FILES are AlpacaEval 2 annotations and Arena-Hard v0.1 judgements or battles, JSON or JSON lines; AP is
-    the mean of both. Files of answers are judged by --judge. With --student, --csv writes what
-    `preceptor agreement --observed` reads.
+    FILES are AlpacaEval 2 annotations, Arena-Hard v0.1 or v2.0 judgements, v0.1 battles, or MT-Bench's single
+    marks, JSON or JSON lines; AP is the mean of AlpacaEval 2 and Arena-Hard v0.1. Files of answers are judged
+    by --judge. With --student, --csv writes what `preceptor agreement --observed` reads.
     """
     from preceptor.benchmarks.average_performance import judge_warnings, student_results
     from preceptor.benchmarks.files import read_files
@@ -201,8 +201,8 @@ def _legend(results: "Sequence[StudentResult]") -> str:
     ]
     meanings.append(f"{AP.name}: the mean of {' and '.join(measure for _, measure in AP.parts)}")
     return (
-        f"In percent, higher is better. {'; '.join(meanings)}. Intervals resample prompts. Rates over "
-        "fewer prompts than the benchmark has do not compare with published ones."
+        f"In percent unless a scale is named; higher is better. {'; '.join(meanings)}. Intervals resample "
+        "prompts. Rates over fewer prompts than the benchmark has do not compare with published ones."
     )
 
 

@@ -1,4 +1,4 @@
-"""Arena-Hard v0.1: 500 prompts against gpt-4-0314 in two games each, judged by written verdicts.
+"""Arena-Hard: prompts against a baseline in two games each, judged by written verdicts; here its v0.1.
 
 A judge too small to write judgements, or a reward model, is asked only which answer is better; its games
 count by probability, and the result says so. The benchmark's home is `lmarena-ai/arena-hard-auto`
@@ -19,13 +19,15 @@ from preceptor.benchmarks.arena_hard.files import (
     answer_rows,
     answer_text,
     expanded_battles,
+    has_ids_of,
     judged_battles,
     judgement_rows,
     questions_in,
 )
 from preceptor.benchmarks.arena_hard.score import (
-    BASELINE,
     GAMES,
+    V01,
+    Edition,
     PromptBattles,
     evaluate_arena_hard,
 )
@@ -47,28 +49,22 @@ from preceptor.errors import DataError
 from preceptor.store.store import Store
 
 _HOME = "lmarena-ai/arena-hard-auto"
-_FOLDER = "data/arena-hard-v0.1"
 _ANSWERS = (("question_id", "choices"), ("question_id", "output"), ("uid", "messages"))
 _BATTLES = ("question_id", "model_a", "model_b", "winner")
-_JUDGEMENTS = ("question_id", "model", "games")
 
 
 @dataclass(frozen=True)
-class ArenaHard(Benchmark):
-    """Arena-Hard v0.1 with any judge.
+class Games(Benchmark):
+    """What the editions of Arena-Hard share: two games for each prompt of the class's `edition`.
 
-    `baseline` is the model that the models of ready files played against. `arena_questions` is a local copy
-    of question.jsonl; by default the texts in the files of answers are taken, else it is fetched.
+    `arena_questions` is a local copy of question.jsonl; by default the texts in the files of answers are
+    taken, else it is fetched.
     """
 
-    name: ClassVar[str] = "arena_hard"
-    title: ClassVar[str] = "Arena-Hard v0.1"
-    measures: ClassVar[Mapping[str, str]] = {"AH": "score"}
-    facts: ClassVar[tuple[str, ...]] = ("AH_published_low", "AH_published_high")
+    edition: ClassVar[Edition]
     judge_kinds: ClassVar[tuple[JudgeKind, ...]] = ("written", "letter", "reward")
     published: ClassVar[bool] = True
 
-    baseline: str = BASELINE
     arena_questions: Path | None = None
 
     def questions(
@@ -78,11 +74,11 @@ class ArenaHard(Benchmark):
         baseline: Answers | None = None,
         answers: Sequence[Answers] = (),
     ) -> QuestionSet:
-        """Return the prompts that the baseline answered; by default gpt-4-0314's published answers."""
+        """Return the prompts that the baseline answered; by default the edition's own published answers."""
         if baseline is None:
             path = fetched(
                 _HOME,
-                f"{_FOLDER}/model_answer/{BASELINE}.jsonl",
+                f"{self.edition.folder}/model_answer/{self.edition.baseline}.jsonl",
                 instead="Give a local copy with --baseline-answers FILE.",
             )
             baseline = only(self.read_answers(listed(read_rows(path)), str(path)) or (), str(path))
@@ -94,18 +90,18 @@ class ArenaHard(Benchmark):
         kept = {name: known[name] for name in baseline.texts if name in known}
         if not kept:
             raise DataError(
-                f"The baseline '{baseline.model}' answers none of the {len(known)} Arena-Hard questions. "
-                "Check that answers, questions and baseline belong together."
+                f"The baseline '{baseline.model}' answers none of the {len(known)} questions of "
+                f"{self.title}. Check that answers, questions and baseline belong together."
             )
         return QuestionSet.of(kept, baseline).drawn(limit)
 
     def _published_questions(self) -> dict[str, str]:
         path = self.arena_questions or fetched(
             _HOME,
-            f"{_FOLDER}/question.jsonl",
+            f"{self.edition.folder}/question.jsonl",
             instead="Give a local copy with --arena-questions FILE.",
         )
-        return questions_in(listed(read_rows(path)), str(path))
+        return questions_in(listed(read_rows(path)), str(path), self.edition)
 
     def judge(
         self,
@@ -126,9 +122,13 @@ class ArenaHard(Benchmark):
         for model, own in reasons.items():
             require_complete(own, model=model, questions=count)
         baseline = questions.baseline.model
-        rows = judgement_rows(outcomes, judge=judge.name) if written else []
+        rows = (
+            judgement_rows(outcomes, self.edition, judge=judge.name, baseline=baseline)
+            if written
+            else []
+        )
         if written:
-            battles = judged_battles(rows, "the judge's verdicts", baseline=baseline)
+            battles = judged_battles(rows, "the judge's verdicts", self.edition, baseline=baseline)
         else:
             battles = [
                 _by_letter(outcomes, one.model, reasons[one.model], baseline=baseline, judge=judge)
@@ -154,21 +154,19 @@ class ArenaHard(Benchmark):
     def score(self, verdicts: Sequence[Verdicts], *, seed: int = 0) -> Scored:
         """Return the score of each model."""
         judged = [one for one in verdicts if isinstance(one, PromptBattles)]
-        return Scored([evaluate_arena_hard(one, seed=seed) for one in judged], [])
+        return Scored([evaluate_arena_hard(one, self.edition, seed=seed) for one in judged], [])
 
     def read_answers(self, rows: Sequence[Row], path: str) -> list[Answers] | None:
         """Return model answers of either age, or rows of `question_id`, `output` and `generator`."""
-        if "winner" in rows[0] or not fits(rows, *_ANSWERS):
+        if "winner" in rows[0] or not fits(rows, *_ANSWERS) or not has_ids_of(rows, self.edition):
             return None
         return answers_in(rows, path, benchmark=self.name, known=answer_known, text=answer_text)
 
     def read(self, rows: Sequence[Row] | Row, path: str) -> Sequence[Verdicts] | None:
-        """Return the battles of rows with `winner`, or of judgements with `games`."""
-        if fits(rows, _BATTLES):
-            return expanded_battles(listed(rows), path, baseline=self.baseline)
-        if fits(rows, _JUDGEMENTS):
-            return judged_battles(listed(rows), path, baseline=self.baseline)
-        return None
+        """Return the battles of judgements with `games` that are of the edition."""
+        if not fits(rows, (self.edition.id_field, "model", "games")):
+            return None
+        return judged_battles(listed(rows), path, self.edition, baseline=self.edition.baseline)
 
     def write(
         self, folder: Path, answers: Sequence[Answers], judged: Judged | None = None
@@ -179,11 +177,33 @@ class ArenaHard(Benchmark):
         """
         files: dict[Path, list[Row]] = {}
         for one in answers:
-            files[Path("model_answer", f"{file_name(one.model)}.jsonl")] = answer_rows(one)
+            place = Path("model_answer", f"{file_name(one.model)}.jsonl")
+            files[place] = answer_rows(one, self.edition)
         for row in judged.rows if judged else ():
             place = Path("model_judgment", file_name(row["judge"]))
             files.setdefault(place / f"{file_name(row['model'])}.jsonl", []).append(row)
         return [write_rows(folder / self.name / path, rows) for path, rows in files.items()]
+
+
+@dataclass(frozen=True)
+class ArenaHard(Games):
+    """Arena-Hard v0.1 with any judge; `baseline` is whom the models of ready files played against."""
+
+    edition: ClassVar[Edition] = V01
+    name: ClassVar[str] = V01.name
+    title: ClassVar[str] = V01.title
+    measures: ClassVar[Mapping[str, str]] = {V01.measure: "score"}
+    facts: ClassVar[tuple[str, ...]] = ("AH_published_low", "AH_published_high")
+
+    baseline: str = V01.baseline
+
+    def read(self, rows: Sequence[Row] | Row, path: str) -> Sequence[Verdicts] | None:
+        """Return the battles of rows with `winner`, or of judgements with `games`."""
+        if fits(rows, _BATTLES):
+            return expanded_battles(listed(rows), path, baseline=self.baseline)
+        if fits(rows, (self.edition.id_field, "model", "games")):
+            return judged_battles(listed(rows), path, baseline=self.baseline)
+        return None
 
 
 def _missing_games(outcomes: Sequence[Outcome], model: str, count: int) -> Counter[str]:

@@ -14,7 +14,9 @@ import numpy as np
 from preceptor.benchmarks.arena_hard.score import (
     GAMES,
     MUCH_BETTER,
+    V01,
     Battles,
+    Edition,
     PromptBattles,
     battles_of,
 )
@@ -25,6 +27,12 @@ from preceptor.benchmarks.written_judge import SHARES, verdict_in
 from preceptor.errors import DataError, nearest
 
 _TIES = ("tie", "tie (bothbad)")
+
+_TURNED = {"A<B": "B>A", "A<<B": "B>>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>>B"}
+"""Verdicts that v2.0 counts too, as v0.1 writes them."""
+
+_SHORT_ID = 16
+"""Characters of a prompt's id in v2.0; those of v0.1 have 32."""
 
 
 @dataclass
@@ -54,51 +62,77 @@ class _Tally(ModelRows):
         )
 
 
-def judged_battles(rows: Sequence[Row], path: str, *, baseline: str) -> list[PromptBattles]:
+def judged_battles(
+    rows: Sequence[Row], path: str, edition: Edition = V01, *, baseline: str
+) -> list[PromptBattles]:
     """Return the battles of each model of judgement rows, as the benchmark writes them.
 
     In the first of a row's two `games` answer A is the baseline's, in the second the model's. A
     game's `score` is its verdict; where it is null the verdict is sought in `judgment`.
 
+    Args:
+        rows: of one file; those of another category than the edition's are passed over.
+        path: of the file, for messages.
+        edition: whose rows they are.
+        baseline: against whose answers, where the rows do not say.
+
     Raises:
-        DataError: if a row has no prompt, model or games, a prompt is judged twice, or judges are
-            mixed.
+        DataError: if a row has no prompt, model or games, a prompt is judged twice, or judges or baselines
+            are mixed.
     """
     tallies: dict[str, _Tally] = {}
+    baselines: set[str] = set()
     for place, row in enumerate(rows, start=1):
         where = f"'{path}', row {place}"
-        model, prompt = text_of(row, "model", where), text_of(row, "question_id", where)
+        if edition.category and text_of(row, "category", where) != edition.category:
+            continue
+        model, prompt = text_of(row, "model", where), text_of(row, edition.id_field, where)
         tally = tallies.setdefault(model, _Tally(model))
         tally.judges.add(name_of(row, "judge"))
+        baselines.add((edition.category and name_of(row, "baseline")) or baseline)
         if prompt in tally.seen:
             raise DataError(
                 f"{where}: '{model}' is judged twice on the prompt '{prompt}'. Expected one row "
                 "for each prompt: drop the repeats."
             )
         tally.seen.add(prompt)
-        games = row.get("games")
-        if not isinstance(games, list) or len(games) > GAMES:
-            raise DataError(f"{where}: expected a list of at most {GAMES} games in 'games'.")
-        for second, game in enumerate([*games, *[None] * (GAMES - len(games))]):
-            verdict = _verdict(game)
+        verdicts = _verdicts(row.get("games"), where, turned=edition.category is not None)
+        if edition.category and None in verdicts:
+            tally.dropped["prompts with a game without a verdict"] += 1
+            continue
+        for second, verdict in enumerate(verdicts):
             if verdict is None:
                 tally.dropped["games without a verdict"] += 1
                 continue
             tally.verdicts += 1
             tally.add(prompt, battles_of(verdict, model_first=bool(second)))
+    if len(baselines) > 1:
+        names = ", ".join(sorted(baselines))
+        raise DataError(f"'{path}' is judged against different baselines: {names}. Expected one.")
+    against = next(iter(baselines), baseline)
     return [
-        tally.finished(f"'{path}'", baseline=baseline, games_known=True)
+        tally.finished(f"'{path}'", baseline=against, games_known=True)
         for tally in tallies.values()
     ]
 
 
-def _verdict(game: object) -> str | None:
+def _verdicts(games: object, where: str, *, turned: bool) -> list[str | None]:
+    """Return the verdict of each of the two games, None where there is none."""
+    if not isinstance(games, list) or len(games) > GAMES:
+        raise DataError(f"{where}: expected a list of at most {GAMES} games in 'games'.")
+    return [_verdict(game, turned=turned) for game in [*games, *[None] * (GAMES - len(games))]]
+
+
+def _verdict(game: object, *, turned: bool) -> str | None:
     if not isinstance(game, Mapping):
         return None
     score = game.get("score")
-    if isinstance(score, str) and score in SHARES:
-        return score
+    if isinstance(score, str):
+        score = _TURNED.get(score, score) if turned else score
+        if score in SHARES:
+            return score
     text = game.get("judgment")
+    text = text.get("answer") if isinstance(text, Mapping) else text
     return verdict_in(text) if score is None and isinstance(text, str) else None
 
 
@@ -157,6 +191,12 @@ def _check_battles(
                 )
 
 
+def has_ids_of(rows: Sequence[Row], edition: Edition) -> bool:
+    """Tell whether the first row's prompt is of the edition: both write `uid`, of different lengths."""
+    short = len(str(rows[0].get("uid", ""))) == _SHORT_ID
+    return short == (edition.id_field == "uid")
+
+
 def answer_known(row: Row, where: str) -> tuple[str, str]:
     """Return the model and the prompt's id of a row of answers, of either age."""
     name = next((key for key in ("model", "model_id", "generator") if row.get(key)), "model")
@@ -181,26 +221,37 @@ def answer_text(row: Row) -> object:
     return row.get("output")
 
 
-def answer_rows(answers: Answers) -> list[Row]:
-    """Return Arena-Hard v0.1's model answers, with one choice of one turn."""
+def answer_rows(answers: Answers, edition: Edition) -> list[Row]:
+    """Return model answers as the edition's own tool writes them, each of one turn."""
+    made = _with_choices if edition.id_field == "question_id" else _with_messages
+    return [made(answers, key, text) for key, text in answers.texts.items()]
+
+
+def _with_choices(answers: Answers, key: str, text: str) -> Row:
     import bpe_openai
 
-    encoding = bpe_openai.get_encoding("cl100k_base")
-    return [
-        {
-            "question_id": key,
-            "answer_id": _answer_id(answers.model, key),
-            "model_id": answers.model,
-            "choices": [
-                {
-                    "index": 0,
-                    "turns": [{"content": text, "token_len": len(encoding.encode_ordinary(text))}],
-                }
-            ],
-            "tstamp": 0.0,
-        }
-        for key, text in answers.texts.items()
-    ]
+    length = len(bpe_openai.get_encoding("cl100k_base").encode_ordinary(text))
+    return {
+        "question_id": key,
+        "answer_id": _answer_id(answers.model, key),
+        "model_id": answers.model,
+        "choices": [{"index": 0, "turns": [{"content": text, "token_len": length}]}],
+        "tstamp": 0.0,
+    }
+
+
+def _with_messages(answers: Answers, key: str, text: str) -> Row:
+    question = answers.questions.get(key, "")
+    return {
+        "uid": key,
+        "ans_id": _answer_id(answers.model, key),
+        "model": answers.model,
+        "messages": [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": {"answer": text}},
+        ],
+        "tstamp": 0.0,
+    }
 
 
 def _answer_id(model: str, key: str) -> str:
@@ -209,11 +260,15 @@ def _answer_id(model: str, key: str) -> str:
     return blake2b(raw, digest_size=11).hexdigest()
 
 
-def judgement_rows(outcomes: Sequence[Outcome], *, judge: str) -> list[Row]:
+def judgement_rows(
+    outcomes: Sequence[Outcome], edition: Edition, *, judge: str, baseline: str
+) -> list[Row]:
     """Return one row per comparison with its two games, as Arena-Hard's own tool writes them."""
+    more = {"category": edition.category, "baseline": baseline} if edition.category else {}
     return [
         {
-            "question_id": one.comparison.question_id,
+            edition.id_field: one.comparison.question_id,
+            **more,
             "model": one.comparison.model,
             "judge": judge,
             "games": [
@@ -229,11 +284,13 @@ def judgement_rows(outcomes: Sequence[Outcome], *, judge: str) -> list[Row]:
     ]
 
 
-def questions_in(rows: Sequence[Row], path: str) -> dict[str, str]:
+def questions_in(rows: Sequence[Row], path: str, edition: Edition = V01) -> dict[str, str]:
     """Return the texts by id from question.jsonl; older ones have `question_id` and `turns`."""
     found = {}
     for place, row in enumerate(rows, start=1):
         where = f"'{path}', row {place}"
+        if edition.category and row.get("category") != edition.category:
+            continue
         turns = row.get("turns")
         first = turns[0] if isinstance(turns, list) and turns else row
         text = first.get("content", first.get("prompt")) if isinstance(first, Mapping) else None

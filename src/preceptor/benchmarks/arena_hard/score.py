@@ -1,4 +1,4 @@
-"""Arena-Hard v0.1: how a model fares against one baseline over 500 prompts, two games each.
+"""Arena-Hard: how a model fares against one baseline over the prompts of an edition, two games each.
 
 Against a single baseline the Bradley-Terry fit has a closed form, the share of points won, where a verdict
 with `>>` counts as three battles and a tie as half a point for each. The games of a prompt hang together, so
@@ -20,17 +20,43 @@ from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
 
 Array = NDArray[np.float64]
 
-PROMPTS = 500
-"""How many prompts the benchmark has."""
-
 GAMES = 2
 """Games per prompt, the order of the answers swapped in the second."""
 
 MUCH_BETTER = 3
 """How many battles a verdict with `>>` counts for."""
 
-BASELINE = "gpt-4-0314"
-"""The baseline of Arena-Hard v0.1."""
+
+@dataclass(frozen=True)
+class Edition:
+    """One edition of the benchmark, or one category of it that is scored by itself.
+
+    `measure` names its score, `folder` holds its files in the benchmark's data set, `prompts` is how many it
+    has. `baseline` answers every prompt. `id_field` names a prompt in its files. An edition with a
+    `category` takes only the rows of it, and leaves out a prompt one of whose games has no verdict, as its
+    own tool does.
+    """
+
+    name: str
+    title: str
+    measure: str
+    folder: str
+    prompts: int
+    baseline: str
+    id_field: str
+    category: str | None = None
+
+
+V01 = Edition(
+    name="arena_hard",
+    title="Arena-Hard v0.1",
+    measure="AH",
+    folder="data/arena-hard-v0.1",
+    prompts=500,
+    baseline="gpt-4-0314",
+    id_field="question_id",
+)
+"""The edition of the paper (arXiv 2406.11939)."""
 
 
 class Battles(NamedTuple):
@@ -152,7 +178,7 @@ def bootstrap_battles(
 
 
 def evaluate_arena_hard(
-    battles: PromptBattles, *, draws: int = N_RESAMPLES, seed: int = 0
+    battles: PromptBattles, edition: Edition = V01, *, draws: int = N_RESAMPLES, seed: int = 0
 ) -> BenchmarkResult:
     """Return one model's score with its interval over prompts and the published kind beside it.
 
@@ -160,6 +186,7 @@ def evaluate_arena_hard(
 
     Args:
         battles: at least one prompt.
+        edition: whose prompts and baseline they should be.
         draws: resamples.
         seed: of the resampling.
 
@@ -170,7 +197,7 @@ def evaluate_arena_hard(
     if n == 0:
         raise StudyError(
             f"'{battles.model}' has no battle against '{battles.baseline}': expected "
-            f"{PROMPTS} prompts. Judge its answers first."
+            f"{edition.prompts} prompts. Judge its answers first."
         )
     order = sorted(range(n), key=battles.prompts.__getitem__)
     counts = battles.won[order], battles.tied[order], battles.lost[order]
@@ -179,39 +206,39 @@ def evaluate_arena_hard(
     scores = bootstrap_prompts(*counts, draws=draws, rng=over_prompts)
     published = percentile_interval(bootstrap_battles(*counts, draws=draws, rng=over_battles))
     return BenchmarkResult(
-        benchmark="arena_hard",
+        benchmark=edition.name,
         model=battles.model,
         judge=battles.judge,
         n=n,
-        missing=_missing(battles),
-        measures={"AH": estimate_of(arena_hard_score(*counts), scores, n=n)},
-        draws={"AH": scores},
+        missing=_missing(battles, edition),
+        measures={edition.measure: estimate_of(arena_hard_score(*counts), scores, n=n)},
+        draws={edition.measure: scores},
         facts={
-            "AH_published_low": float(published.low),
-            "AH_published_high": float(published.high),
+            f"{edition.measure}_published_low": float(published.low),
+            f"{edition.measure}_published_high": float(published.high),
         },
-        warnings=tuple(_warnings(battles)),
+        warnings=tuple(_warnings(battles, edition)),
     )
 
 
-def _missing(battles: PromptBattles) -> float:
+def _missing(battles: PromptBattles, edition: Edition) -> float:
     if battles.verdicts is None:
-        return max(0.0, 1 - len(battles.prompts) / PROMPTS)
-    return max(0.0, 1 - battles.verdicts / (GAMES * PROMPTS))
+        return max(0.0, 1 - len(battles.prompts) / edition.prompts)
+    return max(0.0, 1 - battles.verdicts / (GAMES * edition.prompts))
 
 
-def _warnings(battles: PromptBattles) -> list[str]:
+def _warnings(battles: PromptBattles, edition: Edition) -> list[str]:
     found = []
-    if len(battles.prompts) != PROMPTS:
+    if len(battles.prompts) != edition.prompts:
         found.append(
-            f"{len(battles.prompts)} of Arena-Hard v0.1's {PROMPTS} prompts have a verdict."
+            f"{len(battles.prompts)} of {edition.title}'s {edition.prompts} prompts have a verdict."
         )
-    if battles.baseline != BASELINE:
+    if battles.baseline != edition.baseline:
         found.append(
-            f"The baseline of Arena-Hard v0.1 is {BASELINE}, here it is {battles.baseline}: nothing "
-            "compares with published scores."
+            f"The baseline of {edition.title} is {edition.baseline}, here it is {battles.baseline}: "
+            "nothing compares with published scores."
         )
     if battles.dropped:
         counted = ", ".join(f"{count} {why}" for why, count in battles.dropped.items())
-        found.append(f"Left out of Arena-Hard: {counted}.")
+        found.append(f"Left out of {edition.title}: {counted}.")
     return found
