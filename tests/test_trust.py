@@ -21,7 +21,7 @@ from preceptor.ranking.rank import Measurements, rank
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.verdict import Claim
 from preceptor.studies.own import OwnStudies
-from preceptor.studies.prior import combined, held_out, known_teachers, weight
+from preceptor.studies.prior import combined, gains, held_out, known_teachers, weight
 from preceptor.studies.record import comparison_of, line_of
 from preceptor.studies.study import shipped, study
 from small_study import preceptor, write_rows
@@ -205,8 +205,13 @@ def test_the_weight_is_a_precision_and_what_is_unknown_takes_the_mean():
 def test_both_together_beat_either_in_one_study_of_two(
     name: str, column: str, means: tuple[float, float, float]
 ):
-    found = held_out(comparison_of(study(name)), column)
+    comparison = comparison_of(study(name))
+    found = held_out(comparison, column)
     assert np.mean([one.rhos for one in found], axis=0) == pytest.approx(means, abs=5e-4)
+    over_metric, over_prior = gains(comparison, column, draws=500)
+    assert over_metric.value == pytest.approx(means[2] - means[0], abs=1e-3)
+    # Whatever the mean says, nothing is told from chance.
+    assert over_prior.ends.low < 0 < over_prior.ends.high
 
 
 def test_what_a_held_out_student_learnt_does_not_enter_its_own_order():

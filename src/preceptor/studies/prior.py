@@ -11,6 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from preceptor.agreement.bootstrap import (
+    Ends,
+    percentile_ends,
+    resample_families,
+    resampled_spearman,
+)
 from preceptor.agreement.compare import Comparison
 from preceptor.agreement.correlation import (
     Array,
@@ -93,22 +99,51 @@ def held_out(comparison: Comparison, column: str) -> list[HeldOut]:
     Raises:
         StudyError: fewer than three students, so that no other student has a prior.
     """
+    sides, observed = _held_out(comparison, column), comparison.observed
+    return [
+        HeldOut(
+            student,
+            rhos=_three(spearman(side[row], observed[row]) for side in sides),
+            regrets=_three(top_one_regret(side[row], observed[row]).points for side in sides),
+        )
+        for row, student in enumerate(comparison.students)
+    ]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What both together gain in mean rho over one of them, with the 95% interval of draws of families."""
+
+    over: str
+    value: float
+    ends: Ends
+
+
+def gains(
+    comparison: Comparison, column: str, *, draws: int = 2000, seed: int = 0
+) -> tuple[Gain, Gain]:
+    """Return what both together gain over metric and prior on held-out students, paired by draw."""
+    rng = np.random.default_rng(seed)
+    counts = resample_families(comparison.families, draws=draws, rng=rng)
+    sides, observed = _held_out(comparison, column), comparison.observed
+    drawn = [resampled_spearman(side, observed, counts).mean(axis=1) for side in sides]
+    seen = [_mean_rho(side, observed) for side in sides]
+    over_metric, over_prior = (
+        Gain(name, seen[2] - seen[at], percentile_ends(drawn[2] - drawn[at]))
+        for at, name in enumerate(("metric", "prior"))
+    )
+    return over_metric, over_prior
+
+
+def _held_out(comparison: Comparison, column: str) -> tuple[Array, Array, Array]:
+    """Return metric, prior and both, each (students, teachers) with higher for better."""
     if len(comparison.students) < 3:
         raise StudyError("A combined order is judged on three students or more: there are fewer.")
     metric, observed = comparison.column(column).predicted, comparison.observed
-    found = []
-    for row, student in enumerate(comparison.students):
-        prior = leave_one_out_prior(observed)[row]
-        both = _combined_for(row, metric, prior, observed, comparison.families)
-        sides = metric[row], prior, both
-        found.append(
-            HeldOut(
-                student,
-                rhos=_three(spearman(side, observed[row]) for side in sides),
-                regrets=_three(top_one_regret(side, observed[row]).points for side in sides),
-            )
-        )
-    return found
+    prior = leave_one_out_prior(observed)
+    rows = range(len(observed))
+    both = [_combined_for(row, metric, prior[row], observed, comparison.families) for row in rows]
+    return metric, prior, np.array(both)
 
 
 def _three(values: Iterable[float]) -> tuple[float, float, float]:
