@@ -136,6 +136,13 @@ class Instruction:
         return _conversation_digest(self.messages, self.tools)
 
     @property
+    def calls(self) -> bool:
+        """Whether tools may be called in it, or were."""
+        return bool(self.tools) or any(
+            turn.role == "tool" or not turn.plain for turn in self.messages
+        )
+
+    @property
     def text(self) -> str:
         """The last turn: the user's, or what a tool gave."""
         return self.messages[-1].content

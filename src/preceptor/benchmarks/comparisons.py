@@ -16,6 +16,7 @@ import numpy as np
 
 from preceptor.benchmarks.judge_prompts import Pair
 from preceptor.benchmarks.questions import Answers, QuestionSet
+from preceptor.engines.reasoning import without_reasoning
 from preceptor.errors import DataError, StudyError
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Outcome:
 def comparisons(answers: Sequence[Answers], asked: QuestionSet) -> list[Comparison]:
     """Return a comparison for every model and every question that it and the baseline answered.
 
+    What is compared are the answers after reasoning traces; a trace that never ends leaves an empty one.
+
     Raises:
         StudyError: the answers are of another benchmark.
         DataError: the baseline lacks an answer, or a model has none at all.
@@ -107,7 +110,9 @@ def comparisons(answers: Sequence[Answers], asked: QuestionSet) -> list[Comparis
                 "questions and baseline belong together."
             )
     return [
-        Comparison(one.model, name, text, one.texts[name], baseline.texts[name])
+        Comparison(
+            one.model, name, text, *map(without_reasoning, (one.texts[name], baseline.texts[name]))
+        )
         for one in answers
         for name, text in questions.items()
         if name in one.texts

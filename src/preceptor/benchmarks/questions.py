@@ -99,7 +99,7 @@ def shown(instruction: Instruction) -> str:
     """Return a conversation as a judge is shown it: one turn plain, several under their roles."""
     if len(instruction.messages) == 1:
         return instruction.text
-    return "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in instruction.messages)
+    return "\n\n".join(f"[{turn.role}]\n{turn.text}" for turn in instruction.messages)
 
 
 def fetched(home: str, name: str, *, instead: str) -> Path:

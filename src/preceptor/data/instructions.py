@@ -33,7 +33,7 @@ from preceptor.data.settle import settle_instructions
 from preceptor.data.turns import Report
 from preceptor.errors import StudyError
 from preceptor.store.files import explained, replacing
-from preceptor.types import Instruction
+from preceptor.types import Instruction, Message
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ WRITTEN_FIELDS = (
 """The fields that are written beside an instruction wherever a row has them."""
 
 _NO_OPTIONS = ReadOptions()
-_OWN_COLUMNS = ("id", "instruction", "messages", "source", "reference")
+_OWN_COLUMNS = ("id", "instruction", "messages", "tools", "source", "reference")
 _ROWS_AT_ONCE = 10_000
 _DEEPEST = 8  # levels of nested columns
 _Reader = Callable[[Journal, Columns], Iterator[object]]
@@ -208,10 +208,11 @@ def _is_within(key: str, column: str) -> bool:
 def write_prompts(prompts: Iterable[Prompt], path: Path, *, fields: Sequence[str] = ()) -> int:
     """Write prompts for `PromptSource` to read back with the same ids; return how many.
 
-    A row has `id` (hexadecimal), `instruction` (a text) or `messages` (where there is a system turn
-    or several turns), `source`, `reference` where there is one, and of the fields those of
-    `WRITTEN_FIELDS` and the ones named. JSON Lines keep a field's type; Parquet has texts only, and
-    references as JSON. The file appears whole or not at all; any other of its name is replaced.
+    A row has `id` (what it is matched by, else hexadecimal), `instruction` (a text) or `messages` (where
+    there is a system turn or several turns, or a call), `tools`, `source`, `reference` where there is one,
+    and of the fields those of `WRITTEN_FIELDS` and the ones named. JSON Lines keep a field's type; Parquet
+    has texts only, and references as JSON. The file appears whole or not at all; any other of its name is
+    replaced.
 
     Raises:
         StudyError: the name ends in neither .jsonl nor .parquet.
@@ -240,7 +241,7 @@ def _write_parquet(prompts: Iterable[Prompt], path: Path, names: Sequence[str]) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
+    turn = pa.struct([(name, pa.string()) for name in Message._fields])
     own = {name: pa.string() for name in _OWN_COLUMNS} | {"messages": pa.list_(turn)}
     schema = pa.schema([*own.items(), *((name, pa.string()) for name in names)])
     count, remaining = 0, iter(prompts)
@@ -255,11 +256,16 @@ def _record(prompt: Prompt, names: Sequence[str]) -> dict[str, Any]:
     """Return the row of a prompt; None stands for what it has not."""
     messages = prompt.instruction.messages
     alone = len(messages) == 1
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    # What only some turns have is left out of the others.
+    turns = [
+        {name: part for name, part in turn._asdict().items() if part or name == "content"}
+        for turn in messages
+    ]
     return {
-        "id": prompt.instruction.id.hex(),
+        "id": prompt.instruction.match or prompt.instruction.id.hex(),
         "instruction": prompt.instruction.text if alone else None,
         "messages": None if alone else turns,
+        "tools": prompt.instruction.tools or None,
         "source": prompt.source,
         "reference": None if prompt.reference is None else dict(prompt.reference),
         **{name: prompt.fields.get(name) for name in names},

@@ -16,7 +16,10 @@ Row = dict[str, Any]
 Shape = Callable[[Sequence[Message], str], Row]
 """Gives a conversation and a response their columns, or raises `Unfit`."""
 
-_SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
+_SHAREGPT_ROLES = {
+    **{"system": "system", "developer": "system"},
+    **{"user": "human", "assistant": "gpt"},
+}
 
 KINDS = {
     "messages": "role_content",
@@ -37,6 +40,9 @@ KINDS = {
 """Every column a layout can have, in order, and its kind; those of numbers follow."""
 
 EMPTY_TEXT = "empty response"
+CALLS = "calls of tools, which no layout holds"
+OTHER_TURNS = "other turns before the two responses"
+"""Why a pair is none where instructions are matched by something else than their content."""
 
 
 def features(columns: Mapping[str, str]) -> Any:
@@ -61,11 +67,15 @@ class Example:
     teacher: str
     sample: int = 0
     numbers: Mapping[str, float | None] = field(default_factory=dict)
+    tool_calls: str = ""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A better and a worse response to one instruction, for preference tuning."""
+    """A better and a worse response to one instruction, for preference tuning.
+
+    `alike` says that the same turns stand before both.
+    """
 
     instruction: Instruction
     chosen: str
@@ -73,6 +83,8 @@ class Pair:
     chosen_teacher: str
     rejected_teacher: str
     numbers: Mapping[str, float | None] = field(default_factory=dict)
+    alike: bool = True
+    tool_calls: str = ""
 
 
 class Unfit(Exception):
@@ -92,6 +104,8 @@ def example_entry(example: Example, shape: Shape) -> Entry | str:
     Raises:
         DataError: a number is named as a column of a layout.
     """
+    if example.tool_calls or example.instruction.calls:
+        return CALLS
     if not example.text.strip():
         return EMPTY_TEXT
     try:
@@ -108,6 +122,10 @@ def pair_entry(pair: Pair) -> Entry | str:
     Raises:
         DataError: a number is named as a column of a layout.
     """
+    if pair.tool_calls or pair.instruction.calls:
+        return CALLS
+    if not pair.alike:
+        return OTHER_TURNS
     if not pair.chosen.strip() or not pair.rejected.strip():
         return EMPTY_TEXT
     if pair.chosen == pair.rejected:

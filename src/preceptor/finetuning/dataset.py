@@ -167,6 +167,8 @@ def _message(turn: object) -> Message:
     if not isinstance(turn, Mapping):
         raise _Unfit("a turn that is no object")
     role, content = turn.get("role"), turn.get("content")
+    if turn.get("tool_calls"):
+        raise _Unfit("calls of tools")
     if role not in _ROLES:
         raise _Unfit("a role other than system, user and assistant")
     if not isinstance(content, str):

@@ -190,6 +190,7 @@ def examples(source: Source, table: ResponseTable, picked: Picked) -> Iterator[E
                 teacher=table.teachers[table.teacher[row]],
                 sample=int(table.sample[row]),
                 numbers={name: float(values[place]) for name, values in picked.numbers.items()},
+                tool_calls=response.tool_calls,
             )
 
 
@@ -226,4 +227,6 @@ def _pair(
         chosen_teacher=teachers[0],
         rejected_teacher=teachers[1],
         numbers=numbers,
+        alike=met[0].instruction.content_id == met[1].instruction.content_id,
+        tool_calls=met[0].tool_calls or met[1].tool_calls,
     )

@@ -148,7 +148,7 @@ def conversation(instruction: Instruction) -> str:
     """Return the text of a single turn; of a longer conversation every turn after its role."""
     if len(instruction.messages) == 1:
         return instruction.text
-    return "\n\n".join(f"{message.role}: {message.content}" for message in instruction.messages)
+    return "\n\n".join(f"{message.role}: {message.text}" for message in instruction.messages)
 
 
 def _texts(source: Iterable[Response], selections: Sequence[Selection]) -> dict[bytes, Response]:

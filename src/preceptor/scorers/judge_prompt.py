@@ -24,7 +24,7 @@ def judge_prompt(
 
     The fence's character is the one of which the texts hold the shortest runs.
     """
-    conversation = [one._replace(content=cut_apart(one.content)) for one in conversation]
+    conversation = [one._replace(content=cut_apart(one.text)) for one in conversation]
     response = cut_apart(response)
     fence = _fence([*(message.content for message in conversation), response])
     parts = [

@@ -1,0 +1,85 @@
+"""Which rows of several teachers answer one instruction, from files to the ranking and its exports."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor import rank
+from preceptor.config.data import ReadOptions
+from preceptor.data.instructions import PromptSource, write_prompts
+from preceptor.errors import DataError, StudyError
+
+TEACHERS = ("a", "b", "c")
+ROWS = 40
+
+
+def conversation(teacher: str, number: int) -> dict[str, Any]:
+    """Return a row of two turns, the first answered by the teacher itself."""
+    said = [("user", f"Hello {number}."), ("assistant", f"I am {teacher}.")]
+    said += [("user", f"Count to {number}."), ("assistant", f"{teacher} counts to {number}.")]
+    return {
+        "question_id": f"q{number}",
+        "messages": [{"role": role, "content": text} for role, text in said],
+        "reward": (TEACHERS.index(teacher) + number % 3) / 5,
+    }
+
+
+def files(folder: Path, rows: int = ROWS, **changed: Any) -> list[str]:
+    paths = []
+    for teacher in TEACHERS:
+        path = folder / f"{teacher}.jsonl"
+        held = [conversation(teacher, number) | changed for number in range(rows)]
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in held))
+        paths.append(str(path))
+    return paths
+
+
+def ranked(folder: Path, paths: list[str], **options: Any) -> Any:
+    store = str(folder / "store")
+    return rank(paths, no_student=True, reward_column="reward", store=store, **options)
+
+
+def test_teachers_that_wrote_their_own_earlier_turns_are_refused_with_cause_and_remedy(
+    tmp_path: Path,
+):
+    with pytest.raises(StudyError) as caught:
+        ranked(tmp_path, files(tmp_path))
+    told = str(caught.value)
+    assert "Only 0 of 120 instructions were answered by all 3 teachers" in told
+    assert "each teacher wrote its own earlier turns, 40 are common to all" in told
+    assert "--match user-turns" in told
+    assert "(the column 'question_id'), 40 are common to all: match them so with --match id" in told
+
+
+@pytest.mark.parametrize("match", ["user-turns", "id"])
+def test_they_are_ranked_when_matched_by_what_was_asked(tmp_path: Path, match: str):
+    ranking = ranked(tmp_path, files(tmp_path), match=match)
+    assert [one.teacher for one in ranking.teachers] == ["c", "b", "a"]
+    assert {one.n for one in ranking.teachers} == {ROWS}
+
+
+def test_ids_that_stand_for_different_questions_are_refused(tmp_path: Path):
+    paths = files(tmp_path)
+    rows = [json.loads(line) for line in Path(paths[0]).read_text().splitlines()]
+    rows[0]["question_id"], rows[1]["question_id"] = "q1", "q0"
+    Path(paths[0]).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(DataError, match=r"2 of 40 ids stand for different questions.*--id-column"):
+        ranked(tmp_path, paths, match="id")
+
+
+@pytest.mark.parametrize("match", ["text", "user-turns", "id"])
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_instructions_written_out_are_matched_and_asked_as_before(
+    tmp_path: Path, ending: str, match: Any
+):
+    call = {"name": "count", "arguments": {"to": 3}}
+    row = conversation("a", 3) | {"tools": [{"name": "count"}]}
+    row["messages"][1] |= {"tool_calls": [call]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    options, written = ReadOptions(match=match), tmp_path / f"set.{ending}"
+    first = list(PromptSource.open([tmp_path / "a.jsonl"], options))
+    write_prompts(first, written)
+    again = list(PromptSource.open([written], options))
+    assert [one.instruction for one in again] == [one.instruction for one in first]
