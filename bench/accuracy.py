@@ -25,7 +25,8 @@ from preceptor.config.student import Student
 from preceptor.engines.base import RANK_LIMIT, TokenizedPair
 from preceptor.engines.loading import load_model
 from preceptor.engines.packed.likelihood import TransformersLikelihood
-from preceptor.scorers.likelihood import StudentModel, clipped
+from preceptor.scorers.likelihood import StudentModel
+from preceptor.scorers.token_measures import clipped
 from preceptor.types import Instruction
 
 BUDGETS = (64, 1024, 8192)
@@ -40,17 +41,17 @@ class Measures(NamedTuple):
 
     loss: Array
     token_rank: Array
-    entropy: Array
+    brier: Array
     ifd: Array
     ranks: Array
 
 
 class TokenColumns(NamedTuple):
-    """Nats, clipped rank, nats, and how many other logits lie within `TIE`, of each token."""
+    """Nats, clipped rank, Brier score, and how many other logits lie within `TIE`, of each token."""
 
     nll: Array
     rank: Array
-    entropy: Array
+    brier: Array
     ties: Array
 
 
@@ -94,8 +95,8 @@ def reference_tokens(model: Any, pair: TokenizedPair) -> TokenColumns:
             gap = block - block.gather(1, goal)
             nll = -logs.gather(1, goal).squeeze(1)
             rank = (1 + (gap > 0).sum(-1)).clamp(max=RANK_LIMIT)
-            entropy = -(logs.exp() * logs).sum(-1)
-            blocks.append(torch.stack((nll, rank, entropy, (gap.abs() < TIE).sum(-1) - 1)))
+            brier = 1 - 2 * (-nll).exp() + (2 * logs).exp().sum(-1)
+            blocks.append(torch.stack((nll, rank, brier, (gap.abs() < TIE).sum(-1) - 1)))
         return TokenColumns(*torch.cat(blocks, dim=1).numpy())
 
 
@@ -108,7 +109,7 @@ def reference(model: Any, pairs: Sequence[TokenizedPair], context: int) -> tuple
     measures = Measures(
         loss,
         np.array([tokens.rank.mean() for tokens in with_prompt]),
-        np.array([tokens.entropy.mean() for tokens in with_prompt]),
+        np.array([tokens.brier.mean() for tokens in with_prompt]),
         np.exp(loss - np.array([tokens.nll.mean() for tokens in without])),
         np.concatenate([tokens.rank for tokens in with_prompt]),
     )
@@ -132,18 +133,18 @@ def engine_measures(
         found = (one for batch in engine.measure([given[at] for at in order]) for one in batch)
         passes.append({order[one.index]: clipped(one.columns) for one in found})
     rows = [passes[0][at] for at in range(len(pairs))]
-    loss, rank, entropy = (
+    loss, rank, brier = (
         np.array([row[name].mean(dtype=np.float64) for row in rows])
-        for name in ("nll", "rank", "entropy")
+        for name in ("nll", "rank", "brier")
     )
     without = np.array([passes[1][at]["nll"].mean(dtype=np.float64) for at in range(len(pairs))])
     ranks = np.concatenate([row["rank"] for row in rows])
-    return Measures(loss, rank, entropy, np.exp(loss - without), ranks)
+    return Measures(loss, rank, brier, np.exp(loss - without), ranks)
 
 
 def largest(one: Measures, other: Measures) -> dict[str, float]:
     """Return the largest absolute difference of each measure of a response."""
-    names = ("loss", "token_rank", "entropy", "ifd")
+    names = ("loss", "token_rank", "brier", "ifd")
     return {name: float(np.abs(getattr(one, name) - getattr(other, name)).max()) for name in names}
 
 

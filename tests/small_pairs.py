@@ -7,7 +7,7 @@ import torch
 
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.likelihood import TransformersLikelihood
-from preceptor.scorers.likelihood import sums_of
+from preceptor.scorers.token_measures import sums_of
 
 PACKED = [
     "llama",
@@ -31,9 +31,9 @@ def random_ids(source: random.Random, length: int) -> tuple[int, ...]:
 
 
 def by_response(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> torch.Tensor:
-    """Return loss, mean rank and mean entropy of every pair, (pairs, 3), in float64."""
+    """Return loss, mean rank and mean Brier score of every pair, (pairs, 3), in float64."""
     found = sorted((one for batch in engine.measure(pairs) for one in batch), key=lambda m: m.index)
     assert [one.index for one in found] == list(range(len(pairs)))
     sums = [sums_of(one.columns) for one in found]
-    rows = [[s[name] / s["tokens"] for name in ("nll", "rank", "entropy")] for s in sums]
+    rows = [[s[name] / s["tokens"] for name in ("nll", "rank", "brier")] for s in sums]
     return torch.tensor(rows, dtype=torch.float64)

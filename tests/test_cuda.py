@@ -227,12 +227,12 @@ def test_the_fold_of_the_device_is_that_of_pytorch(columns: int, size: float) ->
     assert found.nll[5:7].isnan().all()
     others = [row for row in range(65) if row not in (5, 6, 7, 8)]
     tolerance = {"rtol": 1e-5, "atol": 1e-5 + 1e-6 * size}
-    for mine, theirs in zip(found, expected, strict=True):
+    for mine, theirs in zip(found[:3], expected[:3], strict=True):
         torch.testing.assert_close(mine[others], theirs[others], **tolerance)
     # What is impossible has no share in anything: row 7 is one of half the vocabulary.
     logs = logits[7, 1::2].double().log_softmax(-1)
-    entropy = -(logs.exp() * logs).sum()
-    torch.testing.assert_close(found.entropy[7].double(), entropy, **tolerance)
+    brier = 1 - 2 * logs[2000].exp() + (2 * logs).exp().sum()
+    torch.testing.assert_close(found.brier[7].double(), brier, **tolerance)
     torch.testing.assert_close(found.nll[7].double(), -logs[2000], **tolerance)
     assert found.nll[8] == torch.inf
 

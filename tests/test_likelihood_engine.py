@@ -19,7 +19,7 @@ from preceptor.engines.base import TokenizedPair
 from preceptor.engines.packed.check import PROBE_BUDGET, probe_pairs
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.engines.packed.packing import plan
-from preceptor.scorers.likelihood import sums_of
+from preceptor.scorers.token_measures import sums_of
 from small_pairs import NAN_TOKEN, PACKED, PLAIN, random_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,8 +56,8 @@ def reference(model: Any, pair: TokenizedPair) -> Sums:
     logs = logits.double().log_softmax(-1)
     nll = -logs.gather(1, targets)
     rank = (1 + (logits > logits.gather(1, targets)).sum(-1)).clamp(max=100)
-    entropy = -(logs.exp() * logs).sum()
-    sums = {"nll": nll.sum().item(), "rank": rank.sum().item(), "entropy": entropy.item()}
+    brier = (1 - 2 * (-nll).exp()).sum() + (2 * logs).exp().sum()
+    sums = {"nll": nll.sum().item(), "rank": rank.sum().item(), "brier": brier.item()}
     return {"tokens": len(targets), **sums}
 
 
@@ -77,7 +77,7 @@ def measure(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> l
 def assert_close(found: Sums, expected: Sums) -> None:
     tokens = expected["tokens"]
     assert found["tokens"] == tokens
-    for name in ("nll", "rank", "entropy"):
+    for name in ("nll", "rank", "brier"):
         assert found[name] / tokens == pytest.approx(expected[name] / tokens, abs=1e-4, rel=0)
 
 

@@ -1,4 +1,4 @@
-"""A likelihood engine: every token costs one nat; ranks and entropies are unknown."""
+"""A likelihood engine: every token costs one nat; ranks are unknown."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from preceptor import Measured
 
 
 class LossOnly:
-    """Gives every token a loss of one nat, as a server that knows neither ranks nor entropies."""
+    """Gives every token a loss of one nat, as a server that knows no ranks."""
 
     measures = ("nll",)
     released = 0
@@ -15,7 +15,7 @@ class LossOnly:
     def load(cls, located, student, runtime):
         return cls()
 
-    def measure(self, pairs):
+    def measure(self, pairs, extra):
         for index, pair in enumerate(pairs):
             yield [Measured(index, {"nll": np.ones(len(pair.response), np.float32)})]
 

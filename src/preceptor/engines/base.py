@@ -7,8 +7,8 @@ and what goes wrong with one of them is data (`Failure`), never an exception.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,27 +34,48 @@ class TokenizedPair:
 
 Numbers = NDArray[np.float32]
 
-TokenMeasure = Literal["nll", "rank", "entropy"]
-TOKEN_MEASURES: tuple[TokenMeasure, ...] = get_args(TokenMeasure)
-"""What an engine may give of each token: -log p and entropy in nats, the rank counted from 1."""
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What an engine measures only where it is asked for, because it costs time: names of its `measures`.
+
+    `special` are the ids of special tokens, which have no part in similarities.
+    """
+
+    measures: frozenset[str] = frozenset()
+    special: frozenset[int] = frozenset()
+
+
+NOTHING = Extra()
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of the pair at `index`: for each of the engine's `measures` a column, (T,)."""
+    """What was measured of the pair at `index`.
+
+    `columns` has for each of the engine's measures of single tokens an array (T,): `nll` in nats, `rank`
+    from 1, `brier` = 1 - 2 p + the sum of all squared probabilities, p being the token's own; of what is
+    extra `brier_50`, the same among the 50 likeliest tokens, whose probabilities are scaled to sum to 1.
+
+    `values` has what is known of the whole pair. Of `similarity`: with the unit outputs of the last layer's
+    `mlp.up_proj` at the tokens of answer and prompt that are not special, `answer_cosine` is the mean product
+    of two of the answer's, `question_cosine` that of one of the answer's and one of the prompt's, and
+    `question_nll` the mean loss of the prompt's tokens.
+    """
 
     index: int
     columns: Mapping[str, Numbers]
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class Likelihood(Protocol):
     """An engine that can measure the likelihood of given responses; see `engines.likelihoods`.
 
-    `measures` names what it gives of each token, `nll` always among them. It is read before anything is
-    loaded: a metric that needs what is not there is refused when the run is planned.
+    `measures` names what it gives (`Measured`), `nll` always among it. It is read before anything is loaded:
+    a metric that needs what is not there is refused when the run is planned.
     """
 
-    measures: ClassVar[tuple[TokenMeasure, ...]]
+    measures: ClassVar[tuple[str, ...]]
 
     @classmethod
     def load(cls, located: "LocatedModel", student: "Student", runtime: "Runtime") -> Self:
@@ -68,7 +89,9 @@ class Likelihood(Protocol):
         """
         ...
 
-    def measure(self, pairs: Sequence[TokenizedPair]) -> Iterator[list[Measured]]:
+    def measure(
+        self, pairs: Sequence[TokenizedPair], extra: Extra = NOTHING
+    ) -> Iterator[list[Measured]]:
         """Yield every pair's columns exactly once, a finished batch at a time, in any order."""
         ...
 

@@ -75,6 +75,10 @@ class Encoder:
         if found is None:
             raise ModelError("The tokenizer has neither a beginning nor an end token.")
         self.context: int = found
+        self.special_ids = frozenset(
+            {found, *(at for at, one in tokenizer.added_tokens_decoder.items() if one.special)}
+        )
+        """Ids of the tokens that stand for no text."""
         self._ending = self._ids(template.end_of_turn) if end_of_turn else ()
         self._control = _control_tokens(tokenizer, template)
 

@@ -15,6 +15,7 @@ from preceptor.config.study import Study
 from preceptor.data.table import Selection
 from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
+from preceptor.ranking.later_metrics import lark_score
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.metrics import within_instruction
 from preceptor.scorers.base import Array, Scorer
@@ -49,11 +50,15 @@ class ColumnMeasures:
         plain_loss = rows.get("loss")
         if plain_loss is not None and not self.reading.is_plain:
             rows["plain_loss"] = plain_loss
+        brier = rows.pop("brier_50", None)
         rows, denominators = self._formed(rows)
         values = {name: self.selection.averaged(column) for name, column in rows.items()}
         if "persyn" in self.kinds and plain_loss is not None:
             values["likelihood_share"] = within_instruction(-self.selection.averaged(plain_loss))
             values["reward_share"] = within_instruction(values["reward"])
+        if brier is not None and plain_loss is not None:
+            averages = (self.selection.averaged(one) for one in (plain_loss, brier))
+            values["lark_score"] = lark_score(*averages)
         return Measurements(
             teachers=self.selection.table.teachers,
             instructions=self.selection.asked,

@@ -13,26 +13,29 @@ from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.errors import StudyError, nearest
 from preceptor.pipeline.best_of_n import require_derivable, without_reward
+from preceptor.ranking.later_metrics import LATER_METRICS
 from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric, of_plain_loss
 from preceptor.scorers.base import Scorer
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.scorers.rewards import reward_scorers
+from preceptor.scorers.token_measures import FORMED, LATER
 
 CONDITIONAL = (
     "loss",
     "plain_loss",
     "perplexity",
     "token_rank",
-    "entropy",
     "tokens",
     "information",
 )
 """Measures of the pass that sees the instruction."""
 
-UNREQUESTED = frozenset({"ifd", "ppl_gpt2", "ifd_gpt2", "persyn"})
-"""Metrics that are formed only when asked for: most need another pass over a model."""
+UNREQUESTED = frozenset(
+    {"ifd", "ppl_gpt2", "ifd_gpt2", "persyn", *(metric.kind for metric in LATER_METRICS)}
+)
+"""Metrics that are formed only when asked for: most need another pass over a model, or more time."""
 
 REFERENCE = "_gpt2"
 """The end of the names of measures under the reference model."""
@@ -115,7 +118,7 @@ def for_student(
         scorers += reward_scorers(reward, runtime)
     if model is not None:
         _require_of_engine(metrics, model)
-        available |= {*CONDITIONAL, "ifd", "likelihood_share"}
+        available |= {*CONDITIONAL, *LATER, *FORMED, "ifd", "likelihood_share"}
         available |= {"reward_share"} if reward is not None else set()
         scorers += _passes(model, needed, conditioning=study.reading.conditioning)
     under_reference = {n.removesuffix(REFERENCE) for n in needed if n.endswith(REFERENCE)}
@@ -178,12 +181,13 @@ def _passes(
     """Return the likelihood passes: the one without the instruction only when something needs it."""
     wanted = set(needed)
     unconditional = "ifd" in wanted or (conditioning == "unconditional" and "loss" in wanted)
+    later = {FORMED.get(name, name) for name in wanted} & LATER.keys()
     conditional = wanted & {*CONDITIONAL, "likelihood_share"} - (
         {"loss"} if conditioning == "unconditional" else set()
     )
     passes: list[Scorer] = []
-    if conditional or "ifd" in wanted:
-        passes.append(LikelihoodScorer(model, suffix=suffix))
+    if conditional or later or "ifd" in wanted:
+        passes.append(LikelihoodScorer(model, suffix=suffix, wanted=later))
     if unconditional:
         passes.append(LikelihoodScorer(model, "unconditional", suffix=suffix))
     return passes

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.errors import StudyError, nearest
+from preceptor.ranking.later_metrics import LATER_METRICS
 from preceptor.ranking.metrics import Array, Metric
 
 Flags = NDArray[np.bool_]
@@ -30,6 +31,7 @@ SOURCES: Mapping[str, str] = {
     "perplexity": _LIKELIHOOD,
     "ifd": _LIKELIHOOD,
     "token_rank": _LIKELIHOOD,
+    **dict.fromkeys((name for one in LATER_METRICS for name in one.needs), _LIKELIHOOD),
     "length": "the length scorer always gives it",
 }
 """What gives each measure that a registered metric needs."""

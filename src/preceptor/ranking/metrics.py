@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.errors import StudyError
+from preceptor.ranking.later_metrics import LATER_METRICS
 
 Array = NDArray[np.float64]
 
@@ -266,6 +267,7 @@ _BUILT_IN: tuple[Metric, ...] = (
     ReferencePerplexity(),
     ReferenceDifficulty(),
     PersonalisedSynthesis(),
+    *LATER_METRICS,
 )
 
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.kind: metric for metric in _BUILT_IN})

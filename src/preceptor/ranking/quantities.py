@@ -28,7 +28,9 @@ _SHARES = frozenset({"reward", "reward_share", "likelihood_share", "win"})
 _OF_TEXTS = frozenset(
     (
         *("length", "tokens", "loss", "plain_loss", "loss_unconditional"),
-        *("perplexity", "ifd", "token_rank", "entropy", "information"),
+        *("perplexity", "ifd", "token_rank", "information", "brier", "lark_rho", "lark_score"),
+        *("rank_1", "rank_2_10", "rank_11_100", "rank_over_100", "loss_line", "loss_sentence"),
+        *("scas_answer", "scas_question"),
     )
 )
 """Measures of texts, which take few values by chance alone."""

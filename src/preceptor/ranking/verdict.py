@@ -18,7 +18,7 @@ PROBABLE = 0.8
 LEAST_REGRET = 0.0005
 """A regret of less than this share of the leader's value is not worth a sentence."""
 
-MANY_CUT = 0.1
+MANY_CUT = 0.05
 """A leader of whose responses more than this share was read to the maximum length alone only leads so far."""
 
 UNFOUNDED = frozenset({"length", "perplexity_gpt2", "ifd_gpt2"})

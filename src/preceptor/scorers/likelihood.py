@@ -1,4 +1,4 @@
-"""Likelihood of responses under a student before fine-tuning: loss, perplexity, token rank, entropy, IFD.
+"""Likelihood of responses under a student before fine-tuning: loss, perplexity, token rank, IFD and more.
 
 The student sees each response after its instruction (conditional) or after nothing but the beginning
 token (unconditional); both passes cover the same response tokens. Sums and token counts are stored, so
@@ -6,7 +6,7 @@ that every mean the paper could have meant can be formed later without another p
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -14,18 +14,28 @@ import numpy as np
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
-from preceptor.engines.base import RANK_LIMIT, Likelihood, Measured, Numbers, TokenizedPair
+from preceptor.engines.base import NOTHING, Extra, Likelihood, Measured, TokenizedPair
 from preceptor.engines.encoder import BOUNDARY, EncodedPair
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.local import LocalModel
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Pieces, Scorer
+from preceptor.scorers.token_measures import (
+    FORMED,
+    LATER,
+    STEPS,
+    clipped,
+    columns_of,
+    first_tokens,
+    scas_of,
+    sums_of,
+)
 from preceptor.store.identity import Identity
 from preceptor.types import NoteKind, Response, Score
 
 Conditioning = Literal["conditional", "unconditional"]
 
-_MEANS = {"loss": "nll", "token_rank": "rank", "entropy": "entropy"}
+_MEANS = {"loss": "nll", "token_rank": "rank"}
 """Measures that are means over the tokens of a response, and what of each token they are means of."""
 
 _RUNTIME = Runtime()
@@ -61,8 +71,10 @@ class StudentModel(LocalModel):
 
     @property
     def lacking(self) -> frozenset[str]:
-        """Those that its engine does not give."""
-        return frozenset(_MEANS).difference(self.given)
+        """The measures that its engine does not give."""
+        given = self.engine.measures
+        sources = {**_MEANS, **{name: one.of for name, one in LATER.items()}, **FORMED}
+        return frozenset(name for name, of in sources.items() if of not in given)
 
     @cached_property
     def likelihood(self) -> Likelihood:
@@ -93,7 +105,8 @@ class StudentModel(LocalModel):
 class LikelihoodScorer(Scorer):
     """Scores responses by their likelihood under `student`, after the instruction or without it.
 
-    `suffix` ends the names of its measures where the model is not the student but a reference.
+    `suffix` ends the names of its measures where the model is not the student but a reference. `wanted` are
+    the measures of `LATER` that metrics ask for.
     """
 
     def __init__(
@@ -102,10 +115,13 @@ class LikelihoodScorer(Scorer):
         conditioning: Conditioning = "conditional",
         *,
         suffix: str = "",
+        wanted: Iterable[str] = (),
     ) -> None:
         self.student = student
         self.conditioning = conditioning
         self.suffix = suffix
+        asked = frozenset(wanted)
+        self.wanted = tuple(name for name in LATER if name in asked)
 
     @property
     def name(self) -> str:
@@ -117,15 +133,16 @@ class LikelihoodScorer(Scorer):
     def measures(self) -> tuple[str, ...]:
         """The measures of this pass; those of the pass without the instruction are suffixed."""
         loss, *others = self.student.given
-        names = ("tokens", loss, "perplexity", *others)
+        names = ("tokens", loss, "perplexity", *others, *self.wanted)
         if self.conditioning == "unconditional":
             names = ("loss_unconditional",)
         return tuple(name + self.suffix for name in names)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Sums over the tokens of a response, as far as the engine gives them."""
-        return ("tokens", *(_MEANS[name] for name in self.student.given), "truncated")
+        """Sums over the tokens of a response, as far as the engine gives them and metrics want them."""
+        sums = (_MEANS[name] for name in self.student.given)
+        return ("tokens", *sums, "truncated", *columns_of(self.wanted))
 
     def identity(self) -> Identity:
         """Return the identity of student, template and pass."""
@@ -135,7 +152,7 @@ class LikelihoodScorer(Scorer):
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
         """Yield scores a batch at a time; what cannot be measured gets a note that says why."""
         unusable: list[Score] = []
-        keys: list[bytes] = []
+        usable: list[Response] = []
         pairs: list[TokenizedPair] = []
         truncated: list[bool] = []
         for response in responses:
@@ -143,14 +160,23 @@ class LikelihoodScorer(Scorer):
             if isinstance(encoded, str):
                 unusable.append(Score(response.key, {}, encoded))
                 continue
-            keys.append(response.key)
+            usable.append(response)
             pairs.append(self._pair(encoded))
             truncated.append(encoded.truncated)
         if unusable:
             yield unusable
         if pairs:
-            for batch in self.student.likelihood.measure(pairs):
-                yield [self._scored(keys[m.index], m, truncated[m.index]) for m in batch]
+            for batch in self.student.likelihood.measure(pairs, self._extra):
+                yield [
+                    self._scored(usable[m.index], pairs[m.index], m, truncated[m.index])
+                    for m in batch
+                ]
+
+    @cached_property
+    def _extra(self) -> Extra:
+        """What the engine is to measure beside what comes always."""
+        names = frozenset(LATER[name].of for name in self.wanted if LATER[name].extra)
+        return Extra(names, self.student.encoder.special_ids) if names else NOTHING
 
     def _encoded(self, response: Response) -> EncodedPair | str:
         """Return the response's ids, or why there are none."""
@@ -172,15 +198,30 @@ class LikelihoodScorer(Scorer):
             return TokenizedPair((self.student.encoder.context,), encoded.response)
         return TokenizedPair(encoded.prompt, encoded.response)
 
-    def _scored(self, key: bytes, measured: Measured, truncated: bool) -> Score:
-        sums = sums_of(measured.columns)
+    def _scored(
+        self, response: Response, pair: TokenizedPair, measured: Measured, truncated: bool
+    ) -> Score:
+        sums = {**sums_of(measured.columns), **self._of_response(response, pair, measured)}
         if not all(map(math.isfinite, sums.values())):
-            return Score(key, {}, NoteKind.NON_FINITE.note("likelihood"))
+            return Score(response.key, {}, NoteKind.NON_FINITE.note("likelihood"))
         values: dict[str, float | Sequence[float]] = {**sums, "truncated": float(truncated)}
         if self.student.runtime.keep_tokens:
             kept = {"nll", "rank"}.intersection(measured.columns)
             values |= {f"token_{name}": clipped(measured.columns)[name].tolist() for name in kept}
-        return Score(key, values)
+        return Score(response.key, values)
+
+    def _of_response(
+        self, response: Response, pair: TokenizedPair, measured: Measured
+    ) -> dict[str, float]:
+        """Return the wanted sums that need more than the columns of tokens."""
+        special = np.array([token in self._extra.special for token in pair.response], np.float32)
+        found = scas_of(measured, special)
+        steps = [name for name in STEPS if f"loss_{name}" in self.wanted]
+        if steps:
+            pieces = self.student.encoder.pieces(response.instruction.messages, response.text or "")
+            for name in steps:
+                found |= first_tokens(measured.columns["nll"], pieces, name)
+        return found
 
     @property
     def token_column(self) -> str | None:
@@ -220,21 +261,8 @@ class LikelihoodScorer(Scorer):
             "perplexity": np.where(np.isfinite(perplexity), perplexity, np.nan),
         }
         found |= {name: columns[of] / tokens for name, of in _MEANS.items() if of in columns}
+        found |= {name: LATER[name].form(columns) for name in self.wanted}
         return {name + self.suffix: column for name, column in found.items()}
-
-
-def sums_of(columns: Mapping[str, Numbers]) -> dict[str, float]:
-    """Return what is stored of the columns of a response's tokens: how many there are, and their sums."""
-    sums = {name: float(column.sum(dtype=np.float64)) for name, column in clipped(columns).items()}
-    return {"tokens": float(len(columns["nll"])), **sums}
-
-
-def clipped(columns: Mapping[str, Numbers]) -> dict[str, Numbers]:
-    """Return the columns with ranks cut at `RANK_LIMIT`."""
-    found = dict(columns)
-    if "rank" in found:
-        found["rank"] = np.minimum(found["rank"], RANK_LIMIT)
-    return found
 
 
 def instruction_following_difficulty(conditional: Array, unconditional: Array) -> Array:

@@ -20,16 +20,22 @@ from preceptor.engines.packed.packing import Group, Pack
 if TYPE_CHECKING:
     import torch
 
+_MOST_KEYS_OF_A_MASK = 4096
+
 NAME = "preceptor_packed"
 """The name under which the attention function is registered with transformers."""
 
 
 @dataclass
 class PromptMemory:
-    """Keys and values, per layer, of a prompt that later packs resume; the state of its last token."""
+    """Keys and values, per layer, of a prompt that later packs resume; the state of its last token.
+
+    `question` is what an engine keeps of the prompt beside them.
+    """
 
     layers: dict[int, "tuple[torch.Tensor, torch.Tensor]"] = field(default_factory=dict)
     last_hidden: "torch.Tensor | None" = None
+    question: Any = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class PackContext:
     """What the attention function must know of the pack being run, and what it notes there.
 
     `device` is where its segments are attended to in one call (`varlen.usable`); None: one by one. `attended`
-    has an entry for each layer that came through the function.
+    has an entry for each layer that came through the function, `outputs` what a hook kept of a layer.
     """
 
     pack: Pack
@@ -46,6 +52,7 @@ class PackContext:
     device: "torch.device | None" = None
     masks: "dict[tuple[int, ...], torch.Tensor]" = field(default_factory=dict)
     attended: list[int] = field(default_factory=list)
+    outputs: "list[torch.Tensor]" = field(default_factory=list)
 
     @cached_property
     def sequences(self) -> Sequences | None:
@@ -85,6 +92,11 @@ def running(context: PackContext) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def current() -> PackContext | None:
+    """Return the pack that is being run in this thread, if any."""
+    return _current.get(None)
 
 
 def register() -> None:
@@ -215,21 +227,25 @@ def _band(
 ) -> "torch.Tensor":
     """Return what is added to scores, (queries, keys): 0 where a query sees a key, else -inf.
 
-    `shape` is (offset, queries, keys); query i stands at key `offset + i`. All layers share the masks.
+    `shape` is (offset, queries, keys); query i stands at key `offset + i`. Layers share the masks,
+    but for long ones: those of all blocks of 32,000 tokens would take two gigabytes.
     """
     import torch
 
     known = (*shape, window or 0)
-    if known not in scoring.masks:
-        offset, queries, keys = shape
-        at = torch.arange(offset, offset + queries, device=like.device).unsqueeze(1)
-        keys_at = torch.arange(keys, device=like.device).unsqueeze(0)
-        seen = keys_at <= at
-        if window:
-            seen &= keys_at > at - window
-        mask = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
-        scoring.masks[known] = mask.masked_fill_(~seen, -torch.inf)
-    return scoring.masks[known]
+    if known in scoring.masks:
+        return scoring.masks[known]
+    offset, queries, keys = shape
+    at = torch.arange(offset, offset + queries, device=like.device).unsqueeze(1)
+    keys_at = torch.arange(keys, device=like.device).unsqueeze(0)
+    seen = keys_at <= at
+    if window:
+        seen &= keys_at > at - window
+    mask = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
+    mask.masked_fill_(~seen, -torch.inf)
+    if keys <= _MOST_KEYS_OF_A_MASK:
+        scoring.masks[known] = mask
+    return mask
 
 
 def _weigh(

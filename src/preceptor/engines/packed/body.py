@@ -99,6 +99,12 @@ class PackedEngine(Generic[Found]):
         """Return what a pack's hidden states (tokens, width) say of each of its pairs."""
         raise NotImplementedError
 
+    def _of_prompt(
+        self, context: attention.PackContext, group: Group, hidden: "torch.Tensor"
+    ) -> Any:
+        """Return what else is to be known of a prompt; nothing here."""
+        return None
+
     def _plainly(self, index: int, pair: TokenizedPair) -> Found:
         """Return the same of one pair by the model's own forward pass."""
         raise NotImplementedError
@@ -223,6 +229,7 @@ class PackedEngine(Generic[Found]):
             if kept is not None:
                 # The prompt's last state predicts the first token of every response that resumes it.
                 kept.last_hidden = hidden[-1:].clone()
+                kept.question = self._of_prompt(context, context.pack.groups[0], hidden)
                 following = sorted(job.following, key=lambda pack: len(pack.ids), reverse=True)
                 return [], [_Job(pack, resumed=kept) for pack in following]
             return self._read_off(context, hidden, pairs), []

@@ -1,14 +1,14 @@
 """From hidden states to token statistics, a tile of the vocabulary at a time.
 
 The matrix `tokens x vocabulary` never exists: for each tile the logits are computed, folded into a
-log-normaliser, an entropy and a count of likelier tokens, and overwritten by the next tile. On a
+log-normaliser, a sum of squares and a count of likelier tokens, and overwritten by the next tile. On a
 CPU the tile stays in cache, so that the folding costs a few percent of the multiplication it follows.
 """
 
 import logging
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,16 +20,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EXPONENT_LIMIT = 60.0
-"""Below this size a float32 logit can be exponentiated as it is, without losing its sum's precision."""
+_EXPONENT_LIMIT = 35.0
+"""Below this size a float32 logit can be exponentiated as it is, without losing precision of the powers' sum
+or of their squares'."""
+
+TOP = 50
+"""Likeliest tokens among which LARK's Brier score is taken (arXiv 2605.30651)."""
 
 
 class TokenTensors(NamedTuple):
-    """Statistics of n tokens, each of shape (n,) in float32: nats, ranks from 1, nats."""
+    """Statistics of n tokens, each of shape (n,) in float32: nats, ranks from 1, Brier scores.
+
+    A Brier score is 1 - 2 p + the sum of all squared probabilities, p being the token's own. `brier_50` is
+    that among the `TOP` likeliest tokens alone, their probabilities scaled to sum to 1; None where not asked
+    for.
+    """
 
     nll: "torch.Tensor"
     rank: "torch.Tensor"
-    entropy: "torch.Tensor"
+    brier: "torch.Tensor"
+    brier_50: "torch.Tensor | None" = None
+
+
+def joined(parts: Sequence[TokenTensors]) -> TokenTensors:
+    """Return the statistics of several blocks of tokens as those of one."""
+    import torch
+
+    columns = zip(*parts, strict=True)
+    nll, rank, brier, *others = (None if one[0] is None else torch.cat(one) for one in columns)
+    assert nll is not None and rank is not None and brier is not None
+    return TokenTensors(nll, rank, brier, *others)
 
 
 @dataclass(frozen=True)
@@ -48,17 +68,20 @@ class Head:
     rows: int = 1024
     columns: int = 1024
 
-    def statistics(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
-        """Return the statistics of the `targets` (n,) predicted from `hidden` (n, width)."""
-        import torch
+    def statistics(
+        self, hidden: "torch.Tensor", targets: "torch.Tensor", *, top: bool = False
+    ) -> TokenTensors:
+        """Return the statistics of the `targets` (n,) predicted from `hidden` (n, width).
 
+        With `top` those among the likeliest tokens too, which costs a search through each tile.
+        """
         # Blocks of one size: a short last one would read all weights for a few tokens.
         blocks = -(-hidden.shape[0] // self.rows)
         parts = [
-            self._block(*block)
+            self._block(*block, top=top)
             for block in zip(hidden.tensor_split(blocks), targets.tensor_split(blocks), strict=True)
         ]
-        return TokenTensors(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return joined(parts)
 
     def logits(self, hidden: "torch.Tensor", first: int, out: "torch.Tensor") -> "torch.Tensor":
         """Return the logits of `out.shape[1]` vocabulary entries from `first` on, in float32.
@@ -93,20 +116,52 @@ class Head:
         logits = logits.float() * self.scale
         return logits if self.softcap is None else (logits / self.softcap).tanh() * self.softcap
 
-    def _block(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
+    def _block(self, hidden: "torch.Tensor", targets: "torch.Tensor", *, top: bool) -> TokenTensors:
         import torch
 
         count, vocabulary = hidden.shape[0], self.weight.shape[0]
         columns = min(self.columns, vocabulary)
         dtype = torch.float32 if _sums_in_full(hidden.device, hidden.dtype) else hidden.dtype
         fold = _fold_for(targets, self._target_logits(hidden, targets, dtype), columns=columns)
+        likeliest = _Likeliest() if top else None
         # One buffer for all tiles: fresh memory for each cost as much as the rest of the fold together.
         memory = hidden.new_empty(count * columns, dtype=dtype)
         for first in range(0, vocabulary, columns):
             size = min(columns, vocabulary - first)
             out = memory[: count * size].view(count, size)
-            fold.add(self.logits(hidden, first, out), first)
-        return fold.result()
+            logits = self.logits(hidden, first, out)
+            if likeliest is not None:
+                likeliest.add(logits)  # before the fold, which overwrites them
+            fold.add(logits, first)
+        found = fold.result()
+        return found if likeliest is None else likeliest.with_brier(found, fold.target)
+
+
+class _Likeliest:
+    """The largest logits of each token over the tiles of the vocabulary, (tokens, at most `TOP`)."""
+
+    def __init__(self) -> None:
+        self.logits: torch.Tensor | None = None
+
+    def add(self, logits: "torch.Tensor") -> None:
+        """Take in the tile `logits` (tokens, columns)."""
+        import torch
+
+        found = logits.topk(min(TOP, logits.shape[1])).values
+        if self.logits is not None:
+            found = torch.cat((self.logits, found), dim=1)
+            found = found.topk(min(TOP, found.shape[1])).values
+        self.logits = found
+
+    def with_brier(self, found: TokenTensors, target: "torch.Tensor") -> TokenTensors:
+        """Return the statistics with the Brier score among these; `target` is each token's own logit."""
+        import torch
+
+        assert self.logits is not None
+        total = self.logits.logsumexp(1)
+        squares = (2 * (self.logits - total.unsqueeze(1))).exp().sum(1)
+        own = torch.where(found.rank <= TOP, (target - total).exp(), 0.0)
+        return found._replace(brier_50=1 - 2 * own + squares)
 
 
 @cache
@@ -159,7 +214,7 @@ def _device_fold(device: "torch.device") -> DeviceFold | None:
             compiled.add(logits[:, first:last].contiguous(), first)
         plain = _Fold(targets, thresholds, columns=12_000)
         plain.add(logits, 0)
-        pairs = zip(compiled.result(), plain.result(), strict=True)
+        pairs = zip(compiled.result()[:3], plain.result()[:3], strict=True)
         if not all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs):
             raise ValueError("Triton's results are not right")
     # Triton builds what it runs, and fails in its own ways where a compiler or a driver does not suit it.
@@ -187,20 +242,19 @@ class _FoldOnDevice:
         # guess of the largest one: seldom far from it, and finite.
         self.top = target_logits / math.log(2)
         self.total = torch.zeros_like(target_logits, dtype=torch.float64)
-        self.weighted = torch.zeros_like(self.total)
+        self.squares = torch.zeros_like(self.total)
         self.above = torch.zeros_like(target_logits)
 
     def add(self, logits: "torch.Tensor", first: int) -> None:
         """Fold in the tile `logits` (tokens, columns), whose first column is entry `first`."""
-        statistics = (self.top, self.total, self.weighted, self.above)
+        statistics = (self.top, self.total, self.squares, self.above)
         self._fold(logits, first, self.targets, self.threshold, self.target, *statistics)
 
     def result(self) -> TokenTensors:
         """Return the statistics over all tiles."""
-        shift = self.total.log()
-        nll = (self.top.double() * math.log(2) - self.target) + shift
-        entropy = shift - self.weighted / self.total * math.log(2)
-        return TokenTensors(nll.float(), self.above + 1, entropy.float())
+        nll = (self.top.double() * math.log(2) - self.target) + self.total.log()
+        brier = 1 - 2 * (-nll).exp() + self.squares / self.total**2
+        return TokenTensors(nll.float(), self.above + 1, brier.float())
 
 
 class _Fold:
@@ -214,7 +268,7 @@ class _Fold:
         self.above = target_logits.new_zeros(target_logits.shape)
         self.scratch = target_logits.new_empty(len(targets) * columns)
         self.normalisers: list[torch.Tensor] = []
-        self.entropies: list[torch.Tensor] = []
+        self.squares: list[torch.Tensor] = []
         # Which rows have their target in which tile, so that a tile looks at those rows alone.
         ordered, order = targets.sort()
         tiles = (ordered // columns).tolist()
@@ -237,11 +291,9 @@ class _Fold:
         weights = torch.exp(source, out=scratch)
         total = weights.sum(-1)
         normaliser = total.log() + top if shifted else total.log()
-        expected = weights.mul_(logits).sum(-1).div_(total)
-        if bool(expected.isnan().any()):
-            expected = _expected_logit(logits, top)
+        norm = torch.linalg.vector_norm(weights, dim=-1)
         self.normalisers.append(normaliser)
-        self.entropies.append(normaliser - expected)
+        self.squares.append((norm / total).square())
         self._rank(logits, first, top)
 
     def _rank(self, logits: "torch.Tensor", first: int, top: "torch.Tensor") -> None:
@@ -263,34 +315,26 @@ class _Fold:
 
         normalisers = torch.stack(self.normalisers, dim=1)
         normaliser = normalisers.logsumexp(dim=1)
-        shares = normalisers - normaliser.unsqueeze(1)
-        # Not normaliser minus expected logit: far from zero (GPT-2's lie near -100) the two cancel.
-        parts = shares.exp() * (torch.stack(self.entropies, dim=1) - shares)
-        # A tile of impossible entries has the share 0 and no entropy of its own.
-        entropy = parts.masked_fill_(shares == -torch.inf, 0.0).sum(dim=1)
-        return TokenTensors(normaliser - self.target, self.above + 1, entropy)
+        nll = normaliser - self.target
+        shares = (2 * (normalisers - normaliser.unsqueeze(1))).exp()
+        # A tile of impossible entries has the share 0 and no squares of its own.
+        parts = (torch.stack(self.squares, dim=1) * shares).masked_fill_(shares == 0, 0.0)
+        squares = parts.sum(dim=1)
+        return TokenTensors(nll, self.above + 1, 1 - 2 * (-nll).exp() + squares)
 
 
-def _expected_logit(logits: "torch.Tensor", top: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean logit of each row under its softmax, (tokens,), where -inf weighs nothing.
-
-    Slower than a plain product, in which 0 times -inf is NaN; NaN and +inf in a row still make it NaN.
-    """
-    import torch
-
-    weights = (logits - top.unsqueeze(-1)).exp()
-    parts = torch.where(weights == 0, 0.0, weights * logits)
-    return parts.sum(-1) / weights.sum(-1)
-
-
-def fold_logits(logits: "torch.Tensor", targets: "torch.Tensor") -> TokenTensors:
+def fold_logits(
+    logits: "torch.Tensor", targets: "torch.Tensor", *, top: bool = False
+) -> TokenTensors:
     """Return the statistics of `targets` (n,) under ready logits (n, vocabulary); overwrites them."""
-    import torch
-
     parts = []
     for start in range(0, len(targets), 128):
         block, goal = logits[start : start + 128].float(), targets[start : start + 128]
         fold = _Fold(goal, block.gather(1, goal.unsqueeze(1)).squeeze(1), columns=block.shape[1])
+        likeliest = _Likeliest()
+        if top:
+            likeliest.add(block)
         fold.add(block, 0)
-        parts.append(fold.result())
-    return TokenTensors(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        found = fold.result()
+        parts.append(likeliest.with_brier(found, fold.target) if top else found)
+    return joined(parts)

@@ -1,7 +1,7 @@
 """Measure likelihoods with a transformers model: packed, and never a whole matrix of logits."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -9,14 +9,16 @@ import numpy as np
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
-from preceptor.engines.base import Measured, TokenizedPair, TokenMeasure
+from preceptor.engines.base import NOTHING, Extra, Measured, Numbers, TokenizedPair
 from preceptor.engines.loading import load_model
 from preceptor.engines.models import LocatedModel
+from preceptor.engines.packed import similarity
 from preceptor.engines.packed.attention import PackContext
 from preceptor.engines.packed.body import RUNTIME, PackedEngine
 from preceptor.engines.packed.check import NotPackable
 from preceptor.engines.packed.head import Head, TokenTensors, fold_logits
 from preceptor.engines.packed.memory import release_memory
+from preceptor.engines.packed.packing import Group
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 class TransformersLikelihood(PackedEngine[Measured]):
     """Likelihoods under a loaded `AutoModelForCausalLM`, on the device it lies on."""
 
-    measures: ClassVar[tuple[TokenMeasure, ...]] = ("nll", "rank", "entropy")
+    measures: ClassVar[tuple[str, ...]] = ("nll", "rank", "brier", "brier_50", "similarity")
 
     @classmethod
     def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
@@ -35,12 +37,32 @@ class TransformersLikelihood(PackedEngine[Measured]):
 
     def __init__(self, model: Any, runtime: Runtime = RUNTIME, *, packed: bool = True) -> None:
         self.head = _head_of(model, next(model.parameters()).device.type)
+        self.extra = NOTHING
         super().__init__(model, runtime, packed=packed)
 
     def release(self) -> None:
         """Free the model's memory."""
         self.model = self.head = None
         release_memory(self.device.type)
+
+    def measure(
+        self, pairs: Sequence[TokenizedPair], extra: Extra = NOTHING
+    ) -> Iterator[list[Measured]]:
+        """Yield every pair's columns once, and its similarities where these are extra."""
+        self.extra = extra
+        if "similarity" not in extra.measures:
+            yield from super().measure(pairs)
+            return
+        # The last token of a response predicts nothing and would not be run: one more stands after it.
+        longer = [replace(pair, response=(*pair.response, pair.response[-1])) for pair in pairs]
+        self.watched: list[torch.Tensor] = []
+        with similarity.watched(similarity.up_projection(self.model), self.watched):
+            for batch in super().measure(longer):
+                yield [replace(one, columns=_but_last(one.columns)) for one in batch]
+
+    @property
+    def _top(self) -> bool:
+        return "brier_50" in self.extra.measures
 
     def _read_off(
         self, context: PackContext, hidden: "torch.Tensor", pairs: Sequence[TokenizedPair]
@@ -52,16 +74,59 @@ class TransformersLikelihood(PackedEngine[Measured]):
         rows: list[torch.Tensor] = []
         targets: list[int] = []
         order: list[int] = []
+        alike: list[dict[str, float]] = []
         for group in context.pack.groups:
             last = self._last_prompt_state(context, group, hidden)
+            question = self._of_prompt(context, group, hidden)
             for branch in group.branches:
                 rows.extend((last, hidden[branch.start : branch.stop]))
                 targets.extend(pairs[branch.index].response)
                 order.append(branch.index)
+                if question is not None:
+                    span = slice(branch.start, branch.stop)
+                    units, ids = context.outputs[0][span], context.pack.ids[span]
+                    alike.append(self._alike(units, ids, question))
         statistics = self.head.statistics(
-            torch.cat(rows), torch.tensor(targets, device=self.device, dtype=torch.long)
+            torch.cat(rows),
+            torch.tensor(targets, device=self.device, dtype=torch.long),
+            top=self._top,
         )
-        return _by_pair(order, statistics, pairs)
+        found = _by_pair(order, statistics, pairs)
+        if not alike:
+            return found
+        return [replace(one, values=of) for one, of in zip(found, alike, strict=True)]
+
+    def _alike(
+        self, units: "torch.Tensor", ids: Sequence[int], question: similarity.Question
+    ) -> dict[str, float]:
+        answer = similarity.mean_direction(units, ids, self.extra.special)
+        return similarity.similarities(answer, question)
+
+    def _of_prompt(
+        self, context: PackContext, group: Group, hidden: "torch.Tensor"
+    ) -> similarity.Question | None:
+        """Return what similarities need of a prompt, where they are wanted; a resumed one was looked at."""
+        import torch
+
+        if "similarity" not in self.extra.measures:
+            return None
+        if group.resumed:
+            assert context.resumed is not None
+            kept: similarity.Question = context.resumed.question
+            return kept
+        if self.head is None:
+            raise NotPackable("its output layer is not linear")
+        span = slice(group.start, group.stop)
+        ids = context.pack.ids[span]
+        direction = similarity.mean_direction(context.outputs[0][span], ids, self.extra.special)
+        places = [at for at, token in enumerate(ids) if at and token not in self.extra.special]
+        if not places:
+            return similarity.Question(direction, 0.0)
+        targets = torch.tensor([ids[at] for at in places], device=self.device)
+        before = torch.tensor([group.start + at - 1 for at in places], device=self.device)
+        return similarity.Question(
+            direction, float(self.head.statistics(hidden[before], targets).nll.double().mean())
+        )
 
     def _plainly(self, index: int, pair: TokenizedPair) -> Measured:
         """Return one pair's statistics from the model's own forward pass and full logits."""
@@ -70,17 +135,38 @@ class TransformersLikelihood(PackedEngine[Measured]):
         count = len(pair.response)
         # The last token predicts nothing, but it may be the one that makes the sequence a long one.
         ids = self._sequence(pair) if self._stretches(pair) else pair.prompt + pair.response[:-1]
+        alike = "similarity" in self.extra.measures
         with torch.inference_mode():
             logits = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
                 use_cache=False,
-                **self._only_last(count + 1),
+                **({} if alike else self._only_last(count + 1)),
             ).logits[0]
             first = len(pair.prompt) - 1 - (len(ids) - len(logits))
             targets = torch.tensor(pair.response, device=self.device)
-            statistics = fold_logits(logits[first : first + count], targets)
+            question = self._of_plain_prompt(pair.prompt, logits) if alike else None
+            statistics = fold_logits(logits[first : first + count], targets, top=self._top)
         (found,) = _by_pair([0], statistics, [pair])
-        return replace(found, index=index)
+        if question is None:
+            return replace(found, index=index)
+        span = slice(len(pair.prompt), len(pair.prompt) + count - 1)
+        values = self._alike(self.watched[0][span], ids[span], question)
+        return replace(found, index=index, values=values)
+
+    def _of_plain_prompt(
+        self, prompt: Sequence[int], logits: "torch.Tensor"
+    ) -> similarity.Question:
+        import torch
+
+        special = self.extra.special
+        units = self.watched[0][: len(prompt)]
+        direction = similarity.mean_direction(units, prompt, special)
+        places = [at for at, token in enumerate(prompt) if at and token not in special]
+        if not places:
+            return similarity.Question(direction, 0.0)
+        targets = torch.tensor([prompt[at] for at in places], device=self.device)
+        nll = fold_logits(logits[[at - 1 for at in places]], targets).nll
+        return similarity.Question(direction, float(nll.double().mean()))
 
     def _only_last(self, count: int) -> dict[str, int]:
         """Return the option that asks for the logits of the last tokens alone, where the model has it."""
@@ -101,13 +187,18 @@ def _by_pair(
     """Bring token statistics over from the device in one transfer, and cut them into the pairs' columns."""
     import torch
 
-    table = torch.stack(list(statistics)).cpu().numpy()
+    given = {name: one for name, one in statistics._asdict().items() if one is not None}
+    table = torch.stack(list(given.values())).cpu().numpy()
     stops = np.cumsum([len(pairs[index].response) for index in order])
     parts = np.split(table, stops[:-1], axis=1)
     return [
-        Measured(index, dict(zip(TokenTensors._fields, part, strict=True)))
+        Measured(index, dict(zip(given, part, strict=True)))
         for index, part in zip(order, parts, strict=True)
     ]
+
+
+def _but_last(columns: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    return {name: column[:-1] for name, column in columns.items()}
 
 
 def _head_of(model: Any, device: str) -> Head | None:

@@ -22,9 +22,9 @@ def fold(logits: "torch.Tensor", first: int, *state: "torch.Tensor") -> None:
     """Fold a tile (rows, columns) of logits, from vocabulary entry `first` on, into `state`.
 
     Everything is contiguous and on one CUDA device. `state` is, each of shape (rows,): targets (int64),
-    thresholds, found, top (float32), total, weighted (float64), above (float32). `top` is the largest logit
-    so far, in units of ln 2; `total` is the sum of 2 ** (logit - top), `weighted` of that times
-    (logit - top); `above` counts the logits over the threshold, which is the target's own logit; `found`
+    thresholds, found, top (float32), total, squares (float64), above (float32). `top` is the largest logit
+    so far, in units of ln 2; `total` is the sum of 2 ** (logit - top), `squares` that of the squares of
+    these powers; `above` counts the logits over the threshold, which is the target's own logit; `found`
     gets the target's logit once its tile comes.
     """
     import torch
@@ -46,7 +46,7 @@ def _fold_row(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     found,
     tops,
     totals,
-    weights,
+    squares,
     above,
     block: tl.constexpr,
 ):
@@ -56,7 +56,7 @@ def _fold_row(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     threshold = tl.load(thresholds + row)
     top = tl.load(tops + row)
     total = tl.load(totals + row)
-    weight = tl.load(weights + row)
+    square = tl.load(squares + row)
     likelier = tl.load(above + row)
     for start in range(0, width, block):
         column = start + tl.arange(0, block)
@@ -64,18 +64,14 @@ def _fold_row(  # type: ignore[no-untyped-def]  # noqa: PLR0913
         others = tl.where(column == target, -float("inf"), logit)
         likelier += tl.sum((others > threshold).to(tl.float32), 0)
         risen = tl.maximum(top, tl.max(logit, 0) * _LOG2_E)
-        lift = top - risen
-        scale = tl.exp2(lift)
-        gap = logit * _LOG2_E - risen
-        power = tl.exp2(gap)
-        # What is impossible adds nothing, though its gap is infinite.
-        part = tl.sum(tl.where(power == 0, 0.0, power * gap), 0)
-        weight = tl.where(total == 0, 0.0, scale * (weight + total * lift)) + part
+        scale = tl.exp2(top - risen)
+        power = tl.exp2(logit * _LOG2_E - risen)
+        square = square * scale * scale + tl.sum(power * power, 0)
         total = total * scale + tl.sum(power, 0)
         top = risen
     tl.store(tops + row, top)
     tl.store(totals + row, total)
-    tl.store(weights + row, weight)
+    tl.store(squares + row, square)
     tl.store(above + row, likelier)
     if (target >= 0) & (target < width):
         tl.store(found + row, tl.load(here + target))

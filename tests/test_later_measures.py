@@ -1,0 +1,189 @@
+"""Brier, LARK, bands of ranks, SCAS, ASLEC-drop: the pass gives what short computations of their own give.
+
+Each reference follows the published formula over a plain forward pass of transformers.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from preceptor.config.metrics import metric_named
+from preceptor.config.runtime import Runtime
+from preceptor.config.student import Student
+from preceptor.config.study import Study
+from preceptor.engines.base import Extra, TokenizedPair
+from preceptor.engines.packed.likelihood import TransformersLikelihood
+from preceptor.errors import ModelError, StudyError
+from preceptor.pipeline.plan import for_student
+from preceptor.ranking.later_metrics import LATER_METRICS, StudentCentricAnswer, lark_score
+from preceptor.ranking.metrics import METRICS
+from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
+from preceptor.scorers.token_measures import LATER, first_tokens, scas_of
+from preceptor.types import Instruction, Response
+from small_pairs import random_ids
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPECIAL = frozenset({7, 8})
+EXTRA = Extra(frozenset({"brier_50", "similarity"}), SPECIAL)
+
+
+def some_pairs() -> list[TokenizedPair]:
+    """Twenty pairs of which some share a prompt that is resumed, with special tokens among their ids."""
+    source = random.Random(5)
+    prompts = [(1, 7, *random_ids(source, length), 8) for length in (4, 30, 12)]
+    lengths = [1, 9, 33, 2, 18, 40, 7, 25, 3, 12]
+    pairs = [TokenizedPair(prompts[0], random_ids(source, n)) for n in lengths]
+    pairs += [TokenizedPair(prompts[1 + n % 2], random_ids(source, n)) for n in lengths]
+    return pairs
+
+
+def reference(model: Any, pair: TokenizedPair) -> dict[str, float]:
+    ids, start = torch.tensor([pair.prompt + pair.response]), len(pair.prompt)
+    seen: list[torch.Tensor] = []
+    layer = model.base_model.layers[-1].mlp.up_proj
+    hook = layer.register_forward_hook(lambda _m, _i, output: seen.append(output[0].detach()))
+    with torch.no_grad():
+        logs = model(input_ids=ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
+    hook.remove()
+    nll = -logs.gather(1, ids[0, 1:, None])[:, 0]
+    own, answer = logs[start - 1 :], ids[0, start:]
+    target = (-nll[start - 1 :]).exp()
+    best, places = own.topk(50)
+    shares = best.softmax(-1)
+    inside = (shares * (places == answer[:, None])).sum(-1)
+    units = torch.nn.functional.normalize(seen[0].double(), dim=-1)
+    plain = torch.tensor([token not in SPECIAL for token in ids[0].tolist()])
+    a, q = units[start:][plain[start:]], units[:start][plain[:start]]
+    losses = torch.cat((torch.zeros(1), nll))
+    m_a = losses[start:][plain[start:]].mean()
+    m_q = losses[1:start][plain[1:start]].mean()
+    return {
+        "brier": float((1 - 2 * target + own.exp().square().sum(-1)).mean()),
+        "brier_50": float((1 - 2 * inside + shares.square().sum(-1)).mean()),
+        "above_10": float(((own > -nll[start - 1 :, None]).sum(-1) >= 10).double().mean()),
+        "scas_answer": float(m_a**2 * (a @ a.T).mean()),
+        "scas_question": float(m_a * m_q * (a @ q.T).mean()),
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize(("packed", "budget"), [(True, 60), (True, 5000), (False, 60)])
+def test_measures_of_the_pass_equal_a_plain_forward_pass(
+    name: str, packed: bool, budget: int, make_model: Callable[[str], Any]
+) -> None:
+    pairs = some_pairs()
+    engine = TransformersLikelihood(
+        make_model(name), Runtime(max_batch_tokens=budget), packed=packed
+    )
+    assert engine.packed == packed
+    plain = {one.index: one for batch in engine.measure(pairs) for one in batch}
+    found = {one.index: one for batch in engine.measure(pairs, EXTRA) for one in batch}
+    model = make_model(name)
+    model.set_attn_implementation("eager")
+    for index, pair in enumerate(pairs):
+        expected, one = reference(model, pair), found[index]
+        assert set(plain[index].columns) == {"nll", "rank", "brier"} and not plain[index].values
+        special = np.array([token in SPECIAL for token in pair.response], np.float32)
+        measured = {
+            "brier": one.columns["brier"].mean(),
+            "brier_50": one.columns["brier_50"].mean(),
+            "above_10": (one.columns["rank"] > 10).mean(),
+            **scas_of(one, special),
+        }
+        for key, value in measured.items():
+            # Losses of these models are about 10 nats, so that SCAS is about 100.
+            scale = max(1.0, abs(expected[key]))
+            assert value == pytest.approx(expected[key], abs=1e-4 * scale), (key, index)
+        assert len(one.columns["nll"]) == len(pair.response)
+
+
+def test_a_model_without_the_layer_that_scas_compares_is_refused(
+    make_model: Callable[[str], Any],
+) -> None:
+    engine = TransformersLikelihood(make_model("gpt2"))
+    with pytest.raises(ModelError, match=r"GPT2.* has no layer 'mlp.up_proj'"):
+        list(engine.measure(some_pairs(), EXTRA))
+
+
+STUDY = {"data": {"responses": ["answers.jsonl"]}, "students": [{"model": "base"}]}
+TEXT = "First, add. Then stop!  Is it 3.5?\n\n  Yes.\nDone"
+
+
+@pytest.mark.parametrize(
+    ("steps", "begin"),
+    [("line", ["First", "Yes", "Done"]), ("sentence", ["First", "Then", "Is", "Yes", "Done"])],
+)
+def test_steps_begin_where_lines_and_sentences_do(steps: str, begin: list[str]) -> None:
+    pieces = re.findall(r"\s?\w+|\W", TEXT)
+    nll = np.arange(1, len(pieces) + 1, dtype=np.float32)
+    places = [next(n for n, p in enumerate(pieces) if p.strip() == word) for word in begin]
+    found = first_tokens(nll, pieces, steps)
+    assert found == {f"first_{steps}": len(begin), f"first_{steps}_nll": nll[places].sum()}
+    # What was cut off at the maximum length begins nothing.
+    assert first_tokens(nll[:2], pieces, steps)[f"first_{steps}"] == 1
+
+
+def test_measures_are_formed_of_what_is_stored(model_folder: Path) -> None:
+    student = StudentModel(Student(model=str(model_folder)), Runtime(device="cpu"))
+    scorer = LikelihoodScorer(student, wanted=LATER)
+    texts = ["Four.", "It is four. I am sure!\nYes"]
+    responses = [Response("a", Instruction.from_text("What is 2 + 2?"), text) for text in texts]
+    scores = [one for batch in scorer.score(responses) for one in batch]
+    columns = {
+        name: np.array([one.values[name] for one in scores], dtype=np.float64)
+        for name in scorer.columns
+    }
+    found = scorer.derive(columns)
+    assert set(LATER) <= set(found)
+    bands = ("rank_1", "rank_2_10", "rank_11_100", "rank_over_100")
+    assert np.sum([found[name] for name in bands], axis=0) == pytest.approx([1, 1])
+    assert found["lark_rho"] == pytest.approx(found["brier_50"] / found["loss"])
+    rest = found["tokens"] - columns["first_sentence"]
+    assert found["loss_sentence"] * rest + columns["first_sentence_nll"] == pytest.approx(
+        columns["nll"]
+    )
+
+
+def test_rows_stored_before_serve_old_metrics_and_not_new_ones(model_folder: Path) -> None:
+    student = StudentModel(Student(model=str(model_folder)), Runtime(device="cpu"))
+    old, new = LikelihoodScorer(student), LikelihoodScorer(student, wanted=["brier", "rank_1"])
+    assert old.identity() == new.identity()
+    assert old.required == ("tokens", "nll", "rank", "truncated")
+    assert new.required == (*old.required, "brier", "rank_1")
+
+
+def test_larks_score_is_that_of_its_formula() -> None:
+    rng = np.random.default_rng(0)
+    loss, brier = rng.uniform(0.5, 2, (4, 6)), rng.uniform(0.2, 1, (4, 6))
+    found = lark_score(loss, brier)
+    for column in range(6):
+        one, rho = loss[:, column], brier[:, column] / loss[:, column]
+        expected = one / one.sum() * (2 * rho - (rho * one).sum() / one.sum())
+        assert found[:, column] == pytest.approx(expected, rel=1e-12)
+    loss[2, 3] = np.nan
+    assert np.isnan(lark_score(loss, brier)[:, 3]).all()
+
+
+def test_later_metrics_declare_their_directions_and_are_formed_only_when_asked_for() -> None:
+    directions = {metric.kind: metric.higher_is_better for metric in LATER_METRICS}
+    assert directions == {
+        "brier": False, "rank_1": True, "lark_rho": True, "lark": True, "scas": False, "aslec_drop": True,
+    }  # fmt: skip
+    assert StudentCentricAnswer(weight=0.25)(np.array([4.0]), np.array([8.0])) == [5.0]
+    asked = Study.model_validate({**STUDY, "metrics": [{"kind": kind} for kind in directions]})
+    (student,) = asked.students
+    planned = for_student(asked, Runtime(), student, reward=None)
+    (_, scorer) = planned.scorers
+    assert isinstance(scorer, LikelihoodScorer)
+    assert set(scorer.wanted) == set(LATER) - {"loss_line"}
+    usual = for_student(Study.model_validate(STUDY), Runtime(), student, reward=None)
+    assert not set(usual.kinds) & set(directions) and set(directions) <= set(METRICS)
+    with pytest.raises(StudyError, match="steps"):
+        metric_named("aslec_drop", steps="word")
