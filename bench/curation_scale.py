@@ -1,7 +1,8 @@
 """Rows per second and memory of choosing instructions from one large file of synthetic rows.
 
 Run it with `python bench/curation_scale.py`; `--rows` changes the size. Rows have the columns of
-Magpie's data (a third as long as there); a fifth are exact and a fifth near duplicates of others. Each
+Magpie's data (a third as long as there); a fifth are exact and a fifth near duplicates of others. A hundredth
+of them are excluded as evaluation questions in the last way, beside as many that are nowhere. Each
 line of JSON is one way to choose, in a process of its own: `times_reading` is its processor
 time over that of reading the same file once with `PromptSource`.
 """
@@ -19,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.config.curation import Curation, Where
 from preceptor.data.curation import curate
-from preceptor.data.curation_report import CurationOptions, Where
 from preceptor.data.instructions import PromptSource, write_prompts
 
 _WORDS = [f"word{number}" for number in range(20_000)]
@@ -38,6 +39,16 @@ def write_rows(path: Path, rows: int) -> None:
                 text += f" {_sentence(rng, 1, 3)}"
             texts.append(text)
             file.write(json.dumps(_row(text, rng)) + "\n")
+
+
+def write_questions(path: Path, rows: Path) -> None:
+    """Write every hundredth question of the rows in capitals, and as many others."""
+    rng = np.random.default_rng(1)
+    with rows.open(encoding="utf-8") as file, path.open("w", encoding="utf-8") as output:
+        for place, line in enumerate(file):
+            if place % 100 == 0:
+                asked = json.loads(line)["instruction"].upper(), _sentence(rng, 10, 100)
+                output.writelines(json.dumps({"instruction": text}) + "\n" for text in asked)
 
 
 def _sentence(rng: np.random.Generator, low: int, high: int) -> str:
@@ -59,7 +70,7 @@ def _row(text: str, rng: np.random.Generator) -> dict[str, object]:
     }
 
 
-def measured(path: Path, options: CurationOptions | None) -> dict[str, object]:
+def measured(path: Path, options: Curation | None) -> dict[str, object]:
     """Return the time and peak memory of reading the file once, or of choosing and writing."""
     before, start, busy = peak_megabytes(), time.perf_counter(), time.process_time()
     kept = 0
@@ -86,20 +97,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     rows = parser.parse_args().rows
-    quality = (Where(("input_quality",), ("good", "excellent")),)
-    ways: dict[str, CurationOptions | None] = {
+    quality = (Where(columns=("input_quality",), values=("good", "excellent")),)
+    ways: dict[str, Curation | None] = {
         "read once": None,
-        "draw a thirtieth": CurationOptions(count=rows // 30, where=quality),
-        "draw a thirtieth, exact duplicates only": CurationOptions(
+        "draw a thirtieth": Curation(count=rows // 30, where=quality),
+        "draw a thirtieth, exact duplicates only": Curation(
             count=rows // 30, where=quality, near_duplicates=0
         ),
-        "keep all, exact duplicates only": CurationOptions(near_duplicates=0),
-        "keep all": CurationOptions(),
+        "keep all, exact duplicates only": Curation(near_duplicates=0),
+        "keep all": Curation(),
     }
     reading = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.jsonl"
+        path, questions = Path(folder) / "rows.jsonl", Path(folder) / "questions.jsonl"
         apart(write_rows, path, rows)
+        apart(write_questions, questions, path)
+        ways["keep all, exact duplicates only, exclude questions"] = Curation(
+            near_duplicates=0, exclude=(str(questions),)
+        )
         for way, options in ways.items():
             found = apart(measured, path, options)
             seconds = found["processor_seconds"]

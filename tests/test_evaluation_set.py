@@ -11,7 +11,7 @@ from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.errors import DataError, ModelError, StudyError
 from preceptor.types import Instruction, Message
-from preceptor.validation.questions import EvaluationSet, evaluation_set_of, same_text
+from preceptor.validation.questions import EvaluationSet, evaluation_set_of
 from small_study import write_rows
 from small_validation import runtime_at, study_of, tables
 
@@ -105,7 +105,3 @@ def test_games_are_written_by_served_models_in_arena_hard_alone(tmp_path: Path, 
     assert judges == {"arena_hard": "written", "alpaca_eval": "letter"}
     by_letter = evaluate.judge.model_copy(update={"verdict_by_letter": True})
     assert judge_of(by_letter, runtime, kinds["arena_hard"]).kind == "letter"
-
-
-def test_spelling_does_not_make_another_question():
-    assert same_text(Instruction.from_text(" What  IS\nit? ")) == "what is it?"

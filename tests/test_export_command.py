@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from small_study import preceptor, rows_of, write_teachers
+from small_study import preceptor, rows_of, write_rows, write_teachers
 from small_teachers import THRESHOLDS, generations, graded, texts_in, write_questions
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
@@ -111,6 +111,19 @@ def test_a_named_teachers_responses_are_written_whoever_is_best(tmp_path: Path, 
             row["output"] for row in rows_of(place)
         ]
         assert {row["teacher"] for row in rows} == {teacher}
+
+
+@pytest.mark.parametrize("pairs", [(), ("--pairs",)])
+def test_what_overlaps_with_evaluation_questions_is_left_out_and_counted(
+    tmp_path: Path, files: list[Path], pairs: tuple[str, ...]
+):
+    asked = rows_of(0)[0]["instruction"]
+    exam = write_rows(tmp_path / "exam.jsonl", [{"instruction": asked.upper()}])
+    chosen = pairs or ("--teacher", "beta")
+    rows = exported(study_file(tmp_path), tmp_path / "out", *chosen, "--exclude", exam)
+    assert len(rows) == 5
+    assert asked not in json.dumps(rows)
+    assert "1 (in evaluation questions)" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_each_by_reward_and_pairs_are_those_picked_by_hand(tmp_path: Path, files: list[Path]):

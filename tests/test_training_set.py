@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from preceptor.config.study import Study
+from preceptor.data.overlap import EvaluationQuestions
 from preceptor.errors import StudyError
 from preceptor.pipeline.pipeline import Pipeline
+from preceptor.types import Instruction
 from preceptor.validation.finetune_job import StudentSetup, setup_of
 from preceptor.validation.training_set import TrainingSet, training_set_of
 from small_study import rows_of, write_rows
@@ -21,10 +23,14 @@ def given(tmp_path: Path, model_folder: Path) -> dict[str, Any]:
     return tables(tmp_path, model_folder)
 
 
+def asked(*questions: str) -> EvaluationQuestions:
+    return EvaluationQuestions(map(Instruction.from_text, questions), 8)
+
+
 def training_set(study: Study, store: Path, questions: tuple[str, ...] = ()) -> TrainingSet:
     assert study.train is not None
     data = Pipeline(study, runtime_at(store)).load()
-    return training_set_of(data[0], study.train, questions, seed=study.ranking.seed)
+    return training_set_of(data[0], study.train, asked(*questions), seed=study.ranking.seed)
 
 
 def setup(study: Study, store: Path) -> StudentSetup:
@@ -53,7 +59,7 @@ def test_what_is_compared_under_a_limit_is_trained_on_first(given, tmp_path: Pat
     study = study_of(given)
     data = Pipeline(study, runtime_at(tmp_path)).load()
     assert study.train is not None
-    found = training_set_of(data[0], study.train, (), seed=study.ranking.seed)
+    found = training_set_of(data[0], study.train, asked(), seed=study.ranking.seed)
     assert len(found.instructions) == 12
     assert sorted(found.first(4).instructions) == data[0].selection.taken.tolist()
 
@@ -74,10 +80,10 @@ def test_a_misspelled_teacher_is_told_of(given, tmp_path: Path):
 
 
 def test_questions_that_leave_nothing_are_refused(given, tmp_path: Path):
-    asked = tuple(f"what is number {number} good for?" for number in range(12))
-    with pytest.raises(StudyError, match="Nothing is left to train on once the 12 questions"):
-        training_set(study_of(given), tmp_path, asked)
-    assert len(training_set(study_of(given), tmp_path, asked[1:]).instructions) == 1
+    same = tuple(f"what is number {number} good for?" for number in range(12))
+    with pytest.raises(StudyError, match="Nothing is left to train on once 12 instructions that"):
+        training_set(study_of(given), tmp_path, same)
+    assert len(training_set(study_of(given), tmp_path, same[1:]).instructions) == 1
 
 
 def test_whole_only_leaves_out_for_all_what_would_be_cut_for_one(given, tmp_path: Path):

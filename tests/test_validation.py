@@ -187,7 +187,9 @@ def test_instructions_that_are_among_the_questions_are_not_trained_on(
     assert [one.teacher for one in result.finetuned] == ["beta", "alpha"]
     for one in result.finetuned:
         assert one.rows == 2  # of twelve
-        assert one.left_out == {"among the questions": 10}
+        assert one.left_out == {"in evaluation questions": 10}
+    (said,) = [one.text for one in result.observed[0].warnings if one.code == "left-out"]
+    assert said.startswith("10 of 12 instructions are not trained on")
     assert result.agreement is None
     assert result.sentences() == [
         "2 teachers have no order to agree on: fine-tune on 3 or more to hold a prediction against."

@@ -2,7 +2,12 @@
 
 from pydantic import Field
 
-from preceptor.config.base import Table
+from preceptor.config.base import Table, Texts
+
+NGRAM_HELP = (
+    "So many words in a row that also stand in an evaluation question leave an instruction out; a shorter "
+    "question must be the same as a whole. 8 as open-r1, 13 as GPT-3."
+)
 
 
 class Where(Table):
@@ -26,7 +31,18 @@ class Where(Table):
         return " or ".join(self.columns)
 
 
-class Curation(Table):
+class Exclusion(Table):
+    """Which evaluation questions instructions must not overlap with."""
+
+    exclude: Texts = Field(
+        (),
+        description="File, folder or Hub data set of evaluation questions: leave out what shares words with "
+        "one of them.",
+    )
+    exclude_ngram: int = Field(8, ge=1, description=NGRAM_HELP)
+
+
+class Curation(Exclusion):
     """What to keep of a set of instructions, and how much of it."""
 
     count: int | None = Field(None, ge=1, description="Draw N in all. Default: keep all.")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from preceptor.config.base import Table
+from preceptor.config.curation import Exclusion
 
 Layout = Literal["messages", "alpaca", "sharegpt"]
 Format = Literal["jsonl", "parquet"]
@@ -12,7 +12,7 @@ Rule = Literal["reward", "car", "persyn"]
 """A score of single responses."""
 
 
-class Export(Table):
+class Export(Exclusion):
     """Which responses of a study to write; without a teacher and a rule, those of the best teacher."""
 
     layout: Layout = Field("messages", description="Layout of the rows.")

@@ -1,7 +1,7 @@
 """How a prediction is validated: the tables `[train]` and `[evaluate]` of a study file.
 
-The questions are the same for every teacher, so an instruction that is among them is left out of training.
-All teachers then train on the same instructions.
+The questions are the same for every teacher, so an instruction that overlaps with one is left out of
+training. All teachers then train on the same instructions.
 """
 
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from preceptor.config.base import ModelTable, Request, Table, Texts
+from preceptor.config.curation import NGRAM_HELP
 from preceptor.config.judges import PRESETS as JUDGES
 from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import RewardModelTable, require_served
@@ -42,6 +43,7 @@ class Train(Recipe):
         False,
         description="Leave out instructions with a response, of any teacher, that max_length would cut.",
     )
+    exclude_ngram: int = Field(8, ge=1, description=NGRAM_HELP)
 
     @field_validator("teachers")
     @classmethod

@@ -25,12 +25,14 @@ from preceptor.data.curation_report import (
     NEAR_DUPLICATE,
     NOT_DRAWN,
     CurationReport,
+    Overlapping,
     SourceTally,
     column_in,
     refusal,
 )
 from preceptor.data.instructions import Prompt
 from preceptor.data.matching import Asked
+from preceptor.data.overlap import OVERLAP, UNSPACED, EvaluationQuestions
 from preceptor.errors import DataError, MissingPackage, StudyError, nearest
 from preceptor.types import KEY_BYTES
 
@@ -42,9 +44,9 @@ _SIGNATURE = 128  # hashes; the standard error of the similarity is 0.04 at most
 _BANDS = 32  # of 4 hashes: misses 1 pair in 5,000 at a similarity of 0.7
 _MANY_SIGNATURES = 1_000_000
 _MANY_TEXTS = 250_000
-# Scripts without spaces count by the character; every other sign that is no letter by itself.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_KEPT_OVERLAPS = 10_000
+# Every sign that is no letter is a word by itself.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 
 
 class Curated:
@@ -79,9 +81,9 @@ class Curated:
 def curate(prompts: Iterable[Prompt], options: Curation = _ALL) -> Curated:
     """Choose instructions and say what became of the others.
 
-    The stages: length and column filters; exact duplicates (of one id the row of the source whose
-    name sorts first stays, there the first); near duplicates, compared in the drawn order with all
-    that stayed before; the draw. Once enough are drawn nothing more is compared.
+    The stages: length and column filters; overlap with evaluation questions; exact duplicates (of one id
+    the row of the source whose name sorts first stays, there the first); near duplicates, compared in the
+    drawn order with all that stayed before; the draw. Once enough are drawn nothing more is compared.
 
     Args:
         prompts: a `PromptSource`, a list, or whatever else gives the same rows each time it is read.
@@ -104,7 +106,7 @@ def curate(prompts: Iterable[Prompt], options: Curation = _ALL) -> Curated:
         raise DataError(_nothing_left(survey))
     kept, checked = _draw(prompts, survey, ordered, options)
     tallies = {name: survey.tallies[name] for name in sorted(survey.tallies)}
-    report = CurationReport(options, tallies, problems, checked)
+    report = CurationReport(options, tallies, problems, checked, tuple(survey.overlapping))
     return Curated(prompts, survey, kept=kept, report=report)
 
 
@@ -121,18 +123,20 @@ class _Survey:
         self.names: dict[str, int] = {}
         self.tallies: dict[str, SourceTally] = {}
         self.columns: set[str] = set()
+        self.overlapping: list[Overlapping] = []
 
     @classmethod
     def of(cls, prompts: Iterable[Prompt], options: Curation) -> "_Survey":
         """Read the prompts once."""
         survey, salt = cls(), options.seed.to_bytes(8, "little", signed=True)
         asked = Asked()
+        questions = EvaluationQuestions.of(options)
         for position, prompt in enumerate(prompts):
             tally = survey.tallies.setdefault(prompt.source, SourceTally())
             tally.read += 1
             if options.where:
                 survey.columns.update(prompt.fields)
-            reason = refusal(options, prompt)
+            reason = refusal(options, prompt) or survey.overlap(questions, prompt)
             if reason:
                 tally.dropped[reason] += 1
                 continue
@@ -146,6 +150,13 @@ class _Survey:
             survey.positions.append(position)
         asked.require_one_each()
         return survey
+
+    def overlap(self, questions: EvaluationQuestions | None, prompt: Prompt) -> str | None:
+        """Return that the prompt overlaps with an evaluation question, and keep with which."""
+        found = questions and questions.overlap(prompt.instruction)
+        if found and len(self.overlapping) < _KEPT_OVERLAPS:
+            self.overlapping.append(Overlapping(prompt.instruction.id, prompt.source, found))
+        return OVERLAP if found else None
 
     def drawn(self) -> NDArray[np.intp]:
         """Return the places in the drawn order, without exact duplicates, which are tallied."""

@@ -5,13 +5,14 @@ of a source add up to what was read of it.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from preceptor.config.curation import Curation, Where
 from preceptor.data.instructions import Prompt
+from preceptor.data.overlap import OVERLAP, Overlap, overlap_notes
 
 TOO_SHORT, TOO_LONG = "too short", "too long"
 EXACT_DUPLICATE, NEAR_DUPLICATE, NOT_DRAWN = "exact duplicate", "near duplicate", "not drawn"
@@ -42,6 +43,15 @@ def _spellings(values: tuple[str, ...]) -> frozenset[str]:
     return frozenset(value.strip().casefold() for value in values)
 
 
+@dataclass(frozen=True)
+class Overlapping:
+    """An instruction that was left out because it overlaps with an evaluation question."""
+
+    instruction: bytes
+    source: str
+    overlap: Overlap
+
+
 @dataclass
 class SourceTally:
     """What became of one source's instructions: `read` is the sum of `dropped` and `kept`.
@@ -60,13 +70,15 @@ class SourceTally:
 class CurationReport:
     """What was done: the options, each source's tally, and the problems of each file that has any.
 
-    `checked` is how many instructions were compared for near duplicates before enough were drawn.
+    `checked` is how many instructions were compared for near duplicates before enough were drawn;
+    `overlapping` are the first 10,000 that share words with evaluation questions.
     """
 
     options: Curation
     sources: Mapping[str, SourceTally]
     problems: Mapping[str, int]
     checked: int
+    overlapping: Sequence[Overlapping] = ()
 
     @property
     def kept(self) -> int:
@@ -77,7 +89,7 @@ class CurationReport:
     def reasons(self) -> tuple[str, ...]:
         """Why instructions were dropped, in the order of the stages."""
         filters = (where.reason for where in self.options.where)
-        order = (TOO_SHORT, TOO_LONG, *filters, EXACT_DUPLICATE, NEAR_DUPLICATE, NOT_DRAWN)
+        order = (TOO_SHORT, TOO_LONG, *filters, OVERLAP, EXACT_DUPLICATE, NEAR_DUPLICATE, NOT_DRAWN)
         found = {reason for tally in self.sources.values() for reason in tally.dropped}
         return tuple(reason for reason in dict.fromkeys(order) if reason in found)
 
@@ -87,6 +99,7 @@ class CurationReport:
             f"{path}: {count:,} rows had problems and were left out or read in part."
             for path, count in self.problems.items()
         ]
+        notes += overlap_notes(one.overlap for one in self.overlapping)
         for name, tally in self.sources.items():
             for column, count in tally.without_column.items():
                 notes.append(
@@ -115,6 +128,10 @@ class CurationReport:
             "options": self.options.model_dump(),
             "checked_for_near_duplicates": self.checked,
             "sources": {name: vars(tally) for name, tally in self.sources.items()},
+            "overlaps": [
+                {"id": one.instruction.hex(), "source": one.source, **vars(one.overlap)}
+                for one in self.overlapping
+            ],
             "problems": dict(self.problems),
             "notes": self.notes(),
         }

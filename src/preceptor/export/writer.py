@@ -72,7 +72,7 @@ _EMPTY: Mapping[str, Any] = {"history": []}  # the columns whose "nothing" is no
 
 
 def write_examples(
-    examples: Iterable[Example],
+    examples: Iterable[Example | str],
     folder: Path,
     *,
     layout: Layout,
@@ -82,6 +82,7 @@ def write_examples(
 ) -> Written:
     """Write responses as a data set for supervised fine-tuning: `train.*`, a card, and its facts.
 
+    A text in place of an example says why one is left out; it is counted.
     Texts are written as they stand; blank ones are counted and left out, as are, in `alpaca`,
     conversations whose turns do not alternate. Numbers that are missing or not finite become null.
     Memory does not grow with the number of examples. `overwrite` replaces the files of these names
@@ -93,12 +94,12 @@ def write_examples(
         StoreError: the disk refuses.
     """
     shape = _known(layout, SHAPES, what="layout")
-    entries = (example_entry(example, shape) for example in examples)
+    entries = (one if isinstance(one, str) else example_entry(one, shape) for one in examples)
     return _write(entries, _Target(Path(folder), layout, format, overwrite), card)
 
 
 def write_pairs(
-    pairs: Iterable[Pair],
+    pairs: Iterable[Pair | str],
     folder: Path,
     *,
     format: Format,
@@ -114,7 +115,7 @@ def write_pairs(
         DataError: as in `write_examples`.
         StoreError: the disk refuses.
     """
-    entries = (pair_entry(pair) for pair in pairs)
+    entries = (one if isinstance(one, str) else pair_entry(one) for one in pairs)
     return _write(entries, _Target(Path(folder), "pairs", format, overwrite), card)
 
 

@@ -6,9 +6,10 @@ the choice rests on stands in the card.
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,9 +17,12 @@ from preceptor.config.export import Export
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
+from preceptor.data.overlap import OVERLAP, EvaluationQuestions
 from preceptor.errors import StudyError, nearest
 from preceptor.export.writer import (
     Card,
+    Example,
+    Pair,
     TeacherUse,
     Written,
     require_free,
@@ -38,6 +42,8 @@ from preceptor.ranking.race.result import RaceResult
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.verdict import Claim
 from preceptor.scorers.rewards import reward_scorers
+
+Entry = TypeVar("Entry", Example, Pair)
 
 FURTHER = "further samples of an instruction; --every-sample takes them"
 """Why responses of the teacher itself are left out."""
@@ -213,7 +219,7 @@ class _Export:
         apart = f", more than {options.margin:g} apart" if options.margin else ""
         how = f"For each instruction the best and the worst response of any teacher {by}{apart}."
         return write_pairs(
-            picking.pairs(self.data.source, table, chosen, rejected),
+            self._apart(picking.pairs(self.data.source, table, chosen, rejected)),
             self.folder,
             format=options.format,
             card=self._card(how, [chosen, rejected], None),
@@ -222,13 +228,20 @@ class _Export:
 
     def _write(self, picked: Picked, card: Card) -> Written:
         return write_examples(
-            picking.examples(self.data.source, self.data.selection.table, picked),
+            self._apart(picking.examples(self.data.source, self.data.selection.table, picked)),
             self.folder,
             layout=self.options.layout,
             format=self.options.format,
             card=card,
             overwrite=self.options.overwrite,
         )
+
+    def _apart(self, found: Iterator[Entry]) -> Iterator[Entry | str]:
+        """Yield why an entry is left out in the place of one that overlaps with evaluation questions."""
+        questions = EvaluationQuestions.of(self.options)
+        if questions is None:
+            return found
+        return (OVERLAP if questions.overlap(one.instruction) else one for one in found)
 
     def _ranking(self) -> Ranking:
         alone = {"students": (self.student,) if self.student else ()}
@@ -244,6 +257,9 @@ class _Export:
             "layouts": [file.describe() for file in data.source.files],
             "skipped_rows": dict(data.skipped),
         }
+        if self.options.exclude:
+            settings["exclude"] = [Path(path).name for path in self.options.exclude]
+            settings["exclude_ngram"] = self.options.exclude_ngram
         if data.source.jobs:
             settings["teachers"] = data.source.specs()
         warnings = data.warnings

@@ -4,7 +4,7 @@ Everything is found, and everything that can be refused is refused, before anyth
 questions are the same for every student and teacher.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from preceptor.config.finetune import OWN, STUDENT, Evaluate
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.instructions import PromptSource
-from preceptor.errors import DataError, StudyError
+from preceptor.errors import DataError
 from preceptor.pipeline.sources import expanded
 from preceptor.pipeline.work import Amount, Progress
 from preceptor.scorers.rewards import reward_scorers
@@ -55,16 +55,6 @@ class EvaluationSet:
     def untuned_answers(self) -> bool:
         """Whether the student must answer before fine-tuning, to be the baseline."""
         return any(not task.questions.baseline.texts for task in self.tasks)
-
-    @property
-    def texts(self) -> frozenset[str]:
-        """The questions in the form in which `same_text` compares them."""
-        return frozenset(same_text(instruction) for instruction in self.instructions)
-
-
-def same_text(instruction: Instruction) -> str:
-    """Return what two spellings of one question share: its last user turn, but for case and spaces."""
-    return " ".join(instruction.text.casefold().split())
 
 
 def evaluation_set_of(study: Study, runtime: Runtime) -> EvaluationSet:
@@ -132,16 +122,3 @@ def as_step(step: str, progress: Progress) -> Iterator[OnProgress]:
     yield advance
     if done_before:
         progress.end()
-
-
-def require_apart(questions: Collection[str], left: int) -> None:
-    """Refuse where the questions leave nothing to train on.
-
-    Raises:
-        StudyError: `left` instructions, and so none, remain.
-    """
-    if not left:
-        raise StudyError(
-            f"Nothing is left to train on once the {len(questions)} questions are left out of training. "
-            "Give evaluate.questions that are held out, or a limit, or more responses."
-        )

@@ -4,27 +4,28 @@ Which instructions is settled once, from columns; texts are streamed, one teache
 the one in which the study draws what it compares, so more `rows` only add to fewer.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from preceptor.config.finetune import Train
 from preceptor.data.gather import Source
+from preceptor.data.overlap import OVERLAP, EvaluationQuestions, Overlap, overlap_notes
 from preceptor.data.table import ResponseTable, drawn
 from preceptor.errors import StudyError, nearest
 from preceptor.finetuning.dataset import Conversation, Conversations, conversations_of
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.select import Picked, examples, of_teacher
-from preceptor.types import Message
-from preceptor.validation.questions import require_apart, same_text
+from preceptor.types import Message, Warning
 
 
 @dataclass(frozen=True)
 class TrainingSet:
     """Instructions to train on, in the order drawn, as places in the response table.
 
-    `left_out` counts by reason the instructions that every teacher answered and that are not trained on.
+    `left_out` counts by reason the instructions that every teacher answered and that are not trained on;
+    `overlaps` says what those share with evaluation questions that were left out for it.
     """
 
     source: Source
@@ -32,6 +33,7 @@ class TrainingSet:
     teachers: tuple[str, ...]
     instructions: tuple[int, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    overlaps: tuple[Overlap, ...] = ()
 
     def first(self, rows: int | None) -> "TrainingSet":
         """Return the training set of at most so many instructions."""
@@ -42,6 +44,16 @@ class TrainingSet:
         left = tuple(place for place in self.instructions if place in places)
         counts = {**self.left_out, reason: len(self.instructions) - len(left)}
         return replace(self, instructions=left, left_out={k: v for k, v in counts.items() if v})
+
+    def warnings(self) -> Iterator[Warning]:
+        """Yield what must be known of the instructions that overlap with questions."""
+        if self.overlaps:
+            many = len(self.instructions) + sum(self.left_out.values())
+            yield Warning(
+                "left-out",
+                f"{len(self.overlaps):,} of {many:,} instructions are not trained on, because they overlap "
+                f"with evaluation questions. {' '.join(overlap_notes(self.overlaps))}",
+            )
 
     def texts(self, teacher: str) -> dict[int, Conversation]:
         """Return one teacher's conversations by the instruction's place; the first sample of each."""
@@ -63,9 +75,9 @@ class TrainingSet:
 
 
 def training_set_of(
-    loaded: LoadedData, train: Train, questions: Collection[str], *, seed: int
+    loaded: LoadedData, train: Train, questions: EvaluationQuestions, *, seed: int
 ) -> TrainingSet:
-    """Return all that could be trained on: what every teacher answered and no question asks.
+    """Return all that could be trained on: what every teacher answered and no question overlaps with.
 
     Raises:
         StudyError: a teacher is not known, or nothing is left.
@@ -81,23 +93,26 @@ def training_set_of(
     numbers = [table.teachers.index(teacher) for teacher in teachers]
     common = np.flatnonzero(table.counts()[numbers].min(axis=0))
     order = common[drawn(table.instructions[common].tolist(), seed)].tolist()
-    training_set = TrainingSet(loaded.source, table, tuple(teachers), tuple(order))
-    barred = _asked_again(training_set, questions)
-    training_set = training_set.kept(set(order) - barred, "among the questions")
-    require_apart(questions, len(training_set.instructions))
-    return training_set
+    every = TrainingSet(loaded.source, table, tuple(teachers), tuple(order))
+    barred = _overlapping(every, questions)
+    apart = replace(every.kept(set(order) - set(barred), OVERLAP), overlaps=tuple(barred.values()))
+    if not apart.instructions:
+        raise StudyError(
+            f"Nothing is left to train on once {len(barred):,} instructions that overlap with the "
+            f"{len(questions):,} questions are left out. {' '.join(overlap_notes(barred.values()))} Give "
+            "evaluate.questions that are held out, or a limit, or more responses; where the words are a "
+            "common phrase, raise train.exclude_ngram."
+        )
+    return apart
 
 
-def _asked_again(training_set: TrainingSet, questions: Collection[str]) -> set[int]:
-    """Return the places of instructions that are among the questions, by their content."""
-    place = {training_set.table.instructions[at].item(): at for at in training_set.instructions}
-    found: set[int] = set()
-    seen: set[bytes] = set()
+def _overlapping(training_set: TrainingSet, questions: EvaluationQuestions) -> dict[int, Overlap]:
+    """Return what instructions share with a question, by the instruction's place."""
+    table = training_set.table
+    waiting = {table.instructions[at].item(): at for at in training_set.instructions}
+    found = {}
     for response in training_set.source:
-        known = response.instruction.id
-        if known in seen or known not in place:
-            continue
-        seen.add(known)
-        if same_text(response.instruction) in questions:
-            found.add(place[known])
+        place = waiting.pop(response.instruction.id, None)
+        if place is not None and (overlap := questions.overlap(response.instruction)):
+            found[place] = overlap
     return found

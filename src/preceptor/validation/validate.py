@@ -16,6 +16,7 @@ from preceptor.config.finetune import OWN, Evaluate, Train
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
+from preceptor.data.overlap import EvaluationQuestions
 from preceptor.engines.reasoning import without_reasoning
 from preceptor.errors import StudyError
 from preceptor.pipeline.generate import GenerationJob
@@ -118,8 +119,8 @@ class Validation:
 
     def training_set(self, loaded: LoadedData) -> TrainingSet:
         """Return what could be trained on; the first source of rewards decides on best-of-N teachers."""
-        seed = self.study.ranking.seed
-        return training_set_of(loaded, self.train, self.evaluation_set.texts, seed=seed)
+        asked = EvaluationQuestions(self.evaluation_set.instructions, self.train.exclude_ngram)
+        return training_set_of(loaded, self.train, asked, seed=self.study.ranking.seed)
 
     def setup(self, student: Student) -> StudentSetup:
         """Return a student with its recipe, and how it answers."""
@@ -167,7 +168,11 @@ class Validation:
         for task in self.evaluation_set.tasks:
             task.judge.release()
         ranking = self._order(judged, setup.name, teachers)
-        warnings = (*ranking.warnings, *_warnings(judged, figures, self.evaluate))
+        warnings = (
+            *ranking.warnings,
+            *training_set.warnings(),
+            *_warnings(judged, figures, self.evaluate),
+        )
         return _Observed(replace(ranking, warnings=warnings), tuple(figures), before)
 
     def _order(
