@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from preceptor.config.base import checked
 from preceptor.config.finetune import ChatJudge
 from preceptor.config.rewards import JudgeReward
 from preceptor.config.runtime import Runtime
-from preceptor.engines.chat.batch import LEAST
+from preceptor.engines.base import ChatRequest
+from preceptor.engines.chat.batch import LEAST, _id_of
 from preceptor.errors import ModelError
 from preceptor.pipeline.estimate import estimate_generation
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.pipeline.work import Silent
 from preceptor.scorers.judge import Judge
 from preceptor.store.store import Store
-from preceptor.types import Instruction, Response
+from preceptor.types import Instruction, Message, Response
 from small_teachers import job, runtime_at, served, study_with, texts_in, write_questions
 
 ROWS = 24
@@ -345,3 +347,13 @@ def test_neither_key_nor_text_is_written_down_with_a_batch(
     kept = [file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file()]
     assert not any(b"planted" in content for content in kept)
     assert json.loads(json.dumps(batch.requests)) == list(batch.requests)
+
+
+def test_requests_of_plain_conversations_are_found_again_by_what_named_them_before_tools():
+    turns = (Message("system", "Be brief."), Message("user", "Why?"))
+    plain = ChatRequest(turns, 100, temperature=0.5)
+    assert _id_of(plain) == "ca93d58129db674451b7ca8592d043ad"
+    assert _id_of(replace(plain, tools="[]")) != _id_of(plain)
+    called, empty = (Message("assistant", "", calls) for calls in ("[]", ""))
+    ids = {_id_of(replace(plain, messages=(*turns, last))) for last in (called, empty)}
+    assert len(ids) == 2

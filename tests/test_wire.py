@@ -10,11 +10,11 @@ import chat_server as chat
 from chat_server import answer, refuse, reply, request, serving
 from chat_server import client_of as client
 from preceptor.config.runtime import Endpoint
-from preceptor.engines.base import Completion, Failure
+from preceptor.engines.base import ChatRequest, Completion, Failure
 from preceptor.engines.chat.client import OpenAIChat
 from preceptor.engines.chat.reading import read_completion
 from preceptor.engines.chat.secrets import Secrets
-from preceptor.engines.chat.wire import refused_parameter
+from preceptor.engines.chat.wire import payload_of, refused_parameter
 from preceptor.errors import ModelError
 from preceptor.types import Message
 from small_times import soon
@@ -195,3 +195,22 @@ def test_a_hostile_refusal_is_read_in_linear_time():
     for unit in ("seed ", "must be", "only the defaul", "too  ", "max_tokens"):
         refusal = json.dumps({"error": unit * 100_000})
         assert soon(0.5, refused_parameter, refusal, SENT), unit
+
+
+def test_calls_go_out_numbered_with_their_answers_and_the_tools():
+    call = {"name": "look", "arguments": {"at": 1}}
+    turns = (
+        Message("user", "Look."),
+        Message("assistant", "", json.dumps([call, call])),
+        Message("tool", "a", "", "look"),
+        Message("tool", "b", "", "look"),
+    )
+    sent = payload_of(ChatRequest(turns, 9, tools='[{"name":"look"}]'), model="m")
+    assert sent["tools"] == [{"name": "look"}]
+    _, calling, *given = sent["messages"]
+    assert [one["id"] for one in calling["tool_calls"]] == ["call_0", "call_1"]
+    assert calling["tool_calls"][0]["function"] == {"name": "look", "arguments": '{"at": 1}'}
+    assert [(one["tool_call_id"], one["content"]) for one in given] == [
+        ("call_0", "a"),
+        ("call_1", "b"),
+    ]

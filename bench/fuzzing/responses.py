@@ -379,7 +379,7 @@ def seen(source: ResponseSource) -> list[Seen]:
     return [
         (
             one.teacher,
-            tuple(map(tuple, one.instruction.messages)),
+            tuple(turn.parts for turn in one.instruction.messages),
             one.text,
             str(one.columns.get("reward")),
         )
@@ -421,7 +421,10 @@ def check_file(path: Path, file: File, wanted: list[Expected] | None, chance: Ra
         if sum(source.problem_counts.values()) < unread:
             raise Wrong(f"{unread} rows give nothing and {source.problem_counts} are told")
     if chance.random() < 0.2 and file.kind not in ("csv", "tsv"):  # which reads more columns
-        prompts = {tuple(map(tuple, one.instruction.messages)) for one in PromptSource.open([path])}
+        prompts = {
+            tuple(turn.parts for turn in one.instruction.messages)
+            for one in PromptSource.open([path])
+        }
         lacking = {turns for _, turns, _, _ in found} - prompts
         if lacking:
             raise Wrong(f"not among the instructions: {min(lacking)!s:.300}")

@@ -40,6 +40,11 @@ class Message(NamedTuple):
         return not (self.tool_calls or self.name)
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Role and content, and the others where there are any: what identities are made of."""
+        return tuple(self)[: 2 if self.plain else None]
+
+    @property
     def text(self) -> str:
         """What it says, and under it what it calls, as people and judges are shown it."""
         return "\n\n".join(filter(None, (self.content, self.tool_calls)))

@@ -107,7 +107,8 @@ class ChatRequest:
     Temperature 0 is greedy. `top_p` is the share of probability that the likeliest tokens drawn from hold,
     `stop` are texts that end the answer and are no part of it, `count` is how many answers are wanted.
     `alternatives` is how many of the likeliest tokens of each position to report, 0 for none. `choices`
-    are the answers hoped for: an engine that sees the whole distribution reports exactly theirs.
+    are the answers hoped for: an engine that sees the whole distribution reports exactly theirs. `tools` are
+    the schemas of tools that may be called, as in an `Instruction`.
     """
 
     messages: tuple[Message, ...]
@@ -119,6 +120,7 @@ class ChatRequest:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     count: int = 1
+    tools: str = ""
 
 
 class Alternative(NamedTuple):

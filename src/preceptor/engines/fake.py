@@ -65,7 +65,7 @@ class FakeChat:
 
     def _words(self, request: ChatRequest, number: int) -> list[str]:
         sampled = (float(request.temperature), request.seed, number)
-        turns = [turn[:2] if turn.plain else turn for turn in request.messages]
+        turns = [turn.parts for turn in request.messages]
         content = [self.name, turns, sampled if request.temperature > 0 else None]
         exact = json.dumps(content).encode()
         # The first byte chooses the length, each of the others a word.

@@ -114,6 +114,7 @@ def request_of(teacher: TeacherPoint, instruction: Instruction, sample: int) -> 
         top_p=teacher.top_p,
         stop=teacher.stop,
         seed=None if teacher.temperature == 0 else _seed(teacher.seed, instruction, sample),
+        tools=instruction.tools,
     )
 
 

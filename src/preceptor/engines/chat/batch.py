@@ -228,5 +228,8 @@ class _Wanted:
 
 def _id_of(request: ChatRequest) -> str:
     """Return 32 characters that follow from all that is asked: another run finds the request by them."""
-    asked = json.dumps(asdict(request), sort_keys=True)
+    spec = asdict(request) | {"messages": [turn.parts for turn in request.messages]}
+    if not request.tools:
+        del spec["tools"]
+    asked = json.dumps(spec, sort_keys=True)
     return blake2b(asked.encode(), digest_size=16).hexdigest()

@@ -7,10 +7,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from preceptor.engines.base import ChatRequest, Failure, FailureKind
+from preceptor.types import Message
 
 DETAIL_LIMIT = 200
 """Characters of a server's own words that are kept at most."""
@@ -56,7 +58,9 @@ def payload_of(
         limit: request.max_tokens,
     }
     if prompt is None:
-        payload["messages"] = [message.as_dict() for message in request.messages]
+        payload["messages"] = list(_sent(request.messages))
+        if request.tools:
+            payload["tools"] = json.loads(request.tools)
     else:
         payload["prompt"] = prompt
     if request.seed is not None:
@@ -70,6 +74,26 @@ def payload_of(
     if alternatives:
         payload |= {"logprobs": True, "top_logprobs": alternatives}
     return payload
+
+
+def _sent(messages: Sequence[Message]) -> Iterator[dict[str, object]]:
+    """Yield turns as endpoints take them: calls are numbered, arguments texts, answers have the number."""
+    made, waiting = 0, deque[str]()
+    for message in messages:
+        row: dict[str, object] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            calls = []
+            for call in json.loads(message.tool_calls):
+                waiting.append(name := f"call_{made}")
+                made += 1
+                given = call["arguments"]
+                arguments = given if isinstance(given, str) else json.dumps(given)
+                function = {"name": call["name"], "arguments": arguments}
+                calls.append({"id": name, "type": "function", "function": function})
+            row["tool_calls"] = calls
+        elif message.role == "tool" and waiting:
+            row["tool_call_id"] = waiting.popleft()
+        yield row
 
 
 def refused_parameter(body: str, sent: Mapping[str, object]) -> str | None:
