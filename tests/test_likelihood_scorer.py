@@ -4,6 +4,7 @@ The reference follows metrics: s_t = -log p(y_t | x, y_<t) under the student, fr
 forward pass over one response at a time.
 """
 
+import json
 import math
 import shutil
 import subprocess
@@ -188,6 +189,19 @@ def test_truncation_is_counted_and_a_prompt_that_leaves_no_room_is_noted(
 def test_the_models_context_bounds_the_length(model_folder: Path) -> None:
     assert student_of(model_folder).max_length == 512
     assert student_of(model_folder, max_length=100).max_length == 100
+
+
+@pytest.mark.parametrize(("positions", "bound"), [(20_000, 20_000), (None, 4096)])
+def test_the_maximum_length_is_the_models_context_unless_told(
+    positions: int | None, bound: int, model_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "max_position_embeddings": positions})
+    )
+    assert student_of(folder).max_length == bound
+    assert student_of(folder, max_length=30_000).max_length == min(positions or 30_000, 30_000)
 
 
 def test_a_conversation_that_the_template_refuses_is_a_note_on_its_row(

@@ -73,8 +73,11 @@ class ModelTable(Table):
     chat_template: str = Field(
         "auto", description=f"auto, own, {', '.join(TEMPLATES)}, or a .jinja file."
     )
-    max_length: int = Field(
-        4096, ge=2, description="Tokens of prompt and response together; the rest is cut off."
+    max_length: int | None = Field(
+        None,
+        ge=2,
+        description="Tokens of prompt and response together; the rest is cut off. Default: as many as the "
+        "model has positions for.",
     )
     dtype: Dtype = Field(
         "auto", description="Of the computation; auto is bfloat16 on an accelerator, else float32."

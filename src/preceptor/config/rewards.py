@@ -111,6 +111,7 @@ class JudgeReward(Computed, ModelTable):
     engine: Literal["openai", "transformers"] = Field(
         "openai", description="Served (see [runtime.endpoints]), or run here by transformers."
     )
+    max_length: int = Field(4096, ge=2, description="Tokens of rubric, conversation and answer.")
     rubric: str = Field(DEFAULT_RUBRIC, description="What the judge is to look at.")
     scale: tuple[int, int] = Field((1, 10), description="The lowest and the highest number.")
     seed: int = Field(0, description="Seed that the endpoint is given.")

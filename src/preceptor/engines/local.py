@@ -16,6 +16,8 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 logger = logging.getLogger(__name__)
 
+_UNKNOWN_CONTEXT = 4096
+
 
 class LocalModel:
     """The model that `table` names; `runtime` says where it runs, and what the data type `auto` means."""
@@ -39,8 +41,12 @@ class LocalModel:
 
     @cached_property
     def max_length(self) -> int:
-        """The bound on prompt and response together: as asked, or the model's context if shorter."""
-        return min(self.asked.max_length, context_length(self.located) or self.asked.max_length)
+        """The bound on prompt and response together: as asked, or the model's context if shorter.
+
+        4,096 where neither says it.
+        """
+        asked, context = self.asked.max_length, context_length(self.located)
+        return min(asked or context or _UNKNOWN_CONTEXT, context or asked or _UNKNOWN_CONTEXT)
 
     @cached_property
     def memory(self) -> int:
