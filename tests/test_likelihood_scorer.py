@@ -9,7 +9,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from preceptor.config.runtime import Runtime
-from preceptor.config.student import Student
+from preceptor.config.student import Reading, Student
 from preceptor.engines.loading import load_tokenizer
 from preceptor.engines.models import locate
 from preceptor.scorers.likelihood import (
@@ -43,9 +43,11 @@ RESPONSES = [
 ]
 
 
-def student_of(folder: Path, *, include_end_of_turn: bool = False, **options: Any) -> StudentModel:
+def student_of(
+    folder: Path, *, reading: Mapping[str, Any] | None = None, **options: Any
+) -> StudentModel:
     student = Student(model=str(folder), **{"chat_template": "gemma", **options})
-    return StudentModel(student, include_end_of_turn=include_end_of_turn)
+    return StudentModel(student, reading=Reading.model_validate(reading or {}))
 
 
 def score(scorer: LikelihoodScorer, responses: Sequence[Response]) -> list[Score]:
@@ -268,7 +270,7 @@ def test_whatever_can_change_a_number_changes_the_identity(
         identity_of(model_folder, chat_template="chatml"),
         identity_of(model_folder, max_length=100),
         identity_of(model_folder, dtype="bfloat16"),
-        identity_of(model_folder, include_end_of_turn=True),
+        identity_of(model_folder, reading={"include_end_of_turn": True}),
         identity_of(other),
     ]
     assert len(set(identities)) == len(identities)
@@ -303,7 +305,7 @@ def test_the_end_of_the_turn_is_measured_only_when_asked_for(
     model_folder: Path, make_tokenizer: Callable[..., Any]
 ) -> None:
     (plain,) = score(LikelihoodScorer(student_of(model_folder)), RESPONSES[:1])
-    ended_student = student_of(model_folder, include_end_of_turn=True)
+    ended_student = student_of(model_folder, reading={"include_end_of_turn": True})
     (ended,) = score(LikelihoodScorer(ended_student), RESPONSES[:1])
     assert ended.values["tokens"] == plain.values["tokens"] + 1  # type: ignore[operator]
     assert ended.values["nll"] > plain.values["nll"]  # type: ignore[operator]

@@ -235,12 +235,13 @@ def test_tokens_come_back_from_their_lengths_beyond_the_basic_plane():
     text = "".join(piece for piece, _ in pieces)
     ranked = small_ranking_data()
     name = ranked.ranking.teachers[0].teacher
-    example = Example("question", None, 1.0, (Answer(name, text, {}, pieces),))
+    example = Example("question", None, 1.0, (Answer(name, text, {}, pieces, trace=2),))
     found, _ = explorers([replace(ranked, examples=(example,))])
     answer = json.loads(found[0].data)["examples"][0]["answers"][0]
     assert answer["lengths"] == [1, 3, 1]
     assert sum(answer["lengths"]) == len(text.encode("utf-16-le")) // 2
     assert answer["nll"] == [3, 120, None]
+    assert answer["trace"] == 3
 
 
 def large_report() -> Report:

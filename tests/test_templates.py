@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from preceptor.config.student import Reading
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.templates import FAMILY_TEMPLATES, ChatTemplate, choose_template
 from preceptor.errors import ModelError, StudyError
@@ -366,7 +367,7 @@ def test_where_beginning_and_end_are_one_token_it_begins_the_prompt_once(
 ) -> None:
     tokenizer = make_tokenizer(bos_token="<|endoftext|>", eos_token="<|endoftext|>")
     for name in ("plain", "chatml"):
-        encoder = encoder_of(tokenizer, name, end_of_turn=name == "plain")
+        encoder = encoder_of(tokenizer, name, reading=Reading(include_end_of_turn=name == "plain"))
         pair = encoder.encode(ONE_TURN, "four")
         assert encoder.context == pair.prompt[0] == tokenizer.eos_token_id
         assert pair.prompt.count(tokenizer.eos_token_id) == 1
@@ -396,9 +397,13 @@ def test_a_tokenizer_with_neither_beginning_nor_end_is_refused(
 def test_the_end_of_the_turn_joins_the_response_only_when_asked_for(tokenizer: Any) -> None:
     end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
     plain = encoder_of(tokenizer, "gemma").encode(ONE_TURN, "four")
-    ended = encoder_of(tokenizer, "gemma", end_of_turn=True).encode(ONE_TURN, "four")
+    ended = encoder_of(tokenizer, "gemma", reading=Reading(include_end_of_turn=True)).encode(
+        ONE_TURN, "four"
+    )
     assert ended == (plain.prompt, (*plain.response, end), False)
-    guarded = encoder_of(tokenizer, "gemma", end_of_turn=True).encode(ONE_TURN, "<end_of_turn>")
+    guarded = encoder_of(tokenizer, "gemma", reading=Reading(include_end_of_turn=True)).encode(
+        ONE_TURN, "<end_of_turn>"
+    )
     assert guarded.response.count(end) == 1
 
 
@@ -443,5 +448,7 @@ def test_pieces_join_to_the_response_one_for_each_of_its_tokens(
 def test_pieces_know_no_ending_and_no_cut(tokenizer: Any) -> None:
     text = "The cat sat on the mat, and the dog lay beside the other cat."
     whole = encoder_of(tokenizer, "gemma").pieces(ONE_TURN, text)
-    ending = encoder_of(tokenizer, "gemma", end_of_turn=True).pieces(ONE_TURN, text)
+    ending = encoder_of(tokenizer, "gemma", reading=Reading(include_end_of_turn=True)).pieces(
+        ONE_TURN, text
+    )
     assert whole == ending == encoder_of(tokenizer, "gemma", max_length=20).pieces(ONE_TURN, text)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         stored,
         study_of,
         study_report,
+        tokens,
         train,
         validate,
     )
@@ -143,6 +144,7 @@ _HOMES = {
     "study_of": "api",
     "study_report": "api",
     "study_schema": "config.schema",
+    "tokens": "api",
     "train": "api",
     "validate": "api",
     "write_start": "config.schema",
@@ -216,6 +218,7 @@ __all__ = [
     "study_of",
     "study_report",
     "study_schema",
+    "tokens",
     "train",
     "validate",
     "write_start",

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from preceptor.agreement.compare import compare
 from preceptor.agreement.orders import Observed, read_observed, read_predictions
@@ -61,10 +61,14 @@ __all__ = [
     "stored",
     "study_of",
     "study_report",
+    "tokens",
     "train",
     "validate",
 ]
 
+
+if TYPE_CHECKING:
+    from preceptor.report.tokens import RowTokens
 
 Students: TypeAlias = Sequence[str | Path | Student]
 Raced: TypeAlias = Literal[True] | RaceOptions | Mapping[str, object]
@@ -221,6 +225,26 @@ def study_report(
         observed=observed,
         outcome=outcome,
     )
+
+
+def tokens(
+    responses: Paths, *, student: str | Path | Student, row: int = 1, **options: Any
+) -> "RowTokens":
+    """Return how a student reads one response: which tokens are context, which count, what is left out.
+
+    Args:
+        responses: files, folders or Hub data sets.
+        student: Hub id, local folder or GGUF file, or its table.
+        row: which response, counted from 1 as they are read.
+        options: as of `rank`. Losses are those that a ranking with the same options stored.
+
+    Raises:
+        PreceptorError: there is no such response, or the student's template refuses it.
+    """
+    from preceptor.report.tokens import tokens_of
+
+    study, runtime = study_of(responses, students=[student], **options)
+    return tokens_of(study, runtime, row)
 
 
 def validate(path: str | Path, progress: Progress | bool | None = None) -> ValidationResult:

@@ -304,6 +304,8 @@ Code = Literal[
     "cut-off",
     "copies",
     "truncated",
+    "left-out-turns",
+    "opened-thought",
     "skipped-rows",
     "drawn-from-common",
     "names-alike",

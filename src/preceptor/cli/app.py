@@ -21,6 +21,7 @@ from preceptor.cli.run import run
 from preceptor.cli.store import store_group
 from preceptor.cli.streams import PrintableFormatter, prepare
 from preceptor.cli.studies import studies
+from preceptor.cli.tokens import tokens
 from preceptor.cli.train import train
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -30,6 +31,7 @@ COMMANDS: tuple[click.Command, ...] = (
     run,
     plan,
     report,
+    tokens,
     list_group,
     instructions,
     generate,

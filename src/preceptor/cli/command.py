@@ -10,7 +10,7 @@ from preceptor.cli.streams import Interrupted, ending_quietly
 from preceptor.errors import PreceptorError, nearest
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Rank teachers": ("init", "rank", "demo", "run", "plan", "report"),
+    "Rank teachers": ("init", "rank", "demo", "run", "plan", "report", "tokens"),
     "Collect responses": ("list", "instructions", "generate"),
     "Train a student": ("export", "train"),
     "Check a prediction": ("evaluate", "ability", "agreement", "studies"),

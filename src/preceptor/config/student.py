@@ -39,6 +39,16 @@ class Reading(Table):
         False, description="Count the token that ends the turn as part of the response."
     )
 
+    turns: Literal["last", "all"] = Field(
+        "last",
+        description="Which of the assistant's turns count: the last, or all of them in one pass.",
+    )
+    reasoning: Literal["keep", "cut", "apart"] = Field(
+        "keep",
+        description="What of a reasoning trace counts: all, nothing (the answer is read without it), or all "
+        "with measures of trace and answer apart.",
+    )
+
     @property
     def is_plain(self) -> bool:
         """Whether the loss is the conditional mean over the tokens of a response."""

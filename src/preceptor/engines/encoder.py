@@ -8,9 +8,15 @@ token it is tokenised as plain text.
 
 import itertools
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+from preceptor.config.student import Reading
+from preceptor.engines.draft import Conversation, Draft, Drafter
+from preceptor.engines.marked import ANSWER, CONTEXT, Piece
+from preceptor.engines.template_shape import TOOL_PROBE
 from preceptor.engines.templates import PROBE, ChatTemplate
 from preceptor.errors import ModelError
 from preceptor.types import Message
@@ -21,9 +27,7 @@ BOUNDARY = "tokenised apart where a token would span prompt and response"
 _MARK = "\u2402response\u2403"
 """Stands for a response where the text around it is wanted."""
 
-_SPACE = "\u2003"
-_MARKED = re.compile(f"({_SPACE}?)\u2402([0-9]+)\u2403({_SPACE}?)")
-"""The place of a message in a rendered template; the white space around it shows what a template trims."""
+_READING = Reading()
 
 
 class Tokenizer(Protocol):
@@ -45,17 +49,45 @@ class Tokenizer(Protocol):
 
 
 class EncodedPair(NamedTuple):
-    """The ids of a prompt and of the response that follows it; `truncated`: the response was cut."""
+    """The ids of a prompt and of the response that follows it; `truncated`: the response was cut.
+
+    `groups` has the group of each of the response's ids (`marked.ANSWER` and its kin), None where all are of
+    the answer. `left_out` is what the template leaves out of turns that count: the place and what.
+    """
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     truncated: bool
+    groups: tuple[int, ...] | None = None
+    left_out: tuple[tuple[int, str], ...] = ()
+
+
+class Token(NamedTuple):
+    """A token of a rendered conversation: its id, the text it stands for, its group.
+
+    One that is only the rest of a character, or that is no part of the rendered text, has an empty text.
+    """
+
+    id: int
+    text: str
+    group: int
+
+
+class _Laid(NamedTuple):
+    """A draft in ids; `groups` and `texts` are of the response, the texts only where they were made."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    groups: tuple[int, ...]
+    texts: tuple[str, ...] = ()
+    prompt_texts: tuple[str, ...] = ()
 
 
 class Encoder:
     """Turns conversations and responses into ids under one template.
 
-    `max_length` bounds prompt and response together, in tokens; the response is cut at its end.
+    `max_length` bounds prompt and response together, in tokens; the response is cut at its end. `reading`
+    says which turns are the response, and what of them.
     """
 
     def __init__(
@@ -64,7 +96,7 @@ class Encoder:
         template: ChatTemplate,
         *,
         max_length: int,
-        end_of_turn: bool = False,
+        reading: Reading = _READING,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
@@ -79,27 +111,48 @@ class Encoder:
             {found, *(at for at, one in tokenizer.added_tokens_decoder.items() if one.special)}
         )
         """Ids of the tokens that stand for no text."""
-        self._ending = self._ids(template.end_of_turn) if end_of_turn else ()
+        self._ending = self._ids(template.end_of_turn) if reading.include_end_of_turn else ()
         self._control = _control_tokens(tokenizer, template)
+        self._drafter = Drafter(template, reading, self._cut)
 
-    def encode(self, messages: Sequence[Message], text: str) -> EncodedPair:
-        """Return the ids of the prompt and of the response.
+    def encode(
+        self, messages: Sequence[Message], text: str, *, tools: str = "", calls: str = ""
+    ) -> EncodedPair:
+        """Return the ids of the prompt and of the response: `text` and the tool calls after it.
 
-        The response's ids may be empty when the prompt leaves it no room. Both conditional and
-        unconditional passes use these same response ids. ModelError where the template refuses.
+        Where all turns of assistants count, the response begins with the first of them. Its ids may be empty
+        when the prompt leaves it no room. Both conditional and unconditional passes use these same response
+        ids. ModelError where the template refuses.
         """
-        prompt_text = self.template.render(messages)
-        if self._spells_special(messages, text):
-            prompt, response = self._encode_guarded(messages), self._plain_ids(text)
-        elif (joined := self._joined(prompt_text, text)) is not None:
-            whole, shared = joined
-            prompt, response = whole[:shared], whole[shared:]
-        else:
-            prompt, response = self._ids(prompt_text), self._ids(text)
-        prompt = self._with_one_beginning(prompt)
-        response += self._ending
+        draft = self._draft(messages, text, tools, calls)
+        laid = self._laid_out(draft)
+        prompt, ending = self._with_one_beginning(laid.prompt), self._ending_of(draft)
+        response, groups = laid.response + ending, laid.groups + (ANSWER,) * len(ending)
         room = max(0, self.max_length - len(prompt))
-        return EncodedPair(prompt, response[:room], truncated=len(response) > room)
+        return EncodedPair(
+            prompt,
+            response[:room],
+            truncated=len(response) > room,
+            groups=None if set(groups) <= {ANSWER} else groups[:room],
+            left_out=draft.left_out,
+        )
+
+    def tokens(
+        self, messages: Sequence[Message], text: str, *, tools: str = "", calls: str = ""
+    ) -> tuple[list[Token], list[Token]]:
+        """Return the tokens of prompt and response as `encode` has them, but for the cut at `max_length`."""
+        draft = self._draft(messages, text, tools, calls)
+        laid = self._laid_out(draft, shown=True)
+        added = len(self._with_one_beginning(laid.prompt)) - len(laid.prompt)
+        prompt = zip(laid.prompt, laid.prompt_texts, strict=True)
+        response = map(Token, laid.response, laid.texts, laid.groups)
+        return (
+            [
+                *[Token(self.context, "", CONTEXT)] * added,
+                *(Token(*one, CONTEXT) for one in prompt),
+            ],
+            [*response, *(Token(id_, "", ANSWER) for id_ in self._ending_of(draft))],
+        )
 
     def pieces(self, messages: Sequence[Message], text: str) -> tuple[str, ...]:
         """Return the response's text as its tokens cut it: one piece for each of its ids in `encode`.
@@ -110,22 +163,100 @@ class Encoder:
         """
         if not self.tokenizer.is_fast:
             return ()
-        if self._spells_special(messages, text):
-            pieces = [
-                piece
-                for start, stop in itertools.pairwise(self._plain_edges(text))
-                for piece in _tiles(text[start:stop], self._stops(text[start:stop]))
-            ]
-        else:
-            prompt = self.template.render(messages)
-            if (joined := self._joined(prompt, text)) is None:
-                pieces = _tiles(text, self._stops(text))
-            else:
-                stops = self._stops(prompt + text)[joined[1] :]
-                pieces = _tiles(prompt + text, stops, start=len(prompt))
-        return tuple(pieces) if "".join(pieces) == text else ()
+        pieces = self._laid_out(self._draft(messages, text, "", ""), shown=True).texts
+        return pieces if "".join(pieces) == text else ()
 
-    def encode_conversation(self, messages: Sequence[Message], text: str) -> EncodedPair:
+    def _draft(self, messages: Sequence[Message], text: str, tools: str, calls: str) -> Draft:
+        return self._drafter.draft(Conversation(messages, Message("assistant", text, calls), tools))
+
+    def _ending_of(self, draft: Draft) -> tuple[int, ...]:
+        return () if draft.ended else self._ending
+
+    def _laid_out(self, draft: Draft, *, shown: bool = False) -> _Laid:
+        """Return a draft's ids; their texts too where they are `shown` or needed to tell groups apart."""
+        first = next((n for n, one in enumerate(draft.pieces) if one.group), len(draft.pieces))
+        prompt = "".join(piece.text for piece in draft.pieces[:first])
+        pieces = draft.pieces[first:]
+        text, groups = "".join(piece.text for piece in pieces), {piece.group for piece in pieces}
+        steered = bool(draft.cut) and draft.cut in prompt + text
+        if steered or CONTEXT in groups or (len(groups) > 1 and not self.tokenizer.is_fast):
+            chunks = self._chunks(prompt, pieces, draft.cut)
+            bare = [Piece(self._bare(one.text, draft.cut), one.group) for one in pieces]
+            return self._told_apart(chunks, self._bare(prompt, draft.cut), bare)
+        joined = self._joined(prompt, text)
+        if shown or len(groups) > 1:
+            chunks = [prompt + text] if joined else [prompt, text]
+            return self._told_apart(chunks, prompt, pieces, shared=joined and joined[1])
+        whole, shared = joined or (self._ids(prompt) + self._ids(text), len(self._ids(prompt)))
+        return _Laid(whole[:shared], whole[shared:], (*groups,) * (len(whole) - shared))
+
+    def _chunks(self, prompt: str, pieces: Sequence[Piece], cut: str) -> list[str]:
+        """Return the whole text in parts that are tokenised apart: at cuts, and where a token would span.
+
+        A token may span reasoning and answer; it may not span what counts and what does not.
+        """
+        groups = [CONTEXT, *(piece.group for piece in pieces)]
+        texts = [prompt, *(piece.text for piece in pieces)]
+        ends = list(itertools.accumulate(len(self._bare(text, cut)) for text in texts))[:-1]
+        hard = {
+            end
+            for end, (one, next_) in zip(ends, itertools.pairwise(groups), strict=True)
+            if CONTEXT in (one, next_) and one != next_
+        }
+        signed = "".join(texts)
+        whole = self._bare(signed, cut)
+        if whole != signed:
+            found = itertools.accumulate(map(len, signed.split(cut)))
+            edges = {*hard, *found}
+        elif self.tokenizer.is_fast:
+            edges = hard.difference(self._tokens(whole)[1])
+        else:
+            edges = {*ends}
+        parts = itertools.pairwise(sorted({0, *edges, len(whole)}))
+        return [whole[start:stop] for start, stop in parts]
+
+    def _told_apart(
+        self,
+        chunks: Sequence[str],
+        prompt: str,
+        pieces: Sequence[Piece],
+        *,
+        shared: int | None = None,
+    ) -> _Laid:
+        """Return the ids of chunks, which join to prompt and pieces; the prompt has the first `shared`.
+
+        A token is of the group of its first character.
+        """
+        ids: list[int] = []
+        stops: list[int] = []
+        at = 0
+        for chunk in chunks:
+            own, ends = self._tokens(chunk)
+            ids += own
+            stops += [at + end for end in ends]
+            at += len(chunk)
+        count = sum(stop <= len(prompt) for stop in stops) if shared is None else shared
+        whole = "".join(chunks)
+        texts = _tiles(whole, stops[count:], start=len(prompt))
+        bounds = list(itertools.accumulate(len(piece.text) for piece in pieces))
+        starts = itertools.accumulate(map(len, texts), initial=0)
+        firsts = (start if text else start - 1 for start, text in zip(starts, texts, strict=False))
+        groups = (pieces[bisect_right(bounds, max(0, first))].group for first in firsts)
+        return _Laid(
+            tuple(ids[:count]),
+            tuple(ids[count:]),
+            tuple(groups),
+            tuple(texts),
+            tuple(_tiles(whole, stops[:count])),
+        )
+
+    @staticmethod
+    def _bare(text: str, cut: str) -> str:
+        return text.replace(cut, "") if cut else text
+
+    def encode_conversation(
+        self, messages: Sequence[Message], text: str, *, tools: str = ""
+    ) -> EncodedPair:
         """Return the ids of the conversation with the response as its finished last turn.
 
         `prompt` is what comes before the response's text, `response` the rest, the turn's ending included.
@@ -133,16 +264,16 @@ class Encoder:
         the ending. The response is empty when the prompt leaves no room. ModelError where the template
         refuses.
         """
-        turns = (*messages, Message("assistant", text))
-        marked = (*messages, Message("assistant", _MARK))
-        before, _, after = self.template.render(marked, generation=False).rpartition(_MARK)
-        if self._spells_special(messages, text):
-            whole = self._encode_guarded(turns, generation=False)
-            shared = _common_prefix(self._encode_guarded(marked, generation=False), whole)
-        else:
-            whole = self._ids(self.template.render(turns, generation=False))
-            shared = _common_prefix(self._ids(before), whole)
-        prompt, response = self._with_one_beginning(whole[:shared]), whole[shared:]
+        given = Conversation(messages, Message("assistant", text), tools)
+        given, cut = self._drafter.guarded(given)
+        before, whole = (
+            self.template.render((*given.messages, last), tools=given.tools, generation=False)
+            for last in (Message("assistant", _MARK), given.answer)
+        )
+        before, _, after = before.rpartition(_MARK)
+        ids = self._cut_ids(whole, cut)
+        shared = _common_prefix(self._cut_ids(before, cut), ids)
+        prompt, response = self._with_one_beginning(ids[:shared]), ids[shared:]
         room = self.max_length - len(prompt)
         if len(response) <= room:
             return EncodedPair(prompt, response, truncated=False)
@@ -150,6 +281,10 @@ class Encoder:
         if room <= len(ending):
             return EncodedPair(prompt, (), truncated=True)
         return EncodedPair(prompt, response[: room - len(ending)] + ending, truncated=True)
+
+    def _cut_ids(self, text: str, cut: str) -> tuple[int, ...]:
+        parts = text.split(cut) if cut else [text]
+        return tuple(itertools.chain.from_iterable(map(self._ids, parts)))
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -166,30 +301,37 @@ class Encoder:
             return whole, len(alone)
         if not self.tokenizer.is_fast:
             return None
-        stops = self._stops(prompt + text)
+        stops = self._tokens(prompt + text)[1]
         return (whole, sum(n <= len(prompt) for n in stops)) if len(prompt) in stops else None
 
-    def _stops(self, text: str) -> list[int]:
-        """Return where in the text each of its tokens ends; only fast tokenizers know."""
+    def _tokens(self, text: str) -> tuple[Sequence[int], list[int]]:
+        """Return a text's ids, and where each ends; a tokenizer that is not fast says all end with it."""
+        if not self.tokenizer.is_fast:
+            ids = self._ids(text)
+            return ids, [len(text)] * len(ids)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return [stop for _, stop in encoded["offset_mapping"]]
+        return encoded["input_ids"], [stop for _, stop in encoded["offset_mapping"]]
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
         """Tokenise text that spells control tokens so that none of them arises: cut each in two."""
         return tuple(
             id_
-            for start, stop in itertools.pairwise(self._plain_edges(text))
+            for start, stop in itertools.pairwise(_edges(text, self._control))
             for id_ in self._ids(text[start:stop])
         )
 
-    def _plain_edges(self, text: str) -> list[int]:
-        """Return where a text begins and ends, and between them where control tokens are cut."""
-        cuts = {
-            found.start() + 1
-            for token in self._control
-            for found in re.finditer(re.escape(token), text)
-        }
-        return [0, *sorted(cuts), len(text)] if text else []
+    def _cut(self, text: str, sign: str, *, tools: bool = False) -> str:
+        """Return a text with a sign in each control token that it spells (see `draft.Cut`)."""
+        control = self._around_tools if tools else self._control
+        if not any(token in text for token in control):
+            return text
+        edges = itertools.pairwise(_edges(text, control))
+        return sign.join(text[start:stop] for start, stop in edges)
+
+    @cached_property
+    def _around_tools(self) -> tuple[str, ...]:
+        """The control tokens with those that the template writes around calls and what tools give."""
+        return (*self._control, *_structural(self.tokenizer, self.template.render(TOOL_PROBE)))
 
     def _with_one_beginning(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         if self.begin is None:
@@ -203,27 +345,15 @@ class Encoder:
             )
         return prompt
 
-    def _spells_special(self, messages: Sequence[Message], text: str) -> bool:
-        contents = [*(message.content for message in messages), text]
-        return any(token in content for content in contents for token in self._control)
 
-    def _encode_guarded(
-        self, messages: Sequence[Message], *, generation: bool = True
-    ) -> tuple[int, ...]:
-        """Tokenise the template's own text and the messages' text apart, the latter as plain text."""
-        marked = [
-            Message(message.role, f"{_SPACE}\u2402{place}\u2403{_SPACE}")
-            for place, message in enumerate(messages)
-        ]
-        # A template may leave a message out, move it or repeat it: go by the marks that are there.
-        parts = _MARKED.split(self.template.render(marked, generation=generation))
-        ids: list[int] = list(self._ids(parts[0]))
-        for before, place, after, between in zip(*(parts[n::4] for n in range(1, 5)), strict=True):
-            text = messages[int(place)].content
-            text = text if before else text.lstrip()  # what the template trims is trimmed
-            ids.extend(self._plain_ids(text if after else text.rstrip()))
-            ids.extend(self._ids(between))
-        return tuple(ids)
+def _edges(text: str, control: Sequence[str]) -> list[int]:
+    """Return where a text begins and ends, and between them where control tokens are cut in two."""
+    cuts = {found.start() + 1 for token in control for found in re.finditer(re.escape(token), text)}
+    return [0, *sorted(cuts), len(text)] if text else []
+
+
+def _structural(tokenizer: Tokenizer, rendered: str) -> set[str]:
+    return {token for token in tokenizer.get_added_vocab() if token in rendered}
 
 
 def _control_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[str, ...]:
@@ -232,8 +362,7 @@ def _control_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[str, 
     Some tokenizers do not mark a template's own tokens as special, so those are taken from its rendering.
     Thousands that are reserved steer nothing and would only slow the search.
     """
-    rendered = template.render(PROBE)
-    structural = {token for token in tokenizer.get_added_vocab() if token in rendered}
+    structural = _structural(tokenizer, template.render(PROBE))
     marked = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens = {*structural, *marked, *tokenizer.all_special_tokens}
     reserved = re.compile("unused|reserved")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from preceptor.config.base import ModelTable
 from preceptor.config.runtime import Runtime
+from preceptor.config.student import Reading
 from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.engines.templates import ChatTemplate, choose_template
 
@@ -22,8 +23,8 @@ _UNKNOWN_CONTEXT = 4096
 class LocalModel:
     """The model that `table` names; `runtime` says where it runs, and what the data type `auto` means."""
 
-    include_end_of_turn = False
-    """Whether the token that ends a turn counts as part of a response."""
+    reading = Reading()
+    """Which turns, and what of them, count as a response."""
 
     def __init__(self, table: ModelTable, runtime: Runtime) -> None:
         self.asked = table
@@ -65,7 +66,7 @@ class LocalModel:
             load_tokenizer(self.located),
             self.template,
             max_length=self.max_length,
-            end_of_turn=self.include_end_of_turn,
+            reading=self.reading,
         )
 
     @cached_property

@@ -42,13 +42,16 @@ class PairEncoder(Encoder):
         self.typed = "token_type_ids" in tried
         """Whether each token is given with the number of its segment."""
 
-    def encode_conversation(self, messages: Sequence[Message], text: str) -> EncodedPair:
+    def encode_conversation(
+        self, messages: Sequence[Message], text: str, *, tools: str = ""
+    ) -> EncodedPair:
         """Return the ids of both segments with their marks; `response` begins with the second's text.
 
         Where both exceed `max_length` the response is cut and the mark after it kept. It is empty when the
         prompt leaves no room.
         """
-        prompt = (*self._before, *self._plain_ids(self.template.render(messages)), *self._between)
+        rendered = self.template.render(messages, tools=tools)
+        prompt = (*self._before, *self._plain_ids(rendered), *self._between)
         response = self._plain_ids(text)
         room = self.max_length - len(prompt) - len(self._after)
         if room < 1:

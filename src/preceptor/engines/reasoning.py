@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from preceptor.types import Response
@@ -21,10 +21,15 @@ _MARKS = {
 }
 """What begins and ends a trace of Qwen, EXAONE, Seed, Magistral, Kimi, Sky-T1, Command and gpt-oss."""
 
+_CHANNEL_END = "<|end|><|start|>assistant"
 _ENDS = "|".join(map(re.escape, _MARKS.values()))
 _BEGIN = re.compile("|".join(map(re.escape, _MARKS)))
 _END = re.compile(_ENDS)
 _FIRST = re.compile(rf"\s*({_BEGIN.pattern})")
+OPENING = re.compile(rf"\s*(?:{_BEGIN.pattern})\s*")
+OPENING_AT_END = re.compile(rf"\s*(?:{_BEGIN.pattern})\s*$")
+CLOSING = re.compile(rf"\s*(?:{_ENDS})\s*")
+EMPTY_THOUGHT = re.compile(rf"\s*(?:{_BEGIN.pattern})\s*(?:{_ENDS})\s*")
 _LONE_END = re.compile(rf"^[ \t]*(?:{_ENDS})[ \t]*$", re.MULTILINE)
 
 _ANALYSIS = "<|channel|>analysis<|message|>"
@@ -79,6 +84,45 @@ def answered(response: Response) -> Response:
 def begins_reasoning(prompt: str) -> bool:
     """Tell whether a rendered prompt ends with the beginning of a reasoning trace."""
     return prompt.rstrip().endswith(tuple(_MARKS))
+
+
+class Parts(NamedTuple):
+    """A text in four, which join to it: what opens its trace, the trace, what closes it, and the answer.
+
+    White space around the trace is of the marks. Without a trace all but the answer are empty; of one that
+    never ends, what closes it and the answer are.
+    """
+
+    opening: str
+    trace: str
+    closing: str
+    answer: str
+
+
+def parts_of(text: str, *, opened: bool = False) -> Parts:
+    """Return the parts of a text; `opened` as in `without_reasoning`, for a text that has an end mark."""
+    start = _answer_from(text, opened=opened and _END.search(text) is not None)
+    if start == 0:
+        return Parts("", "", "", text)
+    head = text if start is None else text[:start]
+    begin, ends = _FIRST.match(head), list(_END.finditer(head)) if start is not None else []
+    first = begin.end() if begin else 0
+    trace = head[first : ends[-1].start() if ends else len(head)].removesuffix(_CHANNEL_END).strip()
+    at = head.index(trace, first)
+    answer = text[len(head) :].lstrip()
+    return Parts(text[:at], trace, text[at + len(trace) : len(text) - len(answer)], answer)
+
+
+def family_marks(template: str) -> tuple[str, str] | None:
+    """Return the marks that the source of a chat template names, None where it names none."""
+    return next(((one, end) for one, end in _MARKS.items() if one in template), None)
+
+
+def empty_thought(prompt: str) -> str:
+    """Return what closes at once the trace that a rendered prompt has begun."""
+    begun = prompt.rstrip()
+    mark = next(end for begin, end in _MARKS.items() if begun.endswith(begin))
+    return f"\n\n{mark}\n\n".removeprefix(prompt[len(begun) :])
 
 
 def without_reasoning(text: str, *, opened: bool = False) -> str:

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from preceptor.engines.reasoning import begins_reasoning, parts_of
+from preceptor.engines.template_shape import Shape, Tools, Turn, shape_of
 from preceptor.errors import ModelError, StudyError, nearest
 from preceptor.store.files import read_json, read_text
 from preceptor.types import Message
@@ -96,29 +98,56 @@ class ChatTemplate:
         except Exception as error:  # a template nested too deeply is none of jinja2's errors
             raise ModelError(f"The chat template '{self.name}' cannot be read: {error}") from error
 
-    def render(self, messages: Sequence[Message], *, generation: bool = True) -> str:
+    @cached_property
+    def shape(self) -> Shape:
+        """What it reads of tools, calls and reasoning."""
+        return shape_of(self.source, self._text)
+
+    @cached_property
+    def opens_reasoning(self) -> bool:
+        """Whether a prompt of it ends with the beginning of a reasoning trace."""
+        try:
+            return begins_reasoning(self.render(PROBE[:1]))
+        except ModelError:  # one that wants more turns
+            return False
+
+    @property
+    def writes_reasoning(self) -> bool:
+        """Whether an answer, with reasoning or without, is written otherwise than as it stands."""
+        return self.opens_reasoning or bool(self.shape.trace)
+
+    def render(
+        self, messages: Sequence[Message], *, tools: str = "", generation: bool = True
+    ) -> str:
         """Return the conversation as text, ready for the assistant's answer where `generation`.
 
-        A template that refuses a system turn gets it as the start of the first user turn. ModelError where
-        the template refuses the conversation.
+        What the template has no place for (tools, calls, a developer) is folded into the turns that it knows
+        (`template_shape`); a system turn that it refuses begins the first user turn. ModelError where it
+        refuses the conversation.
         """
+        turns, schemas = self._turns(messages, tools)
         try:
-            return self._render(messages, generation)
+            return self._text(turns, schemas, generation)
         except ModelError:
-            if messages[0].role != "system" or len(messages) < 2:
+            if turns[0]["role"] != "system" or len(turns) < 2:
                 raise
-        folded = Message(messages[1].role, f"{messages[0].content}\n\n{messages[1].content}")
-        return self._render((folded, *messages[2:]), generation)
+        first = {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+        return self._text([first, *turns[2:]], schemas, generation)
 
-    def _render(self, messages: Sequence[Message], generation: bool) -> str:
+    def _turns(self, messages: Sequence[Message], tools: str) -> tuple[list[Turn], Tools]:
+        if not tools and all(_is_simple(message) for message in messages):
+            return [message.as_dict() for message in messages], None
+        return self.shape.turns(messages, tools)
+
+    def _text(self, turns: list[Turn], tools: Tools, generation: bool = True) -> str:
         from preceptor.engines.template_bounds import text_of
 
         compiled = self._compiled
         try:
             text = text_of(
                 compiled,
-                messages=[message.as_dict() for message in messages],
-                tools=None,
+                messages=turns,
+                tools=tools,
                 documents=None,
                 add_generation_prompt=generation,
                 **self.special_tokens,
@@ -141,6 +170,13 @@ class ChatTemplate:
         exact = json.dumps([self.source, dict(self.special_tokens)], sort_keys=True)
         digest = hashlib.sha256(exact.encode("utf-8", "surrogatepass")).hexdigest()
         return {"name": self.name, "sha256": digest, "rendered": self.render(PROBE)}
+
+
+def _is_simple(message: Message) -> bool:
+    """Whether every template takes the turn as it is: no calls, no tool's, no reasoning in it."""
+    known = message.role in ("system", "user", "assistant")
+    parts = parts_of(message.content) if message.role == "assistant" else None
+    return known and message.plain and (parts is None or parts.answer == message.content)
 
 
 def choose_template(name: str, folder: Path) -> ChatTemplate:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.config.student import Reading
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.templates import ChatTemplate
 from preceptor.errors import DataError, ModelError
@@ -77,7 +78,9 @@ class Labeller:
         self.end = end_token(tokenizer, template)
         self.max_length = max_length
         # Cut here and not by the encoder, which would keep a prompt longer than all there is room for.
-        self.encoder = Encoder(tokenizer, template, max_length=sys.maxsize, end_of_turn=True)
+        self.encoder = Encoder(
+            tokenizer, template, max_length=sys.maxsize, reading=Reading(include_end_of_turn=True)
+        )
 
     def label(self, conversations: Iterable[Conversation]) -> TrainingRows:
         """Return the rows of all conversations that leave something to train on, in their order.

@@ -35,6 +35,8 @@ class ColumnMeasures:
         self.notes: dict[int, str] = {}
         self.truncated: dict[str, int] = {}
         self.cut: dict[str, int] = {}
+        self.left_out = 0
+        self.cautions: list[Warning] = []
 
     def measurements(
         self, scorers: Sequence[Scorer], stored: Sequence[Mapping[str, NDArray[Any]]]
@@ -44,6 +46,7 @@ class ColumnMeasures:
         rows = {name: column[self.selection.rows] for name, column in given.items()}
         for scorer, columns in zip(scorers, stored, strict=True):
             self._note(scorer, columns)
+            self.cautions += [one for one in scorer.cautions if one not in self.cautions]
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
         self._require_scores()
         dropped = self.selection.reasons(self.notes)
@@ -93,6 +96,8 @@ class ColumnMeasures:
         lacking = np.logical_or.reduce([np.isnan(columns[name]) for name in scorer.required])
         for place in np.flatnonzero(lacking & ~noted).tolist():
             self.notes.setdefault(place, NoteKind.NOT_SCORED.note(f"({scorer.name})"))
+        if scorer.of_student and "left_out" in columns:
+            self.left_out = int(np.nan_to_num(columns["left_out"]).sum())
         if "truncated" not in columns:
             return
         weights = np.nan_to_num(columns["truncated"])
@@ -106,8 +111,13 @@ class ColumnMeasures:
             self.truncated = dict(zip(table.teachers, counts.astype(int).tolist(), strict=True))
 
     def warnings(self) -> list[Warning]:
-        """Return a warning for each scorer but the student that had to cut responses."""
-        return [
+        """Return what scorers tell, what a template left out, and who but the student cut responses."""
+        left_out = Warning(
+            "left-out-turns",
+            f"The student's chat template leaves out {self.left_out:,} parts of earlier turns (reasoning, "
+            "calls or texts), which so are not counted.",
+        )
+        return [*self.cautions, *([left_out] if self.left_out else [])] + [
             Warning(
                 "truncated",
                 f"For {name}, {count:,} responses were longer than its maximum length and cut at their end.",

@@ -18,7 +18,7 @@ from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric, of_plain_loss
 from preceptor.scorers.base import Scorer
 from preceptor.scorers.length import LengthScorer
-from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
+from preceptor.scorers.likelihood import APART, LikelihoodScorer, StudentModel
 from preceptor.scorers.rewards import reward_scorers
 from preceptor.scorers.token_measures import FORMED, LATER
 
@@ -118,6 +118,7 @@ def for_student(
         scorers += reward_scorers(reward, runtime)
     if model is not None:
         _require_of_engine(metrics, model)
+        available |= {*APART} if study.reading.reasoning == "apart" else set()
         available |= {*CONDITIONAL, *LATER, *FORMED, "ifd", "likelihood_share"}
         available |= {"reward_share"} if reward is not None else set()
         scorers += _passes(model, needed, conditioning=study.reading.conditioning)
@@ -143,7 +144,7 @@ def _require_formed(by: str | None, metrics: Sequence[Metric], measures: Iterabl
 
 
 def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> StudentModel:
-    return StudentModel(student, runtime, include_end_of_turn=study.reading.include_end_of_turn)
+    return StudentModel(student, runtime, reading=study.reading)
 
 
 def _require_of_engine(metrics: Iterable[Metric], model: StudentModel) -> None:
@@ -182,7 +183,7 @@ def _passes(
     wanted = set(needed)
     unconditional = "ifd" in wanted or (conditioning == "unconditional" and "loss" in wanted)
     later = {FORMED.get(name, name) for name in wanted} & LATER.keys()
-    conditional = wanted & {*CONDITIONAL, "likelihood_share"} - (
+    conditional = wanted & {*CONDITIONAL, *APART, "likelihood_share"} - (
         {"loss"} if conditioning == "unconditional" else set()
     )
     passes: list[Scorer] = []

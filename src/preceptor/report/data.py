@@ -62,7 +62,8 @@ class Answer:
 
     `scores` are its measures (reward, loss, length...), None for no data. `tokens` are pieces of the text
     with the student's NLL of each in nats, in order, where token statistics were kept; their pieces join to
-    `text`. `left_out` counts characters cut from the end to keep the page small.
+    `text`. `left_out` counts characters cut from the end to keep the page small, `trace` those of reasoning
+    at its beginning.
     """
 
     teacher: str
@@ -71,6 +72,7 @@ class Answer:
     tokens: tuple[tuple[str, float], ...] = ()
     left_out: int = 0
     note: str | None = None
+    trace: int = 0
 
 
 @dataclass(frozen=True)

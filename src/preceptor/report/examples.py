@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.data.table import Selection
+from preceptor.engines.reasoning import parts_of
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.bootstrap import Array
@@ -34,6 +35,12 @@ LONGEST_TEXT = 4_000
 
 GONE = "The text is no longer in the data."
 """Why an answer that was scored has no text."""
+
+_COUNTED = {
+    "keep": "counted with the answer",
+    "cut": "not counted",
+    "apart": "counted with the answer and apart",
+}
 
 _Tokens = tuple[tuple[str, float], ...]
 _Cut = Callable[[Response, str], _Tokens]
@@ -84,7 +91,7 @@ class Chosen:
     At most 60, the most disagreed upon first, with each teacher's first sample; `order` is that of the
     ranking. `selection` holds their rows, by instruction and by teacher as in the table; so are the `scores`
     (teachers, instructions). Those are of the sample shown, the reward before any transform, and its CAR
-    where CAR was formed.
+    where CAR was formed. `counted` says how reasoning counts.
     """
 
     order: tuple[str, ...]
@@ -93,6 +100,7 @@ class Chosen:
     selection: Selection
     scores: Mapping[str, Array]
     cut: _Cut
+    counted: str
 
     @classmethod
     def of(cls, compared: Compared) -> Chosen:
@@ -105,9 +113,9 @@ class Chosen:
         scores = _scores(outcome, selection)
         if compared.car is not None:
             scores["car"] = compared.car(scores["reward"], scores["loss"])
-        return cls(
-            compared.teachers, shown, apart[places], selection, scores, _cutter(outcome, selection)
-        )
+        counted = _COUNTED[outcome.study.reading.reasoning]
+        cut = _cutter(outcome, selection)
+        return cls(compared.teachers, shown, apart[places], selection, scores, cut, counted)
 
     def examples(self, texts: Mapping[bytes, Response]) -> tuple[Example, ...]:
         """Return the examples, given the responses by their keys."""
@@ -140,8 +148,16 @@ class Chosen:
         if response is None or response.text is None:
             return Answer(teacher, None, scores, note=GONE)
         text = response.text[:LONGEST_TEXT]
-        tokens = self.cut(response, text)
-        return Answer(teacher, text, scores, tokens, left_out=len(response.text) - len(text))
+        parts = parts_of(response.text)
+        return Answer(
+            teacher,
+            text,
+            scores,
+            self.cut(response, text),
+            left_out=len(response.text) - len(text),
+            note=f"Slanted: the reasoning, {self.counted}." if parts.trace else None,
+            trace=min(len(text), len("".join(parts[:3]))) if parts.trace else 0,
+        )
 
 
 def conversation(instruction: Instruction) -> str:

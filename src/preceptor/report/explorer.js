@@ -26,6 +26,7 @@
     answer.lengths.forEach((length, place) => {
       const tenths = answer.nll[place];
       const span = made("span", `s${tenths === null ? 0 : level(tenths)}`, text.slice(from, from + length));
+      if (from < (answer.trace || 0)) span.classList.add("trace");
       if (tenths !== null) span.dataset.nats = (tenths / 10).toFixed(1);
       block.append(span);
       from += length;
@@ -60,7 +61,9 @@
     block.setAttribute("role", "group");
     block.setAttribute("aria-label", `Response of ${teacher}`);
     if (!answer.lengths) {
-      block.textContent = texts[answer.text];
+      const text = texts[answer.text];
+      if (answer.trace) block.append(made("span", "trace", text.slice(0, answer.trace)));
+      block.append(text.slice(answer.trace || 0));
       return [block];
     }
     const readout = made("p", "readout");

@@ -121,6 +121,8 @@ def _answer(
         record["note"] = answer.note
     if answer.left_out:
         record["left_out"] = answer.left_out
+    if answer.trace and answer.text is not None:
+        record["trace"] = _units(answer.text[: answer.trace])
     if answer.tokens and answer.text is not None:
         record["lengths"] = [_units(piece) for piece, _ in answer.tokens]
         record["nll"] = [

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.store.identity import Identity
-from preceptor.types import Flush, Message, Response, Score
+from preceptor.types import Flush, Message, Response, Score, Warning
 
 Array = NDArray[np.float64]
 
@@ -137,6 +137,11 @@ class Scorer(Protocol):
     def reads_answer(self) -> bool:
         """Whether it is given the answer alone, without the reasoning trace before it."""
         return False
+
+    @property
+    def cautions(self) -> tuple[Warning, ...]:
+        """What a reader of its numbers must know of how they were made."""
+        return ()
 
     def identity(self) -> Identity:
         """Return what everything that could change a number of it hashes to.

@@ -11,13 +11,15 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.config.runtime import Runtime
-from preceptor.config.student import Student
-from preceptor.engines.base import NOTHING, Extra, Likelihood, Measured, TokenizedPair
+from preceptor.config.student import Reading, Student
+from preceptor.engines.base import NOTHING, Extra, Likelihood, Measured, Numbers, TokenizedPair
 from preceptor.engines.encoder import BOUNDARY, EncodedPair
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.local import LocalModel
+from preceptor.engines.marked import ANSWER, CONTEXT, REASONING
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Pieces, Scorer
 from preceptor.scorers.token_measures import (
@@ -31,21 +33,25 @@ from preceptor.scorers.token_measures import (
     sums_of,
 )
 from preceptor.store.identity import Identity
-from preceptor.types import NoteKind, Response, Score
+from preceptor.types import NoteKind, Response, Score, Warning
 
 Conditioning = Literal["conditional", "unconditional"]
 
 _MEANS = {"loss": "nll", "token_rank": "rank"}
 """Measures that are means over the tokens of a response, and what of each token they are means of."""
 
+APART = ("loss_reasoning", "loss_answer", "tokens_reasoning", "tokens_answer")
+"""The measures of reasoning and answer by themselves."""
+
 _RUNTIME = Runtime()
+_READING = Reading()
 
 
 class StudentModel(LocalModel):
     """A student found on disk or on the Hub, loaded only when something must be computed.
 
     `runtime` says where and in what batches, and what the data type `auto` means. One student serves both
-    passes. With `include_end_of_turn` the token that ends the turn counts as part of the response.
+    passes. `reading` says which turns, and what of them, count as the response.
     """
 
     def __init__(
@@ -53,11 +59,11 @@ class StudentModel(LocalModel):
         student: Student,
         runtime: Runtime = _RUNTIME,
         *,
-        include_end_of_turn: bool = False,
+        reading: Reading = _READING,
     ) -> None:
         super().__init__(student, runtime)
         self.student = student
-        self.include_end_of_turn = include_end_of_turn
+        self.reading = reading
 
     @cached_property
     def engine(self) -> type[Likelihood]:
@@ -90,16 +96,21 @@ class StudentModel(LocalModel):
 
     def spec(self) -> dict[str, object]:
         """Return everything about the student that can change a likelihood."""
-        return {
+        spec: dict[str, object] = {
             "model": dict(self.located.identity),
             "template": dict(self.template.identity()),
             "begin": "one beginning token where the tokenizer has one, else its end token as context",
             "boundary": BOUNDARY,
             "max_length": self.max_length,
             "dtype": self.dtype,
-            "include_end_of_turn": self.include_end_of_turn,
+            "include_end_of_turn": self.reading.include_end_of_turn,
             "engine": self.student.engine,
         }
+        chosen = {"turns": self.reading.turns, "reasoning": self.reading.reasoning}
+        spec |= {name: one for name, one in chosen.items() if one != getattr(_READING, name)}
+        if self.template.writes_reasoning:
+            spec["written"] = "reasoning and plain answers as the template writes them"
+        return spec
 
 
 class LikelihoodScorer(Scorer):
@@ -133,7 +144,11 @@ class LikelihoodScorer(Scorer):
     def measures(self) -> tuple[str, ...]:
         """The measures of this pass; those of the pass without the instruction are suffixed."""
         loss, *others = self.student.given
-        names = ("tokens", loss, "perplexity", *others, *self.wanted)
+        names = (
+            *("tokens", loss, "perplexity", *others),
+            *(APART if self._apart else ()),
+            *self.wanted,
+        )
         if self.conditioning == "unconditional":
             names = ("loss_unconditional",)
         return tuple(name + self.suffix for name in names)
@@ -142,7 +157,17 @@ class LikelihoodScorer(Scorer):
     def columns(self) -> tuple[str, ...]:
         """Sums over the tokens of a response, as far as the engine gives them and metrics want them."""
         sums = (_MEANS[name] for name in self.student.given)
-        return ("tokens", *sums, "truncated", *columns_of(self.wanted))
+        apart = ("tokens_reasoning", "nll_reasoning") if self._apart else ()
+        every = ("left_out",) if self._every_turn else ()
+        return ("tokens", *sums, *apart, "truncated", *every, *columns_of(self.wanted))
+
+    @property
+    def _apart(self) -> bool:
+        return self.student.reading.reasoning == "apart"
+
+    @property
+    def _every_turn(self) -> bool:
+        return self.student.reading.turns == "all"
 
     def identity(self) -> Identity:
         """Return the identity of student, template and pass."""
@@ -154,7 +179,7 @@ class LikelihoodScorer(Scorer):
         unusable: list[Score] = []
         usable: list[Response] = []
         pairs: list[TokenizedPair] = []
-        truncated: list[bool] = []
+        kept: list[EncodedPair] = []
         for response in responses:
             encoded = self._encoded(response)
             if isinstance(encoded, str):
@@ -162,15 +187,12 @@ class LikelihoodScorer(Scorer):
                 continue
             usable.append(response)
             pairs.append(self._pair(encoded))
-            truncated.append(encoded.truncated)
+            kept.append(encoded)
         if unusable:
             yield unusable
         if pairs:
             for batch in self.student.likelihood.measure(pairs, self._extra):
-                yield [
-                    self._scored(usable[m.index], pairs[m.index], m, truncated[m.index])
-                    for m in batch
-                ]
+                yield [self._scored(usable[m.index], kept[m.index], m) for m in batch]
 
     @cached_property
     def _extra(self) -> Extra:
@@ -182,7 +204,12 @@ class LikelihoodScorer(Scorer):
         """Return the response's ids, or why there are none."""
         encoder = self.student.encoder  # a tokenizer that cannot be loaded is no fault of the row
         try:
-            pair = encoder.encode(response.instruction.messages, response.text or "")
+            pair = encoder.encode(
+                response.instruction.messages,
+                response.text or "",
+                tools=response.instruction.tools,
+                calls=response.tool_calls,
+            )
         except ModelError as error:
             return str(error)
         if not pair.response:
@@ -198,30 +225,45 @@ class LikelihoodScorer(Scorer):
             return TokenizedPair((self.student.encoder.context,), encoded.response)
         return TokenizedPair(encoded.prompt, encoded.response)
 
-    def _scored(
-        self, response: Response, pair: TokenizedPair, measured: Measured, truncated: bool
-    ) -> Score:
-        sums = {**sums_of(measured.columns), **self._of_response(response, pair, measured)}
+    def _scored(self, response: Response, encoded: EncodedPair, measured: Measured) -> Score:
+        groups = np.array(encoded.groups or (ANSWER,) * len(encoded.response))
+        sums = sums_of(_of(measured.columns, groups != CONTEXT))
+        sums |= self._of_response(response, encoded, measured)
+        if self._apart:
+            trace = sums_of(_of(measured.columns, groups == REASONING))
+            sums |= {f"{name}_reasoning": trace[name] for name in ("tokens", "nll")}
         if not all(map(math.isfinite, sums.values())):
             return Score(response.key, {}, NoteKind.NON_FINITE.note("likelihood"))
-        values: dict[str, float | Sequence[float]] = {**sums, "truncated": float(truncated)}
+        values: dict[str, float | Sequence[float]] = {**sums, "truncated": float(encoded.truncated)}
+        if self._every_turn:
+            values["left_out"] = float(len(encoded.left_out))
         if self.student.runtime.keep_tokens:
             kept = {"nll", "rank"}.intersection(measured.columns)
             values |= {f"token_{name}": clipped(measured.columns)[name].tolist() for name in kept}
         return Score(response.key, values)
 
     def _of_response(
-        self, response: Response, pair: TokenizedPair, measured: Measured
+        self, response: Response, encoded: EncodedPair, measured: Measured
     ) -> dict[str, float]:
         """Return the wanted sums that need more than the columns of tokens."""
-        special = np.array([token in self._extra.special for token in pair.response], np.float32)
-        found = scas_of(measured, special)
+        counted = np.array(encoded.groups or (ANSWER,) * len(encoded.response)) != CONTEXT
+        special = np.array([token in self._extra.special for token in encoded.response])
+        found = scas_of(measured, (special | ~counted).astype(np.float32))
         steps = [name for name in STEPS if f"loss_{name}" in self.wanted]
         if steps:
-            pieces = self.student.encoder.pieces(response.instruction.messages, response.text or "")
+            pieces = self._pieces(response, encoded)
             for name in steps:
-                found |= first_tokens(measured.columns["nll"], pieces, name)
+                found |= first_tokens(measured.columns["nll"][counted], pieces, name)
         return found
+
+    def _pieces(self, response: Response, encoded: EncodedPair) -> Sequence[str]:
+        """Return the texts of the tokens that count."""
+        messages, text = response.instruction.messages, response.text or ""
+        if encoded.groups is None:
+            return self.student.encoder.pieces(messages, text)
+        tools, calls = response.instruction.tools, response.tool_calls
+        tokens = self.student.encoder.tokens(messages, text, tools=tools, calls=calls)[1]
+        return [token.text for token in tokens if token.group != CONTEXT]
 
     @property
     def token_column(self) -> str | None:
@@ -235,10 +277,22 @@ class LikelihoodScorer(Scorer):
 
     @property
     def pieces(self) -> Pieces | None:
-        """The student's own tokens, of the pass that reads the instruction."""
-        if self.suffix or self.conditioning != "conditional":
+        """The student's own tokens, of the pass that reads the instruction and counts the last turn alone."""
+        if self.suffix or self.conditioning != "conditional" or self._every_turn:
             return None
         return lambda messages, text: self.student.encoder.pieces(messages, text)
+
+    @property
+    def cautions(self) -> tuple[Warning, ...]:
+        """That the template begins every answer with a thought, where it does."""
+        if self.suffix or not self.student.template.opens_reasoning:
+            return ()
+        text = (
+            f"The chat template of '{self.student.student.name}' begins every answer with a thought: an "
+            "answer without one is read after an empty thought, and where there is one its opening mark is "
+            "not repeated."
+        )
+        return (Warning("opened-thought", text),)
 
     @property
     def resource(self) -> StudentModel:
@@ -262,7 +316,25 @@ class LikelihoodScorer(Scorer):
         }
         found |= {name: columns[of] / tokens for name, of in _MEANS.items() if of in columns}
         found |= {name: LATER[name].form(columns) for name in self.wanted}
+        found |= _told_apart(columns) if self._apart else {}
         return {name + self.suffix: column for name, column in found.items()}
+
+
+def _told_apart(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the measures of reasoning and answer each; no loss where there is no token of it."""
+    trace, nll = columns["tokens_reasoning"], columns["nll_reasoning"]
+    parts = {
+        "reasoning": (trace, nll),
+        "answer": (columns["tokens"] - trace, columns["nll"] - nll),
+    }
+    found = {f"tokens_{name}": tokens for name, (tokens, _) in parts.items()}
+    for name, (tokens, sums) in parts.items():
+        found[f"loss_{name}"] = sums / np.where(tokens > 0, tokens, np.nan)
+    return found
+
+
+def _of(columns: Mapping[str, Numbers], those: NDArray[np.bool_]) -> dict[str, Numbers]:
+    return {name: column[those] for name, column in columns.items()}
 
 
 def instruction_following_difficulty(conditional: Array, unconditional: Array) -> Array:
