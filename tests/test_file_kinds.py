@@ -117,7 +117,10 @@ def test_batch_output_is_joined_with_what_was_asked(
     with pytest.raises(DataError, match=r"holds answers and no prompts.*--requests"):
         read(output)
     wanted = [{"custom_id": name, "url": "/v1", "body": request_body} for name in ("r2", "r1")]
-    named = lines(tmp_path / "elsewhere.txt.jsonl", wanted)
+    (tmp_path / "other").mkdir()
+    plain = [{"id": name, "system": "S", **request_body} for name in ("r1", "r2")]
+    named = lines(tmp_path / "other/asked.jsonl", wanted if "input" in request_body else plain)
+    lines(tmp_path / "in.jsonl", wanted)
     for options in ({}, {"requests": str(named)}):
         source = ResponseSource.open([output], ReadOptions(**options))
         first, second = source

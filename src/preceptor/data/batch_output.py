@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.data.formats import READERS, Columns, Journal
+from preceptor.data.layouts import QUESTION_COLUMNS
+from preceptor.data.matching import ID_COLUMNS
 from preceptor.data.roles import Row, look_up
 from preceptor.errors import DataError, PreceptorError
 
@@ -50,14 +52,27 @@ def requests_beside(path: Path) -> Path:
 
 def joined(reader: Reader, requests: Path, journal: Journal, columns: Columns) -> Iterator[object]:
     """Read batch output as conversations; an answer to what was never asked is a problem of its row."""
-    asked = {str(row[_ID]): row["body"] for row in _every(requests) if is_input(row)}
+    asked = dict(filter(None, map(_request, _every(requests))))
     if not asked:
-        raise DataError(f"{requests} holds no requests of a batch: rows of custom_id and body.")
+        raise DataError(
+            f"{requests} holds no requests of a batch (rows of custom_id and body), nor instructions by id."
+        )
     for row in reader(journal, None):
         if not isinstance(row, dict) or str(row.get(_ID)) not in asked:
             journal.note(f"its custom_id is not among the requests in {requests.name}")
             continue
         yield _conversation(row, asked[str(row[_ID])])
+
+
+def _request(row: object) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the id and the body of a request; an instruction with an id (the custom_id) is one too."""
+    if not isinstance(row, dict):
+        return None
+    name = next((row[one] for one in (_ID, *ID_COLUMNS) if row.get(one) is not None), None)
+    text = next((row[one] for one in QUESTION_COLUMNS if row.get(one)), None)
+    body = row if row.get("messages") or text is None else {"input": text}
+    body = row["body"] if is_input(row) else body
+    return None if name is None else (str(name), body)
 
 
 def _every(path: Path) -> Iterator[Any]:

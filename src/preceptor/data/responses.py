@@ -248,8 +248,8 @@ def first_rows(found: Input) -> list[Row]:
 
 
 def _with_requests(found: Input, rows: list[Row], options: ReadOptions) -> tuple[Input, list[Row]]:
-    """Return batch output with what was asked, anything else as it is."""
-    if not is_output(rows):
+    """Return batch output with what was asked, unless a column has it, and anything else as it is."""
+    if not is_output(rows) or options.instruction_column:
         return found, rows
     requests = Path(options.requests) if options.requests else requests_beside(Path(found.path))
     found = replace(found, reader=partial(joined, found.reader, requests))

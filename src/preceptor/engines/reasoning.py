@@ -157,11 +157,11 @@ def _answer(text: str, *, opened: bool) -> str | None:
 def _answer_from(text: str, *, opened: bool) -> int | None:
     """Return where the answer begins; None where a trace never ends."""
     start = 0
-    begins = _FIRST.match(text)
-    # Nearly every text: spare it the search line by line.
-    if not (opened or begins or any(end in text for end in _MARKS.values())):
+    if not opened and not has_reasoning(
+        text
+    ):  # nearly every text: spare it the search line by line
         return 0
-    if opened or not begins:
+    if opened or not _FIRST.match(text):
         end = (_END if opened else _LONE_END).search(text)
         if end is None or (not opened and _BEGIN.search(text, 0, end.start())):
             return None if opened else 0
