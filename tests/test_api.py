@@ -61,6 +61,8 @@ def test_every_option_reaches_its_place_in_the_study():
         conditioning="unconditional",
         reduction="sequence-sum",
         include_end_of_turn=True,
+        turns="all",
+        reasoning="apart",
         columns=ReadOptions(teacher_column="who"),
         store="there",
         device="cpu",
@@ -80,6 +82,8 @@ def test_every_option_reaches_its_place_in_the_study():
         "conditioning": "unconditional",
         "reduction": "sequence-sum",
         "include_end_of_turn": True,
+        "turns": "all",
+        "reasoning": "apart",
     }
     options = study.ranking
     assert (options.seed, options.n_resamples, options.transform) == (5, 11, "sigmoid")
@@ -189,6 +193,7 @@ VERBS = {
     "run": {"run", "validate"},
     "plan": {"plan"},
     "report": {"study_report"},
+    "tokens": {"tokens"},
     "list": {"read_catalogue"},
     "instructions": {"curate_instructions"},
     "generate": {"generate"},

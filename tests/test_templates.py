@@ -400,7 +400,7 @@ def test_the_end_of_the_turn_joins_the_response_only_when_asked_for(tokenizer: A
     ended = encoder_of(tokenizer, "gemma", reading=Reading(include_end_of_turn=True)).encode(
         ONE_TURN, "four"
     )
-    assert ended == (plain.prompt, (*plain.response, end), False)
+    assert ended[:3] == (plain.prompt, (*plain.response, end), False)
     guarded = encoder_of(tokenizer, "gemma", reading=Reading(include_end_of_turn=True)).encode(
         ONE_TURN, "<end_of_turn>"
     )
@@ -412,10 +412,10 @@ def test_a_response_beyond_the_maximum_length_is_cut_at_its_end_and_said_so(toke
     total = len(whole.prompt) + len(whole.response)
     assert encoder_of(tokenizer, "gemma", total).encode(ONE_TURN, "The sea is wide.") == whole
     cut = encoder_of(tokenizer, "gemma", total - 2).encode(ONE_TURN, "The sea is wide.")
-    assert cut == (whole.prompt, whole.response[:-2], True)
+    assert cut[:3] == (whole.prompt, whole.response[:-2], True)
     for length in (len(whole.prompt), 1):
         none = encoder_of(tokenizer, "gemma", length).encode(ONE_TURN, "The sea is wide.")
-        assert none == (whole.prompt, (), True)
+        assert none[:3] == (whole.prompt, (), True)
 
 
 def test_an_empty_response_has_no_tokens_and_is_not_truncated(tokenizer: Any) -> None:
