@@ -10,7 +10,7 @@ from preceptor.data.overlap import EvaluationQuestions
 from preceptor.errors import StudyError
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.types import Instruction
-from preceptor.validation.finetune_job import StudentSetup, setup_of
+from preceptor.validation.finetune_job import FinetuneJob, StudentSetup, setup_of
 from preceptor.validation.training_set import TrainingSet, training_set_of
 from small_study import rows_of, write_rows
 from small_validation import TRAIN, runtime_at, study_of, tables
@@ -103,3 +103,30 @@ def test_whole_only_leaves_out_for_all_what_would_be_cut_for_one(given, tmp_path
     study = study_of(given)
     with pytest.raises(StudyError, match="No instruction has a response of every teacher within"):
         setup(study, tmp_path).training_set(training_set(study, tmp_path), study.train)
+
+
+def test_every_teacher_gives_as_many_tokens_to_within_a_response(given, tmp_path: Path):
+    long = rows_of(2, 12)
+    for row in long:
+        row["output"] = "the sea is wide and deep " * 4
+    write_rows(tmp_path / "teachers" / "gamma.jsonl", long)
+    given["train"] = {**TRAIN, "rows": 10, "equal": "tokens"}
+    study = study_of(given)
+    own = setup(study, tmp_path)
+    found = own.training_set(training_set(study, tmp_path), study.train)
+    assert own.training_set(training_set(study, tmp_path), study.train).first_of == found.first_of
+    held = {}
+    for teacher in found.teachers:
+        rows = found.conversations(teacher)
+        job = FinetuneJob(own, teacher, rows, runtime_at(tmp_path))
+        held[teacher] = job.prepared().rows.trained_tokens
+        assert set(found.texts(teacher)) == set(found.instructions[: len(rows.rows)])
+        assert sum(rows.left_out.values()) == 10 - len(rows.rows)
+    tersest = max(held, key=lambda teacher: held[teacher])
+    assert len(found.of(tersest)) == 10 > len(found.of("gamma"))
+    longest = max(len(row["output"]) for row in long)  # in characters, so no fewer than its tokens
+    assert all(held[tersest] - longest < tokens for tokens in held.values())
+    given["train"]["equal"] = "rows"
+    study = study_of(given)
+    rows_alike = own.training_set(training_set(study, tmp_path), study.train)
+    assert {len(rows_alike.of(teacher)) for teacher in found.teachers} == {10}

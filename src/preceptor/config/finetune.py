@@ -44,6 +44,11 @@ class Train(Recipe):
         description="Leave out instructions with a response, of any teacher, that max_length would cut.",
     )
     exclude_ngram: int = Field(8, ge=1, description=NGRAM_HELP)
+    equal: Literal["rows", "tokens"] = Field(
+        "rows",
+        description="What every teacher gives as many of: rows, or tokens that are trained on, to within a "
+        "response: of longer ones fewer, in the order drawn.",
+    )
 
     @field_validator("teachers")
     @classmethod

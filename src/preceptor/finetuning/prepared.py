@@ -6,6 +6,7 @@ Everything that can be refused is refused here, and a plan needs no more than th
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from preceptor.config.recipe import Recipe, Steps, steps_of
 from preceptor.config.runtime import Runtime
@@ -15,7 +16,7 @@ from preceptor.engines.templates import ChatTemplate, choose_template
 from preceptor.errors import ModelError
 from preceptor.finetuning.checkpoint import fine_tuned_identity
 from preceptor.finetuning.dataset import Conversation, Conversations
-from preceptor.finetuning.labels import Labeller, TrainingRows
+from preceptor.finetuning.labels import IGNORED, Labeller, TrainingRows
 from preceptor.store.identity import Identity
 
 
@@ -66,22 +67,33 @@ def prepare(
     return Prepared(student, recipe, runtime, template, rows, steps, identity)
 
 
-def which_are_whole(
+class Sizes(NamedTuple):
+    """Of a conversation: whether nothing would be cut, and the tokens that are trained on.
+
+    One that the template refuses is not whole and has none.
+    """
+
+    whole: bool
+    trained: int
+
+
+def sizes_of(
     student: LocatedModel, conversations: Sequence[Conversation], recipe: Recipe
-) -> list[bool]:
-    """Return whether nothing of a conversation would be cut, for each; one that is refused is not whole.
+) -> list[Sizes]:
+    """Return how large each conversation is.
 
     Raises:
         ModelError: the tokenizer cannot be used, or no token ends a turn.
     """
     template = choose_template(recipe.chat_template, student.folder)
     labeller = Labeller(load_tokenizer(student), template, max_length=recipe.max_length)
-    return [_is_whole(labeller, conversation) for conversation in conversations]
+    return [_sizes(labeller, conversation) for conversation in conversations]
 
 
-def _is_whole(labeller: Labeller, conversation: Conversation) -> bool:
+def _sizes(labeller: Labeller, conversation: Conversation) -> Sizes:
     try:
         row, _ = labeller.whole(conversation)
     except ModelError:
-        return False
-    return len(row.ids) <= labeller.max_length
+        return Sizes(whole=False, trained=0)
+    kept = row.labels[: labeller.max_length]
+    return Sizes(len(row.ids) <= labeller.max_length, int((kept != IGNORED).sum()))

@@ -26,7 +26,7 @@ from preceptor.finetuning.checkpoint import TrainingFolder, fine_tuned_identity
 from preceptor.finetuning.dataset import Conversations
 from preceptor.finetuning.estimate import estimate_of, require_room
 from preceptor.finetuning.finetune import carry_out
-from preceptor.finetuning.prepared import Prepared, prepare, which_are_whole
+from preceptor.finetuning.prepared import Prepared, Sizes, prepare, sizes_of
 from preceptor.finetuning.trainer import Moment
 from preceptor.pipeline.work import Amount, Progress
 from preceptor.store.identity import Identity
@@ -85,18 +85,32 @@ class StudentSetup:
         """Return what this student is fine-tuned on: only its tokenizer knows what would be cut."""
         if train.whole_only:
             kept = set(training_set.instructions)
-            for teacher in training_set.teachers:
-                texts = training_set.texts(teacher)
-                rows = list(texts.values())
-                whole = which_are_whole(self.untuned.located, rows, self.recipe)
-                kept &= {place for place, fits in zip(texts, whole, strict=True) if fits}
+            for own in self._sizes(training_set).values():
+                kept &= {place for place, size in own.items() if size.whole}
             training_set = training_set.kept(kept, CUT)
         if not training_set.instructions:
             raise StudyError(
                 f"No instruction has a response of every teacher within max_length = "
                 f"{self.recipe.max_length:,} tokens for {self.name}. Raise it, or leave whole_only out."
             )
-        return training_set.first(train.rows)
+        training_set = training_set.first(train.rows)
+        if train.equal == "tokens":
+            sizes = self._sizes(training_set)
+            return training_set.with_equal_tokens(
+                {
+                    teacher: {place: size.trained for place, size in own.items()}
+                    for teacher, own in sizes.items()
+                }
+            )
+        return training_set
+
+    def _sizes(self, training_set: TrainingSet) -> dict[str, dict[int, Sizes]]:
+        found = {}
+        for teacher in training_set.teachers:
+            texts = training_set.texts(teacher)
+            sizes = sizes_of(self.untuned.located, list(texts.values()), self.recipe)
+            found[teacher] = dict(zip(texts, sizes, strict=True))
+        return found
 
 
 def setup_of(

@@ -25,7 +25,8 @@ class TrainingSet:
     """Instructions to train on, in the order drawn, as places in the response table.
 
     `left_out` counts by reason the instructions that every teacher answered and that are not trained on;
-    `overlaps` says what those share with evaluation questions that were left out for it.
+    `overlaps` says what those share with evaluation questions that were left out for it. Of a teacher in
+    `first_of` only so many are trained on, the first, for the reason that stands beside the number.
     """
 
     source: Source
@@ -34,6 +35,31 @@ class TrainingSet:
     instructions: tuple[int, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     overlaps: tuple[Overlap, ...] = ()
+    first_of: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+
+    def of(self, teacher: str) -> tuple[int, ...]:
+        """Return the instructions that a student is fine-tuned on with this teacher's responses."""
+        count, _ = self.first_of.get(teacher, (None, ""))
+        return self.instructions[:count]
+
+    def with_equal_tokens(self, sizes: Mapping[str, Mapping[int, int]]) -> "TrainingSet":
+        """Return the training set of which every teacher gives as many tokens, to within a response.
+
+        Args:
+            sizes: teacher -> instruction -> tokens of its response that are trained on.
+        """
+        held = {
+            teacher: np.cumsum([own.get(place, 0) for place in self.instructions])
+            for teacher, own in sizes.items()
+        }
+        least = min(int(sums[-1]) for sums in held.values())
+        first_of = {}
+        for teacher, sums in held.items():
+            count = int(np.searchsorted(sums, least, side="right"))
+            given = int(sums[:count].max(initial=0))
+            why = f"teachers give {least:,} tokens to train on at most, this one {given:,}"
+            first_of[teacher] = (count, why)
+        return replace(self, first_of=first_of)
 
     def first(self, rows: int | None) -> "TrainingSet":
         """Return the training set of at most so many instructions."""
@@ -58,8 +84,9 @@ class TrainingSet:
     def texts(self, teacher: str) -> dict[int, Conversation]:
         """Return one teacher's conversations by the instruction's place; the first sample of each."""
         rows = of_teacher(self.table, teacher).rows
-        rows = rows[np.isin(self.table.instruction[rows], self.instructions)]
-        place = {self.table.instructions[at].item(): at for at in self.instructions}
+        places = self.of(teacher)
+        rows = rows[np.isin(self.table.instruction[rows], places)]
+        place = {self.table.instructions[at].item(): at for at in places}
         return {
             place[one.instruction.id]: (*one.instruction.messages, Message("assistant", one.text))
             for one in examples(self.source, self.table, Picked(rows, {}))
@@ -71,7 +98,11 @@ class TrainingSet:
         Raises:
             DataError: nothing of it can be trained on.
         """
-        return conversations_of(self.texts(teacher).values())
+        found = conversations_of(self.texts(teacher).values())
+        _, why = self.first_of.get(teacher, (None, ""))
+        left = len(self.instructions) - len(self.of(teacher))
+        beyond = {why: left} if left else {}
+        return replace(found, left_out={**self.left_out, **beyond, **found.left_out})
 
 
 def training_set_of(

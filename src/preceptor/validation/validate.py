@@ -140,8 +140,7 @@ class Validation:
         """Yield every run of a student on every teacher's responses."""
         own = setup.training_set(training_set, self.train)
         for teacher in own.teachers:
-            found = own.conversations(teacher)
-            rows = replace(found, left_out={**own.left_out, **found.left_out})
+            rows = own.conversations(teacher)
             for run in range(1, self.train.seeds + 1):
                 yield FinetuneJob(setup, teacher, rows, self.runtime, run)
 
