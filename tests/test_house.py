@@ -88,10 +88,17 @@ def test_nothing_heavy_is_loaded_to_answer_a_question_about_usage(code: str):
     assert loaded_after(code).isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("command", ["rank", "generate", "train", "evaluate", "export", "demo"])
+@pytest.mark.parametrize(
+    "command", ["rank", "generate", "train", "evaluate", "export", "demo", "instructions"]
+)
 def test_the_options_of_a_command_load_pydantic_and_nothing_else_that_is_heavy(command: str):
     # Options are made of the tables' fields, and the tables are pydantic's.
     assert loaded_after(HELP.format(command)).isdisjoint(set(HEAVY) - {"pydantic"})
+
+
+@pytest.mark.parametrize("module", ["config.catalogue", "studies"])
+def test_data_of_the_package_load_nothing_heavy_but_their_reader(module: str):
+    assert loaded_after(f"import preceptor.{module}").isdisjoint({*HEAVY} - {"tomllib"})
 
 
 def test_the_tables_of_a_study_load_pydantic_and_nothing_else_that_is_heavy():

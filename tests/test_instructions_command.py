@@ -7,7 +7,6 @@ import pytest
 
 from preceptor.data.instructions import PromptSource
 from small_study import preceptor, write_rows
-from test_house import HEAVY, loaded_after
 from test_instructions import LMSYS, MAGPIE_QWEN, WILDCHAT
 
 TOPICS = ("the sea", "salt", "a lighthouse", "prime numbers", "bread", "old maps", "glass", "rain")
@@ -166,12 +165,3 @@ def test_a_missing_file_is_told_as_elsewhere(tmp_path):
     result = preceptor("instructions", tmp_path / "none.jsonl", "--output", tmp_path / "a.jsonl")
     assert result.exit_code == 1
     assert "does not exist" in result.output
-
-
-def test_nothing_heavy_is_loaded_to_show_its_help():
-    code = (
-        "from preceptor.cli.app import cli\n"
-        "try:\n    cli(['instructions', '--help'])\nexcept SystemExit:\n    pass"
-    )
-    # As in every command whose options are made of tables, these are loaded.
-    assert loaded_after(code).isdisjoint({*HEAVY, "rensa"} - {"pydantic"})

@@ -17,6 +17,7 @@ from preceptor.config.data import ReadOptions
 from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource
 from preceptor.errors import DataError
+from test_house import loaded_after
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is absent")
@@ -408,23 +409,10 @@ def test_iteration_holds_one_row_at_a_time(tmp_path):
 
 
 def test_reading_json_lines_imports_nothing_heavy(tmp_path):
-    path = write_lines(tmp_path / "a.jsonl")
-    script = (
-        "import sys\n"
-        "from preceptor.data.responses import ResponseSource\n"
-        "list(ResponseSource.open([sys.argv[1]]))\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'pyarrow'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.strip() == "[]"
+    path = str(write_lines(tmp_path / "a.jsonl"))
+    code = f"from preceptor.data.responses import ResponseSource\nlist(ResponseSource.open([{path!r}]))"
+    heavy = {"torch", "transformers", "datasets", "pandas", "pyarrow"}
+    assert heavy.isdisjoint(loaded_after(code))
 
 
 @needs_data
