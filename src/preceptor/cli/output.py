@@ -35,11 +35,11 @@ def put_json(path: str, content: object) -> None:
     put(path, json_text(content))
 
 
-def put_csv(path: str, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
+def put_csv(path: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as CSV to a file, or to standard output where the path is `-`."""
     from preceptor.store.files import csv_text
 
-    put(path, csv_text(rows, columns))
+    put(path, csv_text(rows))
 
 
 def put(path: str, text: str) -> None:

@@ -79,7 +79,7 @@ class Families:
 
     names: tuple[str, ...]
 
-    def encodings(self, present: Iterable[object], *, shape: bool = True) -> dict[str, Any]:
+    def encodings(self, present: Iterable[object]) -> dict[str, Any]:
         """Return colour and shape by the field `family`, with a legend of those that are present."""
         alt = altair()
         found = set(present)
@@ -88,10 +88,9 @@ class Families:
         columns = alt.ExprRef(f"narrow ? {max(1, 300 // entry)} : {max(1, 700 // entry)}")
         legend = alt.Legend(title=None, values=shown, columns=columns, symbolOpacity=1)
         scale = alt.Scale(domain=list(self.names))
-        kinds = {"color": alt.Color} | ({"shape": alt.Shape} if shape else {})
         return {
             name: kind("family:N", scale=scale, legend=legend if len(shown) > 1 else None)
-            for name, kind in kinds.items()
+            for name, kind in (("color", alt.Color), ("shape", alt.Shape))
         }
 
 
