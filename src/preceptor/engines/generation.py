@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def prompt_of(encoder: Encoder, request: ChatRequest) -> tuple[int, ...] | Failure:
     """Return the tokens before the answer; a refusal where there are none or one of an answer has no room."""
     try:
-        prompt = encoder.encode(request.messages, "").prompt
+        prompt = encoder.encode(request.messages, "", tools=request.tools).prompt
     except ModelError as error:
         return Failure("refused request", str(error)[:200])
     if min(request.max_tokens, encoder.max_length - len(prompt)) < 1:

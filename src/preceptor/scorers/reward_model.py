@@ -156,8 +156,9 @@ class RewardModel(LocalModel, Scorer):
         """Return the conversation's ids, or why there are none."""
         encoder = self.encoder  # a tokenizer that cannot be loaded is no fault of the row
         try:
+            asked = response.instruction
             encoded = encoder.encode_conversation(
-                response.instruction.messages, response.text or ""
+                asked.messages, response.text or "", tools=asked.tools
             )
         except ModelError as error:
             return str(error)
