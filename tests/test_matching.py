@@ -1,6 +1,7 @@
 """Which rows of several teachers answer one instruction, from files to the ranking and its exports."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,17 @@ from preceptor import rank
 from preceptor.config.data import ReadOptions
 from preceptor.data.instructions import PromptSource, write_prompts
 from preceptor.errors import DataError, StudyError
+from preceptor.export.layouts import (
+    CALLS,
+    OTHER_TURNS,
+    SHAPES,
+    Entry,
+    Example,
+    Pair,
+    example_entry,
+    pair_entry,
+)
+from preceptor.types import Instruction
 
 TEACHERS = ("a", "b", "c")
 ROWS = 40
@@ -83,3 +95,16 @@ def test_instructions_written_out_are_matched_and_asked_as_before(
     write_prompts(first, written)
     again = list(PromptSource.open([written], options))
     assert [one.instruction for one in again] == [one.instruction for one in first]
+
+
+def test_exports_leave_out_calls_and_pairs_with_other_turns_before_them():
+    plain = Instruction.from_text("Hi")
+    tooled = Instruction(plain.messages, tools='[{"name":"look"}]')
+    assert isinstance(example_entry(Example(plain, "Yo", "a"), SHAPES["sharegpt"]), Entry)
+    assert example_entry(Example(plain, "Yo", "a", tool_calls="[1]"), SHAPES["messages"]) == CALLS
+    for layout in SHAPES.values():
+        assert example_entry(Example(tooled, "Yo", "a"), layout) == CALLS
+    pair = Pair(plain, "Yo", "No", "a", "b")
+    assert isinstance(pair_entry(pair), Entry)
+    assert pair_entry(replace(pair, alike=False)) == OTHER_TURNS
+    assert pair_entry(replace(pair, instruction=tooled)) == CALLS
