@@ -23,6 +23,7 @@ from preceptor.errors import ModelError, StudyError
 from preceptor.pipeline.plan import for_student
 from preceptor.ranking.later_metrics import LATER_METRICS, StudentCentricAnswer, lark_score
 from preceptor.ranking.metrics import METRICS
+from preceptor.scorers.gradient import GradientScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.scorers.token_measures import LATER, first_tokens, scas_of
 from preceptor.types import Instruction, Response
@@ -175,12 +176,14 @@ def test_later_metrics_declare_their_directions_and_are_formed_only_when_asked_f
     directions = {metric.kind: metric.higher_is_better for metric in LATER_METRICS}
     assert directions == {
         "brier": False, "rank_1": True, "lark_rho": True, "lark": True, "scas": False, "aslec_drop": True,
+        "g_norm": False, "grace": False,
     }  # fmt: skip
     assert StudentCentricAnswer(weight=0.25)(np.array([4.0]), np.array([8.0])) == [5.0]
     asked = Study.model_validate({**STUDY, "metrics": [{"kind": kind} for kind in directions]})
     (student,) = asked.students
     planned = for_student(asked, Runtime(), student, reward=None)
-    (_, scorer) = planned.scorers
+    (_, scorer, gradients) = planned.scorers
+    assert isinstance(gradients, GradientScorer)
     assert isinstance(scorer, LikelihoodScorer)
     assert set(scorer.wanted) == set(LATER) - {"loss_line"}
     usual = for_student(Study.model_validate(STUDY), Runtime(), student, reward=None)

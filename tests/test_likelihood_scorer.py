@@ -88,9 +88,9 @@ def test_both_passes_cover_the_same_response_tokens(model_folder: Path) -> None:
     with_instruction = LikelihoodScorer(student)
     without = LikelihoodScorer(student, "unconditional")
     for response in RESPONSES:
-        encoded = with_instruction._encoded(response)
+        encoded = with_instruction.encoded(response)
         assert not isinstance(encoded, str)
-        assert with_instruction._pair(encoded).response == without._pair(encoded).response
+        assert with_instruction.pair(encoded).response == without.pair(encoded).response
     for one, other in zip(
         score(with_instruction, RESPONSES), score(without, RESPONSES), strict=True
     ):

@@ -89,7 +89,7 @@ def test_each_metric_computes_its_formula(kind, inputs, expected):
 
 def test_directions_are_the_declared_ones():
     lower = {kind for kind, metric in METRICS.items() if not metric.higher_is_better}
-    assert lower == {"loss", "perplexity", "rsr", "ppl_gpt2", "brier", "scas"}
+    assert lower == {"loss", "perplexity", "rsr", "ppl_gpt2", "brier", "scas", "g_norm", "grace"}
 
 
 def test_metrics_broadcast_over_draws():
@@ -101,7 +101,7 @@ def test_metrics_are_listed_by_their_kind():
     assert list(METRICS) == [
         "car", "reward", "loss", "perplexity", "ifd", "length", "rsr", "likelihood",
         "information", "ppl_gpt2", "ifd_gpt2", "persyn",
-        "brier", "rank_1", "lark_rho", "lark", "scas", "aslec_drop",
+        "brier", "rank_1", "lark_rho", "lark", "scas", "aslec_drop", "g_norm", "grace",
     ]  # fmt: skip
     assert all(metric.kind == kind for kind, metric in METRICS.items())
 

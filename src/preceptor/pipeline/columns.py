@@ -15,7 +15,7 @@ from preceptor.config.study import Study
 from preceptor.data.table import Selection
 from preceptor.errors import StudyError
 from preceptor.pipeline.plan import REFERENCE
-from preceptor.ranking.later_metrics import lark_score
+from preceptor.ranking.later_metrics import grace, lark_score
 from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.metrics import within_instruction
 from preceptor.scorers.base import Array, Scorer
@@ -53,7 +53,7 @@ class ColumnMeasures:
         plain_loss = rows.get("loss")
         if plain_loss is not None and not self.reading.is_plain:
             rows["plain_loss"] = plain_loss
-        brier = rows.pop("brier_50", None)
+        brier, gradients = rows.pop("brier_50", None), rows.pop("gradient", None)
         rows, denominators = self._formed(rows)
         values = {name: self.selection.averaged(column) for name, column in rows.items()}
         if "persyn" in self.kinds and plain_loss is not None:
@@ -62,6 +62,8 @@ class ColumnMeasures:
         if brier is not None and plain_loss is not None:
             averages = (self.selection.averaged(one) for one in (plain_loss, brier))
             values["lark_score"] = lark_score(*averages)
+        if gradients is not None:
+            values["grace"] = self._grace(gradients)
         return Measurements(
             teachers=self.selection.table.teachers,
             instructions=self.selection.asked,
@@ -72,6 +74,19 @@ class ColumnMeasures:
             failed=self.selection.lost(failed=True),
             unscored=self.selection.lost(failed=False),
         )
+
+    def _grace(self, gradients: NDArray[Any]) -> Array:
+        """Return what each instruction adds to each teacher's GRACE, (teachers, instructions)."""
+        table, rows = self.selection.table, self.selection.rows
+        found = np.full((len(table.teachers), len(self.selection.taken)), np.nan)
+        places = np.searchsorted(self.selection.taken, table.instruction[rows])
+        there = np.array([one is not None for one in gradients])
+        for teacher in range(len(found)):
+            of = np.flatnonzero(there & (table.teacher[rows] == teacher))
+            if len(of):
+                scores = grace(np.stack(gradients[of].tolist()).astype(np.float64), places[of])
+                found[teacher, : len(scores)] = scores
+        return found
 
     def _require_scores(self) -> None:
         """Refuse a teacher of whom no response has a score, and say why it has none."""

@@ -17,6 +17,7 @@ from preceptor.ranking.later_metrics import LATER_METRICS
 from preceptor.ranking.measurements import require_measures
 from preceptor.ranking.metrics import METRICS, CompatibilityAdjustedReward, Metric, of_plain_loss
 from preceptor.scorers.base import Scorer
+from preceptor.scorers.gradient import GradientScorer
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import APART, LikelihoodScorer, StudentModel
 from preceptor.scorers.rewards import reward_scorers
@@ -119,9 +120,10 @@ def for_student(
     if model is not None:
         _require_of_engine(metrics, model)
         available |= {*APART} if study.reading.reasoning == "apart" else set()
-        available |= {*CONDITIONAL, *LATER, *FORMED, "ifd", "likelihood_share"}
+        available |= {*CONDITIONAL, *LATER, *FORMED, "ifd", "likelihood_share", "g_norm", "grace"}
         available |= {"reward_share"} if reward is not None else set()
         scorers += _passes(model, needed, conditioning=study.reading.conditioning)
+        scorers += [GradientScorer(LikelihoodScorer(model))] if needed & {"g_norm", "grace"} else []
     under_reference = {n.removesuffix(REFERENCE) for n in needed if n.endswith(REFERENCE)}
     if under_reference:
         reference = _likelihood_model(study.reference_model, study, runtime)

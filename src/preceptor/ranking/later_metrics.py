@@ -120,6 +120,32 @@ class LogProbabilityWithoutFirst:
         return -loss
 
 
+@dataclass(frozen=True)
+class GradientNorm:
+    """G-norm: mean squared length of the projected gradients of responses, low is good (arXiv 2511.02833)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("g_norm",)
+    higher_is_better: ClassVar[bool] = False
+    kind: Literal["g_norm"] = "g_norm"
+
+    def __call__(self, g_norm: Array) -> Array:
+        """Return the mean as it is."""
+        return g_norm
+
+
+@dataclass(frozen=True)
+class GradientCrossValidation:
+    """GRACE: how badly gradients of some prompts are covered by others' (`grace`; arXiv 2511.02833)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("grace",)
+    higher_is_better: ClassVar[bool] = False
+    kind: Literal["grace"] = "grace"
+
+    def __call__(self, grace: Array) -> Array:
+        """Return the mean as it is."""
+        return grace
+
+
 LATER_METRICS = (
     AverageBrier(),
     RankOneShare(),
@@ -127,7 +153,36 @@ LATER_METRICS = (
     LearnabilityScore(),
     StudentCentricAnswer(),
     LogProbabilityWithoutFirst(),
+    GradientNorm(),
+    GradientCrossValidation(),
 )
+
+
+def grace(gradients: Array, instructions: NDArray[np.int64], *, splits: int = 10) -> Array:
+    """Return what each instruction adds to GRACE, (instructions,): its mean is the score of one teacher.
+
+    `gradients` (responses, dimensions) are of the responses to `instructions` (responses,), numbered from 0.
+    The instructions are split at random; for each part the score is the trace of (S + 0.001 / d)^-1 T, where
+    T is the second moment of its gradients and S that of all others, scaled to length 1. The parts are
+    disjoint, so that each instruction is tested once; one without a response is NaN.
+    """
+    count, d = int(instructions.max(initial=-1)) + 1, gradients.shape[1]
+    parts = np.array_split(np.random.default_rng(0).permutation(count), min(splits, count))
+    lengths = np.linalg.norm(gradients, axis=1, keepdims=True)
+    unit = gradients / np.maximum(lengths, 1e-12)
+    found = np.full(len(gradients), np.nan)
+    for part in parts:
+        tested = np.isin(instructions, part)
+        if tested.all() or not tested.any():
+            continue
+        seen = unit[~tested]
+        moment = seen.T @ seen / len(seen) + 1e-3 / d * np.eye(d)
+        here = gradients[tested]
+        found[tested] = (here * np.linalg.solve(moment, here.T).T).sum(axis=1)
+    number = np.bincount(instructions, minlength=count)
+    with np.errstate(invalid="ignore"):
+        mean: Array = np.bincount(instructions, weights=found, minlength=count) / number
+    return mean
 
 
 def lark_score(loss: Array, brier: Array) -> Array:

@@ -30,7 +30,7 @@ _OF_TEXTS = frozenset(
         *("length", "tokens", "loss", "plain_loss", "loss_unconditional"),
         *("perplexity", "ifd", "token_rank", "information", "brier", "lark_rho", "lark_score"),
         *("rank_1", "rank_2_10", "rank_11_100", "rank_over_100", "loss_line", "loss_sentence"),
-        *("scas_answer", "scas_question"),
+        *("scas_answer", "scas_question", "g_norm", "grace"),
     )
 )
 """Measures of texts, which take few values by chance alone."""

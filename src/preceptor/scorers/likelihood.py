@@ -181,12 +181,12 @@ class LikelihoodScorer(Scorer):
         pairs: list[TokenizedPair] = []
         kept: list[EncodedPair] = []
         for response in responses:
-            encoded = self._encoded(response)
+            encoded = self.encoded(response)
             if isinstance(encoded, str):
                 unusable.append(Score(response.key, {}, encoded))
                 continue
             usable.append(response)
-            pairs.append(self._pair(encoded))
+            pairs.append(self.pair(encoded))
             kept.append(encoded)
         if unusable:
             yield unusable
@@ -200,7 +200,7 @@ class LikelihoodScorer(Scorer):
         names = frozenset(LATER[name].of for name in self.wanted if LATER[name].extra)
         return Extra(names, self.student.encoder.special_ids) if names else NOTHING
 
-    def _encoded(self, response: Response) -> EncodedPair | str:
+    def encoded(self, response: Response) -> EncodedPair | str:
         """Return the response's ids, or why there are none."""
         encoder = self.student.encoder  # a tokenizer that cannot be loaded is no fault of the row
         try:
@@ -220,7 +220,8 @@ class LikelihoodScorer(Scorer):
             )
         return pair
 
-    def _pair(self, encoded: EncodedPair) -> TokenizedPair:
+    def pair(self, encoded: EncodedPair) -> TokenizedPair:
+        """Return the ids that this pass reads."""
         if self.conditioning == "unconditional":
             return TokenizedPair((self.student.encoder.context,), encoded.response)
         return TokenizedPair(encoded.prompt, encoded.response)
