@@ -43,6 +43,20 @@ def test_every_metric_that_needs_no_further_pass_is_formed_unless_some_are_named
     assert metrics(planned(study_with(metrics=[{"kind": "ifd"}]))) == {"ifd"}
 
 
+@pytest.mark.parametrize("metric", ["ifd", "scas"])
+def test_what_holds_a_response_against_its_instruction_is_refused_over_all_turns(metric: str):
+    study = study_with(metrics=[{"kind": metric}], reading={"turns": "all"})
+    with pytest.raises(StudyError, match=f"'{metric}' is not defined over all turns"):
+        planned(study)
+    assert metric in metrics(planned(study_with(metrics=[{"kind": metric}])))
+
+
+def test_all_turns_have_no_loss_without_the_instruction():
+    study = study_with(reading={"turns": "all", "conditioning": "unconditional"})
+    with pytest.raises(StudyError, match="no response without its instruction"):
+        planned(study)
+
+
 def test_without_rewards_no_metric_needs_one():
     assert metrics(planned(study_with(), rewarded=False)).isdisjoint({"car", "reward"})
 

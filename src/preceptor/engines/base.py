@@ -8,14 +8,14 @@ and what goes wrong with one of them is data (`Failure`), never an exception.
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from preceptor.types import Message
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from preceptor.config.runtime import Runtime
     from preceptor.config.student import Student
     from preceptor.engines.models import LocatedModel
@@ -32,7 +32,7 @@ class TokenizedPair:
     response: tuple[int, ...]
 
 
-Numbers = NDArray[np.float32]
+Numbers: TypeAlias = "NDArray[np.float32]"
 
 
 @dataclass(frozen=True, slots=True)

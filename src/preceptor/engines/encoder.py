@@ -21,8 +21,11 @@ from preceptor.engines.templates import PROBE, ChatTemplate
 from preceptor.errors import ModelError
 from preceptor.types import Message
 
-BOUNDARY = "tokenised apart where a token would span prompt and response"
-"""Part of what names stored numbers: how the two are told apart in ids."""
+BOUNDARY = (
+    "tokenised apart where a token would span prompt and response; "
+    "control tokens in data are cut where they stand"
+)
+"""Part of what names stored numbers: how texts become ids."""
 
 _MARK = "\u2402response\u2403"
 """Stands for a response where the text around it is wanted."""

@@ -9,7 +9,7 @@ from itertools import product
 
 from preceptor.config.rewards import ReferenceReward, Reward
 from preceptor.config.runtime import Runtime
-from preceptor.config.student import Student
+from preceptor.config.student import Reading, Student
 from preceptor.config.study import Study
 from preceptor.errors import StudyError, nearest
 from preceptor.pipeline.best_of_n import require_derivable, without_reward
@@ -37,6 +37,9 @@ UNREQUESTED = frozenset(
     {"ifd", "ppl_gpt2", "ifd_gpt2", "persyn", *(metric.kind for metric in LATER_METRICS)}
 )
 """Metrics that are formed only when asked for: most need another pass over a model, or more time."""
+
+_OF_LAST_TURN = frozenset({"ifd", "ifd_gpt2", "scas_answer", "scas_question"})
+"""Measures that hold a response against its instruction."""
 
 REFERENCE = "_gpt2"
 """The end of the names of measures under the reference model."""
@@ -111,6 +114,7 @@ def for_student(
     metrics = study.metrics or _default_metrics(study, model, reward is not None)
     if not study.reading.is_plain:
         metrics = tuple(map(of_plain_loss, metrics))
+    _require_of_reading(metrics, study.reading)
     needed = {measure for metric in metrics for measure in metric.needs}
     available = {"length", "perplexity_gpt2", "ifd_gpt2"}
     available |= {"reward"} if reward is not None else set()
@@ -147,6 +151,23 @@ def _require_formed(by: str | None, metrics: Sequence[Metric], measures: Iterabl
 
 def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> StudentModel:
     return StudentModel(student, runtime, reading=study.reading)
+
+
+def _require_of_reading(metrics: Iterable[Metric], reading: Reading) -> None:
+    """Refuse what is not defined where every turn of the assistant counts: the user's stand among them."""
+    if reading.turns == "last":
+        return
+    if reading.conditioning == "unconditional":
+        raise StudyError(
+            "turns = 'all' with conditioning = 'unconditional': the user's later turns stand between those "
+            "that count, so there is no response without its instruction. Leave out one of the two."
+        )
+    for metric in metrics:
+        if _OF_LAST_TURN & set(metric.needs):
+            raise StudyError(
+                f"Metric '{metric.kind}' is not defined over all turns: it holds one response against its "
+                "instruction. Leave it out, or count the last turn alone (turns = 'last')."
+            )
 
 
 def _require_of_engine(metrics: Iterable[Metric], model: StudentModel) -> None:

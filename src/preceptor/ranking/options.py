@@ -22,6 +22,14 @@ METRIC_NAMES = (
     "ppl_gpt2",
     "ifd_gpt2",
     "persyn",
+    "brier",
+    "rank_1",
+    "lark_rho",
+    "lark",
+    "scas",
+    "aslec_drop",
+    "g_norm",
+    "grace",
 )
 """The metrics of this package, as `ranking.metrics.METRICS` has them."""
 
