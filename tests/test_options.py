@@ -16,8 +16,8 @@ NOT_OPTIONS = {
     "only a study file has several teachers or validates": {
         "BestOfN.kind", "BestOfN.label", "BestOfN.n", "BestOfN.of", "BestOfN.seed",
         "Evaluate.baseline", "Evaluate.benchmarks", "Evaluate.limit", "Evaluate.max_tokens",
-        "Evaluate.questions", "Evaluate.temperature", "Train.rows", "Train.seeds", "Train.teachers",
-        "Train.whole_only",
+        "Evaluate.questions", "Evaluate.temperature", "Train.equal", "Train.exclude_ngram", "Train.rows",
+        "Train.seeds", "Train.teachers", "Train.whole_only",
     },
     "given as arguments": {"Data.instructions", "Data.responses"},
     "several students share the options: a label is each one's own": {"Student.label"},
