@@ -15,7 +15,7 @@ import torch
 
 from preceptor.config.metrics import metric_named
 from preceptor.config.runtime import Runtime
-from preceptor.config.student import Student
+from preceptor.config.student import Reading, Student
 from preceptor.config.study import Study
 from preceptor.engines.base import Extra, TokenizedPair
 from preceptor.engines.packed.likelihood import TransformersLikelihood
@@ -126,9 +126,9 @@ def test_steps_begin_where_lines_and_sentences_do(steps: str, begin: list[str]) 
     nll = np.arange(1, len(pieces) + 1, dtype=np.float32)
     places = [next(n for n, p in enumerate(pieces) if p.strip() == word) for word in begin]
     found = first_tokens(nll, pieces, steps)
-    assert found == {f"first_{steps}": len(begin), f"first_{steps}_nll": nll[places].sum()}
+    assert found == {f"begins_{steps}": len(begin), f"begins_{steps}_nll": nll[places].sum()}
     # What was cut off at the maximum length begins nothing.
-    assert first_tokens(nll[:2], pieces, steps)[f"first_{steps}"] == 1
+    assert first_tokens(nll[:2], pieces, steps)[f"begins_{steps}"] == 1
 
 
 def test_measures_are_formed_of_what_is_stored(model_folder: Path) -> None:
@@ -146,10 +146,31 @@ def test_measures_are_formed_of_what_is_stored(model_folder: Path) -> None:
     bands = ("rank_1", "rank_2_10", "rank_11_100", "rank_over_100")
     assert np.sum([found[name] for name in bands], axis=0) == pytest.approx([1, 1])
     assert found["lark_rho"] == pytest.approx(found["brier_50"] / found["loss"])
-    rest = found["tokens"] - columns["first_sentence"]
-    assert found["loss_sentence"] * rest + columns["first_sentence_nll"] == pytest.approx(
+    rest = found["tokens"] - columns["begins_sentence"]
+    assert found["loss_sentence"] * rest + columns["begins_sentence_nll"] == pytest.approx(
         columns["nll"]
     )
+
+
+CALL = '[{"arguments":{"city":"Rome"},"name":"weather"}]'
+
+
+def test_first_tokens_are_those_of_what_was_read(model_folder: Path) -> None:
+    reading = Reading(reasoning="cut")
+    student = StudentModel(Student(model=str(model_folder)), Runtime(device="cpu"), reading=reading)
+    scorer = LikelihoodScorer(student, wanted=("loss_sentence",))
+    asked = Instruction.from_text("What is 2 + 2?")
+    answer = "It is four. I am sure!"
+    given = [
+        Response("direct", asked, answer),
+        Response("traced", asked, f"<think>\nLet me see.\n</think>\n\n{answer}"),
+        Response("call", asked, "", tool_calls=CALL),
+    ]
+    scores = {one.key: one.values for batch in scorer.score(given) for one in batch}
+    direct, traced, call = (scores[one.key] for one in given)
+    assert direct["begins_sentence"] == 2
+    assert traced == pytest.approx(direct)
+    assert call["begins_sentence"] >= 1
 
 
 def test_rows_stored_before_serve_old_metrics_and_not_new_ones(model_folder: Path) -> None:

@@ -55,6 +55,11 @@ def test_every_turn_of_the_user_counts_and_no_other():
     questions = EvaluationQuestions([Instruction.from_text(SEA)], 8)
     assert questions.overlap(turns("Hi.", SEA, "Hi."))
     assert not questions.overlap(turns(SEA, "Hi.", SEA))
+    # A short later turn is no question.
+    assert not EvaluationQuestions([Instruction.from_text("Go on")], 8).overlap(turns("", SEA, ""))
+    asked = EvaluationQuestions([turns("", "Name a sea", "Which?")], 8)
+    assert not asked.overlap(Instruction.from_text("Go on."))
+    assert asked.overlap(Instruction.from_text("name a sea!"))
 
 
 def test_what_is_dropped_is_what_comparing_all_n_grams_drops():

@@ -81,6 +81,23 @@ def test_traces_and_tools_are_counted_when_data_are_read(tmp_path: Path):
     assert asked is not None and asked.why == "as asked for"
 
 
+def test_a_tools_turn_before_the_answer_makes_a_conversation_an_agents(tmp_path: Path):
+    def turns(n: int) -> list[dict[str, Any]]:
+        call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
+        return [
+            {"role": "user", "content": f"Question {n}?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": str(n)},
+            {"role": "assistant", "content": f"{n}."},
+        ]
+
+    rows = [{"messages": turns(n), "reward": n} for n in range(6)]
+    for name in ("a", "b"):
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    trust = rank_of(tmp_path).trust
+    assert trust is not None and trust.kind == "agent"
+
+
 def rank_of(folder: Path, **more: Any) -> Ranking:
     found = rank_files(
         str(folder / "*.jsonl"),

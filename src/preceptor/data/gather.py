@@ -305,7 +305,7 @@ class _Columns:
 
     def _note_signs(self, response: Response) -> None:
         text = response.text or ""
-        tools = bool(response.tool_calls or response.instruction.tools)
+        tools = bool(response.tool_calls) or response.instruction.calls
         for place, count in enumerate(Signs(1, has_reasoning(text), tools, len(text))):
             self.signs[place] += count
 

@@ -36,8 +36,8 @@ class EvaluationQuestions:
     """The n-grams of evaluation questions: of every turn of the user; system turns are left alone.
 
     Texts are compared as words in NFKC form, without regard to case, punctuation and symbols; a character of
-    a script that is written without spaces is a word. A turn shorter than `ngram` words matches as a whole
-    only, and there signs of arithmetic count.
+    a script that is written without spaces is a word. A first turn shorter than `ngram` words matches as a
+    whole only, and there signs of arithmetic count; a later one, such as "Continue.", is no question.
     """
 
     def __init__(self, questions: Iterable[Instruction], ngram: int) -> None:
@@ -45,8 +45,8 @@ class EvaluationQuestions:
         self._texts: list[str] = []
         self._found_in: dict[str, int] = {}
         for instruction in questions:
-            for text in _asked(instruction):
-                for shared in self._ngrams(text):
+            for place, text in enumerate(_asked(instruction)):
+                for shared in self._ngrams(text, first=place == 0):
                     self._found_in.setdefault(shared, len(self._texts))
                 self._texts.append(text[:_LONGEST])
 
@@ -67,16 +67,19 @@ class EvaluationQuestions:
 
     def overlap(self, instruction: Instruction) -> Overlap | None:
         """Return the first overlap of the instruction with a question; None where there is none."""
-        for text in _asked(instruction):
-            if not self._found_in.keys().isdisjoint(self._ngrams(text)):
-                shared = next(one for one in self._ngrams(text) if one in self._found_in)
+        for place, text in enumerate(_asked(instruction)):
+            if not self._found_in.keys().isdisjoint(self._ngrams(text, first=place == 0)):
+                ngrams = self._ngrams(text, first=place == 0)
+                shared = next(one for one in ngrams if one in self._found_in)
                 return Overlap(shared[:_LONGEST], self._texts[self._found_in[shared]])
         return None
 
-    def _ngrams(self, text: str) -> Iterator[str]:
-        """Return the n-grams of a text; of a shorter one the whole, without spaces."""
+    def _ngrams(self, text: str, *, first: bool) -> Iterator[str]:
+        """Return the n-grams of a text; of a shorter one that comes `first` the whole, without spaces."""
         text = unicodedata.normalize("NFKC", text).casefold()
         words = text.translate(_SPACED).split()
+        if len(words) < self.ngram and not first:
+            return iter(())
         if len(words) < self.ngram:
             return iter(("".join(filter(_bears, text)) or text.strip(),))
         shifted = [words[start:] for start in range(self.ngram)]

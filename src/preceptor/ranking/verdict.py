@@ -229,20 +229,22 @@ def _named(ranking: Places, claim: Claim, reasons: tuple[Warning, ...]) -> str:
 def _unrecommended(ranking: Places, reasons: tuple[Warning, ...]) -> str:
     """Return why nobody is recommended, the gravest reason first."""
     best, first = ranking.best.teacher, reasons[0]
+    tied = [one.teacher for one in ranking if one.rank == 1]
+    alone = len(tied) == 1
+    leads = f"{best} comes first" if alone else f"{several(tied, 'and')} share the first place"
     if first.code == "nothing-to-compare":
         return f"{best} is the only teacher for {ranking.student}: nothing to compare."
     if first.code != "no-reward":
-        return (
-            f"{first.text} {best} comes first by {ranking.by} all the same; nobody is recommended."
-        )
+        return f"{first.text} {leads} by {ranking.by} all the same; nobody is recommended."
     if _rests_on(ranking, UNFOUNDED):
         return (
-            f"{best} comes first by {ranking.by} on {ranking.best.n} of {ranking.instructions} prompts. This "
+            f"{leads} by {ranking.by} on {ranking.best.n} of {ranking.instructions} prompts. This "
             f"is no recommendation: {ranking.by} looks neither at the base model nor at the quality of the "
             "responses. Give a student or a source of rewards."
         )
     return (
-        f"{best} ranks first by {ranking.by} (exploratory, no reward){_whose(ranking)}: {_basis(ranking)}. "
+        f"{f'{best} ranks first' if alone else leads} by {ranking.by} (exploratory, no reward)"
+        f"{_whose(ranking)}: {_basis(ranking)}. "
         "This is no recommendation."
     )
 
@@ -264,6 +266,8 @@ def _beside(ranking: Places, claim: Claim) -> Iterator[str]:
 
 def _settled_by(ranking: Places, prompts: int | None) -> str:
     """Return about how many more prompts would settle it, and what their responses would cost."""
+    if prompts is None and ranking.best.n < MIN_PROMPTS:
+        return "How many more prompts would settle it cannot be said from so few."
     if prompts is None:
         return f"More prompts would hardly settle it: over {MOST_PROMPTS:,}, or any number."
     # One contender alone has still to be told from the others.

@@ -258,12 +258,21 @@ class LikelihoodScorer(Scorer):
         return found
 
     def _pieces(self, response: Response, encoded: EncodedPair) -> Sequence[str]:
-        """Return the texts of the tokens that count."""
-        messages, text = response.instruction.messages, response.text or ""
-        if encoded.groups is None:
-            return self.student.encoder.pieces(messages, text)
-        tools, calls = response.instruction.tools, response.tool_calls
-        tokens = self.student.encoder.tokens(messages, text, tools=tools, calls=calls)[1]
+        """Return the texts of the tokens that count, as they were read: without a trace that was cut.
+
+        Raises:
+            ModelError: the tokenizer cannot say what its tokens stand for.
+        """
+        encoder = self.student.encoder
+        if not encoder.tokenizer.is_fast:
+            raise ModelError(
+                f"The tokenizer of '{self.student.student.name}' cannot say what its tokens stand for, so "
+                "steps have no first tokens. Leave 'aslec_drop' out."
+            )
+        instruction, text = response.instruction, response.text or ""
+        tokens = encoder.tokens(
+            instruction.messages, text, tools=instruction.tools, calls=response.tool_calls
+        )[1][: len(encoded.response)]
         return [token.text for token in tokens if token.group != CONTEXT]
 
     @property

@@ -56,7 +56,7 @@ def _ratio(columns: Mapping[str, Array]) -> Array:
 
 def _without_first(steps: str) -> LaterMeasure:
     """Mean loss of the tokens that begin no step; no data where there are none."""
-    names = (f"first_{steps}", f"first_{steps}_nll")
+    names = (f"begins_{steps}", f"begins_{steps}_nll")
 
     def form(columns: Mapping[str, Array]) -> Array:
         left = columns["tokens"] - columns[names[0]]
@@ -135,4 +135,4 @@ def first_tokens(nll: Numbers, pieces: Sequence[str], steps: str) -> dict[str, f
     places = sorted({bisect_right(stops, start) for start in starts})
     places = [place for place in places if place < len(nll)]
     total = float(nll[places].sum(dtype=np.float64))
-    return {f"first_{steps}": float(len(places)), f"first_{steps}_nll": total}
+    return {f"begins_{steps}": float(len(places)), f"begins_{steps}_nll": total}
