@@ -105,9 +105,11 @@ def test_a_student_is_shown_by_its_hub_id_or_the_last_part_of_its_path(tmp_path:
         ("cuda", "float16", "float16"),
     ],
 )
-def test_the_dtype_that_auto_means_is_what_the_identity_gets(device: str, asked: str, dtype: str):
+def test_the_dtype_that_auto_means_is_what_the_identity_gets(
+    tmp_path: Path, device: str, asked: str, dtype: str
+):
     student = Student.model_validate({"model": "a/b", "dtype": asked})
-    assert StudentModel(student, Runtime(device=device)).dtype == dtype
+    assert StudentModel(student, Runtime(device=device, store=str(tmp_path))).dtype == dtype
 
 
 def test_a_hidden_accelerator_is_not_used(monkeypatch: pytest.MonkeyPatch):
