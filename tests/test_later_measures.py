@@ -17,7 +17,7 @@ from preceptor.config.metrics import metric_named
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Reading, Student
 from preceptor.config.study import Study
-from preceptor.engines.base import Extra, TokenizedPair
+from preceptor.engines.base import Extra, Measured, TokenizedPair
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.errors import ModelError, StudyError
 from preceptor.pipeline.plan import for_student
@@ -91,7 +91,7 @@ def test_measures_of_the_pass_equal_a_plain_forward_pass(
     for index, pair in enumerate(pairs):
         expected, one = reference(model, pair), found[index]
         assert set(plain[index].columns) == {"nll", "rank", "brier"} and not plain[index].values
-        special = np.array([token in SPECIAL for token in pair.response], np.float32)
+        special = np.array([token in SPECIAL for token in pair.response])
         measured = {
             "brier": one.columns["brier"].mean(),
             "brier_50": one.columns["brier_50"].mean(),
@@ -150,6 +150,16 @@ def test_measures_are_formed_of_what_is_stored(model_folder: Path) -> None:
     assert found["loss_sentence"] * rest + columns["begins_sentence_nll"] == pytest.approx(
         columns["nll"]
     )
+
+
+def test_an_answer_of_special_tokens_alone_has_no_similarity_and_is_not_the_best() -> None:
+    measured = Measured(
+        0,
+        {"nll": np.ones(2, np.float32)},
+        {"answer_cosine": 0.0, "question_cosine": 0.0, "question_nll": 1.0},
+    )
+    assert all(np.isnan(value) for value in scas_of(measured, np.array([True, True])).values())
+    assert scas_of(measured, np.array([True, False]))["scas_answer"] == 0
 
 
 CALL = '[{"arguments":{"city":"Rome"},"name":"weather"}]'

@@ -229,12 +229,15 @@ class LikelihoodScorer(Scorer):
     def _scored(self, response: Response, encoded: EncodedPair, measured: Measured) -> Score:
         groups = np.array(encoded.groups or (ANSWER,) * len(encoded.response))
         sums = sums_of(_of(measured.columns, groups != CONTEXT))
-        sums |= self._of_response(response, encoded, measured)
+        sums |= self._first_tokens(response, encoded, measured.columns["nll"][groups != CONTEXT])
         if self._apart:
             trace = sums_of(_of(measured.columns, groups == REASONING))
             sums |= {f"{name}_reasoning": trace[name] for name in ("tokens", "nll")}
         if not all(map(math.isfinite, sums.values())):
             return Score(response.key, {}, NoteKind.NON_FINITE.note("likelihood"))
+        if measured.values:
+            special = [token in self._extra.special for token in encoded.response]
+            sums |= scas_of(measured, np.array(special) | (groups == CONTEXT))
         values: dict[str, float | Sequence[float]] = {**sums, "truncated": float(encoded.truncated)}
         if self._every_turn:
             values["left_out"] = float(len(encoded.left_out))
@@ -243,18 +246,16 @@ class LikelihoodScorer(Scorer):
             values |= {f"token_{name}": clipped(measured.columns)[name].tolist() for name in kept}
         return Score(response.key, values)
 
-    def _of_response(
-        self, response: Response, encoded: EncodedPair, measured: Measured
+    def _first_tokens(
+        self, response: Response, encoded: EncodedPair, nll: Numbers
     ) -> dict[str, float]:
-        """Return the wanted sums that need more than the columns of tokens."""
-        counted = np.array(encoded.groups or (ANSWER,) * len(encoded.response)) != CONTEXT
-        special = np.array([token in self._extra.special for token in encoded.response])
-        found = scas_of(measured, (special | ~counted).astype(np.float32))
+        """Return the wanted sums over the tokens that begin steps; `nll` is of those that count."""
+        found: dict[str, float] = {}
         steps = [name for name in STEPS if f"loss_{name}" in self.wanted]
         if steps:
             pieces = self._pieces(response, encoded)
             for name in steps:
-                found |= first_tokens(measured.columns["nll"][counted], pieces, name)
+                found |= first_tokens(nll, pieces, name)
         return found
 
     def _pieces(self, response: Response, encoded: EncodedPair) -> Sequence[str]:

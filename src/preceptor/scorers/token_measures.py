@@ -4,6 +4,7 @@ What is free is stored always; what costs time is computed where a metric asks f
 is asked for is scored again, and serves all other metrics as it is.
 """
 
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.engines.base import RANK_LIMIT, Measured, Numbers
 from preceptor.scorers.base import Array
@@ -116,12 +118,15 @@ def _bands(columns: Mapping[str, Numbers]) -> dict[str, float]:
     }
 
 
-def scas_of(measured: Measured, special: Numbers) -> dict[str, float]:
-    """Return both parts of SCAS (arXiv 2605.26872); `special` tells which of the tokens are special."""
+def scas_of(measured: Measured, special: NDArray[np.bool_]) -> dict[str, float]:
+    """Return both parts of SCAS (arXiv 2605.26872); `special` tells which of the tokens are special.
+
+    NaN, which is no data, where all of them are.
+    """
     if "answer_cosine" not in measured.values:
         return {}
-    nll, values = measured.columns["nll"][special == 0], measured.values
-    loss = float(nll.mean(dtype=np.float64)) if len(nll) else 0.0
+    nll, values = measured.columns["nll"][~special], measured.values
+    loss = float(nll.mean(dtype=np.float64)) if len(nll) else math.nan
     return {
         "scas_answer": loss**2 * values["answer_cosine"],
         "scas_question": loss * values["question_nll"] * values["question_cosine"],
