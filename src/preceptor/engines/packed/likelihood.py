@@ -1,6 +1,7 @@
 """Measure likelihoods with a transformers model: packed, and never a whole matrix of logits."""
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -121,7 +122,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
         direction = similarity.mean_direction(context.outputs[0][span], ids, self.extra.special)
         places = [at for at, token in enumerate(ids) if at and token not in self.extra.special]
         if not places:
-            return similarity.Question(direction, 0.0)
+            return similarity.Question(direction, math.nan)
         targets = torch.tensor([ids[at] for at in places], device=self.device)
         before = torch.tensor([group.start + at - 1 for at in places], device=self.device)
         return similarity.Question(
@@ -163,7 +164,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
         direction = similarity.mean_direction(units, prompt, special)
         places = [at for at, token in enumerate(prompt) if at and token not in special]
         if not places:
-            return similarity.Question(direction, 0.0)
+            return similarity.Question(direction, math.nan)
         targets = torch.tensor([prompt[at] for at in places], device=self.device)
         nll = fold_logits(logits[[at - 1 for at in places]], targets).nll
         return similarity.Question(direction, float(nll.double().mean()))

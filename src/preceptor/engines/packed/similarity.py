@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Question(NamedTuple):
     """What is kept of a prompt: the mean unit vector and the mean loss of its tokens but the special ones.
 
-    The first token has no loss. Where no token is left, the vector is zero and the loss is 0.
+    The first token has no loss. Where no token is left, the vector is zero and the loss is NaN.
     """
 
     direction: "torch.Tensor"
