@@ -179,6 +179,7 @@ def test_the_interval_of_marks_is_that_of_questions_not_of_single_marks(tmp_path
     ("rows", "said"),
     [
         ([mark(81, 1, 5), mark(81, 1, 6)], "marked twice on question 81, turn 1"),
+        ([mark(81, 1, -1), mark(81, 1, 6)], "marked twice on question 81, turn 1"),
         ([mark(81, 3, 5)], "turn 3"),
         ([mark(81, 1, 11)], "mark 11"),
         ([mark(81, 1, 5) | {"score": "9"}], "mark '9'"),

@@ -67,6 +67,7 @@ class _Tally(ModelRows):
     """One model's marks by question and turn while a file is read."""
 
     marks: dict[str, list[float]] = field(default_factory=dict)
+    seen: set[tuple[str, int]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,12 @@ def _marks(rows: Sequence[Row], path: str) -> list[Marks]:
         tally.judges.add(_judge(row))
         key, turn = _question(row, where), _turn(row, where)
         marks = tally.marks.setdefault(key, [math.nan] * TURNS)
-        if not math.isnan(marks[turn]):
+        if (key, turn) in tally.seen:
             raise DataError(
                 f"{where}: '{name}' is marked twice on question {key}, turn {turn + 1}. Expected one "
                 "mark for each turn: drop the repeats."
             )
+        tally.seen.add((key, turn))
         mark = _mark(row, where)
         if mark is None:
             tally.dropped["answers without a mark"] += 1
