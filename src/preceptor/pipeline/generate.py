@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-from preceptor.pipeline.work import Amount, Progress
+from preceptor.pipeline.work import Amount, Progress, Workers, here
 from preceptor.scorers.base import Resource
 from preceptor.store.identity import Identity
 from preceptor.store.sharing import SharedRows
@@ -75,8 +75,8 @@ class GenerationJob:
         """Return how many responses the store lacks."""
         return len(self.missing())
 
-    def run(self, progress: Progress) -> None:
-        """Get and store everything that is missing.
+    def run(self, progress: Progress, _workers: Workers = here) -> None:
+        """Get and store everything that is missing, from this process.
 
         Raises:
             ModelError: the model cannot be asked at all, or its samples would all be copies; what was

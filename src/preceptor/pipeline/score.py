@@ -17,13 +17,22 @@ from numpy.typing import NDArray
 from preceptor.config.runtime import Runtime
 from preceptor.data.table import Keys, Selection
 from preceptor.engines.reasoning import answered
-from preceptor.pipeline.work import Amount, Executor, Progress, in_process, recorded
+from preceptor.pipeline.work import (
+    Amount,
+    Executor,
+    Part,
+    Progress,
+    Workers,
+    here,
+    in_process,
+    recorded,
+)
 from preceptor.scorers.base import Resource, Scorer
 from preceptor.store.identity import Identity
 from preceptor.store.sharing import SharedRows
 from preceptor.store.store import ScorePartition, Store
 from preceptor.store.writer import StoreWriter
-from preceptor.types import Response, Score
+from preceptor.types import Flush, Response, Score
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +42,37 @@ Stored = Mapping[str, NDArray[Any]]
 TEXTS_IN_MEMORY = 256 * 1024 * 1024
 """Characters of response text held at once; more than that is read in several passes."""
 
-_LEAST_FLUSH_SECONDS = 0.25
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """A scorer and its partition: all that another process needs to score what it is given."""
+
+    scorer: Scorer
+    partition: ScorePartition
+
+    @property
+    def flush(self) -> Flush:
+        """When scores are stored."""
+        return self.scorer.flush
+
+    @property
+    def resource(self) -> Resource:
+        """What scoring loads."""
+        return self.scorer.resource
+
+    def compute(self, part: Part, writer: StoreWriter[Score]) -> None:
+        """Score a part."""
+        for batch in self.scorer.score([response for group in part for response in group]):
+            writer.add(batch)
+
+    def key(self, response: Response) -> bytes:
+        """Return the key that the scorer's number for a response, as it reads it, is stored under."""
+        return response.checked_key if self.scorer.reads_reference else response.key
+
+    def finished(self, seen: set[str] | None = None) -> Keys:
+        """Return the stored keys for which nothing is left to compute; `seen` is that of `Shards.keys`."""
+        scorer = self.scorer
+        return self.partition.complete(scorer.required, listed=scorer.token_column, seen=seen)
 
 
 @dataclass(frozen=True)
@@ -64,8 +103,8 @@ class Step:
         """Return how many distinct responses have no score yet."""
         return len(self.missing(self.stored()))
 
-    def run(self, progress: Progress) -> None:
-        """Score and store everything that is missing."""
+    def run(self, progress: Progress, workers: Workers = here) -> None:
+        """Have everything that is missing scored and stored."""
         missing = self.missing(self.stored())
         chunks = self.texts(missing)
         first = next(chunks, None)
@@ -73,7 +112,7 @@ class Step:
             return
         present = len(self.keyed.distinct) - len(missing)
         progress.begin(self.name, present, amount_of(first, missing=len(missing)))
-        left_out = sum(_score(self, texts, progress) for texts in chain([first], chunks))
+        left_out = sum(_score(self, texts, progress, workers) for texts in chain([first], chunks))
         progress.end()
         if left_out:
             logger.warning(
@@ -87,9 +126,10 @@ class Step:
         """Return a response of the data as the scorer reads it."""
         return answered(response) if self.scorer.reads_answer else response
 
-    def key(self, response: Response) -> bytes:
-        """Return the key that the scorer's number for a response, as it reads it, is stored under."""
-        return response.checked_key if self.scorer.reads_reference else response.key
+    @cached_property
+    def task(self) -> ScoreTask:
+        """What scores."""
+        return ScoreTask(self.scorer, self.partition)
 
     @cached_property
     def keyed(self) -> Selection:
@@ -102,15 +142,10 @@ class Step:
         """Return the scorer's columns and the notes, one value for each row of the selection."""
         return self.partition.columns(self.keyed.keys, self.scorer.columns)
 
-    def finished(self, seen: set[str] | None = None) -> Keys:
-        """Return the stored keys for which nothing is left to compute; `seen` is that of `Shards.keys`."""
-        scorer = self.scorer
-        return self.partition.complete(scorer.required, listed=scorer.token_column, seen=seen)
-
     def missing(self, stored: Stored) -> Keys:
         """Return the keys without a note that lack a required column of what is stored."""
         if self.scorer.token_column is not None:
-            return self.keyed.lacking(self.finished())
+            return self.keyed.lacking(self.task.finished())
         lacking = np.zeros(len(stored["note"]), np.bool_)
         for name in self.scorer.required:
             lacking |= np.isnan(stored[name])
@@ -129,13 +164,13 @@ class Step:
                 if response.text is None:
                     continue
                 read = self.read(response)
-                if (key := self.key(read)) in waiting:
+                if (key := self.task.key(read)) in waiting:
                     found.offer(key, read)
             responses = found.responses()
             if not responses:
                 logger.warning("%d responses are no longer in the data", len(waiting))
                 return
-            waiting.difference_update(map(self.key, responses))
+            waiting.difference_update(map(self.task.key, responses))
             yield responses
 
 
@@ -185,39 +220,37 @@ def amount_of(texts: Sequence[Response], *, missing: int) -> Amount:
     return Amount(missing, int(characters * missing / max(1, len(texts))))
 
 
-def _score(step: Step, texts: Sequence[Response], progress: Progress) -> int:
-    """Score what is missing of these, part by part; return how many responses were given no score."""
+def _score(step: Step, texts: Sequence[Response], progress: Progress, workers: Workers) -> int:
+    """Have scored what is missing of these, part by part; return how many responses got no score."""
+    task = step.task
     left_out = 0
     seen: set[str] = set()
     groups: dict[bytes, list[Response]] = {}
     for response in texts:
         groups.setdefault(response.instruction.given_id, []).append(response)
-    lengths = {step.key(response): len(response.text or "") for response in texts}
+    lengths = {task.key(response): len(response.text or "") for response in texts}
 
-    def stored(scores: Sequence[Score]) -> None:
-        values = (score.values.get("tokens") for score in scores)
-        tokens = sum(int(value) for value in values if isinstance(value, float))
-        keys = [score.key for score in scores]
+    def stored(keys: Sequence[bytes], tokens: int) -> None:
+        nonlocal left_out
+        left_out -= len(keys)
         progress.advance(Amount(len(keys), sum(lengths.get(key, 0) for key in keys), tokens))
         shared.stored(keys)
 
     def elsewhere(rows: Sequence[Response]) -> None:
-        progress.advance(Amount(len(rows), sum(lengths[step.key(row)] for row in rows)))
+        progress.advance(Amount(len(rows), sum(lengths[task.key(row)] for row in rows)))
+
+    def handed_out() -> Iterator[Part]:
+        nonlocal left_out
+        for part in shared.parts(step.scorer.part):
+            left_out += sum(map(len, part))
+            yield part
 
     shared = SharedRows(
-        step.partition.claims(), groups, step.key, lambda: step.finished(seen).tolist(), elsewhere
+        step.partition.claims(), groups, task.key, lambda: task.finished(seen).tolist(), elsewhere
     )
-    with shared, StoreWriter(step.partition, step.scorer.flush, stored) as writer:
+    with shared:
         while shared.more():
-            for part in shared.parts(step.scorer.part):
-                asked = [row for rows in part for row in rows]
-                left_out += len(asked)
-                for batch in step.scorer.score(asked):
-                    writer.add(batch)
-                    left_out -= len(batch)
-                # Others see at once what is done, but quick scores do not make a shard for every part.
-                writer.flush(_LEAST_FLUSH_SECONDS)
-            writer.flush()
+            workers(task, handed_out(), stored)
     return left_out
 
 

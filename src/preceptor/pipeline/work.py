@@ -1,16 +1,23 @@
 """Work as plain data: whose rows are missing from the store, how many, and the function that puts them there.
 
 A step of generation or scoring is one. Who runs it, this process or others, is the executor's concern: rows
-are idempotent under their keys, so any number of processes may run the same work at once.
+are idempotent under their keys, so any number of processes may run the same work at once. What travels to
+others is a task; the work hands its parts out, and is told what was stored.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from preceptor.config.runtime import Runtime
+from preceptor.data.table import Keys
 from preceptor.scorers.base import Resource
 from preceptor.store.identity import Identity
+from preceptor.store.store import ScorePartition
+from preceptor.store.writer import StoreWriter
+from preceptor.types import Flush, Response, Score
+
+_LEAST_FLUSH_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,67 @@ class Silent:
         """Show nothing."""
 
 
+Part = Sequence[Sequence[Response]]
+"""Whole instructions, each with all its responses, so that what is finished of them is paired."""
+
+Stored = Callable[[Sequence[bytes], int], None]
+"""Is told the keys of rows that are in the store now, and how many tokens they took."""
+
+
+class Task(Protocol):
+    """Scoring by one scorer, a part at a time. Its copy in another process loads what it needs there."""
+
+    @property
+    def partition(self) -> ScorePartition:
+        """Where the rows go."""
+        ...
+
+    @property
+    def flush(self) -> Flush:
+        """When rows are stored; with `each` every one is paid for."""
+        ...
+
+    @property
+    def resource(self) -> Resource:
+        """What computing loads."""
+        ...
+
+    def compute(self, part: Part, writer: StoreWriter[Score]) -> None:
+        """Compute the rows of a part, and give each finished batch to the writer."""
+        ...
+
+    def key(self, response: Response) -> bytes:
+        """Return what the row of a response is stored under."""
+        ...
+
+    def finished(self, seen: set[str] | None = None) -> Keys:
+        """Return the stored keys for which nothing is left to compute; `seen` is that of `Shards.keys`."""
+        ...
+
+
+Workers = Callable[[Task, Iterable[Part], Stored], None]
+"""Computes all parts; when it returns, what could be computed is stored, and was told."""
+
+
+def here(task: Task, parts: Iterable[Part], stored: Stored) -> None:
+    """Compute the parts in this process, one after another."""
+
+    def told(rows: Sequence[Score]) -> None:
+        stored([row.key for row in rows], tokens_of(rows))
+
+    with StoreWriter(task.partition, task.flush, told) as writer:
+        for part in parts:
+            task.compute(part, writer)
+            # Others see at once what is done, but quick scores do not make a shard for every part.
+            writer.flush(_LEAST_FLUSH_SECONDS)
+
+
+def tokens_of(rows: Sequence[Score]) -> int:
+    """Return the tokens that the rows say they took."""
+    values: Iterable[Any] = (row.values.get("tokens") for row in rows)
+    return sum(int(value) for value in values if isinstance(value, float))
+
+
 class Work(Protocol):
     """Rows of one identity that the store is to hold."""
 
@@ -89,8 +157,8 @@ class Work(Protocol):
         """Check what it needs before anything is spent: endpoint and key."""
         ...
 
-    def run(self, progress: Progress) -> None:
-        """Compute and store what is missing."""
+    def run(self, progress: Progress, workers: Workers = here) -> None:
+        """Have what is missing computed and stored; `workers` do what can be divided."""
         ...
 
 
