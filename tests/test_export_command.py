@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bpe_openai
 import pytest
+from transformers import AutoTokenizer
 
 from small_study import preceptor, rows_of, write_rows, write_teachers
 from small_teachers import THRESHOLDS, generations, graded, texts_in, write_questions
@@ -229,6 +231,7 @@ def test_several_students_or_rewards_need_naming(
         (("--teacher", "alpha", "--each", "reward"), "choose one of the two"),
         (("--teacher", "alpha", "--pairs"), "choose one of the two"),
         (("--margin", "0.5"), "margin is given without pairs"),
+        (("--equal", "tokens", "--pairs"), "is for the data set of one teacher"),
         (("--each", "car"), "without a student: name one"),
         (("--student", "nobody"), "No student 'nobody' in the study. Known: none."),
         (("--reward", "column"), "No reward 'column' in the study. Known: column 'reward'."),
@@ -278,3 +281,39 @@ def test_parquet_and_other_layouts_hold_the_same(tmp_path: Path, files: list[Pat
     rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
     found = {row["instruction"]: row["output"] for row in rows}
     assert found == {row["instruction"]: row["output"] for row in rows_of(0)}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_equal_amounts_of_tokens_end_every_teachers_data_where_the_tersest_has_no_more(
+    tmp_path: Path, model_folder: Path, named: bool
+):
+    terse, long = rows_of(0, 12), rows_of(1, 14)
+    for row in long:
+        row["output"] += " so wide is the sea" * 9
+    for name, rows in (("alpha", terse), ("beta", long)):
+        write_rows(tmp_path / "data" / f"{name}.jsonl", rows)
+    exam = write_rows(tmp_path / "exam.jsonl", [{"instruction": terse[3]["instruction"]}])
+    study = study_file(tmp_path, *([student(model_folder, 'label = "small"')] if named else []))
+    options = ("--equal", "tokens", "--exclude", exam)
+    found = {
+        name: exported(study, tmp_path / name, "--teacher", name, *options)
+        for name in ("alpha", "beta")
+    }
+    asked = {name: {row["messages"][0]["content"] for row in rows} for name, rows in found.items()}
+    assert asked["beta"] < asked["alpha"] == {row["instruction"] for row in terse[:3] + terse[4:]}
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    count = tokenizer.tokenize if named else bpe_openai.get_encoding("cl100k_base").encode_ordinary
+    total = {
+        name: sum(len(count(row["messages"][1]["content"])) for row in rows)
+        for name, rows in found.items()
+    }
+    longest = max(len(count(row["output"])) for row in long)
+    assert total["alpha"] - longest < total["beta"] <= total["alpha"]
+    card = (tmp_path / "beta" / "README.md").read_text()
+    assert f"by {'the tokenizer of small' if named else 'cl100k_base'}: the first" in card
+    said = preceptor(
+        *("export", study, "--output", tmp_path / "beta", "--teacher", "beta", "--overwrite"),
+        *options,
+    ).stdout
+    assert f"(teachers give {total['alpha']} tokens to train on at most, this one " in said
+    assert "left out: 2 (not every teacher answered the instruction)" in said

@@ -22,7 +22,7 @@ from preceptor.ranking.places import (
 )
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.table import table_lines
+from preceptor.ranking.table import about_order, table_lines
 from preceptor.ranking.verdict import Claim, limits
 from preceptor.types import Estimate, Warning
 
@@ -247,6 +247,20 @@ def test_what_p_leaves_open_is_said_in_one_line():
         "P covers which prompts were drawn, and nothing else: not the error of the rewards, nor prompts of "
         "another kind, nor how well car foretells fine-tuning."
     )
+
+
+@pytest.mark.parametrize(("longer", "said"), [(250.0, ["2.5"]), (190.0, [])])
+def test_lengths_that_differ_over_twofold_are_said_to_be_unequal_amounts(
+    longer: float, said: list[str]
+):
+    found = ranking(0.97, 0.03)
+    for one, length in zip(found.teachers, (longer, 100.0), strict=True):
+        one.estimates["tokens"] = Estimate(length, length, length, 100)
+    lines = [line for line in about_order(found) if "times as long" in line]
+    assert [line.partition(" times")[0] for line in lines] == [
+        f"Responses of A are {n}" for n in said
+    ]
+    assert all("as those of B" in line and "export --equal tokens" in line for line in lines)
 
 
 def test_records_hold_measures_and_intervals_of_metrics_only():

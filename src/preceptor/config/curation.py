@@ -1,5 +1,7 @@
 """Which instructions are chosen: the options of `preceptor instructions`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from preceptor.config.base import Table, Texts
@@ -8,6 +10,9 @@ NGRAM_HELP = (
     "So many words in a row that also stand in an evaluation question leave an instruction out; a shorter "
     "question must be the same as a whole. 8 as open-r1, 13 as GPT-3."
 )
+
+Equal = Literal["rows", "tokens"]
+"""What every teacher gives as many of to train on."""
 
 
 class Where(Table):

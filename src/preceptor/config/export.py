@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from preceptor.config.curation import Exclusion
+from preceptor.config.curation import Equal, Exclusion
 
 Layout = Literal["messages", "alpaca", "sharegpt"]
 Format = Literal["jsonl", "parquet"]
@@ -36,6 +36,11 @@ class Export(Exclusion):
     student: str | None = Field(None, description="For whom, where the study has several students.")
     reward: str | None = Field(None, description="By which reward, where the study has several.")
     every_sample: bool = Field(False, description="Take all samples of the teacher.")
+    equal: Equal = Field(
+        "rows",
+        description="What every teacher's data set would have as many of: rows, or target tokens, to within "
+        "a response: of a longer teacher fewer instructions, in the order drawn.",
+    )
     overwrite: bool = Field(False, description="Replace what was exported there before.")
 
     @model_validator(mode="after")
@@ -47,4 +52,9 @@ class Export(Exclusion):
             )
         if self.margin and not self.pairs:
             raise ValueError("a margin is given without pairs: ask for pairs, or leave it out")
+        if self.equal == "tokens" and (self.each or self.pairs or self.every_sample):
+            raise ValueError(
+                "equal = 'tokens' is for the data set of one teacher, with one response to an instruction: "
+                "leave out each, pairs and every_sample, or equal"
+            )
         return self

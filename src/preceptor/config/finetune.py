@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from preceptor.config.base import ModelTable, Request, Table, Texts
-from preceptor.config.curation import NGRAM_HELP
+from preceptor.config.curation import NGRAM_HELP, Equal
 from preceptor.config.judges import PRESETS as JUDGES
 from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import RewardModelTable, require_served
@@ -44,7 +44,7 @@ class Train(Recipe):
         description="Leave out instructions with a response, of any teacher, that max_length would cut.",
     )
     exclude_ngram: int = Field(8, ge=1, description=NGRAM_HELP)
-    equal: Literal["rows", "tokens"] = Field(
+    equal: Equal = Field(
         "rows",
         description="What every teacher gives as many of: rows, or tokens that are trained on, to within a "
         "response: of longer ones fewer, in the order drawn.",

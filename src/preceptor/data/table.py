@@ -195,6 +195,13 @@ class ResponseTable:
         """How many instructions every teacher answered."""
         return int((self.counts() > 0).all(axis=0).sum()) if self.teachers else 0
 
+    def answered_by(self, teachers: Sequence[str], *, seed: int) -> list[int]:
+        """Return the instructions that all these teachers answered, in the order the seed draws."""
+        numbers = [self.teachers.index(teacher) for teacher in teachers]
+        common = np.flatnonzero(self.counts()[numbers].min(axis=0))
+        found: list[int] = common[drawn(self.instructions[common].tolist(), seed)].tolist()
+        return found
+
     def lost_counts(self, *, failed: bool) -> NDArray[np.int32]:
         """Return the requests without an answer, or answers without a number, (teachers, instructions)."""
         some = self.lost[is_failure(self.lost) == failed]

@@ -31,6 +31,7 @@ from preceptor.export.writer import (
 )
 from preceptor.pipeline import plan
 from preceptor.pipeline import select as picking
+from preceptor.pipeline.amounts import NOT_COMMON, TargetTokens, equal_tokens, sizes_of
 from preceptor.pipeline.load import LoadedData, all_of
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.race import race
@@ -81,6 +82,11 @@ def export(
 def _raced(pipeline: Pipeline, folder: Path, options: Export, student: Student | None) -> "_Export":
     """Return the export of the teacher that a race chooses, asked for the rest where that is wanted."""
     study = pipeline.study
+    if options.equal == "tokens":
+        raise StudyError(
+            "[race] leaves teachers with few responses, so that amounts cannot be made equal: leave equal "
+            "out, or leave [race] out of the study."
+        )
     if options.each or options.pairs:
         raise StudyError(
             "Responses to each instruction are picked among all teachers, and [race] drops teachers: leave "
@@ -185,10 +191,40 @@ class _Export:
             how += (
                 f" Of several samples of an instruction the first alone: {further:,} are left out."
             )
+        left_out = {FURTHER: further} if further else {}
+        if self.options.equal == "tokens":
+            picked, said, beyond = self._equal(teacher, picked)
+            how, left_out = f"{how} {said}", left_out | beyond
         picked = self._with_checks(picked)
         written = self._write(picked, self._card(how, [picked], ranking))
-        left_out = {FURTHER: further} if further else {}
         return replace(written, skipped={**written.skipped, **left_out})
+
+    def _equal(self, teacher: str, picked: Picked) -> tuple[Picked, str, dict[str, int]]:
+        """Return as many target tokens as every teacher gives, how so, and how many rows are left out.
+
+        All teachers' data sets hold the same instructions first, and end where the tersest has no more.
+        """
+        table = self.data.selection.table
+        places = table.answered_by(table.teachers, seed=self.pipeline.study.ranking.seed)
+        if not places:
+            raise StudyError(
+                "No instruction was answered by every teacher, so amounts cannot be equal. Leave equal out."
+            )
+        count = TargetTokens(self.student, self.pipeline.runtime)
+        barred = EvaluationQuestions.of(self.options)
+        first = equal_tokens(sizes_of(self.data.source, table, places, count=count, barred=barred))
+        own = first[teacher]
+        kept = np.isin(table.instruction[picked.rows], places[: own.count])
+        counts = {
+            own.why: len(places) - own.count,
+            NOT_COMMON: len(picked.rows) - len(places),
+        }
+        rows = ", ".join(f"{one.count:,} of {name}" for name, one in first.items())
+        said = (
+            f"As many target tokens as every teacher gives, to within a response, by {count.by}: the first "
+            f"instructions in the order drawn, {rows}."
+        )
+        return picked.where(kept), said, {why: number for why, number in counts.items() if number}
 
     def _with_checks(self, picked: Picked) -> Picked:
         """Return the rows with the rewards of checks, which cost little, and without those that have none."""
@@ -200,9 +236,9 @@ class _Export:
         step = step_of(scorer, self.pipeline.runtime, self.data.source, selection)
         rewards = carry_out(step, self.pipeline.progress)["reward"]
         scorer.release()
-        known = np.isfinite(rewards)
-        numbers = {name: values[known] for name, values in picked.numbers.items()}
-        return Picked(picked.rows[known], numbers | {"reward": rewards[known]})
+        return Picked(picked.rows, {**picked.numbers, "reward": rewards}).where(
+            np.isfinite(rewards)
+        )
 
     def each(self) -> Written:
         """Write the best response to each instruction, or the best and the worst."""
@@ -257,6 +293,8 @@ class _Export:
             "layouts": [file.describe() for file in data.source.files],
             "skipped_rows": dict(data.skipped),
         }
+        if self.options.equal == "tokens":
+            settings["equal"] = "tokens"
         if self.options.exclude:
             settings["exclude"] = [Path(path).name for path in self.options.exclude]
             settings["exclude_ngram"] = self.options.exclude_ngram

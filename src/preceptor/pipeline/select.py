@@ -43,6 +43,11 @@ class Picked:
     rows: NDArray[np.intp]
     numbers: Mapping[str, Array]
 
+    def where(self, kept: NDArray[np.bool_]) -> Picked:
+        """Return the rows that are kept."""
+        numbers = {name: values[kept] for name, values in self.numbers.items()}
+        return Picked(self.rows[kept], numbers)
+
 
 def of_teacher(table: ResponseTable, teacher: str, *, every_sample: bool = False) -> Picked:
     """Return all responses of one teacher, the first sample of each instruction unless `every_sample`.

@@ -31,6 +31,9 @@ _READABLE = 14
 _MOST_NAMED = 4
 """Teachers whose value stands in a line below the table."""
 
+_TIMES_AS_LONG = 2
+"""From how many times the shortest teacher's mean length on unequal amounts are spoken of."""
+
 _NARROWEST = 8
 """Characters of a name in one line of a table for which there is no room."""
 
@@ -95,12 +98,28 @@ def footnotes(ranking: Places) -> list[str]:
 
 def about_order(ranking: Places) -> list[str]:
     """Return what stands below the table of the order itself: stability, failures, what P leaves open."""
-    lines = [limits(ranking)] if len(ranking) > 1 else []
+    lines = [limits(ranking), *_lengths(ranking)] if len(ranking) > 1 else []
     if ranking.stability is None:
         return lines
     failed = [one for one in ranking.stability.variants if one.name == FAILURES]
     shown = [_with_failures(ranking, one) for one in failed]
     return [ranking.stability.describe(), *shown, *lines]
+
+
+def _lengths(ranking: Places) -> Iterator[str]:
+    """Yield what unequal lengths mean for fine-tuning, where they are far apart."""
+    name = next((one for one in ("tokens", "length") if one in ranking.best.estimates), None)
+    if name is None:
+        return
+    order = sorted(ranking.teachers, key=lambda result: result.estimates[name].value)
+    short, long = order[0], order[-1]
+    least, most = (one.estimates[name].value for one in (short, long))
+    if least > 0 and most > _TIMES_AS_LONG * least:
+        yield (
+            f"Responses of {long.teacher} are {most / least:.1f} times as long as those of {short.teacher}: "
+            "on as many rows a student is tuned on so many times the tokens. preceptor export --equal tokens "
+            'and equal = "tokens" in [train] take fewer rows of longer teachers.'
+        )
 
 
 def trusted(trust: Trust | None) -> list[str]:

@@ -12,9 +12,10 @@ import numpy as np
 from preceptor.config.finetune import Train
 from preceptor.data.gather import Source
 from preceptor.data.overlap import OVERLAP, EvaluationQuestions, Overlap, overlap_notes
-from preceptor.data.table import ResponseTable, drawn
+from preceptor.data.table import ResponseTable
 from preceptor.errors import StudyError, nearest
 from preceptor.finetuning.dataset import Conversation, Conversations, conversations_of
+from preceptor.pipeline.amounts import FirstOf, equal_tokens
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.select import Picked, examples, of_teacher
 from preceptor.types import Message, Warning
@@ -26,7 +27,7 @@ class TrainingSet:
 
     `left_out` counts by reason the instructions that every teacher answered and that are not trained on;
     `overlaps` says what those share with evaluation questions that were left out for it. Of a teacher in
-    `first_of` only so many are trained on, the first, for the reason that stands beside the number.
+    `first_of` only so many are trained on, the first.
     """
 
     source: Source
@@ -35,12 +36,12 @@ class TrainingSet:
     instructions: tuple[int, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     overlaps: tuple[Overlap, ...] = ()
-    first_of: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    first_of: Mapping[str, FirstOf] = field(default_factory=dict)
 
     def of(self, teacher: str) -> tuple[int, ...]:
         """Return the instructions that a student is fine-tuned on with this teacher's responses."""
-        count, _ = self.first_of.get(teacher, (None, ""))
-        return self.instructions[:count]
+        first = self.first_of.get(teacher)
+        return self.instructions[: first.count] if first else self.instructions
 
     def with_equal_tokens(self, sizes: Mapping[str, Mapping[int, int]]) -> "TrainingSet":
         """Return the training set of which every teacher gives as many tokens, to within a response.
@@ -49,17 +50,10 @@ class TrainingSet:
             sizes: teacher -> instruction -> tokens of its response that are trained on.
         """
         held = {
-            teacher: np.cumsum([own.get(place, 0) for place in self.instructions])
+            teacher: [own.get(place, 0) for place in self.instructions]
             for teacher, own in sizes.items()
         }
-        least = min(int(sums[-1]) for sums in held.values())
-        first_of = {}
-        for teacher, sums in held.items():
-            count = int(np.searchsorted(sums, least, side="right"))
-            given = int(sums[:count].max(initial=0))
-            why = f"teachers give {least:,} tokens to train on at most, this one {given:,}"
-            first_of[teacher] = (count, why)
-        return replace(self, first_of=first_of)
+        return replace(self, first_of=equal_tokens(held))
 
     def first(self, rows: int | None) -> "TrainingSet":
         """Return the training set of at most so many instructions."""
@@ -99,9 +93,8 @@ class TrainingSet:
             DataError: nothing of it can be trained on.
         """
         found = conversations_of(self.texts(teacher).values())
-        _, why = self.first_of.get(teacher, (None, ""))
         left = len(self.instructions) - len(self.of(teacher))
-        beyond = {why: left} if left else {}
+        beyond = {self.first_of[teacher].why: left} if left else {}
         return replace(found, left_out={**self.left_out, **beyond, **found.left_out})
 
 
@@ -121,9 +114,7 @@ def training_set_of(
             f"[train] names the teacher '{unknown[0]}', which is not compared. Known: "
             f"{', '.join(table.teachers)}.{nearest(unknown[0], table.teachers)}"
         )
-    numbers = [table.teachers.index(teacher) for teacher in teachers]
-    common = np.flatnonzero(table.counts()[numbers].min(axis=0))
-    order = common[drawn(table.instructions[common].tolist(), seed)].tolist()
+    order = table.answered_by(teachers, seed=seed)
     every = TrainingSet(loaded.source, table, tuple(teachers), tuple(order))
     barred = _overlapping(every, questions)
     apart = replace(every.kept(set(order) - set(barred), OVERLAP), overlaps=tuple(barred.values()))
