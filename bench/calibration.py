@@ -60,8 +60,9 @@ from preceptor.ranking.inference import (
 from preceptor.ranking.measurements import Common, Measurements
 from preceptor.ranking.metrics import AverageReward, Metric
 from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.placing import better_of_two
 from preceptor.ranking.quantities import Quantity, formed, measured
-from preceptor.ranking.rank import better_of_two, rank
+from preceptor.ranking.rank import rank
 from preceptor.types import Estimate
 
 REWARDS = ("normal", "lognormal", "t3", "binary", "zoo", "car-normal", "car-binary", "car-zoo")

@@ -24,7 +24,6 @@ from preceptor.ranking.stability import BETAS
 from preceptor.report.data import (
     Answer,
     Array,
-    Category,
     Change,
     Distribution,
     Example,
@@ -76,7 +75,9 @@ def small_ranking_data(
     labels = (*names, *(one[0] for one in chosen[len(names) :]))
     values = _values(chosen, reward=reward, rng=np.random.default_rng(seed))
     ranking = rank(
-        Measurements(labels, INSTRUCTIONS, values, truncated={labels[-1]: 3}),
+        Measurements(
+            labels, INSTRUCTIONS, values, truncated={labels[-1]: 3}, categories=_categories()
+        ),
         student=student,
         options=RankingOptions(n_resamples=500, seed=seed),
         settings={"reward": "skywork-27b"} if reward else {"reward": None},
@@ -92,7 +93,6 @@ def small_ranking_data(
         distributions=tuple(
             _distribution(name, values[name]) for name in values if name != "perplexity"
         ),
-        categories=_categories(ranking, values),
         changes=(Change("beta 0", ranking.teachers[1].teacher),) if reward and teachers > 1 else (),
         tried=("beta 0", "beta 1", "beta 10", "common length") if reward else (),
         examples=_examples(ranking, values),
@@ -196,25 +196,14 @@ def _distribution(measure: str, values: Array) -> Distribution:
     return Distribution(measure, edges, np.array(counts, dtype=np.float64), quantiles)
 
 
-def _categories(ranking: Ranking, values: Mapping[str, Array]) -> tuple[Category, ...]:
-    owner = np.arange(INSTRUCTIONS) % (len(CATEGORIES) + 3) % len(CATEGORIES)
-    found = []
-    for place, name in enumerate(CATEGORIES):
-        chosen = owner == place
-        n = int(chosen.sum())
-        means = {
-            result.teacher: {
-                measure: _estimate(array[row, chosen], n) for measure, array in values.items()
-            }
-            for row, result in enumerate(ranking.teachers)
-        }
-        found.append(Category(name, n, means))
-    return tuple(found)
-
-
 def _estimate(values: Array, n: int) -> Estimate:
     mean, half = float(values.mean()), float(1.96 * values.std() / np.sqrt(n))
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def _categories() -> tuple[str, ...]:
+    owner = np.arange(INSTRUCTIONS) % (len(CATEGORIES) + 3) % len(CATEGORIES)
+    return tuple(CATEGORIES[place] for place in owner)
 
 
 def _examples(ranking: Ranking, values: Mapping[str, Array]) -> tuple[Example, ...]:

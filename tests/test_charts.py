@@ -58,11 +58,10 @@ def charts(drawn: tuple[Chart, ...]) -> dict[str, Chart]:
 def hostile() -> dict[str, Chart]:
     ranked = small_ranking_data(8, names=HOSTILE, student=HOSTILE[0])
     families = dict(ranked.families) | {HOSTILE[0]: HOSTILE[1], HOSTILE[1]: HOSTILE[3]}
-    categories = (replace(ranked.categories[0], name=HOSTILE[0]), *ranked.categories[1:])
+    first, *others = ranked.ranking.categories
+    ranking = replace(ranked.ranking, categories=(replace(first, name=HOSTILE[0]), *others))
     distributions = (replace(ranked.distributions[0], measure=HOSTILE[3]),)
-    return of_one(
-        replace(ranked, families=families, categories=categories, distributions=distributions)
-    )
+    return of_one(replace(ranked, ranking=ranking, families=families, distributions=distributions))
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +191,9 @@ def test_distributions_and_categories_hold_counts_quantiles_and_n(charts: dict[s
     assert sum(row["count"] for row in strips) == distribution.counts.sum()
     best = ranked.ranking.teachers[0].teacher
     cell = rows(charts["by-category"])[0]
-    assert cell["value"] == ranked.categories[0].means[best]["reward"].value
-    assert cell["category"] == f"Information seeking (n {ranked.categories[0].n})"
+    largest = ranked.ranking.categories[0]
+    assert cell["value"] == largest.means[best]["reward"].value
+    assert cell["category"] == f"{largest.name} (n {largest.n})"
 
 
 def test_agreement_holds_rho_and_its_interval(charts: dict[str, Chart]):
@@ -269,9 +269,10 @@ def test_names_that_every_object_of_javascript_has_are_drawn(tmp_path: Path):
     names = ("constructor", "toString", "__proto__", "hasOwnProperty", "valueOf")
     ranked = small_ranking_data(5, names=names)
     categories = tuple(
-        replace(one, name=name) for one, name in zip(ranked.categories, names, strict=False)
+        replace(one, name=name) for one, name in zip(ranked.ranking.categories, names, strict=False)
     )
-    named = replace(ranked, families={name: name for name in names}, categories=categories)
+    ranking = replace(ranked.ranking, categories=categories)
+    named = replace(ranked, families={name: name for name in names}, ranking=ranking)
     drawn = [of_one(named)[chart] for chart in ("leaderboard", "risk-and-return", "by-category")]
     for path in save_charts(drawn, tmp_path)[::2]:
         assert path.read_text(encoding="utf-8").count("<path") > 5, path.name

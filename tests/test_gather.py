@@ -163,6 +163,19 @@ def test_an_instruction_has_the_category_that_any_row_of_it_states(tmp_path: Pat
         assert seen == ["letters", "word play", None, None, "x" * 60, None]
 
 
+def test_another_column_of_texts_or_numbers_says_of_what_kind_an_instruction_is(tmp_path: Path):
+    kinds = ["sums", 3.0, 2.5, True, None, float("inf")]
+    rows = [
+        {**row, "category": "unread", "meta": {"kind": kind}}
+        for row, kind in zip(rows_of(0, 6), kinds, strict=True)
+    ]
+    path = write_rows(tmp_path / "one.jsonl", rows)
+    table = gather(ResponseSource.open([path], ReadOptions(by_column="meta.kind"))).table
+    assert category_by_text(table, rows) == ["sums", "3", "2.5", "true", None, None]
+    with pytest.raises(DataError, match=r"no column 'meta\.kinds'.*Did you mean 'meta\.kind'"):
+        ResponseSource.open([path], ReadOptions(by_column="meta.kinds"))
+
+
 def test_without_the_column_no_instruction_has_a_category(tmp_path: Path):
     table = gather(ResponseSource.open([write_rows(tmp_path / "one.jsonl", rows_of(0, 4))])).table
     assert table.categories == ()

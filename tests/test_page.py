@@ -167,7 +167,9 @@ def test_no_data_is_a_dash_and_sorts_as_nothing(no_charts: None):
         **result.estimates,
         "reward": Estimate(float("nan"), float("nan"), float("nan"), 0),
     }
-    ranking = replace(ranked.ranking, teachers=(replace(result, estimates=estimates),))
+    ranking = replace(
+        ranked.ranking, teachers=(replace(result, estimates=estimates),), categories=()
+    )
     bare = replace(
         ranked,
         ranking=ranking,
@@ -176,7 +178,6 @@ def test_no_data_is_a_dash_and_sorts_as_nothing(no_charts: None):
         families={},
         sweep=None,
         distributions=(),
-        categories=(),
     )
     board = leaderboard(bare)
     cells = dict(zip((h.title for h in board.headings), board.rows[0].cells, strict=True))

@@ -75,16 +75,16 @@ def hostile(payloads: Sequence[str]) -> Report:
     ranking = replace(
         ranked.ranking,
         warnings=tuple(Warning("copies", payload) for payload in payloads),
+        categories=tuple(
+            replace(one, name=payload)
+            for one, payload in zip(ranked.ranking.categories, payloads, strict=False)
+        ),
         settings={"reward": together, together: together, "nested": {together: [together]}},
     )
     changed = replace(
         ranked,
         ranking=ranking,
         families=dict(zip(names, payloads, strict=True)),
-        categories=tuple(
-            replace(one, name=payload)
-            for one, payload in zip(ranked.categories, payloads, strict=False)
-        ),
         changes=tuple(Change(payload, payload) for payload in payloads),
         tried=tuple(payloads),
         examples=tuple(_example(payload, names) for payload in payloads),

@@ -200,13 +200,13 @@ def test_categories_of_the_rows_become_means_and_name_the_examples(
         write_rows(tmp_path / f"{n}.jsonl", r) for n, r in zip(("alpha", "beta"), rows, strict=True)
     ]
     found = by_reward(files, store, students=[str(model_folder)])
-    assert [(one.name, one.n) for one in found.categories] == [
+    assert [(one.name, one.n) for one in found.ranking.categories] == [
         ("letters", 20),
         ("sums", 20),
-        ("other", 2),
+        (None, 2),
     ]
     sums = [row["reward"] for row in rows[1] if row["category"] == "sums"]
-    told = found.categories[1].means["beta"]
+    told = found.ranking.categories[1].means["beta"]
     assert told["reward"].value == pytest.approx(np.mean(sums))
     car = told["reward"].value / (1 + 3 * told["loss"].value)
     assert told["car"].value == pytest.approx(car)

@@ -287,7 +287,7 @@ def test_the_dictionary_is_strict_json_whatever_the_settings_hold():
     }  # fmt: skip
     assert list(back) == [
         "student", "by", "metrics", "instructions", "teachers", "settings", "verdict", "warnings",
-        "stability", "evidence", "trust",
+        "stability", "evidence", "trust", "categories",
     ]  # fmt: skip
     assert back["teachers"][1]["dropped"] == {"empty": 3}
     assert back["teachers"][1]["truncated"] == 4

@@ -10,7 +10,7 @@ from preceptor.ranking.measurements import Common, Measurements, common_instruct
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, RankSurprisalRatio
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.rank import rank
-from preceptor.ranking.sensitivity import beta_sweep, nested, subset, winners
+from preceptor.ranking.sensitivity import beta_sweep, nested, winners
 from preceptor.ranking.stability import BETAS
 
 TEACHERS = ("far", "near", "middling")
@@ -99,6 +99,6 @@ def test_winners_are_by_the_declared_direction_and_ties_are_all_named():
 
 def test_a_subset_takes_denominators_along():
     common = common_of(measured(corpus=True))
-    taken = subset(common, np.array([4, 1]))
+    taken = common.only(np.array([4, 1]))
     assert taken.n == 2
     assert np.array_equal(taken.denominators["loss"], common.denominators["loss"][:, [4, 1]])

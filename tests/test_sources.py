@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from chat_server import serving
+from preceptor.config.data import ReadOptions
 from preceptor.errors import DataError, ModelError, StudyError
 from preceptor.pipeline.sources import source_of
 from preceptor.types import Response
@@ -267,13 +268,20 @@ def test_the_settings_say_who_was_asked_and_how_many_answers_were_cut(tmp_path: 
     assert ranking["settings"]["cut_by_generator"] == {"one": cut}
 
 
+@pytest.mark.parametrize("column", ["category", "meta.kind"])
 def test_the_categories_of_the_instructions_reach_the_asked_teachers_responses(
-    tmp_path: Path, store: Path
+    tmp_path: Path, store: Path, column: str
 ):
     names = ["sums", "letters", None]
-    rows = [{"instruction": f"Question {n}?", "category": name} for n, name in enumerate(names)]
+    head, _, inner = column.partition(".")
+    rows = [
+        {"instruction": f"Question {n}?", head: {inner: name} if inner else name}
+        for n, name in enumerate(names)
+    ]
     study = study_with(write_rows(tmp_path / "questions.jsonl", rows), fake(), fake("two"))
+    columns = ReadOptions(by_column=column if inner else None)
+    study = study.model_copy(update={"data": study.data.model_copy(update={"columns": columns})})
     asked_in(study, runtime_at(store))
     source = source_of(study, runtime_at(store))
     seen = {(one.instruction.text, one.category) for one in source}
-    assert seen == {(row["instruction"], row["category"]) for row in rows}
+    assert seen == {(f"Question {n}?", name) for n, name in enumerate(names)}

@@ -19,12 +19,8 @@ from preceptor.ranking.inference import scores_of_draws
 from preceptor.ranking.measurements import common_instructions
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import FormedMetric
-from preceptor.ranking.rank import (
-    Measurements,
-    Ranking,
-    place_teachers,
-    rank,
-)
+from preceptor.ranking.placing import place_teachers
+from preceptor.ranking.rank import Measurements, Ranking, rank
 from preceptor.types import Warning
 
 

@@ -55,6 +55,11 @@ class ReadOptions(Table):
         None,
         description="Column with the id that rows are matched by; by default id, question_id and the like.",
     )
+    by_column: str | None = Field(
+        None,
+        description="Column with the kind of each instruction, for the best teacher of each kind; by default "
+        "category or task_category.",
+    )
     requests: str | None = Field(
         None,
         description="File of the requests that OpenAI batch output answers; by default found beside it.",

@@ -53,10 +53,11 @@ NumberSample = Callable[[str, Instruction, int | None], int]
 class Reading:
     """How the rows of one file become responses, settled from its first rows.
 
-    `columns` are those of the instruction and the text, `known` is every column seen (dotted where
-    nested), `label` the teacher of rows that name none, `teachers` the columns that each are one's own,
-    `rewards` the columns of numbers that look like rewards by their names, `reasoning` those that may hold
-    the trace before an answer, `beside` what else stands beside the text in the first rows.
+    `columns` are those of the instruction and the text, `known` is every column seen (dotted where nested),
+    `label` the teacher of rows that name none, `teachers` the columns that each are one's own, `rewards`
+    the columns of numbers that look like rewards by their names, `reasoning` those that may hold the trace
+    before an answer, `by_column` that of the kind of instruction where it is named, `beside` what else
+    stands beside the text in the first rows.
     """
 
     layout: str
@@ -71,6 +72,7 @@ class Reading:
     rewards: tuple[str, ...] = ()
     reasoning: tuple[str, ...] = ()
     matching: Matching = BY_TEXT
+    by_column: str | None = None
     beside: tuple[str, ...] = ()
 
     @cached_property
@@ -83,6 +85,7 @@ class Reading:
         names = {*self.columns, *self.number_columns, *self.references.columns}
         names |= {*ENDING_COLUMNS, "sample", "sample_index", *CATEGORY_COLUMNS}
         names |= {*TOOL_COLUMNS, *self.reasoning, self.matching.column, self.teacher_column or ""}
+        names.add(self.by_column or "")
         return frozenset(names | {name.partition(".")[0] for name in names})
 
     def responses(self, row: object, number: NumberSample, *, report: Report) -> Iterator[Response]:
@@ -119,7 +122,7 @@ class Reading:
             finish_reason=ending_of(reason),
             columns=self._numbers(extras, report) if self.number_columns else {},
             reference=self.references.of(extras, report),
-            category=category_of(extras),
+            category=category_of(extras, self.by_column),
             tool_calls=answer.tool_calls,
         )
 
@@ -144,10 +147,15 @@ class Reading:
         return numbers
 
 
-def category_of(row: Row) -> str | None:
-    """Return the kind of instruction a row states, on one line and cut at 60 characters; None for none."""
-    for name in CATEGORY_COLUMNS:
-        value = row.get(name)
+def category_of(row: Row, column: str | None) -> str | None:
+    """Return the kind of instruction a row states, on one line and cut at 60 characters; None for none.
+
+    A column that is named may hold numbers too.
+    """
+    for name in CATEGORY_COLUMNS if column is None else (column,):
+        value = look_up(row, name)
+        if column is not None and isinstance(value, int | float) and math.isfinite(value):
+            value = str(value).lower().removesuffix(".0")
         # One object for each name, however many rows repeat it.
         if isinstance(value, str) and (words := " ".join(value.split())):
             return sys.intern(words[:_LONGEST_CATEGORY])

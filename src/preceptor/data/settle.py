@@ -64,7 +64,10 @@ def _settled(first: FirstRows, *, where: str, label: str) -> tuple[Layout, Readi
     name, layout = _chosen(first, where=where)
     known = list(dict.fromkeys([*first.known, *_column_names(layout.parts(first.rows))]))
     first = replace(first, known=known)
-    named = (options.teacher_column, options.reference_column, options.id_column, _trace(options))
+    named = (
+        *(options.teacher_column, options.reference_column, options.id_column),
+        *(options.by_column, _trace(options)),
+    )
     _require_columns(named, known, first.rows, where=where)
     teacher: str | None = None
     if not layout.teachers:
@@ -91,6 +94,7 @@ def _settled(first: FirstRows, *, where: str, label: str) -> tuple[Layout, Readi
         else _rewards([*first.rows, *layout.parts(first.rows)], known),
         reasoning=reasoning,
         matching=matching,
+        by_column=options.by_column,
         beside=tuple(name for name in beside if name in known and name not in columns),
     )
 
@@ -167,7 +171,10 @@ class _Unanswered(Layout):
 def _settle_unanswered(first: FirstRows, *, where: str, label: str) -> Reading:
     """Return the reading of a text column alone and of conversations that nobody answered."""
     known, options = first.known, first.options
-    named = (options.instruction_column, options.reference_column, options.id_column)
+    named = (
+        *(options.instruction_column, options.reference_column),
+        *(options.id_column, options.by_column),
+    )
     _require_columns(named, known, first.rows, where=where)
     question = options.instruction_column or first.first_known(_ALONE)
     turns = options.instruction_column or first.first_known(_UNANSWERED)
@@ -189,6 +196,7 @@ def _settle_unanswered(first: FirstRows, *, where: str, label: str) -> Reading:
         number_columns=(),
         references=recognised(first.rows, options, taken=columns),
         matching=matching_of(options.match, options.id_column, known, where=where),
+        by_column=options.by_column,
     )
 
 

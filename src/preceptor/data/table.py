@@ -333,6 +333,11 @@ class Selection:
         """How many of the instructions every teacher answered."""
         return int((self.table.counts()[:, self.taken] > 0).all(axis=0).sum())
 
+    @property
+    def categories(self) -> tuple[str | None, ...]:
+        """The category of each instruction that was taken; empty where the data have none."""
+        return tuple(self.table.category_of(self.taken)) if self.table.categories else ()
+
     def sample(self, most: int) -> "Selection":
         """Return the rows of at most so many instructions, which their hashes draw at random."""
         taken = self.taken[:most]

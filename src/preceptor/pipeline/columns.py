@@ -73,6 +73,7 @@ class ColumnMeasures:
             truncated=self.truncated,
             failed=self.selection.lost(failed=True),
             unscored=self.selection.lost(failed=False),
+            categories=self.selection.categories,
         )
 
     def _grace(self, gradients: NDArray[Any]) -> Array:

@@ -25,7 +25,7 @@ from preceptor.ranking.measurements import (
 )
 from preceptor.ranking.metrics import TRANSFORMS, Metric
 from preceptor.ranking.places import Stability
-from preceptor.ranking.rank import transformed
+from preceptor.ranking.placing import transformed
 from preceptor.ranking.stability import stability_of, with_failures
 from preceptor.ranking.verdict import MANY_CUT
 from preceptor.ranking.warnings import warnings_of

@@ -235,7 +235,8 @@ def questions_of(study: Study, read: ResponseSource | None) -> Questions:
         asked.setdefault(row.instruction.id, row.instruction)
         if row.reference is not None:
             references.setdefault(row.instruction.id, row.reference)
-        category = row.category if isinstance(row, Response) else category_of(row.fields)
+        named = study.data.columns.by_column
+        category = row.category if isinstance(row, Response) else category_of(row.fields, named)
         if category is not None:
             categories.setdefault(row.instruction.id, category)
     seen.require_one_each()

@@ -7,7 +7,8 @@ take.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class Measurements:
     reason how many responses were lost on the way, `truncated` how many were cut at the maximum
     length but kept. For each teacher and instruction `failed` has the share of requests without an answer,
     and `unscored` that of answers without a number, where the columns do not show it; None is none.
+    `categories` is the kind of each instruction given, None for none; empty where the data have no kinds.
 
     Raises:
         StudyError: if labels repeat, shapes disagree, or a number is infinite.
@@ -61,6 +63,7 @@ class Measurements:
     truncated: Mapping[str, int] = field(default_factory=dict)
     failed: Array | None = None
     unscored: Array | None = None
+    categories: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.teachers or len(set(self.teachers)) < len(self.teachers):
@@ -98,7 +101,8 @@ class Common:
     """The instructions every teacher has, and each teacher's numbers on them.
 
     `values` and `denominators` map measures to shape (teachers, `n`), without NaN. `notes` says
-    what was left out, in sentences; it is empty where nothing was.
+    what was left out, in sentences; it is empty where nothing was. `categories` is each
+    instruction's kind, empty where the data have no kinds.
     """
 
     n: int
@@ -106,6 +110,17 @@ class Common:
     denominators: Mapping[str, Array]
     dropped: tuple[Mapping[str, int], ...]
     notes: tuple[str, ...]
+    categories: tuple[str | None, ...] = ()
+
+    def only(self, places: NDArray[np.intp]) -> "Common":
+        """Return the numbers on these instructions alone."""
+        return replace(
+            self,
+            n=len(places),
+            values={name: array[:, places] for name, array in self.values.items()},
+            denominators={name: array[:, places] for name, array in self.denominators.items()},
+            categories=tuple(self.categories[at] for at in places) if self.categories else (),
+        )
 
     def mean(self, name: str) -> Array:
         """Return a measure's mean for each teacher, over the sum of its denominators where it has any."""
@@ -160,6 +175,7 @@ def common_instructions(
         },
         dropped=dropped,
         notes=tuple(_notes(measurements, gaps, dropped, whole=whole)),
+        categories=tuple(compress(measurements.categories, keep)),
     )
 
 

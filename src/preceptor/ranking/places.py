@@ -152,12 +152,35 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class Category:
+    """The order within one kind of instruction, by the metric that orders the whole ranking.
+
+    `name` is None for the other kinds together: what has none, and those of fewer than 20 instructions.
+    `means` are by teacher and measure, empty below 20 instructions. `best` leads, with its probability of
+    being the first; None where nothing orders. `p_value` is its largest over all rivals, of which `rival` is
+    the closest, and `p_adjusted` that for having looked at several kinds (Holm); None below 30 instructions.
+    `against` are clauses on why no winner may be named of these numbers, whatever p says.
+    """
+
+    name: str | None
+    n: int
+    means: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    best: str | None = None
+    p_best: float | None = None
+    rival: str | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Places:
     """Teachers from best to worst for one student by one metric.
 
     `by` is the metric that orders, `metrics` all that were formed, by name. `instructions` were asked for,
     of which each teacher's `n` could be compared. `stability` is None where there is no other way to read the
-    numbers that order. `trust` is None where nobody looked for the metric's record.
+    numbers that order. `trust` is None where nobody looked for the metric's record. `categories` are the
+    kinds of instructions, the largest first and the others last; empty where there are no two.
     """
 
     student: str
@@ -170,6 +193,7 @@ class Places:
     stability: Stability | None
     evidence: Evidence = Evidence()
     trust: Trust | None = None
+    categories: tuple[Category, ...] = ()
 
     @property
     def best(self) -> TeacherResult:

@@ -9,22 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
 from preceptor.errors import StudyError, nearest
-from preceptor.ranking.inference import (
-    MIN_EFFECTIVE,
-    Scores,
-    Standing,
-    cap_of,
-    discordant,
-    effective_numbers,
-    interval,
-    more_prompts,
-    scores_of,
-    standing,
-)
+from preceptor.ranking.categories import by_category
+from preceptor.ranking.inference import MIN_EFFECTIVE, effective_numbers
 from preceptor.ranking.measurements import (
     Common,
     Measurements,
@@ -33,26 +20,20 @@ from preceptor.ranking.measurements import (
     require_measures,
     unscored_shares,
 )
-from preceptor.ranking.metrics import (
-    METRICS,
-    TRANSFORMS,
-    Metric,
-    metrics_for,
-)
+from preceptor.ranking.metrics import METRICS, Metric, metrics_for
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import (
     MIN_PROMPTS,
-    Evidence,
     FormedMetric,
     OrderVariant,
     Stability,
     TeacherResult,
 )
-from preceptor.ranking.quantities import Quantity, formed, measured, outcomes
+from preceptor.ranking.placing import Placed, placed, transformed
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.stability import stability_of, with_failures
 from preceptor.ranking.warnings import negative_rewards, warnings_of
-from preceptor.types import Estimate, Warning
+from preceptor.types import Warning
 
 __all__ = [
     "ORDER_BY",
@@ -62,7 +43,6 @@ __all__ = [
     "Stability",
     "TeacherResult",
     "rank",
-    "transformed",
 ]
 
 _IN_CHAT = ("car", "reward", "information", "likelihood")
@@ -129,21 +109,9 @@ def rank(
     used = transformed(common, options.transform)
     meaningless = bool(negative_rewards(used, measurements.teachers))
     ordering = ordering_metric(chosen, by, kind=options.kind, without_car=meaningless)
-    means = measured(used)
-    estimates = {name: estimates_of(one) for name, one in means.items()}
-    estimates |= {m.kind: estimates_of(formed(m, means)) for m in chosen}
-    upward = formed(ordering, means).upward(ordering.higher_is_better)
-    better = better_of_two(used, ordering, upward)
-    scores = scores_of(upward, measurements.teachers, right=better)
-    results, evidence = place_teachers(
-        scores,
-        estimates,
-        by=ordering.kind,
-        higher_is_better=ordering.higher_is_better,
-        options=options,
-        limits=upward.limits,
-    )
-    found = warnings_of(
+    found = placed(used, ordering, metrics=chosen, teachers=measurements.teachers, options=options)
+    conditional = _is_conditional(settings or {})
+    warnings = warnings_of(
         used,
         chosen,
         teachers=measurements.teachers,
@@ -156,11 +124,11 @@ def rank(
         by=ordering.kind,
         metrics={m.kind: FormedMetric(tuple(m.needs), m.higher_is_better) for m in chosen},
         instructions=measurements.instructions,
-        teachers=tuple(_with_losses(one, measurements, common) for one in results),
+        teachers=tuple(_with_losses(one, measurements, common) for one in found.teachers),
         settings={**(settings or {}), **options.model_dump(), "metrics": _parameters(chosen)},
         warnings=(
-            *_founded(found, ordering, used, kind=options.kind),
-            *_rough(scores, upward, by=ordering.kind),
+            *_founded(warnings, ordering, used, kind=options.kind),
+            *_rough(found, by=ordering.kind),
             *(Warning("left-out", note) for note in common.notes),
         ),
         stability=stability_of(
@@ -169,9 +137,17 @@ def rank(
             transform=options.transform,
             teachers=measurements.teachers,
             failures=with_failures(measurements, ordering, transform=options.transform),
-            conditional=_is_conditional(settings or {}),
+            conditional=conditional,
         ),
-        evidence=evidence,
+        evidence=found.evidence,
+        categories=by_category(
+            common,
+            used,
+            ordering,
+            teachers=measurements.teachers,
+            options=options,
+            conditional=conditional,
+        ),
     )
 
 
@@ -242,25 +218,8 @@ def _parameters(metrics: Sequence[Metric]) -> dict[str, dict[str, object]]:
     return found
 
 
-def transformed(common: Common, transform: str) -> Common:
-    """Return the common instructions with their rewards transformed, the pool being just these."""
-    if "reward" not in common.values:
-        return common
-    rewards = TRANSFORMS[transform](common.values["reward"])
-    return replace(common, values={**common.values, "reward": rewards})
-
-
-def estimates_of(quantity: Quantity) -> list[Estimate]:
-    """Return the value and 95% interval of every teacher; NaN for its ends where there is one instruction.
-
-    No end lies where no value can.
-    """
-    low, high = (np.clip(ends, *quantity.limits) for ends in interval(quantity))
-    columns = zip(quantity.point.tolist(), low.tolist(), high.tolist(), strict=True)
-    return [Estimate(*column, quantity.influence.shape[1]) for column in columns]
-
-
-def _rough(scores: Scores, quantity: Quantity, *, by: str) -> Iterator[Warning]:
+def _rough(found: Placed, *, by: str) -> Iterator[Warning]:
+    scores, quantity = found.scores, found.upward
     if scores.n < MIN_PROMPTS:
         return
     said = "rough, and miss more often than they say. Give more instructions."
@@ -279,88 +238,6 @@ def _rough(scores: Scores, quantity: Quantity, *, by: str) -> Iterator[Warning]:
         listed = ", ".join(f"'{name}'" for name in names)
         if names:
             yield Warning("rough-interval", f"{cause} {listed}: these intervals are {said}", names)
-
-
-def better_of_two(common: Common, metric: Metric, upward: Quantity) -> NDArray[np.bool_] | None:
-    """Tell the better values where the metric is made of one measure of two values, as right and wrong."""
-    name = metric.needs[0] if len(metric.needs) == 1 else None
-    if name is None or name in common.denominators:
-        return None
-    values = common.values[name]
-    found = outcomes(name, values)
-    if found is None or len(found) != 2:
-        return None
-    rises = (upward.influence * values).sum() >= 0
-    better: NDArray[np.bool_] = values == (found.max() if rises else found.min())
-    return better
-
-
-def place_teachers(
-    scores: Scores,
-    estimates: Mapping[str, Sequence[Estimate]],
-    *,
-    by: str,
-    higher_is_better: bool,
-    options: RankingOptions,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-) -> tuple[list[TeacherResult], Evidence]:
-    """Return the teachers from best to worst, and how sure that is: the one place where an order is formed.
-
-    Args:
-        scores: what orders, higher is better.
-        estimates: every measure and metric of each teacher, in the order of the scores' rows.
-        by: the name among them of what orders.
-        higher_is_better: its direction there.
-        options: draws and seed.
-        limits: what no score can lie outside of.
-    """
-    found = standing(scores, draws=options.n_resamples, seed=options.seed)
-    leader = int(found.order[0])
-    columns = {name: list(column) for name, column in estimates.items()}
-    worst = float(np.clip(found.worst, *limits))
-    columns[by][leader] = _as_chosen(columns[by][leader], worst, higher_is_better)
-    results = [_result(scores, columns, found, row=int(row), by=by) for row in found.order]
-    names = [scores.labels[row] for row in found.order if found.contenders[row]]
-    return results, Evidence(
-        named=len(names) == 1 < len(results) and not found.capped,
-        cap=cap_of(scores, float(found.effective_n)),
-        effective_n=float(found.effective_n),
-        contenders=tuple(names),
-        regret=float(found.regret) + 0.0,  # never -0.0
-        more_prompts=more_prompts(scores, found),
-    )
-
-
-def _result(
-    scores: Scores,
-    columns: Mapping[str, Sequence[Estimate]],
-    found: Standing,
-    *,
-    row: int,
-    by: str,
-) -> TeacherResult:
-    leader = int(found.order[0])
-    first, right = row == leader, scores.right
-    gap, low, high = (float(column[row]) for column in (found.gap, *found.lead))
-    return TeacherResult(
-        teacher=scores.labels[row],
-        rank=int(found.places[row]),
-        n=columns[by][row].n,
-        estimates={name: column[row] for name, column in columns.items()},
-        p_rank=tuple(found.p_rank[row].tolist()),
-        p_leader_beats=None if first else float(found.p_leader_beats[row]),
-        dropped={},
-        truncated=0,
-        behind=None if first else Estimate(gap, low, high, scores.n),
-        p_value=None if first else float(found.p_value[row]),
-        discordant=None if first or right is None else discordant(right, leader, row),
-    )
-
-
-def _as_chosen(estimate: Estimate, worst: float, higher_is_better: bool) -> Estimate:
-    if higher_is_better:
-        return replace(estimate, low=min(estimate.low, worst))
-    return replace(estimate, high=max(estimate.high, -worst))
 
 
 def _with_losses(

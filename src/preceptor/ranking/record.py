@@ -10,6 +10,7 @@ import numpy as np
 
 from preceptor.errors import DataError
 from preceptor.ranking.places import (
+    Category,
     Evidence,
     FormedMetric,
     OrderVariant,
@@ -18,7 +19,7 @@ from preceptor.ranking.places import (
     TeacherResult,
     Trust,
 )
-from preceptor.ranking.verdict import verdict_of
+from preceptor.ranking.verdict import claim_in, verdict_of
 from preceptor.types import Estimate, Warning
 
 FIXED_FIELDS = ("reward", "loss", "car", "car_low", "car_high")
@@ -66,6 +67,9 @@ def written(ranking: Places) -> dict[str, object]:
         "stability": ranking.stability and asdict(ranking.stability),
         "evidence": asdict(ranking.evidence),
         "trust": ranking.trust and asdict(ranking.trust),
+        "categories": [
+            asdict(one) | {"claim": claim_in(ranking, one)[0]} for one in ranking.categories
+        ],
     }
     return {name: plain(value) for name, value in whole.items()}
 
@@ -105,6 +109,7 @@ def _fields(found: Mapping[str, Any]) -> dict[str, Any]:
         "stability": found["stability"] and _stability(**found["stability"]),
         "evidence": _evidence(**found["evidence"]),
         "trust": found["trust"] and _trust(**found["trust"]),
+        "categories": tuple(_category(**one) for one in found["categories"]),
     }
 
 
@@ -121,6 +126,16 @@ def _evidence(contenders: Sequence[str], **rest: Any) -> Evidence:
 
 def _trust(records: Sequence[Mapping[str, Any]], combined: Sequence[str], **rest: Any) -> Trust:
     return Trust(records=tuple(records), combined=tuple(combined), **rest)
+
+
+def _category(
+    claim: str, means: Mapping[str, Mapping[str, Any]], against: Sequence[str], **rest: Any
+) -> Category:
+    known = {
+        teacher: {name: _estimate(**one) for name, one in of.items()}
+        for teacher, of in means.items()
+    }
+    return Category(means=known, against=tuple(against), **rest)
 
 
 def _result(found: Mapping[str, Any]) -> TeacherResult:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from preceptor.errors import MissingPackage
 from preceptor.ranking import record, table
 from preceptor.ranking.places import Places
-from preceptor.ranking.verdict import Verdict, verdict_of
+from preceptor.ranking.verdict import Claim, Verdict, claim_in, verdict_of
 
 if TYPE_CHECKING:
     import pandas
@@ -36,6 +36,11 @@ class Ranking(Places):
     def verdict(self) -> Verdict:
         """Return what may be said of the first teacher: a claim, why no more is claimed, and it in words."""
         return verdict_of(self)
+
+    def category_winners(self) -> dict[str, str]:
+        """Return the best teacher by category, where one may be named with several categories looked at."""
+        named = (one for one in self.categories if claim_in(self, one)[0] is Claim.FIRST)
+        return {str(one.name): str(one.best) for one in named}
 
     def to_records(self) -> list[dict[str, object]]:
         """Return one flat dictionary per teacher, best first, all with the same fields.

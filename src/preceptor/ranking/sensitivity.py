@@ -15,8 +15,8 @@ from preceptor.ranking.inference import Standing, interval, scores_of, standing
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
 from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.placing import transformed
 from preceptor.ranking.quantities import Quantity, formed, measured
-from preceptor.ranking.rank import transformed
 from preceptor.ranking.stability import BETAS, upward, winners_by
 
 GRID = (
@@ -108,14 +108,4 @@ def nested(common: Common, order: NDArray[np.intp]) -> Iterator[Common]:
     for share in SHARES:
         n = common.n // share
         if n >= FEWEST:
-            yield subset(common, order[:n])
-
-
-def subset(common: Common, places: NDArray[np.intp]) -> Common:
-    """Return the measures on these instructions alone."""
-    return replace(
-        common,
-        n=len(places),
-        values={name: array[:, places] for name, array in common.values.items()},
-        denominators={name: array[:, places] for name, array in common.denominators.items()},
-    )
+            yield common.only(order[:n])

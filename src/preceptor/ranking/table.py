@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from preceptor.ranking.places import OrderVariant, Places, Trust
+from preceptor.ranking.places import MIN_PROMPTS, Category, OrderVariant, Places, Trust
 from preceptor.ranking.stability import FAILURES
-from preceptor.ranking.verdict import limits, percent, several, verdict_of
+from preceptor.ranking.verdict import Claim, claim_in, limits, percent, several, verdict_of
 from preceptor.types import Estimate
 
 _MEASURES = ("reward", "loss", "length")
@@ -27,6 +27,9 @@ _INGREDIENTS = ("reward", "loss")
 
 _READABLE = 14
 """Characters of a name in one line of a table that has CAR's ingredients."""
+
+_MOST_CATEGORIES = 12
+"""Categories that have a line below the table."""
 
 _MOST_NAMED = 4
 """Teachers whose value stands in a line below the table."""
@@ -93,7 +96,39 @@ def beneath(ranking: Places) -> list[str]:
 
 def footnotes(ranking: Places) -> list[str]:
     """Return the lines below the table, without the warnings: about the order, and how far to trust it."""
-    return [*about_order(ranking), *trusted(ranking.trust)]
+    return [*about_order(ranking), *in_categories(ranking), *trusted(ranking.trust)]
+
+
+def in_categories(ranking: Places) -> list[str]:
+    """Return a line for each category with its best teacher and how sure that is; the largest are shown."""
+    if not ranking.categories:
+        return []
+    if verdict_of(ranking).claim is Claim.NO_RECOMMENDATION:
+        return ["Nobody is recommended in any category of instructions either."]
+    tested = sum(one.p_adjusted is not None for one in ranking.categories)
+    looked = f", p adjusted for looking at {tested}" if tested > 1 else ""
+    lines = [f"By category of instruction (a winner beats every other teacher{looked}):"]
+    lines += [_in_category(ranking, one) for one in ranking.categories[:_MOST_CATEGORIES]]
+    more = len(ranking.categories) - _MOST_CATEGORIES
+    return [*lines, f"{more} more categories are in the JSON."] if more > 0 else lines
+
+
+def _in_category(ranking: Places, category: Category) -> str:
+    """Return one category's line."""
+    title = f"{'other categories' if category.name is None else category.name} (n {category.n})"
+    if category.best is None:
+        return f"{title}: nobody is named."
+    claim, against = claim_in(ranking, category)
+    value = _interval(category.means[category.best][ranking.by])
+    p = category.p_adjusted
+    sure = f"fewer than {MIN_PROMPTS} prompts" if p is None else f"p {number(p)}"
+    basis = f"{ranking.by} {value}, {sure}"
+    if claim is Claim.FIRST:
+        return f"{title}: {category.best} is first, {basis}."
+    if claim is Claim.LEADS_SO_FAR:
+        why = "; ".join(against)
+        return f"{title}: {category.best} leads so far, {basis}. No winner is named: {why}."
+    return f"{title}: no clear winner. {category.best} leads, {basis}."
 
 
 def about_order(ranking: Places) -> list[str]:

@@ -4,16 +4,19 @@ One function listens to everything: P, the size of the sample, and every warning
 stronger than the weakest of these, and says which it was.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
 from preceptor.ranking.metrics import METRICS
-from preceptor.ranking.places import MIN_PROMPTS, MOST_PROMPTS, Cap, Places
+from preceptor.ranking.places import MIN_PROMPTS, MOST_PROMPTS, Cap, Category, Places, TeacherResult
 from preceptor.types import Code, Warning
 
 PROBABLE = 0.8
 """From this P(first) on the leader is probably first; below it there is no clear winner."""
+
+LEVEL = 0.05
+"""At most so often is a best teacher of any category named where all are equal."""
 
 LEAST_REGRET = 0.0005
 """A regret of less than this share of the leader's value is not worth a sentence."""
@@ -97,6 +100,23 @@ def verdict_of(ranking: Places) -> Verdict:
     return Verdict(claim, ranking.best.teacher, reasons, " ".join([*apart, *said]), record)
 
 
+def claim_in(ranking: Places, category: Category) -> tuple[Claim, tuple[str, ...]]:
+    """Return what may be said of the teacher that leads a category, and in clauses why no more.
+
+    Never more than of a ranking's leader: nobody is named where nobody is recommended, and what would keep a
+    teacher from being named first of all keeps it from being named here.
+    """
+    if category.best is None or verdict_of(ranking).claim is Claim.NO_RECOMMENDATION:
+        return Claim.NO_RECOMMENDATION, ()
+    if category.p_adjusted is None or category.p_adjusted > LEVEL:
+        return Claim.NO_CLEAR_WINNER, ()
+    teacher, close = category.best, {category.best, category.rival or ""}
+    bearing = [one for one in ranking.warnings if _bears(one, ranking, teacher, close)]
+    clauses = map(shortly, [*bearing, *_cut(ranking[teacher])])
+    against = tuple(dict.fromkeys([*category.against, *clauses]))
+    return (Claim.LEADS_SO_FAR if against else Claim.FIRST), against
+
+
 def percent(probability: float) -> str:
     """Return a probability as whole percent; a finite number of draws never shows 0% or 100%."""
     if probability > 0.99:
@@ -127,26 +147,32 @@ def _reasons(ranking: Places) -> Iterator[Warning]:
     best = ranking.best
     if len(ranking) == 1:
         yield Warning("nothing-to-compare", "there is one teacher")
-    found = [one for one in ranking.warnings if _bears(one, ranking)]
+    close = {*ranking.order[:2], *ranking.evidence.contenders}
+    found = [one for one in ranking.warnings if _bears(one, ranking, best.teacher, close)]
     yield from sorted(found, key=lambda one: list(AGAINST).index(one.code))
     if _rests_on(ranking, UNFOUNDED) and not found:
         yield Warning("no-reward", "neither the base model nor a reward was looked at")
     if ranking.stability is not None and (parts := ranking.stability.against()):
         yield Warning("winner-changes", "; ".join(parts))
     if (cap := ranking.evidence.cap) is not None:
-        yield Warning(cap, _CAPS[cap].format(n=best.n, effective=ranking.evidence.effective_n))
-    if best.truncated > MANY_CUT * best.n:
-        yield Warning("cut-off", f"{best.truncated} of its responses were cut", (best.teacher,))
+        yield Warning(cap, CAPS[cap].format(n=best.n, effective=ranking.evidence.effective_n))
+    yield from _cut(best)
 
 
-def _bears(warning: Warning, ranking: Places) -> bool:
-    """Tell whether a warning keeps the claim down: by its kind, and whom it is about."""
+def _cut(result: TeacherResult) -> Iterator[Warning]:
+    if result.truncated > MANY_CUT * result.n:
+        yield Warning("cut-off", f"{result.truncated} of its responses were cut", (result.teacher,))
+
+
+def _bears(warning: Warning, ranking: Places, teacher: str, close: Set[str]) -> bool:
+    """Tell whether a warning keeps down what is claimed of a teacher: by its kind, and whom it is about.
+
+    `close` are it and its nearest rivals.
+    """
     if warning.code == "negative-reward":
         return ranking.by == "car"
-    about = {ranking.best.teacher}
-    if warning.code == "rough-interval":
-        # A lead is as rough as either of its ends.
-        about |= {*ranking.order[:2], *ranking.evidence.contenders}
+    # A lead is as rough as either of its ends.
+    about = close if warning.code == "rough-interval" else {teacher}
     return warning.code in AGAINST and (not warning.teachers or bool(about & {*warning.teachers}))
 
 
@@ -168,7 +194,7 @@ def shortly(reason: Warning) -> str:
     return _SHORT.get(reason.code) or (reason.text[0].lower() + reason.text[1:]).rstrip(".")
 
 
-_CAPS: dict[Cap, str] = {
+CAPS: dict[Cap, str] = {
     "few-prompts": f"{{n}} prompts are fewer than {MIN_PROMPTS}",
     "skewed": "a few responses decide, so that {n} prompts are worth {effective:.0f}",
     "few-values": "nearly all responses have the same value",

@@ -15,7 +15,7 @@ from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common, Measurements, common_instructions
 from preceptor.ranking.metrics import CompatibilityAdjustedReward, Metric
-from preceptor.ranking.rank import transformed
+from preceptor.ranking.placing import transformed
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a report shows of a ranking beyond the ranking itself: curves, distributions, categories, examples.
+"""What a report shows of a ranking beyond the ranking itself: curves, distributions, examples.
 
 Plain frozen data between what gathers it from the store (`run/ranked.py`) and what draws it (`report/`),
 neither of which knows the other. Teachers come in the ranking's order, best first; texts are as models wrote
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.result import Ranking
-from preceptor.types import Estimate
 
 if TYPE_CHECKING:
     from preceptor.ranking.sensitivity import BetaSweep
@@ -38,22 +37,6 @@ class Distribution:
     edges: Array
     counts: Array
     quantiles: Array
-
-
-FEWEST = 20
-"""Instructions from which on a category has means: those over fewer are mostly chance."""
-
-
-@dataclass(frozen=True)
-class Category:
-    """The means over one category's instructions: teacher -> measure -> estimate, `n` instructions.
-
-    `means` are empty below 20 instructions.
-    """
-
-    name: str
-    n: int
-    means: Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +106,6 @@ class RankingData:
     sizes: Mapping[str, float | None]
     sweep: BetaSweep | None = None
     distributions: tuple[Distribution, ...] = ()
-    categories: tuple[Category, ...] = ()
     changes: tuple[Change, ...] = ()
     tried: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()

@@ -1,24 +1,13 @@
-"""What lies behind a teacher's means: how each measure is distributed, and the means within categories.
+"""What lies behind a teacher's means: how each measure is distributed.
 
 Everything is over the instructions that the ranking compares, and nothing needs a text.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-
 import numpy as np
-from numpy.typing import NDArray
 
-from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.ranking.measurements import Common
-from preceptor.ranking.metrics import Metric
-from preceptor.ranking.quantities import formed, measured
-from preceptor.ranking.rank import estimates_of
-from preceptor.ranking.sensitivity import subset
-from preceptor.report.data import FEWEST, Category, Distribution
-from preceptor.types import Estimate
+from preceptor.report.data import Distribution
 
 BINS = 30
 """Bins of a distribution."""
@@ -27,13 +16,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The percentiles of each teacher."""
 
 FIRST = ("reward", "loss", "length")
-"""The measures that come first, and that a category is labelled by."""
-
-MOST_CATEGORIES = 12
-"""Categories that are shown by name."""
-
-OTHER = "other"
-"""The name of what is in no category, or in one that is not shown by name."""
+"""The measures that come first."""
 
 
 def distributions(common: Common) -> tuple[Distribution, ...]:
@@ -78,66 +61,3 @@ def _edges(values: Array) -> Array:
 def _apart(low: float, high: float) -> bool:
     """Tell whether bins between two numbers are wider than rounding."""
     return high - low > 1e-9 * max(abs(low), abs(high))
-
-
-def by_category(
-    common: Common,
-    names: Sequence[str | None],
-    *,
-    teachers: Sequence[str],
-    metric: Metric,
-) -> tuple[Category, ...]:
-    """Return the means within each category, the largest first; none where there is one category alone.
-
-    What has no category, is alone in its own, or comes after the largest twelve is `OTHER`, which comes
-    last. Means are of reward, loss, length and what the metric needs, and the metric of them where it is
-    finite, with the interval of a ranking on these instructions. A category of fewer than 20 has no means.
-
-    Args:
-        common: measures, the rewards already transformed.
-        names: of each instruction, None for none.
-        teachers: labels of the rows.
-        metric: what orders the ranking.
-    """
-    groups = _groups(names)
-    if len(groups) < 2:
-        return ()
-    wanted = dict.fromkeys((*FIRST, *metric.needs))
-    values = {name: common.values[name] for name in wanted if name in common.values}
-    below = {name: array for name, array in common.denominators.items() if name in values}
-    kept = replace(common, values=values, denominators=below)
-    return tuple(
-        Category(
-            name,
-            len(places),
-            _means(subset(kept, places), teachers, metric) if len(places) >= FEWEST else {},
-        )
-        for name, places in groups.items()
-    )
-
-
-def _groups(names: Sequence[str | None]) -> dict[str, NDArray[np.intp]]:
-    """Return the places of each category's instructions."""
-    found: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        found.setdefault(OTHER if name is None else name, []).append(place)
-    sizes = {name: len(places) for name, places in found.items() if name != OTHER}
-    shown = sorted((name for name in sizes if sizes[name] > 1), key=lambda n: (-sizes[n], n))
-    shown = shown[:MOST_CATEGORIES]
-    rest = sorted(place for name, places in found.items() if name not in shown for place in places)
-    groups = {name: found[name] for name in shown} | ({OTHER: rest} if rest else {})
-    return {name: np.array(places, dtype=np.intp) for name, places in groups.items()}
-
-
-def _means(
-    common: Common, teachers: Sequence[str], metric: Metric
-) -> Mapping[str, Mapping[str, Estimate]]:
-    quantities = measured(common)
-    # Few instructions may have no finite value where all of them together have one.
-    with suppress(StudyError):
-        quantities[metric.kind] = formed(metric, quantities)
-    columns = {name: estimates_of(quantity) for name, quantity in quantities.items()}
-    return {
-        teacher: {name: column[place] for name, column in columns.items()}
-        for place, teacher in enumerate(teachers)
-    }

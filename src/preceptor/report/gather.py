@@ -16,7 +16,7 @@ from preceptor.ranking.result import Ranking
 from preceptor.ranking.sensitivity import beta_sweep, nested, winners
 from preceptor.report.compared import Compared
 from preceptor.report.data import Change, RankingData
-from preceptor.report.distributions import by_category, distributions
+from preceptor.report.distributions import distributions
 from preceptor.report.examples import Chosen, examples_of
 
 
@@ -40,7 +40,6 @@ def ranking_data_of(outcomes: Sequence[Outcome]) -> tuple[RankingData, ...]:
 def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[RankingData, Chosen]:
     compared, ranking = Compared.of(outcome), outcome.ranking
     options, known = outcome.study.ranking, outcome.study.known
-    names = outcome.data.selection.table.category_of(compared.instructions)
     changes = _Changes(ranking)
     _try_settings(changes, compared)
     _try_fewer(changes, compared)
@@ -51,9 +50,6 @@ def _without_examples(outcome: Outcome, outcomes: Sequence[Outcome]) -> tuple[Ra
         sizes={teacher: known.size(teacher) for teacher in outcome.teachers},
         sweep=beta_sweep(compared.raw, compared.car, options) if compared.car else None,
         distributions=distributions(compared.used),
-        categories=by_category(
-            compared.used, names, teachers=compared.teachers, metric=compared.metric
-        ),
         changes=tuple(changes.found),
         tried=tuple(changes.tried),
         examples_of=compared.raw.n,

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from preceptor.config.secrets import without_secrets
 from preceptor.errors import MissingPackage
-from preceptor.ranking.table import trusted
+from preceptor.ranking.table import in_categories, trusted
 from preceptor.report import leaderboard, sections
 from preceptor.report.charts.figures import Chart, charts_of, published_charts, script_bundle, theme
 from preceptor.report.data import RankingData, Report
@@ -58,6 +58,7 @@ class Section:
     ranked: RankingData
     brief: sections.Brief
     board: leaderboard.Leaderboard
+    categories: tuple[str, ...]
     groups: tuple[tuple[str, tuple[Figure, ...]], ...]
     examples: Examples
     settings: tuple[sections.Setting, ...]
@@ -121,6 +122,7 @@ def _section(
         ranked=ranked,
         brief=sections.brief(ranked),
         board=leaderboard.leaderboard(ranked),
+        categories=tuple(in_categories(ranked.ranking)),
         groups=grouped([chart for chart in charts if chart.ranking == place], name),
         examples=examples,
         settings=sections.settings_of(ranked.ranking.settings),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 HEIGHT = 360
+_MOST_CATEGORIES = 12
 SIZE_MARGIN = 1.3
 """How far the axis of sizes goes beyond the smallest and the largest."""
 
@@ -217,8 +218,9 @@ def by_category(ranked: RankingData, *, place: int) -> Chart | None:
         title=f"Mean {name} by category of instruction",
         caption=(
             f"Each cell is a teacher's mean {name} over the category's instructions, whose number n stands "
-            "beside its name; the tooltip has the 95% interval. Teachers are in the ranking's order. A "
-            "category of fewer than 20 instructions has no number: its mean would be mostly chance."
+            "beside its name; the tooltip has the 95% interval. Teachers are in the ranking's order. Of many "
+            "categories the twelve largest are shown; one of fewer than 20 instructions is among the others, "
+            "because its mean would be mostly chance."
         ),
         alternative=alternative,
         spec=whole_spec(
@@ -234,7 +236,7 @@ def _category_measure(ranked: RankingData) -> str | None:
     """Return the measure to show: reward, else the first that the ordering metric needs, else any."""
     found = dict.fromkeys(
         measure
-        for category in ranked.categories
+        for category in ranked.ranking.categories
         for means in category.means.values()
         for measure in means
     )
@@ -247,8 +249,12 @@ def _category_rows(ranked: RankingData, measure: str) -> list[Row]:
     teachers = teacher_rows(ranked)
     names = [result.teacher for result in ranked.ranking.teachers]
     found: list[Row] = []
-    titles = labels([f"{cut(one.name, 30)} (n {one.n})" for one in ranked.categories])
-    for title, category in zip(titles, ranked.categories, strict=True):
+    some = ranked.ranking.categories[:_MOST_CATEGORIES]
+    names_of = ("other categories" if one.name is None else one.name for one in some)
+    titles = labels(
+        [f"{cut(name, 30)} (n {one.n})" for name, one in zip(names_of, some, strict=True)]
+    )
+    for title, category in zip(titles, some, strict=True):
         for name, row in zip(names, teachers, strict=True):
             estimate = category.means.get(name, {}).get(measure)
             found.append(row | estimate_fields("value", estimate) | {"category": title})
