@@ -174,10 +174,10 @@ def test_a_claim_of_another_machine_holds_while_it_is_touched(
     with Claims(folder) as claims:
         for touch in range(6):
             assert not claims.take("abc")
-            clock[0] += 0.9 * module._LIFE_S
+            clock[0] += 0.9 * module.LIFE_S
             os.utime(path, (touch, touch))
         assert str(claims.holder("abc")) == "process 77 on elsewhere"
-        clock[0] += 1.1 * module._LIFE_S
+        clock[0] += 1.1 * module.LIFE_S
         assert claims.take("abc")
 
 
@@ -214,7 +214,7 @@ def shared(folder: Path, rows: Sequence[bytes], look: Callable[[], list[bytes]])
 def test_rows_of_others_are_waited_for_with_a_word_and_taken_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(module, "_LIFE_S", 0.3)
+    monkeypatch.setattr(module, "LIFE_S", 0.3)
     path = claim(folder, FOREIGN)
     mine, stored_there, lost_there = b"\x11" * 16, b"\xab\xc1" * 8, b"\xab\xc2" * 8
     looks = iter([[], []])

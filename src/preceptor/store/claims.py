@@ -2,7 +2,7 @@
 
 A claim is a file beside the shards whose name is the part's, made by a hard link: one process alone gets it,
 also over NFS. All claims of a process are links to one file, which names the process and is touched while it
-lives. A process of this machine that has died loses its claims at once, any other after `_LIFE_S` without a
+lives. A process of this machine that has died loses its claims at once, any other after `LIFE_S` without a
 touch, by the clock of whoever waits. Where no links can be made, nobody claims and all work goes on.
 """
 
@@ -26,7 +26,7 @@ CLAIM = "claim-"
 _LONGEST = 1000
 _BEAT_S = 15.0
 _LOOK_S = 0.5
-_LIFE_S = 120.0  # longer than a minute, for which NFS may show old times
+LIFE_S = 120.0  # longer than a minute, for which NFS may show old times
 
 
 class Holder(NamedTuple):
@@ -118,7 +118,7 @@ class Claims:
         sign = (status.st_ino, status.st_mtime_ns)
         if self._seen.get(part, ((), 0.0))[0] != sign:
             self._seen[part] = (sign, time.monotonic())
-        if self._has_died(holder.owner) or time.monotonic() - self._seen[part][1] > _LIFE_S:
+        if self._has_died(holder.owner) or time.monotonic() - self._seen[part][1] > LIFE_S:
             _remove(path, status.st_ino)
             return None
         return holder
@@ -137,7 +137,12 @@ class Claims:
         return self._folder / f"{CLAIM}{part}"
 
     def _beat(self) -> None:
-        while not self._end.wait(_BEAT_S) and self._own is not None:
+        while not self._end.wait(_BEAT_S):
+            self._touch()
+
+    def _touch(self) -> None:
+        """Show that this process lives."""
+        if self._own is not None:
             with suppress(OSError):
                 os.utime(self._own)
 

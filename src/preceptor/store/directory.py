@@ -1,4 +1,4 @@
-"""One folder of a store, on this machine or behind any fsspec URL, with errors that say what to do.
+"""One folder of a store on this machine, with errors that say what to do; `remote` has the other kind.
 
 A file appears whole or not at all, and whatever the file system raises becomes a `StoreError`
 with advice. Nothing here knows what the files hold, but for the card that names a partition.
@@ -7,20 +7,19 @@ with advice. Nothing here knows what the files hold, but for the card that names
 import errno
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from fsspec.implementations.local import LocalFileSystem
-
-from preceptor.errors import StoreError
+from preceptor.errors import PreceptorError, StoreError
+from preceptor.store.claims import Claims, Holder, holders, sweep_claims
 from preceptor.store.files import abandoned, write_at_once, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class _Root:
+class Root:
     """The folder of a whole store, known by its inode from the first time that it is seen.
 
     A store that is moved away under a running process would look empty: everything in it would be paid for
@@ -53,22 +52,18 @@ class _Root:
 
 
 class Folder:
-    """One folder of a local or remote file system, with errors that say what to do."""
+    """One folder of a file system, with errors that say what to do."""
 
-    def __init__(self, files: Any, path: str, root: "_Root | None" = None) -> None:
-        self.local = isinstance(files, LocalFileSystem)
+    local = True
+
+    def __init__(self, files: Any, path: str, root: "Root | None" = None) -> None:
         self._files = files
         self.path = path.rstrip("/")
-        self._root = root or _Root(Path(self.path) if self.local else None)
+        self._root = root or Root(Path(self.path) if self.local else None)
 
-    def child(self, *names: str) -> "Folder":
+    def child(self, *names: str) -> Self:
         """Return the folder below this one."""
-        return Folder(self._files, "/".join([self.path, *names]), self._root)
-
-    def place(self) -> Path | None:
-        """Return where a local folder is; None for a remote one."""
-        self._root.require_same()
-        return Path(self.path) if self.local else None
+        return type(self)(self._files, "/".join([self.path, *names]), self._root)
 
     def open(self, name: str) -> Any:
         """Return a file of the folder, open for reading bytes."""
@@ -79,11 +74,10 @@ class Folder:
         """Turn what the file system raises into a StoreError."""
         try:
             yield
-        except Exception as error:
-            # Remote back ends raise errors of their own packages, such as missing credentials.
-            if self.local and not isinstance(error, OSError):
-                raise
-            what = advice(getattr(error, "errno", None))
+        except PreceptorError:
+            raise
+        except OSError as error:
+            what = advice(error.errno)
             raise StoreError(f"Cannot {action} {self.path}/{name}: {error}. {what}") from error
 
     def names(self) -> list[str]:
@@ -97,6 +91,10 @@ class Folder:
                 return []
             return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
+    def ahead(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield names of files that are opened next."""
+        return iter(names)
+
     def size(self, name: str) -> int:
         """Return the file's bytes; 0 where it is gone."""
         with self.explained("read", name), suppress(FileNotFoundError):
@@ -107,15 +105,17 @@ class Folder:
         """Make the file appear whole or not at all, and `durable` against a loss of power."""
         self._root.require_same()
         with self.explained("write", name):
-            if self.local:
-                (write_atomically if durable else write_at_once)(Path(self.path, name), data)
-            else:
-                self._files.pipe_file(f"{self.path}/{name}", data)
+            (write_atomically if durable else write_at_once)(Path(self.path, name), data)
 
-    def delete(self, name: str) -> None:
-        """Remove the file; nothing happens where it is gone."""
-        with self.explained("delete", name), suppress(FileNotFoundError):
-            self._files.rm_file(f"{self.path}/{name}")
+    def keep(self, name: str, data: bytes) -> None:
+        """Put a file that stays for long, which a listing may find more cheaply."""
+        self.put(name, data)
+
+    def delete(self, *names: str) -> None:
+        """Remove files; nothing happens where one is gone."""
+        for name in names:
+            with self.explained("delete", name), suppress(FileNotFoundError):
+                self._files.rm_file(f"{self.path}/{name}")
 
     def rename(self, name: str, to: str) -> None:
         """Give the file another name; nothing happens where it is gone."""
@@ -123,19 +123,27 @@ class Folder:
             self._files.mv(f"{self.path}/{name}", f"{self.path}/{to}")
 
     def delete_folder(self) -> None:
-        """Remove the folder where it is empty; a remote one has no existence of its own."""
-        if self.local:
-            with suppress(OSError):
-                Path(self.path).rmdir()
+        """Remove the folder where it is empty."""
+        with suppress(OSError):
+            Path(self.path).rmdir()
+
+    def claims(self) -> Claims:
+        """Return the claims that this process can make on parts of what is missing here."""
+        self._root.require_same()
+        return Claims(Path(self.path))
+
+    def holders(self) -> set[Holder]:
+        """Return the processes that hold claims here."""
+        self._root.require_same()
+        return holders(Path(self.path))
 
     def sweep(self) -> None:
-        """Remove temporary files that belong to no living writer; only local ones exist."""
-        if not self.local:
-            return
+        """Remove what processes left that live no longer."""
         with self.explained("list"):
             left = abandoned(Path(self.path))
-        for path in left:
-            self.delete(path.name)
+        self.delete(*(path.name for path in left))
+        self._root.require_same()
+        sweep_claims(Path(self.path))
 
 
 def advice(number: int | None) -> str:

@@ -43,6 +43,17 @@ def stamp_of(name: str) -> str:
     return name.removesuffix(_ENDING).split("-")[1]
 
 
+def checksum_of(name: str) -> str | None:
+    """Return the checksum in a shard's name; None where it was written before names had one."""
+    parts = name.removesuffix(_ENDING).split("-")
+    return parts[3] if len(parts) == 4 and is_shard(name) else None
+
+
+def is_proven(name: str, handle: Any) -> bool:
+    """Tell whether the bytes are those of the shard with this name."""
+    return _checksum(handle) == checksum_of(name)
+
+
 def encoded(table: pa.Table, spec: str, *, stamp: str) -> tuple[str, bytes]:
     """Return a shard's name and bytes; `spec` is the canonical JSON of the identity that made the rows."""
     marks = {_FORMAT_KEY: str(FORMAT).encode(), _SPEC_KEY: spec.encode()}
@@ -61,9 +72,8 @@ def verify(name: str, handle: Any, spec: str) -> None:
         UnfitShardError: it is damaged, or it belongs to another partition.
         StoreError: a newer version of Preceptor wrote it.
     """
-    parts = name.removesuffix(_ENDING).split("-")
-    proven = len(parts) == 4
-    if proven and parts[-1] != _checksum(handle):
+    proven = checksum_of(name)
+    if proven and proven != _checksum(handle):
         raise UnfitShardError("damaged", "its bytes do not match the checksum in its name")
     try:
         handle.seek(0)

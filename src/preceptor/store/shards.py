@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from preceptor.errors import RowError, StoreError
 from preceptor.store.batches import Batches
-from preceptor.store.claims import Claims, Holder, holders, sweep_claims
+from preceptor.store.claims import Claims, Holder
 from preceptor.store.directory import Folder, read_card
 from preceptor.store.identity import Identity, plain
 from preceptor.store.shard_file import UnfitShardError, encoded, is_shard, stamp_of, verify
@@ -87,7 +87,8 @@ class Shards:
         return self._append(whole_table, durable=durable)
 
     def _append(self, table: pa.Table, *, durable: bool) -> str:
-        if read_card(self._folder) is None:
+        # Behind a network a look costs as much as the append: what this object wrote stands beside a card.
+        if (self._folder.local or not self._own) and read_card(self._folder) is None:
             self.write_card()
         name = self._put(self._one_each(table), stamp=f"{time.time_ns():020d}", durable=durable)
         self._own.add(name)
@@ -95,12 +96,11 @@ class Shards:
 
     def drop(self, names: Sequence[str]) -> None:
         """Remove shards whose rows are in another one, which is durable."""
-        for name in names:
-            self._folder.delete(name)
+        self._folder.delete(*names)
 
     def claims(self) -> Claims:
         """Return the claims that this process can make on parts of what is missing."""
-        return Claims(self._folder.place())
+        return self._folder.claims()
 
     def batches(self) -> Batches:
         """Return the batches that a provider has in work for this partition."""
@@ -108,8 +108,7 @@ class Shards:
 
     def in_work(self) -> set[Holder]:
         """Return the processes that hold claims here."""
-        place = self._folder.place()
-        return set() if place is None else holders(place)
+        return self._folder.holders()
 
     def keys(self, seen: set[str] | None = None) -> NDArray[np.void]:
         """Return the distinct stored keys as a `V16` array; its `tolist()` gives `bytes`.
@@ -154,7 +153,7 @@ class Shards:
         The merged shard is durable before its sources are deleted, and only shards that were read
         whole are deleted; so every row is always in some shard, whoever else appends or compacts.
         """
-        self._sweep()
+        self._folder.sweep()
         batches: dict[int, list[str]] = {}
         total = 0
         for name in self._shards():
@@ -164,13 +163,6 @@ class Shards:
                 total += size
         for batch in batches.values():
             self._merge(batch)
-
-    def _sweep(self) -> None:
-        """Remove what processes left that live no longer."""
-        self._folder.sweep()
-        place = self._folder.place()
-        if place is not None:
-            sweep_claims(place)
 
     def _merge(self, names: Sequence[str]) -> None:
         """Replace these shards by one; those that are gone or damaged are left as they are.
@@ -188,14 +180,18 @@ class Shards:
             return
         # The first source's stamp keeps its rows first among equals, so that no number changes.
         stamp = stamp_of(min(tables))
-        put = self._put(self._one_each(concatenated(list(tables.values()))), stamp=stamp)
-        for name in tables if tables.keys() <= set(self._shards()) else (put,):
-            self._folder.delete(name)
+        rows = self._one_each(concatenated(list(tables.values())))
+        put, data = self._encoded(rows, stamp=stamp)
+        self._folder.keep(put, data)
+        self._folder.delete(*(tables if tables.keys() <= set(self._shards()) else (put,)))
 
     def _put(self, table: pa.Table, *, stamp: str, durable: bool = True) -> str:
-        name, data = encoded(table.drop_columns([LISTED]), self.identity.canonical, stamp=stamp)
+        name, data = self._encoded(table, stamp=stamp)
         self._folder.put(name, data, durable=durable)
         return name
+
+    def _encoded(self, table: pa.Table, *, stamp: str) -> tuple[str, bytes]:
+        return encoded(table.drop_columns([LISTED]), self.identity.canonical, stamp=stamp)
 
     def write_card(self) -> None:
         """Write `identity.json`: in words what made the rows, and what was recorded beside it."""
@@ -230,9 +226,7 @@ class Shards:
         passes, lost = 0, False
         while passes < 2 or lost:
             passes, lost = passes + 1, False
-            for name in self._shards():
-                if name in known:
-                    continue
+            for name in self._folder.ahead(name for name in self._shards() if name not in known):
                 known.add(name)
                 with self._folder.explained("read", name):
                     try:
@@ -287,7 +281,7 @@ class Shards:
                     if repair:
                         self._set_aside(name, error)
         if repair:
-            self._sweep()
+            self._folder.sweep()
             if read_card(self._folder) is None:
                 self.write_card()
         return Check(len(self._shards()), unfit, self.set_aside())
@@ -307,8 +301,7 @@ class Shards:
 
     def delete(self, *, only_set_aside: bool = False) -> None:
         """Remove the partition for good, or only the damaged shards that were set aside."""
-        for name in self.set_aside() if only_set_aside else self._folder.names():
-            self._folder.delete(name)
+        self._folder.delete(*(self.set_aside() if only_set_aside else self._folder.names()))
         if not only_set_aside:
             self._folder.delete_folder()
 

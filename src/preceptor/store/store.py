@@ -8,9 +8,11 @@ spec, a note or `recorded`.
 import errno
 import logging
 import math
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -19,11 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from preceptor.config.secrets import shown_address
 from preceptor.errors import RowError, StoreError, nearest
 from preceptor.store.directory import Folder, advice, read_card
 from preceptor.store.identity import Identity as Identity
+from preceptor.store.remote import RemoteFolder
 from preceptor.store.shard_file import is_shard, spec_of
 from preceptor.store.shards import (
     KEY_TYPE,
@@ -45,6 +50,7 @@ from preceptor.types import KEY_BYTES, Generation, Score
 
 _LOGGER = logging.getLogger(__name__)
 _LIST_ROWS = 1024
+_PASSWORD = re.compile(r"[^/]*:[^/]*@")
 _MOST_TOKENS = 2**40
 """More tokens than any response has: a count above it, which an endpoint may claim, is no count."""
 
@@ -70,19 +76,9 @@ class Store:
         """Name the root; nothing is created before the first append.
 
         Raises:
-            StoreError: the root is a file, or its URL needs a package that is not there.
+            StoreError: the root is a file, its URL needs a package that is not there, or it holds a password.
         """
-        try:
-            files, path = fsspec.core.url_to_fs(str(root))
-        except (ImportError, ValueError) as error:
-            known = nearest(str(root).split("://")[0], fsspec.available_protocols())
-            raise StoreError(
-                f"Cannot open the store '{root}': {error}.{known} Use a local folder, or install "
-                "the fsspec package that serves this protocol."
-            ) from error
-        self._folder = Folder(files, path)
-        if self._folder.local and Path(path).is_file():
-            raise StoreError(f"The store '{path}' is a file. {advice(errno.ENOTDIR)}")
+        self._folder = _folder_at(str(root))
 
     def beside(self, name: str) -> Folder:
         """Return a folder for what a user keeps with the store that is neither scores nor responses."""
@@ -142,6 +138,31 @@ class Store:
     def costs(self) -> list["Costs"]:
         """Return what the responses of each teacher took so far."""
         return [one.costs() for one in self.partitions() if isinstance(one, ResponsePartition)]
+
+
+def _folder_at(root: str) -> Folder:
+    """Return the folder of a path or URL; see `Store`."""
+    scheme, _, rest = root.rpartition("://")
+    if scheme and (_PASSWORD.match(rest) or has_magic(rest)):
+        raise StoreError(
+            f"The store '{shown_address(root)}' holds a password or one of *?[]: expected neither. "
+            "Credentials come from the environment or the provider's own files alone."
+        )
+    try:
+        files, path = fsspec.core.url_to_fs(
+            root, **({"use_listings_cache": False} if scheme else {})
+        )
+    except (ImportError, ValueError) as error:
+        known = nearest(scheme, fsspec.available_protocols())
+        raise StoreError(
+            f"Cannot open the store '{root}': {error}.{known} Use a local folder, or install the fsspec "
+            "package that serves this protocol: `pip install 'preceptor[s3]'` for s3://."
+        ) from error
+    if not isinstance(files, LocalFileSystem):
+        return RemoteFolder(files, path)
+    if Path(path).is_file():
+        raise StoreError(f"The store '{path}' is a file. {advice(errno.ENOTDIR)}")
+    return Folder(files, path)
 
 
 def _recovered(folder: Folder, kind: Kind, digest: str) -> dict[str, Any] | None:
