@@ -19,7 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.secrets import without_keys
 from preceptor.errors import DataError, PreceptorError, nearest
 
 TEMPORARY = "tmp-"
@@ -210,6 +209,8 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         DataError: it cannot be written.
     """
+    from preceptor.config.secrets import without_keys
+
     data = without_keys(text).encode("utf-8", "backslashreplace")
     require_place(path)
     with explained("write", path):
