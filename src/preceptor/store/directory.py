@@ -10,11 +10,13 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from preceptor.errors import PreceptorError, StoreError
-from preceptor.store.claims import Claims, Holder, holders, sweep_claims
 from preceptor.store.files import abandoned, write_at_once, write_atomically
+
+if TYPE_CHECKING:
+    from preceptor.store.claims import Claims, Holder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -127,18 +129,24 @@ class Folder:
         with suppress(OSError):
             Path(self.path).rmdir()
 
-    def claims(self) -> Claims:
+    def claims(self) -> "Claims":
         """Return the claims that this process can make on parts of what is missing here."""
+        from preceptor.store.claims import Claims
+
         self._root.require_same()
         return Claims(Path(self.path))
 
-    def holders(self) -> set[Holder]:
+    def holders(self) -> "set[Holder]":
         """Return the processes that hold claims here."""
+        from preceptor.store.claims import holders
+
         self._root.require_same()
         return holders(Path(self.path))
 
     def sweep(self) -> None:
         """Remove what processes left that live no longer."""
+        from preceptor.store.claims import sweep_claims
+
         with self.explained("list"):
             left = abandoned(Path(self.path))
         self.delete(*(path.name for path in left))

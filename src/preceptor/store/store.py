@@ -28,7 +28,6 @@ from preceptor.config.secrets import shown_address
 from preceptor.errors import RowError, StoreError, nearest
 from preceptor.store.directory import Folder, advice, read_card
 from preceptor.store.identity import Identity as Identity
-from preceptor.store.remote import RemoteFolder
 from preceptor.store.shard_file import is_shard, spec_of
 from preceptor.store.shards import (
     KEY_TYPE,
@@ -159,6 +158,8 @@ def _folder_at(root: str) -> Folder:
             "package that serves this protocol: `pip install 'preceptor[s3]'` for s3://."
         ) from error
     if not isinstance(files, LocalFileSystem):
+        from preceptor.store.remote import RemoteFolder
+
         return RemoteFolder(files, path)
     if Path(path).is_file():
         raise StoreError(f"The store '{path}' is a file. {advice(errno.ENOTDIR)}")
