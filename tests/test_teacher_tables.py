@@ -111,6 +111,9 @@ def test_a_derived_teacher_says_in_its_name_what_it_is():
     assert derived().name == "one best-of-all"
     assert derived(kind="worst", n=5).name == "one worst-of-5"
     assert derived(kind="random", n=2, label="any").name == "any"
+    assert derived(of=["one", "two"]).name == "best of one, two"
+    routed = derived(kind="routed", of="*")
+    assert routed.name == routed.among(["one", "two"]).name == "routed of all"
 
 
 @pytest.mark.parametrize(
@@ -120,12 +123,30 @@ def test_a_derived_teacher_says_in_its_name_what_it_is():
         ({"kind": "median"}, "kind"),
         ({"kind": "random", "reward": {"kind": "column", "column": "r"}}, "needs no reward"),
         ({"reward": {"kind": "columns"}}, "reward"),
+        ({"kind": "random", "by": "car"}, "needs no reward and no by"),
+        ({"kind": "routed"}, "chooses among teachers: name several"),
+        ({"of": []}, "of"),
     ],
 )
 def test_a_derived_teacher_that_cannot_be_is_refused(fields: dict[str, Any], said: str):
     with pytest.raises(StudyError) as error:
         derived(**fields)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "tables", "said"),
+    [
+        ({"kind": "best", "by": "car"}, {"no_student": True}, "for one student: the study has 0"),
+        ({"kind": "routed"}, {"no_student": True, "race": {}}, "another teacher at every look"),
+    ],
+)
+def test_a_mixture_that_depends_on_what_the_study_lacks_or_changes_is_refused(
+    one: dict[str, Any], tables: dict[str, Any], said: str
+):
+    teachers = ({"model": "org/one"}, {"model": "org/two"})
+    with pytest.raises(StudyError, match=said):
+        study(*teachers, best_of_n=[{"of": "*", **one}], **tables)
 
 
 def test_two_teachers_of_one_name_are_refused():

@@ -39,6 +39,9 @@ Texts = Annotated[
 ]
 """Texts, of which a single one may stand without a list."""
 
+Rule = Literal["reward", "car", "persyn"]
+"""A score of single responses."""
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 

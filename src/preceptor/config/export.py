@@ -4,12 +4,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from preceptor.config.base import Rule
 from preceptor.config.curation import Equal, Exclusion
 
 Layout = Literal["messages", "alpaca", "sharegpt"]
 Format = Literal["jsonl", "parquet"]
-Rule = Literal["reward", "car", "persyn"]
-"""A score of single responses."""
 
 
 class Export(Exclusion):

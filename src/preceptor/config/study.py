@@ -49,7 +49,8 @@ class Study(Table):
         (), description="Response generators to ask; each point of a grid is a teacher of its own."
     )
     best_of_n: tuple[BestOfN, ...] = Field(
-        (), description="Teachers made of others' samples: best, worst or random of N."
+        (),
+        description="Teachers made of others' responses: best, worst or random of N, and mixtures.",
     )
     students: tuple[Student, ...] = Field((), description="Base models to rank for.")
     no_student: bool = Field(
@@ -135,8 +136,9 @@ class Study(Table):
                 advice = {"advised": known.advised, "never_greedy": known.never_greedy}
                 asked[name] = replace(entry, **advice)  # type: ignore[arg-type]
         for chosen in self.best_of_n:
-            of = asked.get(chosen.of) or beside.find(chosen.of)
-            of = of or CatalogueEntry(chosen.of, chosen.of, chosen.of, "", chosen.of)
+            # A mixture is nobody's relative, of no size and no price.
+            name = chosen.name if chosen.is_mixture else chosen.of[0]
+            of = asked.get(name) or beside.find(name) or CatalogueEntry(name, name, name, "", name)
             asked[chosen.name] = replace(of, name=chosen.name, label=chosen.name)
         return Catalogue(asked.values()) + beside
 
@@ -203,6 +205,16 @@ class Study(Table):
         return self
 
     @model_validator(mode="after")
+    def _of_one_student(self) -> "Study":
+        of_student = [one for one in self.best_of_n if one.by != "reward"]
+        if of_student and len(self.students) != 1:
+            raise ValueError(
+                f"'{of_student[0].name}' is chosen by {of_student[0].by}, for one student: the study has "
+                f"{len(self.students)}. Name one, or choose by reward"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _raceable(self) -> "Study":
         if self.race is None:
             return self
@@ -210,6 +222,10 @@ class Study(Table):
             raise ValueError(
                 f"transform = '{self.ranking.transform}' looks at all rewards, and a race has seen some: "
                 "race with 'sigmoid' or 'raw', or rank without [race]"
+            )
+        if growing := [one.name for one in self.best_of_n if one.grows]:
+            raise ValueError(
+                f"'{growing[0]}' is another teacher at every look of [race]: rank without it"
             )
         if self.train is not None:
             raise ValueError(

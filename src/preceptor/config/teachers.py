@@ -1,10 +1,12 @@
 """Response generators to ask: the tables `[[teachers]]` and `[[best_of_n]]` of a study file.
 
 A teacher is a model and how it is sampled. Lists of temperatures and nucleus sizes are a grid (paper, figure
-3): each point is a teacher of its own. A best-of-N teacher (paper, table 3) picks among another's samples.
+3): each point is a teacher of its own. A best-of-N teacher (paper, table 3) picks among another's samples, or
+among the responses of several.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,13 +14,16 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from preceptor.config.base import TEMPLATES, ModelTable, Request, Table, Texts
+from preceptor.config.base import TEMPLATES, ModelTable, Request, Rule, Table, Texts
 from preceptor.config.catalogue import CatalogueEntry, find_teacher, training_of
 from preceptor.config.plugins import Registry
 from preceptor.config.rewards import Reward
 from preceptor.errors import nearest
 
 _MOST_STOPS = 4
+ALL_TEACHERS = "*"
+"""In the place of names: all teachers but those made of others."""
+
 FACTS = ("family", "parameters", "licence", "price_in", "price_out")
 """Fields of a teacher's table that a catalogue has too."""
 
@@ -236,31 +241,66 @@ class TeacherPoint(Teacher):
 
 
 class BestOfN(Table):
-    """A teacher made of another's samples, at no new generation (paper, finding 5 and table 3)."""
+    """A teacher made of others' responses, at no new generation (paper, finding 5 and table 3).
 
-    kind: Literal["best", "worst", "random"] = Field(
-        description="The sample with the highest reward, the lowest, or any."
+    Of one teacher it picks among samples; of several it is a mixture. `routed` takes for each instruction
+    the teacher that does best on the other half of the instructions of its kind, so that the numbers that
+    choose are not those that rank.
+    """
+
+    kind: Literal["best", "worst", "random", "routed"] = Field(
+        description="The response with the highest value, the lowest, any, or that of the teacher that does "
+        "best on the other half of the instructions of its kind."
     )
-    of: str = Field(description="Name of the teacher whose samples are chosen from.")
+    of: Texts = Field(
+        min_length=1,
+        description="Name of the teacher whose samples are chosen from; several make a mixture, * is all.",
+    )
+    by: Rule = Field(
+        "reward",
+        description="What is chosen by: the reward, or with the one student's likelihood CAR or PerSyn.",
+    )
     n: int | None = Field(
-        None, ge=2, description="Choose from the first n samples; by default all."
+        None, ge=2, description="Choose from the first n samples of a teacher; by default all."
     )
     label: str | None = Field(None, min_length=1, description="Name in tables.")
     reward: Reward | None = Field(
         None, description="What chooses; by default the reward that ranks."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Draws the sample of `random`.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Draws the sample of `random`, and halves of instructions."
+    )
 
     @model_validator(mode="after")
     def _chooses(self) -> "BestOfN":
-        if self.kind == "random" and self.reward is not None:
-            raise ValueError("kind = 'random' needs no reward: leave it out")
+        if self.kind == "random" and (self.reward is not None or self.by != "reward"):
+            raise ValueError("kind = 'random' needs no reward and no by: leave it out")
+        if self.kind == "routed" and self.of != (ALL_TEACHERS,) and len(set(self.of)) < 2:
+            raise ValueError("kind = 'routed' chooses among teachers: name several, or *")
         return self
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether it is made of several teachers."""
+        return len(self.of) > 1 or self.of == (ALL_TEACHERS,)
+
+    @property
+    def grows(self) -> bool:
+        """Whether what it takes for one instruction depends on others, or on the student."""
+        return self.kind == "routed" or self.by != "reward"
+
+    def among(self, teachers: Iterable[str]) -> "BestOfN":
+        """Return it with the names of these teachers in the place of *."""
+        if self.of != (ALL_TEACHERS,):
+            return self
+        return self.model_copy(update={"of": tuple(teachers), "label": self.name})
 
     @property
     def name(self) -> str:
         """The label in tables."""
-        return self.label or f"{self.of} {self.kind}-of-{self.n or 'all'}"
+        if self.label or not self.is_mixture:
+            return self.label or f"{self.of[0]} {self.kind}-of-{self.n or 'all'}"
+        return f"{self.kind} of {', '.join(self.of).replace(ALL_TEACHERS, 'all')}"
 
 
 def _listed(value: float | tuple[float, ...]) -> tuple[float, ...]:

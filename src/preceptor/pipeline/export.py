@@ -6,7 +6,7 @@ the choice rests on stands in the card.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -320,32 +320,45 @@ class _Export:
 def _uses(data: LoadedData, study: Study, picked: Sequence[Picked]) -> list[TeacherUse]:
     """Return the teachers whose responses were taken, most rows first.
 
-    A best-of-N teacher's texts are another's, by whose model and licence they are.
+    A best-of-N teacher's texts are others', by whose models and licences they are.
     """
     table = data.selection.table
     counts = Counter(
         table.teachers[place] for one in picked for place in table.teacher[one.rows].tolist()
     )
     asked = {job.name: job.backend.teacher for job in data.source.jobs}
-    chosen = {one.name: one for one in study.best_of_n}
+    single = [name for name in table.teachers if name not in {one.name for one in study.best_of_n}]
+    chosen = {one.name: one.among(single) for one in study.best_of_n}
     uses, known = [], study.known
     for name, rows in counts.most_common():
-        of = chosen[name].of if name in chosen else name
-        options = asked.get(of)
-        entry = known.find(name) or known.find(of)
-        sampling = options.described() if options else "as in the data"
+        of = chosen[name].of if name in chosen else (name,)
+        sampling = _joined(
+            asked[one].described() if one in asked else "as in the data" for one in of
+        )
         if name in chosen:
-            sampling = f"{chosen[name].kind} of {chosen[name].n or 'all'} samples, {sampling}"
+            by = "" if chosen[name].by == "reward" else f" by {chosen[name].by}"
+            count = chosen[name].n or "all"
+            sampling = f"{chosen[name].kind}{by} of {count} samples, {sampling}"
+        entries = {one: known.find(one) for one in of}
+        licences = [entry.licence for entry in entries.values() if entry and entry.licence]
+        unknown = [] if len(licences) == len(of) else ["not known"]
         uses.append(
             TeacherUse(
                 name=name,
-                model=_public(options.model) if options else (entry.model if entry else of),
-                licence=entry.licence if entry else None,
+                model=_joined(
+                    _public(asked[one].model) if one in asked else entry.model if entry else one
+                    for one, entry in entries.items()
+                ),
+                licence=_joined([*licences, *unknown]) if licences else None,
                 rows=rows,
                 sampling=sampling,
             )
         )
     return uses
+
+
+def _joined(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
 
 
 def _public(model: str) -> str:

@@ -21,7 +21,7 @@ from preceptor.data.table import ResponseTable, Selection, TooFewInCommon
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
 from preceptor.pipeline.names import names_alike
-from preceptor.pipeline.plan import labels
+from preceptor.pipeline.plan import labels, likelihood_of
 from preceptor.pipeline.response_warnings import (
     copies,
     cut_off,
@@ -34,10 +34,11 @@ from preceptor.pipeline.response_warnings import (
     unfinished,
 )
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
+from preceptor.pipeline.select import metric_of, score_of
 from preceptor.pipeline.silence import without_silent
 from preceptor.pipeline.sources import Scope, StudySource, how_to_match
 from preceptor.pipeline.work import Executor, Progress
-from preceptor.scorers.base import Array
+from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.rewards import reward_scorers
 from preceptor.types import Warning
 
@@ -120,14 +121,14 @@ class Loader:
         ]
         if self.scope.limit is not None:
             table = table.first(self.scope.limit, seed=self.study.ranking.seed)
-        rewards = _Rewards(self, reward, [])
-        for best_of_n in self.study.best_of_n:
+        rewards, whole = _Values(self, reward, []), table.teachers
+        for best_of_n in (one.among(whole) for one in self.study.best_of_n):
             if self.scope.teachers is not None and best_of_n.name not in self.scope.teachers:
                 continue
             try:
                 table = with_best_of_n(table, best_of_n, rewards)
             except _Unpaid as unpaid:
-                text = f"'{best_of_n.name}' will be chosen when {unpaid} more rewards are there."
+                text = f"'{best_of_n.name}' will be chosen when {unpaid} are there."
                 warnings.append(Warning("not-chosen-yet", text))
                 continue
             warnings += own_reward(best_of_n, reward)
@@ -163,14 +164,25 @@ class Loader:
 
 
 @dataclass(frozen=True)
-class _Rewards:
-    """Gives the rewards by which samples are chosen; those that are missing are computed and stored."""
+class _Values:
+    """Gives the values by which samples are chosen; scores that are missing are computed and stored."""
 
     loader: Loader
     reward: Reward | None
     computed: list[tuple[Step, Stored]]
 
     def __call__(self, best_of_n: BestOfN, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
+        rewards = self._rewards(best_of_n, table, rows)
+        study = self.loader.study
+        if best_of_n.by == "reward":
+            return rewards
+        scorer = likelihood_of(study, self.loader.runtime)
+        losses = self._carried_out(scorer, table, rows, "scores")[2]["loss"]
+        numbers = {"reward": rewards, "loss": losses}
+        metric = metric_of(best_of_n.by, study)
+        return score_of(metric, numbers, table.instruction[rows], study.ranking.transform)
+
+    def _rewards(self, best_of_n: BestOfN, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
         chosen_by = best_of_n.reward or self.reward
         if chosen_by is None:
             raise without_reward(best_of_n)
@@ -180,18 +192,25 @@ class _Rewards:
         if column is not None:
             return self._of_column(column, table, rows)
         (scorer,) = reward_scorers(chosen_by, self.loader.runtime)
+        step, columns, measures = self._carried_out(scorer, table, rows, "rewards")
+        self.computed.append((step, columns))
+        return measures["reward"]
+
+    def _carried_out(
+        self, scorer: Scorer, table: ResponseTable, rows: NDArray[np.intp], noun: str
+    ) -> tuple[Step, Stored, Mapping[str, Array]]:
+        """Return the step over these rows, its columns, and the measures made of them."""
         step = step_of(scorer, self.loader.runtime, self.loader.source, all_of(table, rows))
         lacking = step.lacking()
         if lacking and not self.loader.spend:
-            raise _Unpaid(f"{lacking:,}")
+            raise _Unpaid(f"{lacking:,} more {noun}")
         if lacking:
             step.preflight()
         try:
             columns = carry_out(step, self.loader.progress, self.loader.execute)
         finally:
             step.resource.release()
-        self.computed.append((step, columns))
-        return np.asarray(scorer.derive({name: columns[name] for name in scorer.columns})["reward"])
+        return step, columns, scorer.derive({name: columns[name] for name in scorer.columns})
 
     def _of_column(self, column: str, table: ResponseTable, rows: NDArray[np.intp]) -> Array:
         """Return rewards in another column of the data, matched by content."""

@@ -149,6 +149,12 @@ def _require_formed(by: str | None, metrics: Sequence[Metric], measures: Iterabl
     )
 
 
+def likelihood_of(study: Study, runtime: Runtime) -> LikelihoodScorer:
+    """Return the likelihood pass of the study's one student."""
+    (student,) = study.students
+    return LikelihoodScorer(_likelihood_model(student, study, runtime))
+
+
 def _likelihood_model(student: Student, study: Study, runtime: Runtime) -> StudentModel:
     return StudentModel(student, runtime, reading=study.reading)
 

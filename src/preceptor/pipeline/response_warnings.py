@@ -130,14 +130,14 @@ def copies(table: ResponseTable) -> list[Warning]:
 
 def own_reward(best_of_n: BestOfN, reward: Reward | None) -> list[Warning]:
     """Return a warning of a teacher chosen by the reward that also ranks it."""
-    if best_of_n.kind == "random" or best_of_n.reward not in (None, reward):
+    if best_of_n.kind in ("random", "routed") or best_of_n.reward not in (None, reward):
         return []
     return [
         Warning(
             "chosen-by-own-reward",
             f"'{best_of_n.name}' was chosen by the reward that ranks it, which overstates how much it "
             "differs from what it was chosen from: choose by another reward "
-            "([best_of_n.reward]), as the paper does.",
+            "([best_of_n.reward]), as the paper does, or of several teachers with kind = 'routed'.",
             (best_of_n.name,),
         )
     ]

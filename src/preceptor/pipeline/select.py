@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.export import Rule
+from preceptor.config.base import Rule
 from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.data.gather import Source
@@ -130,7 +130,7 @@ def scored(pipeline: Pipeline, data: LoadedData, student: Student | None, rule: 
     if student is None and rule != "reward":
         raise StudyError(f"Responses cannot be picked by {rule} without a student: name one.")
     study, table, rows = pipeline.study, data.selection.table, data.selection.rows
-    metric = _metric(rule, study)
+    metric = metric_of(rule, study)
     alone = pipeline.of(study.model_copy(update={"metrics": (metric,), "by": None}))
     _, steps = alone.plan(data, student)
     numbers = {name: values[rows] for name, values in table.values.items()}
@@ -139,11 +139,12 @@ def scored(pipeline: Pipeline, data: LoadedData, student: Student | None, rule: 
     numbers = {
         name: numbers[name] for name in ("reward", "loss", "tokens", "length") if name in numbers
     }
-    score = _score(rule, metric, numbers, table.instruction[rows], study.ranking.transform)
+    score = score_of(metric, numbers, table.instruction[rows], study.ranking.transform)
     return Scored(table, rows, numbers | {rule: score}, score)
 
 
-def _metric(rule: Rule, study: Study) -> Metric:
+def metric_of(rule: Rule, study: Study) -> Metric:
+    """Return the metric by which single responses are picked, as the study has it."""
     if rule == "reward":
         return AverageReward()
     kinds = {metric.kind: metric for metric in study.metrics}
@@ -152,9 +153,14 @@ def _metric(rule: Rule, study: Study) -> Metric:
     return kinds.get("car", CompatibilityAdjustedReward(beta=study.beta))
 
 
-def _score(
-    rule: Rule, metric: Metric, numbers: Mapping[str, Array], of: NDArray[np.int32], transform: str
+def score_of(
+    metric: Metric, numbers: Mapping[str, Array], of: NDArray[np.int32], transform: str
 ) -> Array:
+    """Return what single responses (rows,) are picked by, `of` their instructions; higher is better.
+
+    Raises:
+        StudyError: CAR of a negative reward.
+    """
     reward = numbers["reward"]
     if isinstance(metric, CompatibilityAdjustedReward):
         used = TRANSFORMS[transform](reward)

@@ -65,7 +65,7 @@ ALL = Scope()
 class StudySource:
     """Responses in files, where the study has any, and then those of its teachers from the store.
 
-    `jobs` are what is to be generated, none where there are files alone; `chosen` names the teacher of whose
+    `jobs` are what is to be generated, none where there are files alone; `chosen` names the teachers of whose
     samples a best-of-N teacher is made.
     """
 
@@ -74,7 +74,7 @@ class StudySource:
         read: ResponseSource | None,
         questions: Questions | None = None,
         jobs: Sequence[GenerationJob] = (),
-        chosen: Mapping[str, str] = MappingProxyType({}),
+        chosen: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         self.read = read
         self._gathered: dict[str | None, Gathered] = {}
@@ -99,7 +99,7 @@ class StudySource:
         questions = replace(self.questions, instructions=self.questions.instructions[: scope.limit])
         asked = set(scope.teachers or ())
         for name, of in reversed(list(self.chosen.items())):
-            asked |= {of} if name in asked else set()
+            asked |= set(of) if name in asked else set()
         jobs = [
             replace(job, instructions=questions.instructions)
             for job in self.jobs
@@ -274,7 +274,9 @@ def source_of(study: Study, runtime: Runtime) -> StudySource:
         return StudySource(read)
     questions = questions_of(study, read)
     jobs = jobs_of(study, runtime, questions.instructions)
-    return StudySource(read, questions, jobs, {one.name: one.of for one in study.best_of_n})
+    names = [job.name for job in jobs]
+    chosen = {one.name: one.among(names).of for one in study.best_of_n}
+    return StudySource(read, questions, jobs, chosen)
 
 
 def jobs_of(

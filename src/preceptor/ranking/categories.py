@@ -16,15 +16,12 @@ from preceptor.errors import StudyError
 from preceptor.ranking.measurements import Common
 from preceptor.ranking.metrics import Metric
 from preceptor.ranking.options import RankingOptions
-from preceptor.ranking.places import MIN_PROMPTS, Category
+from preceptor.ranking.places import MIN_OF_KIND, MIN_PROMPTS, Category
 from preceptor.ranking.placing import estimates_of, placed
 from preceptor.ranking.quantities import measured
 from preceptor.ranking.stability import stability_of
 from preceptor.ranking.verdict import CAPS
 from preceptor.ranking.warnings import negative_rewards
-
-FEWEST = 20
-"""Instructions from which on a category has means: those over fewer are mostly chance."""
 
 _SHOWN = ("reward", "loss", "length")
 """Measures that a category shows beside what the metric needs."""
@@ -82,7 +79,9 @@ def _groups(categories: Sequence[str | None]) -> dict[str | None, NDArray[np.int
     found: dict[str | None, list[int]] = {}
     for place, name in enumerate(categories):
         found.setdefault(name, []).append(place)
-    sizes = {name: len(at) for name, at in found.items() if name is not None and len(at) >= FEWEST}
+    sizes = {
+        name: len(at) for name, at in found.items() if name is not None and len(at) >= MIN_OF_KIND
+    }
     groups: dict[str | None, list[int]] = {
         name: found[name] for name in sorted(sizes, key=lambda name: (-sizes[name], name))
     }
@@ -115,7 +114,7 @@ class _Within:
     def category(self, name: str | None, places: NDArray[np.intp]) -> Category:
         """Return the order within these instructions; without an order where the metric has no meaning."""
         plain = Category(name, len(places))
-        if len(places) < FEWEST:
+        if len(places) < MIN_OF_KIND:
             return plain
         used = self.used.only(places)
         # Few instructions may have no finite value where all of them together have one.

@@ -13,6 +13,9 @@ Cap = Literal["few-prompts", "skewed", "few-values"]
 MIN_PROMPTS = 30
 """Below this many instructions no winner is named."""
 
+MIN_OF_KIND = 20
+"""Instructions of one kind from which on it has means: those over fewer are mostly chance."""
+
 MOST_PROMPTS = 100_000
 """A need of more further instructions than this is not told as a number."""
 
