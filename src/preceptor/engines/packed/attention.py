@@ -38,21 +38,46 @@ class PromptMemory:
     question: Any = None
 
 
+@dataclass
+class LongRow:
+    """How far a row that is run in pieces of `size` tokens has come in the layer at hand (`pieces`)."""
+
+    size: int
+    start: int = 0
+    states: "tuple[torch.Tensor, ...]" = ()
+
+    def so_far(
+        self, key: "torch.Tensor", value: "torch.Tensor", tokens: int
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Return keys and values of the row of `tokens` up to the end of the piece that these are of."""
+        if self.start == 0:
+            self.states = tuple(
+                one.new_empty((*one.shape[:2], tokens, one.shape[3])) for one in (key, value)
+            )
+        stop = self.start + key.shape[2]
+        for whole, piece in zip(self.states, (key, value), strict=True):
+            whole[:, :, self.start : stop] = piece
+        keys, values = (whole[:, :, :stop] for whole in self.states)
+        return keys, values
+
+
 @dataclass(frozen=True)
 class PackContext:
     """What the attention function must know of the pack being run, and what it notes there.
 
-    `device` is where its segments are attended to in one call (`varlen.usable`); None: one by one. `attended`
-    has an entry for each layer that came through the function, `outputs` what a hook kept of a layer.
+    `device` is where its segments are attended to in one call (`varlen.usable`); None: one by one. `row` is
+    there where it is run in pieces. `attended` has an entry for each time that a layer came through the
+    function, `outputs` what a hook summed up of a layer for the segment at start and stop.
     """
 
     pack: Pack
     resumed: PromptMemory | None
     kept: PromptMemory | None
     device: "torch.device | None" = None
+    row: LongRow | None = None
     masks: "dict[tuple[int, ...], torch.Tensor]" = field(default_factory=dict)
     attended: list[int] = field(default_factory=list)
-    outputs: "list[torch.Tensor]" = field(default_factory=list)
+    outputs: "dict[tuple[int, int], torch.Tensor]" = field(default_factory=dict)
 
     @cached_property
     def sequences(self) -> Sequences | None:
@@ -136,13 +161,15 @@ def packed_attention(
     )
     layer = int(getattr(module, "layer_idx", 0) or 0)
     context.attended.append(layer)
-    states = (key, value)
+    states, tokens = (key, value), len(context.pack.ids)
+    if context.row is not None:
+        states = context.row.so_far(key, value, tokens)
     first = context.pack.groups[0]  # the only one where a prompt is kept or resumed
-    if context.kept is not None:
+    if context.kept is not None and states[0].shape[2] == tokens:
         prompt = _prompt_states(context, first, layer, states)
         # Copies: a view would keep the memory of the whole row until the last response of the prompt.
         context.kept.layers[layer] = (prompt[0].clone(), prompt[1].clone())
-    if not scoring.plain or context.sequences is None:
+    if not scoring.plain or context.row is not None or context.sequences is None:
         return _one_by_one(context, layer, query, states, scoring), None
     if first.resumed:
         states = _joined(_prompt_states(context, first, layer, states), states)
@@ -157,20 +184,21 @@ def _one_by_one(
     states: "tuple[torch.Tensor, torch.Tensor]",
     scoring: _Scoring,
 ) -> "torch.Tensor":
-    """Attend segment by segment; (1, tokens, heads, value width)."""
+    """Attend segment by segment; (1, tokens, heads, value width). The queries are the row's last so far."""
     key, value = states
+    total = key.shape[2]
+    before = total - query.shape[2]
     output = query.new_empty((1, query.shape[2], query.shape[1], value.shape[-1]))
     for group in context.pack.groups:
         prompt = _prompt_states(context, group, layer, states)
-        if not group.resumed:
-            span = slice(group.start, group.stop)
-            output[:, span] = _attend(query[:, :, span], *prompt, scoring)
-        for branch in group.branches:
-            if branch.start == branch.stop:
+        for segment in group.segments:
+            span = slice(max(segment.start, before), min(segment.stop, total))
+            if span.start >= span.stop:  # of another piece, empty, or resumed
                 continue
-            span = slice(branch.start, branch.stop)
-            seen = _joined(prompt, (key[:, :, span], value[:, :, span]))
-            output[:, span] = _attend(query[:, :, span], *seen, scoring)
+            own = (key[:, :, segment.start : span.stop], value[:, :, segment.start : span.stop])
+            seen = own if segment is group else _joined(prompt, own)
+            here = slice(span.start - before, span.stop - before)
+            output[:, here] = _attend(query[:, :, here], *seen, scoring)
     return output
 
 

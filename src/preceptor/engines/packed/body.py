@@ -24,6 +24,7 @@ from preceptor.engines.packed.memory import (
     release_memory,
 )
 from preceptor.engines.packed.packing import Group, Pack, Plan, plan
+from preceptor.engines.packed.pieces import take_pieces
 from preceptor.engines.packed.workers import side_by_side
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ RUNTIME = Runtime()
 """The default place to run: the default pack size."""
 
 _MOST_CPU_WORKERS = 8
+
+_SMALLEST_PIECE = 256
+"""A row that is longer than a pack is run in pieces of a pack's size (`pieces`), but never below this one."""
 
 _PACKS_PER_WORKER = 8
 _SMALL_PACK = 1024
@@ -83,6 +87,7 @@ class PackedEngine(Generic[Found]):
         attention.register()
         self.longest = check.length_that_changes_positions(model.config)
         self.at_once = varlen.usable(self.device, next(model.parameters()).dtype)
+        self.in_pieces = packed and take_pieces(model)
         self.refusal = self._refusal() if packed else None
         self.packed = packed and self.refusal is None
         self._use_attention(attention.NAME if self.packed else attention.plain_attention(model))
@@ -180,7 +185,8 @@ class PackedEngine(Generic[Found]):
             # Cut finer where there is little work, or one worker would still be at it while the others wait.
             tokens = sum(len(pairs[index].response) for index in indices)
             budget = min(budget, max(_SMALL_PACK, tokens // (workers * _PACKS_PER_WORKER)))
-        yield from self._run_plans(pairs, plan(pairs, indices, budget=budget), workers)
+        piece = max(self.budget, _SMALLEST_PIECE)
+        yield from self._run_plans(pairs, plan(pairs, indices, budget=budget), workers, piece)
 
     def _stretches(self, pair: TokenizedPair) -> bool:
         """Whether the pair is so long that its length changes how positions are encoded."""
@@ -199,13 +205,15 @@ class PackedEngine(Generic[Found]):
                 self._use_attention(attention.NAME)
 
     def _run_plans(
-        self, pairs: Sequence[TokenizedPair], plans: Iterable[Plan], workers: int
+        self, pairs: Sequence[TokenizedPair], plans: Iterable[Plan], workers: int, piece: int
     ) -> Iterator[list[Found]]:
         if workers > 1:
             # The longest first, so that the workers end at about the same time.
             plans = sorted(plans, key=lambda one: one.tokens, reverse=True)
+            # One long row has all threads to itself.
+            workers = min(workers, sum(max(1, len(one.resuming)) for one in plans))
         jobs = (_Job(one.pack, following=one.resuming) for one in plans)
-        batches = side_by_side(lambda job: self._run_job(job, pairs), jobs, workers)
+        batches = side_by_side(lambda job: self._run_job(job, pairs, piece), jobs, workers)
         yield from (batch for batch in batches if batch)
 
     def _workers(self) -> int:
@@ -214,14 +222,16 @@ class PackedEngine(Generic[Found]):
         return min(torch.get_num_threads(), _MOST_CPU_WORKERS) if self.device.type == "cpu" else 1
 
     def _run_job(
-        self, job: "_Job", pairs: Sequence[TokenizedPair]
+        self, job: "_Job", pairs: Sequence[TokenizedPair], piece: int
     ) -> tuple[list[Found], list["_Job"]]:
         """Run a pack; return what is found of its pairs, and the packs that resume its prompt."""
         import torch
 
         kept = attention.PromptMemory() if job.following else None
         device = self.device if self.at_once else None
-        context = attention.PackContext(job.pack, job.resumed, kept, device)
+        long = self.in_pieces and len(job.pack.ids) > piece
+        row = attention.LongRow(piece) if long else None
+        context = attention.PackContext(job.pack, job.resumed, kept, device, row)
         # Inside the job: a generator must not hold inference mode while it is suspended.
         whole = len(job.pack.indices) <= 1
         with _naming_rows(job.indices, len(job.pack.ids), whole=whole), torch.inference_mode():
@@ -252,6 +262,8 @@ class PackedEngine(Generic[Found]):
                 f"{layers - len(context.attended)} of its {layers} layers do not attend through the "
                 "interface of transformers"
             )
+        if context.row is not None:
+            context.row.states = ()
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
@@ -277,12 +289,23 @@ class PackedEngine(Generic[Found]):
                 plain = self._plain_numbers(pairs, attention.plain_attention(self.model))
                 with check.rounding_otherwise(self.model):
                     noisy = self._plain_numbers(pairs, "eager")
-                if self.at_once and self._differs(pairs, plain, noisy):
-                    self.at_once = False  # widths of heads, say, that the one call does not take
-                return self._differs(pairs, plain, noisy)
+                return self._settled(pairs, plain, noisy)
         except Exception as error:  # what an unknown architecture does not know
             logger.debug("the model could not be tried", exc_info=error)
             return f"it could not be tried ({type(error).__name__}: {error})"
+
+    def _settled(
+        self, pairs: Sequence[TokenizedPair], plain: list[Numbers], noisy: list[Numbers]
+    ) -> str | None:
+        """Give up what the model does not bear, heads of a width that one call does not take, say."""
+        once, pieces = self.at_once, self.in_pieces
+        ways = ((once, pieces), (False, pieces), (once, False), (False, False))
+        reason = None
+        for self.at_once, self.in_pieces in dict.fromkeys(ways):
+            reason = self._differs(pairs, plain, noisy)
+            if reason is None:
+                break
+        return reason
 
     def _differs(
         self, pairs: Sequence[TokenizedPair], plain: list[Numbers], noisy: list[Numbers]
@@ -308,7 +331,7 @@ class PackedEngine(Generic[Found]):
     def _packed_numbers(self, pairs: Sequence[TokenizedPair]) -> list[Numbers]:
         self._use_attention(attention.NAME)
         plans = plan(pairs, range(len(pairs)), budget=check.PROBE_BUDGET)
-        batches = self._run_plans(pairs, plans, self._workers())
+        batches = self._run_plans(pairs, plans, self._workers(), check.PROBE_PIECE)
         return self._in_order(one for batch in batches for one in batch)
 
     def _in_order(self, found: Iterable[Found]) -> list[Numbers]:

@@ -23,6 +23,9 @@ from preceptor.engines.base import TokenizedPair
 PROBE_BUDGET = 45
 """Tokens in one pack of the probe; see `probe_pairs`."""
 
+PROBE_PIECE = 30
+"""Longer rows of the probe are run in pieces of this many tokens: some of its rows are, and some are not."""
+
 _PROBE_WINDOW = 8
 """Longer sliding windows are this long while the probe runs, so that it crosses them."""
 

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,10 +19,17 @@ from preceptor.engines.packed.body import RUNTIME, PackedEngine
 from preceptor.engines.packed.check import NotPackable
 from preceptor.engines.packed.head import Head, TokenTensors, fold_logits
 from preceptor.engines.packed.memory import release_memory
-from preceptor.engines.packed.packing import Group
+from preceptor.engines.packed.packing import Branch, Group
 
 if TYPE_CHECKING:
     import torch
+
+
+_MOST_LOGITS = 2**26
+"""Logits that a plain pass may hold at once: a quarter of a gigabyte in float32."""
+
+Predictions = Callable[[Sequence[int], "torch.Tensor", bool], TokenTensors]
+"""From places and the tokens that follow them to statistics; True asks for those of the likeliest too."""
 
 
 class TransformersLikelihood(PackedEngine[Measured]):
@@ -57,7 +64,8 @@ class TransformersLikelihood(PackedEngine[Measured]):
         # The last token of a response predicts nothing and would not be run: one more stands after it.
         longer = [replace(pair, response=(*pair.response, pair.response[-1])) for pair in pairs]
         self.watched: list[torch.Tensor] = []
-        with similarity.watched(similarity.up_projection(self.model), self.watched):
+        layer = similarity.up_projection(self.model)
+        with similarity.watched(layer, extra.special, self.watched):
             for batch in super().measure(longer):
                 yield [replace(one, columns=_but_last(one.columns)) for one in batch]
 
@@ -84,9 +92,8 @@ class TransformersLikelihood(PackedEngine[Measured]):
                 targets.extend(pairs[branch.index].response)
                 order.append(branch.index)
                 if question is not None:
-                    span = slice(branch.start, branch.stop)
-                    units, ids = context.outputs[0][span], context.pack.ids[span]
-                    alike.append(self._alike(units, ids, question))
+                    answer = self._direction(context, branch)
+                    alike.append(similarity.similarities(answer, question))
         statistics = self.head.statistics(
             torch.cat(rows),
             torch.tensor(targets, device=self.device, dtype=torch.long),
@@ -97,11 +104,10 @@ class TransformersLikelihood(PackedEngine[Measured]):
             return found
         return [replace(one, values=of) for one, of in zip(found, alike, strict=True)]
 
-    def _alike(
-        self, units: "torch.Tensor", ids: Sequence[int], question: similarity.Question
-    ) -> dict[str, float]:
-        answer = similarity.mean_direction(units, ids, self.extra.special)
-        return similarity.similarities(answer, question)
+    def _direction(self, context: PackContext, segment: Group | Branch) -> "torch.Tensor":
+        return similarity.direction_in_pack(
+            context, segment.start, segment.stop, self.extra.special
+        )
 
     def _of_prompt(
         self, context: PackContext, group: Group, hidden: "torch.Tensor"
@@ -119,7 +125,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
             raise NotPackable("its output layer is not linear")
         span = slice(group.start, group.stop)
         ids = context.pack.ids[span]
-        direction = similarity.mean_direction(context.outputs[0][span], ids, self.extra.special)
+        direction = self._direction(context, group)
         places = [at for at, token in enumerate(ids) if at and token not in self.extra.special]
         if not places:
             return similarity.Question(direction, math.nan)
@@ -130,7 +136,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
         )
 
     def _plainly(self, index: int, pair: TokenizedPair) -> Measured:
-        """Return one pair's statistics from the model's own forward pass and full logits."""
+        """Return one pair's statistics from the model's own forward pass."""
         import torch
 
         count = len(pair.response)
@@ -138,24 +144,60 @@ class TransformersLikelihood(PackedEngine[Measured]):
         ids = self._sequence(pair) if self._stretches(pair) else pair.prompt + pair.response[:-1]
         alike = "similarity" in self.extra.measures
         with torch.inference_mode():
-            logits = self.model(
-                input_ids=torch.tensor([ids], device=self.device),
-                use_cache=False,
-                **({} if alike else self._only_last(count + 1)),
-            ).logits[0]
-            first = len(pair.prompt) - 1 - (len(ids) - len(logits))
+            predicted = self._predictions(ids, len(ids) if alike else count + 1)
             targets = torch.tensor(pair.response, device=self.device)
-            question = self._of_plain_prompt(pair.prompt, logits) if alike else None
-            statistics = fold_logits(logits[first : first + count], targets, top=self._top)
+            first = len(pair.prompt) - 1
+            question = self._of_plain_prompt(pair.prompt, predicted) if alike else None
+            statistics = predicted(range(first, first + count), targets, self._top)
         (found,) = _by_pair([0], statistics, [pair])
         if question is None:
             return replace(found, index=index)
         span = slice(len(pair.prompt), len(pair.prompt) + count - 1)
-        values = self._alike(self.watched[0][span], ids[span], question)
-        return replace(found, index=index, values=values)
+        answer = similarity.mean_direction(self.watched[0][span], ids[span], self.extra.special)
+        return replace(found, index=index, values=similarity.similarities(answer, question))
+
+    def _predictions(self, ids: Sequence[int], count: int) -> "Predictions":
+        """Run the model; return what gives statistics of targets that follow places among the last `count`.
+
+        Where the logits would be large they are taken from the last hidden states, a tile at a time, if the
+        output layer is seen to give the model's own for the last token.
+        """
+        import torch
+
+        options = self._only_last(1)
+        large = count * self.model.get_input_embeddings().weight.shape[0] > _MOST_LOGITS
+        given = torch.tensor([ids], device=self.device)
+        if large and options and self.head is not None:
+            states: list[torch.Tensor] = []
+            hook = self.model.base_model.register_forward_hook(
+                lambda _module, _given, out: states.append(out[0])
+            )
+            try:
+                last = self.model(input_ids=given, use_cache=False, **options).logits[0, -1]
+            finally:
+                hook.remove()
+            head, hidden = self.head, states[0][0]
+            out = hidden.new_empty((1, len(last)))
+            own = head.logits(hidden[-1:], 0, out)[0]
+            if torch.allclose(own, last.float(), rtol=1e-3, atol=1e-3 * float(last.abs().max())):
+                return lambda places, targets, top: head.statistics(
+                    hidden[list(places)], targets, top=top
+                )
+        logits = self.model(input_ids=given, use_cache=False, **self._only_last(count)).logits[0]
+        before = len(ids) - len(logits)
+
+        def fold(places: Sequence[int], targets: "torch.Tensor", top: bool) -> TokenTensors:
+            # A list of places is copied, a span is not.
+            first = places[0] - before
+            span = slice(first, first + len(places))
+            spanned = isinstance(places, range)
+            here = logits[span] if spanned else logits[[at - before for at in places]]
+            return fold_logits(here, targets, top=top)
+
+        return fold
 
     def _of_plain_prompt(
-        self, prompt: Sequence[int], logits: "torch.Tensor"
+        self, prompt: Sequence[int], predicted: "Predictions"
     ) -> similarity.Question:
         import torch
 
@@ -166,7 +208,7 @@ class TransformersLikelihood(PackedEngine[Measured]):
         if not places:
             return similarity.Question(direction, math.nan)
         targets = torch.tensor([prompt[at] for at in places], device=self.device)
-        nll = fold_logits(logits[[at - 1 for at in places]], targets).nll
+        nll = predicted([at - 1 for at in places], targets, False).nll
         return similarity.Question(direction, float(nll.double().mean()))
 
     def _only_last(self, count: int) -> dict[str, int]:

@@ -39,6 +39,11 @@ class Group:
         """Whether the prompt was computed in a pack of its own."""
         return self.start < 0
 
+    @property
+    def segments(self) -> "tuple[Group | Branch, ...]":
+        """The prompt, then its responses."""
+        return (self, *self.branches)
+
 
 @dataclass(frozen=True)
 class Pack:

@@ -37,15 +37,28 @@ def up_projection(model: Any) -> Any:
 
 
 @contextmanager
-def watched(layer: Any, elsewhere: "list[torch.Tensor]") -> Iterator[None]:
-    """Keep the unit outputs of `layer` with the pack being run, without one in `elsewhere`."""
+def watched(layer: Any, special: frozenset[int], elsewhere: "list[torch.Tensor]") -> Iterator[None]:
+    """Sum up the unit outputs of `layer` for the segments of the pack being run (`PackContext.outputs`).
+
+    Tokens in `special` are left out. Without a pack all outputs are kept in `elsewhere`.
+    """
 
     def keep(_module: Any, _given: Any, output: "torch.Tensor") -> None:
         import torch
 
+        units = torch.nn.functional.normalize(output[0].float(), dim=-1)
         context = attention.current()
-        kept = elsewhere if context is None else context.outputs
-        kept[:] = [torch.nn.functional.normalize(output[0].float(), dim=-1)]
+        if context is None:
+            elsewhere[:] = [units]
+            return
+        before = context.row.start if context.row is not None else 0
+        for segment in (one for group in context.pack.groups for one in group.segments):
+            start, stop = max(segment.start, before), min(segment.stop, before + len(units))
+            if start < stop:
+                ids = context.pack.ids[start:stop]
+                total = _ordinary(units[start - before : stop - before], ids, special).sum(0)
+                place = (segment.start, segment.stop)
+                context.outputs[place] = context.outputs.get(place, 0) + total
 
     hook = layer.register_forward_hook(keep)
     try:
@@ -54,15 +67,26 @@ def watched(layer: Any, elsewhere: "list[torch.Tensor]") -> Iterator[None]:
         hook.remove()
 
 
+def _ordinary(units: "torch.Tensor", ids: Sequence[int], special: frozenset[int]) -> "torch.Tensor":
+    import torch
+
+    return units[torch.tensor([token not in special for token in ids], device=units.device)]
+
+
 def mean_direction(
     units: "torch.Tensor", ids: Sequence[int], special: frozenset[int]
 ) -> "torch.Tensor":
     """Return the mean of the unit vectors (tokens, width) of the ids that are not special; 0 of none."""
-    import torch
+    kept = _ordinary(units, ids, special)
+    return kept.sum(0) / max(1, len(kept))
 
-    keep = torch.tensor([token not in special for token in ids], device=units.device)
-    kept = units[keep]
-    return kept.mean(0) if len(kept) else torch.zeros_like(units[:1].sum(0))
+
+def direction_in_pack(
+    context: attention.PackContext, start: int, stop: int, special: frozenset[int]
+) -> "torch.Tensor":
+    """Return the same of the segment of the pack at `start:stop`."""
+    count = sum(token not in special for token in context.pack.ids[start:stop])
+    return context.outputs[start, stop] / max(1, count)
 
 
 def similarities(answer: "torch.Tensor", question: Question) -> dict[str, float]:
