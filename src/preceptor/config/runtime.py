@@ -100,7 +100,9 @@ class Runtime(Table):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     gpus: int | None = Field(
-        None, ge=1, description="GPUs that a vLLM teacher is spread over; one by default."
+        None,
+        ge=1,
+        description="GPUs that a vLLM teacher or student is spread over; one by default.",
     )
     max_batch_tokens: int | None = Field(
         None, ge=1, description="Tokens in one batch; halved whenever memory runs out."

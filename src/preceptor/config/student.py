@@ -17,7 +17,8 @@ class Student(ModelTable):
 
     engine: str = Field(
         "transformers",
-        description="What measures likelihoods: transformers, or an engine that another package adds.",
+        description="What measures likelihoods: transformers; vllm or served (vLLM's server): loss and "
+        "rank; echo (a server that echoes): loss; or an engine that another package adds.",
     )
 
     @property

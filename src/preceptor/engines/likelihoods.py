@@ -11,5 +11,10 @@ from preceptor.engines.base import Likelihood
 LIKELIHOOD_ENGINES: Registry[type[Likelihood]] = Registry(
     "likelihood_engines",
     "likelihood engine",
-    {"transformers": "preceptor.engines.packed.likelihood:TransformersLikelihood"},
+    {
+        "transformers": "preceptor.engines.packed.likelihood:TransformersLikelihood",
+        "vllm": "preceptor.engines.vllm_likelihood:VllmLikelihood",
+        "served": "preceptor.engines.served_likelihood:ServedLikelihood",
+        "echo": "preceptor.engines.served_likelihood:EchoLikelihood",
+    },
 )

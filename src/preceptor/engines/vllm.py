@@ -59,21 +59,13 @@ class VllmChat:
 
     @cached_property
     def _engine(self) -> Any:
-        vllm: Any = import_module("vllm")
-        try:
-            model = vllm.LLM(
-                model=self.located.source,
-                tokenizer=str(self.located.folder),
-                revision=self.located.revision,
-                trust_remote_code=False,
-                dtype=self.dtype,
-                max_model_len=self.encoder.max_length,
-                generation_config="vllm",
-                tensor_parallel_size=self.gpus,
-                gpu_memory_utilization=self.memory_share,
-            )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ModelError(f"vLLM cannot load '{self.located.name}': {error}") from error
+        model = load_vllm(
+            self.located,
+            dtype=self.dtype,
+            max_model_len=self.encoder.max_length,
+            tensor_parallel_size=self.gpus,
+            gpu_memory_utilization=self.memory_share,
+        )
         return model.llm_engine
 
     def release(self) -> None:
@@ -160,6 +152,22 @@ class VllmChat:
             tokens=len(answer.token_ids) - ended,
             prompt_tokens=len(output.prompt_token_ids),
         )
+
+
+def load_vllm(located: LocatedModel, **settings: Any) -> Any:
+    """Return a `vllm.LLM` that follows no settings of the model's own; ModelError where it cannot."""
+    vllm: Any = import_module("vllm")
+    try:
+        return vllm.LLM(
+            model=located.source,
+            tokenizer=str(located.folder),
+            revision=located.revision,
+            trust_remote_code=False,
+            generation_config="vllm",
+            **settings,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(f"vLLM cannot load '{located.name}': {error}") from error
 
 
 def sampling_settings(

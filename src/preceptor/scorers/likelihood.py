@@ -71,6 +71,12 @@ class StudentModel(LocalModel):
         return LIKELIHOOD_ENGINES[self.student.engine]
 
     @property
+    def memory_note(self) -> str:
+        """What an engine that is not the default has to say of its memory, in brackets."""
+        note = getattr(self.engine, "memory_note", None)
+        return f" ({note(self.located, self.runtime)})" if note is not None else ""
+
+    @property
     def given(self) -> tuple[str, ...]:
         """The means over tokens that its engine gives, by the names of measures."""
         return tuple(name for name, of in _MEANS.items() if of in self.engine.measures)
@@ -138,7 +144,8 @@ class LikelihoodScorer(Scorer):
     def name(self) -> str:
         """What it does, for progress and plans."""
         without = " without instruction" if self.conditioning == "unconditional" else ""
-        return f"likelihood{without}" + (f" by {self.student.student.model}" if self.suffix else "")
+        by = f" by {self.student.student.model}" if self.suffix else ""
+        return f"likelihood{without}{by}{self.student.memory_note}"
 
     @property
     def measures(self) -> tuple[str, ...]:

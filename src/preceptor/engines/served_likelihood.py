@@ -1,0 +1,239 @@
+"""Likelihoods from a server that tells the log-probabilities of a given prompt: vLLM's, or one that echoes.
+
+Prompt and response go as our own token ids, so that the text that is scored is the text that any other
+engine scores. What comes back is checked token by token; a server with another tokenizer, or whose numbers
+are not those of the prompt, is refused when the engine is loaded.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from preceptor.config.runtime import Endpoint, Runtime
+from preceptor.config.student import Student
+from preceptor.engines.base import (
+    NOTHING,
+    ChatRequest,
+    Completion,
+    Extra,
+    Failure,
+    Measured,
+    Numbers,
+    TokenizedPair,
+)
+from preceptor.engines.chat.client import OpenAIChat
+from preceptor.engines.chat.wire import as_object, failure_of, parsed, printable
+from preceptor.engines.loading import load_tokenizer
+from preceptor.engines.models import LocatedModel
+from preceptor.errors import ModelError
+
+_LOGGER = logging.getLogger(__name__)
+_PROBE = "The quick brown fox jumps over 13 lazy dogs; then it sleeps, and 7 of them do not."
+_MOST_BETWEEN_BATCHES = 0.2
+"""Nats that a token's log-probability may differ by with what shares a batch, in bfloat16."""
+_ROUNDED = 1e-3
+_LEAST = -9999.0
+"""What vLLM writes for a probability of zero, which JSON cannot hold the logarithm of."""
+
+Columns = Mapping[str, Numbers]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(ChatRequest):
+    """A prompt of which the log-probabilities are wanted."""
+
+    prompt: str | tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered(Completion):
+    """The first choice of an answer, as it came."""
+
+    choice: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Client(OpenAIChat):
+    """Asks for prompts as the chat client does for answers: patient, bounded, no key in messages."""
+
+    function = "completions"
+
+    def __init__(self, endpoint: Endpoint, model: str, asks: Mapping[str, object]) -> None:
+        super().__init__(endpoint, model)
+        self._asks = asks
+
+    def payload(self, request: ChatRequest, alternatives: int | None = None) -> dict[str, object]:
+        """Return the body of a request."""
+        assert isinstance(request, _Asked)
+        prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
+        asked = {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        return {**asked, **self._asks}
+
+    def outcome_of(self, status: int, body: str, *, count: int = 1) -> Completion | Failure:
+        """Return what an answer with this status and body comes to."""
+        if status != 200:
+            return failure_of(status, body, self.secrets.cut)
+        choices = as_object(parsed(body)).get("choices")
+        if not isinstance(choices, list) or not choices:
+            return self._misdirected(Failure("foreign answer", "it holds no choices"))
+        return _Answered("", choice=as_object(choices[0]))
+
+
+class ServedLikelihood:
+    """Loss and rank from vLLM's `prompt_logprobs`; a token's rank counts those at least as likely."""
+
+    measures: ClassVar[tuple[str, ...]] = ("nll", "rank")
+    asks: ClassVar[Mapping[str, object]] = {"prompt_logprobs": 0, "add_special_tokens": False}
+
+    @classmethod
+    def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
+        """Return the engine, once the server that `runtime.endpoints` names has shown what it tells.
+
+        Raises:
+            StudyError: nothing says where the student is served.
+            ModelError: the server cannot be reached, reads texts otherwise, or tells other numbers.
+        """
+        engine = cls(_Client(runtime.endpoint(student.model), student.model, cls.asks))
+        ids = load_tokenizer(located).encode(_PROBE, add_special_tokens=False)
+        engine._require_same_tokens(tuple(ids))
+        engine._require_numbers_of_prompt(tuple(ids))
+        return engine
+
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+
+    def release(self) -> None:
+        """Do nothing: the model is the server's."""
+
+    def measure(
+        self, pairs: Sequence[TokenizedPair], extra: Extra = NOTHING
+    ) -> Iterator[list[Measured]]:
+        """Yield each pair's columns as they come; what was not answered is left out and asked again.
+
+        A pair that the server refuses, or whose answer does not hold its numbers, has NaN.
+
+        Raises:
+            ModelError: the server refuses every request.
+        """
+        asked = [_Asked((), 1, prompt=(*pair.prompt, *pair.response)) for pair in pairs]
+        batch: list[Measured] = []
+        for found in self._client.complete_all(asked):
+            columns = self._columns(pairs[found.index], found.outcome)
+            if columns is not None:
+                batch.append(Measured(found.index, columns))
+            if batch and not found.more:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _columns(self, pair: TokenizedPair, outcome: Completion | Failure) -> Columns | None:
+        ids = (*pair.prompt, *pair.response)
+        if isinstance(outcome, _Answered):
+            found = self.numbers(outcome.choice, ids, len(pair.prompt))
+            if found is not None:
+                return found
+            _LOGGER.warning("%s answered without the numbers of a prompt", self._client.model)
+        elif isinstance(outcome, Failure):
+            if outcome.of_settings:
+                raise ModelError(f"{self._client.model} is not served: {outcome.detail}")
+            if outcome.passes:
+                _LOGGER.warning("a response is left out: %s, %s", outcome.kind, outcome.detail)
+                return None
+        nothing = np.full(len(pair.response), np.nan, np.float32)
+        return dict.fromkeys(self.measures, nothing)
+
+    @staticmethod
+    def numbers(choice: Mapping[str, Any], ids: Sequence[int], start: int) -> Columns | None:
+        """Return the columns of the tokens from `start` on; None where an answer is not of these ids."""
+        entries = choice.get("prompt_logprobs")
+        if not isinstance(entries, list) or len(entries) != len(ids):
+            return None
+        found = [
+            as_object(as_object(entry).get(str(token)))
+            for token, entry in zip(ids[start:], entries[start:], strict=True)
+        ]
+        ranks = [one.get("rank") for one in found]
+        nll = _losses([one.get("logprob") for one in found])
+        if nll is None or not all(type(rank) is int and 0 < rank < 2**31 for rank in ranks):
+            return None
+        return {"nll": nll, "rank": np.array(ranks, np.float32)}
+
+    def _require_same_tokens(self, ids: tuple[int, ...]) -> None:
+        """Have the server read a text, and hold the ids that it finds against ours."""
+        if self.numbers(self._told(_PROBE), ids, 1) is None:
+            raise ModelError(
+                f"The server of '{self._client.model}' reads a text as other tokens than the student's own "
+                f"tokenizer, or tells no {next(iter(self.asks))} of a prompt. Serve the student's own model "
+                "with vLLM, or name the engine that the server can do (served, echo)."
+            )
+
+    def _require_numbers_of_prompt(self, ids: tuple[int, ...]) -> None:
+        """Ask for two prompts that begin alike: the numbers there must not depend on what follows."""
+        half = len(ids) // 2
+        asked = (ids, (*ids[:half], *reversed(ids[half:])))
+        one, other = (self.numbers(self._told(prompt), prompt, 1) for prompt in asked)
+        alike = (
+            one is not None
+            and other is not None
+            and np.allclose(
+                one["nll"][: half - 1], other["nll"][: half - 1], atol=_MOST_BETWEEN_BATCHES
+            )
+            and len(set(one["nll"].tolist())) > half
+        )
+        if not alike:
+            raise ModelError(
+                f"What the server of '{self._client.model}' tells of a prompt's tokens depends on what "
+                "follows them, or is the same for all: these are not their log-probabilities."
+            )
+
+    def _told(self, prompt: str | tuple[int, ...]) -> Mapping[str, Any]:
+        outcome = self._client.complete(_Asked((), 1, prompt=prompt))
+        if isinstance(outcome, _Answered):
+            return outcome.choice
+        detail = printable(outcome.detail) if isinstance(outcome, Failure) else "no answer"
+        raise ModelError(
+            f"The server of '{self._client.model}' does not tell a prompt's log-probabilities: {detail}"
+        )
+
+
+class EchoLikelihood(ServedLikelihood):
+    """Loss alone, from a server that echoes a prompt with its log-probabilities (`echo`, `logprobs`)."""
+
+    measures: ClassVar[tuple[str, ...]] = ("nll",)
+    asks: ClassVar[Mapping[str, object]] = {"logprobs": 1, "echo": True}
+
+    @staticmethod
+    def numbers(choice: Mapping[str, Any], ids: Sequence[int], start: int) -> Columns | None:
+        """Return the losses from `start` on; None where there are not as many as ids, or one more."""
+        values = as_object(choice.get("logprobs")).get("token_logprobs")
+        if not isinstance(values, list) or len(values) - len(ids) not in (0, 1):
+            return None
+        nll = _losses(values[start : len(ids)])
+        return None if nll is None else {"nll": nll}
+
+    def _require_same_tokens(self, ids: tuple[int, ...]) -> None:
+        """Have the server spell our ids."""
+        tokens = as_object(self._told(ids).get("logprobs")).get("tokens")
+        spelled = "".join(map(str, tokens[: len(ids)])) if isinstance(tokens, list) else ""
+        if spelled.strip() != _PROBE:
+            raise ModelError(
+                f"The server of '{self._client.model}' spells the student's tokens as "
+                f"'{printable(spelled)}': expected '{_PROBE}'. It has "
+                "another tokenizer, or does not echo a prompt of ids."
+            )
+
+
+def _losses(values: Sequence[object]) -> "Numbers | None":
+    """Return log-probabilities as losses in nats, infinite for a probability of zero; None if one is none."""
+    losses = []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if not value <= _ROUNDED:  # NaN is refused too
+            return None
+        losses.append(math.inf if value <= _LEAST else max(0.0, -value))
+    return np.array(losses, np.float32)

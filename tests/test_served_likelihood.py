@@ -1,0 +1,187 @@
+"""A server that tells log-probabilities gives the numbers of the model that it serves, or is refused."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import preceptor
+from chat_server import Told, refuse, serving
+from logprob_server import Spoil, log_probabilities
+from preceptor.config.runtime import Endpoint, Runtime
+from preceptor.config.student import Student
+from preceptor.engines.base import Measured, TokenizedPair
+from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
+from preceptor.engines.loading import load_model, load_tokenizer
+from preceptor.engines.models import locate
+from preceptor.errors import ModelError, StudyError
+
+PAIRS = [
+    TokenizedPair(tuple(range(5, 5 + n)), tuple(range(40, 40 + 3 * n, 2))) for n in range(1, 7)
+]
+
+
+class Served:
+    """A tiny model, and a server of it."""
+
+    def __init__(self, folder: Path, told: Told) -> None:
+        self.folder, self.told = folder, told
+        endpoint = Endpoint(url=told.url, timeout_s=20.0, patience_s=20.0)
+        self.runtime = Runtime(device="cpu", endpoints={str(folder): endpoint})
+
+    def measured(self, engine: str) -> dict[int, Measured]:
+        student = Student(model=str(self.folder), engine=engine, dtype="float32")
+        loaded = LIKELIHOOD_ENGINES[engine].load(locate(student.model), student, self.runtime)
+        return {one.index: one for batch in loaded.measure(PAIRS) for one in batch}
+
+
+@contextmanager
+def served(folder: Path, spoil: Spoil = lambda choice: None) -> Iterator[Served]:
+    located = locate(str(folder))
+    model = load_model(located, dtype="float32", device="cpu")
+    with serving(otherwise=log_probabilities(model, load_tokenizer(located), spoil)) as told:
+        yield Served(folder, told)
+
+
+@pytest.mark.parametrize("engine", ["served", "echo"])
+def test_a_server_gives_the_numbers_of_the_model_that_it_serves(model_folder: Path, engine: str):
+    with served(model_folder) as one:
+        there, here = one.measured(engine), one.measured("transformers")
+    assert there.keys() == here.keys() == set(range(len(PAIRS)))
+    for index, found in there.items():
+        assert set(found.columns) == set(LIKELIHOOD_ENGINES[engine].measures)
+        for name, column in found.columns.items():
+            assert np.allclose(column, here[index].columns[name], atol=1e-4), name
+
+
+def without(name: str) -> Spoil:
+    return lambda choice: choice.pop(name)
+
+
+def other_ids(choice: dict[str, Any]) -> None:
+    choice["prompt_logprobs"] = [
+        one and {str(int(token) + 1): told for token, told in one.items()}
+        for one in choice["prompt_logprobs"]
+    ]
+
+
+def of_what_follows(choice: dict[str, Any]) -> None:
+    choice["prompt_logprobs"][1:] = [
+        {token: {**told, "logprob": -float(place)} for token, told in one.items()}
+        for place, one in zip(
+            np.random.default_rng(len(str(choice))).permutation(99) + 1,
+            choice["prompt_logprobs"][1:],
+            strict=False,
+        )
+    ]
+
+
+def spelled_otherwise(choice: dict[str, Any]) -> None:
+    choice["logprobs"]["tokens"] = ["x" for _ in choice["logprobs"]["tokens"]]
+
+
+@pytest.mark.parametrize(
+    ("engine", "spoil", "said"),
+    [
+        ("served", without("prompt_logprobs"), "tells no prompt_logprobs"),
+        ("served", other_ids, "other tokens than the student's own"),
+        ("served", of_what_follows, "depends on what follows them"),
+        ("echo", without("logprobs"), "spells the student's tokens as ''"),
+        ("echo", spelled_otherwise, "another tokenizer"),
+    ],
+)
+def test_a_server_with_other_tokens_or_other_numbers_is_refused_at_once(
+    model_folder: Path, engine: str, spoil: Spoil, said: str
+):
+    with served(model_folder, spoil) as one, pytest.raises(ModelError, match=said):
+        one.measured(engine)
+    assert len(one.told.requests) <= 3
+
+
+def test_a_server_that_refuses_says_why_and_one_that_nobody_named_is_asked_for(model_folder: Path):
+    student = Student(model=str(model_folder), engine="served")
+    engine, located = LIKELIHOOD_ENGINES["served"], locate(str(model_folder))
+    with pytest.raises(StudyError, match="Nothing says where"):
+        engine.load(located, student, Runtime())
+    with (
+        serving(otherwise=refuse(404, "no such model")) as told,
+        pytest.raises(ModelError, match=r"does not tell.*no such model"),
+    ):
+        engine.load(located, student, Served(model_folder, told).runtime)
+
+
+@pytest.mark.parametrize("bad", [0.5, "-1", True, None, math.nan, -math.inf, -9999.0], ids=str)
+def test_one_bad_number_costs_its_row_alone_and_is_never_a_zero(model_folder: Path, bad: object):
+    def spoil(choice: dict[str, Any]) -> None:
+        entries = choice["prompt_logprobs"]
+        if len(entries) == len(PAIRS[2].prompt) + len(PAIRS[2].response):
+            next(iter(entries[-1].values()))["logprob"] = bad
+
+    with served(model_folder, spoil) as one:
+        found = one.measured("served")
+    assert found.keys() == set(range(len(PAIRS)))
+    usable = {i for i, each in found.items() if np.isfinite(each.columns["nll"]).all()}
+    assert usable == set(found) - {2}
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> list[str]:
+    paths = []
+    for teacher, word, reward in (
+        ("cats", "The cat sat. ", 0.5),
+        ("dogs", "A dog lay there. ", 0.9),
+    ):
+        rows = [
+            {"instruction": f"Say {n}.", "output": word * (1 + n % 3), "reward": reward + n / 1000}
+            for n in range(12)
+        ]
+        path = tmp_path / f"{teacher}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        paths.append(str(path))
+    return paths
+
+
+def test_a_ranking_by_a_server_is_that_of_the_model_and_shares_no_score_with_it(
+    model_folder: Path, answers: list[str], tmp_path: Path
+):
+    with served(model_folder) as one:
+        found = {}
+        for engine in ("transformers", "served"):
+            before = len(one.told.requests)
+            found[engine] = preceptor.rank(
+                answers,
+                student=Student(model=str(model_folder), engine=engine, dtype="float32"),
+                store=str(tmp_path / "store"),
+                device="cpu",
+                endpoints=one.runtime.endpoints,
+                reward_column="reward",
+                metrics=["car", "loss", "rsr"],
+                n_resamples=100,
+            )
+        assert len(one.told.requests) - before == 3 + 24  # nothing of what the other engine stored
+    here, there = found["transformers"], found["served"]
+    assert list(here.order) == list(there.order)
+    for one_teacher, other in zip(here, there, strict=True):
+        for name in ("car", "loss", "rsr"):
+            value = other.estimates[name].value
+            assert one_teacher.estimates[name].value == pytest.approx(value, abs=1e-4)
+    assert there.settings["student"]["engine"] == "served"
+
+
+def test_a_metric_that_needs_more_than_the_engine_gives_is_refused_when_planned(
+    model_folder: Path, answers: list[str], tmp_path: Path
+):
+    student = Student(model=str(model_folder), engine="echo")
+    with pytest.raises(StudyError, match=r"'token_rank'.*engine 'echo'.*does not give"):
+        preceptor.rank(
+            answers,
+            student=student,
+            store=str(tmp_path / "store"),
+            reward_column="reward",
+            metrics=["car", "rsr"],
+        )

@@ -1,0 +1,108 @@
+"""What vLLM is asked for a student's likelihoods, and that its numbers are the model's."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preceptor.config.runtime import Runtime
+from preceptor.config.student import Student
+from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
+from preceptor.engines.loading import load_model
+from preceptor.engines.models import locate
+from preceptor.engines.vllm_likelihood import VllmLikelihood, chunk_tokens
+from preceptor.errors import MissingPackage
+from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
+from test_served_likelihood import PAIRS
+
+ROOM = max(len(pair.prompt) + len(pair.response) for pair in PAIRS)
+
+
+class StandIn:
+    """Has the part of `vllm.LLM` that is used, as documented, over the real model."""
+
+    made: dict[str, Any]
+
+    def __init__(self, **settings: Any) -> None:
+        StandIn.made = settings
+        self.model = load_model(locate(settings["model"]), dtype="float32", device="cpu")
+        config = SimpleNamespace(max_model_len=settings["max_model_len"])
+        self.llm_engine = SimpleNamespace(model_config=config)
+
+    def generate(self, prompts: list[Any], wanted: Any, *, use_tqdm: bool) -> Iterator[Any]:
+        import torch
+
+        assert wanted.prompt_logprobs == 0 and wanted.max_tokens == 1
+        for prompt in prompts:
+            ids = prompt["prompt_token_ids"]
+            assert len(ids) < self.llm_engine.model_config.max_model_len
+            with torch.no_grad():
+                every = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            entries: list[Any] = [None]
+            for place, token in enumerate(ids[1:]):
+                value = every[place, token]
+                rank = int((every[place] >= value).sum())
+                entries.append({token: SimpleNamespace(logprob=float(value), rank=rank)})
+            yield SimpleNamespace(prompt_logprobs=entries)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    vllm = ModuleType("vllm")
+    vllm.__spec__ = ModuleSpec("vllm", None)
+    vllm.LLM, vllm.SamplingParams = StandIn, SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+
+
+def test_vllm_gives_the_numbers_of_the_model_and_notes_what_leaves_no_room(
+    model_folder: Path, stand_in: None
+):
+    student = Student(model=str(model_folder), engine="vllm", dtype="float32", max_length=ROOM)
+    located, runtime = locate(student.model), Runtime(device="cpu", gpus=2)
+    found, here = (
+        {
+            one.index: one.columns
+            for batch in LIKELIHOOD_ENGINES[engine].load(located, student, runtime).measure(PAIRS)
+            for one in batch
+        }
+        for engine in ("vllm", "transformers")
+    )
+    longest = len(PAIRS) - 1
+    assert np.isnan(found.pop(longest)["nll"]).all()  # vLLM wants room for one more token
+    for index, columns in found.items():
+        assert np.allclose(columns["nll"], here[index]["nll"], atol=1e-4)
+        assert columns["rank"].tolist() == here[index]["rank"].tolist()
+    assert StandIn.made["tensor_parallel_size"] == 2
+    assert not StandIn.made["enable_prefix_caching"]
+    assert StandIn.made["max_num_batched_tokens"] == chunk_tokens(located)
+
+
+@pytest.mark.parametrize(("vocabulary", "tokens"), [(32_000, 4096), (151_936, 1024), (50, 8192)])
+def test_a_chunk_bounds_the_memory_of_log_probabilities_and_plans_say_it(
+    model_folder: Path, tmp_path: Path, private_cache: Path, vocabulary: int, tokens: int
+):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["vocab_size"] = vocabulary
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    located = locate(str(folder))
+    assert chunk_tokens(located) == tokens
+    assert 12 * vocabulary * tokens <= 2e9
+    model = StudentModel(Student(model=str(folder), engine="vllm"), Runtime(device="cpu"))
+    assert f"of {tokens:,} tokens at a time, up to" in LikelihoodScorer(model).name
+
+
+def test_without_vllm_the_error_says_what_to_install(model_folder: Path):
+    if find_spec("vllm") is not None:
+        pytest.skip("vllm is installed")
+    student = Student(model=str(model_folder), engine="vllm")
+    with pytest.raises(MissingPackage, match=r"'vllm'.*pip install 'preceptor\[vllm\]'"):
+        VllmLikelihood.load(locate(student.model), student, Runtime(device="cpu"))
