@@ -29,6 +29,7 @@ from preceptor.report.data import (
     Example,
     RankingData,
     Report,
+    ShownToken,
 )
 from preceptor.types import Estimate
 from table_seven import TEACHERS as OBSERVED_TEACHERS
@@ -226,5 +227,9 @@ def _answer(teacher: str, row: int, scores: Mapping[str, float | None]) -> Answe
         return Answer(teacher, None, dict.fromkeys(scores), note="no output in the data")
     pieces = ("Bold", " text", " stands", " out", ".", "\n\n", "So", " do", " you", "!")
     nlls = [0.1 + (7 * row + 3 * place) % 11 * 0.6 for place in range(len(pieces))]
-    tokens = tuple(zip(pieces, nlls, strict=True)) if row != 1 else ()
-    return Answer(teacher, "".join(pieces), scores, tokens, left_out=120 if row == 2 else 0)
+    read = [ShownToken(1, *one) for one in zip(pieces, ["answer"] * 9 + ["cut"], nlls, strict=True)]
+    return Answer(
+        *(teacher, "".join(pieces), scores, tuple(read) if row != 1 else ()),
+        left_out=120 if row == 2 else 0,
+        context="<user>\nExplain.\n<assistant>\n",
+    )

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from preceptor.api import tokens
 from preceptor.pipeline.outcome import Outcome
 from preceptor.report import examples as module
 from preceptor.report.compared import Compared
-from preceptor.report.data import Answer, Example
+from preceptor.report.data import Answer, Example, ShownToken
 from preceptor.report.examples import (
     GONE,
     LONGEST_TEXT,
@@ -20,7 +21,7 @@ from preceptor.report.examples import (
     Chosen,
     conversation,
     disagreements,
-    token_nlls,
+    whole_characters,
 )
 from preceptor.types import Instruction, Message
 from small_outcomes import scored
@@ -194,16 +195,13 @@ def test_pieces_join_to_the_text_and_token_nlls_are_those_stored(
     for example in examples_of(Compared.of(outcome)):
         for answer in example.answers:
             assert answer.text and answer.tokens
-            assert "".join(piece for piece, _ in answer.tokens) == answer.text
-            kept = nats[answer.text]
-            if ending:
-                ends = tokenizer(
-                    {"gemma": "<end_of_turn>", "chatml": "<|im_end|>"}.get(template, "<eos>")
-                )
-                kept = kept[: -len(ends["input_ids"])]
-            assert sum(nat for _, nat in answer.tokens) == pytest.approx(sum(kept), rel=1e-5)
-            if answer.text.isascii():
-                assert [nat for _, nat in answer.tokens] == kept
+            ends = {"gemma": "<end_of_turn>", "chatml": "<|im_end|>"}.get(template, "<eos>")
+            spelt = "".join(token.text for token in answer.tokens)
+            assert spelt == answer.text + ends * ending
+            kept, shown = nats[answer.text], [token.loss for token in answer.tokens]
+            assert sum(shown) == pytest.approx(sum(kept), rel=1e-5)
+            if answer.text.isascii() and len(tokenizer.tokenize(ends)) == 1:
+                assert shown == kept
 
 
 def test_pieces_are_what_the_student_s_tokens_stand_for(
@@ -213,19 +211,20 @@ def test_pieces_are_what_the_student_s_tokens_stand_for(
     (_, answer), *_ = [example.answers for example in examples_of(Compared.of(outcome))]
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     ids = tokenizer(answer.text, add_special_tokens=False)["input_ids"]
-    assert [piece for piece, _ in answer.tokens] == [tokenizer.decode([one]) for one in ids]
+    assert [token.text for token in answer.tokens] == [tokenizer.decode([one]) for one in ids]
 
 
-def test_what_was_scored_only_in_part_shows_no_token_nlls(
-    tmp_path: Path, store: Path, model_folder: Path
-):
+def test_what_was_not_scored_is_shown_as_cut(tmp_path: Path, store: Path, model_folder: Path):
     long = "the cat sat on the mat and " * 40
     outcome = ranked(
         with_texts(tmp_path, ["short", long]), store, model_folder, keep_tokens=True, max_length=40
     )
     for example in examples_of(Compared.of(outcome)):
         for answer in example.answers:
-            assert bool(answer.tokens) == (len(answer.text or "") < 100)
+            cut = [token.loss for token in answer.tokens if token.role == "cut"]
+            assert bool(cut) == (len(answer.text or "") > 100)
+            assert set(cut) <= {None}
+            assert "".join(token.text for token in answer.tokens) == answer.text
 
 
 def test_no_tokenizer_is_loaded_where_no_token_nll_is_stored(
@@ -296,24 +295,51 @@ def test_every_turn_of_a_longer_conversation_is_named():
 
 
 @pytest.mark.parametrize(
-    ("pieces", "nats", "text", "found"),
+    ("pieces", "nats", "found"),
     [
-        (["ab", "c"], [1, 2], "abc", (("ab", 1), ("c", 2))),
-        (["ab", "cd"], [1, 2], "abc", (("ab", 1), ("c", 2))),
-        (["ab", "cd", "ef"], [1, 2, 4], "ab", (("ab", 1),)),
-        (["é", "", "x"], [1, 2, 4], "éx", (("é", 3), ("x", 4))),
-        (["é", "", ""], [1, 2, 4], "é", (("é", 7),)),
-        (["", "é"], [1, 2], "é", (("é", 3),)),
-        (["ab", "c"], [1], "abc", ()),
-        (["ab"], [1, 9], "ab", (("ab", 1),)),
-        ([], [], "ab", ()),
-        (["ab", "c"], [1], "ab", (("ab", 1),)),
+        (["ab", "c"], [1, 2], [("ab", 1), ("c", 2)]),
+        (["é", "", "x"], [1, 2, 4], [("é", 3), ("x", 4)]),
+        (["é", "", ""], [1, 2, 4], [("é", 7)]),
+        (["", "é"], [1, 2], [("é", 3)]),
+        (["ab", "c"], [1, None], [("ab", 1), ("c", None)]),
+        ([], [], []),
     ],
 )
-def test_token_nlls_tile_the_text_shown_or_are_none(
-    pieces: list[str], nats: list[float], text: str, found: tuple[tuple[str, float], ...]
+def test_a_character_of_several_tokens_has_the_sum_of_their_losses(
+    pieces: list[str], nats: list[float | None], found: list[tuple[str, float | None]]
 ):
-    assert token_nlls(pieces, nats, text) == found
+    tokens = [
+        ShownToken(1, piece, "answer", nat, None if nat is None else int(nat))
+        for piece, nat in zip(pieces, nats, strict=True)
+    ]
+    whole = whole_characters(tokens)
+    assert [(token.text, token.loss) for token in whole] == found
+    assert max((token.rank or 0 for token in whole), default=0) == max([0, *filter(None, nats)])
+
+
+def test_what_a_student_reads_is_shown_as_the_tokens_command_has_it(
+    tmp_path: Path, store: Path, model_folder: Path
+):
+    options = {"chat_template": "gemma", "max_length": 30}
+    files = with_texts(
+        tmp_path, ["<think>Two and two.</think> four is the sum of it all", "é 日本"]
+    )
+    outcome = ranked(files, store, model_folder, keep_tokens=True, **options)
+    for place, row in enumerate(outcome.data.source, 1):
+        shown = tokens(files, student=model_folder, row=place, store=str(store), **options)
+        (answer,) = (
+            answer
+            for example in examples_of(Compared.of(outcome))
+            for answer in example.answers
+            if (answer.teacher, answer.text) == (row.teacher, row.text)
+        )
+        context = [token for token in shown.tokens if token.role == "context"]
+        assert answer.context == "".join(token.text for token in context)
+        rest = shown.tokens[len(context) :]
+        assert answer.tokens == tuple(whole_characters(rest))
+        assert {token.role for token in rest} >= (
+            {"cut"} if row.text.startswith("<") else {"answer"}
+        )
 
 
 def test_what_is_shown_is_plain_data(tmp_path: Path, store: Path):

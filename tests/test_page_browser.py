@@ -151,6 +151,13 @@ def test_token_nll_is_read_with_the_keyboard_and_shown_by_more_than_colour(
         assert block.locator("span.current").get_attribute("title").endswith(" nats")
         block.press("ArrowRight")
         assert readout.inner_text().startswith("“ text”: ")
+        assert block.locator(".context").inner_text() == "<user>\nExplain.\n<assistant>\n"
+        for _ in range(8):
+            block.press("ArrowRight")
+        assert readout.inner_text().startswith("“!”: cut at the maximum length, not counted, ")
+        assert "line-through" in block.locator(".cut").evaluate(
+            "element => getComputedStyle(element).textDecorationLine"
+        )
         high = part.locator(".text .s3, .text .s4").first
         assert "underline" in high.evaluate(
             "element => getComputedStyle(element).textDecorationLine"
@@ -216,6 +223,7 @@ def test_how_to_read_token_nlls_stands_only_where_there_are_some(chromium: Any, 
             part = explorer_of(seen.page)
             assert part.locator("[data-legend]").is_visible() is shown
             assert part.get_by_text("Point at a token").is_visible() is shown
+            assert part.get_by_text("No numbers of single tokens are stored").count() == 1 - shown
 
 
 def test_a_phone_scrolls_tables_within_themselves_and_keeps_the_teacher(

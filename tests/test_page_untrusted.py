@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from page_browser import browser, explorer_of, needs_frames, seen_whole, watched
-from preceptor.report.data import Answer, Change, Example, Report
+from preceptor.report.data import Answer, Change, Example, Report, ShownToken
 from preceptor.report.page import page
 from preceptor.report.wording import visible
 from preceptor.types import Warning
@@ -100,8 +100,9 @@ def hostile(payloads: Sequence[str]) -> Report:
 
 
 def _example(payload: str, names: Sequence[str]) -> Example:
-    tokens = tuple((piece, 3.0) for piece in (payload[:5], payload[5:]))
-    answers = [Answer(name, payload, {"reward": 1.0, payload[:99]: 2.0}, tokens) for name in names]
+    tokens = tuple(ShownToken(1, piece, "answer", 3.0) for piece in (payload[:5], payload[5:]))
+    scores = {"reward": 1.0, payload[:99]: 2.0}
+    answers = [Answer(name, payload, scores, tokens, context=payload) for name in names]
     answers[-1] = Answer(names[-1], None, {}, note=payload)
     return Example(payload, payload, 1.0, tuple(answers))
 

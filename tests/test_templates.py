@@ -440,15 +440,16 @@ def test_pieces_join_to_the_response_one_for_each_of_its_tokens(
     name: str, text: str, tokenizer: Any
 ) -> None:
     encoder = encoder_of(tokenizer, name)
-    pieces = encoder.pieces(ONE_TURN, text)
+    pieces = [token.text for token in encoder.tokens(ONE_TURN, text)[1]]
     assert "".join(pieces) == text
     assert len(pieces) == len(encoder.encode(ONE_TURN, text).response)
 
 
-def test_pieces_know_no_ending_and_no_cut(tokenizer: Any) -> None:
+def test_tokens_end_with_the_turn_where_it_counts_and_know_no_cut(tokenizer: Any) -> None:
     text = "The cat sat on the mat, and the dog lay beside the other cat."
-    whole = encoder_of(tokenizer, "gemma").pieces(ONE_TURN, text)
-    ending = encoder_of(tokenizer, "gemma", reading=Reading(include_end_of_turn=True)).pieces(
-        ONE_TURN, text
-    )
-    assert whole == ending == encoder_of(tokenizer, "gemma", max_length=20).pieces(ONE_TURN, text)
+    _, whole = encoder_of(tokenizer, "gemma").tokens(ONE_TURN, text)
+    ended = encoder_of(tokenizer, "gemma", reading=Reading(include_end_of_turn=True))
+    _, ending = ended.tokens(ONE_TURN, text)
+    assert "".join(token.text for token in ending) == f"{text}{ended.template.end_of_turn}"
+    assert ending[: len(whole)] == whole
+    assert encoder_of(tokenizer, "gemma", max_length=20).tokens(ONE_TURN, text)[1] == whole

@@ -149,25 +149,15 @@ class Encoder:
         added = len(self._with_one_beginning(laid.prompt)) - len(laid.prompt)
         prompt = zip(laid.prompt, laid.prompt_texts, strict=True)
         response = map(Token, laid.response, laid.texts, laid.groups)
+        spelt = itertools.chain([self.template.end_of_turn], itertools.repeat(""))
+        ending = map(Token, self._ending_of(draft), spelt, itertools.repeat(ANSWER))
         return (
             [
                 *[Token(self.context, "", CONTEXT)] * added,
                 *(Token(*one, CONTEXT) for one in prompt),
             ],
-            [*response, *(Token(id_, "", ANSWER) for id_ in self._ending_of(draft))],
+            [*response, *ending],
         )
-
-    def pieces(self, messages: Sequence[Message], text: str) -> tuple[str, ...]:
-        """Return the response's text as its tokens cut it: one piece for each of its ids in `encode`.
-
-        Those that end the turn, and the cut at `max_length`, are left out of account. The pieces join to the
-        text; a token that is only the rest of a character has an empty one. Nothing where the tokenizer
-        cannot say what its tokens stand for.
-        """
-        if not self.tokenizer.is_fast:
-            return ()
-        pieces = self._laid_out(self._draft(messages, text, "", ""), shown=True).texts
-        return pieces if "".join(pieces) == text else ()
 
     def _draft(self, messages: Sequence[Message], text: str, tools: str, calls: str) -> Draft:
         return self._drafter.draft(Conversation(messages, Message("assistant", text, calls), tools))

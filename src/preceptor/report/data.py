@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,23 +39,38 @@ class Distribution:
     quantiles: Array
 
 
+Role = Literal["context", "answer", "reasoning", "cut"]
+
+
+@dataclass(frozen=True)
+class ShownToken:
+    """A token's id, text and role; `loss` in nats and `rank` from 1, None where none is stored."""
+
+    id: int
+    text: str
+    role: Role
+    loss: float | None = None
+    rank: int | None = None
+
+
 @dataclass(frozen=True)
 class Answer:
     """One teacher's response as it is shown. `text` is None where there is none, and `note` says why.
 
-    `scores` are its measures (reward, loss, length...), None for no data. `tokens` are pieces of the text
-    with the student's NLL of each in nats, in order, where token statistics were kept; their pieces join to
-    `text`. `left_out` counts characters cut from the end to keep the page small, `trace` those of reasoning
-    at its beginning.
+    `scores` are its measures (reward, loss, length...), None for no data. `tokens` are the response's under
+    the student's chat template, as `preceptor tokens` has them, where token statistics were kept; `context`
+    is what stands before them there, its beginning cut where it is long. `left_out` counts characters cut
+    from the end to keep the page small, `trace` those of reasoning at the beginning of `text`.
     """
 
     teacher: str
     text: str | None
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    tokens: tuple[tuple[str, float], ...] = ()
+    tokens: tuple[ShownToken, ...] = ()
     left_out: int = 0
     note: str | None = None
     trace: int = 0
+    context: str = ""
 
 
 @dataclass(frozen=True)

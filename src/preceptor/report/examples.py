@@ -18,12 +18,13 @@ from preceptor.engines.reasoning import parts_of
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.outcome import Outcome
 from preceptor.ranking.bootstrap import Array
-from preceptor.report.data import Answer, Example
+from preceptor.report.data import Answer, Example, ShownToken
 from preceptor.report.distributions import FIRST, each
-from preceptor.scorers.base import Pieces
+from preceptor.report.tokens import as_read
 from preceptor.types import Instruction, Response
 
 if TYPE_CHECKING:
+    from preceptor.engines.encoder import Encoder
     from preceptor.report.compared import Compared
 
 
@@ -42,8 +43,18 @@ _COUNTED = {
     "apart": "counted with the answer and apart",
 }
 
-_Tokens = tuple[tuple[str, float], ...]
-_Cut = Callable[[Response, str], _Tokens]
+
+@dataclass(frozen=True)
+class Read:
+    """A response as a student reads it: see `Answer`. `left_out` says what the template leaves out."""
+
+    context: str = ""
+    tokens: tuple[ShownToken, ...] = ()
+    beyond: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+_Reader = Callable[[Response], Read | None]
 
 
 def disagreements(compared: Compared) -> Array:
@@ -99,7 +110,7 @@ class Chosen:
     disagreement: Array
     selection: Selection
     scores: Mapping[str, Array]
-    cut: _Cut
+    reader: _Reader
     counted: str
 
     @classmethod
@@ -114,8 +125,8 @@ class Chosen:
         if compared.car is not None:
             scores["car"] = compared.car(scores["reward"], scores["loss"])
         counted = _COUNTED[outcome.study.reading.reasoning]
-        cut = _cutter(outcome, selection)
-        return cls(compared.teachers, shown, apart[places], selection, scores, cut, counted)
+        reader = _reader(outcome, selection)
+        return cls(compared.teachers, shown, apart[places], selection, scores, reader, counted)
 
     def examples(self, texts: Mapping[bytes, Response]) -> tuple[Example, ...]:
         """Return the examples, given the responses by their keys."""
@@ -148,16 +159,18 @@ class Chosen:
         if response is None or response.text is None:
             return Answer(teacher, None, scores, note=GONE)
         text = response.text[:LONGEST_TEXT]
-        parts = parts_of(response.text)
-        return Answer(
-            teacher,
-            text,
-            scores,
-            self.cut(response, text),
-            left_out=len(response.text) - len(text),
-            note=f"Slanted: the reasoning, {self.counted}." if parts.trace else None,
-            trace=min(len(text), len("".join(parts[:3]))) if parts.trace else 0,
-        )
+        read, parts = self.reader(response), parts_of(response.text)
+        notes = [f"Slanted: the reasoning, {self.counted}."] if parts.trace else []
+        trace = min(len(text), len("".join(parts[:3]))) if parts.trace else 0
+        beyond = len(response.text) - len(text)
+        if read is not None:
+            notes = [*(notes if any(one.role == "reasoning" for one in read.tokens) else ())]
+            return Answer(
+                *(teacher, text, scores, read.tokens, read.beyond),
+                note=" ".join([*notes, *read.left_out]) or None,
+                context=read.context,
+            )
+        return Answer(teacher, text, scores, (), beyond, " ".join(notes) or None, trace)
 
 
 def conversation(instruction: Instruction) -> str:
@@ -199,49 +212,66 @@ def _scores(outcome: Outcome, selection: Selection) -> dict[str, Array]:
     }
 
 
-def _cutter(outcome: Outcome, selection: Selection) -> _Cut:
-    """Return what cuts a text into the student's tokens, with the token NLL at each as it is stored."""
+def _reader(outcome: Outcome, selection: Selection) -> _Reader:
+    """Return what reads a response as the student does, with the numbers of its tokens as they are stored."""
     for step in outcome.steps:
-        pieces = step.scorer.pieces
-        if pieces is not None:
-            stored = step.partition.lists(selection.keys, "token_nll")
-            return lambda response, text: _tokens(response, text, stored, pieces)
-    return lambda response, text: ()
+        model = step.scorer.token_model
+        if model is not None:
+            losses, ranks = (
+                step.partition.lists(selection.keys, name) for name in ("token_nll", "token_rank")
+            )
+            # The tokenizer is loaded for nothing where no numbers of tokens are stored.
+            return lambda response: (
+                _read(model.encoder, response, losses[response.key], ranks.get(response.key, ()))
+                if response.key in losses
+                else None
+            )
+    return lambda response: None
 
 
-def _tokens(
-    response: Response,
-    text: str,
-    stored: Mapping[bytes, NDArray[np.float32]],
-    pieces: Pieces,
-) -> _Tokens:
-    # The tokenizer is loaded for nothing where no token NLL is stored.
-    if response.key not in stored:
-        return ()
-    found = pieces(response.instruction.messages, response.text or "")
-    return token_nlls(found, stored[response.key].tolist(), text)
+def _read(
+    encoder: Encoder, response: Response, losses: Iterable[float], ranks: Iterable[float]
+) -> Read | None:
+    """Return the response as it was read, its texts cut to what is shown; None where nothing can say."""
+    if not encoder.tokenizer.is_fast:
+        return None
+    context, answer, left_out = as_read(encoder, response, losses, ranks)
+    before = "".join(token.text for token in context)
+    tokens = whole_characters(answer)
+    ends = np.cumsum([len(token.text) for token in tokens], dtype=int)
+    shown = int(np.searchsorted(ends, LONGEST_TEXT, side="right"))
+    return Read(
+        "… " * (len(before) > LONGEST_TEXT) + before[-LONGEST_TEXT:],
+        tuple(tokens[:shown]),
+        sum(len(token.text) for token in tokens[shown:]),
+        tuple(
+            f"Left out by the chat template: {what} of turn {place + 1}."
+            for place, what in left_out
+        ),
+    )
 
 
-def token_nlls(pieces: Sequence[str], nats: Sequence[float], text: str) -> _Tokens:
-    """Return the pieces of a text with the token NLL at each; they join to the text, or there are none.
+def whole_characters(tokens: Iterable[ShownToken]) -> list[ShownToken]:
+    """Return the tokens that stand for some text, each with the loss of those after it that stand for none.
 
-    There are none where what was scored ends before the text does. A character that several tokens spell is
-    one piece with the sum of their token NLLs, as is what stands before the first. Tokens beyond the text, as
-    one that ends the turn, are left out.
+    Several tokens may spell one character: it has the sum of their losses and the worst of their ranks. What
+    stands before the first text is the first's.
     """
-    found: list[tuple[str, float]] = []
-    at, before = 0, 0.0
-    for piece, nat in zip(pieces, nats, strict=False):
-        if not piece and found:
-            found[-1] = (found[-1][0], found[-1][1] + nat)
-        elif not piece:
-            before += nat
-        elif at < len(text):
-            found.append((text[at : at + len(piece)], before + nat))
-            at, before = at + len(piece), 0.0
-        else:
-            break
-    return tuple(found) if at >= len(text) else ()
+    found: list[ShownToken] = []
+    for token in tokens:
+        last = found[-1] if found else None
+        if last is None or (token.text and last.text):
+            found.append(token)
+            continue
+        losses = [one.loss for one in (last, token) if one.loss is not None]
+        ranks = [one.rank for one in (last, token) if one.rank is not None]
+        found[-1] = replace(
+            token if token.text else last,
+            text=last.text or token.text,
+            loss=sum(losses) if losses else None,
+            rank=max(ranks, default=None),
+        )
+    return found
 
 
 def _number(value: float) -> float | None:

@@ -16,22 +16,36 @@
   const number = (value) =>
     value === null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: 4 });
   const level = (tenths) => LEVELS.filter((bound) => tenths >= bound).length;
+  const ROLES = { // class and words of what a token counts as
+    answer: ["counted", ""],
+    reasoning: ["trace", "reasoning"],
+    context: ["context", "context, not counted"],
+    cut: ["cut", "cut at the maximum length, not counted"],
+  };
   const described = (span) =>
-    span.dataset.nats === undefined ? "not measured" : `${span.dataset.nats} nats`;
+    [
+      span.dataset.role,
+      span.dataset.rank && `rank ${span.dataset.rank}`,
+      span.dataset.nats ? `${span.dataset.nats} nats` : "not measured",
+    ].filter(Boolean).join(", ");
 
-  // Fills the block with one span for each token; the block is one stop of the keyboard.
+  // Fills the block with the context and one span for each token; it is one stop of the keyboard.
   function shade(block, answer, readout) {
-    const text = texts[answer.text];
+    const text = texts[answer.read];
+    const roles = answer.roles.flatMap(([role, count]) => Array(count).fill(role));
+    block.append(made("i", "context", texts[answer.context]));
     let from = 0;
     answer.lengths.forEach((length, place) => {
       const tenths = answer.nll[place];
+      const [look, words] = ROLES[roles[place]];
       const span = made("span", `s${tenths === null ? 0 : level(tenths)}`, text.slice(from, from + length));
-      if (from < (answer.trace || 0)) span.classList.add("trace");
+      span.classList.add(look);
+      span.dataset.role = words;
       if (tenths !== null) span.dataset.nats = (tenths / 10).toFixed(1);
+      if (answer.ranks[place] !== null) span.dataset.rank = answer.ranks[place];
       block.append(span);
       from += length;
     });
-    if (from < text.length) block.append(text.slice(from));
     let current = null;
     const point = (span) => {
       current?.classList.remove("current");
@@ -41,13 +55,14 @@
       readout.textContent = `“${span.textContent}”: ${described(span)}`;
     };
     block.addEventListener("pointerover", (event) => {
-      if (event.target.parentElement === block) point(event.target);
+      if (event.target.parentElement === block && event.target.localName === "span") point(event.target);
     });
     block.addEventListener("keydown", (event) => {
       const back = event.key === "ArrowLeft";
       if (!back && event.key !== "ArrowRight") return;
       event.preventDefault();
-      const next = current ? (back ? current.previousElementSibling : current.nextElementSibling) : null;
+      const beside = current && (back ? current.previousElementSibling : current.nextElementSibling);
+      const next = beside?.localName === "span" ? beside : null;
       const span = next || current || block.querySelector("span");
       point(span);
       span.scrollIntoView({ block: "nearest", inline: "nearest" });

@@ -7,6 +7,7 @@ page's script puts one example at a time into the document, as text and never as
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from preceptor.report.data import Answer, Example, RankingData
 from preceptor.report.wording import island
@@ -17,12 +18,16 @@ BUDGET = 6_000_000
 
 @dataclass(frozen=True)
 class Examples:
-    """What one ranking's explorer needs. `data` is JSON of `shown` examples of `of` instructions."""
+    """What one ranking's explorer needs. `data` is JSON of `shown` examples of `of` instructions.
+
+    `read` tells whether some response has its tokens.
+    """
 
     data: str
     shown: int
     of: int
     categories: tuple[str, ...]
+    read: bool
 
 
 class Texts:
@@ -73,6 +78,7 @@ def _examples(ranked: RankingData, texts: Texts, budget: int) -> Examples:
         shown=len(kept),
         of=max(ranked.examples_of, len(ranked.examples)),
         categories=tuple(sorted({name for name in found if name})),
+        read=any(one.tokens for example in ranked.examples for one in example.answers),
     )
 
 
@@ -84,11 +90,13 @@ def _measures(ranked: RankingData) -> list[str]:
 
 
 def _new_bytes(example: Example, texts: Texts) -> int:
-    """Return about how many bytes the example adds: its new texts, and five a token."""
-    new = [example.instruction, *(answer.text for answer in example.answers)]
+    """Return about how many bytes the example adds: its new texts, and eight a token."""
+    new: list[str | None] = [example.instruction]
+    for answer in example.answers:
+        new += [answer.text, answer.context, _read(answer)]
     fresh = {text for text in new if text is not None and not texts.holds(text)}
     tokens = sum(len(answer.tokens) for answer in example.answers)
-    return sum(len(island(text).encode()) for text in fresh) + 5 * tokens
+    return sum(len(island(text).encode()) for text in fresh) + 8 * tokens
 
 
 def _record(
@@ -124,11 +132,26 @@ def _answer(
     if answer.trace and answer.text is not None:
         record["trace"] = _units(answer.text[: answer.trace])
     if answer.tokens and answer.text is not None:
-        record["lengths"] = [_units(piece) for piece, _ in answer.tokens]
-        record["nll"] = [
-            round(10 * nats) if math.isfinite(nats) else None for _, nats in answer.tokens
-        ]
+        record |= {
+            "context": texts.place(answer.context),
+            "read": texts.place(_read(answer)),
+            "lengths": [_units(token.text) for token in answer.tokens],
+            "nll": [_tenths(token.loss) for token in answer.tokens],
+            "ranks": [token.rank for token in answer.tokens],
+            "roles": [
+                [role, len(list(run))] for role, run in groupby(one.role for one in answer.tokens)
+            ],
+        }
     return record
+
+
+def _read(answer: Answer) -> str:
+    """Return the response as the student's chat template writes it."""
+    return "".join(token.text for token in answer.tokens)
+
+
+def _tenths(nats: float | None) -> int | None:
+    return None if nats is None or not math.isfinite(nats) else round(10 * nats)
 
 
 def _units(piece: str) -> int:

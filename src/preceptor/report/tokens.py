@@ -3,22 +3,20 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice, zip_longest
-from typing import Literal
 
 from rich.text import Text
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.engines.encoder import Token
+from preceptor.engines.encoder import Encoder, Token
 from preceptor.engines.marked import ANSWER, CONTEXT, REASONING
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.sources import source_of
 from preceptor.ranking.table import printable
+from preceptor.report.data import Role, ShownToken
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.store.store import Store
 from preceptor.types import Response
-
-Role = Literal["context", "answer", "reasoning", "cut"]
 
 _ROLES: dict[int, Role] = {CONTEXT: "context", ANSWER: "answer", REASONING: "reasoning"}
 _STYLES: dict[Role, str] = {
@@ -34,17 +32,6 @@ _LEGEND = {
     "reasoning": "reasoning, counted",
     "cut": "cut at the maximum length, not counted",
 }
-
-
-@dataclass(frozen=True)
-class ShownToken:
-    """A token's id, text and role; `loss` in nats and `rank` from 1, None where none is stored."""
-
-    id: int
-    text: str
-    role: Role
-    loss: float | None = None
-    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,28 +97,37 @@ def tokens_of(study: Study, runtime: Runtime, row: int) -> RowTokens:
         raise StudyError(f"Tokens are shown for one student, {len(study.students)} are given.")
     response = _row(source_of(study, runtime), row)
     model = StudentModel(study.students[0], runtime, reading=study.reading)
-    asked, encoder = response.instruction, model.encoder
-    given = (asked.messages, response.text or "")
-    prompt, answer = encoder.tokens(*given, tools=asked.tools, calls=response.tool_calls)
-    pair = encoder.encode(*given, tools=asked.tools, calls=response.tool_calls)
     stored = Store(runtime.store).scores(LikelihoodScorer(model).identity())
     losses, ranks = (
         stored.lists([response.key], name).get(response.key, ())
         for name in ("token_nll", "token_rank")
     )
+    context, answer, left_out = as_read(model.encoder, response, losses, ranks)
+    return RowTokens(row, response.teacher, study.students[0].name, (*context, *answer), left_out)
+
+
+def as_read(
+    encoder: Encoder, response: Response, losses: Iterable[float], ranks: Iterable[float]
+) -> tuple[list[ShownToken], list[ShownToken], tuple[tuple[int, str], ...]]:
+    """Return the context and the response as a student reads them, and what its template leaves out.
+
+    Losses and ranks are those of the response's tokens, from the first; there may be fewer.
+
+    Raises:
+        ModelError: the template refuses the conversation.
+    """
+    asked = response.instruction
+    given = (asked.messages, response.text or "")
+    prompt, answer = encoder.tokens(*given, tools=asked.tools, calls=response.tool_calls)
+    pair = encoder.encode(*given, tools=asked.tools, calls=response.tool_calls)
     numbered = zip_longest(answer, losses, ranks)
-    return RowTokens(
-        row,
-        response.teacher,
-        study.students[0].name,
-        (
-            *(ShownToken(one.id, one.text, "context") for one in prompt),
-            *(
-                _answered(token, loss, rank, cut=place >= len(pair.response))
-                for place, (token, loss, rank) in enumerate(numbered)
-                if token is not None
-            ),
-        ),
+    return (
+        [ShownToken(one.id, one.text, "context") for one in prompt],
+        [
+            _answered(token, loss, rank, cut=place >= len(pair.response))
+            for place, (token, loss, rank) in enumerate(numbered)
+            if token is not None
+        ],
         pair.left_out,
     )
 

@@ -4,25 +4,24 @@ Scores come a finished batch at a time, so that each batch is stored before the 
 run loses one at most. Trouble with one response is data (a note), never an exception and never a zero.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.store.identity import Identity
-from preceptor.types import Flush, Message, Response, Score, Warning
+from preceptor.types import Flush, Response, Score, Warning
+
+if TYPE_CHECKING:
+    from preceptor.engines.local import LocalModel
 
 Array = NDArray[np.float64]
 
 
 PART_INSTRUCTIONS = 64
 """Instructions whose responses are scored between two looks at the store."""
-
-Pieces = Callable[[Sequence[Message], str], Sequence[str]]
-"""Returns the pieces of text that a conversation and a response's tokens spell."""
-
 
 USAGE = ("prompt_tokens", "answer_tokens")
 """Columns of what is paid by the token: what each row's request and its answer took, where that is told."""
@@ -109,8 +108,8 @@ class Scorer(Protocol):
         return False
 
     @property
-    def pieces(self) -> Pieces | None:
-        """What cuts a response into the tokens of a stored `token_nll`; None where it reads no tokens."""
+    def token_model(self) -> "LocalModel | None":
+        """The model whose encoder gives the tokens of a stored `token_nll`; None where none is stored."""
         return None
 
     @property

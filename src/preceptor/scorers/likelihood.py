@@ -21,7 +21,7 @@ from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.local import LocalModel
 from preceptor.engines.marked import ANSWER, CONTEXT, REASONING
 from preceptor.errors import ModelError
-from preceptor.scorers.base import Array, Pieces, Scorer
+from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.token_measures import (
     FORMED,
     LATER,
@@ -294,11 +294,9 @@ class LikelihoodScorer(Scorer):
         return not self.suffix
 
     @property
-    def pieces(self) -> Pieces | None:
-        """The student's own tokens, of the pass that reads the instruction and counts the last turn alone."""
-        if self.suffix or self.conditioning != "conditional" or self._every_turn:
-            return None
-        return lambda messages, text: self.student.encoder.pieces(messages, text)
+    def token_model(self) -> LocalModel | None:
+        """The student, of the pass that reads the instruction."""
+        return None if self.suffix or self.conditioning != "conditional" else self.student
 
     @property
     def cautions(self) -> tuple[Warning, ...]:
