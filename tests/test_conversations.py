@@ -154,7 +154,7 @@ def test_a_column_that_holds_no_schemas_changes_nothing(value):
                     {"role": "assistant", "content": "", "tool_calls": [{"function": {}}]},
                 ]
             },
-            "a call that names no function",
+            "'messages.tool_calls' has a call that names no function",
         ),
         (chat(("tool", "a"), ("assistant", "b")), "no turn of the user"),
     ],

@@ -142,6 +142,27 @@ def test_more_prompts_are_priced_where_prices_are_known(prices, money):
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"generated_tokens": {"A": 50.0, "B": 10.0}, "traces": 9}, "about 2,400 response tokens."),
+        (
+            {"generated_tokens": {"A": 50.0}, "traces": 9, "reading": {"reasoning": "cut"}},
+            "about 2,200 response tokens without their reasoning, of which no counts are known.",
+        ),
+        ({"traces": 9, "reading": {"reasoning": "keep"}}, "about 400 response tokens."),
+    ],
+)
+def test_what_was_generated_counts_with_its_reasoning_or_the_reasoning_is_said_to_be_left_out(
+    settings: dict[str, object], said: str
+):
+    tokens = Estimate(5.0, 4.0, 6.0, 100)
+    one = ranking(0.85, 0.15, settings=settings)
+    for result in one.teachers:
+        result.estimates["tokens"] = tokens
+    assert one.verdict().text.endswith(f"would settle it, {said}")
+
+
 def test_no_number_of_prompts_settles_a_gap_of_nothing():
     endless = Evidence(False, None, 100.0, ("A", "B"), 0.0, None)
     said = ranking(0.85, 0.15, evidence=endless).verdict().text

@@ -48,9 +48,9 @@ LOADED = LoadedData(cast(Any, None), Selection(table(Signs()), NOBODY, NOBODY, 0
     [
         ("auto", Signs(100, 0, 0, 50_000), False, "chat"),
         ("auto", Signs(100, 50, 0, 50_000), False, "reasoning"),
-        ("auto", Signs(100, 0, 0, 200_000), True, "reasoning"),
+        ("auto", Signs(100, 0, 0, 50_000), True, "reasoning"),
         ("auto", Signs(100, 0, 0, 900_000), False, "chat"),
-        ("auto", Signs(100, 0, 0, 199_000), True, "chat"),
+        ("auto", Signs(100, 0, 0, 49_900), True, "chat"),
         ("auto", Signs(100, 99, 10, 50_000), True, "agent"),
         ("agent", Signs(100, 99, 0, 50_000), True, "agent"),
         ("auto", Signs(), False, "chat"),

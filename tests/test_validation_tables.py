@@ -54,6 +54,14 @@ def test_presets_of_judges_are_resolved_only_where_they_are_run_here():
         ({"train": {"teachers": ["one"]}}, "an order needs two teachers or more"),
         ({"train": {"teachers": ["one", "one"]}}, "a teacher is named twice"),
         ({"train": {"row": 3}}, "unknown field. Did you mean 'rows'?"),
+        (
+            {"train": {"limit": 3}},
+            "train.limit: unknown field here: it belongs in [data], or in [evaluate].",
+        ),
+        (
+            {"beta": 3, "seed": 1},
+            "seed: unknown field here: it belongs in [teachers], or in [best_of_n], or in ",
+        ),
         ({"evaluate": {"judge": JUDGE}}, "give either benchmarks or questions"),
         (
             {"evaluate": {**EVALUATE, "benchmarks": ["arena_hard"]}},

@@ -310,6 +310,7 @@ Code = Literal[
     "drawn-from-common",
     "names-alike",
     "prompts-alike",
+    "matched-samples",
     "odd-ending",
     "broken-off",
     # of teachers made of another's samples

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -169,7 +169,7 @@ def checked(kind: type[T], values: Mapping[str, object], *, where: str) -> T:
         return kind.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"  {_where(problem, values) or 'taken together'}: {_said(problem)}"
+            f"  {_where(problem, values) or 'taken together'}: {_said(problem, kind)}"
             for problem in error.errors()
         ]
         raise StudyError(f"{where}: {len(lines)} wrong field(s)\n" + "\n".join(lines)) from error
@@ -189,11 +189,26 @@ def _where(problem: "ErrorDetails", given: Any) -> str:
     return ".".join(parts)
 
 
-def _said(problem: "ErrorDetails") -> str:
-    """Return what is wrong with a field; an unknown one gets the nearest name of any table."""
+def _said(problem: "ErrorDetails", kind: type[BaseModel]) -> str:
+    """Return what is wrong with a field; an unknown one gets its own table, or the nearest name of any."""
     if problem["type"] != "extra_forbidden":
         return problem["msg"].removeprefix("Value error, ")
-    return f"unknown field.{nearest(str(problem['loc'][-1]), _field_names(BaseModel))}"
+    name = str(problem["loc"][-1])
+    homes = dict.fromkeys(where for where, table in _tables(kind) if name in table.model_fields)
+    if homes:
+        return f"unknown field here: it belongs {', or '.join(homes)}."
+    return f"unknown field.{nearest(name, _field_names(BaseModel) - {name})}"
+
+
+def _tables(kind: Any, path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield the tables of a type with where they stand, `in [data]`; outermost first."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield f"in [{path}]" if path else "at the top", kind
+        for name, info in kind.model_fields.items():
+            yield from _tables(info.annotation, f"{path}.{name}" if path else name)
+    else:
+        for inner in get_args(kind):
+            yield from _tables(inner, path)
 
 
 def _field_names(table: type[BaseModel]) -> set[str]:

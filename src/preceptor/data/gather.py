@@ -78,13 +78,15 @@ class Gathered:
     """The response table, and what could not be read: how many rows of each file, and the first of them.
 
     `alike` counts the instructions that are there in several Unicode forms (composed and decomposed), which
-    are not matched, because models read them as different tokens.
+    are not matched, because models read them as different tokens. `matched` counts the responses that are
+    samples of an instruction with other turns, because it is matched by something else than its text.
     """
 
     table: ResponseTable
     skipped: Mapping[str, int]
     problems: Sequence[Problem]
     alike: int = 0
+    matched: int = 0
 
 
 @dataclass
@@ -123,7 +125,7 @@ def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] 
         columns.instructions.setdefault(identity, len(columns.instructions))
     skipped = {path: count for part in parts for path, count in part.skipped.items()}
     problems = [p for part in parts for p in part.problems]
-    return Gathered(columns.table(), skipped, problems, columns.alike())
+    return Gathered(columns.table(), skipped, problems, columns.alike(), columns.matched)
 
 
 def _no_reward(column: str, columns: "_Columns", problems: Sequence[Problem]) -> DataError:
@@ -264,6 +266,8 @@ class _Columns:
         self.signs = [0] * len(Signs())
         self.categories: dict[int, str] = {}
         self.composed: dict[bytes, bytes] = {}
+        self.first_contents: dict[tuple[int, int], bytes] = {}
+        self.matched = 0
 
     def add(self, response: Response) -> None:
         """Add a row; one without output or reward is counted alone."""
@@ -288,6 +292,10 @@ class _Columns:
             self.lost.append((teacher, instruction, LOST.index(reason)))
             return
         self._note_signs(response)
+        if response.instruction.match is not None:
+            content = response.instruction.content_id
+            first = self.first_contents.setdefault((teacher, instruction), content)
+            self.matched += first != content
         self.teacher.append(teacher)
         self.instruction.append(instruction)
         self.sample.append(response.sample)
@@ -333,6 +341,7 @@ class _Columns:
         self.checked_keys += other.checked_keys
         self.answer_keys += other.answer_keys
         self.asked.add(other.asked)
+        self.matched += other.matched
         self.has_references |= other.has_references
         self.rewards += other.rewards
         for place, kind in other.kinds.items():

@@ -116,8 +116,9 @@ def _said(turn: Row, column: str, called: dict[str, str]) -> Turn:
     """Return an assistant's turn, its reasoning in marks; `called` keeps what its calls' ids stand for."""
     content = content_of(_held(turn), column)
     reasoning = reasoning_in(turn)
-    listed = turn.get("tool_calls") or turn.get("function_call")
-    calls = calls_of(listed, column) if listed else ""
+    name = "tool_calls" if turn.get("tool_calls") else "function_call"
+    listed = turn.get(name)
+    calls = calls_of(listed, f"{column}.{name}") if listed else ""
     if isinstance(listed, list) and calls:
         ids = [str(one.get("id")) for one in listed]
         names = [call["name"] for call in json.loads(calls)]

@@ -173,10 +173,11 @@ class Drafter:
     def _raw(self, answer: Message) -> list[Piece]:
         """Return the answer as it stands, its calls as text."""
         opened = self.template.opens_reasoning
-        if answer.tool_calls:
-            answer = self.template.shape.with_calls_as_text(answer)
-        opening, trace, closing, text = parts_of(answer.content, opened=opened)
-        before = "" if opened and not trace else opening + trace + closing
+        opening, trace, closing, _ = parts_of(answer.content, opened=opened)
+        head = opening + trace + closing
+        # A call ends the trace before it, also one that was never closed.
+        text = self.template.shape.with_calls_as_text(answer).content.removeprefix(head)
+        before = "" if opened and not trace else head
         return [piece for piece in (Piece(before, REASONING), Piece(text, ANSWER)) if piece.text]
 
     def _following(self, prompt: Sequence[Piece], answer: list[Piece]) -> list[Piece]:

@@ -26,6 +26,7 @@ from preceptor.pipeline.response_warnings import (
     copies,
     cut_off,
     made_up,
+    matched_samples,
     never_answered,
     odd_endings,
     own_reward,
@@ -118,6 +119,7 @@ class Loader:
             *odd_endings(table),
             *names_alike(table.teachers),
             *prompts_alike(gathered.alike),
+            *matched_samples(gathered.matched, self.study.data.columns.match),
         ]
         if self.scope.limit is not None:
             table = table.first(self.scope.limit, seed=self.study.ranking.seed)

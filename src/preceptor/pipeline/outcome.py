@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -114,6 +115,11 @@ def settings_of(
         "skipped_rows": dict(data.skipped),
         "cut_by_generator": {k: v for k, v in data.selection.table.cut.items() if v},
     }
+    if data.selection.table.signs.traces:
+        settings["traces"] = data.selection.table.signs.traces
+    generated = {job.name: job.partition.costs().tokens for job in source.jobs}
+    if known := {name: mean for name, mean in generated.items() if math.isfinite(mean)}:
+        settings["generated_tokens"] = known
     if source.jobs:
         settings["instructions"] = list(study.data.instructions)
         settings["teachers"] = source.specs()

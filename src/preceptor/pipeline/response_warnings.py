@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from preceptor.config.data import Match
 from preceptor.config.rewards import Reward
 from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
@@ -104,6 +105,19 @@ def prompts_alike(count: int) -> list[Warning]:
         "They are not matched, because models read them as different tokens: write them alike (NFC)."
     )
     return [Warning("prompts-alike", text)]
+
+
+def matched_samples(count: int, match: Match) -> list[Warning]:
+    """Return a warning of responses that became samples of one instruction though their turns differ."""
+    if not count:
+        return []
+    by = "what the user says" if match == "user-turns" else "an id"
+    text = (
+        f"{count:,} responses follow other earlier turns than another response of their teacher, and are "
+        f"further samples of one instruction, because instructions are matched by {by} (--match {match}). "
+        "Where they are conversations of their own, match by another thing."
+    )
+    return [Warning("matched-samples", text)]
 
 
 def copies(table: ResponseTable) -> list[Warning]:

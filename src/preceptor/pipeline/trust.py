@@ -20,7 +20,7 @@ from preceptor.types import DataKind, Warning
 if TYPE_CHECKING:
     from preceptor.pipeline.load import LoadedData
 
-TOOLS, TRACES, LONG = 0.1, 0.5, 2000
+TOOLS, TRACES, WORKED = 0.1, 0.5, 500
 """From these shares of responses with tools or traces, and lengths with references, data are of a kind."""
 
 _FEWEST_KNOWN = 2
@@ -51,8 +51,8 @@ def kind_of(asked: str, table: ResponseTable | None) -> FoundKind:
         )
     has = "with references" if table.has_references else "without references"
     why = f"{has}, {length:,.0f} characters on average, few traces"
-    long = table.has_references and length >= LONG
-    return FoundKind("reasoning" if long else "chat", why)
+    worked = table.has_references and length >= WORKED
+    return FoundKind("reasoning" if worked else "chat", why)
 
 
 def options_for(study: Study, table: ResponseTable) -> RankingOptions:

@@ -18,6 +18,8 @@ PROBABLE = 0.8
 LEVEL = 0.05
 """At most so often is a best teacher of any category named where all are equal."""
 
+_UNCOUNTED = " without their reasoning, of which no counts are known"
+
 LEAST_REGRET = 0.0005
 """A regret of less than this share of the leader's value is not worth a sentence."""
 
@@ -302,10 +304,27 @@ def _settled_by(ranking: Places, prompts: int | None) -> str:
     name = next((n for n in ("tokens", "length") if n in ranking.best.estimates), None)
     cost = ""
     if name is not None:
-        tokens = {one.teacher: prompts * one.estimates[name].value for one in asked}
-        cost = f", about {sum(tokens.values()):,.0f} response tokens{_money(ranking, tokens)}"
+        means = {one.teacher: one.estimates[name].value for one in asked}
+        known = ranking.settings.get("generated_tokens")
+        counted = (
+            {t: n for t, n in known.items() if t in means} if isinstance(known, Mapping) else {}
+        )
+        tokens = {teacher: prompts * mean for teacher, mean in (means | counted).items()}
+        traces = (
+            "" if len(counted) == len(means) or not _without_traces(ranking, name) else _UNCOUNTED
+        )
+        cost = (
+            f", about {sum(tokens.values()):,.0f} response tokens{traces}{_money(ranking, tokens)}"
+        )
     further, whom = _count(prompts, "more prompt"), _count(len(asked), "teacher")
     return f"About {further} to {whom} would settle it{cost}."
+
+
+def _without_traces(ranking: Places, name: str) -> bool:
+    """Tell whether responses have reasoning traces that this measure of their length leaves out."""
+    reading = ranking.settings.get("reading")
+    cut = isinstance(reading, Mapping) and reading.get("reasoning") == "cut"
+    return bool(ranking.settings.get("traces")) and (name == "length" or cut)
 
 
 def _count(number: int, noun: str) -> str:
