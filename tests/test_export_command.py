@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import bpe_openai
 import pytest
 from transformers import AutoTokenizer
 
+from preceptor.engines.cl100k import count_tokens
 from small_study import preceptor, rows_of, write_rows, write_teachers
 from small_teachers import THRESHOLDS, generations, graded, texts_in, write_questions
 
@@ -301,13 +301,13 @@ def test_equal_amounts_of_tokens_end_every_teachers_data_where_the_tersest_has_n
     }
     asked = {name: {row["messages"][0]["content"] for row in rows} for name, rows in found.items()}
     assert asked["beta"] < asked["alpha"] == {row["instruction"] for row in terse[:3] + terse[4:]}
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    count = tokenizer.tokenize if named else bpe_openai.get_encoding("cl100k_base").encode_ordinary
+    tokenize = AutoTokenizer.from_pretrained(model_folder).tokenize
+    count = (lambda text: len(tokenize(text))) if named else count_tokens
     total = {
-        name: sum(len(count(row["messages"][1]["content"])) for row in rows)
+        name: sum(count(row["messages"][1]["content"]) for row in rows)
         for name, rows in found.items()
     }
-    longest = max(len(count(row["output"])) for row in long)
+    longest = max(count(row["output"]) for row in long)
     assert total["alpha"] - longest < total["beta"] <= total["alpha"]
     card = (tmp_path / "beta" / "README.md").read_text()
     assert f"by {'the tokenizer of small' if named else 'cl100k_base'}: the first" in card

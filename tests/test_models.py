@@ -122,7 +122,7 @@ def test_reading_gguf_without_its_packages_names_the_one_to_install(
     if not missing:
         pytest.skip("all packages for reading GGUF are installed")
     (tmp_path / "wrong.gguf").write_bytes(b"this is no model")
-    with pytest.raises(MissingPackage, match=rf"'{missing[0]}'.*preceptor\[gguf\]"):
+    with pytest.raises(MissingPackage, match=rf"'{missing[0]}'.*preceptor\[local\]"):
         locate(str(tmp_path / "wrong.gguf"))
 
 

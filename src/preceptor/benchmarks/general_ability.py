@@ -16,7 +16,7 @@ import numpy as np
 
 from preceptor.config.ability import AbilityOptions
 from preceptor.config.runtime import Runtime
-from preceptor.errors import MissingPackage, ModelError, StudyError, nearest
+from preceptor.errors import ModelError, StudyError, nearest, require
 from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
 from preceptor.types import Estimate
 
@@ -77,13 +77,10 @@ def measure_ability(
         ModelError: the model cannot be loaded, or the harness gives up on a task.
     """
     options, runtime = options or AbilityOptions(), runtime or Runtime()
-    try:
-        from lm_eval import simple_evaluate
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise MissingPackage(
-            "lm-eval", purpose="Measuring general ability", extra="ability"
-        ) from error
+    require("lm_eval", purpose="Measuring general ability")
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
     manager = TaskManager(include_path=options.task_folder)
     _require_known(tasks, manager.all_tasks)
     try:

@@ -1,13 +1,14 @@
 """The classes of commands: help in groups, the nearest name of what is misspelt, no tracebacks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from preceptor.cli.output import keep_command
 from preceptor.cli.streams import Interrupted, ending_quietly
-from preceptor.errors import PreceptorError, nearest
+from preceptor.errors import EXTRAS, MissingPackage, PreceptorError, nearest
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Rank teachers": ("init", "rank", "demo", "run", "plan", "report", "tokens"),
@@ -117,7 +118,7 @@ class Program(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error that a user is meant to read becomes click's."""
         try:
-            with ending_quietly():
+            with ending_quietly(), _naming_extras(ctx):
                 return super().invoke(ctx)
         except PreceptorError as error:
             from preceptor.ranking.table import printable
@@ -129,6 +130,18 @@ class Program(Group):
             raise Interrupted(
                 "interrupted; what was computed is stored. Run the same command to go on."
             ) from error
+
+
+@contextmanager
+def _naming_extras(ctx: click.Context) -> Iterator[None]:
+    """Say what to install where a module that a plain install lacks is imported unasked for."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        raise MissingPackage(module, purpose=f"preceptor {ctx.invoked_subcommand}") from error
 
 
 def _require_places(ctx: click.Context) -> None:

@@ -33,7 +33,7 @@ from preceptor.data.curation_report import (
 from preceptor.data.instructions import Prompt
 from preceptor.data.matching import Asked
 from preceptor.data.overlap import OVERLAP, UNSPACED, EvaluationQuestions
-from preceptor.errors import DataError, MissingPackage, StudyError, nearest
+from preceptor.errors import DataError, StudyError, nearest, require
 from preceptor.types import KEY_BYTES
 
 NGRAM_WORDS = 3
@@ -278,10 +278,9 @@ def signature(prompt: Prompt) -> Any:
 
 
 def _rensa() -> Any:
-    try:
-        import rensa
-    except ImportError as error:
-        raise MissingPackage("rensa", purpose="Finding near duplicates", extra="curate") from error
+    require("rensa", purpose="Finding near duplicates")
+    import rensa
+
     return rensa
 
 

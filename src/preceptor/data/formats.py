@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 
 from preceptor.data.json_text import BYTE_ORDER_MARK, parsed
 from preceptor.data.streams import INVALID, PACKED, open_bytes
-from preceptor.errors import DataError, PreceptorError, nearest
+from preceptor.errors import DataError, PreceptorError, nearest, require
 
 LONGEST_LINE = 1 << 26
 """Bytes of a line of JSON Lines; a longer one is a problem of that line."""
@@ -326,6 +326,7 @@ def _cells(column: Any) -> list[object]:
 
 def saved_rows(path: Path, split: str, journal: Journal, columns: Columns) -> Iterator[object]:
     """Read what `datasets.save_to_disk` wrote: one data set, or a folder of splits."""
+    require("datasets", purpose="A folder that the package datasets saved")
     import datasets
 
     with _failures(journal):
@@ -342,6 +343,7 @@ def saved_rows(path: Path, split: str, journal: Journal, columns: Columns) -> It
 
 def hub_rows(name: str, split: str, journal: Journal, columns: Columns) -> Iterator[object]:
     """Stream a split of the Hub data set `name`; every column is fetched."""
+    require("datasets", purpose=f"'{name}', a data set of the Hub,")
     import datasets
 
     with _failures(journal):

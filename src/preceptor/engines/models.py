@@ -11,11 +11,10 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from preceptor.errors import MissingPackage, ModelError
+from preceptor.errors import ModelError, require
 from preceptor.store.files import abandoned, read_json, temporary_name
 from preceptor.store.identity import cache_folder, file_digest, folder_digest, is_own
 
@@ -150,9 +149,8 @@ def _is_converted(folder: Path) -> bool:
 
 def _convert_gguf(path: Path, folder: Path) -> None:
     """Write the dequantised model and its tokenizer to `folder`, whole or not at all."""
-    for package in ("gguf", "accelerate"):  # transformers needs both, and says so only at the end
-        if find_spec(package) is None:
-            raise MissingPackage(package, purpose="Reading a GGUF file", extra="gguf")
+    # transformers needs the others, and says so only at the end
+    require("transformers", "gguf", "accelerate", purpose="Reading a GGUF file")
     logger.warning("converting %s: a minute or two, once; the result is cached", path.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in abandoned(folder.parent, _CONVERTING):

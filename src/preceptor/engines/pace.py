@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.engines.models import LocatedModel
+from preceptor.errors import require
 
 _WIDTH = 4096
 _REPEATS = 5
@@ -20,6 +21,7 @@ def parameters_of(located: LocatedModel) -> int | None:
     """Return how many parameters a model has by the headers of its weights; None where unknown."""
     from math import prod
 
+    require("safetensors", purpose="Reading a model's size")
     from safetensors import SafetensorError, safe_open
 
     files = sorted(Path(located.source).glob("*.safetensors"))

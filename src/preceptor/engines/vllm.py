@@ -11,7 +11,6 @@ import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from preceptor.engines.base import ChatRequest, Completion, Failure, Finished
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.generation import ending_tokens, first_stop, prompt_of, stream_seed
 from preceptor.engines.models import LocatedModel
-from preceptor.errors import MissingPackage, ModelError
+from preceptor.errors import ModelError, require
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +47,7 @@ class VllmChat:
         gpus: int = 1,
         memory_share: float = 0.9,
     ) -> None:
-        if find_spec("vllm") is None:
-            raise MissingPackage("vllm", purpose="Running a model with vLLM", extra="vllm")
+        require("vllm", purpose="Running a model with vLLM")
         self.located = located
         self.encoder = encoder
         self.dtype = dtype

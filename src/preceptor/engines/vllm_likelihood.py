@@ -7,7 +7,6 @@ are such that these take at most two gigabytes. A token's rank counts the tokens
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from preceptor.config.student import Student
 from preceptor.engines.base import NOTHING, Extra, Measured, Numbers, TokenizedPair
 from preceptor.engines.models import LocatedModel, context_length, read_config
 from preceptor.engines.vllm import load_vllm
-from preceptor.errors import MissingPackage
+from preceptor.errors import require
 
 _CHUNK_BYTES = 2 * 10**9
 _BYTES_PER_ENTRY = 12  # logits, their logarithms of probabilities and a comparison, in float32
@@ -40,8 +39,7 @@ class VllmLikelihood:
             MissingPackage: vllm is not installed.
             ModelError: vLLM cannot load the model.
         """
-        if find_spec("vllm") is None:
-            raise MissingPackage("vllm", purpose="A student run by vLLM", extra="vllm")
+        require("vllm", purpose="A student run by vLLM")
         lengths = [one for one in (student.max_length, context_length(located)) if one]
         model = load_vllm(
             located,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from preceptor.errors import DataError
+from preceptor.errors import DataError, require
 from preceptor.types import Instruction, Message
 
 Row = dict[str, Any]
@@ -47,6 +47,7 @@ OTHER_TURNS = "other turns before the two responses"
 
 def features(columns: Mapping[str, str]) -> Any:
     """Return the `datasets.Features` of columns by their kind, which also give Parquet its schema."""
+    require("datasets", purpose="An export")
     from datasets import Features, Value
 
     text = Value("string")

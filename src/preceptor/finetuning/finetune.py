@@ -18,7 +18,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.engines.loading import require_device
 from preceptor.engines.models import LocatedModel, locate
 from preceptor.engines.packed.memory import is_out_of_memory
-from preceptor.errors import MissingPackage, ModelError, StudyError
+from preceptor.errors import ModelError, StudyError, require
 from preceptor.finetuning.checkpoint import TrainingFolder, disk_error, step_of
 from preceptor.finetuning.dataset import Conversations
 from preceptor.finetuning.prepared import Prepared, devices, is_main_process, prepare
@@ -90,7 +90,7 @@ def carry_out(prepared: Prepared, output: Path, *, watch: Watch | None = None) -
     done = folder.finished(prepared.identity)
     if done is not None:
         return _tuned(prepared, folder, done, stored=True)
-    _require_trl()
+    require("trl", purpose="Fine-tuning a student")
     _require_devices(prepared)
     if is_main_process():
         folder.begin(prepared.identity)
@@ -154,13 +154,6 @@ def _tuned(prepared: Prepared, folder: TrainingFolder, result: Any, *, stored: b
         seconds=result["seconds"],
         stored=stored,
     )
-
-
-def _require_trl() -> None:
-    try:
-        import trl  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage("trl", purpose="Fine-tuning a student", extra="train") from error
 
 
 def _require_devices(prepared: Prepared) -> None:

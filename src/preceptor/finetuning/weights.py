@@ -23,7 +23,7 @@ from preceptor.engines.loading import (
 )
 from preceptor.engines.models import LocatedModel
 from preceptor.engines.templates import ChatTemplate
-from preceptor.errors import MissingPackage, ModelError, StudyError, nearest
+from preceptor.errors import ModelError, StudyError, nearest, require
 from preceptor.finetuning.checkpoint import disk_error
 from preceptor.finetuning.labels import end_token
 from preceptor.types import Message
@@ -197,10 +197,9 @@ def adapters(recipe: Recipe) -> Any:
     """Return PEFT's config of the recipe's adapters, or None where all weights are trained."""
     if recipe.lora is None:
         return None
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise MissingPackage("peft", purpose="Training adapters", extra="train") from error
+    require("peft", purpose="Training adapters")
+    from peft import LoraConfig
+
     return LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,

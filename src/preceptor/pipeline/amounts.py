@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.engines.cl100k import count_tokens
 from preceptor.engines.local import LocalModel
 from preceptor.errors import ModelError
 from preceptor.pipeline.select import of_teacher
@@ -86,9 +87,7 @@ class TargetTokens:
         """
         text, asked, encoder = response.text or "", response.instruction, self._encoder
         if encoder is None:
-            import bpe_openai
-
-            return len(bpe_openai.get_encoding(CL100K).encode_ordinary(text))
+            return count_tokens(text)
         calls = response.tool_calls
         try:
             return len(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from preceptor.errors import MissingPackage
+from preceptor.errors import require
 from preceptor.ranking import record, table
 from preceptor.ranking.places import Places
 from preceptor.ranking.verdict import Claim, Verdict, claim_in, verdict_of
@@ -73,10 +73,9 @@ class Ranking(Places):
         Raises:
             MissingPackage: if pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise MissingPackage("pandas", purpose="A data frame", extra="pandas") from error
+        require("pandas", purpose="A data frame")
+        import pandas
+
         return pandas.DataFrame(self.to_records())
 
     def to_html(self) -> str:

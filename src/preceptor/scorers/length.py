@@ -1,10 +1,8 @@
-"""Length of a response: tokens of OpenAI's `cl100k_base` encoding, as in the paper (4.2), and characters.
-
-The encoding ships inside the `bpe-openai` package, so counting never needs the network.
-"""
+"""Length of a response: tokens of OpenAI's `cl100k_base` encoding, as in the paper (4.2), and characters."""
 
 from collections.abc import Iterator, Sequence
 
+from preceptor.engines.cl100k import count_tokens
 from preceptor.scorers.base import Scorer
 from preceptor.store.identity import Identity
 from preceptor.types import Response, Score
@@ -26,15 +24,12 @@ class LengthScorer(Scorer):
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
         """Yield the counts, a few thousand responses at a time."""
-        import bpe_openai
-
-        encoding = bpe_openai.get_encoding("cl100k_base")
         for start in range(0, len(responses), _BATCH):
             yield [
                 Score(
                     response.key,
                     {
-                        "length": float(len(encoding.encode_ordinary(response.text or ""))),
+                        "length": float(count_tokens(response.text or "")),
                         "characters": float(len(response.text or "")),
                     },
                 )

@@ -181,6 +181,10 @@ class LikelihoodScorer(Scorer):
         spec = {"scorer": "likelihood", "conditioning": self.conditioning}
         return Identity.of({**spec, **self.student.spec()})
 
+    def preflight(self) -> None:
+        """Check that the libraries are there that run the student; MissingPackage otherwise."""
+        self.student.preflight()
+
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
         """Yield scores a batch at a time; what cannot be measured gets a note that says why."""
         unusable: list[Score] = []

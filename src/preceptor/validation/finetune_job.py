@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from preceptor.config.recipe import Recipe
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.teachers import TeacherPoint
-from preceptor.errors import MissingPackage, StudyError
+from preceptor.errors import StudyError, require
 from preceptor.finetuning.checkpoint import TrainingFolder, fine_tuned_identity
 from preceptor.finetuning.dataset import Conversations
 from preceptor.finetuning.estimate import estimate_of, require_room
@@ -64,8 +63,7 @@ def require_trainer() -> None:
     Raises:
         MissingPackage: TRL is not installed.
     """
-    if find_spec("trl") is None:
-        raise MissingPackage("trl", purpose="Fine-tuning a student", extra="train")
+    require("trl", purpose="Fine-tuning a student")
 
 
 @dataclass(frozen=True)

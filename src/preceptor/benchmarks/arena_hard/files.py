@@ -24,6 +24,7 @@ from preceptor.benchmarks.comparisons import Outcome
 from preceptor.benchmarks.questions import Answers
 from preceptor.benchmarks.rows import ModelRows, Row, name_of, text_of
 from preceptor.benchmarks.written_judge import SHARES, verdict_in
+from preceptor.engines.cl100k import count_tokens
 from preceptor.errors import DataError, nearest
 
 _TIES = ("tie", "tie (bothbad)")
@@ -228,14 +229,11 @@ def answer_rows(answers: Answers, edition: Edition) -> list[Row]:
 
 
 def _with_choices(answers: Answers, key: str, text: str) -> Row:
-    import bpe_openai
-
-    length = len(bpe_openai.get_encoding("cl100k_base").encode_ordinary(text))
     return {
         "question_id": key,
         "answer_id": _answer_id(answers.model, key),
         "model_id": answers.model,
-        "choices": [{"index": 0, "turns": [{"content": text, "token_len": length}]}],
+        "choices": [{"index": 0, "turns": [{"content": text, "token_len": count_tokens(text)}]}],
         "tstamp": 0.0,
     }
 

@@ -38,7 +38,7 @@ from preceptor.engines.chat.wire import (
     printable,
     refused_parameter,
 )
-from preceptor.errors import MissingPackage, ModelError
+from preceptor.errors import ModelError
 from preceptor.types import Message
 
 if TYPE_CHECKING:
@@ -195,10 +195,8 @@ class OpenAIChat:
 
     def _security(self) -> "ssl.SSLContext":
         """Return what all connections of a run trust: it takes a while to read."""
-        try:
-            import httpx
-        except ImportError as error:
-            raise MissingPackage("httpx", purpose="A chat endpoint", extra="judge") from error
+        import httpx
+
         try:
             httpx.URL(self.secrets.address(""))
         except httpx.InvalidURL:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from preceptor.config.plugins import Registry
-from preceptor.errors import MissingPackage
+from preceptor.errors import require
 from preceptor.report.charts.agreement import agreement_charts
 from preceptor.report.charts.beta import beta_charts
 from preceptor.report.charts.distributions import distribution_charts
@@ -165,10 +165,7 @@ def script_bundle() -> str:
 
 
 def _converter() -> Any:
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise MissingPackage(
-            "vl-convert-python", purpose="Drawing charts", extra="report"
-        ) from error
+    require("vl_convert", purpose="Drawing charts")
+    import vl_convert
+
     return vl_convert

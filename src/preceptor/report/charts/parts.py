@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from preceptor.errors import MissingPackage
+from preceptor.errors import require
 from preceptor.ranking.table import printable
 from preceptor.types import Estimate
 
@@ -66,10 +66,9 @@ def altair() -> Any:
     Raises:
         MissingPackage: if it is not installed.
     """
-    try:
-        import altair as module
-    except ImportError as error:
-        raise MissingPackage("altair", purpose="A chart", extra="report") from error
+    require("altair", purpose="A chart")
+    import altair as module
+
     return module
 
 

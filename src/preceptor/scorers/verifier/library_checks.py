@@ -6,24 +6,23 @@ untrusted data set can keep a library busy for ever. Packages are imported at fi
 
 import json
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import orjson
 
-from preceptor.errors import DataError, MissingPackage
+from preceptor.errors import DataError, require
 
 PATTERN_BYTES = 8 << 20
 """Memory of one pattern's automaton; RE2 refuses patterns that need more."""
 
-_PACKAGES = {
-    "regex": ("google-re2", "re2"),
-    "json_schema": ("jsonschema", "jsonschema"),
-    "math": ("math-verify", "math_verify"),
+_MODULES = {
+    "regex": "re2",
+    "json_schema": "jsonschema",
+    "math": "math_verify",
 }
-"""The package behind each kind of check, and the module it is imported as."""
+"""The module behind each kind of check."""
 
-LIBRARY_KINDS = frozenset(_PACKAGES)
+LIBRARY_KINDS = frozenset(_MODULES)
 """The kinds of reference that are checked by a library."""
 
 
@@ -33,16 +32,14 @@ def require_package(kind: str) -> None:
     Raises:
         MissingPackage: It is not installed.
     """
-    package, module = _PACKAGES.get(kind, ("", ""))
-    if module and find_spec(module) is None:
-        purpose = f"A reference of kind '{kind}'"
-        raise MissingPackage(package, purpose=purpose, extra="verify")
+    if kind in _MODULES:
+        require(_MODULES[kind], purpose=f"A reference of kind '{kind}'")
 
 
 def import_package(kind: object) -> None:
     """Import the package behind a kind of check, so that the check itself is timed alone."""
-    if isinstance(kind, str) and kind in _PACKAGES:
-        __import__(_PACKAGES[kind][1])
+    if isinstance(kind, str) and kind in _MODULES:
+        __import__(_MODULES[kind])
 
 
 def pattern_occurs(pattern: str, text: str) -> bool:
