@@ -29,7 +29,7 @@ NOT_OPTIONS = {
     "a judge or reward model other than as it comes is for a study file": {
         *(f"{table}.{field}" for table in ("ChatJudge", "ModelReward", "RewardJudge")
           for field in ("chat_template", "dtype", "max_length", "revision")),
-        "JudgeReward.dtype", "RewardJudge.trust_remote_code",
+        "JudgeReward.dtype", "ModelReward.engine", "RewardJudge.engine", "RewardJudge.trust_remote_code",
     },
     "what requests say beyond the usual is for a study file": {
         "Request.chat_template_kwargs", "Request.extra_body", "Request.frequency_penalty",

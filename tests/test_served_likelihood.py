@@ -19,10 +19,18 @@ from preceptor.engines.base import Measured, TokenizedPair
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.loading import load_model, load_tokenizer
 from preceptor.engines.models import locate
+from preceptor.engines.templates import FAMILY_TEMPLATES
 from preceptor.errors import ModelError, StudyError
+from preceptor.types import Instruction, Response
 
 PAIRS = [
     TokenizedPair(tuple(range(5, 5 + n)), tuple(range(40, 40 + 3 * n, 2))) for n in range(1, 7)
+]
+
+
+RESPONSES = [
+    Response("a", Instruction.from_text("What is two plus two?"), text)
+    for text in ("Four.", "The cat sat on the mat. " * 3, "Two plus two is four.")
 ]
 
 
@@ -185,3 +193,69 @@ def test_a_metric_that_needs_more_than_the_engine_gives_is_refused_when_planned(
             reward_column="reward",
             metrics=["car", "rsr"],
         )
+
+
+class TestRewards:
+    """A reward model behind `/classify`."""
+
+    @staticmethod
+    def server(folder: Path, *, squash: bool = False, bad: object = None) -> Any:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+
+        def step(handler: Any, asked: dict[str, Any]) -> None:
+            with torch.no_grad():
+                logit = model(input_ids=torch.tensor([asked["input"]])).logits[0][0]
+            value = logit.sigmoid() if squash or asked["use_activation"] else logit
+            told = float(value) if bad is None or len(asked["input"]) != bad else "much"
+            data = [{"index": 0, "probs": [told], "num_classes": 1}]
+            handler.send(200, json.dumps({"data": data}).encode(), {})
+
+        return step
+
+    @staticmethod
+    def scorer(folder: Path, told: Told, engine: str) -> Any:
+        from preceptor.config.rewards import ModelReward
+        from preceptor.scorers.reward_model import RewardModel
+
+        runtime = Runtime(device="cpu", endpoints={str(folder): Endpoint(url=told.url)})
+        return RewardModel(ModelReward(model=str(folder), engine=engine), runtime)
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, make_model: Any, make_tokenizer: Any) -> Path:
+        make_model("qwen3", labels=1).save_pretrained(tmp_path / "reward")
+        tokens = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
+        template = FAMILY_TEMPLATES["chatml"]
+        made = make_tokenizer(chat_template=template, **tokens)
+        made.save_pretrained(tmp_path / "reward")
+        return tmp_path / "reward"
+
+    def test_rewards_by_a_server_are_the_models_own_under_another_identity(self, folder: Path):
+        with serving(otherwise=self.server(folder)) as told:
+            scorers = [self.scorer(folder, told, engine) for engine in ("served", "transformers")]
+            found = []
+            for scorer in scorers:
+                rows = [one for batch in scorer.score(RESPONSES) for one in batch]
+                found.append({one.key: one.values["score"] for one in rows})
+        assert set(told.paths) == {"/classify"}
+        assert found[0] == pytest.approx(found[1], abs=1e-4)
+        assert scorers[0].identity() != scorers[1].identity()
+
+    def test_one_bad_reward_costs_its_row_alone(self, folder: Path):
+        with serving(otherwise=self.server(folder)) as told:
+            one = self.scorer(folder, told, "served")
+            encoded = one._encoded(RESPONSES[1])
+        bad = len(encoded.prompt) + len(encoded.response)
+        with serving(otherwise=self.server(folder, bad=bad)) as told:
+            scored = [s for b in self.scorer(folder, told, "served").score(RESPONSES) for s in b]
+        assert [bool(one.note) for one in scored].count(True) == 1
+        assert len(scored) == len(RESPONSES)
+
+    def test_a_server_that_squashes_scores_is_refused(self, folder: Path):
+        with (
+            serving(otherwise=self.server(folder, squash=True)) as told,
+            pytest.raises(ModelError, match="squashes scores"),
+        ):
+            list(self.scorer(folder, told, "served").score(RESPONSES))

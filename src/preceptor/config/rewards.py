@@ -65,6 +65,10 @@ class RewardModelTable(ModelTable):
     trust_remote_code: bool = Field(
         False, description="Let code of the model's repository run; read it first."
     )
+    engine: Literal["transformers", "served"] = Field(
+        "transformers",
+        description="Run here by transformers, or asked of a vLLM server's /classify.",
+    )
 
     @field_validator("model")
     @classmethod

@@ -8,16 +8,14 @@ are not those of the prompt, is refused when the engine is loaded.
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from preceptor.config.runtime import Endpoint, Runtime
+from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.engines.base import (
     NOTHING,
-    ChatRequest,
     Completion,
     Extra,
     Failure,
@@ -25,8 +23,8 @@ from preceptor.engines.base import (
     Numbers,
     TokenizedPair,
 )
-from preceptor.engines.chat.client import OpenAIChat
-from preceptor.engines.chat.wire import as_object, failure_of, parsed, printable
+from preceptor.engines.chat.prompts import PromptClient, Told, asked_of
+from preceptor.engines.chat.wire import as_object, printable
 from preceptor.engines.loading import load_tokenizer
 from preceptor.engines.models import LocatedModel
 from preceptor.errors import ModelError
@@ -42,51 +40,16 @@ _LEAST = -9999.0
 Columns = Mapping[str, Numbers]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked(ChatRequest):
-    """A prompt of which the log-probabilities are wanted."""
-
-    prompt: str | tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answered(Completion):
-    """The first choice of an answer, as it came."""
-
-    choice: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _Client(OpenAIChat):
-    """Asks for prompts as the chat client does for answers: patient, bounded, no key in messages."""
-
-    function = "completions"
-
-    def __init__(self, endpoint: Endpoint, model: str, asks: Mapping[str, object]) -> None:
-        super().__init__(endpoint, model)
-        self._asks = asks
-
-    def payload(self, request: ChatRequest, alternatives: int | None = None) -> dict[str, object]:
-        """Return the body of a request."""
-        assert isinstance(request, _Asked)
-        prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
-        asked = {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
-        return {**asked, **self._asks}
-
-    def outcome_of(self, status: int, body: str, *, count: int = 1) -> Completion | Failure:
-        """Return what an answer with this status and body comes to."""
-        if status != 200:
-            return failure_of(status, body, self.secrets.cut)
-        choices = as_object(parsed(body)).get("choices")
-        if not isinstance(choices, list) or not choices:
-            return self._misdirected(Failure("foreign answer", "it holds no choices"))
-        return _Answered("", choice=as_object(choices[0]))
-
-
 class ServedLikelihood:
     """Loss and rank from vLLM's `prompt_logprobs`; a token's rank counts those at least as likely."""
 
     measures: ClassVar[tuple[str, ...]] = ("nll", "rank")
-    asks: ClassVar[Mapping[str, object]] = {"prompt_logprobs": 0, "add_special_tokens": False}
+    asks: ClassVar[Mapping[str, object]] = {
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprobs": 0,
+        "add_special_tokens": False,
+    }
 
     @classmethod
     def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
@@ -96,13 +59,13 @@ class ServedLikelihood:
             StudyError: nothing says where the student is served.
             ModelError: the server cannot be reached, reads texts otherwise, or tells other numbers.
         """
-        engine = cls(_Client(runtime.endpoint(student.model), student.model, cls.asks))
+        engine = cls(PromptClient(runtime.endpoint(student.model), student.model, cls.asks))
         ids = load_tokenizer(located).encode(_PROBE, add_special_tokens=False)
         engine._require_same_tokens(tuple(ids))
         engine._require_numbers_of_prompt(tuple(ids))
         return engine
 
-    def __init__(self, client: _Client) -> None:
+    def __init__(self, client: PromptClient) -> None:
         self._client = client
 
     def release(self) -> None:
@@ -118,7 +81,7 @@ class ServedLikelihood:
         Raises:
             ModelError: the server refuses every request.
         """
-        asked = [_Asked((), 1, prompt=(*pair.prompt, *pair.response)) for pair in pairs]
+        asked = [asked_of((*pair.prompt, *pair.response)) for pair in pairs]
         batch: list[Measured] = []
         for found in self._client.complete_all(asked):
             columns = self._columns(pairs[found.index], found.outcome)
@@ -132,8 +95,8 @@ class ServedLikelihood:
 
     def _columns(self, pair: TokenizedPair, outcome: Completion | Failure) -> Columns | None:
         ids = (*pair.prompt, *pair.response)
-        if isinstance(outcome, _Answered):
-            found = self.numbers(outcome.choice, ids, len(pair.prompt))
+        if isinstance(outcome, Told):
+            found = self.numbers(outcome.of_prompt, ids, len(pair.prompt))
             if found is not None:
                 return found
             _LOGGER.warning("%s answered without the numbers of a prompt", self._client.model)
@@ -167,7 +130,7 @@ class ServedLikelihood:
         if self.numbers(self._told(_PROBE), ids, 1) is None:
             raise ModelError(
                 f"The server of '{self._client.model}' reads a text as other tokens than the student's own "
-                f"tokenizer, or tells no {next(iter(self.asks))} of a prompt. Serve the student's own model "
+                f"tokenizer, or tells no prompt_logprobs. Serve the student's own model "
                 "with vLLM, or name the engine that the server can do (served, echo)."
             )
 
@@ -191,9 +154,9 @@ class ServedLikelihood:
             )
 
     def _told(self, prompt: str | tuple[int, ...]) -> Mapping[str, Any]:
-        outcome = self._client.complete(_Asked((), 1, prompt=prompt))
-        if isinstance(outcome, _Answered):
-            return outcome.choice
+        outcome = self._client.complete(asked_of(prompt))
+        if isinstance(outcome, Told):
+            return outcome.of_prompt
         detail = printable(outcome.detail) if isinstance(outcome, Failure) else "no answer"
         raise ModelError(
             f"The server of '{self._client.model}' does not tell a prompt's log-probabilities: {detail}"
@@ -204,7 +167,12 @@ class EchoLikelihood(ServedLikelihood):
     """Loss alone, from a server that echoes a prompt with its log-probabilities (`echo`, `logprobs`)."""
 
     measures: ClassVar[tuple[str, ...]] = ("nll",)
-    asks: ClassVar[Mapping[str, object]] = {"logprobs": 1, "echo": True}
+    asks: ClassVar[Mapping[str, object]] = {
+        "max_tokens": 1,
+        "temperature": 0,
+        "logprobs": 1,
+        "echo": True,
+    }
 
     @staticmethod
     def numbers(choice: Mapping[str, Any], ids: Sequence[int], start: int) -> Columns | None:

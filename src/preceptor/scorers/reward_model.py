@@ -28,6 +28,7 @@ from preceptor.types import Message, NoteKind, Response, Score
 
 if TYPE_CHECKING:
     from preceptor.engines.packed.reward import TransformersReward
+    from preceptor.engines.served_reward import ServedReward
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,21 @@ class RewardModel(LocalModel, Scorer):
         return PairEncoder(tokenizer, self.template, max_length=self.max_length)
 
     @cached_property
-    def engine(self) -> "TransformersReward":
+    def engine(self) -> "TransformersReward | ServedReward":
         """The loaded model, after a look at whether it prefers an answer to nonsense."""
+        engine = self._served() if self.table.engine == "served" else self._loaded()
+        self._compare_sanity_pair(engine)
+        return engine
+
+    def _served(self) -> "ServedReward":
+        from preceptor.engines.served_reward import ServedReward
+
+        engine = ServedReward(self.runtime.endpoint(self.table.model), self.table.model)
+        encoded = self.encoder.encode_conversation(_SANITY_PROMPT, _SANITY_ANSWERS[0])
+        engine.require_scores(TokenizedPair(encoded.prompt, encoded.response))
+        return engine
+
+    def _loaded(self) -> "TransformersReward":
         from preceptor.engines.packed.reward import TransformersReward
 
         if self.table.trust_remote_code and self._code_of_now() != self._code:
@@ -94,11 +108,9 @@ class RewardModel(LocalModel, Scorer):
                 self.located.name,
             )
         typed = pairs is not None and pairs.typed
-        engine = TransformersReward(model, self.runtime, packed=pairs is None, typed=typed)
-        self._compare_sanity_pair(engine)
-        return engine
+        return TransformersReward(model, self.runtime, packed=pairs is None, typed=typed)
 
-    def _compare_sanity_pair(self, engine: "TransformersReward") -> None:
+    def _compare_sanity_pair(self, engine: "TransformersReward | ServedReward") -> None:
         encoded = [self.encoder.encode_conversation(_SANITY_PROMPT, a) for a in _SANITY_ANSWERS]
         pairs = [TokenizedPair(one.prompt, one.response) for one in encoded]
         scores = {found.index: found.score for batch in engine.score(pairs) for found in batch}
@@ -120,7 +132,7 @@ class RewardModel(LocalModel, Scorer):
             "template": dict(self.template.identity()),
             "max_length": self.max_length,
             "dtype": self.dtype,
-            "engine": "transformers",
+            "engine": self.table.engine,
         }
         if self.table.trust_remote_code:
             spec["remote_code"] = self._code
