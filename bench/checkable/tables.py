@@ -27,7 +27,7 @@ def outcomes(result: ValidationResult, benchmark: str) -> list[Row]:
         {
             "teacher": one.teacher,
             "student": order.student,
-            "score": one.estimates[order.by].value,
+            "score": round(one.estimates[order.by].value, 4),
             **_interval(one.estimates[order.by].value, one.n),
             "n": one.n,
             "benchmark": benchmark,
