@@ -24,8 +24,9 @@ row has 14 to 65 tokens of question and answer, 40 on average: 10 x 400 x 40 = 1
     equal tokens  9 teachers for SmolLM2, 40,000 tokens x 3, 8 x 300 answers: 10 min
     race          reads what is stored: under 1 min
 
-Together 105 minutes; `--seeds 2` adds training and answers once more, 84 minutes. Models take 0.6 and 1.2
-GB each, 25 GB in all; `FOLDER/store/models` may be deleted once a study is complete.
+Together 105 minutes, and a quarter of an hour more if loading and merging 29 models takes 10 s each and
+steps of four short rows are slower. `--seeds 2` adds training and answers once more, 84 minutes. Models
+take 0.6 and 1.2 GB each, 25 GB in all; `FOLDER/store/models` may be deleted once a study is complete.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """The closed loop's tasks and teachers: right by the project's own checks, and held out."""
 
 import itertools
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,8 @@ from checkable.study import Design, write_study
 from checkable.tables import wilson
 from checkable.tasks import tasks
 from checkable.teachers import WAYS, answers, write_teacher
+from preceptor.config.finetune import Train
+from preceptor.config.recipe import Lora
 from preceptor.config.study import StudyFile
 from preceptor.data.overlap import EvaluationQuestions
 from preceptor.scorers.verifier.verifier import verify
@@ -34,18 +35,12 @@ def test_no_instruction_is_left_out_for_what_it_shares_with_a_question():
 
 def test_the_study_is_one_that_can_be_read(tmp_path: Path):
     files = [write_teacher(tmp_path, "direct", DRAWN[:2], answers("direct", DRAWN[:2], 0))]
-    (tmp_path / "q.jsonl").write_text(json.dumps({"instruction": "?", "reference": "2"}))
-    path = write_study(
-        tmp_path / "study.toml",
-        files,
-        ["some/student"],
-        train=Design(seeds=2).train(equal="tokens"),
-        evaluate={"questions": str(tmp_path / "q.jsonl"), "max_tokens": 8},
-    )
+    path = write_study(tmp_path / "study.toml", files, ["one", "two"], race={"start": 20})
     study = StudyFile.read(path).study
-    assert study.train is not None
-    assert (study.train.rows, study.train.equal, study.train.seeds) == (400, "tokens", 2)
-    assert [one.max_tokens for one in study.evaluate] == [8]
+    assert [student.model for student in study.students] == ["one", "two"]
+    assert (study.by, study.race and study.race.start) == ("car", 20)
+    train = Train(**Design(seeds=2).train(equal="tokens"))
+    assert (train.rows, train.equal, train.seeds, train.lora) == (400, "tokens", 2, Lora(rank=16))
 
 
 def test_wilsons_interval_is_the_published_one():
