@@ -2,8 +2,8 @@
 
 Eight teachers are written here and two more are real small models' samples. All answer the same
 instructions; a student is tuned on each teacher's answers, and its outcome is the share of held-out
-questions it answers right. Every metric, formed before, is held against that. `docs/explanation/closed-
-loop.md` declares the frame.
+questions it answers right. Every metric, formed before, is held against that. The frame is declared in
+`docs/explanation/closed-loop.md`.
 
     python bench/closed_loop.py --folder FOLDER --student SMOLLM2 --student GEMMA \
         --sampler smollm2-135m-instruct=SMOLLM2 --sampler gemma-3-270m=GEMMA
@@ -24,7 +24,7 @@ row has 14 to 65 tokens of question and answer, 40 on average: 10 x 400 x 40 = 1
     equal tokens  9 teachers for SmolLM2, 40,000 tokens x 3, 8 x 300 answers: 10 min
     race          reads what is stored: under 1 min
 
-Together 105 minutes, and a quarter of an hour more if loading and merging 29 models takes 10 s each and
+Together 105 minutes, and a quarter of an hour more if loading and merging 28 models takes 10 s each and
 steps of four short rows are slower. `--seeds 2` adds training and answers once more, 84 minutes. Models
 take 0.6 and 1.2 GB each, 25 GB in all; `FOLDER/store/models` may be deleted once a study is complete.
 """
