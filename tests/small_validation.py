@@ -89,7 +89,11 @@ def _lines(name: str, table: Any) -> list[str]:
 
 def _fields(table: Mapping[str, Any]) -> list[str]:
     kept = {key: value for key, value in table.items() if value is not None and value != {}}
-    return [f"{key} = {json.dumps(value)}" for key, value in kept.items()]
+    return [f"{key} = {_value(value)}" for key, value in kept.items()]
+
+
+def _value(value: Any) -> str:
+    return f"{{ {', '.join(_fields(value))} }}" if isinstance(value, dict) else json.dumps(value)
 
 
 class Counting(Silent):

@@ -16,7 +16,7 @@ from preceptor.benchmarks.registry import benchmark_named
 from preceptor.config.runtime import Endpoint
 from preceptor.errors import StudyError
 from preceptor.store.store import Store
-from preceptor.validation.questions import evaluation_set_of
+from preceptor.validation.questions import evaluation_sets_of
 from small_study import preceptor
 from small_validation import runtime_at, study_of, tables
 from test_pairwise import prefers
@@ -69,8 +69,9 @@ def test_a_study_names_it(tmp_path: Path, model_folder: Path):
     given = tables(tmp_path, model_folder)
     del given["evaluate"]["questions"]
     given["evaluate"]["benchmarks"] = ["capitals"]
-    (task,) = evaluation_set_of(study_of(given), runtime_at(tmp_path / "store")).tasks
+    (found,) = evaluation_sets_of(study_of(given), runtime_at(tmp_path / "store"))
+    (task,) = found.tasks
     assert (task.benchmark.title, len(task.questions.instructions)) == ("Capitals", COUNT)
     given["evaluate"]["benchmarks"] = ["capital"]
     with pytest.raises(StudyError, match=r"No benchmark is called 'capital'.*mean 'capitals'"):
-        evaluation_set_of(study_of(given), runtime_at(tmp_path / "store"))
+        evaluation_sets_of(study_of(given), runtime_at(tmp_path / "store"))

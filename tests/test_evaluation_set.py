@@ -11,7 +11,7 @@ from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.errors import DataError, ModelError, StudyError
 from preceptor.types import Instruction, Message
-from preceptor.validation.questions import EvaluationSet, evaluation_set_of
+from preceptor.validation.questions import EvaluationSet, evaluation_sets_of
 from small_study import write_rows
 from small_validation import runtime_at, study_of, tables
 
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("private_cache")
 def evaluation_set(folder: Path, model: Path, **evaluate: Any) -> EvaluationSet:
     given = tables(folder, model)
     given["evaluate"] |= evaluate
-    return evaluation_set_of(study_of(given), runtime_at(folder / "store"))
+    (found,) = evaluation_sets_of(study_of(given), runtime_at(folder / "store"))
+    return found
 
 
 def test_questions_of_ones_own_are_known_by_their_text_once_each(
@@ -98,8 +99,7 @@ def test_games_are_written_by_served_models_in_arena_hard_alone(tmp_path: Path, 
     runtime = checked(Runtime, where, where="here")
     given = tables(tmp_path, model_folder)
     given["evaluate"]["judge"] = {"kind": "chat", "model": "served", "engine": "openai"}
-    evaluate = study_of(given).evaluate
-    assert evaluate is not None
+    (evaluate,) = study_of(given).evaluate
     kinds = {name: benchmark_named(name).judge_kinds for name in ("arena_hard", "alpaca_eval")}
     judges = {name: judge_of(evaluate.judge, runtime, own).kind for name, own in kinds.items()}
     assert judges == {"arena_hard": "written", "alpaca_eval": "letter"}

@@ -99,14 +99,15 @@ def test_no_identity_of_a_scorer_teacher_or_judge_changes(model: str):
             found[name] = scorer.identity().digest
     for job in jobs_of(study, RUNTIME, [Instruction.from_text("Why?")]):
         found[job.name] = job.backend.identity().digest
-    assert study.train is not None and study.evaluate is not None
-    setup = setup_of(study.students[0], study.train, study.evaluate, runtime=RUNTIME)
+    assert study.train is not None
+    (evaluate,) = study.evaluate
+    setup = setup_of(study.students[0], study.train, evaluate, runtime=RUNTIME)
     found["untuned"] = setup.untuned.identity().digest
     turns = (Message("user", "Why?"), Message("assistant", "Because."))
     job = FinetuneJob(setup, "one", Conversations((turns,)), RUNTIME)
     found["fine-tuning"] = job.identity.digest
     found["fine-tuned"] = job.backend().identity().digest
-    asked = study.evaluate.judge
+    asked = evaluate.judge
     local = ChatJudge(model=model, chat_template="plain", max_length=700)
     scored = RewardJudge(model=model, chat_template="chatml")
     judges = {"pair judge": (asked, ("letter",)), "game judge": (asked, ("written",))}

@@ -34,8 +34,8 @@ def training_set(study: Study, store: Path, questions: tuple[str, ...] = ()) -> 
 
 
 def setup(study: Study, store: Path) -> StudentSetup:
-    assert study.train is not None and study.evaluate is not None
-    return setup_of(study.students[0], study.train, study.evaluate, runtime=runtime_at(store))
+    assert study.train is not None
+    return setup_of(study.students[0], study.train, study.evaluate[0], runtime=runtime_at(store))
 
 
 def test_all_teachers_train_on_the_same_instructions_each_with_its_own_texts(given, tmp_path: Path):

@@ -22,12 +22,13 @@ STUDY = {
 
 def test_what_is_not_given_is_the_papers_recipe_and_the_students_template():
     study = checked(Study, STUDY, where="here")
-    assert study.train is not None and study.evaluate is not None
+    assert study.train is not None
+    (evaluate,) = study.evaluate
     recipe = study.train.recipe(study.students[0].chat_template)
     assert recipe == Recipe(chat_template="gemma")
     assert type(recipe) is Recipe  # so that what is drawn enters the identity as rows alone
-    assert study.evaluate.temperature == 0
-    assert study.evaluate.held_against == "student"
+    assert evaluate.temperature == 0
+    assert evaluate.held_against == "student"
 
 
 def test_a_template_of_the_recipe_goes_before_the_students():

@@ -6,7 +6,7 @@ differences are paired; whatever that leaves out is reported, never dropped sile
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,8 @@ class Comparison:
     """Predicted and observed orders over the same students and teachers.
 
     `observed` is (students, teachers), higher is better. `left_out` says what was left out and why.
-    `transformed` says that some rewards had already passed a transform.
+    `transformed` says that some rewards had already passed a transform. `averaged` is False where rows are
+    of several dimensions, whose mean says nothing of any.
     """
 
     students: tuple[str, ...]
@@ -58,6 +59,7 @@ class Comparison:
     left_out: tuple[str, ...]
     transformed: bool = False
     catalogue: Catalogue = SHIPPED
+    averaged: bool = True
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -139,6 +141,49 @@ def compare(
         transformed=any(prediction.transformed for prediction in predictions),
         catalogue=catalogue,
     )
+
+
+def row_name(student: str, dimension: str) -> str:
+    """Return how a student's row in one dimension is called."""
+    return f"{student}, {dimension}" if dimension else student
+
+
+def side_by_side(dimensions: Mapping[str, Comparison]) -> Comparison:
+    """Return comparisons of the same predictions with several dimensions as one.
+
+    There is a row for each student in each. Columns that not all of them have are left out, and teachers
+    must be the same.
+    """
+    first = next(iter(dimensions.values()))
+    if len(dimensions) == 1:
+        return first
+    found = list(dimensions.values())
+    titles = [{column.title: column for column in one.columns} for one in found]
+    shared = [column for column in first.columns if all(column.title in own for own in titles)]
+    return replace(
+        first,
+        students=tuple(row_name(s, name) for name, one in dimensions.items() for s in one.students),
+        observed=np.concatenate(
+            [one.observed[:, [one.teachers.index(t) for t in first.teachers]] for one in found]
+        ),
+        columns=tuple(_stacked(column, found, titles, first.teachers) for column in shared),
+        left_out=tuple(dict.fromkeys(note for one in found for note in one.left_out)),
+        averaged=False,
+    )
+
+
+def _stacked(
+    column: Column,
+    found: Sequence[Comparison],
+    titles: Sequence[Mapping[str, Column]],
+    teachers: Sequence[str],
+) -> Column:
+    """Return a column with the rows of all comparisons, its teachers in this order."""
+    parts = [
+        own[column.title].values[:, [one.teachers.index(teacher) for teacher in teachers]]
+        for one, own in zip(found, titles, strict=True)
+    ]
+    return replace(column, values=np.concatenate(parts))
 
 
 def _directions(given: Mapping[str, bool]) -> dict[str, bool]:

@@ -154,6 +154,13 @@ class AgreementTable:
         ]
 
     @property
+    def summary(self) -> list[Agreement]:
+        """One number for each column: its mean over students, or where that has no meaning every cell."""
+        return (
+            self.means if self.comparison.averaged else [one for row in self.cells for one in row]
+        )
+
+    @property
     def related(self) -> bool:
         """Whether teachers are of fewer families than they are, and of two or more."""
         return 1 < len(set(self.comparison.families)) < len(self.comparison.teachers)

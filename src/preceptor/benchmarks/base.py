@@ -188,6 +188,8 @@ class Benchmark(Protocol):
     judge_kinds: ClassVar[tuple[JudgeKind, ...]] = ("letter", "reward")
     published: ClassVar[bool] = False
     """Whether there are published rates to compare with."""
+    compares: ClassVar[bool] = True
+    """Whether answers are compared with a baseline's."""
 
     def questions(
         self,

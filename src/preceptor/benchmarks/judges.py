@@ -13,22 +13,36 @@ from preceptor.benchmarks.pairwise import (
 )
 from preceptor.config import finetune as tables
 from preceptor.config.runtime import Runtime
+from preceptor.errors import StudyError
 
 
 def judge_of(
-    table: tables.ChatJudge | tables.RewardJudge, runtime: Runtime, kinds: Sequence[JudgeKind]
+    table: tables.ChatJudge | tables.RewardJudge | None,
+    runtime: Runtime,
+    kinds: Sequence[JudgeKind],
 ) -> PairJudge:
     """Return who judges; nothing is asked or loaded.
 
     Args:
-        table: which model, and how it is asked.
+        table: which model, and how it is asked; None where rules check the answers.
         runtime: where it is run or served.
         kinds: what the benchmark takes. Only served models write judgements.
 
     Raises:
-        StudyError: nothing says where the judge is served.
+        StudyError: nothing says where the judge is served, or the benchmark needs one and has none, or the
+            other way round.
         ModelError: no judge has this name.
     """
+    if (table is None) != ("rules" in kinds):
+        raise StudyError(
+            "The benchmark's answers are compared by a judge: give [evaluate.judge]."
+            if table is None
+            else "The benchmark is checked by rules and takes no judge: leave [evaluate.judge] out."
+        )
+    if table is None:
+        from preceptor.benchmarks.checked import Rules
+
+        return Rules()
     if table.kind == "reward":
         from preceptor.benchmarks.reward_judge import RewardJudge
         from preceptor.scorers.reward_model import RewardModel

@@ -32,8 +32,8 @@ from preceptor.store.store import Store
 
 logger = logging.getLogger(__name__)
 
-JudgeKind = Literal["letter", "written", "reward"]
-"""How a judge decides: by the probability of a letter, by a written judgement, or by two rewards."""
+JudgeKind = Literal["letter", "written", "reward", "rules"]
+"""How a judge decides: by a letter's probability, a written judgement, two rewards, or no model at all."""
 
 ALTERNATIVES = 5
 """Likeliest tokens asked for, as in AlpacaEval 2: a label beyond them has no probability."""

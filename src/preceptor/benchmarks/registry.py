@@ -14,11 +14,15 @@ _BENCHMARKS: Registry[type[Benchmark]] = Registry(
     "benchmarks",
     "benchmark",
     {
+        "accuracy": "preceptor.benchmarks.accuracy.benchmark:Accuracy",
         "alpaca_eval": "preceptor.benchmarks.alpaca_eval.benchmark:AlpacaEval",
         "arena_hard": "preceptor.benchmarks.arena_hard.benchmark:ArenaHard",
         "arena_hard_v2": "preceptor.benchmarks.arena_hard_v2.benchmark:ArenaHardV2",
         "arena_hard_v2_creative": "preceptor.benchmarks.arena_hard_v2.benchmark:ArenaHardV2Creative",
+        "ifeval": "preceptor.benchmarks.ifeval.benchmark:IFEval",
         "mt_bench": "preceptor.benchmarks.mt_bench.benchmark:MTBench",
+        "robustness": "preceptor.benchmarks.robustness.benchmark:Robustness",
+        "safety": "preceptor.benchmarks.safety.benchmark:Safety",
     },
 )
 

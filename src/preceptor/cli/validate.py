@@ -72,7 +72,10 @@ def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | N
 
         report = report_of(found, runtime, command=typed_command(), outcome=_OUTCOME)
         # The validation's own agreement: it was worked out once, and by the names that the study gives.
-        put(html_path, page(replace(report, agreement=result.agreement)))
+        put(
+            html_path,
+            page(replace(report, agreement=result.agreement, dimensions=result.dimensions)),
+        )
 
 
 def observed_csv(result: "ValidationResult") -> str:

@@ -121,14 +121,22 @@ class RewardJudge(RewardModelTable):
 
 
 class Evaluate(Table):
-    """What the fine-tuned students are asked, and who judges their answers."""
+    """What the fine-tuned students are asked, and who judges their answers.
 
+    A study may have several, each a dimension with an observed order of its own.
+    """
+
+    name: str | None = Field(
+        None, min_length=1, description="What the dimension is called; by default what is asked."
+    )
     benchmarks: Texts = Field(
         (),
-        description="Such as alpaca_eval and arena_hard, whose mean is AP; fetched at first use.",
+        description="Such as alpaca_eval and arena_hard, whose mean is AP; or one that is checked by rules.",
     )
     questions: Texts = Field(
-        (), description="Instead: files or Hub data sets of held-out instructions."
+        (),
+        description="Files or Hub data sets of held-out instructions, instead of benchmarks; or the file "
+        "of a benchmark that is checked by rules. Without a judge, answers are checked against references.",
     )
     limit: int | None = Field(
         None, ge=2, description="Ask at most so many of each, drawn by their content; nested."
@@ -140,12 +148,14 @@ class Evaluate(Table):
     )
     max_tokens: int = Field(2048, ge=1, description="Tokens of an answer at most.")
     temperature: float = Field(0.0, ge=0, le=5, description="0 is greedy.")
-    judge: Annotated[ChatJudge | RewardJudge, Field(discriminator="kind")] = Field(
-        description="Who judges: kind = 'chat' or 'reward'."
+    judge: Annotated[ChatJudge | RewardJudge, Field(discriminator="kind")] | None = Field(
+        None, description="Who judges: kind = 'chat' or 'reward'; without, answers are checked."
     )
 
     @model_validator(mode="after")
     def _answerable(self) -> "Evaluate":
+        if self.judge is None:
+            return self._checkable()
         if bool(self.benchmarks) == bool(self.questions):
             raise ValueError("give either benchmarks or questions, to ask the fine-tuned students")
         if len(set(self.benchmarks)) < len(self.benchmarks):
@@ -166,7 +176,26 @@ class Evaluate(Table):
             )
         return self
 
+    def _checkable(self) -> "Evaluate":
+        """Return the table without a judge, where it can do without one."""
+        if not self.benchmarks and not self.questions:
+            raise ValueError("give benchmarks or questions, to ask the fine-tuned students")
+        if len(self.benchmarks) > 1:
+            raise ValueError(
+                "several benchmarks without a judge: give each an [[evaluate]] of its own, or a judge"
+            )
+        if self.baseline is not None:
+            raise ValueError(
+                "a baseline is compared with by a judge: give a judge, or leave it out"
+            )
+        return self
+
     @property
     def held_against(self) -> str:
         """The baseline, with the default resolved: 'student', 'benchmark', or a file."""
-        return self.baseline or (OWN if self.benchmarks else STUDENT)
+        return self.baseline or (OWN if self.benchmarks or self.judge is None else STUDENT)
+
+    @property
+    def label(self) -> str:
+        """The dimension's name: the one given, else what is asked."""
+        return self.name or " and ".join(self.benchmarks or self.questions)

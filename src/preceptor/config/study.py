@@ -32,6 +32,10 @@ def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+def _tables(value: object) -> object:
+    return () if value is None else _several(value)
+
+
 class Study(Table):
     """The whole question: data, students, yardsticks. Everything in it bears on the answer."""
 
@@ -91,8 +95,13 @@ class Study(Table):
     train: Train | None = Field(
         None, description="Tune every student on every teacher's responses; needs evaluate."
     )
-    evaluate: Evaluate | None = Field(
-        None, description="Judge the fine-tuned students and compare both orders."
+    evaluate: Annotated[
+        tuple[Evaluate, ...],
+        BeforeValidator(_tables, json_schema_input_type=Evaluate | tuple[Evaluate, ...]),
+    ] = Field(
+        (),
+        description="Judge or check the fine-tuned students and compare both orders: one table or several, "
+        "each a dimension with an order of its own.",
     )
 
     @model_validator(mode="before")
@@ -235,9 +244,9 @@ class Study(Table):
 
     @model_validator(mode="after")
     def _provable(self) -> "Study":
-        if self.train is None and self.evaluate is None:
+        if self.train is None and not self.evaluate:
             return self
-        if self.train is None or self.evaluate is None:
+        if self.train is None or not self.evaluate:
             given, lacking = ("train", "evaluate") if self.train else ("evaluate", "train")
             raise ValueError(
                 f"[{given}] is given without [{lacking}]: a prediction is proved with both. To tune "
@@ -251,13 +260,16 @@ class Study(Table):
                 f"'{chosen_by_rank[0]}' is another teacher under each reward: give it [best_of_n.reward], so "
                 "that there is one to tune on"
             )
-        judge, rewards = self.evaluate.judge, self.reward
-        made = [one.model for one in rewards if isinstance(one, ModelReward)]
-        if isinstance(judge, RewardJudge) and judge.model in made:
-            raise ValueError(
-                f"the judge '{judge.model}' made the rewards of the prediction that it would check: it would "
-                "agree with itself. Judge with another model"
-            )
+        names = [one.label for one in self.evaluate]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two [[evaluate]] are called '{twice[0]}': give one another name")
+        made = [one.model for one in self.reward if isinstance(one, ModelReward)]
+        for judge in (one.judge for one in self.evaluate):
+            if isinstance(judge, RewardJudge) and judge.model in made:
+                raise ValueError(
+                    f"the judge '{judge.model}' made the rewards of the prediction that it would check: it "
+                    "would agree with itself. Judge with another model"
+                )
         return self
 
 

@@ -32,9 +32,10 @@ def print_agreement(console: Console, table: AgreementTable, *, source: str) -> 
     comparison = table.comparison
     teachers, students = len(comparison.teachers), len(comparison.students)
     console.print()
+    rows = "students" if comparison.averaged else "orders by student and dimension"
     _say(
         console,
-        f"Predicted against observed orders of {teachers} teachers, {students} students",
+        f"Predicted against observed orders of {teachers} teachers, {students} {rows}",
         "bold",
     )
     _say(console, f"Observed: {source}. Teachers: {', '.join(comparison.teachers)}.", "dim")
@@ -48,8 +49,8 @@ def print_agreement(console: Console, table: AgreementTable, *, source: str) -> 
         console.print(_rhos(table, band))
         console.print()
     over = "the student" if students == 1 else f"the {students} students, means"
-    _say(console, f"Over {over}", "bold")
-    console.print(_means(table))
+    _say(console, f"Over {over}" if comparison.averaged else "By dimension", "bold")
+    console.print(_summary(table))
     _say(console, _LEGEND, "dim")
     console.print()
 
@@ -86,7 +87,7 @@ def _rhos(table: AgreementTable, band: Sequence[int]) -> Table:
     for row, student in enumerate(table.comparison.students):
         cells = [_cell(table.cells[row][place]) for place in band]
         grid.add_row(Text(printable(student)), *cells, end_section=row == last)
-    if len(table.cells) > 1:
+    if len(table.cells) > 1 and table.comparison.averaged:
         grid.add_row(Text("mean", "bold"), *(_cell(table.means[place], "bold") for place in band))
     return grid
 
@@ -95,18 +96,23 @@ def _cell(cell: Agreement, style: str = "") -> Text:
     return Text.assemble((_fixed(cell.rho), style), "\n", (_range(cell.ends), "dim"))
 
 
-def _means(table: AgreementTable) -> Table:
+def _summary(table: AgreementTable) -> Table:
     grid = _grid(["metric", "better", "rho", "p", "adjusted", "tau", "regret", "top 3"])
-    for mean, column in zip(table.means, table.comparison.columns, strict=True):
+    group = None
+    for one in table.summary:
+        if one.student is not None and one.student != group:
+            group = one.student
+            grid.add_row(Text(printable(group), "dim"))
+        column = table.comparison.column(one.column)
         grid.add_row(
-            Text(printable(mean.column)),
+            Text(printable(one.column)),
             "higher" if column.higher_is_better else "lower",
-            _fixed(mean.rho),
-            _p_value(mean.permutation.p_value),
-            _p_value(mean.permutation.adjusted),
-            _fixed(mean.tau),
-            f"{mean.regret:.2f} ({_share(mean.regret_share)})",
-            _share(mean.top_three),
+            _fixed(one.rho),
+            _p_value(one.permutation.p_value),
+            _p_value(one.permutation.adjusted),
+            _fixed(one.tau),
+            f"{one.regret:.2f} ({_share(one.regret_share)})",
+            _share(one.top_three),
         )
     return grid
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.result import Ranking
+from preceptor.validation.dimensions import DimensionTable
 
 if TYPE_CHECKING:
     from preceptor.ranking.sensitivity import BetaSweep
@@ -133,7 +134,7 @@ class Report:
     """Everything one page shows. `command` and `study_file` (TOML text) say how to make it again.
 
     `versions` are the packages that made the numbers. `outcome` says in words where `agreement`'s observed
-    order comes from.
+    order comes from. `dimensions` has a table for each student where several were observed.
     """
 
     rankings: tuple[RankingData, ...]
@@ -143,3 +144,4 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     agreement: AgreementTable | None = None
     outcome: str | None = None
+    dimensions: tuple[DimensionTable, ...] = ()

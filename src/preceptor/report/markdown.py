@@ -112,10 +112,16 @@ def _agreement(report: Report) -> list[str]:
     """Return how well every metric agrees with what was observed; nothing where nothing was."""
     if report.agreement is None:
         return []
-    titles = ["metric", "Spearman's rho", "95% interval", "regret, points"]
-    lines = [titles, [":--", "--:", "--:", "--:"]]
+    titles = ["metric", "Spearman's rho", "95% interval", "adjusted p", "regret, points"]
+    lines = [titles, [":--", *["--:"] * 4]]
     lines += [
-        [f"{inline(line.metric)}{_ARROWS[line.better]}", line.rho, line.interval, line.regret]
+        [
+            f"{inline(line.metric)}{_ARROWS[line.better]}",
+            line.rho,
+            line.interval,
+            line.adjusted,
+            line.regret,
+        ]
         for line in agreement_lines(report.agreement)
     ]
     return [

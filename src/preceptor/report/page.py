@@ -22,6 +22,7 @@ from preceptor.ranking.table import in_categories, trusted
 from preceptor.report import leaderboard, sections
 from preceptor.report.charts.figures import Chart, charts_of, published_charts, script_bundle, theme
 from preceptor.report.data import RankingData, Report
+from preceptor.report.dimensions import dimension_views
 from preceptor.report.explorer import Examples, explorers
 from preceptor.report.wording import island, visible
 
@@ -86,6 +87,7 @@ def page(report: Report) -> str:
         "overview": sections.overview(report),
         "groups": grouped(shared, "shared"),
         "agreement": sections.agreement_lines(report.agreement) if report.agreement else (),
+        "dimensions": dimension_views(report.dimensions),
         "texts": Markup(texts.data()),
         "no_charts": charts is None,
         "bar_width": leaderboard.BAR_WIDTH,

@@ -87,12 +87,13 @@ class RecordLine:
 
 @dataclass(frozen=True)
 class AgreementLine:
-    """How well one metric agrees with the observed order, over all students."""
+    """How well one metric agrees with the observed order, over all students or in one dimension."""
 
     metric: str
     better: str
     rho: str
     interval: str
+    adjusted: str
     regret: str
 
 
@@ -236,17 +237,19 @@ def _record_line(one: Record) -> RecordLine:
 
 
 def agreement_lines(table: AgreementTable) -> tuple[AgreementLine, ...]:
-    """Return every metric's mean agreement over the students, in the table's order."""
-    columns = table.comparison.columns
+    """Return every metric's mean agreement over the students, or each by itself where none has a meaning."""
     return tuple(
         AgreementLine(
-            metric=mean.column,
-            better="higher" if column.higher_is_better else "lower",
-            rho=number(mean.rho),
-            interval=f"{number(mean.ends.low)} to {number(mean.ends.high)}"
-            if math.isfinite(mean.ends.low)
+            metric=one.column if one.student is None else f"{one.column}: {one.student}",
+            better="higher" if table.comparison.column(one.column).higher_is_better else "lower",
+            rho=number(one.rho),
+            interval=f"{number(one.ends.low)} to {number(one.ends.high)}"
+            if math.isfinite(one.ends.low)
             else f"none below {FEWEST_FOR_INTERVAL} teachers",
-            regret=number(mean.regret),
+            adjusted=number(one.permutation.adjusted)
+            if math.isfinite(one.permutation.adjusted)
+            else "none",
+            regret=number(one.regret),
         )
-        for mean, column in zip(table.means, columns, strict=True)
+        for one in table.summary
     )

@@ -18,9 +18,10 @@ from rich.text import Text
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.table import printable
 from preceptor.report.agreement import print_agreement, print_notes
+from preceptor.report.dimensions import print_dimensions
 from preceptor.report.estimate import worded_time
 from preceptor.types import Estimate
-from preceptor.validation.result import AnswerFigures, ValidationResult
+from preceptor.validation.result import AnswerFigures, ValidationResult, dimension_of
 
 if TYPE_CHECKING:
     from preceptor.validation.estimate import FinetuneEstimate, ValidationEstimate
@@ -32,8 +33,10 @@ _GIB = 1024**3
 def print_validation(console: Console, result: ValidationResult) -> None:
     """Print observed orders, agreement, and whether the prediction held."""
     for ranking in result.observed:
-        figures = {name: result.answered(ranking.student, name) for name in ranking.order}
+        figures = {name: result.answered(ranking, name) for name in ranking.order}
         _print_observed(console, ranking, figures, result.untuned.get(ranking.student))
+    for table in result.dimensions:
+        print_dimensions(console, table)
     if result.agreement is not None:
         print_agreement(console, result.agreement, source=source_of_observed(result))
         comparison = result.agreement.comparison
@@ -50,7 +53,8 @@ def source_of_observed(result: ValidationResult) -> str:
 
 def _source(ranking: Ranking) -> str:
     named = ranking.settings
-    return f"{ranking.by} in {named['benchmark']} against {named['baseline']}, judged by {named['judge']}"
+    against = f" against {named['baseline']}, judged" if named["baseline"] else ", checked"
+    return f"{ranking.by} in {named['benchmark']}{against} by {named['judge']}"
 
 
 def _print_observed(
@@ -60,7 +64,9 @@ def _print_observed(
     untuned: AnswerFigures | None,
 ) -> None:
     console.print()
-    console.print(Text(f"Observed: {printable(ranking.verdict().text)}", style="bold"))
+    dimension = dimension_of(ranking)
+    observed = f"Observed, {dimension}" if dimension else "Observed"
+    console.print(Text(printable(f"{observed}: {ranking.verdict().text}"), style="bold"))
     console.print(Text(printable(_source(ranking)), style="dim"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     headings = ["", "fine-tuned on", f"{ranking.by} [95% interval]", "P(first)", "n"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from preceptor.validation.finetune_job import (
     StudentSetup,
     models_folder,
 )
-from preceptor.validation.questions import BenchmarkTask
+from preceptor.validation.questions import BenchmarkTask, EvaluationSet
 
 if TYPE_CHECKING:
     from preceptor.validation.validate import Validation
@@ -88,22 +89,26 @@ def validation_estimate(validation: Validation, data: Sequence[LoadedData]) -> V
         PreceptorError: the study cannot be validated as it is.
     """
     parts = [
-        _Student(validation, validation.setup(student)) for student in validation.study.students
+        _Student(validation, [validation.setup(student, one) for one in validation.dimensions])
+        for student in validation.study.students
     ]
     planned = [part.finetune_jobs(data[0]) if data else [] for part in parts]
     found = [part.estimates(own) for part, own in zip(parts, planned, strict=True)]
-    untuned = [validation.job(part.setup.untuned) for part in parts]
+    untuned = [
+        validation.job(setup.untuned, dimension)
+        for part in parts
+        for dimension, setup in part.asked
+        if dimension.untuned_answers
+    ]
     known = list(dict.fromkeys(finetune_job.teacher for finetune_job in planned[0]))
     teachers = known or named_teachers(validation.study)
     return ValidationEstimate(
         students=len(parts),
         teachers=teachers,
         runs=validation.train.seeds,
-        questions=len(validation.evaluation_set.instructions),
+        questions=len(validation.instructions),
         finetune_jobs=[one for own in found for one in own],
-        untuned=estimate_generation(untuned, validation.runtime)
-        if validation.evaluation_set.untuned_answers
-        else [],
+        untuned=estimate_generation(untuned, validation.runtime),
         verdicts=[
             cost
             for part, own in zip(parts, planned, strict=True)
@@ -126,10 +131,20 @@ def named_teachers(study: Study) -> list[str]:
 
 @dataclass(frozen=True)
 class _Student:
-    """One student's part."""
+    """One student's part; `setups` are how it answers in each dimension."""
 
     validation: Validation
-    setup: StudentSetup
+    setups: Sequence[StudentSetup]
+
+    @property
+    def setup(self) -> StudentSetup:
+        """How it is trained, which is the same in all dimensions."""
+        return self.setups[0]
+
+    @property
+    def asked(self) -> list[tuple[EvaluationSet, StudentSetup]]:
+        """The dimensions, with how it answers there."""
+        return list(zip(self.validation.dimensions, self.setups, strict=True))
 
     def finetune_jobs(self, loaded: LoadedData) -> list[FinetuneJob]:
         training_set = self.validation.training_set(loaded)
@@ -144,8 +159,14 @@ class _Student:
         some = replace(finetune_job.conversations, rows=rows[:COUNTED])
         counted = replace(finetune_job, conversations=some).prepared().rows
         tokens = round(counted.tokens * len(rows) / len(some.rows))
-        (asked,) = estimate_generation(
-            [self.validation.job(finetune_job.backend())], self.validation.runtime
+        asked = _together(
+            estimate_generation(
+                [
+                    self.validation.job(replace(finetune_job, setup=setup).backend(), dimension)
+                    for dimension, setup in self.asked
+                ],
+                self.validation.runtime,
+            )
         )
         steps = steps_of(recipe, len(rows))
         return FinetuneEstimate(
@@ -179,18 +200,30 @@ class _Student:
         self, finetune_jobs: Sequence[FinetuneJob], teachers: Sequence[str]
     ) -> list[tuple[str, Cost]]:
         """Return what judging would take; an answer that is missing is stood in for by its length."""
-        base = self.validation.job(self.setup.untuned)
-        asked = {one.label: self.validation.job(one.backend()) for one in finetune_jobs}
+        return [
+            cost
+            for dimension, setup in self.asked
+            for cost in self._verdicts(
+                [replace(one, setup=setup) for one in finetune_jobs], teachers, dimension, setup
+            )
+        ]
+
+    def _verdicts(
+        self,
+        finetune_jobs: Sequence[FinetuneJob],
+        teachers: Sequence[str],
+        dimension: EvaluationSet,
+        setup: StudentSetup,
+    ) -> list[tuple[str, Cost]]:
+        base = self.validation.job(setup.untuned, dimension)
+        asked = {one.label: self.validation.job(one.backend(), dimension) for one in finetune_jobs}
         runs = range(1, self.validation.train.seeds + 1)
         names = asked or [f"{name}, run {run}" for name in teachers for run in runs]
         texts = {name: self._texts(name, asked.get(name, base)) for name in names}
-        untuned = (
-            self._texts("untuned", base) if self.validation.evaluation_set.untuned_answers else {}
-        )
+        untuned = self._texts("untuned", base) if dimension.untuned_answers else {}
         store = Store(self.validation.runtime.store)
         return [
-            (task.judge.name, self._cost(task, texts, untuned, store))
-            for task in self.validation.evaluation_set.tasks
+            (task.judge.name, self._cost(task, texts, untuned, store)) for task in dimension.tasks
         ]
 
     def _cost(
@@ -201,7 +234,9 @@ class _Student:
         store: Store,
     ) -> Cost:
         base = self.setup.untuned.teacher.name
-        questions = task.questions.against(task.questions.answers_of(base, untuned))
+        questions = task.questions
+        if task.awaits_baseline:
+            questions = questions.against(questions.answers_of(base, untuned))
         answers = [task.questions.answers_of(name, held) for name, held in texts.items()]
         return task.benchmark.cost(answers, questions, task.judge, store)
 
@@ -212,6 +247,24 @@ class _Student:
         texts = dict.fromkeys((one.given_id for one in job.instructions), stood_in)
         given = {one.instruction: one.text for one in job.generations() if one.text is not None}
         return texts | given
+
+
+def _together(asked: Sequence[GenerationEstimate]) -> GenerationEstimate:
+    """Return what the questions of all dimensions would take together."""
+    first, seconds = asked[0], [one.seconds for one in asked if one.missing]
+    return replace(
+        first,
+        stored=sum(one.stored for one in asked),
+        missing=sum(one.missing for one in asked),
+        prompt_tokens=sum(one.prompt_tokens for one in asked),
+        tokens=sum(one.tokens for one in asked),
+        most_tokens=sum(one.most_tokens for one in asked),
+        seconds=None
+        if None in seconds
+        else math.fsum(filter(None, seconds))
+        if seconds
+        else first.seconds,
+    )
 
 
 def _model_bytes(size: Size, dtype: str) -> int:

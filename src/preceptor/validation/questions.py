@@ -31,18 +31,24 @@ from preceptor.types import Instruction
 class BenchmarkTask:
     """One benchmark's questions and its judge.
 
-    `questions.baseline` is empty where the student before fine-tuning is the baseline.
+    `questions.baseline` is empty where the student before fine-tuning is the baseline, or there is none.
     """
 
     benchmark: Benchmark
     questions: QuestionSet
     judge: PairJudge
 
+    @property
+    def awaits_baseline(self) -> bool:
+        """Whether the student must answer before fine-tuning, to be the baseline."""
+        return self.benchmark.compares and not self.questions.baseline.texts
+
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """All questions of an evaluation, by benchmark."""
+    """All questions of one dimension, by benchmark, and how they are asked."""
 
+    evaluate: Evaluate
     tasks: Sequence[BenchmarkTask]
 
     @property
@@ -54,19 +60,21 @@ class EvaluationSet:
     @property
     def untuned_answers(self) -> bool:
         """Whether the student must answer before fine-tuning, to be the baseline."""
-        return any(not task.questions.baseline.texts for task in self.tasks)
+        return any(task.awaits_baseline for task in self.tasks)
 
 
-def evaluation_set_of(study: Study, runtime: Runtime) -> EvaluationSet:
-    """Return the evaluation set of a study, asking nobody; published questions are fetched at first use.
+def evaluation_sets_of(study: Study, runtime: Runtime) -> list[EvaluationSet]:
+    """Return a study's dimensions, asking nobody; published questions are fetched at first use.
 
     Raises:
         DataError: questions or a baseline cannot be read.
         StudyError: no benchmark has this name, the judge made the prediction, or it is served nowhere.
         ModelError: the judge is not found, or its key or address cannot be used.
     """
-    evaluate = study.evaluate
-    assert evaluate is not None
+    return [_evaluation_set(evaluate, study, runtime) for evaluate in study.evaluate]
+
+
+def _evaluation_set(evaluate: Evaluate, study: Study, runtime: Runtime) -> EvaluationSet:
     baseline = None
     if evaluate.held_against not in (OWN, STUDENT):
         baseline = read_baseline(evaluate.held_against)
@@ -81,10 +89,14 @@ def evaluation_set_of(study: Study, runtime: Runtime) -> EvaluationSet:
         if evaluate.held_against == OWN:
             benchmark.preflight()
         tasks.append(BenchmarkTask(benchmark, questions, judge))
-    return EvaluationSet(tasks)
+    return EvaluationSet(evaluate, tasks)
 
 
 def _benchmarks(evaluate: Evaluate) -> list[Benchmark]:
+    if evaluate.judge is None:
+        (name,) = evaluate.benchmarks or ("accuracy",)
+        files = tuple(map(str, expanded(evaluate.questions))) if evaluate.questions else ()
+        return [benchmark_named(name, {"files": files})]
     if evaluate.benchmarks:
         return [benchmark_named(name) for name in evaluate.benchmarks]
     found: dict[str, Instruction] = {}

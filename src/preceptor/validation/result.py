@@ -8,11 +8,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from preceptor.agreement.compare import FEWEST, compare
+from preceptor.agreement.compare import FEWEST, compare, row_name, side_by_side
 from preceptor.agreement.orders import Observed, Prediction
 from preceptor.agreement.table import Agreement, AgreementTable
 from preceptor.benchmarks.runs import RUN_DEVIATION
 from preceptor.ranking.result import Ranking
+from preceptor.validation.dimensions import DimensionTable, dimension_tables
 
 SIGNIFICANT = 0.05
 """Above this p, chance is not ruled out."""
@@ -52,15 +53,17 @@ class FinetunedFigures:
     first_loss: float | None
     last_loss: float | None
     answered: AnswerFigures
+    dimension: str = ""
 
 
 @dataclass(frozen=True)
 class ValidationResult:
     """Predicted and observed orders.
 
-    `predicted` has a ranking for each student and source of rewards, `observed` one for each student.
-    `untuned` says how each student answered before, where it was asked. `agreement` is None where fewer
-    than three teachers were fine-tuned on.
+    `predicted` has a ranking for each student and source of rewards, `observed` one for each dimension and
+    student. `untuned` says how each student answered before, where it was asked. `agreement` is None where
+    fewer than three teachers were fine-tuned on; its rows are those of `observed`, and there is no mean over
+    dimensions.
     """
 
     predicted: tuple[Ranking, ...]
@@ -69,9 +72,10 @@ class ValidationResult:
     untuned: Mapping[str, AnswerFigures] = field(default_factory=dict)
     agreement: AgreementTable | None = None
 
-    def answered(self, student: str, teacher: str) -> AnswerFigures:
-        """Return how a student fine-tuned on a teacher answered, the mean over its runs."""
-        own = [f.answered for f in self.finetuned if (f.student, f.teacher) == (student, teacher)]
+    def answered(self, observed: Ranking, teacher: str) -> AnswerFigures:
+        """Return how the student fine-tuned on a teacher answered there, the mean over its runs."""
+        wanted = (observed.student, dimension_of(observed), teacher)
+        own = [f.answered for f in self.finetuned if (f.student, f.dimension, f.teacher) == wanted]
         return AnswerFigures(
             answers=sum(one.answers for one in own),
             ended=mean_of(one.ended for one in own),
@@ -100,7 +104,7 @@ class ValidationResult:
         comparison = self.agreement.comparison
         column = comparison.column(cell.column)
         predicted = dict(zip(comparison.teachers, column.predicted[row].tolist(), strict=True))
-        seen = next(one for one in self.observed if one.student == cell.student)
+        seen = next(one for one in self.observed if row_of(one) == cell.student)
         top_pick = max(predicted, key=lambda teacher: predicted[teacher])
         place = next(one.rank for one in seen.teachers if one.teacher == top_pick)
         best = seen.teachers[0]
@@ -119,7 +123,9 @@ class ValidationResult:
             agreement = {
                 "teachers": list(table.comparison.teachers),
                 "cells": [cell.record() for row in table.cells for cell in row],
-                "means": [mean.record() for mean in table.means],
+                "means": [mean.record() for mean in table.means]
+                if table.comparison.averaged
+                else [],
                 "left_out": list(table.comparison.left_out),
                 "warnings": table.warnings(),
             }
@@ -129,28 +135,36 @@ class ValidationResult:
             "finetuned": [asdict(one) for one in self.finetuned],
             "untuned": {name: asdict(figures) for name, figures in self.untuned.items()},
             "agreement": agreement,
+            "dimensions": [table.record() for table in self.dimensions],
             "verdict": self.sentences(),
         }
 
     @property
     def outcomes(self) -> Observed:
-        """Student -> teacher -> what the observed order rests on; higher is better."""
+        """Student, or student and dimension -> teacher -> what was observed; higher is better."""
         return outcomes_of(self.observed)
+
+    @property
+    def dimensions(self) -> tuple[DimensionTable, ...]:
+        """Teachers by dimension, for each student; none where there is one dimension alone."""
+        return dimension_tables(self.observed, [dimension_of(one) for one in self.observed])
 
     def observed_records(self) -> list[dict[str, object]]:
         """Return a row for each student and teacher, as `preceptor agreement --observed` reads it.
 
         `AP` is what the observed order rests on, whatever it is called; higher is better.
         """
-        rows = []
+        rows: list[dict[str, object]] = []
         for ranking in self.observed:
             for result in ranking.teachers:
                 estimate = result.estimates[ranking.by]
-                figures = self.answered(ranking.student, result.teacher)
+                figures = self.answered(ranking, result.teacher)
+                dimension = dimension_of(ranking)
                 rows.append(
                     {
                         "teacher": result.teacher,
                         "student": ranking.student,
+                        **({"dimension": dimension} if dimension else {}),
                         "AP": estimate.value,
                         "AP_low": estimate.low,
                         "AP_high": estimate.high,
@@ -210,9 +224,9 @@ def conclusion(cell: Agreement, teachers: int, *, related: bool) -> str:
 
 
 def outcomes_of(observed: Sequence[Ranking]) -> Observed:
-    """Return what observed orders rest on, by student and teacher."""
+    """Return what observed orders rest on, by student (and dimension) and teacher."""
     return {
-        ranking.student: {
+        row_of(ranking): {
             result.teacher: result.estimates[ranking.by].value for result in ranking.teachers
         }
         for ranking in observed
@@ -224,13 +238,35 @@ def agreement_of(
 ) -> AgreementTable | None:
     """Return how well every predicted metric agrees with what was observed; None below three teachers.
 
-    Intervals resample teachers.
+    Intervals resample teachers. Dimensions are rows of one table, so that p is adjusted for all of them.
     """
     if min(len(ranking.teachers) for ranking in observed) < FEWEST:
         return None
     predictions = [_prediction(ranking) for ranking in predicted]
-    comparison = compare(predictions, outcomes_of(observed))
+    comparison = side_by_side(
+        {
+            name: compare(
+                predictions,
+                {
+                    one.student: own
+                    for one, own in zip(observed, outcomes_of(observed).values(), strict=True)
+                    if dimension_of(one) == name
+                },
+            )
+            for name in dict.fromkeys(map(dimension_of, observed))
+        }
+    )
     return AgreementTable(comparison, draws=max(_LEAST_DRAWS, draws), seed=seed)
+
+
+def dimension_of(observed: Ranking) -> str:
+    """Return of which dimension an observed order is, empty where the study has one alone."""
+    return str(observed.settings.get("dimension", ""))
+
+
+def row_of(observed: Ranking) -> str:
+    """Return the row of the agreement: the student, and the dimension where there are several."""
+    return row_name(observed.student, dimension_of(observed))
 
 
 def _prediction(ranking: Ranking) -> Prediction:

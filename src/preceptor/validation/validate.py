@@ -26,7 +26,7 @@ from preceptor.pipeline.work import Progress, Silent, recorded
 from preceptor.ranking.result import Ranking
 from preceptor.store.store import Store
 from preceptor.teachers.local import LocalTeacher
-from preceptor.types import Warning
+from preceptor.types import Instruction, Warning
 from preceptor.validation.finetune_job import (
     FinetuneJob,
     StudentSetup,
@@ -38,7 +38,7 @@ from preceptor.validation.questions import (
     BenchmarkTask,
     EvaluationSet,
     as_step,
-    evaluation_set_of,
+    evaluation_sets_of,
 )
 from preceptor.validation.result import (
     AnswerFigures,
@@ -61,8 +61,7 @@ class Validation:
     study: Study
     runtime: Runtime
     train: Train
-    evaluate: Evaluate
-    evaluation_set: EvaluationSet
+    dimensions: Sequence[EvaluationSet]
     progress: Progress
 
     @classmethod
@@ -72,7 +71,7 @@ class Validation:
         Raises:
             PreceptorError: the study cannot be validated as it is.
         """
-        if study.train is None or study.evaluate is None:
+        if study.train is None or not study.evaluate:
             raise StudyError("The study has no [train] and [evaluate]: validation needs both.")
         require_trainer()
         models_folder(runtime)
@@ -81,9 +80,8 @@ class Validation:
             raise StudyError(
                 f"Agreement takes {' and '.join(twice)} for one student: leave one out."
             )
-        evaluation_set = evaluation_set_of(study, runtime)
-        shown = progress or Silent()
-        return cls(study, runtime, study.train, study.evaluate, evaluation_set, shown)
+        dimensions = evaluation_sets_of(study, runtime)
+        return cls(study, runtime, study.train, dimensions, progress or Silent())
 
     def result(self) -> ValidationResult:
         """Run the whole validation; only what the store lacks is computed."""
@@ -101,10 +99,14 @@ class Validation:
         """
         training_set = self.training_set(data[0])
         # A judge that cannot be read is found before the first training.
-        for task in self.evaluation_set.tasks:
+        for task in (task for one in self.dimensions for task in one.tasks):
             task.judge.probe(Store(self.runtime.store))
             task.judge.release()
-        outcomes = [self._observed(student, training_set) for student in self.study.students]
+        outcomes = [
+            self._observed(student, training_set, dimension)
+            for dimension in self.dimensions
+            for student in self.study.students
+        ]
         observed = tuple(outcome.ranking for outcome in outcomes)
         options = self.study.ranking
         return ValidationResult(
@@ -119,20 +121,26 @@ class Validation:
 
     def training_set(self, loaded: LoadedData) -> TrainingSet:
         """Return what could be trained on; the first source of rewards decides on best-of-N teachers."""
-        asked = EvaluationQuestions(self.evaluation_set.instructions, self.train.exclude_ngram)
+        asked = EvaluationQuestions(self.instructions, self.train.exclude_ngram)
         return training_set_of(loaded, self.train, asked, seed=self.study.ranking.seed)
 
-    def setup(self, student: Student) -> StudentSetup:
-        """Return a student with its recipe, and how it answers."""
-        return setup_of(student, self.train, self.evaluate, runtime=self.runtime)
+    @property
+    def instructions(self) -> list[Instruction]:
+        """Every different instruction that is asked in any dimension."""
+        asked = (instruction for one in self.dimensions for instruction in one.instructions)
+        return list({instruction.id: instruction for instruction in asked}.values())
 
-    def job(self, backend: LocalTeacher) -> GenerationJob:
+    def setup(self, student: Student, dimension: EvaluationSet) -> StudentSetup:
+        """Return a student with its recipe, and how it answers."""
+        return setup_of(student, self.train, dimension.evaluate, runtime=self.runtime)
+
+    def job(self, backend: LocalTeacher, dimension: EvaluationSet) -> GenerationJob:
         """Return the questions to a student, and where its answers are kept."""
         store = Store(self.runtime.store)
         partition = store.responses(
             backend.identity(), recorded=recorded(self.runtime, backend.teacher.name)
         )
-        return GenerationJob(backend, partition, self.evaluation_set.instructions)
+        return GenerationJob(backend, partition, dimension.instructions)
 
     def finetune_jobs(
         self, setup: StudentSetup, training_set: TrainingSet
@@ -144,52 +152,62 @@ class Validation:
             for run in range(1, self.train.seeds + 1):
                 yield FinetuneJob(setup, teacher, rows, self.runtime, run)
 
-    def _observed(self, student: Student, training_set: TrainingSet) -> "_Observed":
+    def _observed(
+        self, student: Student, training_set: TrainingSet, dimension: EvaluationSet
+    ) -> "_Observed":
         """Fine-tune one student on each teacher, have all answers judged, and rank the teachers."""
-        setup = self.setup(student)
+        setup = self.setup(student, dimension)
         texts: dict[str, Mapping[bytes, str]] = {}
         figures = []
         teachers = {}
         for finetune_job in self.finetune_jobs(setup, training_set):
-            job = self.job(finetune_job.backend())
+            job = self.job(finetune_job.backend(), dimension)
             if job.missing():
                 finetune_job.carry_out(self.progress)
             texts[finetune_job.label], answered = self._answered(job)
             teachers[finetune_job.label] = finetune_job.teacher
-            figures.append(_figures(finetune_job, answered))
+            figures.append(_figures(finetune_job, answered, self._named(dimension)))
         untuned: Mapping[bytes, str] = {}
         before = None
-        if self.evaluation_set.untuned_answers:
-            untuned, before = self._answered(self.job(setup.untuned))
-        judged = [
-            self._judged(task, texts, untuned, setup.untuned) for task in self.evaluation_set.tasks
-        ]
-        for task in self.evaluation_set.tasks:
+        if dimension.untuned_answers:
+            untuned, before = self._answered(self.job(setup.untuned, dimension))
+        judged = [self._judged(task, texts, untuned, setup.untuned) for task in dimension.tasks]
+        for task in dimension.tasks:
             task.judge.release()
-        ranking = self._order(judged, setup.name, teachers)
+        ranking = self._order(judged, setup.name, teachers, dimension)
         warnings = (
             *ranking.warnings,
             *training_set.warnings(),
-            *_warnings(judged, figures, self.evaluate),
+            *_warnings(judged, figures, dimension.evaluate),
         )
+        if name := self._named(dimension):
+            ranking = replace(ranking, settings={**ranking.settings, "dimension": name})
         return _Observed(replace(ranking, warnings=warnings), tuple(figures), before)
 
+    def _named(self, dimension: EvaluationSet) -> str:
+        """Return the dimension's name, empty where there is one alone."""
+        return dimension.evaluate.label if len(self.dimensions) > 1 else ""
+
     def _order(
-        self, judged: Sequence[Judged], student: str, teachers: Mapping[str, str]
+        self,
+        judged: Sequence[Judged],
+        student: str,
+        teachers: Mapping[str, str],
+        dimension: EvaluationSet,
     ) -> Ranking:
         """Return the observed order: by AP or a benchmark's own measure against its own baseline.
 
         Against any other baseline it is by the win rate. `teachers` are those of the judged models.
         """
-        tasks, options = self.evaluation_set.tasks, self.study.ranking
-        if self.evaluate.held_against != OWN:
+        tasks, options = dimension.tasks, self.study.ranking
+        if dimension.evaluate.held_against != OWN:
             ((task, one),) = zip(tasks, judged, strict=True)
             settings: dict[str, object] = {
                 "benchmark": task.benchmark.title,
                 "runs": self.train.seeds,
             }
-            if self.evaluate.questions:
-                settings["questions"] = list(self.evaluate.questions)
+            if dimension.evaluate.questions:
+                settings["questions"] = list(dimension.evaluate.questions)
             return observed_ranking(
                 one.verdicts, student=student, names=teachers, settings=settings, options=options
             )
@@ -239,11 +257,12 @@ class Validation:
         base: LocalTeacher,
     ) -> Judged:
         asked = task.questions
-        questions = asked.against(asked.answers_of(base.teacher.name, untuned))
+        if task.awaits_baseline:
+            asked = asked.against(asked.answers_of(base.teacher.name, untuned))
         answers = [asked.answers_of(name, held) for name, held in texts.items()]
         with as_step(f"judge answers to {task.benchmark.title}", self.progress) as advance:
             store = Store(self.runtime.store)
-            return task.benchmark.judge(answers, questions, task.judge, store, advance)
+            return task.benchmark.judge(answers, asked, task.judge, store, advance)
 
 
 def validate(study: Study, runtime: Runtime, progress: Progress | None = None) -> ValidationResult:
@@ -264,7 +283,9 @@ class _Observed:
     untuned: AnswerFigures | None
 
 
-def _figures(finetune_job: FinetuneJob, answered: AnswerFigures) -> FinetunedFigures:
+def _figures(
+    finetune_job: FinetuneJob, answered: AnswerFigures, dimension: str
+) -> FinetunedFigures:
     held = finetune_job.finished() or {}
     return FinetunedFigures(
         student=finetune_job.setup.name,
@@ -277,6 +298,7 @@ def _figures(finetune_job: FinetuneJob, answered: AnswerFigures) -> FinetunedFig
         first_loss=held.get("first_loss"),
         last_loss=held.get("last_loss"),
         answered=answered,
+        dimension=dimension,
     )
 
 

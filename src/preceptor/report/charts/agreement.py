@@ -54,9 +54,15 @@ def agreement_charts(report: Report) -> tuple[Chart, ...]:
 def _rhos(table: AgreementTable) -> Chart:
     rows = dot_rows(_dots(table))
     students, teachers = len(table.comparison.students), len(table.comparison.teachers)
-    ordered = sorted(table.means, key=lambda mean: -np.nan_to_num(mean.rho, nan=-2.0))
-    clauses = [f"{label(mean.column)} {shown(mean.rho)}{_interval(mean)}" for mean in ordered]
-    alternative = f"Spearman's rho, mean over {counted(students, 'student')}: {'; '.join(clauses)}."
+    ordered = sorted(table.summary, key=lambda one: -np.nan_to_num(one.rho, nan=-2.0))
+    averaged = table.comparison.averaged
+    clauses = [
+        f"{label(one.column)}{'' if averaged else f' on {label(str(one.student))}'} "
+        f"{shown(one.rho)}{_interval(one)}"
+        for one in ordered
+    ]
+    over = f"mean over {counted(students, 'student')}" if averaged else "by student and dimension"
+    alternative = f"Spearman's rho, {over}: {'; '.join(clauses)}."
     chart = dot_chart(rows, title="Spearman's rho", what="metric", groups="student")
     return Chart(
         name="agreement",
@@ -65,8 +71,8 @@ def _rhos(table: AgreementTable) -> Chart:
         title="How well each metric predicts the observed order",
         caption=(
             f"Spearman's rho between a metric's order of n = {teachers} teachers and the observed order, for "
-            f"each student and on average, with {_basis(table)}. 1 is the same order, 0 chance; best first. "
-            "Overlapping intervals do not tell metrics apart."
+            f"each student {'and on average' if averaged else 'in each dimension'}, with {_basis(table)}. 1 "
+            "is the same order, 0 chance; best first. Overlapping intervals do not tell metrics apart."
         ),
         alternative=alternative,
         spec=whole_spec(
@@ -92,7 +98,7 @@ def _dots(table: AgreementTable) -> Iterator[Dot]:
     for place in places.tolist():
         for row, student in zip(table.cells, table.comparison.students, strict=True):
             yield _dot(row[place], student)
-        if len(table.cells) > 1:
+        if len(table.cells) > 1 and table.comparison.averaged:
             yield _dot(table.means[place], MEAN)
 
 

@@ -1,0 +1,240 @@
+"""Benchmarks whose answers are checked by rules: no judge, no baseline, points for each question.
+
+A benchmark derives from `CheckedBenchmark` and says what an answer is worth. What gives every measure its
+interval is done here, once: questions are resampled, and draws are paired between models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+
+from preceptor.benchmarks.base import (
+    N_RESAMPLES,
+    Array,
+    Benchmark,
+    BenchmarkResult,
+    Judged,
+    Scored,
+    Verdicts,
+    estimate_of,
+)
+from preceptor.benchmarks.cached_chat import Cost
+from preceptor.benchmarks.comparisons import require_complete
+from preceptor.benchmarks.pairwise import Compared, JudgeKind, PairJudge
+from preceptor.benchmarks.questions import Answers, QuestionSet
+from preceptor.benchmarks.rows import Row, listed, read_rows
+from preceptor.errors import StudyError
+from preceptor.ranking.bootstrap import bootstrap_means
+from preceptor.store.files import read_csv
+from preceptor.store.identity import Identity
+
+if TYPE_CHECKING:
+    from preceptor.benchmarks.cached_chat import OnProgress
+    from preceptor.benchmarks.judge_prompts import Pair
+    from preceptor.store.store import Store
+
+
+class Points(NamedTuple):
+    """What an answer has won, of how much; a measure is the sum of the one over the sum of the other."""
+
+    won: float
+    of: float = 1.0
+
+
+Marks = Mapping[str, Points]
+"""The points of one question by measure; a measure that the question says nothing of is left out."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One model's checked answers: `won` and `of` have shape (questions,), by measure; see `Verdicts`."""
+
+    model: str
+    keys: tuple[str, ...]
+    won: Mapping[str, Array]
+    of: Mapping[str, Array]
+    judge: str | None = "rules"
+    baseline: str | None = None
+
+    @property
+    def points(self) -> Array:
+        """What the model won by the first measure."""
+        return next(iter(self.won.values()))
+
+    @property
+    def weights(self) -> Array:
+        """Out of how much."""
+        return next(iter(self.of.values()))
+
+
+class Rules(PairJudge):
+    """Stands where a judge would: nothing is asked."""
+
+    kind: ClassVar[JudgeKind] = "rules"
+    symmetric: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The label in tables."""
+        return "rules"
+
+    def identity(self) -> Identity:
+        """Return the identity of no model."""
+        return Identity.of({"judge": "rules"})
+
+    def cost(self, pairs: Sequence[Pair], store: Store) -> Cost:
+        """Return that nothing is paid."""
+        return Cost(0, 0, 0, 0, None)
+
+    def compare(
+        self, pairs: Sequence[Pair], store: Store, progress: OnProgress | None = None
+    ) -> list[Compared]:
+        """Raise StudyError: rules compare no answers."""
+        raise StudyError("Rules check answers and compare none: name a judge.")
+
+
+@dataclass(frozen=True)
+class CheckedBenchmark(Benchmark):
+    """A benchmark checked by rules; derive from it, and give `question_set` and `marks`.
+
+    `files` are the user's questions in place of those written for the project.
+    """
+
+    judge_kinds: ClassVar[tuple[JudgeKind, ...]] = ("rules",)
+    compares: ClassVar[bool] = False
+
+    files: tuple[str, ...] = field(default=())
+
+    def marks(self, texts: Mapping[str, str]) -> Mapping[str, Marks]:
+        """Return the points of what is resampled as one, mostly a question, from answers by question id."""
+        raise NotImplementedError
+
+    def question_set(self) -> QuestionSet:
+        """Return all questions; DataError where a file cannot be read."""
+        raise NotImplementedError
+
+    def notes(self) -> list[str]:
+        """Return what must be known of the questions, such as that they are not the published ones."""
+        return []
+
+    def questions(
+        self,
+        limit: int | None = None,
+        *,
+        baseline: Answers | None = None,
+        answers: Sequence[Answers] = (),
+    ) -> QuestionSet:
+        """Return the questions, at most `limit`; there is no baseline."""
+        return self.question_set().drawn(limit)
+
+    def judge(
+        self,
+        answers: Sequence[Answers],
+        questions: QuestionSet,
+        judge: PairJudge,
+        store: Store,
+        progress: OnProgress | None = None,
+    ) -> Judged:
+        """Return the points of every model; an answer that is missing is none, and not a wrong one.
+
+        Raises:
+            StudyError: more than 1% of a model's answers are missing.
+        """
+        asked = len(questions.instructions)
+        for one in answers:
+            lacking = asked - len(questions.instructions.keys() & one.texts.keys())
+            require_complete({"without an answer": lacking}, model=one.model, questions=asked)
+        return Judged(
+            benchmark=self.name,
+            baseline="",
+            judge=judge.identity(),
+            judge_name=judge.name,
+            verdicts=[self.checked(one) for one in answers],
+            published=False,
+        )
+
+    def checked(self, answers: Answers) -> Checked:
+        """Return one model's points on every question."""
+        marks = self.marks(answers.texts)
+        keys = tuple(sorted(marks))
+        names = [name for name in self.measures if any(name in own for own in marks.values())]
+        none = Points(0.0, 0.0)
+        columns = {
+            name: np.array([marks[key].get(name, none) for key in keys], dtype=np.float64)
+            for name in names
+        }
+        return Checked(
+            model=answers.model,
+            keys=keys,
+            won={name: column[:, 0] for name, column in columns.items()},
+            of={name: column[:, 1] for name, column in columns.items()},
+        )
+
+    def cost(
+        self, answers: Sequence[Answers], questions: QuestionSet, judge: PairJudge, store: Store
+    ) -> Cost:
+        """Return that nothing is paid."""
+        return judge.cost((), store)
+
+    def score(self, verdicts: Sequence[Verdicts], *, seed: int = 0) -> Scored:
+        """Return each model's measures in percent, with 95% intervals over questions.
+
+        Raises:
+            StudyError: a model has no checked answer.
+        """
+        checked = [one for one in verdicts if isinstance(one, Checked)]
+        return Scored([self._result(one, seed=seed) for one in checked], self.notes())
+
+    def _result(self, checked: Checked, *, seed: int) -> BenchmarkResult:
+        n = len(checked.keys)
+        if n == 0:
+            raise StudyError(f"'{checked.model}' has no answer that could be checked.")
+        names = list(checked.won)
+        both = np.stack([column[name] for column in (checked.won, checked.of) for name in names])
+        means = bootstrap_means(both, draws=N_RESAMPLES, rng=np.random.default_rng(seed))
+        # A draw without any question of a measure says nothing of it, and counts as what was seen.
+        value = {name: 100 * checked.won[name].sum() / checked.of[name].sum() for name in names}
+        with np.errstate(invalid="ignore"):
+            ratios = 100 * means[:, : len(names)] / means[:, len(names) :]
+        draws = {
+            name: np.where(np.isnan(column), value[name], column)
+            for name, column in zip(names, ratios.T, strict=True)
+        }
+        counts = {name: int(np.count_nonzero(checked.of[name])) for name in names}
+        return BenchmarkResult(
+            benchmark=self.name,
+            model=checked.model,
+            judge=checked.judge,
+            n=n,
+            missing=0.0,
+            measures={
+                name: estimate_of(float(value[name]), draws[name], n=counts[name]) for name in names
+            },
+            draws=draws,
+        )
+
+
+def shipped_rows(paths: Sequence[str], package: str | None) -> Iterator[Row]:
+    """Yield the rows of the user's JSON or CSV files; without any, of the questions in a benchmark's folder.
+
+    Raises:
+        DataError: a file cannot be read or holds no rows.
+    """
+    for path in paths or (shipped(package),):
+        if path.casefold().endswith(".csv"):
+            lines = read_csv(path)
+            _, headings = next(lines, (0, []))
+            yield from (dict(zip(headings, cells, strict=False)) for _, cells in lines)
+        else:
+            yield from listed(read_rows(Path(path)))
+
+
+def shipped(package: str | None) -> str:
+    """Return where the questions are that are written for the project."""
+    return str(files(package or "").joinpath("questions.jsonl"))

@@ -1,0 +1,1 @@
+"""Instructions whose keeping can be checked."""

@@ -1,0 +1,1 @@
+"""Refusing what is harmful, and nothing else."""
