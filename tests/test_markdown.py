@@ -64,7 +64,7 @@ def test_agreement_is_told_where_something_was_observed():
     assert "Observed: the exam &#124; in June." in told
     rows = [line for line in told.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(report.agreement.means)
-    assert {row.count("|") for row in rows} == {5}
+    assert {row.count("|") for row in rows} == {6}
     for row, mean in zip(rows[2:], report.agreement.means, strict=True):
         assert f"| {number(mean.rho)} | {number(mean.ends.low)} to " in row
     assert "prediction right" not in markdown(small_report(agreement=False))
