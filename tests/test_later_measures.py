@@ -5,6 +5,7 @@ Each reference follows the published formula over a plain forward pass of transf
 
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,21 @@ def test_a_model_without_the_layer_that_scas_compares_is_refused(
     engine = TransformersLikelihood(make_model("gpt2"))
     with pytest.raises(ModelError, match=r"GPT2.* has no layer 'mlp.up_proj'"):
         list(engine.measure(some_pairs(), EXTRA))
+
+
+def test_such_a_model_is_refused_before_anything_is_loaded(
+    make_model: Callable[[str], Any], model_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "other")
+    make_model("gpt2").save_pretrained(tmp_path / "other")
+    student, other = (
+        StudentModel(Student(model=str(folder), chat_template="plain"))
+        for folder in (model_folder, tmp_path / "other")
+    )
+    LikelihoodScorer(student, wanted=["scas_answer"]).identity()
+    LikelihoodScorer(other, wanted=["brier"]).identity()
+    with pytest.raises(ModelError, match=r"no layer .mlp\.up_proj"):
+        LikelihoodScorer(other, wanted=["scas_answer"]).identity()
 
 
 STUDY = {"data": {"responses": ["answers.jsonl"]}, "students": [{"model": "base"}]}

@@ -230,3 +230,18 @@ def read_config(located: LocatedModel) -> dict[str, Any]:
             f"{located.folder / 'config.json'} holds no object. Fetch the model again."
         )
     return config
+
+
+def lacks_layer(located: LocatedModel, name: str) -> bool:
+    """Tell by the headers of its weights that a model has no layer `name`; False where there are none."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(Path(located.source).glob("*.safetensors"))
+    names: list[str] = []
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy") as weights:
+                names += weights.keys()
+        except (OSError, SafetensorError):
+            return False
+    return bool(files) and not any(f"{name}." in one for one in names)

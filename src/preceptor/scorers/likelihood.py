@@ -20,6 +20,7 @@ from preceptor.engines.encoder import BOUNDARY, EncodedPair
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.local import LocalModel
 from preceptor.engines.marked import ANSWER, CONTEXT, REASONING
+from preceptor.engines.models import lacks_layer
 from preceptor.errors import ModelError
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.token_measures import (
@@ -87,6 +88,13 @@ class StudentModel(LocalModel):
         given = self.engine.measures
         sources = {**_MEANS, **{name: one.of for name, one in LATER.items()}, **FORMED}
         return frozenset(name for name, of in sources.items() if of not in given)
+
+    def require_up_projection(self) -> None:
+        """Refuse a model whose weights have no `mlp.up_proj`; ModelError."""
+        from preceptor.engines.packed.similarity import UP_PROJECTION, no_up_projection
+
+        if lacks_layer(self.located, UP_PROJECTION):
+            raise no_up_projection(f"'{self.student.name}'")
 
     @cached_property
     def likelihood(self) -> Likelihood:
@@ -177,7 +185,9 @@ class LikelihoodScorer(Scorer):
         return self.student.reading.turns == "all"
 
     def identity(self) -> Identity:
-        """Return the identity of student, template and pass."""
+        """Return the identity of student, template and pass, refusing a student that SCAS cannot take."""
+        if any(LATER[name].of == "similarity" for name in self.wanted):
+            self.student.require_up_projection()
         spec = {"scorer": "likelihood", "conditioning": self.conditioning}
         return Identity.of({**spec, **self.student.spec()})
 

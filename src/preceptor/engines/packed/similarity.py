@@ -25,15 +25,22 @@ class Question(NamedTuple):
     nll: float
 
 
+UP_PROJECTION = "mlp.up_proj"
+
+
 def up_projection(model: Any) -> Any:
     """Return the last layer's `mlp.up_proj`; ModelError where the model has none of that name."""
-    layers = [one for name, one in model.named_modules() if name.endswith("mlp.up_proj")]
+    layers = [one for name, one in model.named_modules() if name.endswith(UP_PROJECTION)]
     if not layers:
-        raise ModelError(
-            f"{type(model).__name__} has no layer 'mlp.up_proj', whose outputs SCAS compares. Leave "
-            "'scas' out."
-        )
+        raise no_up_projection(type(model).__name__)
     return layers[-1]
+
+
+def no_up_projection(model: str) -> ModelError:
+    """Return the refusal of a model without the layer."""
+    return ModelError(
+        f"{model} has no layer '{UP_PROJECTION}', whose outputs SCAS compares. Leave 'scas' out."
+    )
 
 
 @contextmanager
