@@ -48,13 +48,18 @@ COMMANDS: tuple[click.Command, ...] = (
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="preceptor", prog_name="preceptor")
 @click.option("-v", "--verbose", is_flag=True, help="Log what the library does.")
-def cli(verbose: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only: no progress, no warnings.")
+def cli(verbose: bool, quiet: bool) -> None:
     """Find the right teacher for your base model before you pay for fine-tuning."""
     import logging
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
-    # A batch may take a day: how far it is must be seen.
-    logging.getLogger("preceptor.engines.chat.batch").setLevel(logging.INFO)
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other.")
+    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level)
+    if not quiet:
+        # A batch may take a day: how far it is must be seen.
+        logging.getLogger("preceptor.engines.chat.batch").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
 
@@ -68,4 +73,4 @@ def main() -> None:
     # Pydantic looks for plugins in the metadata of every installed package: a tenth of the time of `--help`.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     prepare()
-    cli()
+    cli(auto_envvar_prefix="PRECEPTOR")

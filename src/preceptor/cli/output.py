@@ -25,7 +25,13 @@ def console(*, aside: bool = False) -> "Console":
 
     # A pipe or a file has no width of its own: long names should not be folded for nothing.
     wide = None if (sys.stderr if aside else sys.stdout).isatty() else 120
-    return Console(stderr=aside, width=wide)
+    return Console(stderr=aside, width=wide, quiet=aside and _is_quiet())
+
+
+def _is_quiet() -> bool:
+    """Whether `preceptor --quiet` was asked for."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("quiet"))
 
 
 def put_json(path: str, content: object) -> None:
@@ -78,10 +84,13 @@ def typed_command() -> str:
 
 @contextmanager
 def progress_on(aside: "Console | None" = None) -> "Iterator[Progress]":
-    """Show progress on standard error while it lasts: live bars, or lines where it is no terminal."""
+    """Show progress on standard error while it lasts: live bars, or lines where it is no terminal.
+
+    `preceptor --quiet` shows none.
+    """
     from preceptor.report.progress import showing
 
-    with showing(True, console=aside) as shown:
+    with showing(not _is_quiet(), console=aside) as shown:
         yield shown
 
 

@@ -140,13 +140,11 @@ def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None
 
 
 def _race_and_print(pipeline: "Pipeline", outputs: Outputs) -> None:
-    from rich.console import Console
-
     from preceptor.pipeline.race import race
     from preceptor.report.estimate import described
     from preceptor.report.terminal import print_lines, print_race
 
-    aside = Console(stderr=True)
+    aside = console(aside=True)
     print_lines(aside, described(pipeline.source))
     with progress_on(aside) as pipeline.progress:
         found = race(pipeline)
@@ -176,13 +174,11 @@ def carry_out(
 
     Where one fails, those before it are printed first.
     """
-    from rich.console import Console
-
     from preceptor.pipeline.outcome import compared
     from preceptor.report.estimate import described, rewards_of
     from preceptor.report.terminal import print_lines, print_orders, print_ranking
 
-    aside = Console(stderr=True)
+    aside = console(aside=True)
     # Before anything is paid for: a file may be read otherwise than was meant.
     print_lines(aside, described(pipeline.source))
     try:

@@ -51,8 +51,8 @@ class LocalModel:
         return min(asked or context or _UNKNOWN_CONTEXT, context or asked or _UNKNOWN_CONTEXT)
 
     def preflight(self) -> None:
-        """Check that the libraries are there that run it; MissingPackage otherwise."""
-        require("transformers", "torch", purpose=f"Running '{self.asked.model}' here")
+        """Check that its tokenizer can be loaded; MissingPackage otherwise."""
+        require("transformers", purpose=f"Running '{self.asked.model}' here")
 
     @cached_property
     def memory(self) -> int:

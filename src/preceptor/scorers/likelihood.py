@@ -192,7 +192,7 @@ class LikelihoodScorer(Scorer):
         return Identity.of({**spec, **self.student.spec()})
 
     def preflight(self) -> None:
-        """Check that the libraries are there that run the student; MissingPackage otherwise."""
+        """Check that the student's tokenizer can be loaded; MissingPackage otherwise."""
         self.student.preflight()
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:
