@@ -158,6 +158,8 @@ def test_a_routed_mixture_of_teachers_each_best_at_one_kind_is_named_the_first(t
     verdict = found.ranking.verdict()
     assert (verdict.teacher, verdict.claim) == ("mixed", Claim.FIRST)
     assert not [one for one in found.ranking.warnings if one.code == "chosen-by-own-reward"]
+    # Within a kind it is one of them, and takes nothing from whoever that is.
+    assert found.ranking.category_winners() == {"sums": "ann", "odes": "ben"}
 
 
 @pytest.mark.parametrize("by", ["car", "persyn"])

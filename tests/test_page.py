@@ -59,6 +59,13 @@ def plain_page() -> str:
     return page(small_report())
 
 
+def test_the_best_teacher_of_each_category_is_told(plain_page: str):
+    text = parsed(plain_page).text
+    assert "Best teacher by category" in text
+    for category in small_ranking_data().ranking.categories:
+        assert f"{category.name} (n {category.n}): " in text
+
+
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """No packages for charts, which are what makes a page slow to write."""

@@ -32,6 +32,7 @@ class ColumnMeasures:
         self.selection = selection
         self.kinds = kinds
         self.reading = study.reading
+        self.mixtures = frozenset(one.name for one in study.best_of_n if one.is_mixture)
         self.notes: dict[int, str] = {}
         self.truncated: dict[str, int] = {}
         self.cut: dict[str, int] = {}
@@ -74,6 +75,7 @@ class ColumnMeasures:
             failed=self.selection.lost(failed=True),
             unscored=self.selection.lost(failed=False),
             categories=self.selection.categories,
+            mixtures=self.mixtures,
         )
 
     def _grace(self, gradients: NDArray[Any]) -> Array:

@@ -50,6 +50,7 @@ class Measurements:
     length but kept. For each teacher and instruction `failed` has the share of requests without an answer,
     and `unscored` that of answers without a number, where the columns do not show it; None is none.
     `categories` is the kind of each instruction given, None for none; empty where the data have no kinds.
+    `mixtures` are the teachers that are made of several others.
 
     Raises:
         StudyError: if labels repeat, shapes disagree, or a number is infinite.
@@ -64,6 +65,7 @@ class Measurements:
     failed: Array | None = None
     unscored: Array | None = None
     categories: tuple[str | None, ...] = ()
+    mixtures: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.teachers or len(set(self.teachers)) < len(self.teachers):
@@ -120,6 +122,17 @@ class Common:
             values={name: array[:, places] for name, array in self.values.items()},
             denominators={name: array[:, places] for name, array in self.denominators.items()},
             categories=tuple(self.categories[at] for at in places) if self.categories else (),
+        )
+
+    def of(self, rows: Sequence[int]) -> "Common":
+        """Return the numbers of these teachers alone."""
+        if len(rows) == len(self.dropped):
+            return self
+        return replace(
+            self,
+            values={name: array[rows] for name, array in self.values.items()},
+            denominators={name: array[rows] for name, array in self.denominators.items()},
+            dropped=tuple(self.dropped[row] for row in rows),
         )
 
     def mean(self, name: str) -> Array:

@@ -111,6 +111,10 @@ def rank(
     ordering = ordering_metric(chosen, by, kind=options.kind, without_car=meaningless)
     found = placed(used, ordering, metrics=chosen, teachers=measurements.teachers, options=options)
     conditional = _is_conditional(settings or {})
+    # Within a kind a mixture may be one of the others, who could then never be told from it.
+    single = [
+        row for row, name in enumerate(measurements.teachers) if name not in measurements.mixtures
+    ]
     warnings = warnings_of(
         used,
         chosen,
@@ -141,10 +145,10 @@ def rank(
         ),
         evidence=found.evidence,
         categories=by_category(
-            common,
-            used,
+            common.of(single),
+            used.of(single),
             ordering,
-            teachers=measurements.teachers,
+            teachers=[measurements.teachers[row] for row in single],
             options=options,
             conditional=conditional,
         ),
