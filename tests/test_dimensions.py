@@ -1,5 +1,7 @@
 """Several dimensions of one study: each has its own order, and the page shows where orders change."""
 
+import html
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +19,62 @@ from preceptor.errors import StudyError
 from preceptor.ranking.result import Ranking
 from preceptor.validation.dimensions import Turned, dimension_tables
 from preceptor.validation.result import agreement_of
-from small_validation import study_of, tables
+from small_study import preceptor, write_rows
+from small_validation import study_of, tables, write_study
 from test_validation_result import UP, ranking
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
+
+DIMENSIONS = ("preference", "questions", "ifeval", "safety", "robustness")
+
+
+def several(folder: Path, model: Path) -> dict[str, Any]:
+    """Return the tables of a study of five dimensions, of which one has a judge."""
+    given = tables(folder, model)
+    sums = [{"instruction": f"What is {n} plus {n}?", "answer": 2 * n} for n in range(3)]
+    few = {"max_tokens": 6, "limit": 2}
+    given["evaluate"] = [
+        {**given["evaluate"], "name": "preference"},
+        {
+            "questions": str(write_rows(folder / "sums.jsonl", sums)),
+            "name": "questions",
+            "max_tokens": 6,
+        },
+        *({"benchmarks": [name], **few} for name in DIMENSIONS[2:]),
+    ]
+    return given
+
+
+def test_a_study_of_five_dimensions_goes_through_to_text_page_and_json(
+    tmp_path: Path, model_folder: Path
+):
+    given = several(tmp_path, model_folder)
+    study = write_study(tmp_path / "study.toml", given, tmp_path / "store")
+    output, page = tmp_path / "all.json", tmp_path / "page.html"
+    observed = tmp_path / "observed.csv"
+    shown = preceptor("run", study, "--json", output, "--html", page, "--csv", observed)
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(output.read_text())
+    assert [one["settings"]["dimension"] for one in found["observed"]] == list(DIMENSIONS)
+    assert [one["by"] for one in found["observed"]] == ["win_rate", "ACC", "IF", "SAFE", "change"]
+    # Three models are fine-tuned, whatever the number of dimensions.
+    assert len({one["model"] for one in found["finetuned"]}) == 3
+    (table,) = found["dimensions"]
+    assert set(table["teachers"]) == {"alpha", "beta", "gamma"}
+    cells = found["agreement"]["cells"]
+    assert {one["student"] for one in cells} == {f"tiny-llama, {name}" for name in DIMENSIONS}
+    assert found["agreement"]["means"] == []
+    text = " ".join(shown.stdout.split())
+    assert "Teachers by dimension, for tiny-llama" in text and "Observed, safety: " in text
+    assert "checked by rules" in text and "written for the project" in text
+    drawn = html.unescape(page.read_text(encoding="utf-8"))
+    assert "Teachers by dimension, for tiny-llama" in drawn
+    assert all(f'<th scope="col" class="number">{name}</th>' in drawn for name in DIMENSIONS)
+    assert "mean over students" not in drawn
+    rows = observed.read_text().splitlines()
+    assert "dimension" in rows[0].split(",") and len(rows) == 1 + 3 * len(DIMENSIONS)
+    again = preceptor("plan", study)
+    assert again.exit_code == 0 and "0 requests" in again.stdout, again.output
 
 
 def of_dimension(values: list[float], dimension: str) -> Ranking:
