@@ -70,7 +70,6 @@ def test_a_study_of_five_dimensions_goes_through_to_text_page_and_json(
     drawn = html.unescape(page.read_text(encoding="utf-8"))
     assert "Teachers by dimension, for tiny-llama" in drawn
     assert all(f'<th scope="col" class="number">{name}</th>' in drawn for name in DIMENSIONS)
-    assert "mean over students" not in drawn
     rows = observed.read_text().splitlines()
     assert "dimension" in rows[0].split(",") and len(rows) == 1 + 3 * len(DIMENSIONS)
     again = preceptor("plan", study)
