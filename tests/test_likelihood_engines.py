@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from plugin_package import EXTENSIONS, install
+from preceptor.config.rewards import RewardModelTable
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
 from preceptor.errors import StudyError
 from preceptor.pipeline.plan import for_student
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
-from preceptor.types import Instruction, Response
+from preceptor.scorers.reward_model import RewardModel
+from preceptor.store.store import Store
+from preceptor.types import Instruction, Response, Score
 
 
 @pytest.fixture
@@ -78,3 +81,33 @@ def test_an_engine_of_another_package_gives_measures_under_an_identity_of_its_ow
 def test_an_unknown_engine_is_named_with_the_nearest() -> None:
     with pytest.raises(StudyError, match=r"'transformer'.*transformers"):
         planned_metrics(study("base", "transformer"))
+
+
+@pytest.mark.parametrize("metric", ["g_norm", "grace"])
+def test_gradients_are_refused_where_the_model_runs_elsewhere(metric: str) -> None:
+    with pytest.raises(
+        StudyError, match=rf"'{metric}'.* engine 'served' .* gives loss, token_rank"
+    ):
+        planned_metrics(study("base", "served", metric))
+    assert planned_metrics(study("base", "transformers", metric)) == {metric}
+
+
+def test_what_a_server_computed_is_known_by_the_same_on_any_machine(model_folder: Path) -> None:
+    model = str(model_folder)
+    machines = (Runtime(device="cpu"), Runtime(device="cuda"))
+    students = [StudentModel(Student(model=model, engine="served"), one) for one in machines]
+    table = RewardModelTable(model=model, engine="served")
+    rewards = [RewardModel(table, one) for one in machines]
+    assert {one.spec()["dtype"] for one in students} == {"auto"}
+    assert rewards[0].identity() == rewards[1].identity()
+
+
+def test_what_a_server_computed_does_not_choose_the_data_type_here(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    runtime = Runtime(device="cpu", store=str(tmp_path))
+    table = Student(model=str(model_folder), engine="served")
+    there = LikelihoodScorer(StudentModel(table, runtime)).identity()
+    Store(tmp_path).scores(there).append([Score(bytes(16), {"nll": 1.0})])
+    here = StudentModel(table.model_copy(update={"engine": "transformers"}), runtime)
+    assert here.dtype == "float32"

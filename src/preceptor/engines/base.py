@@ -72,7 +72,8 @@ class Likelihood(Protocol):
     """An engine that can measure the likelihood of given responses; see `engines.likelihoods`.
 
     `measures` names what it gives (`Measured`), `nll` always among it. It is read before anything is loaded:
-    a metric that needs what is not there is refused when the run is planned.
+    a metric that needs what is not there is refused when the run is planned. `gradient` says that
+    the model may be loaded here for gradients. An engine that runs it elsewhere has `served = True`.
     """
 
     measures: ClassVar[tuple[str, ...]]

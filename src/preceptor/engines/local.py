@@ -27,6 +27,9 @@ class LocalModel:
     reading = Reading()
     """Which turns, and what of them, count as a response."""
 
+    served = False
+    """Whether another process runs it: no weights are loaded here, and `auto` is its data type."""
+
     def __init__(self, table: ModelTable, runtime: Runtime) -> None:
         self.asked = table
         self.runtime = runtime
@@ -56,7 +59,9 @@ class LocalModel:
 
     @cached_property
     def memory(self) -> int:
-        """Bytes of its weights when it is loaded; 0 where unknown."""
+        """Bytes of its weights when it is loaded; 0 where unknown, or where it is served."""
+        if self.served:
+            return 0
         from preceptor.engines.pace import parameters_of
 
         return (parameters_of(self.located) or 0) * _BYTES.get(self.dtype, 4)
@@ -81,6 +86,8 @@ class LocalModel:
         A study that is moved from a CPU to a GPU would else pay for all of them again, and one run would be
         compared in float32 with another in bfloat16.
         """
+        if self.served:
+            return self.asked.dtype
         here = self.runtime.resolved_dtype(self.asked.dtype)
         stored = self._stored_dtypes() if self.asked.dtype == "auto" else set()
         if not stored or here in stored:
@@ -104,5 +111,6 @@ class LocalModel:
         return {
             str(spec["dtype"])
             for spec in specs
-            if "dtype" in spec and spec.get("model") == dict(self.located.identity)
+            if spec.get("dtype", "auto") != "auto"
+            and spec.get("model") == dict(self.located.identity)
         }

@@ -43,6 +43,7 @@ Columns = Mapping[str, Numbers]
 class ServedLikelihood:
     """Loss and rank from vLLM's `prompt_logprobs`; a token's rank counts those at least as likely."""
 
+    served = True
     measures: ClassVar[tuple[str, ...]] = ("nll", "rank")
     asks: ClassVar[Mapping[str, object]] = {
         "max_tokens": 1,

@@ -72,6 +72,11 @@ class StudentModel(LocalModel):
         return LIKELIHOOD_ENGINES[self.student.engine]
 
     @property
+    def served(self) -> bool:  # type: ignore[override]
+        """Whether a server runs it."""
+        return getattr(self.engine, "served", False)
+
+    @property
     def memory_note(self) -> str:
         """What an engine that is not the default has to say of its memory, in brackets."""
         note = getattr(self.engine, "memory_note", None)
@@ -87,6 +92,7 @@ class StudentModel(LocalModel):
         """The measures that its engine does not give."""
         given = self.engine.measures
         sources = {**_MEANS, **{name: one.of for name, one in LATER.items()}, **FORMED}
+        sources |= dict.fromkeys(("g_norm", "grace"), "gradient")
         return frozenset(name for name, of in sources.items() if of not in given)
 
     def require_up_projection(self) -> None:

@@ -49,6 +49,11 @@ class RewardModel(LocalModel, Scorer):
         self.table = table
 
     @property
+    def served(self) -> bool:  # type: ignore[override]
+        """Whether a server runs it."""
+        return self.table.engine == "served"
+
+    @property
     def name(self) -> str:
         """What it does, for progress and plans."""
         return f"reward by {self.located.name}"

@@ -35,7 +35,10 @@ Predictions = Callable[[Sequence[int], "torch.Tensor", bool], TokenTensors]
 class TransformersLikelihood(PackedEngine[Measured]):
     """Likelihoods under a loaded `AutoModelForCausalLM`, on the device it lies on."""
 
-    measures: ClassVar[tuple[str, ...]] = ("nll", "rank", "brier", "brier_50", "similarity")
+    measures: ClassVar[tuple[str, ...]] = (
+        *("nll", "rank", "brier"),
+        *("brier_50", "similarity", "gradient"),
+    )
 
     @classmethod
     def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
