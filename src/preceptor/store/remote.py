@@ -176,7 +176,7 @@ class RemoteFolder(Folder):
         """Tell whether the service refuses to put a file where one is; it is tried once."""
         if self._excludes is None:
             self.names()
-            self._excludes = bool(self._manifest) or self._tried()
+            self._excludes = _number(self._manifest) > 0 or self._tried()
         return self._excludes
 
     def _tried(self) -> bool:
