@@ -137,6 +137,24 @@ def test_one_bad_number_costs_its_row_alone_and_is_never_a_zero(model_folder: Pa
     assert usable == set(found) - {2}
 
 
+def test_an_odd_answer_leaves_its_row_for_later_and_a_server_that_goes_ends_the_run(
+    model_folder: Path,
+):
+    odd = refuse(401, "expired")
+    with served(model_folder) as one:
+        student = Student(model=str(model_folder), dtype="float32")
+        engine = LIKELIHOOD_ENGINES["served"].load(locate(student.model), student, one.runtime)
+        well, asked = one.told.otherwise, len((*PAIRS[2].prompt, *PAIRS[2].response))
+        one.told.otherwise = lambda handler, given: (
+            odd if len(given["prompt"]) == asked else well
+        )(handler, given)
+        found = [measured.index for batch in engine.measure(PAIRS) for measured in batch]
+        assert sorted(found) == [0, 1, 3, 4, 5]
+        one.told.otherwise = odd
+        with pytest.raises(ModelError, match="has not answered 5 requests in a row"):
+            list(engine.measure(PAIRS))
+
+
 @pytest.fixture
 def answers(tmp_path: Path) -> list[str]:
     paths = []

@@ -24,6 +24,7 @@ from preceptor.engines.base import (
     TokenizedPair,
 )
 from preceptor.engines.chat.prompts import PromptClient, Told, asked_of
+from preceptor.engines.chat.watch import Watch
 from preceptor.engines.chat.wire import as_object, printable
 from preceptor.engines.loading import load_tokenizer
 from preceptor.engines.models import LocatedModel
@@ -64,10 +65,16 @@ class ServedLikelihood:
         ids = load_tokenizer(located).encode(_PROBE, add_special_tokens=False)
         engine._require_same_tokens(tuple(ids))
         engine._require_numbers_of_prompt(tuple(ids))
+        engine._watch.answered()
         return engine
 
     def __init__(self, client: PromptClient) -> None:
         self._client = client
+        self._watch = Watch(
+            f"The server of '{client.model}'",
+            client.endpoint,
+            lambda: client.complete(asked_of(_PROBE)),
+        )
 
     def release(self) -> None:
         """Do nothing: the model is the server's."""
@@ -80,12 +87,16 @@ class ServedLikelihood:
         A pair that the server refuses, or whose answer does not hold its numbers, has NaN.
 
         Raises:
-            ModelError: the server refuses every request.
+            ModelError: the server answers no longer.
         """
         asked = [asked_of((*pair.prompt, *pair.response)) for pair in pairs]
         batch: list[Measured] = []
         for found in self._client.complete_all(asked):
-            columns = self._columns(pairs[found.index], found.outcome)
+            try:
+                columns = self._columns(pairs[found.index], found.outcome)
+            except ModelError:
+                yield batch
+                raise
             if columns is not None:
                 batch.append(Measured(found.index, columns))
             if batch and not found.more:
@@ -96,17 +107,17 @@ class ServedLikelihood:
 
     def _columns(self, pair: TokenizedPair, outcome: Completion | Failure) -> Columns | None:
         ids = (*pair.prompt, *pair.response)
-        if isinstance(outcome, Told):
+        if isinstance(outcome, Failure):
+            note = self._watch.note(outcome)
+            _LOGGER.warning("no numbers of a response: %s, %s", outcome.kind, outcome.detail)
+            if note is None:
+                return None
+        elif isinstance(outcome, Told):
+            self._watch.answered()
             found = self.numbers(outcome.of_prompt, ids, len(pair.prompt))
             if found is not None:
                 return found
             _LOGGER.warning("%s answered without the numbers of a prompt", self._client.model)
-        elif isinstance(outcome, Failure):
-            if outcome.of_settings:
-                raise ModelError(f"{self._client.model} is not served: {outcome.detail}")
-            if outcome.passes:
-                _LOGGER.warning("a response is left out: %s, %s", outcome.kind, outcome.detail)
-                return None
         nothing = np.full(len(pair.response), np.nan, np.float32)
         return dict.fromkeys(self.measures, nothing)
 

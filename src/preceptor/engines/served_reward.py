@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from preceptor.config.runtime import Endpoint
-from preceptor.engines.base import TokenizedPair
+from preceptor.engines.base import Failure, TokenizedPair
 from preceptor.engines.chat.prompts import PromptClient, Told, asked_of
+from preceptor.engines.chat.watch import Watch
 from preceptor.engines.packed.reward import Rewarded
 from preceptor.errors import ModelError
 
@@ -35,6 +36,9 @@ class ServedReward:
             PromptClient(root, model, asks, function="classify", names=("input", "data"))
             for asks in (_PLAIN, _SQUASHED)
         )
+        self._watch = Watch(
+            f"The server of '{model}'", root, lambda: self._plain.complete(asked_of("Four."))
+        )
 
     def require_scores(self, pair: TokenizedPair) -> None:
         """Try the server on one conversation.
@@ -54,22 +58,24 @@ class ServedReward:
                 f"The server of '{model}' squashes scores although it is asked not to (use_activation = "
                 "false): a share is no reward. Serve it with a newer vLLM, or without an activation."
             )
+        self._watch.answered()
 
     def score(self, conversations: Sequence[TokenizedPair]) -> Iterator[list[Rewarded]]:
         """Yield scores as they come, NaN where there is none; what was not answered is left out.
 
         Raises:
-            ModelError: the server refuses every request.
+            ModelError: the server answers no longer.
         """
         requests = [asked_of((*one.prompt, *one.response)) for one in conversations]
         for found in self._plain.complete_all(requests):
             outcome = found.outcome
-            if not isinstance(outcome, Told):
-                if getattr(outcome, "of_settings", False):
-                    raise ModelError(f"'{self._plain.model}' is not served: {outcome}")
-                if getattr(outcome, "passes", False):
-                    _LOGGER.warning("a response is left out: %s", outcome)
+            if isinstance(outcome, Failure):
+                note = self._watch.note(outcome)
+                _LOGGER.warning("no reward of a response: %s, %s", outcome.kind, outcome.detail)
+                if note is None:
                     continue
+            else:
+                self._watch.answered()
             yield [Rewarded(found.index, _score(outcome))]
 
 

@@ -119,7 +119,7 @@ class RewardModel(LocalModel, Scorer):
         encoded = [self.encoder.encode_conversation(_SANITY_PROMPT, a) for a in _SANITY_ANSWERS]
         pairs = [TokenizedPair(one.prompt, one.response) for one in encoded]
         scores = {found.index: found.score for batch in engine.score(pairs) for found in batch}
-        if not scores[0] > scores[1]:
+        if len(scores) == len(pairs) and not scores[0] > scores[1]:
             logger.warning(
                 "%s scores nonsense (%.3g) no lower than a right answer (%.3g): is it a reward model, "
                 "and is '%s' its chat template?",
