@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.checked import CheckedBenchmark, Rules
+from preceptor.benchmarks.checked import Checked, CheckedBenchmark, Rules
 from preceptor.benchmarks.ifeval.benchmark import IFEval
 from preceptor.benchmarks.ifeval.instructions import constraints_of, loose_readings
 from preceptor.benchmarks.questions import Answers
@@ -254,6 +254,50 @@ def test_intervals_resample_questions_and_missing_answers_are_never_wrong_ones(t
     some = Answers("accuracy", "m", dict(list(texts.items())[:30]))
     with pytest.raises(StudyError, match="10 without an answer"):
         benchmark.judge([some], questions, Rules(), Store(tmp_path / "store"))
+
+
+def checked_of(model: str, won: list[float], *, first: int = 0) -> Checked:
+    keys = tuple(f"q{at:03}" for at in range(first, first + len(won)))
+    return Checked(model, keys, {"IF": np.array(won)}, {"IF": np.ones(len(won))})
+
+
+def test_models_are_compared_on_the_questions_that_all_have_checked_answers_to():
+    right = [float(n % 3 > 0) for n in range(60)]
+    whole, part = checked_of("a", right), checked_of("b", right[1:], first=1)
+    (one, other), warnings = IFEval().score([whole, part])
+    assert (one.n, other.n) == (59, 59) and one.measures == other.measures
+    assert np.array_equal(one.draws["IF"], other.draws["IF"])
+    assert any(text.startswith("1 of 60 questions are left out") for text in warnings)
+    with pytest.raises(StudyError, match="No question"):
+        IFEval().score([checked_of("a", [1.0]), checked_of("b", [1.0], first=1)])
+
+
+def test_all_answers_right_are_not_without_error():
+    (one, other), _ = IFEval().score(
+        [checked_of("a", [1.0] * 40), checked_of("b", [0.0] * 4 + [1.0] * 36)]
+    )
+    found = one.measures["IF"]
+    # Wilson's interval of 40 of 40 begins at 40 / (40 + 1.96^2).
+    assert found.low == pytest.approx(100 * 40 / (40 + 1.96**2), abs=2.5)
+    assert (found.value, found.high) == (100.0, 100.0)
+    assert found.low < other.measures["IF"].high
+
+
+def test_prompts_of_several_files_may_have_the_same_keys_and_odd_numbers_lose_one_row(
+    tmp_path: Path,
+):
+    rows = [
+        {"key": 1, "prompt": name, "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+        for name in ("a", "b")
+    ]
+    paths = [str(write_rows(tmp_path / f"{row['prompt']}.jsonl", [row])) for row in rows]
+    odd = tmp_path / "odd.jsonl"
+    odd.write_text(
+        '{"prompt": "c", "instruction_id_list": ["length_constraints:number_words"], '
+        '"kwargs": [{"num_words": 1e400}]}\n'
+    )
+    asked = IFEval(files=(*paths, str(odd))).questions().instructions
+    assert sorted(one.text for one in asked.values()) == ["a", "b"]
 
 
 def test_files_without_references_or_of_another_kind_are_refused(tmp_path: Path):

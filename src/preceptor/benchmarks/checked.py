@@ -6,11 +6,13 @@ interval is done here, once: questions are resampled, and draws are paired betwe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -72,6 +74,12 @@ class Checked:
         """Out of how much."""
         return next(iter(self.of.values()))
 
+    def on(self, keys: Set[str]) -> Checked:
+        """Return the points on these questions alone."""
+        kept = np.array([key in keys for key in self.keys], dtype=np.bool_)
+        won, of = ({n: one[kept] for n, one in column.items()} for column in (self.won, self.of))
+        return replace(self, keys=tuple(compress(self.keys, kept)), won=won, of=of)
+
 
 class Rules(PairJudge):
     """Stands where a judge would: nothing is asked."""
@@ -108,6 +116,8 @@ class CheckedBenchmark(Benchmark):
 
     judge_kinds: ClassVar[tuple[JudgeKind, ...]] = ("rules",)
     compares: ClassVar[bool] = False
+    changes: ClassVar[frozenset[str]] = frozenset()
+    """Measures from -100 to 100; the others are shares, from 0."""
 
     files: tuple[str, ...] = field(default=())
 
@@ -183,30 +193,42 @@ class CheckedBenchmark(Benchmark):
         return judge.cost((), store)
 
     def score(self, verdicts: Sequence[Verdicts], *, seed: int = 0) -> Scored:
-        """Return each model's measures in percent, with 95% intervals over questions.
+        """Return each model's measures in percent, with 95% intervals over the questions that all have.
 
         Raises:
-            StudyError: a model has no checked answer.
+            StudyError: a model has no checked answer, or there is no question that all have one to.
         """
         checked = [one for one in verdicts if isinstance(one, Checked)]
-        return Scored([self._result(one, seed=seed) for one in checked], self.notes())
+        for one in checked:
+            if not one.keys:
+                raise StudyError(f"'{one.model}' has no answer that could be checked.")
+        every = set[str]().union(*(one.keys for one in checked))
+        common = every.intersection(*(one.keys for one in checked))
+        if checked and not common:
+            raise StudyError("No question has a checked answer of every model: judge all alike.")
+        lacking = len(every) - len(common)
+        left_out = (
+            f"{lacking:,} of {len(every):,} questions are left out for all models, because an answer of one "
+            "is missing or could not be checked."
+        )
+        results = [self._result(one.on(common), seed=seed) for one in checked]
+        return Scored(results, [*self.notes(), *([left_out] if lacking else [])])
 
     def _result(self, checked: Checked, *, seed: int) -> BenchmarkResult:
         n = len(checked.keys)
-        if n == 0:
-            raise StudyError(f"'{checked.model}' has no answer that could be checked.")
         names = list(checked.won)
         both = np.stack([column[name] for column in (checked.won, checked.of) for name in names])
-        means = bootstrap_means(both, draws=N_RESAMPLES, rng=np.random.default_rng(seed))
-        # A draw without any question of a measure says nothing of it, and counts as what was seen.
+        sums = n * bootstrap_means(both, draws=N_RESAMPLES, rng=np.random.default_rng(seed))
         value = {name: 100 * checked.won[name].sum() / checked.of[name].sum() for name in names}
-        with np.errstate(invalid="ignore"):
-            ratios = 100 * means[:, : len(names)] / means[:, len(names) :]
-        draws = {
-            name: np.where(np.isnan(column), value[name], column)
-            for name, column in zip(names, ratios.T, strict=True)
-        }
         counts = {name: int(np.count_nonzero(checked.of[name])) for name in names}
+        # Models with the same points have the same draws.
+        rng = np.random.default_rng([seed, crc32(both.tobytes())])
+        draws = {}
+        for place, name in enumerate(names):
+            won, of = sums[:, place], sums[:, len(names) + place]
+            weight = checked.of[name].sum() / counts[name]
+            right, further = _further(rng, len(sums), signed=name in self.changes)
+            draws[name] = 100 * (won + weight * right) / (of + weight * further)
         return BenchmarkResult(
             benchmark=self.name,
             model=checked.model,
@@ -218,6 +240,19 @@ class CheckedBenchmark(Benchmark):
             },
             draws=draws,
         )
+
+
+def _further(rng: np.random.Generator, draws: int, *, signed: bool) -> tuple[Array, int]:
+    """Return what further questions won in each draw, half of them at either bound, and their number.
+
+    Resampled questions that were all right vary in nothing, and would leave a share of 100% without error.
+    Four further ones make about Wilson's interval (Agresti and Coull 1998), two pairs that of a change
+    (Agresti and Min 2005).
+    """
+    if signed:
+        up, down = rng.binomial(2, 0.5, size=(2, draws)).astype(np.float64)
+        return up - down, 2
+    return rng.binomial(4, 0.5, size=draws).astype(np.float64), 4
 
 
 def shipped_rows(paths: Sequence[str], package: str | None) -> Iterator[Row]:

@@ -51,7 +51,9 @@ class IFEval(CheckedBenchmark):
         left_out: Counter[str] = Counter()
         for place, row in enumerate(shipped_rows(self.files, __package__), start=1):
             try:
-                found[str(row.get("key", place))] = asked_of(row)
+                name = str(row.get("key", place))
+                # Keys of several files repeat.
+                found[f"{name}, row {place}" if name in found else name] = asked_of(row)
             except DataError as error:
                 left_out[str(error)] += 1
                 logger.warning("Row %d is left out: %s", place, error)

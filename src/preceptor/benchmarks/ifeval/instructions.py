@@ -25,7 +25,7 @@ def constraints_of(instruction: str, kwargs: Row) -> list[Constraint]:
         raise DataError(f"No rule checks the instruction '{instruction[:80]}'.")
     try:
         return made({name: value for name, value in kwargs.items() if value is not None})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"The instruction '{instruction}' lacks an argument: {error}.") from error
 
 

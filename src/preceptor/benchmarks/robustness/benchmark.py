@@ -32,6 +32,7 @@ class Robustness(CheckedBenchmark):
         "change_format": "the change in another format",
         "change_paraphrase": "the change in other words",
     }
+    changes: ClassVar[frozenset[str]] = frozenset(measures) - {PLAIN}
 
     @cached_property
     def _asked(self) -> Mapping[str, Prompt]:
