@@ -4,12 +4,14 @@ import html
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from preceptor.agreement.bootstrap import adjusted_p_values, permuted_rhos
 from preceptor.agreement.compare import side_by_side
@@ -17,8 +19,9 @@ from preceptor.config.base import checked
 from preceptor.config.finetune import Evaluate
 from preceptor.errors import StudyError
 from preceptor.ranking.result import Ranking
+from preceptor.report.validation import print_validation
 from preceptor.validation.dimensions import Turned, dimension_tables
-from preceptor.validation.result import agreement_of
+from preceptor.validation.result import AnswerFigures, ValidationResult, agreement_of
 from small_study import preceptor, write_rows
 from small_validation import study_of, tables, write_study
 from test_validation_result import UP, ranking
@@ -123,6 +126,20 @@ def test_an_order_turns_only_where_intervals_lie_apart_in_both_dimensions():
     assert "3 comparisons of two teachers in two dimensions 1 more come out" in said[-1]
     assert table.places["a"]["two"].rank == 3
     assert dimension_tables(observed[:1], named[:1]) == ()
+
+
+def test_an_untuned_student_is_shown_in_the_dimension_that_it_answered_in_alone():
+    observed = [of_dimension(UP, name) for name in ("one", "two")]
+    observed = [
+        replace(one, settings={**one.settings, "judge": "j", "baseline": "b"}) for one in observed
+    ]
+    untuned = {"s, one": AnswerFigures(40, 1.0, 12.0, 321.0)}
+    console = Console(file=StringIO(), width=200)
+    found = ValidationResult((ranking(UP),), tuple(observed), (), untuned=untuned)
+    print_validation(console, found)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("321") == 1
+    assert said.index("321") < said.index("Observed, two")
 
 
 @pytest.mark.parametrize(

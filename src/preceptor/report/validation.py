@@ -21,7 +21,7 @@ from preceptor.report.agreement import print_agreement, print_notes
 from preceptor.report.dimensions import print_dimensions
 from preceptor.report.estimate import worded_time
 from preceptor.types import Estimate
-from preceptor.validation.result import AnswerFigures, ValidationResult, dimension_of
+from preceptor.validation.result import AnswerFigures, ValidationResult, dimension_of, row_of
 
 if TYPE_CHECKING:
     from preceptor.validation.estimate import FinetuneEstimate, ValidationEstimate
@@ -34,7 +34,7 @@ def print_validation(console: Console, result: ValidationResult) -> None:
     """Print observed orders, agreement, and whether the prediction held."""
     for ranking in result.observed:
         figures = {name: result.answered(ranking, name) for name in ranking.order}
-        _print_observed(console, ranking, figures, result.untuned.get(ranking.student))
+        _print_observed(console, ranking, figures, result.untuned.get(row_of(ranking)))
     for table in result.dimensions:
         print_dimensions(console, table)
     if result.agreement is not None:

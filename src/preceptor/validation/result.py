@@ -61,9 +61,9 @@ class ValidationResult:
     """Predicted and observed orders.
 
     `predicted` has a ranking for each student and source of rewards, `observed` one for each dimension and
-    student. `untuned` says how each student answered before, where it was asked. `agreement` is None where
-    fewer than three teachers were fine-tuned on; its rows are those of `observed`, and there is no mean over
-    dimensions.
+    student. `untuned` says by `row_of` that how the student answered before, where it was asked. `agreement`
+    is None where fewer than three teachers were fine-tuned on; its rows are those of `observed`, and there is
+    no mean over dimensions.
     """
 
     predicted: tuple[Ranking, ...]

@@ -46,6 +46,7 @@ from preceptor.validation.result import (
     ValidationResult,
     agreement_of,
     mean_of,
+    row_of,
 )
 from preceptor.validation.training_set import TrainingSet, training_set_of
 
@@ -113,7 +114,7 @@ class Validation:
             predicted=tuple(predicted),
             observed=observed,
             finetuned=tuple(figures for outcome in outcomes for figures in outcome.finetuned),
-            untuned={p.ranking.student: p.untuned for p in outcomes if p.untuned is not None},
+            untuned={row_of(p.ranking): p.untuned for p in outcomes if p.untuned is not None},
             agreement=agreement_of(
                 predicted, observed, draws=options.n_resamples, seed=options.seed
             ),
