@@ -104,6 +104,18 @@ def test_of_equal_rewards_the_teachers_share_the_instructions(tmp_path: Path):
     assert all(owners.count(name) > 9 for name in TEACHERS)
 
 
+def test_teachers_are_routed_by_instructions_that_all_have_answered(tmp_path: Path):
+    """The second is behind everywhere, and answered only what is easy."""
+    easy = 10.0 * (np.arange(160) < 80)
+    rewards = easy + np.array([[1.0], [0.5]])
+    files = write(tmp_path, rewards)
+    lines = Path(files[1]).read_text().splitlines(keepends=True)
+    Path(files[1]).write_text("".join(lines[:80]))
+    mixture = {"kind": "routed", "seed": 3}
+    found = outcome_of(files, tmp_path, mixture, ranking={"min_coverage": 0.2, "n_resamples": 100})
+    assert set(taken(found.data.selection.table).values()) == {"ann"}
+
+
 def test_a_routed_mixture_takes_the_teacher_that_does_best_on_the_other_half_of_the_kind(
     tmp_path: Path,
 ):

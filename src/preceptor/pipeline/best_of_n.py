@@ -144,7 +144,8 @@ def _on_other_half(
 
     So the choice for an instruction knows no number of its own half, and the mean of what is chosen is as
     unbiased as a single teacher's (cross-fitting). A kind of fewer than 20 instructions in the other
-    half is taken with all kinds together. NaN where the teacher has no value there.
+    half is taken with all kinds together. Means are over instructions of which all teachers have a value,
+    unless there are fewer than 20 in a half. NaN where the teacher has no value there.
     """
     salt = seed.to_bytes(8, "little")
     # The last bit: the first ones order the instructions that a limit takes.
@@ -153,17 +154,24 @@ def _on_other_half(
     )
     kind = -1 if table.category is None else table.category
     of, teacher = table.instruction[rows], table.teacher[rows]
+    # Who answered the easy ones alone would else seem the best.
+    pairs = np.unique(np.stack([of, teacher]), axis=1)[0]
+    counts = np.bincount(pairs, minlength=len(table.instructions))
+    common = counts == len(np.unique(teacher))
+    if np.bincount(half[common], minlength=2).min() < MIN_OF_KIND:
+        common = counts > 0
+    counted = common[of]
 
     def elsewhere(group: NDArray[np.intp]) -> Array:
         width = int(group.max(initial=0)) + 2
         place = teacher * width + group[of]
         size = len(table.teachers) * width
         with np.errstate(invalid="ignore"):
-            means = np.bincount(place, values, size) / np.bincount(place, minlength=size)
+            means = np.bincount(place, values * counted, size) / np.bincount(place, counted, size)
         return np.asarray(means[teacher * width + (group[of] ^ 1)])
 
     within = (2 * (kind + 1) + half).astype(np.intp)
-    sizes = np.bincount(within[np.unique(of)], minlength=int(within.max(initial=0)) + 2)
+    sizes = np.bincount(within[common], minlength=int(within.max(initial=0)) + 2)
     return np.where(sizes[within[of] ^ 1] >= MIN_OF_KIND, elsewhere(within), elsewhere(half))
 
 
