@@ -29,13 +29,19 @@ from small_study import preceptor, write_rows
 NAMES = ("Gemma-2-9b-it", "Llama-3.1-8B-Instruct", "Qwen2.5-72B-Instruct", "unheard-of")
 
 
-def table(signs: Signs, *, references: bool = False) -> ResponseTable:
+def table(signs: Signs, *, references: float = 0.0) -> ResponseTable:
+    """Return a table of 100 responses of which this share has a reference."""
     none = np.zeros(0, np.int32)
-    keys = np.zeros(0, np.dtype((np.void, 16)))
+    nothing = np.zeros(0, np.dtype((np.void, 16)))
     flags = none.astype(bool)
-    checked = keys if references else None
+    keys = np.zeros((100, 16), np.uint8)
+    checked = keys.copy()
+    checked[: round(100 * references)] = 1
+    keys, checked = (one.view(nothing.dtype)[:, 0] for one in (keys, checked))
     return ResponseTable(
-        ("a",), keys, none, none, none, keys, {}, flags, {}, checked_keys=checked, signs=signs
+        *(("a",), nothing, none, none, none, keys, {}, flags, {}),
+        checked_keys=checked if references else None,
+        signs=signs,
     )
 
 
@@ -46,18 +52,19 @@ LOADED = LoadedData(cast(Any, None), Selection(table(Signs()), NOBODY, NOBODY, 0
 @pytest.mark.parametrize(
     ("asked", "signs", "references", "kind"),
     [
-        ("auto", Signs(100, 0, 0, 50_000), False, "chat"),
-        ("auto", Signs(100, 50, 0, 50_000), False, "reasoning"),
-        ("auto", Signs(100, 0, 0, 50_000), True, "reasoning"),
-        ("auto", Signs(100, 0, 0, 900_000), False, "chat"),
-        ("auto", Signs(100, 0, 0, 49_900), True, "chat"),
-        ("auto", Signs(100, 99, 10, 50_000), True, "agent"),
-        ("agent", Signs(100, 99, 0, 50_000), True, "agent"),
-        ("auto", Signs(), False, "chat"),
+        ("auto", Signs(100, 0, 0, 50_000), 0, "chat"),
+        ("auto", Signs(100, 50, 0, 50_000), 0, "reasoning"),
+        ("auto", Signs(100, 0, 0, 50_000), 0.5, "reasoning"),
+        ("auto", Signs(100, 0, 0, 50_000), 0.01, "chat"),
+        ("auto", Signs(100, 0, 0, 900_000), 0, "chat"),
+        ("auto", Signs(100, 0, 0, 49_900), 1, "chat"),
+        ("auto", Signs(100, 99, 10, 50_000), 1, "agent"),
+        ("agent", Signs(100, 99, 0, 50_000), 1, "agent"),
+        ("auto", Signs(), 0, "chat"),
     ],
 )
 def test_the_kind_follows_tools_traces_and_length_in_this_order(
-    asked: str, signs: Signs, references: bool, kind: str
+    asked: str, signs: Signs, references: float, kind: str
 ):
     found = kind_of(asked, table(signs, references=references))
     assert found.kind == kind and found.why

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
+
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.table import ResponseTable
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from preceptor.pipeline.load import LoadedData
 
 TOOLS, TRACES, WORKED = 0.1, 0.5, 500
-"""From these shares of responses with tools or traces, and lengths with references, data are of a kind."""
+"""From these shares of responses with tools or traces, and lengths where as many have references, data are
+of a kind."""
 
 _FEWEST_KNOWN = 2
 
@@ -49,9 +52,11 @@ def kind_of(asked: str, table: ResponseTable | None) -> FoundKind:
         return FoundKind(
             "reasoning", f"{seen.traces / seen.responses:.0%} of the responses show a trace"
         )
-    has = "with references" if table.has_references else "without references"
-    why = f"{has}, {length:,.0f} characters on average, few traces"
-    worked = table.has_references and length >= WORKED
+    referenced = table.checked_keys is not None and len(table.keys) > 0
+    share = float(np.mean(table.checked_keys != table.keys)) if referenced else 0.0
+    has = "with" if share >= TRACES else "few" if share else "without"
+    why = f"{has} references, {length:,.0f} characters on average, few traces"
+    worked = share >= TRACES and length >= WORKED
     return FoundKind("reasoning" if worked else "chat", why)
 
 
