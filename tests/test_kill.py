@@ -140,12 +140,15 @@ def test_runs_killed_at_any_moment_resume_to_the_same_result(study: Study, tmp_p
 
 # Long enough that it cannot end between its first scores and the interrupt.
 @pytest.mark.parametrize("study", [{"rows": 1280}], indirect=True)
-def test_an_interrupt_keeps_what_is_computed_and_says_so(study: Study, tmp_path: Path):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_computed_and_says_so(
+    study: Study, tmp_path: Path, sign: signal.Signals
+):
     store, result = tmp_path / "store", tmp_path / "got.json"
     process = study.begin(store, result)
     wait_for_scoring(process)
     stop_at_scores(process, store, more_than=0)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130

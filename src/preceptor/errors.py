@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "math_verify": ("math-verify", "verify"),
     "pandas": ("pandas", "pandas"),
     "peft": ("peft", "train"),
+    "ray": ("ray", "ray"),
     "re2": ("google-re2", "verify"),
     "rensa": ("rensa", "curate"),
     "safetensors": ("safetensors", "local"),
@@ -69,6 +70,10 @@ class MissingPackage(PreceptorError):
             f"{purpose} needs the package '{package}', which is not installed. "
             f"Install it with: pip install 'preceptor[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[type[PreceptorError], tuple[Any, ...]]:
+        """Come from another process with the same words."""
+        return PreceptorError, self.args
 
 
 def require(*modules: str, purpose: str) -> None:

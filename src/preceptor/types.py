@@ -256,6 +256,7 @@ class NoteKind(StrEnum):
     REFUSAL = "refusal"
     TOOL_CALL = "tool call"
     EMPTY = "empty answer"
+    KILLED = "killed its worker"
     OTHER = "other"
 
     def note(self, detail: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from preceptor.cli.output import keep_command
-from preceptor.cli.streams import Interrupted, ending_quietly
+from preceptor.cli.streams import Interrupted, ending_quietly, stoppable
 from preceptor.errors import EXTRAS, MissingPackage, PreceptorError, nearest
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -118,7 +118,7 @@ class Program(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error that a user is meant to read becomes click's."""
         try:
-            with ending_quietly(), _naming_extras(ctx):
+            with ending_quietly(), stoppable(), _naming_extras(ctx):
                 return super().invoke(ctx)
         except PreceptorError as error:
             from preceptor.ranking.table import printable

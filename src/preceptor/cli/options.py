@@ -157,7 +157,10 @@ def _rehash(context: click.Context, _: click.Parameter, given: bool) -> None:
         forget_digests()
 
 
-RANKING = ("store", "device", "max_batch_tokens", "keep_tokens")
+RANKING = (
+    *("store", "device", "max_batch_tokens", "keep_tokens"),
+    *("executor", "address", "workers", "worker_cores", "shard"),
+)
 """The fields of the runtime that bear on a ranking of ready responses."""
 
 

@@ -128,6 +128,9 @@ def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None
     """Rank or race for every student; print and write what is finished, also where a later one fails."""
     from preceptor.pipeline.pipeline import Pipeline
 
+    if runtime.shard is not None:
+        _score_shard_and_print(Pipeline(study, runtime))
+        return
     if study.race is not None:
         _race_and_print(Pipeline(study, runtime), outputs)
         return
@@ -137,6 +140,26 @@ def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None
     finally:
         if found:
             _write(found, runtime, outputs)
+
+
+def _score_shard_and_print(pipeline: "Pipeline") -> None:
+    from rich.console import Console
+
+    from preceptor.pipeline.shard import score_shard
+    from preceptor.report.estimate import described
+    from preceptor.report.terminal import print_lines
+
+    aside = Console(stderr=True)
+    print_lines(aside, described(pipeline.source))
+    with progress_on(aside) as pipeline.progress:
+        found = score_shard(pipeline)
+    lines = [
+        f"{one.name}: shard {pipeline.runtime.shard} has {one.responses:,} responses, {one.scored:,} scored "
+        f"now; {one.left:,} of the whole study have no score yet"
+        for one in found
+    ]
+    lines.append("When every shard is done, the same command without --shard ranks from the store.")
+    print_lines(console(), lines)
 
 
 def _race_and_print(pipeline: "Pipeline", outputs: Outputs) -> None:

@@ -3,17 +3,23 @@
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import output_options, rehash_option
+from preceptor.cli.options import output_options, rehash_option, runtime_options
 from preceptor.cli.output import load_numpy
 from preceptor.cli.rank import rank_and_print
 from preceptor.cli.validate import run_validation, seeds_option, with_seeds
 
 
-@click.command(cls=Command, made=lambda: [seeds_option(), rehash_option(), *output_options()])
+def _parameters() -> list[click.Parameter]:
+    shard = runtime_options(only=("shard",))
+    return [seeds_option(), *shard, rehash_option(), *output_options()]
+
+
+@click.command(cls=Command, made=_parameters)
 @click.argument("study_file", metavar="STUDY.TOML")
 def run(
     study_file: str,
     seeds: int | None,
+    shard: str | None,
     json_path: str | None,
     csv_path: str | None,
     html_path: str | None,
@@ -25,9 +31,15 @@ def run(
     --csv what was observed, for `preceptor agreement --observed`.
     """
     load_numpy()
+    from preceptor.config.base import checked
+    from preceptor.config.runtime import Runtime
     from preceptor.config.study import StudyFile
 
     file = StudyFile.read(study_file)
     study = with_seeds(file.study, seeds)
-    carry_out = rank_and_print if study.train is None else run_validation
-    carry_out(study, file.runtime, (json_path, csv_path, html_path))
+    runtime = file.runtime
+    if shard is not None:
+        runtime = checked(Runtime, {**runtime.model_dump(), "shard": shard}, where="runtime")
+    ranks = study.train is None or runtime.shard is not None
+    carry_out = rank_and_print if ranks else run_validation
+    carry_out(study, runtime, (json_path, csv_path, html_path))

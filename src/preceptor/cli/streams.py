@@ -7,7 +7,9 @@ UTF-8 whatever the terminal's encoding, so that what is redirected to a file is 
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +27,19 @@ class Interrupted(click.ClickException):
     """The user has stopped the command."""
 
     exit_code = _INTERRUPTED
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers stop a job, end the command as Ctrl-C does: what it has is stored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 class PrintableFormatter(logging.Formatter):

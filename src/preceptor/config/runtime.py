@@ -6,8 +6,9 @@ What the runtime decides that does change numbers, the data type that `auto` mea
 import os
 import platform
 from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from preceptor.config.base import Table
 from preceptor.config.secrets import VARIABLE, looks_like_a_key, shown_address
@@ -102,7 +103,7 @@ class Runtime(Table):
     gpus: int | None = Field(
         None,
         ge=1,
-        description="GPUs that a vLLM teacher or student is spread over; one by default.",
+        description="GPUs that a vLLM teacher or student is spread over, and of a Ray actor; one by default.",
     )
     max_batch_tokens: int | None = Field(
         None, ge=1, description="Tokens in one batch; halved whenever memory runs out."
@@ -119,6 +120,50 @@ class Runtime(Table):
     keep_tokens: bool = Field(
         False, description="Also store the loss and the clipped rank of each response token."
     )
+    executor: Literal["local", "ray"] = Field(
+        "local", description="Who scores: this process (local), or actors of a Ray cluster (ray)."
+    )
+    address: str = Field(
+        "auto",
+        description="Ray cluster: auto (that of this machine, else one started here), local (one started "
+        "here), or its address, as ray://HOST:10001.",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="Ray actors; one per GPU or group of cores by default."
+    )
+    worker_cores: int | None = Field(
+        None,
+        ge=1,
+        description="CPU cores of each actor; by default 1 beside a GPU, else 8 or all of a smaller node.",
+    )
+    runtime_env: dict[str, Any] = Field(
+        {}, description="Ray's runtime environment of the actors: packages, variables, files."
+    )
+    shard: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,5}$",
+        description="Score only this part of the instructions, as 2/16, and rank nothing.",
+    )
+
+    @field_validator("shard")
+    @classmethod
+    def _is_one_of_them(cls, value: str | None) -> str | None:
+        if value is not None and int(value.split("/")[0]) > int(value.split("/")[1]):
+            raise ValueError(f"{value} is none of {value.split('/')[1]} shards: they count from 1")
+        return value
+
+    @model_validator(mode="after")
+    def _devices_are_for_ray_to_give(self) -> Self:
+        if self.executor == "ray" and ":" in self.device:
+            raise ValueError(
+                f"device is {self.device} with executor = 'ray', which gives each worker devices of its own: "
+                "expected cuda"
+            )
+        return self
+
+    def settled(self) -> "Runtime":
+        """Return it as other machines are to take it: with the device that `auto` means here."""
+        return self.model_copy(update={"device": self.resolved_device()})
 
     def endpoint(self, model: str) -> Endpoint:
         """Return where the chat model is served; StudyError where nothing says it."""

@@ -344,6 +344,14 @@ class Selection:
         rows = self.rows[np.isin(self.table.instruction[self.rows], taken)]
         return Selection(self.table, rows, taken, len(taken))
 
+    def share(self, place: int, of: int) -> "Selection":
+        """Return the rows of one in `of` instructions by their content, those numbered `place` from 0."""
+        ids = self.table.instructions[self.taken]
+        drawn = np.frombuffer(ids.tobytes(), "<u8").reshape(-1, KEY_BYTES // 8)[:, -1]
+        taken = self.taken[drawn % np.uint64(of) == place]
+        rows = self.rows[np.isin(self.table.instruction[self.rows], taken)]
+        return Selection(self.table, rows, taken, len(taken))
+
     def by_reference(self) -> "Selection":
         """Return the same rows under the keys that scores of checks are stored under."""
         return self._under(self.table.checked_keys)

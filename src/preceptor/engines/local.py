@@ -1,8 +1,10 @@
 """A model of a study that is run in this process: found at once, read and loaded only when it is needed."""
 
 import logging
+import pickle
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from preceptor.config.base import ModelTable
 from preceptor.config.runtime import Runtime
@@ -20,6 +22,18 @@ logger = logging.getLogger(__name__)
 
 _UNKNOWN_CONTEXT = 4096
 
+_ARRIVED: "WeakValueDictionary[tuple[type[LocalModel], bytes], LocalModel]" = WeakValueDictionary()
+
+
+def _one_of(kind: "type[LocalModel]", state: bytes) -> "LocalModel":
+    """Return the model of this process that came as this before, or a new one."""
+    found = _ARRIVED.get((kind, state))
+    if found is None:
+        found = object.__new__(kind)
+        found.__dict__.update(pickle.loads(state))
+        _ARRIVED[kind, state] = found
+    return found
+
 
 class LocalModel:
     """The model that `table` names; `runtime` says where it runs, and what the data type `auto` means."""
@@ -33,6 +47,18 @@ class LocalModel:
     def __init__(self, table: ModelTable, runtime: Runtime) -> None:
         self.asked = table
         self.runtime = runtime
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as what was asked for, with the data type; the copy finds and loads its own model.
+
+        Where another process has the same model already, the copy is that one: it is loaded once.
+        """
+        own = vars(self).items()
+        state = {
+            k: v for k, v in own if not isinstance(getattr(type(self), k, None), cached_property)
+        }
+        state["dtype"] = self.dtype
+        return _one_of, (type(self), pickle.dumps(state))
 
     @cached_property
     def located(self) -> LocatedModel:

@@ -11,7 +11,8 @@ from itertools import product
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
-from preceptor.errors import PreceptorError
+from preceptor.errors import PreceptorError, StudyError
+from preceptor.pipeline.cluster.executor import executor_of
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.load import LoadedData, Loader
 from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
@@ -19,13 +20,13 @@ from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, rewa
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
 from preceptor.pipeline.trust import options_for, with_trust
-from preceptor.pipeline.work import Executor, Progress, Silent, free, in_process, preflight, run_all
+from preceptor.pipeline.work import Executor, Progress, Silent, free, preflight, run_all
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
 
 
 class Pipeline:
-    """A study on its way to rankings; `execute` runs each piece of work that the store lacks.
+    """A study on its way to rankings; `execute`, the runtime's own by default, runs work that is missing.
 
     Without `frees` a teacher that was loaded is left to `execute`.
     """
@@ -35,10 +36,11 @@ class Pipeline:
         study: Study,
         runtime: Runtime,
         progress: Progress | None = None,
-        execute: Executor = in_process,
+        execute: Executor | None = None,
     ) -> None:
-        self.study, self.runtime = study, runtime
-        self.progress, self.execute = progress or Silent(), execute
+        self.study = study
+        self.runtime = runtime if runtime.executor == "local" else runtime.settled()
+        self.progress, self.execute = progress or Silent(), execute or executor_of(runtime)
         self.frees = True
 
     def of(self, study: Study) -> "Pipeline":
@@ -77,6 +79,11 @@ class Pipeline:
             ModelError: a model is not found.
         """
         require_student(self.study, self.source)
+        if spend and self.runtime.shard:
+            raise StudyError(
+                f"shard {self.runtime.shard} scores a part of the study and ranks nothing: it is for the "
+                "commands rank and run. Once all are done, leave it out to rank."
+            )
         if spend:
             self.generate(scope)
         source = self.source.within(scope)

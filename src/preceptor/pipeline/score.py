@@ -5,6 +5,7 @@ for it. Each part is claimed, so that several processes share the work without k
 """
 
 import logging
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from preceptor.config.runtime import Runtime
 from preceptor.data.table import Keys, Selection
 from preceptor.engines.reasoning import answered
+from preceptor.errors import ModelError
 from preceptor.pipeline.work import (
     Amount,
     Executor,
@@ -73,6 +75,19 @@ class ScoreTask:
         """Return the stored keys for which nothing is left to compute; `seen` is that of `Shards.keys`."""
         scorer = self.scorer
         return self.partition.complete(scorer.required, listed=scorer.token_column, seen=seen)
+
+    def require_same(self) -> None:
+        """Check, in another process, that the scorer is still the one whose partition it is.
+
+        Raises:
+            ModelError: a model is not found, or is another one; or the store is not there.
+        """
+        if self.scorer.identity() != self.partition.identity:
+            raise ModelError(
+                f"{self.scorer.name}: {platform.node()} has another model, or other settings for it, than "
+                "the machine that planned the work. Give all machines the same files."
+            )
+        self.partition.require_shared()
 
 
 @dataclass(frozen=True)

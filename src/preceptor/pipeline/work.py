@@ -112,6 +112,15 @@ class Task(Protocol):
         """Return the stored keys for which nothing is left to compute; `seen` is that of `Shards.keys`."""
         ...
 
+    def require_same(self) -> None:
+        """Check, in another process, that its rows would be those that are meant.
+
+        Raises:
+            ModelError: the model is not found there, or is another one.
+            StoreError: the store is not there.
+        """
+        ...
+
 
 Workers = Callable[[Task, Iterable[Part], Stored], None]
 """Computes all parts; when it returns, what could be computed is stored, and was told."""

@@ -44,6 +44,11 @@ class GradientScorer(Scorer):
         self.student = reader.student
         self.model: Any = None
 
+    @property
+    def memory(self) -> int:
+        """Bytes of the student's weights, their gradients and those of a response in hand."""
+        return 3 * self.student.memory
+
     def identity(self) -> Identity:
         """Return the identity of student, template and projection, refusing a student that is too large."""
         self.preflight()

@@ -7,6 +7,7 @@ appended, and readers merge whatever shards they find. Which columns a row has i
 
 import json
 import logging
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -202,6 +203,18 @@ class Shards:
             "recorded": plain(self.recorded, "recorded"),
         }
         self._folder.put("identity.json", (json.dumps(card, indent=2) + "\n").encode())
+
+    def require_shared(self) -> None:
+        """Check that this is the folder in which another process, the driver of this one, wrote the card.
+
+        Raises:
+            StoreError: it is not: the store of this machine is another one.
+        """
+        if read_card(self._folder) is None:
+            raise StoreError(
+                f"{platform.node()} does not see the store at {self._folder.path}: expected a folder that "
+                "all machines share, or an address as s3://bucket/folder."
+            )
 
     def _shards(self) -> list[str]:
         return [name for name in self._folder.names() if is_shard(name)]
