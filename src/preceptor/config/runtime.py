@@ -162,8 +162,18 @@ class Runtime(Table):
         return self
 
     def settled(self) -> "Runtime":
-        """Return it as other machines are to take it: with the device that `auto` means here."""
+        """Return it as other machines take it, if any: with the device that `auto` means here."""
+        if self.executor == "local":
+            return self
         return self.model_copy(update={"device": self.resolved_device()})
+
+    def require_whole(self) -> None:
+        """Refuse to go on with a part of the work where all of it is needed; StudyError."""
+        if self.shard is not None:
+            raise StudyError(
+                f"shard {self.shard} scores a part of the study and ranks nothing: it is for the commands "
+                "rank and run. Once all are done, leave it out to rank."
+            )
 
     def endpoint(self, model: str) -> Endpoint:
         """Return where the chat model is served; StudyError where nothing says it."""

@@ -11,7 +11,7 @@ from itertools import product
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
-from preceptor.errors import PreceptorError, StudyError
+from preceptor.errors import PreceptorError
 from preceptor.pipeline.cluster.executor import executor_of
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.load import LoadedData, Loader
@@ -26,10 +26,7 @@ from preceptor.ranking.result import Ranking
 
 
 class Pipeline:
-    """A study on its way to rankings; `execute`, the runtime's own by default, runs work that is missing.
-
-    Without `frees` a teacher that was loaded is left to `execute`.
-    """
+    """A study on its way to rankings; `execute`, the runtime's own by default, runs work that is missing."""
 
     def __init__(
         self,
@@ -38,10 +35,9 @@ class Pipeline:
         progress: Progress | None = None,
         execute: Executor | None = None,
     ) -> None:
-        self.study = study
-        self.runtime = runtime if runtime.executor == "local" else runtime.settled()
+        self.study, self.runtime = study, runtime.settled()
         self.progress, self.execute = progress or Silent(), execute or executor_of(runtime)
-        self.frees = True
+        self.frees = True  # a teacher after its use, which is else left to `execute`
 
     def of(self, study: Study) -> "Pipeline":
         """Return the pipeline of another study over the same source."""
@@ -79,12 +75,8 @@ class Pipeline:
             ModelError: a model is not found.
         """
         require_student(self.study, self.source)
-        if spend and self.runtime.shard:
-            raise StudyError(
-                f"shard {self.runtime.shard} scores a part of the study and ranks nothing: it is for the "
-                "commands rank and run. Once all are done, leave it out to rank."
-            )
         if spend:
+            self.runtime.require_whole()
             self.generate(scope)
         source = self.source.within(scope)
         loader = Loader(self.study, self.runtime, source, scope, self.progress, self.execute, spend)
