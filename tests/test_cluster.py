@@ -119,7 +119,9 @@ def test_workers_that_die_lose_nothing_and_what_kills_three_becomes_a_note(tmp_p
     asked = Counter(scorer.log.read_text().split("\n")[:-1])
     # Of the spoilt and the stopped worker nothing but the response in hand is computed again.
     assert [asked[texts[place]] for place in (11, 19)] == [2, 2]
-    assert asked[texts[7]] <= 3
+    assert (
+        3 <= asked[texts[7]] <= 5
+    )  # alone three times, and in its portion and piece where it came first
 
 
 @pytest.mark.usefixtures("ray")
@@ -212,7 +214,7 @@ def test_portions_are_whole_instructions_of_an_equal_budget_the_longest_first():
         sum(len("Say 000.") + 2 * len(group[0].text or "") for group in one.part) for one in found
     ]
     assert sizes == sorted(sizes, reverse=True)
-    assert len(found) == pytest.approx(64, abs=6) and max(sizes) < 1.2 * np.mean(sizes)
+    assert len(found) == pytest.approx(64, abs=12) and max(sizes) < 1.2 * np.mean(sizes)
 
 
 def test_a_portion_comes_back_in_pieces_without_what_is_stored_unless_its_node_was_lost():
@@ -224,9 +226,11 @@ def test_a_portion_comes_back_in_pieces_without_what_is_stored_unless_its_node_w
     pieces = portion.after_death(stored, lambda one: one.key, blamed=True)
     assert [len(one.responses) for one in pieces] == [10] * 9 + [8]
     alone = pieces[0].after_death((), lambda one: one.key, blamed=True)
-    assert [(len(one.responses), one.deaths, one.is_lost) for one in alone] == [(1, 2, False)] * 10
-    (last,) = alone[0].after_death((), lambda one: one.key, blamed=True)
-    assert last.is_lost
+    assert [(len(one.responses), one.deaths) for one in alone] == [(1, 0)] * 10
+    last = alone[0]
+    for deaths in (1, 2, 3):
+        (last,) = last.after_death((), lambda one: one.key, blamed=True)
+        assert (last.deaths, last.is_lost) == (deaths, deaths == 3)
     assert (
         portion.after_death(
             {one.key for one in portion.responses}, lambda one: one.key, blamed=True

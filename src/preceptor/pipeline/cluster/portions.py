@@ -6,13 +6,13 @@ longest responses go first and together: workers then end at about the same time
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preceptor.pipeline.work import Part
 from preceptor.types import Response
 
 MOST_DEATHS = 3
-"""A response is given up when it was alone with its worker's death, and that was at least the third."""
+"""A response is given up when so many workers have died of it, each with nothing else in hand."""
 
 _EACH = 16
 _LEAST, _MOST = 8_000, 1_000_000
@@ -20,9 +20,10 @@ _LEAST, _MOST = 8_000, 1_000_000
 
 @dataclass(frozen=True)
 class Portion:
-    """Responses for one worker, and how many workers have died of some of them."""
+    """Responses for one worker; `cut` says whether it is a piece, `deaths` how many it cost when alone."""
 
     part: Part
+    cut: bool = False
     deaths: int = 0
 
     @property
@@ -33,7 +34,7 @@ class Portion:
     @property
     def is_lost(self) -> bool:
         """Whether it is one response that kills whoever computes it."""
-        return self.deaths >= MOST_DEATHS and len(self.responses) == 1
+        return self.deaths >= MOST_DEATHS
 
     def after_death(
         self, stored: Collection[bytes], key: Callable[[Response], bytes], *, blamed: bool
@@ -41,19 +42,23 @@ class Portion:
         """Return what of it is not stored.
 
         Where the portion is `blamed` for the death, it comes back in pieces, at the second time each response
-        by itself: so the third tells which it was.
+        by itself: then a death is that response's alone.
         """
         left = [
             found
             for group in self.part
             if (found := [one for one in group if key(one) not in stored])
         ]
-        if not blamed or not left:
-            return [Portion(left, self.deaths)] if left else []
+        if not left:
+            return []
+        if not blamed:
+            return [replace(self, part=left)]
+        if len(self.responses) == 1:
+            return [replace(self, deaths=self.deaths + 1)]
         rows = [response for group in left for response in group]
-        size = 1 if self.deaths else math.ceil(math.sqrt(len(rows)))
+        size = 1 if self.cut else math.ceil(math.sqrt(len(rows)))
         pieces = (rows[start : start + size] for start in range(0, len(rows), size))
-        return [Portion([piece], self.deaths + 1) for piece in pieces]
+        return [Portion([piece], cut=True) for piece in pieces]
 
 
 def portions_of(parts: Iterable[Part], workers: int) -> list[Portion]:
