@@ -11,7 +11,7 @@ from preceptor.config.rewards import RewardModelTable
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
-from preceptor.errors import StudyError
+from preceptor.errors import PreceptorError, StudyError
 from preceptor.pipeline.plan import for_student
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.scorers.reward_model import RewardModel
@@ -111,3 +111,17 @@ def test_what_a_server_computed_does_not_choose_the_data_type_here(
     Store(tmp_path).scores(there).append([Score(bytes(16), {"nll": 1.0})])
     here = StudentModel(table.model_copy(update={"engine": "transformers"}), runtime)
     assert here.dtype == "float32"
+
+
+@pytest.mark.parametrize("said", ["vllm", "served"])
+def test_what_an_engine_lacks_is_said_before_anything_is_paid_for(
+    said: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "vllm" else name)
+    model = str(model_folder)
+    found = {"vllm": "preceptor.vllm.", "served": "Nothing says where"}[said]
+    with pytest.raises(PreceptorError, match=found):
+        LikelihoodScorer(StudentModel(Student(model=model, engine=said))).preflight()
+    if said == "served":
+        with pytest.raises(StudyError, match=found):
+            RewardModel(RewardModelTable(model=model, engine="served")).preflight()

@@ -54,6 +54,11 @@ class ServedLikelihood:
     }
 
     @classmethod
+    def preflight(cls, student: Student, runtime: Runtime) -> None:
+        """Check that something says where the student is served, and the key; nothing is asked."""
+        PromptClient(runtime.endpoint(student.model), student.model, cls.asks)
+
+    @classmethod
     def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
         """Return the engine, once the server that `runtime.endpoints` names has shown what it tells.
 

@@ -31,6 +31,11 @@ class VllmLikelihood:
 
     measures: ClassVar[tuple[str, ...]] = ("nll", "rank")
 
+    @staticmethod
+    def preflight(_student: Student, _runtime: Runtime) -> None:
+        """Check that vllm is installed; MissingPackage otherwise."""
+        require("vllm", purpose="A student run by vLLM")
+
     @classmethod
     def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
         """Return the engine, spread over `runtime.gpus` devices.
@@ -39,7 +44,7 @@ class VllmLikelihood:
             MissingPackage: vllm is not installed.
             ModelError: vLLM cannot load the model.
         """
-        require("vllm", purpose="A student run by vLLM")
+        cls.preflight(student, runtime)
         lengths = [one for one in (student.max_length, context_length(located)) if one]
         model = load_vllm(
             located,

@@ -102,6 +102,18 @@ class StudentModel(LocalModel):
         if lacks_layer(self.located, UP_PROJECTION):
             raise no_up_projection(f"'{self.student.name}'")
 
+    def preflight(self) -> None:
+        """Check libraries, and what its engine needs.
+
+        Raises:
+            MissingPackage: a library is not installed.
+            StudyError: nothing says where the student is served.
+            ModelError: the endpoint's address or key cannot be used.
+        """
+        super().preflight()
+        if (check := getattr(self.engine, "preflight", None)) is not None:
+            check(self.student, self.runtime)
+
     @cached_property
     def likelihood(self) -> Likelihood:
         """The loaded model."""
@@ -198,7 +210,7 @@ class LikelihoodScorer(Scorer):
         return Identity.of({**spec, **self.student.spec()})
 
     def preflight(self) -> None:
-        """Check that the student's tokenizer can be loaded; MissingPackage otherwise."""
+        """Check what the student needs to be run; see `StudentModel.preflight`."""
         self.student.preflight()
 
     def score(self, responses: Sequence[Response]) -> Iterator[Sequence[Score]]:

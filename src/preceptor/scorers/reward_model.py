@@ -77,6 +77,12 @@ class RewardModel(LocalModel, Scorer):
         tokenizer = load_tokenizer(self.located)
         return PairEncoder(tokenizer, self.template, max_length=self.max_length)
 
+    def preflight(self) -> None:
+        """Check libraries, and that something says where a served model is; PreceptorError otherwise."""
+        super().preflight()
+        if self.served:
+            self._server()
+
     @cached_property
     def engine(self) -> "TransformersReward | ServedReward":
         """The loaded model, after a look at whether it prefers an answer to nonsense."""
@@ -84,10 +90,13 @@ class RewardModel(LocalModel, Scorer):
         self._compare_sanity_pair(engine)
         return engine
 
-    def _served(self) -> "ServedReward":
+    def _server(self) -> "ServedReward":
         from preceptor.engines.served_reward import ServedReward
 
-        engine = ServedReward(self.runtime.endpoint(self.table.model), self.table.model)
+        return ServedReward(self.runtime.endpoint(self.table.model), self.table.model)
+
+    def _served(self) -> "ServedReward":
+        engine = self._server()
         encoded = self.encoder.encode_conversation(_SANITY_PROMPT, _SANITY_ANSWERS[0])
         engine.require_scores(TokenizedPair(encoded.prompt, encoded.response))
         return engine
