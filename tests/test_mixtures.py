@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
@@ -20,6 +21,8 @@ from preceptor.pipeline.best_of_n import with_best_of_n
 from preceptor.pipeline.outcome import Outcome
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.ranking.bootstrap import Array
+from preceptor.ranking.options import RankingOptions
+from preceptor.ranking.rank import Measurements, rank
 from preceptor.ranking.verdict import Claim
 from preceptor.types import Instruction
 from small_study import preceptor, write_rows
@@ -172,6 +175,18 @@ def test_a_routed_mixture_of_teachers_each_best_at_one_kind_is_named_the_first(t
     assert not [one for one in found.ranking.warnings if one.code == "chosen-by-own-reward"]
     # Within a kind it is one of them, and takes nothing from whoever that is.
     assert found.ranking.category_winners() == {"sums": "ann", "odes": "ben"}
+
+
+def test_a_lead_of_a_mixture_is_tested_at_the_variance_that_cross_fitting_gives_it():
+    own, apart = np.random.default_rng(4).normal(5, 1, 60), 0.3 + np.tile([-1.0, 1.0], 30)
+    ratio = apart.mean() / (apart.std(ddof=1) / np.sqrt(60))
+    for mixtures, widened in ((frozenset[str](), 1.0), (frozenset({"mixed"}), 1 + 1 / np.pi)):
+        given = Measurements(
+            ("ann", "mixed"), 60, {"reward": np.stack([own, own + apart])}, mixtures=mixtures
+        )
+        found = rank(given, student="s", by="reward", options=RankingOptions(n_resamples=100))
+        expected = 2 * stats.t.sf(ratio / np.sqrt(widened), 59)
+        assert found["ann"].p_value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("by", ["car", "persyn"])

@@ -1,6 +1,6 @@
 """Placing: teachers from best to worst by one metric on one set of instructions, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,13 @@ from preceptor.ranking.places import Evidence, TeacherResult
 from preceptor.ranking.quantities import Quantity, formed, measured, outcomes
 from preceptor.types import Estimate
 
+CROSS_FITTED = 1 + 1 / np.pi
+"""Variance of a lead over a routed mixture, as a multiple of what single instructions show of it.
+
+Halves that choose for each other are dependent: that is the factor between two equal teachers, and of more
+teachers, or unequal ones, it is less.
+"""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -41,6 +48,7 @@ def placed(
     metrics: Sequence[Metric],
     teachers: Sequence[str],
     options: RankingOptions,
+    mixtures: Set[str] = frozenset(),
 ) -> Placed:
     """Return the teachers from best to worst on these instructions.
 
@@ -50,6 +58,7 @@ def placed(
         metrics: what is formed.
         teachers: labels of the rows.
         options: draws and seed.
+        mixtures: those teachers that are made of several others.
 
     Raises:
         StudyError: a metric is not finite.
@@ -59,6 +68,7 @@ def placed(
     estimates |= {m.kind: estimates_of(formed(m, means)) for m in metrics}
     upward = formed(by, means).upward(by.higher_is_better)
     scores = scores_of(upward, teachers, right=better_of_two(used, by, upward))
+    scores = _of_mixtures(scores, mixtures)
     results, evidence = place_teachers(
         scores,
         estimates,
@@ -68,6 +78,13 @@ def placed(
         limits=upward.limits,
     )
     return Placed(tuple(results), evidence, upward, scores)
+
+
+def _of_mixtures(scores: Scores, mixtures: Set[str]) -> Scores:
+    """Return the scores with the errors of leads of mixtures and over them as cross-fitting makes them."""
+    mixed = np.array([label in mixtures for label in scores.labels])
+    factor = np.where(mixed[:, None] | mixed, np.sqrt(CROSS_FITTED), 1.0)
+    return replace(scores, pairs=scores.pairs._replace(error=scores.pairs.error * factor))
 
 
 def transformed(common: Common, transform: str) -> Common:

@@ -109,7 +109,14 @@ def rank(
     used = transformed(common, options.transform)
     meaningless = bool(negative_rewards(used, measurements.teachers))
     ordering = ordering_metric(chosen, by, kind=options.kind, without_car=meaningless)
-    found = placed(used, ordering, metrics=chosen, teachers=measurements.teachers, options=options)
+    found = placed(
+        used,
+        ordering,
+        metrics=chosen,
+        teachers=measurements.teachers,
+        options=options,
+        mixtures=measurements.mixtures,
+    )
     conditional = _is_conditional(settings or {})
     # Within a kind a mixture may be one of the others, who could then never be told from it.
     single = [
