@@ -140,7 +140,7 @@ def tortured(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         if kind == "driver killed" and driver.poll() is None:
             driver.kill()
             driver.wait()
-            _, alive = psutil.wait_procs(family, timeout=60)
+            _, alive = psutil.wait_procs(actors, timeout=10)
             left_over += len(alive)
             struck[kind] += 1
             driver = started(given, store, *TWO)
@@ -151,7 +151,7 @@ def tortured(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     code = driver.wait()
     compared = differences(rows(str(folder / "whole")), rows(str(store)))
     claims = len(list(store.rglob("claim-*")))
-    told = {"exit": code, "processes_left_over": left_over, "claims_left_over": claims}
+    told = {"exit": code, "actors_left_over": left_over, "claims_left_over": claims}
     return {"kills": struck.total(), **struck, **told, **compared}
 
 

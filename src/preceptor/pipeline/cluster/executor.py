@@ -95,7 +95,7 @@ class _Run:
         self._keys: set[bytes] = set()
         self._known: set[bytes] = set()
         self._seen: set[str] = set()
-        self._deaths = 0  # since a portion was finished
+        self._deaths = 0  # since anything was stored
         self._proved = False
 
     def __call__(self, portions: list[Portion]) -> None:
@@ -139,21 +139,26 @@ class _Run:
 
     def _replace(self, hand: Hand, portion: Portion | None, error: Exception) -> None:
         """Have another actor in the place of one that died or can do nothing any more."""
+        blamed = self._connection.is_alive(hand.node)
+        self._connection.dismiss(hand)
         self._deaths += 1
+        if portion is not None:
+            self._take_over(portion, blamed=blamed)
         size = self._connection.size
         if self._deaths >= (MOST_DEATHS * (size + 2) if self._proved else max(MOST_DEATHS, size)):
             raise ModelError(
                 f"{self._deaths} workers died one after another, and none has finished anything: {error}"
             ) from error
-        blamed = self._connection.is_alive(hand.node)
-        self._connection.dismiss(hand)
         self._begin(self._connection.hire())
-        if portion is None:
-            return
+
+    def _take_over(self, portion: Portion, *, blamed: bool) -> None:
+        """Put what an actor that died has not stored back to what waits."""
         found = self._task.finished(self._seen).tolist()
         self._known.update(self._keys.intersection(found))
         key = self._task.key
         gone = [one for row in portion.responses if (one := key(row)) in self._known]
+        if gone:
+            self._proved, self._deaths = True, 0
         self._stored(gone, 0)
         for piece in portion.after_death(self._known, key, blamed=blamed):
             if piece.is_lost and self._proved:
