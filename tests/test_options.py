@@ -14,7 +14,7 @@ from preceptor.ranking.race.options import RaceOptions
 
 NOT_OPTIONS = {
     "only a study file has several teachers or validates": {
-        "BestOfN.kind", "BestOfN.label", "BestOfN.n", "BestOfN.of", "BestOfN.seed",
+        "BestOfN.by", "BestOfN.kind", "BestOfN.label", "BestOfN.n", "BestOfN.of", "BestOfN.seed",
         "Evaluate.baseline", "Evaluate.benchmarks", "Evaluate.limit", "Evaluate.max_tokens", "Evaluate.name",
         "Evaluate.questions", "Evaluate.temperature", "Train.equal", "Train.exclude_ngram", "Train.rows",
         "Train.seeds", "Train.teachers", "Train.whole_only",
