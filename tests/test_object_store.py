@@ -199,9 +199,10 @@ def test_a_damaged_shard_is_set_aside_and_a_damaged_manifest_loses_nothing(
     [
         ("s3://user:hidden@bucket/prefix", "holds a password"),
         ("s3://bucket/run[1]", "one of"),
+        ("s3:/bucket/prefix", "expected s3://bucket/prefix"),  # as a Path of an address reads
     ],
 )
-def test_credentials_and_patterns_in_an_address_are_refused(url: str, said: str):
+def test_an_address_that_is_none_or_holds_credentials_is_refused(url: str, said: str):
     with pytest.raises(StoreError, match=said) as error:
         Store(url)
     assert "hidden" not in str(error.value)

@@ -147,6 +147,12 @@ def _folder_at(root: str) -> Folder:
             f"The store '{shown_address(root)}' holds a password or one of *?[]: expected neither. "
             "Credentials come from the environment or the provider's own files alone."
         )
+    protocol, colon, place = root.partition(":")
+    if not scheme and colon and protocol in fsspec.available_protocols():
+        raise StoreError(
+            f"The store '{root}' would be a folder here: expected {protocol}://{place.lstrip('/')}. "
+            f"Give both slashes, or ./{root} for that folder."
+        )
     try:
         files, path = fsspec.core.url_to_fs(
             root, **({"use_listings_cache": False} if scheme else {})
