@@ -8,6 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from preceptor.engines.cl100k import count_tokens
+from preceptor.errors import StudyError
+from preceptor.pipeline.amounts import equal_tokens
 from small_study import preceptor, rows_of, write_rows, write_teachers
 from small_teachers import THRESHOLDS, generations, graded, texts_in, write_questions
 
@@ -317,3 +319,8 @@ def test_equal_amounts_of_tokens_end_every_teachers_data_where_the_tersest_has_n
     ).stdout
     assert f"(teachers give {total['alpha']} tokens to train on at most, this one " in said
     assert "left out: 2 (not every teacher answered the instruction)" in said
+
+
+def test_a_teacher_without_a_token_to_train_on_is_named_where_amounts_are_to_be_equal():
+    with pytest.raises(StudyError, match="beta: no response has a token"):
+        equal_tokens({"alpha": [3, 4], "beta": [0, 0]})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from preceptor.engines.cl100k import count_tokens
 from preceptor.engines.local import LocalModel
-from preceptor.errors import ModelError
+from preceptor.errors import ModelError, StudyError
 from preceptor.pipeline.select import of_teacher
 from preceptor.types import Response
 
@@ -47,8 +47,16 @@ def equal_tokens(sizes: Mapping[str, Sequence[int] | NDArray[np.int64]]) -> dict
 
     Args:
         sizes: teacher -> target tokens of its response to each instruction, in one order for all.
+
+    Raises:
+        StudyError: a teacher gives none.
     """
     held = {teacher: np.cumsum(own) for teacher, own in sizes.items()}
+    if without := [teacher for teacher, sums in held.items() if not sums[-1]]:
+        raise StudyError(
+            f"{', '.join(without)}: no response has a token to train on, since the student's template "
+            "refuses them or all overlap with evaluation questions. Leave the teacher or equal out."
+        )
     least = min(int(sums[-1]) for sums in held.values())
     found = {}
     for teacher, sums in held.items():

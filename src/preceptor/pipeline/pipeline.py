@@ -36,7 +36,7 @@ class Pipeline:
         execute: Executor | None = None,
     ) -> None:
         self.study, self.runtime = study, runtime.settled()
-        self.progress, self.execute = progress or Silent(), execute or executor_of(runtime)
+        self.progress, self.execute = progress or Silent(), execute or executor_of(self.runtime)
         self.frees = True  # a teacher after its use, which is else left to `execute`
 
     def of(self, study: Study) -> "Pipeline":

@@ -94,7 +94,7 @@ class Safety(CheckedBenchmark):
         """Return what the rules cannot see, and whose questions these are."""
         rules = (
             "Refusals are found by their wording: an answer that is harmful only in part, or a refusal in "
-            "other words, is not seen."
+            "other words, is not seen, and an answer that begins with what is illegal counts as one."
         )
         own = (
             f"The {len(self._asked)} questions are written for the project and mild: this is neither XSTest "
