@@ -98,6 +98,7 @@ def test_a_winner_of_one_category_is_named_and_nobody_in_the_others():
     }
     text = str(ranking)
     assert "sums (n 60): ann is first, reward" in text
+    assert "p <0.001." in text
     assert "maps (n 60): no clear winner." in text
 
 

@@ -121,7 +121,7 @@ def _in_category(ranking: Places, category: Category) -> str:
     claim, against = claim_in(ranking, category)
     value = _interval(category.means[category.best][ranking.by])
     p = category.p_adjusted
-    sure = f"fewer than {MIN_PROMPTS} prompts" if p is None else f"p {number(p)}"
+    sure = f"fewer than {MIN_PROMPTS} prompts" if p is None else f"p {p_value(p)}"
     basis = f"{ranking.by} {value}, {sure}"
     if claim is Claim.FIRST:
         return f"{title}: {category.best} is first, {basis}."
@@ -152,8 +152,8 @@ def _lengths(ranking: Places) -> Iterator[str]:
     if least > 0 and most > _TIMES_AS_LONG * least:
         yield (
             f"Responses of {long.teacher} are {most / least:.1f} times as long as those of {short.teacher}: "
-            "on as many rows a student is tuned on so many times the tokens. preceptor export --equal tokens "
-            'and equal = "tokens" in [train] take fewer rows of longer teachers.'
+            "with as many rows a student trains on that many times the tokens. preceptor export --equal "
+            'tokens and equal = "tokens" in [train] take fewer rows of longer teachers.'
         )
 
 
@@ -259,6 +259,11 @@ def number(value: float) -> str:
     if size >= 1e6 or 0 < size < 1e-3:
         return f"{value:.2e}"
     return f"{value:.1f}" if size >= 100 else f"{value:.3f}" if size < 10 else f"{value:.2f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p; of a very small one no more than that, since no test here is exact so far out."""
+    return "n/a" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _width(text: str) -> int:

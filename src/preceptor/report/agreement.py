@@ -15,7 +15,7 @@ from rich.text import Text
 from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL, Ends
 from preceptor.agreement.calibration import Calibration, HeldOut
 from preceptor.agreement.table import Agreement, AgreementTable, Difference, FamilyAgreement
-from preceptor.ranking.table import printable
+from preceptor.ranking.table import p_value, printable
 
 _WIDEST = 18
 _GAP = 2
@@ -108,8 +108,8 @@ def _summary(table: AgreementTable) -> Table:
             Text(printable(one.column)),
             "higher" if column.higher_is_better else "lower",
             _fixed(one.rho),
-            _p_value(one.permutation.p_value),
-            _p_value(one.permutation.adjusted),
+            p_value(one.permutation.p_value),
+            p_value(one.permutation.adjusted),
             _fixed(one.tau),
             f"{one.regret:.2f} ({_share(one.regret_share)})",
             _share(one.top_three),
@@ -258,10 +258,6 @@ def _range(ends: Ends, sign: str = "-") -> str:
         return "[n/a]"
     low, high = (f"{round(end, 2) + 0.0:{sign}.2f}".replace("0.", ".", 1) for end in ends)
     return f"[{low}, {high}]"
-
-
-def _p_value(value: float) -> str:
-    return "n/a" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _share(value: float) -> str:

@@ -13,6 +13,7 @@ from preceptor.agreement.orders import Observed, Prediction
 from preceptor.agreement.table import Agreement, AgreementTable
 from preceptor.benchmarks.runs import RUN_DEVIATION
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.table import p_value
 from preceptor.validation.dimensions import DimensionTable, dimension_tables
 
 SIGNIFICANT = 0.05
@@ -209,7 +210,7 @@ def conclusion(cell: Agreement, teachers: int, *, related: bool) -> str:
         return "One of the two orders is all ties, so their agreement is unknown."
     bounded = math.isfinite(low)
     interval = f"[{low:.2f}, {high:.2f}]" if bounded else "(no interval below 8 teachers)"
-    basis = f"Spearman's rho {rho:.2f} {interval}, adjusted p {p:.3f}, {teachers} teachers"
+    basis = f"Spearman's rho {rho:.2f} {interval}, adjusted p {p_value(p)}, {teachers} teachers"
     clear = p <= SIGNIFICANT and (low * high > 0 if bounded else not related)
     if clear:
         way = "held" if rho > 0 else "failed, the order came out the other way round"
@@ -218,7 +219,7 @@ def conclusion(cell: Agreement, teachers: int, *, related: bool) -> str:
     if least > SIGNIFICANT:
         return (
             f"{basis}: this neither confirms nor refutes the prediction, and {teachers} teachers never "
-            f"could: two orders agree or differ wholly by chance with p {least:.3f}."
+            f"could: two orders agree or differ wholly by chance with p {p_value(least)}."
         )
     return f"{basis}: this neither confirms nor refutes the prediction."
 
