@@ -22,7 +22,7 @@ from preceptor.ranking.places import (
 )
 from preceptor.ranking.rank import rank
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.table import about_order, table_lines
+from preceptor.ranking.table import table_lines, unequal_lengths
 from preceptor.ranking.verdict import Claim, limits
 from preceptor.types import Estimate, Warning
 
@@ -277,7 +277,7 @@ def test_lengths_that_differ_over_twofold_are_said_to_be_unequal_amounts(
     found = ranking(0.97, 0.03)
     for one, length in zip(found.teachers, (longer, 100.0), strict=True):
         one.estimates["tokens"] = Estimate(length, length, length, 100)
-    lines = [line for line in about_order(found) if "times as long" in line]
+    lines = unequal_lengths(found)
     assert [line.partition(" times")[0] for line in lines] == [
         f"Responses of A are {n}" for n in said
     ]

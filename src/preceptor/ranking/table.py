@@ -96,7 +96,13 @@ def beneath(ranking: Places) -> list[str]:
 
 def footnotes(ranking: Places) -> list[str]:
     """Return the lines below the table, without the warnings: about the order, and how far to trust it."""
-    return [*about_order(ranking), *in_categories(ranking), *trusted(ranking.trust)]
+    return [
+        *about_order(ranking),
+        *([limits(ranking)] if len(ranking) > 1 else []),
+        *unequal_lengths(ranking),
+        *in_categories(ranking),
+        *trusted(ranking.trust),
+    ]
 
 
 def in_categories(ranking: Places) -> list[str]:
@@ -132,29 +138,29 @@ def _in_category(ranking: Places, category: Category) -> str:
 
 
 def about_order(ranking: Places) -> list[str]:
-    """Return what stands below the table of the order itself: stability, failures, what P leaves open."""
-    lines = [limits(ranking), *_lengths(ranking)] if len(ranking) > 1 else []
+    """Return what stands below the table of the order itself: how stable it is, and failures."""
     if ranking.stability is None:
-        return lines
+        return []
     failed = [one for one in ranking.stability.variants if one.name == FAILURES]
     shown = [_with_failures(ranking, one) for one in failed]
-    return [ranking.stability.describe(), *shown, *lines]
+    return [ranking.stability.describe(), *shown]
 
 
-def _lengths(ranking: Places) -> Iterator[str]:
-    """Yield what unequal lengths mean for fine-tuning, where they are far apart."""
+def unequal_lengths(ranking: Places) -> list[str]:
+    """Return what unequal lengths mean for fine-tuning, where they are far apart."""
     name = next((one for one in ("tokens", "length") if one in ranking.best.estimates), None)
     if name is None:
-        return
+        return []
     order = sorted(ranking.teachers, key=lambda result: result.estimates[name].value)
     short, long = order[0], order[-1]
     least, most = (one.estimates[name].value for one in (short, long))
-    if least > 0 and most > _TIMES_AS_LONG * least:
-        yield (
-            f"Responses of {long.teacher} are {most / least:.1f} times as long as those of {short.teacher}: "
-            "with as many rows a student trains on that many times the tokens. preceptor export --equal "
-            'tokens and equal = "tokens" in [train] take fewer rows of longer teachers.'
-        )
+    if least <= 0 or most <= _TIMES_AS_LONG * least:
+        return []
+    return [
+        f"Responses of {long.teacher} are {most / least:.1f} times as long as those of {short.teacher}: with "
+        "as many rows a student trains on that many times the tokens. preceptor export --equal tokens and "
+        'equal = "tokens" in [train] take fewer rows of longer teachers.'
+    ]
 
 
 def trusted(trust: Trust | None) -> list[str]:

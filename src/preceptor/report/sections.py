@@ -14,8 +14,8 @@ from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.places import TeacherResult, Trust
 from preceptor.ranking.record import plain
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.table import about_order
-from preceptor.ranking.verdict import Claim
+from preceptor.ranking.table import about_order, unequal_lengths
+from preceptor.ranking.verdict import Claim, limits
 from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.wording import Piece, chance, named, number, ordinal
@@ -110,7 +110,7 @@ def brief(ranked: RankingData) -> Brief:
         unchanged=_unchanged(ranked),
         stability=" ".join(about_order(ranking)),
         cost=_cost(ranked),
-        cost_notes=_cost_notes(ranked),
+        cost_notes=(*_cost_notes(ranked), *unequal_lengths(ranking)),
         reward=ranking.reward_source or "none, so the order is exploratory",
     )
 
@@ -142,7 +142,9 @@ def _beats(ranking: Ranking) -> str:
     if len(ranking.teachers) < 2:
         return ""
     probability = chance(ranking.teachers[1].p_leader_beats)
-    return f"The leader is better than the runner-up with probability {probability}."
+    return (
+        f"The leader is better than the runner-up with probability {probability}. {limits(ranking)}"
+    )
 
 
 def _why(ranking: Ranking) -> tuple[str, ...]:
