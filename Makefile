@@ -23,7 +23,7 @@ check: $(INSTALLED)  ## style, types, import order
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED)  ## write docs/help.md from the command line's own help
+docs: $(INSTALLED)  ## write docs/reference/command-line.md from the command line's own help
 	$(BIN)/python docs/render_help.py
 
 bench: $(INSTALLED)  ## the measurements that need no data of your own

@@ -1,4 +1,4 @@
-"""Write `docs/help.md`: the command line's own help, so that the page cannot drift from the program."""
+"""Write `docs/reference/command-line.md` from the command line's own help, so that it cannot drift."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from preceptor.cli.app import cli
 
-TARGET = Path(__file__).with_name("help.md")
+TARGET = Path(__file__).parent / "reference" / "command-line.md"
 _WIDTH = 100
 _TOP = """# The command line
 

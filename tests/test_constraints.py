@@ -1,4 +1,4 @@
-"""Constraints count what `docs/verifiers.md` says they count, and their fields are looked over.
+"""Constraints count what `docs/reference/verifiers.md` says they count, and their fields are looked over.
 
 Expected values follow from the table there; the counts can be made by hand. The examples marked IFEval
 are those its instructions give (Zhou et al. 2023, arXiv 2311.07911, table 4).

@@ -4,7 +4,8 @@ Every number of Xu et al. (NAACL 2025) that follows from other printed numbers i
 stands for all numbers that round to it, so a recomputed value can round to the printed one, lie exactly
 between two, be out of reach only because its inputs were rounded, or contradict them. Whatever does not
 simply agree must stand in `errata.toml`, and every numeric erratum must still be there; the script fails
-where either is not so, or where a count of `EXPECTED` has changed. `docs/published.md` says what was found.
+where either is not so, or where a count of `EXPECTED` has changed. `docs/reference/published.md` says what
+was found.
 """
 
 import sys

@@ -112,7 +112,8 @@ def _unknown(rows: Sequence[Row] | Row, path: Path, known: Mapping[str, Benchmar
     titles = ", ".join(benchmark.title for benchmark in known.values())
     return (
         f"'{path}' holds neither answers nor judgements known here: its first row has the fields "
-        f"{', '.join(fields) or 'none'}. Expected files of {titles}; docs/evaluation.md has their fields."
+        f"{', '.join(fields) or 'none'}. Expected files of {titles}; "
+        "docs/how-to/evaluation.md has their fields."
     )
 
 

@@ -68,7 +68,7 @@ class Train(Recipe):
 
 
 class ChatJudge(ModelTable):
-    """A chat model that names the better of two answers; see docs/evaluation.md."""
+    """A chat model that names the better of two answers; see docs/how-to/evaluation.md."""
 
     kind: Literal["chat"] = "chat"
     model: str = Field(description="Preset, Hub id, local folder, or the name as served.")

@@ -83,11 +83,12 @@ class ModelReward(Computed, RewardModelTable):
 
 
 class RuleReward(Computed, Table):
-    """Rewards from checking every response against one rule; see docs/verifiers.md."""
+    """Rewards from checking every response against one rule; see docs/reference/verifiers.md."""
 
     kind: Literal["rule"] = "rule"
     rule: dict[str, Any] = Field(
-        description="Check of every response, as a table with a kind (docs/verifiers.md); gives 0 to 1."
+        description="Check of every response, as a table with a kind "
+        "(docs/reference/verifiers.md); gives 0 to 1."
     )
 
     @field_validator("rule")

@@ -28,7 +28,7 @@ class Student(ModelTable):
 
 
 class Reading(Table):
-    """How the paper's L (eq. 3) is read; see docs/metrics.md."""
+    """How the paper's L (eq. 3) is read; see docs/reference/metrics.md."""
 
     conditioning: Literal["conditional", "unconditional"] = Field(
         "conditional", description="Whether the loss is conditional on the instruction."

@@ -92,7 +92,8 @@ def _variants(
             yield name, metric, {"reward": rewards}
     if failures is not None:
         yield FAILURES, metric, failures
-    # What the paper calls L can be read otherwise in CAR; other metrics have one reading (docs/metrics.md).
+    # What the paper calls L can be read otherwise in CAR; other metrics have one reading
+    # (docs/reference/metrics.md).
     if isinstance(metric, CompatibilityAdjustedReward) and conditional:
         yield from ((name, metric, {"loss": loss}) for name, loss in _readings(means))
 

@@ -68,7 +68,8 @@ def _of_xu() -> Iterator[Check]:
 
     for what, table, average, allowed in (
         ("AP of tables 2 and 3: mean of LC and AH", TABLE_2 + TABLE_3, defined_average, 0.005),
-        # Table 6 prints 25.00 where its scores give 25.03, and 24.00 for 24.007 (docs/published.md).
+        # Table 6 prints 25.00 where its scores give 25.03, and 24.00 for 24.007
+        # (docs/reference/published.md).
         ("AP of tables 6 and 8: mean of LC, WR and AH", TABLE_6 + TABLE_8, three, 0.03),
     ):
         printed = [float(row.average or 0) for row in table]

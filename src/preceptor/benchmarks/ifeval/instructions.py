@@ -1,7 +1,7 @@
 """IFEval's instruction ids with their arguments, as constraints of ours; and its loose readings.
 
 Source: Zhou et al. 2023 (arXiv 2311.07911), section 2. How each constraint counts, and where that differs
-from the paper's own code, stands in `docs/verifiers.md`.
+from the paper's own code, stands in `docs/reference/verifiers.md`.
 """
 
 from collections.abc import Callable, Mapping

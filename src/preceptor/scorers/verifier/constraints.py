@@ -3,8 +3,8 @@
 A reference lists constraints such as `{"name": "words", "at_least": 50}`, each is kept or
 not, and the reward says whether all are (or, with `partial`, which share). They cover the instructions
 of IFEval (Zhou et al. 2023, arXiv 2311.07911) but for the language of a response, under plain names;
-the table in `docs/verifiers.md` maps its instruction ids to them and says where the counting differs.
-Texts of a reference are compared letter by letter and never become patterns.
+the table in `docs/reference/verifiers.md` maps its instruction ids to them and says where the counting
+differs. Texts of a reference are compared letter by letter and never become patterns.
 """
 
 from collections.abc import Callable, Mapping

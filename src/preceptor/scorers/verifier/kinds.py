@@ -3,7 +3,7 @@ r"""The kinds of reference and the check that each asks for.
 A reference is a mapping whose `kind` names a check, and a check is a function of the response's text, made
 once from the reference after looking the reference over. Responses and references are untrusted: a check is
 linear in the length of the text, or it is a library's and must run in a worker process (`pool`).
-`docs/verifiers.md` lists the kinds with an example each.
+`docs/reference/verifiers.md` lists the kinds with an example each.
 """
 
 import math
