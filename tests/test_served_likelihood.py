@@ -214,22 +214,35 @@ def test_a_metric_that_needs_more_than_the_engine_gives_is_refused_when_planned(
 
 
 class TestRewards:
-    """A reward model behind `/classify`."""
+    """A reward model behind `/classify` or `/pooling`, each answering as vLLM documents it."""
 
     @staticmethod
-    def server(folder: Path, *, squash: bool = False, bad: object = None) -> Any:
+    def server(
+        folder: Path,
+        *,
+        squash: bool = False,
+        bad: object = None,
+        pools: bool = False,
+        told_as: Any = lambda value: [value],
+    ) -> Any:
         import torch
         from transformers import AutoModelForSequenceClassification
 
         model = AutoModelForSequenceClassification.from_pretrained(folder)
 
         def step(handler: Any, asked: dict[str, Any]) -> None:
+            if pools and handler.path == "/classify":
+                refuse(404, "Not Found")(handler, asked)
+                return
             with torch.no_grad():
                 logit = model(input_ids=torch.tensor([asked["input"]])).logits[0][0]
             value = logit.sigmoid() if squash or asked["use_activation"] else logit
-            told = float(value) if bad is None or len(asked["input"]) != bad else "much"
-            data = [{"index": 0, "probs": [told], "num_classes": 1}]
-            handler.send(200, json.dumps({"data": data}).encode(), {})
+            told = told_as(float(value) if bad is None or len(asked["input"]) != bad else "much")
+            found = {"probs": told, "num_classes": len(told)}
+            if handler.path == "/pooling":
+                found = {"object": "pooling", "data": told}
+            body = {"id": "pool-1", "object": "list", "data": [{"index": 0, **found}]}
+            handler.send(200, json.dumps(body).encode(), {})
 
         return step
 
@@ -260,6 +273,42 @@ class TestRewards:
         assert set(told.paths) == {"/classify"}
         assert found[0] == pytest.approx(found[1], abs=1e-4)
         assert scorers[0].identity() != scorers[1].identity()
+
+    def test_a_server_that_only_pools_gives_the_same_rewards(self, folder: Path):
+        found = []
+        for pools in (True, False):
+            with serving(otherwise=self.server(folder, pools=pools)) as told:
+                scorer = self.scorer(folder, told, "served")
+                rows = [one for batch in scorer.score(RESPONSES) for one in batch]
+            found.append({one.key: one.values["score"] for one in rows})
+            assert told.paths[-1] == ("/pooling" if pools else "/classify")
+        assert len(found[0]) == len(RESPONSES)
+        assert found[0] == found[1]
+
+    @pytest.mark.parametrize(
+        ("told_as", "saw"),
+        [
+            (lambda value: [value, -value], r"2 numbers \(a vector, or several labels\)"),
+            (lambda value: [[value]] * 7, r"7 lists of numbers \(one for each token\)"),
+            (lambda value: "AACAPw==", "no list of numbers"),
+        ],
+    )
+    @pytest.mark.parametrize("pools", [True, False])
+    def test_more_than_one_number_is_no_reward(
+        self, folder: Path, told_as: Any, saw: str, pools: bool
+    ):
+        with (
+            serving(otherwise=self.server(folder, pools=pools, told_as=told_as)) as told,
+            pytest.raises(ModelError, match=f"{'pooling' if pools else 'classify'}: saw {saw}"),
+        ):
+            list(self.scorer(folder, told, "served").score(RESPONSES))
+
+    def test_a_server_that_does_neither_is_told_of_both(self, folder: Path):
+        with (
+            serving(otherwise=refuse(404, "Not Found")) as told,
+            pytest.raises(ModelError, match=r"by /classify: .*404.*; by /pooling: .*404"),
+        ):
+            list(self.scorer(folder, told, "served").score(RESPONSES))
 
     def test_one_bad_reward_costs_its_row_alone(self, folder: Path):
         with serving(otherwise=self.server(folder)) as told:

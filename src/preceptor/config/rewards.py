@@ -67,7 +67,7 @@ class RewardModelTable(ModelTable):
     )
     engine: Literal["transformers", "served"] = Field(
         "transformers",
-        description="Run here by transformers, or asked of a vLLM server's /classify.",
+        description="Run here by transformers, or asked of a vLLM server's /classify or /pooling.",
     )
 
     @field_validator("model")

@@ -1,7 +1,9 @@
-"""Rewards from a reward model behind vLLM's server: `/classify`, asked for the score itself.
+"""Rewards from a reward model behind vLLM's server, asked for the score itself.
 
-Conversations go as our own token ids. A server that squashes scores whatever it is asked (a sigmoid) is
-refused when the first are wanted: its numbers would rank otherwise under CAR.
+By `/classify`, else by `/pooling` where the server does not classify. Conversations go as our own token ids.
+A server that squashes scores whatever it is asked (a sigmoid) is refused when the first are wanted: its
+numbers would rank otherwise under CAR. So is one that gives several numbers, of which nobody says which is
+the reward.
 """
 
 import logging
@@ -25,40 +27,76 @@ _SQUASHED, _PLAIN = (
 )
 """vLLM's name for the switch, and its name in older versions."""
 
+_FUNCTIONS = ("classify", "pooling")
+"""vLLM's functions that tell a classifier's score, in the order in which they are tried.
+
+The first answers `{"data": [{"probs": [score], "num_classes": 1}]}`, the second
+`{"data": [{"object": "pooling", "data": [score]}]}`; a pooler of every token gives a list for each there.
+"""
+
 
 class ServedReward:
     """The scores of conversations under the reward model that `endpoint` serves as `model`."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         # vLLM's own functions stand beside the part of the address that is OpenAI's.
-        root = endpoint.model_copy(update={"url": endpoint.url.rstrip("/").removesuffix("/v1")})
+        self._root = endpoint.model_copy(
+            update={"url": endpoint.url.rstrip("/").removesuffix("/v1")}
+        )
+        self._model = model
+        self._ask_by(_FUNCTIONS[0])
+
+    def _ask_by(self, function: str) -> None:
         self._plain, self._squashed = (
-            PromptClient(root, model, asks, function="classify", names=("input", "data"))
+            PromptClient(self._root, self._model, asks, function=function, names=("input", "data"))
             for asks in (_PLAIN, _SQUASHED)
         )
         self._watch = Watch(
-            f"The server of '{model}'", root, lambda: self._plain.complete(asked_of("Four."))
+            f"The server of '{self._model}'",
+            self._root,
+            lambda: self._plain.complete(asked_of("Four.")),
         )
 
-    def require_scores(self, pair: TokenizedPair) -> None:
-        """Try the server on one conversation.
+    def require_scores(self, pairs: Sequence[TokenizedPair]) -> None:
+        """Try the server on a few conversations, and settle by which function it is asked.
 
         Raises:
             ModelError: it cannot be reached, gives no single score, or squashes scores although asked not to.
         """
-        request = asked_of((*pair.prompt, *pair.response))
-        plain, squashed = (one.complete(request) for one in (self._plain, self._squashed))
-        score, share = (_score(one) for one in (plain, squashed))
-        model = self._plain.model
-        if not isinstance(plain, Told) or math.isnan(score):
-            said = getattr(plain, "detail", "no single number")
-            raise ModelError(f"The server of '{model}' gives no reward by /classify: {said}")
-        if score == share and 0 <= score <= 1:
+        refused = []
+        for function in _FUNCTIONS:
+            self._ask_by(function)
+            failure = self._tried(pairs)
+            if failure is None:
+                self._watch.answered()
+                return
+            refused.append(f"by /{function}: {failure.kind}, {failure.detail}")
+            if not (failure.of_request or failure.of_settings):
+                break
+        raise ModelError(f"The server of '{self._model}' gives no reward {'; '.join(refused)}")
+
+    def _tried(self, pairs: Sequence[TokenizedPair]) -> Failure | None:
+        """Return why the function in use does not answer; ModelError where what it says is no reward."""
+        squashes = True
+        for pair in pairs:
+            request = asked_of((*pair.prompt, *pair.response))
+            plain, squashed = (one.complete(request) for one in (self._plain, self._squashed))
+            if isinstance(plain, Failure):
+                return plain
+            score, share = (_score(one) for one in (plain, squashed))
+            if math.isnan(score):
+                raise ModelError(
+                    f"The server of '{self._model}' gives no reward by /{self._plain.function}: saw "
+                    f"{_shape(plain)} for a conversation, expected one number. Serve a reward model "
+                    "whose head has one label, read at the last token."
+                )
+            squashes &= score == share and 0 <= score <= 1
+        if squashes:
             raise ModelError(
-                f"The server of '{model}' squashes scores although it is asked not to (use_activation = "
-                "false): a share is no reward. Serve it with a newer vLLM, or without an activation."
+                f"The server of '{self._model}' squashes scores although it is asked not to (use_activation "
+                "= false): a share is no reward. Serve it with a newer vLLM, or without an activation."
             )
-        self._watch.answered()
+        return None
 
     def score(self, conversations: Sequence[TokenizedPair]) -> Iterator[list[Rewarded]]:
         """Yield scores as they come, NaN where there is none; what was not answered is left out.
@@ -80,8 +118,25 @@ class ServedReward:
 
 
 def _score(outcome: object) -> float:
-    """Return the one number that was told; NaN where there is not exactly one."""
-    found = outcome.of_prompt.get("probs") if isinstance(outcome, Told) else None
-    if isinstance(found, list) and len(found) == 1 and type(found[0]) in (int, float):
-        return float(found[0])
-    return math.nan
+    """Return the one number that was told, alone or in a list of its own; NaN where there is not just one."""
+    found = _numbers(outcome)
+    while isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return math.nan
+    return float(found)
+
+
+def _numbers(outcome: object) -> object:
+    told = outcome.of_prompt if isinstance(outcome, Told) else {}
+    return told.get("probs", told.get("data"))
+
+
+def _shape(outcome: object) -> str:
+    """Return in words what was told in place of a number."""
+    found = _numbers(outcome)
+    if not isinstance(found, list):
+        return "no list of numbers"
+    if any(isinstance(one, list) for one in found):
+        return f"{len(found):,} lists of numbers (one for each token)"
+    return f"{len(found):,} numbers (a vector, or several labels)"

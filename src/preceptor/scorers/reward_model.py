@@ -97,8 +97,7 @@ class RewardModel(LocalModel, Scorer):
 
     def _served(self) -> "ServedReward":
         engine = self._server()
-        encoded = self.encoder.encode_conversation(_SANITY_PROMPT, _SANITY_ANSWERS[0])
-        engine.require_scores(TokenizedPair(encoded.prompt, encoded.response))
+        engine.require_scores(self._sanity_pairs())
         return engine
 
     def _loaded(self) -> "TransformersReward":
@@ -124,9 +123,13 @@ class RewardModel(LocalModel, Scorer):
         typed = pairs is not None and pairs.typed
         return TransformersReward(model, self.runtime, packed=pairs is None, typed=typed)
 
-    def _compare_sanity_pair(self, engine: "TransformersReward | ServedReward") -> None:
+    def _sanity_pairs(self) -> list[TokenizedPair]:
+        """Return the ids of a right answer and of nonsense."""
         encoded = [self.encoder.encode_conversation(_SANITY_PROMPT, a) for a in _SANITY_ANSWERS]
-        pairs = [TokenizedPair(one.prompt, one.response) for one in encoded]
+        return [TokenizedPair(one.prompt, one.response) for one in encoded]
+
+    def _compare_sanity_pair(self, engine: "TransformersReward | ServedReward") -> None:
+        pairs = self._sanity_pairs()
         scores = {found.index: found.score for batch in engine.score(pairs) for found in batch}
         if len(scores) == len(pairs) and not scores[0] > scores[1]:
             logger.warning(
