@@ -29,8 +29,8 @@ SEED = 7
 WORDS = ("the", "sea", "is", "wide", "and", "deep", "while", "small", "boats", "sail", "home")
 
 
-def save_student(folder: Path) -> None:
-    """Save a Llama of a few thousand weights with a tokenizer of whole words."""
+def save_student(folder: Path, *, width: int = 16, layers: int = 1) -> None:
+    """Save a Llama, of a few thousand weights by default, with a tokenizer of whole words."""
     import tokenizers
     import torch
     import transformers
@@ -44,9 +44,9 @@ def save_student(folder: Path) -> None:
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, **special)
     config = transformers.LlamaConfig(
         vocab_size=len(names),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
+        hidden_size=width,
+        intermediate_size=width,
+        num_hidden_layers=layers,
         num_attention_heads=2,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)

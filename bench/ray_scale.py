@@ -3,8 +3,13 @@
 Printed as JSON: tokens a second of two actors with a thread each against this process with two threads, on
 the same responses with models loaded; what is in the store after actors and drivers were killed at random
 moments; and the store of four `--shard` processes that ran at once, row by row against an undisturbed run.
+Without a student and responses a small random model reads made-up ones, which serves for kills and shards.
+With `--counted-s3` the shards' store is a bucket of an S3 server on loopback, each process has a cache of its
+own, as on machines of its own, and requests are counted.
 
     python bench/ray_scale.py --student MODEL.gguf --responses ../shared/data/zoo/*.jsonl --limit 40
+    python bench/ray_scale.py --only shards --counted-s3
+    python bench/ray_scale.py --only kills --kills 20 --width 384 --layers 6 --limit 3000
 """
 
 import argparse
@@ -17,12 +22,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
+import pytest
 
 from preceptor import api
 from preceptor.config.runtime import Runtime
@@ -30,6 +37,10 @@ from preceptor.pipeline.cluster.executor import executor_of
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.score import step_of
 from preceptor.pipeline.work import Amount, Silent
+from ranking_from_store import WORDS, save_student
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from s3_server import s3_server
 
 Rows = dict[tuple[str, bytes], dict[str, object]]
 TWO = ("--executor", "ray", "--address", "local", "--workers", "2", "--worker-cores", "1")
@@ -49,13 +60,18 @@ class Counted(Silent):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--student", required=True)
-    parser.add_argument("--responses", nargs="+", required=True)
+    parser.add_argument("--student", help="by default a small random model")
+    parser.add_argument("--responses", nargs="+", help="by default made-up ones of four teachers")
+    parser.add_argument("--width", type=int, default=64, help="of the random model")
+    parser.add_argument("--layers", type=int, default=2, help="of the random model")
     parser.add_argument("--limit", type=int, default=40)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument(
         "--store", help="URL of an empty folder for the shards; by default a local one"
+    )
+    parser.add_argument(
+        "--counted-s3", action="store_true", help="store of the shards on an S3 server that counts"
     )
     parser.add_argument("--only", nargs="*", default=["speed", "kills", "shards"])
     parser.add_argument("--seed", type=int, default=0)
@@ -63,6 +79,11 @@ def main() -> None:
     logging.getLogger("preceptor").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if given.student is None:
+            given.student = str(folder / "student")
+            save_student(folder / "student", width=given.width, layers=given.layers)
+        if given.responses is None:
+            given.responses = made_up(folder, given.limit)
         found: dict[str, object] = {"limit": given.limit, "responses": len(given.responses)}
         if "speed" in given.only:
             found["speed"] = speed(given, folder)
@@ -73,6 +94,21 @@ def main() -> None:
         if "shards" in given.only:
             found["shards"] = sharded(given, folder)
         print(json.dumps(found, indent=2))
+
+
+def made_up(folder: Path, instructions: int) -> list[str]:
+    """Write responses of four teachers, 20 to 60 words each, and return their files."""
+    files = []
+    for teacher in range(4):
+        rng = np.random.default_rng([7, teacher])
+        file = folder / f"teacher-{teacher}.jsonl"
+        with file.open("w") as handle:
+            for number in range(instructions):
+                words = rng.choice(WORDS, rng.integers(20, 60))
+                row = {"instruction": f"How wide is the sea {number}?", "output": " ".join(words)}
+                handle.write(json.dumps(row) + "\n")
+        files.append(str(file))
+    return files
 
 
 def speed(given: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -110,12 +146,15 @@ def rate(given: argparse.Namespace, runtime: dict[str, object]) -> float:
     return told.done.tokens / seconds
 
 
-def started(given: argparse.Namespace, store: Path | str, *words: str) -> "subprocess.Popen[bytes]":
+def started(
+    given: argparse.Namespace, store: Path | str, *words: str, cache: Path | None = None
+) -> "subprocess.Popen[bytes]":
     """Start ranking with this store."""
     command = [sys.executable, "-m", "preceptor", "rank", *given.responses, *words]
     command += ["--student", given.student, "--metric", "loss", "--by", "loss", "--device", "cpu"]
     command += ["--limit", str(given.limit), "--max-batch-tokens", "1024", "--store", str(store)]
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    quiet |= {} if cache is None else {"PRECEPTOR_CACHE": str(cache)}
     with open(os.devnull, "wb") as nowhere:
         return subprocess.Popen(
             command, stdout=nowhere, stderr=sys.stderr, env={**os.environ, **quiet}
@@ -163,16 +202,28 @@ def is_actor(process: psutil.Process) -> bool:
 
 
 def sharded(given: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Run all shards at once on one store."""
-    store = given.store or str(folder / "shards")
-    every = range(1, given.shards + 1)
-    running = [started(given, store, "--shard", f"{place}/{given.shards}") for place in every]
-    codes = [one.wait() for one in running]
-    seen = rows(store)
+    """Run all shards at once on one store, then the ranking of what they stored."""
+    with ExitStack() as stack:
+        asked, store = Counter[str](), given.store or str(folder / "shards")
+        if given.counted_s3:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            asked, store = stack.enter_context(s3_server(patch)), "s3://bucket/shards"
+        every = range(1, given.shards + 1)
+        running = [
+            started(given, store, "--shard", f"{at}/{given.shards}", cache=folder / f"cache-{at}")
+            for at in every
+        ]
+        codes = [one.wait() for one in running]
+        of_shards = dict(asked)
+        seen = rows(store)
+        asked.clear()
+        codes.append(started(given, store, cache=folder / "cache-ranking").wait())
+        requests = {"shards": of_shards, "ranking": dict(asked)} if given.counted_s3 else None
     # A ranking looks at its responses besides, which no shard does: its own steps are what compares.
     steps = {partition for partition, _ in seen[0]}
     whole = {key: row for key, row in rows(str(folder / "whole"))[0].items() if key[0] in steps}
-    return {"exits": codes, "steps": len(steps), **differences((whole, 0), seen)}
+    compared = differences((whole, 0), seen)
+    return {"exits": codes, "steps": len(steps), "requests": requests, **compared}
 
 
 def rows(store: str) -> tuple[Rows, int]:
@@ -180,10 +231,12 @@ def rows(store: str) -> tuple[Rows, int]:
     files, path = fsspec.core.url_to_fs(store)
     found: Rows = {}
     twice = 0
-    for name in files.glob(f"{path}/scores/*/part-*.parquet"):
+    shards = f"{path}/scores/*/part-*.parquet", f"{path}/scores/*/kept/part-*.parquet"
+    for name in (one for pattern in shards for one in files.glob(pattern)):
+        partition = name.replace("/kept/", "/").split("/")[-2]
         with files.open(name) as handle:
             for row in pq.read_table(handle).to_pylist():
-                key = (name.split("/")[-2], row.pop("key"))
+                key = (partition, row.pop("key"))
                 twice += key in found
                 found[key] = row
     return found, twice
