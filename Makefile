@@ -23,8 +23,9 @@ check: $(INSTALLED)  ## style, types, import order
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED)  ## write docs/reference/command-line.md from the command line's own help
+docs: $(INSTALLED)  ## write the pages that are made of the code, and build the site in site/
 	$(BIN)/python docs/render_help.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(INSTALLED)  ## the measurements that need no data of your own
 	$(BIN)/python bench/ranking_scale.py
@@ -32,4 +33,4 @@ bench: $(INSTALLED)  ## the measurements that need no data of your own
 	$(BIN)/python bench/ranking_from_store.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

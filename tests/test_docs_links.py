@@ -26,7 +26,7 @@ def anchors(text: str) -> set[str]:
     for title in re.findall(r"^#{1,6} (.+?)\s*$", FENCE.sub("", text), re.M):
         given = re.search(r"\{ *#([\w-]+) *\}$", title)
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).replace("`", "")
-        slug = re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
+        slug = re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
         found.add(given[1] if given else slug)
     return found | set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", text))
 
