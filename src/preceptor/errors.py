@@ -49,6 +49,10 @@ class StudyError(PreceptorError):
     """A question that cannot be answered as asked: wrong option, missing measure, too little data."""
 
 
+class NothingToCompare(StudyError):
+    """What was asked is done and written, and nothing in it stands against another."""
+
+
 class ModelError(PreceptorError):
     """A model or tokenizer that cannot be loaded or used as asked."""
 

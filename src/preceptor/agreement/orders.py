@@ -16,6 +16,7 @@ from typing import TypeVar
 from preceptor.config.catalogue import SHIPPED
 from preceptor.errors import DataError
 from preceptor.ranking.metrics import METRICS
+from preceptor.ranking.schema import require_version
 from preceptor.store.files import number_in, read_csv, read_json
 
 Observed = Mapping[str, Mapping[str, float]]
@@ -147,6 +148,8 @@ def _rankings(path: str) -> list[Mapping[str, object]]:
     held = read_json(path)
     rankings = held if isinstance(held, list) else [held]
     for ranking in rankings:
+        if isinstance(ranking, dict):
+            require_version(ranking, f"'{path}'")
         teachers = ranking.get("teachers") if isinstance(ranking, dict) else None
         if not isinstance(teachers, list) or not isinstance(ranking.get("student"), str):
             raise DataError(

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from preceptor.errors import DataError, StudyError
+from preceptor.store.activity import quieten_downloads
 from preceptor.types import Instruction
 
 
@@ -111,6 +112,7 @@ def fetched(home: str, name: str, *, instead: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    quieten_downloads()
     try:
         return Path(hf_hub_download(home, name, repo_type="dataset"))
     except (HfHubHTTPError, OSError) as error:

@@ -11,7 +11,7 @@ import click
 
 from preceptor.cli.command import Command
 from preceptor.cli.options import group, one_stream, runtime_options
-from preceptor.cli.output import console, put
+from preceptor.cli.output import console, put, put_json
 
 if TYPE_CHECKING:
     from preceptor.agreement.calibration import Calibration
@@ -140,7 +140,7 @@ def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None
     if "-" not in (json_path, csv_path):
         _print(table, answers, source=source)
     if json_path:
-        put(json_path, _json(table, given, answers))
+        put_json(json_path, _record(table, given, answers))
     if csv_path:
         put(csv_path, _csv(table))
 
@@ -196,12 +196,9 @@ def _print(table: "AgreementTable", answers: _Answers, *, source: str) -> None:
     report.print_notes(screen, table.comparison.left_out, table.warnings())
 
 
-def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) -> str:
-
-    from preceptor.store.files import json_text
-
+def _record(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) -> dict[str, Any]:
     comparison = table.comparison
-    whole = {
+    return {
         "students": comparison.students,
         "teachers": comparison.teachers,
         "families": comparison.families,
@@ -222,7 +219,6 @@ def _json(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers) 
         "warnings": table.warnings(),
         "settings": {name: _plain(value) for name, value in given.items()},
     }
-    return json_text(whole)
 
 
 def _plain(value: Any) -> Any:

@@ -258,7 +258,7 @@ def _put_json(
 
     pairs = zip(records, own_warnings, strict=True)
     results = [{**record, "warnings": own} for record, own in pairs]
-    put_json(path, plain({"results": results, "warnings": list(warnings)}))
+    put_json(path, {"results": plain(results), "warnings": list(warnings)})
 
 
 def _put_csv(path: str, records: Sequence[_Record], *, observed: bool) -> None:

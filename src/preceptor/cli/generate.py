@@ -52,4 +52,6 @@ def generate(output: str, overwrite: bool, **given: Any) -> None:
         raise click.ClickException(f"'{output}' exists: choose another file, or pass --overwrite.")
     with progress_on() as progress:
         count = api.generate(given.pop("instructions"), output=output, progress=progress, **given)
-    click.echo(f"{count:,} responses in {output}")
+    click.echo(f"{count:,} response{'' if count == 1 else 's'} in {output}")
+    if not count:
+        raise click.ClickException("No request got a response: the warnings above say why.")

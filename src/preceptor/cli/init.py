@@ -3,7 +3,7 @@
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.output import put_json
+from preceptor.cli.output import put
 
 
 @click.command(cls=Command)
@@ -20,9 +20,10 @@ def init(study_file: str, schema_path: str | None) -> None:
     FILE is study.toml unless you name another.
     """
     from preceptor.config.schema import study_schema, write_start
+    from preceptor.store.files import json_text
 
     if schema_path:
-        put_json(schema_path, study_schema())
+        put(schema_path, json_text(study_schema()))
         return
     write_start(study_file)
     click.echo(

@@ -205,8 +205,11 @@ def judge_given(given: Given, kinds: "Sequence[JudgeKind]" = ("letter", "reward"
 def _reward_sources(path: Path) -> list[str]:
     """Return where the rewards of the rankings in a file came from."""
     from preceptor.benchmarks.rows import listed, read_rows
+    from preceptor.ranking.schema import require_version
 
     rows = listed(read_rows(path))
+    for row in rows:
+        require_version(row, f"'{path}'")
     settings: list[Any] = [row.get("settings") for row in rows]
     if not all(isinstance(one, Mapping) for one in settings):
         raise DataError(

@@ -3,7 +3,6 @@
 A judge's agreement stands beside that of the rule that the longer answer wins.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from preceptor.cli.judge import Given, judge_given, shown_as, worded
-from preceptor.cli.output import console, put
+from preceptor.cli.output import console, put_json
 
 if TYPE_CHECKING:
     from preceptor.benchmarks.judge_agreement import JudgeAgreement
@@ -46,7 +45,7 @@ def measure_judge(files: Sequence[Path], given: Given, json_path: str | None) ->
         "longer_wins": _record(found.longer),
     }
     if json_path:
-        put(json_path, json.dumps(record, indent=2) + "\n")
+        put_json(json_path, record)
     if json_path != "-":
         _print(judge.name, found.judge, found.longer, found.first_place)
 

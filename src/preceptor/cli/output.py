@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,11 +34,16 @@ def _is_quiet() -> bool:
     return context is not None and bool(context.find_root().params.get("quiet"))
 
 
-def put_json(path: str, content: object) -> None:
-    """Write as indented JSON to a file, or to standard output where the path is `-`."""
+def put_json(path: str, content: Mapping[str, object] | list[dict[str, Any]]) -> None:
+    """Write as indented JSON to a file, or to standard output where the path is `-`.
+
+    The object, or each of a list, says the version of its form.
+    """
+    from preceptor.ranking.schema import versioned
     from preceptor.store.files import json_text
 
-    put(path, json_text(content))
+    held = [versioned(one) for one in content] if isinstance(content, list) else versioned(content)
+    put(path, json_text(held))
 
 
 def put_csv(path: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -92,6 +97,26 @@ def progress_on(aside: "Console | None" = None) -> "Iterator[Progress]":
 
     with showing(not _is_quiet(), console=aside) as shown:
         yield shown
+
+
+def require_comparison(sizes: Sequence[int]) -> None:
+    """Let the command fail, after its output, where no ranking of the run holds two teachers.
+
+    A script that takes an exit code of 0 for an answer would take the only teacher for the best.
+
+    Args:
+        sizes: teachers in each ranking.
+
+    Raises:
+        NothingToCompare: each has one.
+    """
+    if max(sizes, default=0) < 2:
+        from preceptor.errors import NothingToCompare
+
+        raise NothingToCompare(
+            "Nothing to compare: expected two teachers, and only one is left. Give the responses of "
+            "another to the same instructions."
+        )
 
 
 def load_numpy() -> None:

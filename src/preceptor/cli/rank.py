@@ -21,6 +21,7 @@ from preceptor.cli.output import (
     put,
     put_csv,
     put_json,
+    require_comparison,
     typed_command,
 )
 
@@ -140,6 +141,7 @@ def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None
     finally:
         if found:
             _write(found, runtime, outputs)
+    require_comparison([len(outcome.ranking) for outcome in found])
 
 
 def _score_shard_and_print(pipeline: "Pipeline") -> None:
@@ -188,6 +190,7 @@ def _race_and_print(pipeline: "Pipeline", outputs: Outputs) -> None:
         from preceptor.report.race import race_page
 
         put(html_path, race_page(found, command=typed_command()))
+    require_comparison([len(one.racers) for one in found])
 
 
 def carry_out(

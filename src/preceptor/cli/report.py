@@ -10,7 +10,7 @@ import click
 
 from preceptor.cli.command import Command
 from preceptor.cli.options import group, rehash_option
-from preceptor.cli.output import load_numpy, put, typed_command
+from preceptor.cli.output import load_numpy, put, require_comparison, typed_command
 
 if TYPE_CHECKING:
     from preceptor.agreement.orders import Observed
@@ -64,6 +64,7 @@ def report(
         _put(markdown_path, markdown(found))
     if charts_folder:
         _save_charts(found, charts_folder)
+    require_comparison([len(one.ranking) for one in found.rankings])
 
 
 def _of_the_paper(html_path: str, observed: str | None, *, alone: bool) -> None:

@@ -101,6 +101,13 @@ def show(name: str, number: int | None, store: str, json_path: str | None) -> No
         _print(console(), one, findings)
     if json_path:
         put_json(json_path, _findings(findings) | (_described(one) if one else {}))
+    if one is None and not findings:
+        from preceptor.errors import NothingToCompare
+
+        raise NothingToCompare(
+            f"Nothing to compare in '{name}': expected outcomes of two teachers of one family, by names "
+            "that `preceptor list teachers` prints."
+        )
 
 
 def _of_file(name: str, store: str) -> "tuple[Finding, ...]":

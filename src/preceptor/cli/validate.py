@@ -3,7 +3,6 @@
 The predicted order is printed before the first student is trained: validation can take days.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from preceptor.cli.command import Option
-from preceptor.cli.output import console, progress_on, put, typed_command
+from preceptor.cli.output import (
+    console,
+    progress_on,
+    put,
+    put_json,
+    require_comparison,
+    typed_command,
+)
 from preceptor.cli.rank import carry_out
 
 if TYPE_CHECKING:
@@ -63,7 +69,7 @@ def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | N
     print_validation(screen, result)
     json_path, csv_path, html_path = outputs
     if json_path:
-        put(json_path, json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+        put_json(json_path, result.to_dict())
     if csv_path:
         put(csv_path, observed_csv(result))
     if html_path:
@@ -76,6 +82,7 @@ def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | N
             html_path,
             page(replace(report, agreement=result.agreement, dimensions=result.dimensions)),
         )
+    require_comparison([len(ranking) for ranking in predicted])
 
 
 def observed_csv(result: "ValidationResult") -> str:

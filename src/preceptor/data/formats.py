@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 from preceptor.data.json_text import BYTE_ORDER_MARK, parsed
 from preceptor.data.streams import INVALID, PACKED, open_bytes
 from preceptor.errors import DataError, PreceptorError, nearest, require
+from preceptor.store.activity import quieten_downloads
 
 LONGEST_LINE = 1 << 26
 """Bytes of a line of JSON Lines; a longer one is a problem of that line."""
@@ -346,6 +347,8 @@ def hub_rows(name: str, split: str, journal: Journal, columns: Columns) -> Itera
     require("datasets", purpose=f"'{name}', a data set of the Hub,")
     import datasets
 
+    quieten_downloads()
+    datasets.disable_progress_bars()
     with _failures(journal):
         rows = datasets.load_dataset(name, split=split, streaming=True)
         for journal.line, row in enumerate(rows, 1):

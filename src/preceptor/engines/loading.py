@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from preceptor.errors import ModelError, require
+from preceptor.store.activity import activity, quieten_downloads
 
 if TYPE_CHECKING:
     import torch
@@ -109,14 +110,15 @@ def load_weights(auto: AutoClass, located: "LocatedModel", **options: Any) -> An
         _require_own_code(located)
     before = _content(located)
     try:
-        model, info = getattr(transformers, auto).from_pretrained(
-            located.source,
-            revision=located.revision,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name and shape
-            **options,
-        )
+        with activity(f"loading {located.name}"):
+            model, info = getattr(transformers, auto).from_pretrained(
+                located.source,
+                revision=located.revision,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name and shape
+                **options,
+            )
     except Exception as error:  # a damaged file raises whatever its parser does
         raise ModelError(_refusal(located, error, code_allowed=allowed)) from error
     require_whole(model, info, located)
@@ -227,8 +229,10 @@ def is_of_the_library(model: Any) -> bool:
 
 
 def quieten_loading() -> None:
-    """Keep transformers from drawing bars and reports of its own; errors are worded here."""
+    """Keep transformers and the Hub from drawing bars and reports of their own; errors are worded here."""
     from transformers.utils import logging as transformers_logging
+
+    quieten_downloads()
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]

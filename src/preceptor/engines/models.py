@@ -9,12 +9,14 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from preceptor.errors import ModelError, require
+from preceptor.store.activity import activity, quieten_downloads
 from preceptor.store.files import abandoned, read_json, temporary_name
 from preceptor.store.identity import cache_folder, file_digest, folder_digest, is_own
 
@@ -158,7 +160,8 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     partial = folder.parent / f"{_CONVERTING}{temporary_name()}"
     partial.mkdir(mode=0o700)
     try:
-        _write_converted(path, partial)
+        with activity(f"converting {path.name}"), _without_bars():
+            _write_converted(path, partial)
         shutil.rmtree(partial / _ALONE)
         (partial / _CONTENT).write_text(folder_digest(partial, IDENTITY_FILES))
         if folder.exists() and not _is_converted(folder):
@@ -173,6 +176,19 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers' reader of GGUF files from drawing a bar, which no setting of its own does."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    drawn = reader.tqdm
+    reader.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        reader.tqdm = drawn
 
 
 def _write_converted(path: Path, partial: Path) -> None:
@@ -196,8 +212,12 @@ def _locate_on_hub(reference: str, revision: str | None) -> LocatedModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    quieten_downloads()
     try:
-        folder = Path(snapshot_download(reference, revision=revision, allow_patterns=_SMALL_FILES))
+        with activity(f"fetching the files of {reference}"):
+            folder = Path(
+                snapshot_download(reference, revision=revision, allow_patterns=_SMALL_FILES)
+            )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"'{reference}' is neither a local path nor a model that can be reached on the Hub "

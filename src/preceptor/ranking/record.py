@@ -19,6 +19,7 @@ from preceptor.ranking.places import (
     TeacherResult,
     Trust,
 )
+from preceptor.ranking.schema import require_version, versioned
 from preceptor.ranking.verdict import claim_in, verdict_of
 from preceptor.types import Estimate, Warning
 
@@ -71,7 +72,7 @@ def written(ranking: Places) -> dict[str, object]:
             asdict(one) | {"claim": claim_in(ranking, one)[0]} for one in ranking.categories
         ],
     }
-    return {name: plain(value) for name, value in whole.items()}
+    return versioned({name: plain(value) for name, value in whole.items()})
 
 
 def read(text: str) -> dict[str, Any]:
@@ -86,6 +87,8 @@ def read(text: str) -> dict[str, Any]:
         if len(found) != 1:
             raise DataError(f"The JSON holds {len(found)} rankings: give the text of one of them.")
         (found,) = found
+    if isinstance(found, dict):
+        require_version(found, "The JSON")
     try:
         return _fields(found)
     except (KeyError, TypeError, AttributeError) as error:

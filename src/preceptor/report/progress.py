@@ -1,6 +1,7 @@
 """The progress of long work: live bars in a terminal or a notebook, lines in a log, or nothing."""
 
 import importlib.util
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from preceptor.pipeline.work import Amount, Progress, Silent
 from preceptor.ranking.table import printable
+from preceptor.store.activity import listening
 
 
 @contextmanager
@@ -45,10 +47,11 @@ def showing(
     if progress is False or (progress is None and not shown.is_terminal and not shown.is_jupyter):
         yield Silent()
     elif redraws:
-        with LiveProgress(shown) as live:
+        with LiveProgress(shown) as live, listening(live.busy):
             yield live
     else:
-        yield PlainProgress(shown)
+        with PlainProgress(shown) as plain, listening(plain.busy):
+            yield plain
 
 
 class _Pace:
@@ -93,20 +96,32 @@ class _Rate(Column):
         return Text(task.fields["rate"], style="cyan")
 
 
+class _Count(Column):
+    """Responses done, of all."""
+
+    def render(self, task: Task) -> Text:
+        rows, of = task.fields["rows"], task.fields["all"]
+        return Text(f"{rows:,}/{of:,} responses" if of else "")
+
+
 class LiveProgress:
-    """Live bars, one for each step: responses done, tokens per second, time left."""
+    """One live display, a bar for each step: responses done, tokens per second, time left.
+
+    Below them stands what goes on before a first response is done, such as loading a model.
+    """
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
             SpinnerColumn(finished_text=" "),
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[rows]:,}/{task.fields[all]:,} responses"),
+            _Count(),
             _Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
         )
         self._task: TaskID | None = None
+        self._busy: TaskID | None = None
         self._pace = _Pace()
 
     def __enter__(self) -> "LiveProgress":
@@ -152,32 +167,66 @@ class LiveProgress:
     def say(self, lines: Sequence[str]) -> None:
         """Show the lines in place of the bars of steps that have ended."""
         for task in self._bars.task_ids:
-            self._bars.remove_task(task)
+            if task != self._busy:
+                self._bars.remove_task(task)
         for line in lines:
             self._bars.console.print(Text(line), soft_wrap=True)
 
+    def busy(self, what: str | None) -> None:
+        """Show what goes on, without an end that could be known; None takes it away."""
+        if self._busy is not None:
+            self._bars.remove_task(self._busy)
+            self._busy = None
+        if what is not None:
+            words = escape(printable(what))
+            self._busy = self._bars.add_task(words, total=None, rows=0, all=0, rate="")
+
 
 class PlainProgress:
-    """A line every few seconds, for logs and pipes."""
+    """A line every few seconds, for logs and pipes, also where nothing is done yet."""
 
     def __init__(self, console: Console, *, every: float = 10.0) -> None:
         self._console, self._every = console, every
         self._step, self._missing, self._pace = "", Amount(), _Pace()
-        self._shown_at = 0.0
+        self._busy: str | None = None
+        self._busy_since = self._shown_at = time.monotonic()
+        self._ended, self._turn = threading.Event(), threading.Lock()
+        self._clock = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> "PlainProgress":
+        self._clock.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self._clock.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every / 10):
+            self.tick()
 
     def begin(self, step: str, stored: int, missing: Amount) -> None:
         """Say what is stored and what is missing."""
         self._step, self._missing, self._pace = printable(step), missing, _Pace()
-        self._shown_at = time.monotonic()
         self._say(f"{self._step}: {stored:,} stored, {missing.responses:,} to compute")
 
     def advance(self, done: Amount) -> None:
         """Say how far it is, at most once in a while."""
         self._pace.advance(done)
-        now = time.monotonic()
-        if now - self._shown_at < self._every:
-            return
-        self._shown_at = now
+        self.tick()
+
+    def tick(self) -> None:
+        """Say how far it is where nothing was said for a while."""
+        with self._turn:
+            now = time.monotonic()
+            if now - self._shown_at < self._every:
+                return
+            if self._busy is not None:
+                self._say(f"{self._busy}: {now - self._busy_since:,.0f} s")
+            elif self._step:
+                self._say_how_far()
+
+    def _say_how_far(self) -> None:
         left = self._pace.seconds_left(self._missing.characters)
         parts = [
             f"{self._step}: {self._pace.done.responses:,}/{self._missing.responses:,}",
@@ -188,6 +237,13 @@ class PlainProgress:
 
     def end(self) -> None:
         """Say nothing more."""
+        self._step = ""
+
+    def busy(self, what: str | None) -> None:
+        """Say what goes on; None ends it."""
+        self._busy, self._busy_since = what and printable(what), time.monotonic()
+        if self._busy is not None:
+            self._say(self._busy)
 
     def say(self, lines: Sequence[str]) -> None:
         """Say the lines."""
@@ -195,4 +251,5 @@ class PlainProgress:
             self._say(line)
 
     def _say(self, line: str) -> None:
+        self._shown_at = time.monotonic()
         self._console.print(Text(line, style="dim"), soft_wrap=True)

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +21,13 @@ from pathlib import Path
 import platformdirs
 
 from preceptor.errors import ModelError, StoreError
+from preceptor.store.activity import activity
 from preceptor.store.files import explained, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 _SETTLED_NANOSECONDS = 2_000_000_000
 _REMEMBERED_FILES = 1000
+_LARGE = 2**30
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def file_digest(path: str | Path) -> str:
             known = _remembered().get(str(resolved))
             if known is not None and known[:-1] == before:
                 return str(known[-1])
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            large = os.fstat(handle.fileno()).st_size >= _LARGE
+            with activity(f"hashing {Path(path).name}") if large else nullcontext():
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
             after = _stamp(handle.fileno())
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise ModelError(f"Cannot read {path}: {error}. Check the path and its rights.") from error

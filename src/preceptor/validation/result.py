@@ -13,6 +13,7 @@ from preceptor.agreement.orders import Observed, Prediction
 from preceptor.agreement.table import Agreement, AgreementTable
 from preceptor.benchmarks.runs import RUN_DEVIATION
 from preceptor.ranking.result import Ranking
+from preceptor.ranking.schema import SCHEMA_VERSION
 from preceptor.ranking.table import p_value
 from preceptor.validation.dimensions import DimensionTable, dimension_tables
 
@@ -131,6 +132,7 @@ class ValidationResult:
                 "warnings": table.warnings(),
             }
         return {
+            "schema_version": SCHEMA_VERSION,
             "predicted": [ranking.to_dict() for ranking in self.predicted],
             "observed": [ranking.to_dict() for ranking in self.observed],
             "finetuned": [asdict(one) for one in self.finetuned],

@@ -12,6 +12,7 @@ from preceptor.ranking.places import FormedMetric, Trust
 from preceptor.ranking.race.look import Ending, Look
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.ranking.record import plain
+from preceptor.ranking.schema import require_version, versioned
 from preceptor.types import Estimate, Warning
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class RaceResult:
         """Return the whole race as plain values fit for JSON; a bound that is not there is None."""
         fields = {**asdict(self), "options": self.options.model_dump()}
         extra = {"recommended": self.choice[0].teacher, "verdict": asdict(self.verdict())}
-        return {name: plain(value) for name, value in (fields | extra).items()}
+        return versioned({name: plain(value) for name, value in (fields | extra).items()})
 
     def to_json(self) -> str:
         """Return the whole race as JSON; `from_json` gives an equal one."""
@@ -200,6 +201,7 @@ class RaceResult:
         try:
             found = json.loads(text)
             (found,) = found if isinstance(found, list) else [found]
+            require_version(found, "The JSON")
             for one in (*found["racers"], *(b for look in found["looks"] for b in _behind(look))):
                 _bounded(one.get("behind", one))
             fields = {name: value for name, value in found.items() if name not in _SAID}
@@ -211,8 +213,8 @@ class RaceResult:
             ) from error
 
 
-_SAID = ("verdict", "recommended")
-"""Fields of the JSON that follow from the others."""
+_SAID = ("schema_version", "verdict", "recommended")
+"""Fields of the JSON that are none of the race's."""
 
 
 def _behind(look: Mapping[str, Any]) -> list[dict[str, Any]]:
