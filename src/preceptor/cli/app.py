@@ -1,51 +1,62 @@
 """The command line as a whole: the group and what it prints before any command runs."""
 
 import os
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 
 import click
 
-from preceptor.cli.ability import ability
-from preceptor.cli.agreement import agreement
 from preceptor.cli.command import Program
-from preceptor.cli.demo import demo
-from preceptor.cli.evaluate import evaluate
-from preceptor.cli.export import export
-from preceptor.cli.generate import generate
-from preceptor.cli.init import init
-from preceptor.cli.instructions import instructions
-from preceptor.cli.list import list_group
-from preceptor.cli.plan import plan
-from preceptor.cli.rank import rank
-from preceptor.cli.report import report
-from preceptor.cli.run import run
-from preceptor.cli.store import store_group
 from preceptor.cli.streams import PrintableFormatter, prepare
-from preceptor.cli.studies import studies
-from preceptor.cli.tokens import tokens
-from preceptor.cli.train import train
 
-COMMANDS: tuple[click.Command, ...] = (
-    init,
-    rank,
-    demo,
-    run,
-    plan,
-    report,
-    tokens,
-    list_group,
-    instructions,
-    generate,
-    export,
-    train,
-    evaluate,
-    ability,
-    agreement,
-    studies,
-    store_group,
+NAMES = (
+    *(
+        "init",
+        "rank",
+        "demo",
+        "run",
+        "plan",
+        "report",
+        "tokens",
+        "list",
+        "instructions",
+        "generate",
+    ),
+    *("export", "train", "evaluate", "ability", "agreement", "studies", "store"),
 )
+"""The commands. Each lies in the module of its name; where it could not be called so, it ends in `_group`."""
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(MutableMapping[str, click.Command]):
+    """The commands by name, imported when they are asked for: the help of one needs no other."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, click.Command | None] = dict.fromkeys(NAMES)
+
+    def __getitem__(self, name: str) -> click.Command:
+        found = self._found[name]
+        if found is None:
+            module = import_module(f"preceptor.cli.{name}")
+            found = getattr(module, f"{name}_group", None) or getattr(module, name)
+            self._found[name] = found
+        return found
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+@click.group(
+    cls=Program, commands=Commands(), context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="preceptor", prog_name="preceptor")
 @click.option("-v", "--verbose", is_flag=True, help="Log what the library does.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only: no progress, no warnings.")
@@ -62,10 +73,6 @@ def cli(verbose: bool, quiet: bool) -> None:
         logging.getLogger("preceptor.engines.chat.batch").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
-
-
-for _command in COMMANDS:
-    cli.add_command(_command)
 
 
 def main() -> None:
