@@ -146,7 +146,7 @@ def test_ifeval_counts_prompts_and_instructions_strict_and_loose(tmp_path: Path)
         {"IF": third, "IF_loose": 2 * third, "IF_each": 50.0, "IF_each_loose": 75.0}
     )
     assert warnings == [
-        "1 prompts are left out. No rule checks the instruction 'language:response_language'."
+        "1 prompt is left out. No rule checks the instruction 'language:response_language'."
     ]
 
 

@@ -168,7 +168,7 @@ def test_a_damaged_store_is_found_repaired_by_asking_again_and_pruned(tmp_path: 
     assert preceptor("store", "check", "--store", store).stdout.startswith(
         f"{count} shards verified: 0 damaged, 1 set aside"
     )
-    assert "1 shards set aside" in preceptor("store", "prune", "--store", store).stdout
+    assert "1 shard set aside" in preceptor("store", "prune", "--store", store).stdout
     assert len(list(store.rglob("damaged-*"))) == 1
     preceptor("store", "prune", "--yes", "--store", store)
     assert not list(store.rglob("damaged-*"))

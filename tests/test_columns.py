@@ -64,7 +64,7 @@ def test_responses_cut_for_the_reference_are_told_of_apart(
     asked = ["--metric", "ppl_gpt2", "--metric", "length", "--by", "length"]
     (found,) = ranked(*files, "--reference-model", reference, *asked, "--store", tmp_path / "store")
     assert any(
-        "1 responses were longer than its maximum length" in t["text"] for t in found["warnings"]
+        "1 response was longer than its maximum length" in t["text"] for t in found["warnings"]
     )
 
 

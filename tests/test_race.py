@@ -292,7 +292,7 @@ def test_judges_are_counted_and_their_price_is_needed_like_a_teachers(tmp_path: 
         assert len(told.requests) == paid
         assert free.spent.money == pytest.approx(price_of(told.requests) - price_of(judged))
         assert free.spent.unpriced == ("judge judge",)
-        assert "of money (without judge judge, for want of a price)" in " ".join(str(free).split())
+        assert "USD (without judge judge, for want of a price)" in " ".join(str(free).split())
         assert f"({found.spent.judge_money:,.4g} of it for judges)" in " ".join(str(found).split())
         with pytest.raises(StudyError, match="the judge judge has no price"):
             race(Pipeline(*asking(tmp_path, told.url, judge={}, money=1.0)))
@@ -363,9 +363,9 @@ def test_a_budget_of_money_holds_and_the_winner_completes_the_data_set(tmp_path:
 
 
 @pytest.mark.parametrize(("race", "said"), [
-    ({}, "Race: at most as much, and less where teachers leave early. In full: about 0.04 of money."),
-    ({"money": 0.006, "hours": 2}, "Race: at most 2 hours or 0.01 of money, whichever is reached first"),
-    ({"judge": {}}, "In full: about 0.04 of money, without judge judge, for want of a price."),
+    ({}, "Race: at most as much, and less where teachers leave early. In full: about 0.04 USD."),
+    ({"money": 0.006, "hours": 2}, "Race: at most 2 hours or 0.01 USD, whichever is reached first"),
+    ({"judge": {}}, "In full: about 0.04 USD, without judge judge, for want of a price."),
     ({"judge": {"price_in": 3.0, "price_out": 5.0}}, "judge judge: 600 responses to judge, about "),
 ])  # fmt: skip
 def test_a_plan_says_what_a_race_takes_at_most_and_in_full(

@@ -123,8 +123,8 @@ def test_a_limit_is_said_beside_what_the_data_hold():
     ("prices", "money"),
     [
         ({}, ""),
-        ({"A": 2.0, "B": 3.0}, ", under 0.01 of money"),
-        ({"B": 3000.0}, ", at least 0.60 of money"),
+        ({"A": 2.0, "B": 3.0}, ", under 0.01 USD"),
+        ({"B": 3000.0}, ", at least 0.60 USD"),
     ],
 )
 def test_more_prompts_are_priced_where_prices_are_known(prices, money):

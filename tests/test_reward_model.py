@@ -398,9 +398,7 @@ def test_responses_cut_for_the_reward_model_are_told_of(save: Save, tmp_path: Pa
         write_rows(tmp_path / "beta.jsonl", rows_of(1, 6)),
     ]
     (ranking,) = ranked(*files, "--reward-model", save("llama"), "--store", tmp_path / "store")
-    assert any(
-        "llama-reward, 1 responses were longer" in one["text"] for one in ranking["warnings"]
-    )
+    assert any("llama-reward, 1 response was longer" in one["text"] for one in ranking["warnings"])
 
 
 def test_presets_are_listed_with_what_must_be_known() -> None:

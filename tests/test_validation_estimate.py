@@ -120,6 +120,6 @@ def test_the_command_prints_what_validation_would_take(tmp_path: Path, model_fol
     said = " ".join(shown.stdout.split())
     assert "Then validation: 3 fine-tune jobs, 4 questions to each student." in said
     assert "its speed is unknown" in said
-    assert "24 requests, 0 are stored" in said
+    assert "24 requests, 0 stored" in said
     assert "The warm-up takes 100 steps and the training has 6" in said
     assert not (tmp_path / "store").exists()

@@ -89,6 +89,15 @@ def require(*modules: str, purpose: str) -> None:
             raise MissingPackage(module, purpose=purpose)
 
 
+_PLURALS = {"": "", "is": " are", "was": " were", "has": " have", "follows": " follow"}
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """Return "1 row has" or "2,000 rows have"; the verb is is, was, has, follows or none."""
+    one = f"{noun} {verb}".rstrip()
+    return f"{number:,} {one if number == 1 else f'{noun}s{_PLURALS[verb]}'}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

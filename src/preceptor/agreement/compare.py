@@ -14,7 +14,7 @@ import numpy as np
 from preceptor.agreement.correlation import Array, leave_one_out_prior
 from preceptor.agreement.orders import Observed, Prediction, student_key
 from preceptor.config.catalogue import SHIPPED, Catalogue
-from preceptor.errors import StudyError, nearest
+from preceptor.errors import StudyError, counted, nearest
 from preceptor.ranking.metrics import METRICS
 
 FEWEST = 3
@@ -293,7 +293,8 @@ def _common_teachers(
     teachers = [teacher for teacher in seen if teacher not in out]
     if len(teachers) < FEWEST:
         raise StudyError(
-            f"Only {len(teachers)} teachers are both predicted and observed; {FEWEST} are needed. "
+            f"Only {counted(len(teachers), 'teacher', 'is')} both predicted and observed; "
+            f"{FEWEST} are needed. "
             f"Predicted: {', '.join(predicted)!r:.300}. Observed: {', '.join(seen)!r:.300}."
         )
     return teachers

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from preceptor.engines.base import ChatModel, ChatRequest, Completion, Failure
 from preceptor.engines.chat.watch import Watch
 from preceptor.engines.cl100k import count_tokens
+from preceptor.errors import counted
 from preceptor.store.identity import Identity
 from preceptor.store.sharing import SharedRows
 from preceptor.store.store import ResponsePartition, Store
@@ -59,10 +60,10 @@ class Cost(NamedTuple):
     price: float | None
 
     def __str__(self) -> str:
-        text = f"{self.requests:,} requests, {self.stored:,} are stored"
+        text = f"{counted(self.requests, 'request')}, {self.stored:,} stored"
         if self.prompt_tokens:
             text += f"; about {self.prompt_tokens:,} prompt tokens and at most {self.answer_tokens:,} written"
-        return text + ("." if self.price is None else f", at most {self.price:,.2f} of money.")
+        return text + ("." if self.price is None else f", at most {self.price:,.2f} USD.")
 
 
 class CachedChat:

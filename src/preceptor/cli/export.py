@@ -7,6 +7,7 @@ import click
 from preceptor.cli.command import Command, Option
 from preceptor.cli.options import field_options
 from preceptor.cli.output import progress_on
+from preceptor.errors import counted
 
 if TYPE_CHECKING:
     from preceptor.export.writer import Written
@@ -58,6 +59,6 @@ def export(
 
 
 def _tell(written: "Written") -> None:
-    click.echo(f"{written.rows:,} rows in {written.data}")
+    click.echo(f"{counted(written.rows, 'row')} in {written.data}")
     for reason, count in written.skipped.items():
         click.echo(f"left out: {count:,} ({reason})")

@@ -8,6 +8,7 @@ import click
 from preceptor.cli.command import Command, Option
 from preceptor.cli.options import field_option, field_options, runtime_options
 from preceptor.cli.output import progress_on
+from preceptor.errors import counted
 
 
 def _parameters() -> list[click.Parameter]:
@@ -52,6 +53,6 @@ def generate(output: str, overwrite: bool, **given: Any) -> None:
         raise click.ClickException(f"'{output}' exists: choose another file, or pass --overwrite.")
     with progress_on() as progress:
         count = api.generate(given.pop("instructions"), output=output, progress=progress, **given)
-    click.echo(f"{count:,} response{'' if count == 1 else 's'} in {output}")
+    click.echo(f"{counted(count, 'response')} in {output}")
     if not count:
         raise click.ClickException("No request got a response: the warnings above say why.")

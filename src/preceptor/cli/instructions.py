@@ -12,7 +12,7 @@ import click
 from preceptor.cli.command import Command, Option
 from preceptor.cli.options import field_options
 from preceptor.cli.output import console, put_json
-from preceptor.errors import StudyError
+from preceptor.errors import StudyError, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -145,7 +145,7 @@ def _print_report(screen: "Console", report: "CurationReport", path: Path) -> No
     screen.print(table)
     print_lines(screen, report.notes())
     seed = report.options.seed
-    text = f"{report.kept:,} instructions written to {printable(str(path))} (seed {seed})."
+    text = f"{counted(report.kept, 'instruction')} written to {printable(str(path))} (seed {seed})."
     screen.print(Text(text), soft_wrap=True)
 
 

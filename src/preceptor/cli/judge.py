@@ -74,7 +74,7 @@ def judge_parameters() -> list[click.Parameter]:
             ["--price"],
             type=(float, float),
             metavar="IN OUT",
-            help="Money for a million tokens of prompts and of answers, for the estimate.",
+            help="US dollars for a million tokens of prompts and of answers, for the estimate.",
             section=section,
         ),
         Option(["--estimate"], is_flag=True, help="Only say what judging takes.", section=section),

@@ -24,6 +24,7 @@ from preceptor.cli.output import (
     require_comparison,
     typed_command,
 )
+from preceptor.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,8 +157,9 @@ def _score_shard_and_print(pipeline: "Pipeline") -> None:
     with progress_on(aside) as pipeline.progress:
         found = score_shard(pipeline)
     lines = [
-        f"{one.name}: shard {pipeline.runtime.shard} has {one.responses:,} responses, {one.scored:,} scored "
-        f"now; {one.left:,} of the whole study have no score yet"
+        f"{one.name}: shard {pipeline.runtime.shard} has {counted(one.responses, 'response')}, "
+        f"{one.scored:,} scored "
+        f"now; {one.left:,} of the whole study without a score yet"
         for one in found
     ]
     lines.append("When every shard is done, the same command without --shard ranks from the store.")

@@ -11,6 +11,7 @@ import click
 from preceptor.cli.command import Command
 from preceptor.cli.options import group, rehash_option
 from preceptor.cli.output import load_numpy, put, require_comparison, typed_command
+from preceptor.errors import counted
 
 if TYPE_CHECKING:
     from preceptor.agreement.orders import Observed
@@ -95,7 +96,7 @@ def _save_charts(found: "Report", folder: str) -> None:
         files = save_charts(charts_of(found), Path(folder))
     except OSError as error:
         raise click.ClickException(f"Cannot write to '{folder}': {error.strerror}.") from error
-    click.echo(f"wrote {len(files)} files to {folder}", err=True)
+    click.echo(f"wrote {counted(len(files), 'file')} to {folder}", err=True)
 
 
 def _put(path: str, text: str) -> None:

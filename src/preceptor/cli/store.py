@@ -9,6 +9,7 @@ import click
 
 from preceptor.cli.command import Group
 from preceptor.cli.options import runtime_options
+from preceptor.errors import counted
 
 if TYPE_CHECKING:
     from preceptor.store.store import ResponsePartition, ScorePartition
@@ -124,7 +125,7 @@ def show(identity: str, store: str) -> None:
 
     partition = only(identity, store)
     click.echo(
-        f"{partition.kind}/{partition.identity.digest}  {len(partition.keys()):,} rows\n"
+        f"{partition.kind}/{partition.identity.digest}  {counted(len(partition.keys()), 'row')}\n"
         + json.dumps(
             {"spec": partition.identity.spec, "recorded": dict(partition.recorded)},
             indent=2,
@@ -144,7 +145,7 @@ def forget(identity: str, store: str) -> None:
     from preceptor.api import only
 
     partition = only(identity, store)
-    click.echo(f"forgot {partition.forget_notes():,} notes of {partition.identity.digest}")
+    click.echo(f"forgot {counted(partition.forget_notes(), 'note')} of {partition.identity.digest}")
 
 
 @store_group.command(made=_store)
@@ -170,7 +171,7 @@ def check(repair: bool, store: str) -> None:
         )
         for name, why in found.unfit.items():
             click.echo(f"{partition.kind}/{partition.identity.digest}/{name}: {why}")
-    click.echo(f"{shards:,} shards verified: {damaged:,} damaged, {aside:,} set aside.")
+    click.echo(f"{counted(shards, 'shard')} verified: {damaged:,} damaged, {aside:,} set aside.")
     if damaged and not repair:
         click.echo(
             "`preceptor store check --repair` sets them aside, and runs fill what is missing."
@@ -202,7 +203,11 @@ def prune(identities: tuple[str, ...], older_than: float | None, yes: bool, stor
             click.echo(f"{partition.kind}/{partition.identity.digest} is in use by {busy}: kept")
             continue
         if whole or aside:
-            what = f"{len(partition.keys()):,} rows" if whole else f"{len(aside)} shards set aside"
+            what = (
+                f"{counted(len(partition.keys()), 'row')}"
+                if whole
+                else f"{counted(len(aside), 'shard')} set aside"
+            )
             click.echo(f"{partition.kind}/{partition.identity.digest}: {what}")
             if yes:
                 partition.delete(only_set_aside=not whole)

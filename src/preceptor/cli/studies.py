@@ -9,6 +9,7 @@ import click
 from preceptor.cli.command import Group
 from preceptor.cli.options import runtime_options
 from preceptor.cli.output import console, put_json
+from preceptor.errors import counted
 from preceptor.types import DataKind
 
 if TYPE_CHECKING:
@@ -149,7 +150,10 @@ def add(file: str, name: str | None, store: str, **said: Any) -> None:
     given = {key: value for key, value in said.items() if value is not None}
     name = name or Path(file).stem.casefold()
     one = OwnStudies(store).add(name, file, **given)
-    click.echo(f"added {one.name}: {len(one.teachers)} teachers, {len(one.students)} students")
+    click.echo(
+        f"added {one.name}: {counted(len(one.teachers), 'teacher')}, "
+        f"{counted(len(one.students), 'student')}"
+    )
 
 
 @studies.command(made=_store)

@@ -30,7 +30,7 @@ class CatalogueEntry:
     `active` (of a mixture of experts, for one token) are in billions; None where unknown or, for `active`,
     where all are. `licence` is a short name: read the text itself; `training` is what it says of training
     on answers, None where that is not known here. `context` is in tokens, prompt and response together,
-    without changes to the model. `price_in` and `price_out` are money for a million tokens. `notes` are
+    without changes to the model. `price_in` and `price_out` are US dollars for a million tokens. `notes` are
     sentences about it. `in_paper` marks the rows of table 1, whose label, family, release and size are then
     the paper's own. `advised` are the settings of sampling that its maker recommends (temperature, top_p,
     top_k), and `never_greedy` says that its maker warns of greedy decoding.

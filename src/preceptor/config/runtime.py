@@ -43,10 +43,10 @@ class Endpoint(Table):
         None, gt=0, allow_inf_nan=False, description="Attempts a minute at most, evenly spaced."
     )
     price_in: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Money for a million tokens of prompts."
+        None, ge=0, allow_inf_nan=False, description="US dollars for a million tokens of prompts."
     )
     price_out: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Money for a million tokens of answers."
+        None, ge=0, allow_inf_nan=False, description="US dollars for a million tokens of answers."
     )
 
     batch_api: bool = Field(

@@ -86,10 +86,10 @@ class Teacher(ModelTable):
     )
     licence: str | None = Field(None, min_length=1, description="Short name of its licence.")
     price_in: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Money for a million tokens of prompts."
+        None, ge=0, allow_inf_nan=False, description="US dollars for a million tokens of prompts."
     )
     price_out: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Money for a million tokens of answers."
+        None, ge=0, allow_inf_nan=False, description="US dollars for a million tokens of answers."
     )
 
     @field_validator("engine")

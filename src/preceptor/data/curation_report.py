@@ -13,6 +13,7 @@ from typing import Any
 from preceptor.config.curation import Curation, Where
 from preceptor.data.instructions import Prompt
 from preceptor.data.overlap import OVERLAP, Overlap, overlap_notes
+from preceptor.errors import counted
 
 TOO_SHORT, TOO_LONG = "too short", "too long"
 EXACT_DUPLICATE, NEAR_DUPLICATE, NOT_DRAWN = "exact duplicate", "near duplicate", "not drawn"
@@ -96,14 +97,14 @@ class CurationReport:
     def notes(self) -> list[str]:
         """Return sentences on what a reader of the numbers should know."""
         notes = [
-            f"{path}: {count:,} rows had problems and were left out or read in part."
+            f"{path}: {counted(count, 'row', 'has')} problems, left out or read in part."
             for path, count in self.problems.items()
         ]
         notes += overlap_notes(one.overlap for one in self.overlapping)
         for name, tally in self.sources.items():
             for column, count in tally.without_column.items():
                 notes.append(
-                    f"{name}: {count:,} rows have no column {column} and passed its filter."
+                    f"{name}: {counted(count, 'row', 'has')} no column {column} and passed its filter."
                 )
             if (wanted := self.options.per_source) and tally.kept < wanted and not self._is_full:
                 notes.append(f"{name}: only {tally.kept:,} of the {wanted:,} wanted were there.")

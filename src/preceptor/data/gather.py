@@ -36,7 +36,7 @@ from preceptor.data.table import (
 )
 from preceptor.engines.endings import LENGTH, is_odd
 from preceptor.engines.reasoning import UNFINISHED, answered, has_reasoning, is_unfinished
-from preceptor.errors import DataError
+from preceptor.errors import DataError, counted
 from preceptor.scorers.verifier.pool import cores
 from preceptor.types import KEY_BYTES, Instruction, Message, NoteKind, Response
 
@@ -142,7 +142,8 @@ def _no_reward(column: str, columns: "_Columns", problems: Sequence[Problem]) ->
 def _checked_in_two_ways(columns: "_Columns") -> DataError:
     one, other = sorted(min(columns.mixed.values()))
     return DataError(
-        f"{len(columns.mixed):,} instructions have answers that are checked as '{one}' in one row and as "
+        f"{counted(len(columns.mixed), 'instruction', 'has')} answers that are checked as '{one}' "
+        f"in one row and as "
         f"'{other}' in another, which would compare teachers by two measures. Say how all are checked: "
         "--reference-kind numeric, math, choice, exact, contains or none; or give the rows references of one "
         "kind."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.study import Study
 from preceptor.data.table import Selection
-from preceptor.errors import StudyError
+from preceptor.errors import StudyError, counted
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.later_metrics import grace, lark_score
 from preceptor.ranking.measurements import Measurements
@@ -138,7 +138,8 @@ class ColumnMeasures:
         return [*self.cautions, *([left_out] if self.left_out else [])] + [
             Warning(
                 "truncated",
-                f"For {name}, {count:,} responses were longer than its maximum length and cut at their end.",
+                f"For {name}, {counted(count, 'response', 'was')} longer than its maximum length "
+                "and cut at the end.",
             )
             for name, count in self.cut.items()
             if count

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.study import Study
 from preceptor.data.table import ResponseTable, drawn
+from preceptor.errors import counted
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.response_warnings import skipped_rows
 from preceptor.pipeline.score import TEXTS_IN_MEMORY, Step, Stored, carry_out, step_of
@@ -88,7 +89,11 @@ class Measured:
         yield from self.warnings
         for name, cut in found.truncated.items():
             if cut > MANY_CUT * common.n:
-                yield Warning("cut-off", f"{cut:,} responses of '{name}' were cut.", (name,))
+                yield Warning(
+                    "cut-off",
+                    f"Of '{name}', {counted(cut, 'response', 'was')} cut.",
+                    (name,),
+                )
 
     @cached_property
     def tokens(self) -> Mapping[str, tuple[int, int]]:

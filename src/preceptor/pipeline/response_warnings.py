@@ -11,6 +11,7 @@ from preceptor.data.formats import Problem
 from preceptor.data.table import LOST, ResponseTable, Selection
 from preceptor.engines.endings import FAILED, FILTERED
 from preceptor.engines.reasoning import UNFINISHED
+from preceptor.errors import counted
 from preceptor.pipeline.generate import GenerationJob
 from preceptor.ranking.warnings import MANY_FAILURES
 from preceptor.types import NoteKind, Warning
@@ -44,7 +45,7 @@ def never_answered(jobs: Sequence[GenerationJob]) -> list[Warning]:
         for notes in kinds.values():
             total = sum(count for _, count in notes)
             such = ", such as" if len(notes) > 1 else ""
-            text = f"'{job.name}' gave no response to {total:,} requests{such}: {notes[0][0]}."
+            text = f"'{job.name}' gave no response to {counted(total, 'request')}{such}: {notes[0][0]}."
             warnings.append(Warning("no-response", text, (job.name,)))
     return warnings
 
@@ -72,7 +73,8 @@ def unfinished(jobs: Sequence[GenerationJob], table: ResponseTable) -> list[Warn
     for job in jobs:
         if count := table.dropped.get(job.name, {}).get(UNFINISHED, 0):
             text = (
-                f"{count:,} responses of '{job.name}' are a reasoning trace that was never closed: no "
+                f"Of '{job.name}', {counted(count, 'response', 'is')} a reasoning trace that was "
+                "never closed: no "
                 "answer came after it. Usually the limit of tokens ended it: raise max_tokens (it is "
                 f"{job.backend.teacher.max_tokens:,})."
             )
@@ -101,7 +103,8 @@ def prompts_alike(count: int) -> list[Warning]:
     if not count:
         return []
     text = (
-        f"{count:,} prompts are written in more than one Unicode form (composed and decomposed letters). "
+        f"{counted(count, 'prompt', 'is')} written in more than one Unicode form (composed and decomposed "
+        "letters). "
         "They are not matched, because models read them as different tokens: write them alike (NFC)."
     )
     return [Warning("prompts-alike", text)]
@@ -113,8 +116,9 @@ def matched_samples(count: int, match: Match) -> list[Warning]:
         return []
     by = "what the user says" if match == "user-turns" else "an id"
     text = (
-        f"{count:,} responses follow other earlier turns than another response of their teacher, and are "
-        f"further samples of one instruction, because instructions are matched by {by} (--match {match}). "
+        f"{counted(count, 'response', 'follows')} other earlier turns than another response of their "
+        "teacher. Each is a further sample of one instruction, because instructions are matched by "
+        f"{by} (--match {match}). "
         "Where they are conversations of their own, match by another thing."
     )
     return [Warning("matched-samples", text)]
@@ -186,7 +190,8 @@ def skipped_rows(skipped: Mapping[str, int], problems: Sequence[Problem]) -> lis
     return [
         Warning(
             "skipped-rows",
-            f"{count} rows of {path} could not be read and were skipped; the first: {first[path]}.",
+            f"{counted(count, 'row')} of {path} could not be read and {'was' if count == 1 else 'were'} "
+            f"skipped; the first: {first[path]}.",
         )
         for path, count in skipped.items()
         if count

@@ -339,7 +339,7 @@ def _money(ranking: Places, tokens: Mapping[str, float]) -> str:
         return ""
     money = sum(price * tokens[teacher] for teacher, price in known.items()) / 1e6
     amount = f"{money:,.2f}" if money >= 0.01 else "under 0.01"
-    return f", {'' if len(known) == len(tokens) else 'at least '}{amount} of money"
+    return f", {'' if len(known) == len(tokens) else 'at least '}{amount} USD"
 
 
 def several(names: Sequence[str], joined: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from preceptor.errors import counted
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.table import printable
@@ -28,7 +29,7 @@ def described(source: StudySource) -> list[str]:
     lines = _few([file.describe() for file in source.files], "files")
     asked = [
         f"{job.name}: {job.backend.teacher.described()}, "
-        f"{len(job.instructions):,} instructions, under {job.identity.digest}"
+        f"{counted(len(job.instructions), 'instruction')}, under {job.identity.digest}"
         for job in source.jobs
     ]
     return [*lines, *_few(asked, "teachers")]
@@ -52,7 +53,10 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         teachers, taken = len(selection.table.teachers), selection.complete
         asked = len(selection.table.instructions)
         print_lines(console, rewards_of(estimate.data))
-        print_lines(console, [f"{teachers} teachers, {taken} of {asked} instructions compared"])
+        print_lines(
+            console,
+            [f"{counted(teachers, 'teacher')}, {taken} of {asked} instructions compared"],
+        )
     if estimate.generation:
         _print_generation(console, estimate.generation)
     lines = [
@@ -79,9 +83,10 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
 
 def _fee_line(fee: FeeEstimate) -> str:
     """Return what a judge takes for what it lacks."""
-    money = "no price" if fee.money is None else f"at most {fee.money:,.2f} of money"
+    money = "no price" if fee.money is None else f"at most {fee.money:,.2f} USD"
     return (
-        f"{fee.payee}: {fee.responses:,} responses to judge, about {fee.prompt_tokens:,} tokens of prompts "
+        f"{fee.payee}: {counted(fee.responses, 'response')} to judge, about {fee.prompt_tokens:,} "
+        f"tokens of prompts "
         f"and at most {fee.tokens:,} of answers: {money}."
     )
 
@@ -94,13 +99,13 @@ def _race_line(estimate: CostEstimate, race: RaceOptions) -> str:
     money = [one for one in paid.values() if one is not None]
     lacking = [name for name, one in paid.items() if one is None]
     full = sum(money)
-    in_full = f"about {full:,.2f} of money" if money else "all of the above"
+    in_full = f"about {full:,.2f} USD" if money else "all of the above"
     if money and lacking:
         in_full += f", without {several(lacking, 'and')}, for want of a price"
     caps = [f"{race.tokens:,} tokens"] if race.tokens is not None else []
     caps += [f"{race.hours:g} hours"] if race.hours is not None else []
     if race.money is not None:
-        caps.append(f"{min(race.money, full) if money else race.money:,.2f} of money")
+        caps.append(f"{min(race.money, full) if money else race.money:,.2f} USD")
     most = f"at most {' or '.join(caps)}, whichever is reached first" if caps else "at most as much"
     return f"Race: {most}, and less where teachers leave early. In full: {in_full}."
 
@@ -108,7 +113,7 @@ def _race_line(estimate: CostEstimate, race: RaceOptions) -> str:
 def _print_generation(console: Console, generation: Sequence[GenerationEstimate]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("teacher", overflow="fold")
-    for heading in ("stored", "to generate", "prompt tokens", "tokens", "at most", "time", "money"):
+    for heading in ("stored", "to generate", "prompt tokens", "tokens", "at most", "time", "USD"):
         table.add_column(heading, justify="right")
     for one in generation:
         amounts = [one.prompt_tokens, one.tokens, one.most_tokens]

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bars
 from rich.progress import ProgressColumn as Column
 from rich.text import Text
 
+from preceptor.errors import counted
 from preceptor.pipeline.work import Amount, Progress, Silent
 from preceptor.ranking.table import printable
 from preceptor.store.activity import listening
@@ -101,7 +102,7 @@ class _Count(Column):
 
     def render(self, task: Task) -> Text:
         rows, of = task.fields["rows"], task.fields["all"]
-        return Text(f"{rows:,}/{of:,} responses" if of else "")
+        return Text(f"{rows:,}/{counted(of, 'response')}" if of else "")
 
 
 class LiveProgress:

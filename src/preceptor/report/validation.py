@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from preceptor.errors import counted
 from preceptor.ranking.result import Ranking
 from preceptor.ranking.table import printable
 from preceptor.report.agreement import print_agreement, print_notes
@@ -112,7 +113,8 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
     console.print()
     count = estimate.students * len(estimate.teachers) * estimate.runs
     lines = [
-        f"Then validation: {count:,} fine-tune jobs, {estimate.questions:,} questions to each student."
+        f"Then validation: {counted(count, 'fine-tune job')}, "
+        f"{counted(estimate.questions, 'question')} to each student."
     ]
     if estimate.finetune_jobs:
         _print_finetune_jobs(console, estimate.finetune_jobs)
@@ -121,7 +123,7 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
     for base in estimate.untuned:
         took = f" ({worded_time(base.seconds)})" if base.missing else ""
         lines.append(
-            f"{base.teacher}: {base.stored:,} answers stored, {base.missing:,} to write{took}"
+            f"{base.teacher}: {counted(base.stored, 'answer')} stored, {base.missing:,} to write{took}"
         )
     lines += [f"Verdicts by {name}: {cost}" for name, cost in estimate.verdicts]
     if estimate.disk is None:
@@ -132,7 +134,10 @@ def print_validation_estimate(console: Console, estimate: ValidationEstimate) ->
         place = f"models and checkpoints in {estimate.models}"
         lines.append(f"Disk: up to {estimate.disk / _GIB:,.1f} GiB for {place}.")
     for one in estimate.finetune_jobs:
-        lines += [f"{count:,} instructions left out: {why}." for why, count in one.left_out.items()]
+        lines += [
+            f"{counted(count, 'instruction')} left out: {why}."
+            for why, count in one.left_out.items()
+        ]
         lines += [one.warning] if one.warning else []
     for line in dict.fromkeys(lines):
         console.print(Text(printable(line)), soft_wrap=True)

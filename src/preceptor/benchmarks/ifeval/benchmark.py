@@ -16,7 +16,7 @@ from preceptor.benchmarks.checked import CheckedBenchmark, Marks, Points, shippe
 from preceptor.benchmarks.ifeval.instructions import constraints_of, loose_readings
 from preceptor.benchmarks.questions import Answers, QuestionSet
 from preceptor.benchmarks.rows import Row
-from preceptor.errors import DataError
+from preceptor.errors import DataError, counted
 from preceptor.scorers.verifier.kinds import prepared
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,10 @@ class IFEval(CheckedBenchmark):
             f"The {len(found)} prompts are written for the project: this is not IFEval, and rates do not "
             "compare with published ones."
         )
-        counted = [f"{count} prompts are left out. {why}" for why, count in left_out.items()]
-        return [*([] if self.files else [own]), *counted]
+        apart = [
+            f"{counted(count, 'prompt', 'is')} left out. {why}" for why, count in left_out.items()
+        ]
+        return [*([] if self.files else [own]), *apart]
 
 
 def asked_of(row: Row) -> Asked:

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from preceptor.errors import counted
 from preceptor.ranking.metrics import METRICS
 from preceptor.ranking.race.look import Look
 from preceptor.ranking.race.result import Amounts, Racer, RaceResult
@@ -70,7 +71,10 @@ def footnotes(race: RaceResult) -> list[str]:
 
 def worded(amounts: Amounts) -> str:
     """Return amounts in words, without what is not known."""
-    parts = [f"{amounts.responses:,} responses", f"{amounts.tokens:,} tokens"]
+    parts = [
+        counted(amounts.responses, "response"),
+        counted(amounts.tokens, "token"),
+    ]
     if amounts.judge_tokens is not None:
         parts.append(f"{amounts.judge_tokens:,} tokens of judges")
     if amounts.money is not None:
@@ -85,14 +89,14 @@ def _money(amounts: Amounts, money: float) -> str:
     notes = [f"{amounts.judge_money:,.4g} of it for judges"] if amounts.judge_money else []
     if amounts.unpriced:
         notes.append(f"without {several(amounts.unpriced, 'and')}, for want of a price")
-    return f"{money:,.4g} of money" + (f" ({'; '.join(notes)})" if notes else "")
+    return f"{money:,.4g} USD" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def look_lines(look: Look, *, of: int, by: str, took: Amounts, width: int = 80) -> list[str]:
     """Return what is shown at a look: who leads, who is how far behind, who left and why, what it took."""
     names = [name for name in look.values if name not in look.dropped]
     lines = [
-        f"{look.rows:,} prompts: {len(names)} of {of} remain by {by}; {worded(took)}",
+        f"{counted(look.rows, 'prompt')}: {len(names)} of {of} remain by {by}; {worded(took)}",
         f"  {look.leader} leads with {number(look.values[look.leader])}",
         *(f"  {name} behind by {_interval(look.behind[name])}" for name in _near(names, look)),
         *(f"  {name} is dropped: {why} is better" for name, why in look.dropped.items()),

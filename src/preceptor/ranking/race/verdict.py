@@ -119,7 +119,7 @@ def _open(race: RaceResult) -> str:
 
 def _cheapest(chosen: Racer, why: str | None) -> str:
     if why == "price" and chosen.cost is not None:
-        return f" because it costs least ({1000 * chosen.cost:.3g} of money for 1,000 responses)"
+        return f" because it costs least ({1000 * chosen.cost:.3g} USD for 1,000 responses)"
     if why == "tokens":
         return f" because its responses are the shortest ({chosen.tokens:,.0f} tokens on average)"
     if why == "licence":
