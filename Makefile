@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ bench: $(INSTALLED)  ## the measurements that need no data of your own
 	$(BIN)/python bench/ranking_scale.py
 	$(BIN)/python bench/store_scale.py
 	$(BIN)/python bench/ranking_from_store.py
+
+dist: $(INSTALLED)  ## the wheel and the source distribution, in dist/
+	rm -rf dist
+	$(BIN)/python -m build
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

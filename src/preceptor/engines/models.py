@@ -197,7 +197,10 @@ def _write_converted(path: Path, partial: Path) -> None:
 
     alone = partial / _ALONE
     alone.mkdir()
-    (alone / path.name).symlink_to(path.resolve())
+    try:
+        (alone / path.name).symlink_to(path.resolve())
+    except OSError:  # Windows grants links to few
+        shutil.copyfile(path, alone / path.name)
     source = LocatedModel(path.name, alone, str(alone), None, {})
     load_tokenizer(source, gguf_file=path.name).save_pretrained(partial)
     model = load_weights("AutoModelForCausalLM", source, dtype="float32", gguf_file=path.name)
