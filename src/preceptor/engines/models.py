@@ -153,14 +153,14 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     """Write the dequantised model and its tokenizer to `folder`, whole or not at all."""
     # transformers needs the others, and says so only at the end
     require("transformers", "gguf", "accelerate", purpose="Reading a GGUF file")
-    logger.warning("converting %s: a minute or two, once; the result is cached", path.name)
+    logger.info("converting %s: a minute or two, once; the result is cached", path.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in abandoned(folder.parent, _CONVERTING):
         shutil.rmtree(left, ignore_errors=True)
     partial = folder.parent / f"{_CONVERTING}{temporary_name()}"
     partial.mkdir(mode=0o700)
     try:
-        with activity(f"converting {path.name}"), _without_bars():
+        with activity(f"converting {path.name}, once"), _without_bars():
             _write_converted(path, partial)
         shutil.rmtree(partial / _ALONE)
         (partial / _CONTENT).write_text(folder_digest(partial, IDENTITY_FILES))
@@ -181,8 +181,9 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """Keep transformers' reader of GGUF files from drawing a bar, which no setting of its own does."""
-    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers import modeling_gguf_pytorch_utils
 
+    reader: Any = modeling_gguf_pytorch_utils
     drawn = reader.tqdm
     reader.tqdm = lambda tensors, **_: tensors
     try:

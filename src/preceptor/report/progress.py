@@ -190,6 +190,7 @@ class PlainProgress:
         self._console, self._every = console, every
         self._step, self._missing, self._pace = "", Amount(), _Pace()
         self._busy: str | None = None
+        self._told: set[str] = set()
         self._busy_since = self._shown_at = time.monotonic()
         self._ended, self._turn = threading.Event(), threading.Lock()
         self._clock = threading.Thread(target=self._watch, name="progress", daemon=True)
@@ -243,7 +244,10 @@ class PlainProgress:
     def busy(self, what: str | None) -> None:
         """Say what goes on; None ends it."""
         self._busy, self._busy_since = what and printable(what), time.monotonic()
-        if self._busy is not None:
+        if self._busy is None:
+            self._told.clear()
+        elif self._busy not in self._told:  # else what it went on within goes on again
+            self._told.add(self._busy)
             self._say(self._busy)
 
     def say(self, lines: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ It happens deep below whoever shows progress, and counts no rows; so it is told 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 Listener = Callable[[str | None], None]
 """Is told what goes on now, None for nothing of the kind."""
@@ -44,5 +45,6 @@ def quieten_downloads() -> None:
     """Keep the Hub's library from drawing bars, unless HF_HUB_DISABLE_PROGRESS_BARS=0 asks for them."""
     from huggingface_hub import constants, utils
 
+    library: Any = utils
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
-        utils.disable_progress_bars()
+        library.disable_progress_bars()
