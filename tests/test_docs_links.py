@@ -81,3 +81,7 @@ def test_every_page_that_a_text_names_is_there():
         if not ELSEWHERE.search(found) and not (ROOT / found).is_file()
     ]
     assert not gone
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

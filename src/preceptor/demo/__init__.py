@@ -6,11 +6,12 @@ card, README.md beside this file, says which answers were written and which a mo
 """
 
 import logging
+import shutil
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
-from preceptor.errors import ModelError, require
+from preceptor.errors import DataError, ModelError, require
 from preceptor.store.files import replacing
 from preceptor.store.identity import cache_folder, file_digest
 
@@ -53,6 +54,29 @@ def gemma_gguf() -> Path:
             f"again; if it comes back the same, reinstall the package '{_PACKAGE}'."
         )
     return target
+
+
+def write_demo(folder: str | Path) -> list[Path]:
+    """Copy the demo's responses and its base model to a folder; return what was written.
+
+    Raises:
+        MissingPackage: The package of the demo extra is not installed.
+        ModelError: The model cannot be put together.
+        DataError: One of the files is there already, or cannot be written.
+    """
+    to = Path(folder)
+    copies = {to / "responses" / path.name: path for path in demo_files()}
+    if there := next((path for path in (*copies, to / _FILE) if path.exists()), None):
+        raise DataError(f"'{there}' exists: name another folder, or move it away.")
+    copies[to / _FILE] = gemma_gguf()
+    try:
+        (to / "responses").mkdir(parents=True, exist_ok=True)
+        for target, path in copies.items():
+            with replacing(target) as temporary:
+                shutil.copyfile(path, temporary)
+    except OSError as error:
+        raise DataError(f"Cannot write the demo's files to '{to}': {error}.") from error
+    return list(copies)
 
 
 def _join_parts(target: Path) -> None:
