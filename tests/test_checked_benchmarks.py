@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preceptor.benchmarks.checked import Checked, CheckedBenchmark, Rules
+from preceptor.benchmarks.accuracy.benchmark import referenced
+from preceptor.benchmarks.average_performance import student_results
+from preceptor.benchmarks.checked import Checked, CheckedBenchmark, Rules, shipped
 from preceptor.benchmarks.ifeval.benchmark import IFEval
 from preceptor.benchmarks.ifeval.instructions import constraints_of, loose_readings
+from preceptor.benchmarks.observed import ranking_of_results
 from preceptor.benchmarks.questions import Answers
 from preceptor.benchmarks.registry import benchmark_named
 from preceptor.benchmarks.robustness.perturbations import reformatted, with_typos
@@ -207,13 +210,34 @@ def test_robustness_pairs_the_forms_of_a_question(tmp_path: Path):
     # By question: (0 - 2) / 3, -1 / 2 twice, and 0 where nothing could be lost.
     assert values == pytest.approx(
         {
-            "change": 100 * (-2 / 3 - 1 / 2 - 1 / 2 + 0) / 4,
+            "perturbed": 100 * (1 / 3 + 1 / 2 + 1 / 2 + 0) / 4,
             "plain": 75.0,
+            "change": 100 * (-2 / 3 - 1 / 2 - 1 / 2 + 0) / 4,
             "change_typos": -75.0,
             "change_format": 0.0,
             "change_paraphrase": -100.0,
         }
     )
+
+
+def test_a_model_that_answers_nothing_is_not_the_most_robust(tmp_path: Path):
+    benchmark = benchmark_named("robustness")
+    questions = benchmark.questions()
+    known = referenced((shipped("preceptor.benchmarks.robustness"),))
+    texts = {}
+    for name in questions.instructions:
+        way, _, key = name.partition(" ")
+        texts[name] = str(known[key].reference["answer"]) if way != "typos" else "none"
+    answers = [
+        Answers("robustness", "able", texts),
+        Answers("robustness", "silent", dict.fromkeys(texts, "none")),
+    ]
+    judged = benchmark.judge(answers, questions, Rules(), Store(tmp_path / "store"))
+    results = student_results(benchmark.score(judged.verdicts).results)
+    able, silent = (one.estimates for one in sorted(results, key=lambda one: one.name))
+    assert silent["change"].value == 0 > able["change"].value
+    found = ranking_of_results(results, student="s", settings={})
+    assert (found.by, found.order) == ("perturbed", ("able", "silent"))
 
 
 def test_typos_exchange_neighbouring_letters_and_leave_numbers_alone():

@@ -59,7 +59,13 @@ def test_a_study_of_five_dimensions_goes_through_to_text_page_and_json(
     assert shown.exit_code == 0, shown.output
     found = json.loads(output.read_text())
     assert [one["settings"]["dimension"] for one in found["observed"]] == list(DIMENSIONS)
-    assert [one["by"] for one in found["observed"]] == ["win_rate", "ACC", "IF", "SAFE", "change"]
+    assert [one["by"] for one in found["observed"]] == [
+        "win_rate",
+        "ACC",
+        "IF",
+        "SAFE",
+        "perturbed",
+    ]
     # Three models are fine-tuned, whatever the number of dimensions.
     assert len({one["model"] for one in found["finetuned"]}) == 3
     (table,) = found["dimensions"]
@@ -75,8 +81,28 @@ def test_a_study_of_five_dimensions_goes_through_to_text_page_and_json(
     assert all(f'<th scope="col" class="number">{name}</th>' in drawn for name in DIMENSIONS)
     rows = observed.read_text().splitlines()
     assert "dimension" in rows[0].split(",") and len(rows) == 1 + 3 * len(DIMENSIONS)
+    agrees_when_read_back(found, observed, tmp_path)
     again = preceptor("plan", study)
     assert again.exit_code == 0 and "0 requests" in again.stdout, again.output
+
+
+def agrees_when_read_back(found: dict[str, Any], observed: Path, folder: Path) -> None:
+    """Hold the prediction against one dimension of the CSV, and keep that as outcomes of one's own."""
+    predicted = folder / "predicted.json"
+    predicted.write_text(json.dumps(found["predicted"]))
+    refused = preceptor("agreement", predicted, "--observed", observed)
+    assert refused.exit_code != 0 and "--dimension NAME" in refused.output
+    shown = preceptor(
+        *("agreement", predicted, "--observed", observed, "--dimension", "safety", "--json", "-")
+    )
+    assert shown.exit_code == 0, shown.output
+    cells = {(one["column"], one["student"]): one for one in json.loads(shown.stdout)["cells"]}
+    own = [one for one in found["agreement"]["cells"] if one["student"].endswith(", safety")]
+    both = [(one["rho"], cells[one["column"], "tiny-llama"]["rho"]) for one in own]
+    assert len(both) > 3 and all(here == there for here, there in both)
+    kept = ("--kind", "chat", "--store", folder / "store")
+    added = preceptor("studies", "add", observed, "--dimension", "ifeval", *kept)
+    assert added.exit_code == 0 and "3 teachers, 1 students" in added.output, added.output
 
 
 def of_dimension(values: list[float], dimension: str) -> Ranking:

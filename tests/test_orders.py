@@ -138,6 +138,23 @@ def test_a_file_that_holds_no_ranking_is_refused(tmp_path: Path, text: str):
         read_predictions(write(tmp_path / "bad.json", text))
 
 
+def test_of_several_dimensions_one_is_read_and_it_must_be_named(tmp_path: Path):
+    rows = "t,A,taste,0.7\nu,A,taste,0.2\nt,A,safety,0.1\nu,A,safety,\n"
+    path = write(tmp_path / "o.csv", f"teacher,student,Dimension,AP\n{rows}")
+    assert read_observed(path, "taste") == {"A": {"t": 0.7, "u": 0.2}}
+    with pytest.raises(DataError, match=r"2 dimensions, 'taste', 'safety'.*--dimension NAME"):
+        read_observed(path)
+    with pytest.raises(DataError, match="no observed value of 'u'"):
+        read_observed(path, "safety")
+    with pytest.raises(DataError, match=r"no dimension 'safty'.*Did you mean 'safety'"):
+        read_observed(path, "safty")
+    alone = write(tmp_path / "p.csv", "teacher,student,dimension,AP\nt,A,taste,1\n")
+    assert read_observed(alone) == read_observed(alone, "taste") == {"A": {"t": 1.0}}
+    plain = write(tmp_path / "q.csv", "teacher,student,AP\nt,A,1\n")
+    with pytest.raises(DataError, match="no dimension 'taste': it has none"):
+        read_observed(plain, "taste")
+
+
 def test_a_missing_file_and_bytes_that_are_no_text_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="Cannot read"):
         read_observed(str(tmp_path / "none.csv"))

@@ -381,6 +381,7 @@ def measure_agreement(
     observed: Observed | str | Path,
     *,
     catalogue: str | Path | None = None,
+    dimension: str | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
     **restrictions: Any,
@@ -391,6 +392,7 @@ def measure_agreement(
         predictions: files that rankings were written to, JSON or CSV.
         observed: student -> teacher -> outcome, higher is better, or a file of it.
         catalogue: a file that says families and sizes of teachers of one's own.
+        dimension: of a file of outcomes in several, which.
         n_resamples: bootstrap resamples.
         seed: draws teachers.
         restrictions: `metrics`, `students` and `directions` of `agreement.compare.compare`.
@@ -401,8 +403,9 @@ def measure_agreement(
     """
     paths = [predictions] if isinstance(predictions, str | Path) else predictions
     found = [one for path in paths for one in read_predictions(str(path))]
-    outcomes = read_observed(str(observed)) if isinstance(observed, str | Path) else observed
-    comparison = compare(found, outcomes, catalogue=read_catalogue(catalogue), **restrictions)
+    if isinstance(observed, str | Path):
+        observed = read_observed(str(observed), dimension)
+    comparison = compare(found, observed, catalogue=read_catalogue(catalogue), **restrictions)
     return AgreementTable(comparison, draws=n_resamples, seed=seed)
 
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from preceptor.config.catalogue import SHIPPED
-from preceptor.errors import DataError
+from preceptor.errors import DataError, nearest
 from preceptor.ranking.metrics import METRICS
 from preceptor.ranking.schema import require_version
 from preceptor.store.files import number_in, read_csv, read_json
@@ -90,18 +90,37 @@ def read_predictions(path: str) -> list[Prediction]:
     return [Prediction(student, path, rows, rewards) for (student, rewards), rows in groups.items()]
 
 
-def read_observed(path: str) -> dict[str, dict[str, float]]:
+def read_observed(path: str, dimension: str | None = None) -> dict[str, dict[str, float]]:
     """Return the observed orders of a CSV `teacher, student, AP` (or `score`), or of a JSON of rankings.
 
     In the JSON each ranking gives the values it is ordered by, those of a metric for which lower is
     better with the sign turned. Headings may be in any case.
 
+    Args:
+        path: the file.
+        dimension: which of several is read; a CSV names them in a column `dimension`, rankings in their
+            settings. A file of one alone needs none.
+
     Raises:
-        DataError: as for `read_predictions`; or if a value is missing, or a ranking is ordered by what
-            has no declared direction.
+        DataError: as for `read_predictions`; or if a value is missing, a ranking is ordered by what has no
+            declared direction, the file has several dimensions and none is named, or not the one named.
     """
+    outcomes = list(_outcomes(path))
+    named = list(dict.fromkeys(one.dimension for one in outcomes))
+    if dimension is None and len(named) > 1:
+        raise DataError(
+            f"'{path}' has outcomes of {len(named)} dimensions, {_listed(named)}, which are no one order. "
+            "Name the one to read: --dimension NAME."
+        )
+    if dimension is not None and dimension not in named:
+        there = (
+            f"it has {_listed(named)}.{nearest(dimension, named)}" if any(named) else "it has none."
+        )
+        raise DataError(f"'{path}' has no dimension {dimension!r:.80}: {there}")
     observed: dict[str, dict[str, float]] = {}
-    for where, student, teacher, value in _outcomes(path):
+    for where, student, teacher, value, own in outcomes:
+        if dimension not in (None, own):
+            continue
         if value is None:
             raise DataError(
                 f"{where}: there is no observed value of {teacher!r:.80} for {student!r:.80}. "
@@ -111,19 +130,38 @@ def read_observed(path: str) -> dict[str, dict[str, float]]:
     return observed
 
 
-def _outcomes(path: str) -> Iterator[tuple[str, str, str, float | None]]:
-    """Yield place, student, teacher and value of everything observed."""
+def _listed(dimensions: Iterable[str]) -> str:
+    return ", ".join(f"{one!r:.80}" if one else "one without a name" for one in dimensions)
+
+
+class _Outcome(NamedTuple):
+    """What was observed, and the dimension, empty where none is named."""
+
+    where: str
+    student: str
+    teacher: str
+    value: float | None
+    dimension: str
+
+
+def _outcomes(path: str) -> Iterator[_Outcome]:
+    """Yield everything observed."""
     if not _is_json(path):
         for line, row in _rows(path, needs=("teacher", "student", "ap")):
             where = f"{path}, line {line}"
-            yield where, row["student"].strip(), row["teacher"], _number(row["ap"], where, "ap")
+            value = _number(row["ap"], where, "ap")
+            dimension = row.get("dimension", "").strip()
+            yield _Outcome(where, row["student"].strip(), row["teacher"], value, dimension)
         return
     for ranking in _rankings(path):
         by = str(ranking.get("by"))
         sign = _sign(ranking, by, path)
+        settings = ranking.get("settings")
+        named = settings.get("dimension") if isinstance(settings, Mapping) else None
         for name, record in _of_ranking(ranking, path).values.items():
             value = record.get(by)
-            yield path, str(ranking["student"]), name, None if value is None else sign * value
+            signed = None if value is None else sign * value
+            yield _Outcome(path, str(ranking["student"]), name, signed, str(named or ""))
 
 
 def _sign(ranking: Mapping[str, object], by: str, path: str) -> int:
@@ -184,7 +222,7 @@ def _rows(path: str, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     """Yield line and row of a CSV file, its headings stripped and those of `needs` in lower case."""
     lines = read_csv(path)
     headings = [heading.strip() for heading in next(lines, (0, []))[1]]
-    names = {"teacher", "student", *needs}
+    names = {"teacher", "student", *needs, *(["dimension"] if "ap" in needs else [])}
     headings = [h.casefold() if h.casefold() in names else h for h in headings]
     if "ap" in needs and "ap" not in headings:
         headings = ["ap" if h.casefold() == "score" else h for h in headings]

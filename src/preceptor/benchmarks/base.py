@@ -36,6 +36,10 @@ from preceptor.types import Estimate, Warning
 if TYPE_CHECKING:
     from preceptor.benchmarks.cached_chat import Cost, OnProgress
     from preceptor.benchmarks.pairwise import JudgeKind, PairJudge
+    from preceptor.config.runtime import Runtime
+    from preceptor.teachers.base import TeacherBackend
+    from preceptor.teachers.local import LocalTeacher
+    from preceptor.types import Instruction
 
 
 Array = NDArray[np.float64]
@@ -190,6 +194,8 @@ class Benchmark(Protocol):
     """Whether there are published rates to compare with."""
     compares: ClassVar[bool] = True
     """Whether answers are compared with a baseline's."""
+    writes: ClassVar[bool] = True
+    """Whether what students answer are texts of theirs."""
 
     def questions(
         self,
@@ -213,6 +219,12 @@ class Benchmark(Protocol):
     def preflight(self) -> None:
         """Fetch what `score` needs against the benchmark's own baseline; DataError where it cannot be."""
         return None
+
+    def answering(
+        self, student: LocalTeacher, asked: Sequence[Instruction], runtime: Runtime
+    ) -> TeacherBackend:
+        """Return who answers the questions: the student, or what measures it whole."""
+        return student
 
     def outcomes(
         self,

@@ -116,6 +116,8 @@ class CheckedBenchmark(Benchmark):
 
     judge_kinds: ClassVar[tuple[JudgeKind, ...]] = ("rules",)
     compares: ClassVar[bool] = False
+    checker: ClassVar[str] = "rules"
+    """Who checks, in tables."""
     changes: ClassVar[frozenset[str]] = frozenset()
     """Measures from -100 to 100; the others are shares, from 0."""
 
@@ -129,8 +131,11 @@ class CheckedBenchmark(Benchmark):
         """Return all questions; DataError where a file cannot be read."""
         raise NotImplementedError
 
-    def notes(self) -> list[str]:
-        """Return what must be known of the questions, such as that they are not the published ones."""
+    def notes(self, judge: str | None = None) -> list[str]:
+        """Return what must be known of the questions, such as that they are not the published ones.
+
+        `judge` is who judged, where not whoever checks by default.
+        """
         return []
 
     def questions(
@@ -156,22 +161,25 @@ class CheckedBenchmark(Benchmark):
         Raises:
             StudyError: more than 1% of a model's answers are missing.
         """
-        asked = len(questions.instructions)
-        for one in answers:
-            lacking = asked - len(questions.instructions.keys() & one.texts.keys())
-            require_complete({"without an answer": lacking}, model=one.model, questions=asked)
+        require_answered(answers, questions)
+        found = {one.model: self.marks(one.texts) for one in answers}
+        return self.judged(found, judge, name=self.checker)
+
+    def judged(
+        self, found: Mapping[str, Mapping[str, Marks]], judge: PairJudge, *, name: str
+    ) -> Judged:
+        """Return the points of models by question as verdicts of whoever is called by this name."""
         return Judged(
             benchmark=self.name,
             baseline="",
             judge=judge.identity(),
-            judge_name=judge.name,
-            verdicts=[self.checked(one) for one in answers],
+            judge_name=name,
+            verdicts=[self.checked(model, marks, judge=name) for model, marks in found.items()],
             published=False,
         )
 
-    def checked(self, answers: Answers) -> Checked:
+    def checked(self, model: str, marks: Mapping[str, Marks], *, judge: str) -> Checked:
         """Return one model's points on every question."""
-        marks = self.marks(answers.texts)
         keys = tuple(sorted(marks))
         names = [name for name in self.measures if any(name in own for own in marks.values())]
         none = Points(0.0, 0.0)
@@ -180,7 +188,8 @@ class CheckedBenchmark(Benchmark):
             for name in names
         }
         return Checked(
-            model=answers.model,
+            model=model,
+            judge=judge,
             keys=keys,
             won={name: column[:, 0] for name, column in columns.items()},
             of={name: column[:, 1] for name, column in columns.items()},
@@ -212,7 +221,8 @@ class CheckedBenchmark(Benchmark):
             "is missing or could not be checked."
         )
         results = [self._result(one.on(common), seed=seed) for one in checked]
-        return Scored(results, [*self.notes(), *([left_out] if lacking else [])])
+        others = (one.judge for one in checked if one.judge != self.checker)
+        return Scored(results, [*self.notes(next(others, None)), *([left_out] if lacking else [])])
 
     def _result(self, checked: Checked, *, seed: int) -> BenchmarkResult:
         n = len(checked.keys)
@@ -240,6 +250,14 @@ class CheckedBenchmark(Benchmark):
             },
             draws=draws,
         )
+
+
+def require_answered(answers: Sequence[Answers], questions: QuestionSet) -> None:
+    """Refuse models of which more than 1% of the answers are missing; StudyError."""
+    asked = len(questions.instructions)
+    for one in answers:
+        lacking = asked - len(questions.instructions.keys() & one.texts.keys())
+        require_complete({"without an answer": lacking}, model=one.model, questions=asked)
 
 
 def _further(rng: np.random.Generator, draws: int, *, signed: bool) -> tuple[Array, int]:

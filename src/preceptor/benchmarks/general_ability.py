@@ -5,7 +5,6 @@ answer the same documents, so the difference is paired by document, which is far
 two rates. Tasks and scoring are the harness's (EleutherAI/lm-evaluation-harness).
 """
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.benchmarks.harness.run import evaluated, is_number
 from preceptor.config.ability import AbilityOptions
 from preceptor.config.runtime import Runtime
-from preceptor.errors import ModelError, StudyError, nearest, require
+from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import bootstrap_means, percentile_interval
 from preceptor.types import Estimate
-
-logger = logging.getLogger(__name__)
 
 DRAWS = 1000
 """Resamples of the documents behind the interval of a difference."""
@@ -76,54 +74,8 @@ def measure_ability(
         StudyError: a task is unknown to the harness, needs a package that is not there, or none is named.
         ModelError: the model cannot be loaded, or the harness gives up on a task.
     """
-    options, runtime = options or AbilityOptions(), runtime or Runtime()
-    require("lm_eval", purpose="Measuring general ability")
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=options.task_folder)
-    _require_known(tasks, manager.all_tasks)
-    try:
-        found = simple_evaluate(
-            model="hf",
-            model_args={"pretrained": str(model), "dtype": runtime.resolved_dtype("auto")},
-            tasks=list(tasks),
-            batch_size=options.batch_size,
-            device=runtime.resolved_device(),
-            limit=options.limit,
-            task_manager=manager,
-            apply_chat_template=options.chat_template,
-            log_samples=True,
-            bootstrap_iters=0,
-            random_seed=options.seed,
-            numpy_random_seed=options.seed,
-            torch_random_seed=options.seed,
-            fewshot_random_seed=options.seed,
-        )
-    except ModuleNotFoundError as error:
-        lacking = (error.name or str(error)).partition(".")[0]
-        raise StudyError(
-            f"Measuring {', '.join(tasks)} needs the package '{lacking}', which is not installed. Install "
-            "it, or with it all that lm-eval names for a task, such as: pip install 'lm-eval[math]'"
-        ) from error
-    except Exception as error:
-        # Tasks and models are files of others, and the harness lets through whatever they raise.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Cannot measure '{model}': {reason} Check model and tasks.") from error
-    return read_results(found or {})
-
-
-def _require_known(tasks: Sequence[str], known: Sequence[str]) -> None:
-    if not tasks:
-        raise StudyError(
-            "No task is named: expected some of the harness's, such as ifeval or gsm8k."
-        )
-    for task in tasks:
-        if task not in known:
-            raise StudyError(
-                f"The harness knows no task '{task}' among its {len(known)}.{nearest(task, known)} Name "
-                "one of them, or a folder of own tasks."
-            )
+    found = evaluated(model, tasks, options or AbilityOptions(), runtime or Runtime())
+    return read_results(found)
 
 
 def read_results(found: Mapping[str, Any]) -> list[Ability]:
@@ -134,7 +86,7 @@ def read_results(found: Mapping[str, Any]) -> list[Ability]:
         better = found.get("higher_is_better", {}).get(task, {})
         for metric, value in values.items():
             name, _, filtered = metric.partition(",")
-            if name in _NO_METRICS or name.endswith("_stderr") or not _is_number(value):
+            if name in _NO_METRICS or name.endswith("_stderr") or not is_number(value):
                 continue
             documents = _documents(samples, name, filtered)
             error = values.get(f"{name}_stderr,{filtered}")
@@ -158,18 +110,14 @@ def _documents(samples: Sequence[Mapping[str, Any]], name: str, filtered: str) -
     found: dict[str, float] = {}
     for sample in samples:
         value = sample.get(name)
-        if sample.get("filter", "none") == filtered and _is_number(value):
+        if sample.get("filter", "none") == filtered and is_number(value):
             key = f"{sample.get('doc_id')} {sample.get('doc_hash')}"
             found[key] = float(value)  # type: ignore[arg-type]
     return found
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(float(value))
-
-
 def _error(stated: object, documents: Mapping[str, float]) -> float:
-    if _is_number(stated):
+    if is_number(stated):
         return float(stated)  # type: ignore[arg-type]
     values = np.array(list(documents.values()))
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else math.nan

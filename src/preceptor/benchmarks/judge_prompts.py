@@ -22,7 +22,7 @@ from preceptor.types import Message
 LABELS = ("m", "M")
 """What a judge calls the answer shown first, and the other; AlpacaEval's labels."""
 
-_PLACEHOLDER = re.compile(r"\{(instruction|output_1|output_2|mark)\}")
+_PLACEHOLDER = re.compile(r"\{(instruction|output_1|output_2|answer|mark)\}")
 _NEEDED = ("instruction", "output_1", "output_2")
 _TURN = re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 _OPENING = "<|im_start|>"
@@ -42,7 +42,8 @@ class PairPrompt:
     """The text of a prompt; a whole user turn, or turns in `<|im_start|>role ... <|im_end|>`.
 
     Its placeholders are {instruction}, {output_1} (the answer shown first) and {output_2}, and {mark}, eight
-    characters that depend on all three texts. `name` says whose words they are.
+    characters that depend on all three texts; `needed` are those that it must have, in the order of a pair's
+    texts. `name` says whose words they are.
 
     Raises:
         StudyError: a placeholder is missing, or it has the markup of turns but no whole turn.
@@ -50,14 +51,15 @@ class PairPrompt:
 
     name: str
     text: str
+    needed: tuple[str, ...] = _NEEDED
 
     def __post_init__(self) -> None:
         present = set(_PLACEHOLDER.findall("".join(text for _, text in self._turns)))
-        missing = [f"{{{name}}}" for name in _NEEDED if name not in present]
+        missing = [f"{{{name}}}" for name in self.needed if name not in present]
         if missing:
             raise StudyError(
                 f"The judge's prompt '{self.name}' lacks {', '.join(missing)}: expected "
-                "{instruction}, {output_1} and {output_2}. Put them where the texts belong."
+                f"{', '.join(f'{{{name}}}' for name in self.needed)}. Put them where the texts belong."
             )
 
     @cached_property
@@ -71,13 +73,13 @@ class PairPrompt:
     def messages(self, pair: Pair) -> tuple[Message, ...]:
         """Return the turns with the texts in their places; no text is looked at for placeholders."""
         pair = Pair(*(_VERDICT.sub("[ ", cut_apart(text)) for text in pair))
-        texts = dict(zip(_NEEDED, pair, strict=True)) | {"mark": _mark(pair)}
+        texts = dict(zip(self.needed, pair, strict=False)) | {"mark": _mark(pair)}
         return tuple(Message(role, _filled(text, texts)) for role, text in self._turns)
 
 
 def _filled(text: str, texts: Mapping[str, str]) -> str:
     # A function, because in a replacement text backslashes would have a meaning.
-    return _PLACEHOLDER.sub(lambda found: texts[found[1]], text)
+    return _PLACEHOLDER.sub(lambda found: texts.get(found[1], found[0]), text)
 
 
 def _mark(pair: Pair) -> str:
@@ -86,14 +88,14 @@ def _mark(pair: Pair) -> str:
     return blake2b(raw, digest_size=4).hexdigest()
 
 
-def read_prompt(path: str | Path) -> PairPrompt:
+def read_prompt(path: str | Path, needed: tuple[str, ...] = _NEEDED) -> PairPrompt:
     """Return the prompt in a file, such as the benchmark's own.
 
     Raises:
         DataError: the file cannot be read.
         StudyError: a placeholder is missing.
     """
-    return PairPrompt(Path(path).name, read_text(path))
+    return PairPrompt(Path(path).name, read_text(path), needed)
 
 
 CHOICE_PROMPT = PairPrompt(

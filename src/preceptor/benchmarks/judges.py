@@ -1,7 +1,9 @@
 """The judge that a table names, wherever it is run."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preceptor.benchmarks.judge_prompts import CHOICE_PROMPT, GAME_PROMPT, read_prompt
 from preceptor.benchmarks.pairwise import (
@@ -14,6 +16,9 @@ from preceptor.benchmarks.pairwise import (
 from preceptor.config import finetune as tables
 from preceptor.config.runtime import Runtime
 from preceptor.errors import StudyError
+
+if TYPE_CHECKING:
+    from preceptor.benchmarks.safety.judge import RefusalJudge
 
 
 def judge_of(
@@ -33,16 +38,20 @@ def judge_of(
             other way round.
         ModelError: no judge has this name.
     """
-    if (table is None) != ("rules" in kinds):
-        raise StudyError(
-            "The benchmark's answers are compared by a judge: give [evaluate.judge]."
-            if table is None
-            else "The benchmark is checked by rules and takes no judge: leave [evaluate.judge] out."
-        )
     if table is None:
         from preceptor.benchmarks.checked import Rules
 
+        if "rules" not in kinds:
+            raise StudyError(
+                "The benchmark's answers are compared by a judge: give [evaluate.judge]."
+            )
         return Rules()
+    if tuple(kinds) == ("rules",):
+        raise StudyError(
+            "The benchmark is checked by rules and takes no judge: leave [evaluate.judge] out."
+        )
+    if "refusal" in kinds:
+        return _of_refusals(table, runtime)
     if table.kind == "reward":
         from preceptor.benchmarks.reward_judge import RewardJudge
         from preceptor.scorers.reward_model import RewardModel
@@ -67,3 +76,26 @@ def judge_of(
         written=not logprobs,
         swap_positions=table.swap_positions,
     )
+
+
+def _of_refusals(table: tables.ChatJudge | tables.RewardJudge, runtime: Runtime) -> RefusalJudge:
+    from preceptor.benchmarks.safety.judge import NEEDED, REFUSAL_PROMPT, VERDICT_TOKENS
+    from preceptor.benchmarks.safety.judge import RefusalJudge as Refusals
+
+    if table.kind == "reward":
+        raise StudyError(
+            "A reward model does not say whether an answer refuses: name a judge of kind = 'chat', or leave "
+            "it out, and rules decide."
+        )
+    prompt = read_prompt(table.prompt, NEEDED) if table.prompt else REFUSAL_PROMPT
+    if table.engine == "transformers":
+        return Refusals(local_model(table, runtime), prompt)
+    model = served_model(
+        table.model,
+        runtime.endpoint(table.model),
+        max_tokens=VERDICT_TOKENS,
+        log_probabilities=False,
+        temperature=table.temperature,
+        request=table.request,
+    )
+    return Refusals(model, prompt)

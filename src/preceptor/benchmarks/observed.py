@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.benchmarks.average_performance import StudentResult
 from preceptor.benchmarks.base import Array, Verdicts, estimate_of
+from preceptor.benchmarks.checked import Checked
 from preceptor.benchmarks.runs import further_questions, over_runs
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import bootstrap_means
-from preceptor.ranking.inference import scores_of_draws
+from preceptor.ranking.inference import scores_of, scores_of_draws
 from preceptor.ranking.measurements import common_instructions
 from preceptor.ranking.options import RankingOptions
 from preceptor.ranking.places import FormedMetric
-from preceptor.ranking.placing import place_teachers
+from preceptor.ranking.placing import better_of_two, estimates_of, place_teachers
+from preceptor.ranking.quantities import Quantity, formed, measured
 from preceptor.ranking.rank import Measurements, Ranking, rank
 from preceptor.types import Warning
 
@@ -120,10 +123,13 @@ def ranking_of_results(
     student: str,
     settings: Mapping[str, object],
     names: Mapping[str, str] | None = None,
+    checked: Sequence[Checked] = (),
 ) -> Ranking:
     """Return results of benchmarks as a ranking by AP, or by the first measure that all have.
 
     Intervals and P(first) are those of the benchmarks' own draws, and of the runs where there are several.
+    Of checked answers, with one run of each teacher, they are formed question by question: right or wrong is
+    compared by McNemar's exact test, and everything as `rank` compares checked responses.
 
     Args:
         results: one for each fine-tuned model.
@@ -131,6 +137,7 @@ def ranking_of_results(
         settings: passed through.
         names: the teacher by whose responses a model was fine-tuned; models not named keep their name. Those
             of one teacher are its runs.
+        checked: the checked answers behind the results, where there are.
 
     Raises:
         StudyError: no measure is known of all.
@@ -153,7 +160,30 @@ def ranking_of_results(
     }
     texts = (text for one in results for text in one.warnings)
     warnings = tuple(Warning("benchmark", text) for text in dict.fromkeys(texts))
-    return _ranked(runs, student=student, settings=settings, warnings=warnings)
+    alone = len(set(teachers)) == len(teachers)
+    first = _by_question(checked, [one.name for one in results]) if alone else None
+    return _ranked(runs, student=student, settings=settings, warnings=warnings, first=first)
+
+
+class _ByQuestion(NamedTuple):
+    """The first measure formed question by question, its rows in the order of the teachers."""
+
+    quantity: Quantity
+    right: NDArray[np.bool_] | None
+
+
+def _by_question(checked: Sequence[Checked], models: Sequence[str]) -> _ByQuestion | None:
+    """Return the first measure of the questions that all models have; None where they do not weigh alike."""
+    by_name = {one.model: one for one in checked}
+    if set(by_name) != set(models):
+        return None
+    common = set[str](checked[0].keys).intersection(*(one.keys for one in checked))
+    kept = [by_name[name].on(common) for name in models]
+    if len(common) < 2 or any((one.weights != 1).any() for one in kept):
+        return None
+    used = common_instructions(_measured(kept), ["win"], min_coverage=0.0)
+    rate = formed(WinRate(), measured(used))
+    return _ByQuestion(rate, better_of_two(used, WinRate(), rate))
 
 
 class _Runs(NamedTuple):
@@ -171,8 +201,9 @@ def _ranked(
     student: str,
     settings: Mapping[str, object],
     warnings: tuple[Warning, ...] = (),
+    first: _ByQuestion | None = None,
 ) -> Ranking:
-    """Return teachers by the first of these measures, each a mean over runs."""
+    """Return teachers by the first of these measures, each a mean over runs; see `ranking_of_results`."""
     by = next(iter(runs))
     seed = settings.get("seed")
     means = {
@@ -182,18 +213,24 @@ def _ranked(
         for name, one in runs.items()
     }
     teachers = means[by].teachers
+    scores = scores_of_draws(teachers, means[by].point, means[by].draws, n=min(runs[by].n))
+    estimates = {
+        name: [
+            estimate_of(float(value), drawn, n=min(runs[name].n))
+            for value, drawn in zip(one.point, one.draws.T, strict=True)
+        ]
+        for name, one in means.items()
+    }
+    if first is not None:
+        scores = scores_of(first.quantity, teachers, right=first.right)
+        estimates[by] = estimates_of(first.quantity)
     placed, evidence = place_teachers(
-        scores_of_draws(teachers, means[by].point, means[by].draws, n=min(runs[by].n)),
-        {
-            name: [
-                estimate_of(float(value), drawn, n=min(runs[name].n))
-                for value, drawn in zip(one.point, one.draws.T, strict=True)
-            ]
-            for name, one in means.items()
-        },
+        scores,
+        estimates,
         by=by,
         higher_is_better=True,
         options=RankingOptions(),
+        limits=(-math.inf, math.inf) if first is None else first.quantity.limits,
     )
     deviation = means[by].deviation
     several = {} if deviation is None else {"run_deviation": deviation}

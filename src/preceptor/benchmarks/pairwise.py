@@ -32,8 +32,9 @@ from preceptor.store.store import Store
 
 logger = logging.getLogger(__name__)
 
-JudgeKind = Literal["letter", "written", "reward", "rules"]
-"""How a judge decides: by a letter's probability, a written judgement, two rewards, or no model at all."""
+JudgeKind = Literal["letter", "written", "reward", "refusal", "rules"]
+"""How a judge decides: by a letter's probability, a written judgement, two rewards, whether one answer
+refuses, or no model at all."""
 
 ALTERNATIVES = 5
 """Likeliest tokens asked for, as in AlpacaEval 2: a label beyond them has no probability."""

@@ -20,6 +20,7 @@ _BENCHMARKS: Registry[type[Benchmark]] = Registry(
         "arena_hard_v2": "preceptor.benchmarks.arena_hard_v2.benchmark:ArenaHardV2",
         "arena_hard_v2_creative": "preceptor.benchmarks.arena_hard_v2.benchmark:ArenaHardV2Creative",
         "ifeval": "preceptor.benchmarks.ifeval.benchmark:IFEval",
+        "lm-eval": "preceptor.benchmarks.harness.benchmark:Harness",
         "mt_bench": "preceptor.benchmarks.mt_bench.benchmark:MTBench",
         "robustness": "preceptor.benchmarks.robustness.benchmark:Robustness",
         "safety": "preceptor.benchmarks.safety.benchmark:Safety",

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from preceptor.benchmarks.base import Array
-from preceptor.ranking.inference import POWER, TAIL
+from preceptor.ranking.inference import NORMAL, POWER, TAIL
 from preceptor.ranking.places import MIN_PROMPTS, MOST_PROMPTS, TeacherResult
 from preceptor.ranking.tails import t_quantile
-
-NORMAL = 1.959964
-"""How many standard deviations a normal 95% interval reaches."""
 
 RUN_DEVIATION = 0.42
 """Standard deviation of AP between the paper's four runs of one teacher (table 8, AP of LC and AH).

@@ -28,6 +28,11 @@ _options = group(
         "rankings. Default: the study whose own measures are the predictions.",
     ),
     click.option(
+        "--dimension",
+        metavar="NAME",
+        help="Of a file of outcomes in several dimensions, such as `preceptor run --csv` writes: which.",
+    ),
+    click.option(
         "--metric",
         "metrics",
         multiple=True,
@@ -120,7 +125,7 @@ def agreement(json_path: str | None, csv_path: str | None, **given: Any) -> None
     if given["observed"] is None and (len(names) > 1 or named(names[0], store) is None):
         raise click.UsageError("Give --observed: a study of `preceptor studies`, or a file.")
     given["observed"] = given["observed"] or names[0]
-    observed, source = observed_of(given["observed"], store)
+    observed, source = observed_of(given["observed"], store, given["dimension"])
     predictions, directions, catalogue = _predictions((*names, given["observed"]), names, store)
     directions |= _directions(given["higher_is_better"], given["lower_is_better"])
     comparison = compare(

@@ -23,6 +23,13 @@ _json = click.option(
 )
 
 
+_dimension = click.option(
+    "--dimension",
+    metavar="NAME",
+    help="Of a FILE of outcomes in several dimensions, such as `preceptor run --csv` writes: which.",
+)
+
+
 def _store() -> Sequence[click.Parameter]:
     return runtime_options(only=("store",))
 
@@ -74,8 +81,11 @@ def _list(store: str, json_path: str | None) -> None:
 @click.option(
     "--table", "number", type=click.IntRange(1, 9), metavar="N", help="Only table N of xu2024."
 )
+@_dimension
 @_json
-def show(name: str, number: int | None, store: str, json_path: str | None) -> None:
+def show(
+    name: str, number: int | None, dimension: str | None, store: str, json_path: str | None
+) -> None:
     """Show a study's outcomes and what they say, or what those in a FILE say.
 
     A FILE is a CSV of teacher, student and score, or a JSON of rankings.
@@ -87,6 +97,9 @@ def show(name: str, number: int | None, store: str, json_path: str | None) -> No
 
     if number is not None and name != XU:
         raise click.UsageError(f"--table is of {XU}: leave it out.")
+    one = named(name, store)
+    if one is not None and dimension is not None:
+        raise click.UsageError(f"--dimension is of a file: leave it out for the study {name}.")
     if name == XU:
         findings = tuple(one for one in paper.findings() if number in (None, *one.tables))
         findings += (depends,) if number is None and (depends := compatibility(study(XU))) else ()
@@ -96,8 +109,7 @@ def show(name: str, number: int | None, store: str, json_path: str | None) -> No
             tables = range(1, 10) if number is None else (number,)
             put_json(json_path, _findings(findings) | {"tables": _tables(tables)})
         return
-    one = named(name, store)
-    findings = study_findings(one) if one else _of_file(name, store)
+    findings = study_findings(one) if one else _of_file(name, store, dimension)
     if json_path != "-":
         _print(console(), one, findings)
     if json_path:
@@ -111,7 +123,7 @@ def show(name: str, number: int | None, store: str, json_path: str | None) -> No
         )
 
 
-def _of_file(name: str, store: str) -> "tuple[Finding, ...]":
+def _of_file(name: str, store: str, dimension: str | None) -> "tuple[Finding, ...]":
     from preceptor.agreement.orders import read_observed
     from preceptor.errors import StudyError, nearest
     from preceptor.studies import outcome_findings
@@ -123,7 +135,7 @@ def _of_file(name: str, store: str) -> "tuple[Finding, ...]":
             f"'{name:.80}' is neither a file nor a study; studies are "
             f"{', '.join(known)}.{nearest(name, known)}"
         )
-    return outcome_findings(read_observed(name))
+    return outcome_findings(read_observed(name, dimension))
 
 
 @studies.command(made=_store)
@@ -143,6 +155,7 @@ def _of_file(name: str, store: str) -> "tuple[Finding, ...]":
     metavar="X",
     help="Standard deviation of a score between runs, in its unit.",
 )
+@_dimension
 def add(file: str, name: str | None, store: str, **said: Any) -> None:
     """Add your own outcomes: a CSV FILE of teacher, student and score, higher is better."""
     from preceptor.studies.own import OwnStudies

@@ -8,11 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from preceptor.config.ability import AbilityOptions
 from preceptor.config.base import ModelTable, Request, Table, Texts
 from preceptor.config.curation import NGRAM_HELP, Equal
 from preceptor.config.judges import PRESETS as JUDGES
 from preceptor.config.recipe import Recipe
 from preceptor.config.rewards import RewardModelTable, require_served
+
+HARNESS = "lm-eval"
+"""The benchmark whose questions are tasks of the harness."""
+
+SAFETY = "safety"
+"""The benchmark that rules check or a chat model judges, on files of the user's too."""
 
 STUDENT = "student"
 """The word for the student before fine-tuning as baseline."""
@@ -148,19 +155,38 @@ class Evaluate(Table):
     )
     max_tokens: int = Field(2048, ge=1, description="Tokens of an answer at most.")
     temperature: float = Field(0.0, ge=0, le=5, description="0 is greedy.")
+    tasks: Texts = Field(
+        (), description="Of the benchmark lm-eval: its tasks, such as mmlu and gsm8k, pooled."
+    )
+    num_fewshot: int | None = Field(
+        None, ge=0, description="Of lm-eval: examples before each question; else as the task says."
+    )
+    task_folder: str | None = Field(
+        None, description="Of lm-eval: a folder of further tasks as YAML files."
+    )
+    metric: str | None = Field(
+        None, description="Of lm-eval: what scores a question; by default a task's first metric."
+    )
+    apply_chat_template: bool = Field(
+        False, description="Of lm-eval: render prompts with the fine-tuned model's chat template."
+    )
     judge: Annotated[ChatJudge | RewardJudge, Field(discriminator="kind")] | None = Field(
-        None, description="Who judges: kind = 'chat' or 'reward'; without, answers are checked."
+        None,
+        description="Who judges: kind = 'chat' or 'reward'; without, answers are checked by rules. Of safety "
+        "a chat model may judge whether answers refuse.",
     )
 
     @model_validator(mode="after")
     def _answerable(self) -> "Evaluate":
+        self._require_harness()
         if self.judge is None:
             return self._checkable()
-        if bool(self.benchmarks) == bool(self.questions):
+        own = self.questions and self.benchmarks == (SAFETY,)
+        if bool(self.benchmarks) == bool(self.questions) and not own:
             raise ValueError("give either benchmarks or questions, to ask the fine-tuned students")
         if len(set(self.benchmarks)) < len(self.benchmarks):
             raise ValueError(f"a benchmark is named twice: {', '.join(self.benchmarks)}")
-        if self.questions and self.baseline == OWN:
+        if self.questions and not self.benchmarks and self.baseline == OWN:
             raise ValueError(
                 "baseline = 'benchmark' is for benchmarks: questions of your own have none. Say "
                 "'student', or name a file of answers"
@@ -175,6 +201,26 @@ class Evaluate(Table):
                 "AP over parts of the benchmarks is withheld: leave limit out, or name one benchmark"
             )
         return self
+
+    def _require_harness(self) -> None:
+        """Refuse what is said of lm-eval without it, and what it cannot take."""
+        given = self.model_fields_set & {
+            *("tasks", "num_fewshot", "task_folder", "metric", "apply_chat_template")
+        }
+        if HARNESS not in self.benchmarks:
+            if given:
+                raise ValueError(
+                    f"{', '.join(sorted(given))} is for the benchmark lm-eval: say benchmarks = "
+                    f"'{HARNESS}', or leave it out"
+                )
+            return
+        if not self.tasks:
+            raise ValueError("lm-eval needs tasks, such as tasks = ['mmlu', 'gsm8k']")
+        fixed = {"questions", "judge", "baseline", "max_tokens", "temperature"}
+        if refused := sorted(self.model_fields_set & fixed):
+            raise ValueError(
+                f"lm-eval asks, answers and scores as its tasks say: leave {', '.join(refused)} out"
+            )
 
     def _checkable(self) -> "Evaluate":
         """Return the table without a judge, where it can do without one."""
@@ -196,6 +242,15 @@ class Evaluate(Table):
         return self.baseline or (OWN if self.benchmarks or self.judge is None else STUDENT)
 
     @property
+    def harness(self) -> AbilityOptions:
+        """How lm-eval runs its tasks."""
+        return AbilityOptions(
+            num_fewshot=self.num_fewshot,
+            task_folder=self.task_folder,
+            chat_template=self.apply_chat_template,
+        )
+
+    @property
     def label(self) -> str:
         """The dimension's name: the one given, else what is asked."""
-        return self.name or " and ".join(self.benchmarks or self.questions)
+        return self.name or " and ".join(self.tasks or self.benchmarks or self.questions)

@@ -24,6 +24,7 @@ from preceptor.ranking.bootstrap import (
 from preceptor.ranking.metrics import Array
 from preceptor.ranking.places import MIN_PROMPTS, MOST_PROMPTS, Cap
 from preceptor.ranking.posterior import Observed, posterior
+from preceptor.ranking.proportions import paired_shares_interval
 from preceptor.ranking.quantities import Quantity
 from preceptor.ranking.tails import sign_test, t_quantile, t_tail
 
@@ -41,6 +42,9 @@ OUTWARD, INWARD = 0.5, 0.3
 
 UNSEEN = 16
 """A sample of n shows 1 / (1 + UNSEEN / n) of the skewness, about; these three are by measured coverage."""
+
+NORMAL = 1.959964
+"""How many standard deviations a normal 95% interval reaches."""
 
 POWER = 0.8416
 """The normal quantile of 80%, the probability with which the prompts asked for settle the question."""
@@ -60,7 +64,8 @@ class Scores:
     Of teachers with these `labels`, `point` is (teachers,), `covariance` (teachers, teachers) that of the
     points, `n` the instructions behind them. `pairs` are the moments of row less column, `own` the skewness
     of each teacher's values. `same` (teachers, teachers) tells whose values are the same throughout.
-    `right` (teachers, instructions) tells the better of two values where there are but two, else None.
+    `right` (teachers, instructions) tells the better of two values where there are but two, else None, and
+    `unit` by how much a score rises with the share of these; None where that is not the same for all.
     """
 
     labels: tuple[str, ...]
@@ -71,6 +76,7 @@ class Scores:
     own: Array
     same: NDArray[np.bool_]
     right: NDArray[np.bool_] | None = None
+    unit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,16 @@ def scores_of(
     moments = Moments(np.sqrt(error / divisor), skewness)
     own = _own_skewness(quantity)
     covariance = (covariance + prior[..., None] * np.eye(teachers)) / divisor
-    return Scores(tuple(labels), quantity.point, covariance, count, moments, own, same, right)
+    unit = None if right is None else _unit(quantity)
+    return Scores(tuple(labels), quantity.point, covariance, count, moments, own, same, right, unit)
+
+
+def _unit(quantity: Quantity) -> float | None:
+    """Return what lies between the metric of all right and of all wrong; None where it is not linear."""
+    # The spread of right or wrong is that of one value at either bound: a quarter of the squared distance.
+    found = 2 * np.sqrt(quantity.spread)
+    unit = float(found.flat[0])
+    return unit if unit > 0 and np.allclose(found, unit, rtol=1e-6) else None
 
 
 def scores_of_draws(labels: Sequence[str], point: Array, draws: Array, *, n: int) -> Scores:
@@ -227,7 +242,7 @@ def standing(scores: Scores, *, draws: int, seed: int) -> Standing:
     ahead = best[..., None] - drawn
     gaps, p_values = _gaps(scores), _p_values(scores)
     gap, p_value = _row(gaps, leader), _row(p_values, leader)
-    ends = _ends(gap, Moments(*(_row(part, leader) for part in scores.pairs)), scores.n)
+    ends = _lead(scores, gap, leader)
     # The error of what was chosen as the highest lies on one side: there the whole 5% are allowed for.
     nearest = np.quantile(ahead, 2 * TAIL, axis=-2)
     effective = _effective(scores, leader, p_value)
@@ -245,6 +260,16 @@ def standing(scores: Scores, *, draws: int, seed: int) -> Standing:
         effective_n=effective,
         regret=-ahead.min(axis=-1).mean(axis=-1),
     )
+
+
+def _lead(scores: Scores, gap: Array, leader: NDArray[np.intp]) -> Interval:
+    """Return the interval of the leader's lead over each: of right or wrong, that of paired shares."""
+    if scores.right is None or scores.unit is None:
+        return _ends(gap, Moments(*(_row(part, leader) for part in scores.pairs)), scores.n)
+    own = np.take_along_axis(scores.right, leader[..., None, None], axis=-2)
+    wins, losses = (own & ~scores.right).sum(axis=-1), (~own & scores.right).sum(axis=-1)
+    low, high = paired_shares_interval(wins, losses, scores.n, reach=NORMAL)
+    return Interval(scores.unit * low, scores.unit * high)
 
 
 def _worst(scores: Scores, leader: NDArray[np.intp], lowest: Array) -> Array:

@@ -83,8 +83,11 @@ def placed(
 def _of_mixtures(scores: Scores, mixtures: Set[str]) -> Scores:
     """Return the scores with the errors of leads of mixtures and over them as cross-fitting makes them."""
     mixed = np.array([label in mixtures for label in scores.labels])
+    if not mixed.any():
+        return scores
     factor = np.where(mixed[:, None] | mixed, np.sqrt(CROSS_FITTED), 1.0)
-    return replace(scores, pairs=scores.pairs._replace(error=scores.pairs.error * factor))
+    pairs = scores.pairs._replace(error=scores.pairs.error * factor)
+    return replace(scores, pairs=pairs, unit=None)
 
 
 def transformed(common: Common, transform: str) -> Common:

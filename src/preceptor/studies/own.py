@@ -49,7 +49,9 @@ class OwnStudies:
         files = (name.removesuffix(".json") for name in self._folder.names())
         return tuple(name for name in files if _NAME.fullmatch(name))
 
-    def add(self, name: str, path: str, **said: object) -> OutcomeStudy:
+    def add(
+        self, name: str, path: str, *, dimension: str | None = None, **said: object
+    ) -> OutcomeStudy:
         """Keep the outcomes of a file (see `read_observed`) under a name; one of this name is replaced.
 
         Raises:
@@ -61,7 +63,7 @@ class OwnStudies:
                 f"'{name:.80}' cannot name a study of yours: expected lower-case letters, digits, '.', "
                 f"'_' or '-', and none of {', '.join(names())}. Give another with --name."
             )
-        outcomes = read_observed(path)
+        outcomes = read_observed(path, dimension)
         scores = sum(map(len, outcomes.values()))
         if max(map(len, outcomes.values()), default=0) < 2 or scores > MOST:
             raise StudyError(
@@ -117,13 +119,16 @@ def named(name: str, store: str) -> OutcomeStudy | None:
     return own.find(name) if name in own.names() else None
 
 
-def observed_of(name: str, store: str) -> tuple[Observed, str]:
+def observed_of(name: str, store: str, dimension: str | None = None) -> tuple[Observed, str]:
     """Return the outcomes of a study or of a file (see `read_observed`), and where they are from in words.
 
     Raises:
         DataError: it is no study, and no file that can be read.
+        StudyError: a dimension is named of a study, which has one order.
     """
     one = named(name, store)
     if one is None:
-        return read_observed(name), name
+        return read_observed(name, dimension), f"{name}, {dimension}" if dimension else name
+    if dimension is not None:
+        raise StudyError(f"The study '{name}' has no dimensions: leave --dimension out.")
     return one.outcomes, ", ".join((f"{one.source}; {one.score}", *one.marks))

@@ -140,7 +140,9 @@ def _table(student: str, rankings: Mapping[str, Ranking]) -> DimensionTable:
 
 
 def _measure(ranking: Ranking) -> str:
-    return f"{ranking.by} in {ranking.settings['benchmark']}, n = {ranking.instructions:,}"
+    judge = ranking.settings.get("judge")
+    by = f" by {judge}" if judge else ""
+    return f"{ranking.by} in {ranking.settings['benchmark']}{by}, n = {ranking.instructions:,}"
 
 
 def _lead(one: Mapping[str, Placed], other: Mapping[str, Placed], dimension: str) -> float:

@@ -20,7 +20,7 @@ from preceptor.config.finetune import OWN, STUDENT, Evaluate
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.instructions import PromptSource
-from preceptor.errors import DataError
+from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.sources import expanded
 from preceptor.pipeline.work import Amount, Progress
 from preceptor.scorers.rewards import reward_scorers
@@ -58,6 +58,11 @@ class EvaluationSet:
         return list({instruction.id: instruction for instruction in asked}.values())
 
     @property
+    def writes(self) -> bool:
+        """Whether what students answer are texts of theirs."""
+        return all(task.benchmark.writes for task in self.tasks)
+
+    @property
     def untuned_answers(self) -> bool:
         """Whether the student must answer before fine-tuning, to be the baseline."""
         return any(task.awaits_baseline for task in self.tasks)
@@ -80,6 +85,10 @@ def _evaluation_set(evaluate: Evaluate, study: Study, runtime: Runtime) -> Evalu
         baseline = read_baseline(evaluate.held_against)
     tasks = []
     for benchmark in _benchmarks(evaluate):
+        if not benchmark.compares and evaluate.baseline is not None:
+            raise StudyError(
+                f"Answers to '{benchmark.name}' are compared with no baseline: leave baseline out."
+            )
         questions = _questions(benchmark, evaluate, baseline)
         judge = judge_of(evaluate.judge, runtime, benchmark.judge_kinds)
         judge.preflight()
@@ -93,10 +102,11 @@ def _evaluation_set(evaluate: Evaluate, study: Study, runtime: Runtime) -> Evalu
 
 
 def _benchmarks(evaluate: Evaluate) -> list[Benchmark]:
-    if evaluate.judge is None:
+    if evaluate.judge is None or (evaluate.benchmarks and evaluate.questions):
         (name,) = evaluate.benchmarks or ("accuracy",)
         files = tuple(map(str, expanded(evaluate.questions))) if evaluate.questions else ()
-        return [benchmark_named(name, {"files": files})]
+        given = {"files": files, "tasks": evaluate.tasks, "metric": evaluate.metric}
+        return [benchmark_named(name, {**given, "options": evaluate.harness})]
     if evaluate.benchmarks:
         return [benchmark_named(name) for name in evaluate.benchmarks]
     found: dict[str, Instruction] = {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from preceptor.agreement.orders import student_key
 from preceptor.benchmarks.average_performance import student_results
 from preceptor.benchmarks.base import Judged
+from preceptor.benchmarks.checked import Checked
 from preceptor.benchmarks.observed import observed_ranking, ranking_of_results
 from preceptor.config.finetune import OWN, Evaluate, Train
 from preceptor.config.runtime import Runtime
@@ -25,6 +26,7 @@ from preceptor.pipeline.pipeline import Pipeline
 from preceptor.pipeline.work import Progress, Silent, recorded
 from preceptor.ranking.result import Ranking
 from preceptor.store.store import Store
+from preceptor.teachers.base import TeacherBackend
 from preceptor.teachers.local import LocalTeacher
 from preceptor.types import Instruction, Warning
 from preceptor.validation.finetune_job import (
@@ -137,11 +139,14 @@ class Validation:
 
     def job(self, backend: LocalTeacher, dimension: EvaluationSet) -> GenerationJob:
         """Return the questions to a student, and where its answers are kept."""
-        store = Store(self.runtime.store)
-        partition = store.responses(
-            backend.identity(), recorded=recorded(self.runtime, backend.teacher.name)
+        asked = dimension.instructions
+        answering: TeacherBackend = backend
+        for task in dimension.tasks:
+            answering = task.benchmark.answering(backend, asked, self.runtime)
+        partition = Store(self.runtime.store).responses(
+            answering.identity(), recorded=recorded(self.runtime, backend.teacher.name)
         )
-        return GenerationJob(backend, partition, dimension.instructions)
+        return GenerationJob(answering, partition, asked)
 
     def finetune_jobs(
         self, setup: StudentSetup, training_set: TrainingSet
@@ -165,7 +170,7 @@ class Validation:
             job = self.job(finetune_job.backend(), dimension)
             if job.missing():
                 finetune_job.carry_out(self.progress)
-            texts[finetune_job.label], answered = self._answered(job)
+            texts[finetune_job.label], answered = self._answered(job, writes=dimension.writes)
             teachers[finetune_job.label] = finetune_job.teacher
             figures.append(_figures(finetune_job, answered, self._named(dimension)))
         untuned: Mapping[bytes, str] = {}
@@ -220,6 +225,7 @@ class Validation:
             student_results([result for one in scored for result in one.results]),
             student=student,
             names=teachers,
+            checked=[v for one in judged for v in one.verdicts if isinstance(v, Checked)],
             settings={
                 "runs": self.train.seeds,
                 "benchmark": " and ".join(one.benchmark for one in judged),
@@ -233,13 +239,21 @@ class Validation:
             ranking, warnings=(*ranking.warnings, *(Warning("benchmark", text) for text in texts))
         )
 
-    def _answered(self, job: GenerationJob) -> tuple[dict[bytes, str], AnswerFigures]:
-        """Get a student's answers, by the instructions' `given_id`; its model is freed."""
+    def _answered(
+        self, job: GenerationJob, *, writes: bool = True
+    ) -> tuple[dict[bytes, str], AnswerFigures]:
+        """Get a student's answers, by the instructions' `given_id`; its model is freed.
+
+        Where it does not write them itself, nothing is known of how they end, or how long they are.
+        """
         try:
             job.run(self.progress)
         finally:
             job.backend.release()
         given = [one for one in job.generations() if one.text is not None]
+        if not writes:
+            scores = {one.instruction: one.text or "" for one in given}
+            return scores, AnswerFigures(len(given), None, None, None)
         opened = bool(given) and job.backend.opens_reasoning
         texts = {one.instruction: without_reasoning(one.text or "", opened=opened) for one in given}
         tokens = [one.tokens for one in given if one.tokens is not None]

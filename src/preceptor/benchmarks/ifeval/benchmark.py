@@ -73,7 +73,7 @@ class IFEval(CheckedBenchmark):
         """Return strict and loose accuracy of each answer, by prompt and by instruction."""
         return {key: _marks(self._read[0][key].checks, text) for key, text in texts.items()}
 
-    def notes(self) -> list[str]:
+    def notes(self, judge: str | None = None) -> list[str]:
         """Return whose prompts these are, and what was left out."""
         found, left_out = self._read
         own = (

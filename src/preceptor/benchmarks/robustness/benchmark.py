@@ -1,8 +1,9 @@
-"""Robustness: the same questions with typos, in another format, and in other words; the change in score.
+"""Robustness: the same questions with typos, in another format, and in other words; the score on these.
 
 Questions have references and are written for the project, or the user's file, in which a column `paraphrase`
-may hold each in other words. What is compared is paired: a question is resampled with all its forms. A model
-that answers little has little to lose, so `plain` stands beside the change.
+may hold each in other words. What is compared is paired: a question is resampled with all its forms. The
+order is by the score on what is put otherwise and not by the drop: a model that answers nothing has nothing
+to lose, and would be first. The change stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,18 +22,19 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Robustness(CheckedBenchmark):
-    """The change in accuracy when questions are put otherwise; see the module."""
+    """Accuracy when questions are put otherwise, and the change; see the module."""
 
     name: ClassVar[str] = "robustness"
     title: ClassVar[str] = "robustness"
     measures: ClassVar[Mapping[str, str]] = {
-        "change": "points of accuracy gained when questions are put otherwise; a drop is negative",
+        "perturbed": "accuracy on the questions put otherwise, every question counting the same",
         "plain": "accuracy on the questions as they are",
+        "change": "points of accuracy gained when questions are put otherwise; a drop is negative",
         "change_typos": "the change with typos",
         "change_format": "the change in another format",
         "change_paraphrase": "the change in other words",
     }
-    changes: ClassVar[frozenset[str]] = frozenset(measures) - {PLAIN}
+    changes: ClassVar[frozenset[str]] = frozenset(measures) - {"perturbed", PLAIN}
 
     @cached_property
     def _asked(self) -> Mapping[str, Prompt]:
@@ -66,9 +68,12 @@ class Robustness(CheckedBenchmark):
                 forms.setdefault(key, {})[way] = right
         return {key: _marks(own) for key, own in forms.items() if PLAIN in own and len(own) > 1}
 
-    def notes(self) -> list[str]:
+    def notes(self, judge: str | None = None) -> list[str]:
         """Return whose questions these are, and that little can be lost by who knows little."""
-        few = "A model that answers few questions has little to lose: read the change beside plain."
+        few = (
+            "The order is by accuracy on questions put otherwise: a model that answers few has little to "
+            "lose, so the change alone orders nobody."
+        )
         own = f"The {len(self._asked)} questions are written for the project and are no published benchmark."
         return [few] if self.files else [few, own]
 
@@ -78,7 +83,8 @@ def _id(way: str, key: str) -> str:
 
 
 def _marks(forms: Mapping[str, float]) -> Marks:
-    changes = {way: right - forms[PLAIN] for way, right in forms.items() if way != PLAIN}
-    by_way = {f"change_{way}": Points(change) for way, change in changes.items()}
-    mean = sum(changes.values()) / len(changes)
-    return {"change": Points(mean), PLAIN: Points(forms[PLAIN]), **by_way}
+    others = {way: right for way, right in forms.items() if way != PLAIN}
+    perturbed, plain = sum(others.values()) / len(others), forms[PLAIN]
+    means = {"perturbed": perturbed, PLAIN: plain, "change": perturbed - plain}
+    by_way = {f"change_{way}": right - plain for way, right in others.items()}
+    return {name: Points(value) for name, value in {**means, **by_way}.items()}

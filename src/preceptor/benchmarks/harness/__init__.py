@@ -1,0 +1,1 @@
+"""What `lm-eval` measures: whole models on its tasks."""
