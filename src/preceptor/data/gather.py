@@ -6,39 +6,26 @@ everything is read again in this process. So the number of processes changes not
 """
 
 import logging
-import math
 import pickle
 import subprocess
 import sys
-import unicodedata
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from preceptor.data.formats import Problem
-from preceptor.data.matching import Asked
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.table import (
-    EMPTY_OUTPUT,
-    LOST,
-    NO_NUMBER,
-    NO_OUTPUT,
-    NULL_REWARD,
     ResponseTable,
-    Signs,
 )
-from preceptor.engines.endings import LENGTH, is_odd
-from preceptor.engines.reasoning import UNFINISHED, answered, has_reasoning, is_unfinished
+from preceptor.data.table_builder import TableBuilder
 from preceptor.errors import DataError, counted
 from preceptor.scorers.verifier.pool import cores
-from preceptor.types import KEY_BYTES, Instruction, Message, NoteKind, Response
+from preceptor.types import Response
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +33,6 @@ LARGE_BYTES = 32 * 2**20
 """Files that are smaller together are read by this process alone."""
 
 _MOST_PROCESSES = 8
-_MOST_ENDINGS = 10
 _WORK = "from preceptor.data.gather import work; work()"
 
 
@@ -93,7 +79,7 @@ class Gathered:
 class _Part:
     """What reading some of the files gave."""
 
-    columns: "_Columns"
+    columns: "TableBuilder"
     skipped: Mapping[str, int]
     problems: Sequence[Problem]
 
@@ -109,26 +95,27 @@ def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] 
     parts = _side_by_side(source, column)
     if parts is None or _overlap(parts):
         parts = [_read(source, column)]
-    columns = parts[0].columns
-    for part in parts[1:]:
-        columns.extend(part.columns)
+    skipped = {path: count for part in parts for path, count in part.skipped.items()}
+    problems = [p for part in parts for p in part.problems]
+    parts.reverse()
+    columns = parts.pop().columns.unpacked()
+    while parts:  # each goes once its rows are taken: all of both would be twice the memory
+        columns.extend(parts.pop().columns)
     if not columns.teachers:
         raise DataError(
             "The data hold no responses. Check the paths and the layout that was recognised."
         )
     if column is not None and not columns.rewards:
-        raise _no_reward(column, columns, [p for part in parts for p in part.problems])
+        raise _no_reward(column, columns, problems)
     columns.asked.require_one_each()
     if columns.mixed:
         raise _checked_in_two_ways(columns)
     for identity in asked:
         columns.instructions.setdefault(identity, len(columns.instructions))
-    skipped = {path: count for part in parts for path, count in part.skipped.items()}
-    problems = [p for part in parts for p in part.problems]
     return Gathered(columns.table(), skipped, problems, columns.alike(), columns.matched)
 
 
-def _no_reward(column: str, columns: "_Columns", problems: Sequence[Problem]) -> DataError:
+def _no_reward(column: str, columns: "TableBuilder", problems: Sequence[Problem]) -> DataError:
     """Return the error of a column in which no response has a reward."""
     seen = sum(columns.dropped.values(), Counter[str]())
     listed = ", ".join(f"{count:,} {reason}" for reason, count in seen.items())
@@ -139,7 +126,7 @@ def _no_reward(column: str, columns: "_Columns", problems: Sequence[Problem]) ->
     )
 
 
-def _checked_in_two_ways(columns: "_Columns") -> DataError:
+def _checked_in_two_ways(columns: "TableBuilder") -> DataError:
     one, other = sorted(min(columns.mixed.values()))
     return DataError(
         f"{counted(len(columns.mixed), 'instruction', 'has')} answers that are checked as '{one}' "
@@ -151,7 +138,7 @@ def _checked_in_two_ways(columns: "_Columns") -> DataError:
 
 
 def _read(source: Source, column: str | None) -> _Part:
-    columns = _Columns(column)
+    columns = TableBuilder(column)
     for response in source:
         columns.add(response)
     return _Part(columns, dict(source.problem_counts), source.problems)
@@ -171,18 +158,20 @@ def _side_by_side(source: Source, column: str | None) -> list[_Part] | None:
         return None
     found: dict[int, _Part] = {}
     with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(processes))
         workers = []
         for at in range(processes):
             worker = _start(groups, range(at, len(groups), processes), column)
             workers.append(stack.enter_context(worker))
             stack.callback(worker.kill)
-        for worker in workers:
-            answer, _ = worker.communicate()
+        readers = [threads.submit(_sent, worker) for worker in workers]
+        for worker, reader in zip(workers, readers, strict=True):
+            sent = reader.result()
             # Whatever went wrong: reading here shows it, or goes well.
-            if worker.returncode:
+            if worker.wait() or sent is None:
                 return None
-            found |= pickle.loads(answer)
-    parts = [found[at] for at in range(len(groups))]
+            found |= sent
+    parts = [found.pop(at) for at in range(len(groups))]
     for part in parts:
         for path, count in part.skipped.items():
             first = next(problem for problem in part.problems if problem.path == path)
@@ -220,11 +209,25 @@ def _start(
     return worker
 
 
+def _sent(worker: "subprocess.Popen[bytes]") -> dict[int, _Part] | None:
+    """Return the parts that a worker sends, None where it breaks off within one."""
+    assert worker.stdout is not None
+    found: dict[int, _Part] = {}
+    while worker.stdout.peek(1):  # type: ignore[attr-defined]
+        try:
+            place, part = pickle.load(worker.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            return None
+        found[place] = part
+    return found
+
+
 def work() -> None:
-    """Read the groups of files named on standard input; the parts go to standard output."""
+    """Read the groups of files named on standard input; each part goes to standard output once it is read."""
     groups, column = pickle.load(sys.stdin.buffer)
-    parts = {place: _read(ResponseSource(files), column) for place, files in groups.items()}
-    pickle.dump(parts, sys.stdout.buffer)
+    for place, files in groups.items():
+        pickle.dump((place, _read(ResponseSource(files), column)), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 def _overlap(parts: Sequence[_Part]) -> bool:
@@ -234,7 +237,7 @@ def _overlap(parts: Sequence[_Part]) -> bool:
         return False
     seen: set[tuple[str, bytes]] = set()
     for part in parts:
-        names, ids = list(part.columns.teachers), list(part.columns.instructions)
+        names, ids = list(part.columns.teachers), list(part.columns.identities())
         pairs = {
             (names[teacher], ids[instruction])
             for teacher, instruction in part.columns.pairs()
@@ -244,206 +247,3 @@ def _overlap(parts: Sequence[_Part]) -> bool:
             return True
         seen |= pairs
     return False
-
-
-class _Columns:
-    """The response table under construction."""
-
-    def __init__(self, reward: str | None) -> None:
-        self._reward = reward
-        self.teachers: dict[str, int] = {}
-        self.instructions: dict[bytes, int] = {}
-        self.teacher, self.instruction, self.sample = array("i"), array("i"), array("i")
-        self.keys, self.checked_keys, self.answer_keys = bytearray(), bytearray(), bytearray()
-        self.has_references = False
-        self.asked = Asked()
-        self.kinds: dict[int, str] = {}
-        self.mixed: dict[int, tuple[str, str]] = {}
-        self.odd: dict[str, Counter[str]] = {}
-        self.rewards = array("d")
-        self.dropped: dict[str, Counter[str]] = {}
-        self.lost: list[tuple[int, int, int]] = []
-        self.cut_off = array("b")
-        self.signs = [0] * len(Signs())
-        self.categories: dict[int, str] = {}
-        self.composed: dict[bytes, bytes] = {}
-        self.first_contents: dict[tuple[int, int], bytes] = {}
-        self.matched = 0
-
-    def add(self, response: Response) -> None:
-        """Add a row; one without output or reward is counted alone."""
-        teacher = self.teachers.setdefault(response.teacher, len(self.teachers))
-        identity = response.instruction.id
-        known = len(self.instructions)
-        instruction = self.instructions.setdefault(identity, known)
-        self.asked.see(response.instruction)
-        if instruction == known and not all(map(_is_composed, response.instruction.messages)):
-            self.composed[identity] = _composed(response.instruction).id
-        if response.category is not None:
-            self._categorise(instruction, response.category)
-        read = answered(response)
-        reason = _absent(response, read)
-        reward = response.columns.get(self._reward) if self._reward is not None else None
-        if response.reference is not None:
-            self._check_by(instruction, str(response.reference.get("kind")))
-        if reason is None and self._reward is not None and (reward is None or math.isnan(reward)):
-            reason = NULL_REWARD if reward is None else NO_NUMBER
-        if reason is not None:
-            self.dropped.setdefault(response.teacher, Counter())[reason] += 1
-            self.lost.append((teacher, instruction, LOST.index(reason)))
-            return
-        self._note_signs(response)
-        if response.instruction.match is not None:
-            content = response.instruction.content_id
-            first = self.first_contents.setdefault((teacher, instruction), content)
-            self.matched += first != content
-        self.teacher.append(teacher)
-        self.instruction.append(instruction)
-        self.sample.append(response.sample)
-        self.keys += response.key
-        self.checked_keys += response.checked_key
-        self.answer_keys += read.key
-        self.has_references |= response.reference is not None
-        self.cut_off.append(response.finish_reason == LENGTH)
-        if is_odd(response.finish_reason):
-            counted = self.odd.setdefault(response.teacher, Counter())
-            known = response.finish_reason in counted or len(counted) < _MOST_ENDINGS
-            counted[str(response.finish_reason) if known else "others"] += 1
-        if reward is not None:
-            self.rewards.append(reward)
-
-    def _note_signs(self, response: Response) -> None:
-        text = response.text or ""
-        tools = bool(response.tool_calls) or response.instruction.calls
-        for place, count in enumerate(Signs(1, has_reasoning(text), tools, len(text))):
-            self.signs[place] += count
-
-    def _categorise(self, instruction: int, category: str) -> None:
-        """Note an instruction's category; of several the first by alphabet, in whatever order they come."""
-        known = self.categories.setdefault(instruction, category)
-        if category < known:
-            self.categories[instruction] = category
-
-    def _check_by(self, instruction: int, kind: str) -> None:
-        """Note the kind by which an instruction's answers are checked; a second one is remembered."""
-        known = self.kinds.setdefault(instruction, sys.intern(kind))
-        if known != kind:
-            self.mixed.setdefault(instruction, (known, kind))
-
-    def extend(self, other: "_Columns") -> None:
-        """Add the rows of another part behind these."""
-        teachers = [self.teachers.setdefault(t, len(self.teachers)) for t in other.teachers]
-        ids = self.instructions
-        instructions = [ids.setdefault(identity, len(ids)) for identity in other.instructions]
-        self.teacher.frombytes(_renumbered(other.teacher, teachers))
-        self.instruction.frombytes(_renumbered(other.instruction, instructions))
-        self.sample += other.sample
-        self.keys += other.keys
-        self.checked_keys += other.checked_keys
-        self.answer_keys += other.answer_keys
-        self.asked.add(other.asked)
-        self.matched += other.matched
-        self.has_references |= other.has_references
-        self.rewards += other.rewards
-        for place, kind in other.kinds.items():
-            self._check_by(instructions[place], kind)
-        for place, pair in other.mixed.items():
-            self.mixed.setdefault(instructions[place], pair)
-        for name, endings in other.odd.items():
-            self.odd.setdefault(name, Counter()).update(endings)
-        for name, reasons in other.dropped.items():
-            self.dropped.setdefault(name, Counter()).update(reasons)
-        self.lost += [(teachers[one], instructions[two], why) for one, two, why in other.lost]
-        self.cut_off += other.cut_off
-        self.signs = [sum(pair) for pair in zip(self.signs, other.signs, strict=True)]
-        self.composed |= other.composed
-        for place, category in other.categories.items():
-            self._categorise(instructions[place], category)
-
-    def alike(self) -> int:
-        """Return how many instructions are there in more than one Unicode form."""
-        forms = Counter(self.composed.values())
-        return sum(count + (one in self.instructions) > 1 for one, count in forms.items())
-
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield teacher and instruction of every row, also of those that cannot be compared."""
-        yield from zip(self.teacher, self.instruction, strict=True)
-        yield from ((teacher, instruction) for teacher, instruction, _ in self.lost)
-
-    def _missing(self) -> None:
-        """Count the instructions for which a teacher has no row at all."""
-        seen = np.zeros((len(self.teachers), len(self.instructions)), np.bool_)
-        seen[np.frombuffer(self.teacher, np.int32), np.frombuffer(self.instruction, np.int32)] = (
-            True
-        )
-        for teacher, instruction, _ in self.lost:
-            seen[teacher, instruction] = True
-        for name, missing in zip(self.teachers, (~seen).sum(axis=1).tolist(), strict=True):
-            if missing:
-                self.dropped.setdefault(name, Counter())["missing"] += missing
-
-    def _lost(self, place: NDArray[np.int32]) -> NDArray[np.int32]:
-        lost = np.array(self.lost, np.int32).reshape(-1, 3)
-        lost[:, 1] = place[lost[:, 1]]
-        return lost
-
-    def table(self) -> ResponseTable:
-        """Return the response table; instructions go by their ids, so that the order of files is nothing."""
-        self._missing()
-        kind = np.dtype((np.void, KEY_BYTES))
-        ids = sorted(self.instructions)
-        place = np.empty(len(ids), np.int32)
-        place[[self.instructions[identity] for identity in ids]] = np.arange(len(ids))
-        names = sorted(set(self.categories.values()))
-        code = {name: number for number, name in enumerate(names)}
-        category = np.full(len(ids), -1, np.int32)
-        for instruction, name in self.categories.items():
-            category[place[instruction]] = code[name]
-        return ResponseTable(
-            teachers=tuple(self.teachers),
-            instructions=np.frombuffer(b"".join(ids), dtype=kind),
-            teacher=np.frombuffer(self.teacher, dtype=np.int32),
-            instruction=place[np.frombuffer(self.instruction, dtype=np.int32)],
-            sample=np.frombuffer(self.sample, dtype=np.int32),
-            keys=np.frombuffer(self.keys, dtype=kind),
-            checked_keys=np.frombuffer(self.checked_keys, kind) if self.has_references else None,
-            answer_keys=np.frombuffer(self.answer_keys, kind)
-            if self.answer_keys != self.keys
-            else None,
-            values={"reward": np.frombuffer(self.rewards)} if self._reward is not None else {},
-            cut_off=np.frombuffer(self.cut_off, dtype=np.bool_),
-            dropped={name: dict(self.dropped.get(name, {})) for name in self.teachers},
-            categories=tuple(names),
-            category=category,
-            odd_endings={name: dict(endings) for name, endings in self.odd.items()},
-            lost=self._lost(place),
-            signs=Signs(*self.signs),
-        )
-
-
-def _renumbered(places: "array[int]", numbers: Sequence[int]) -> bytes:
-    return np.array(numbers, np.int32)[np.frombuffer(places, np.int32)].tobytes()
-
-
-def _is_composed(message: Message) -> bool:
-    return unicodedata.is_normalized("NFC", message.content)
-
-
-def _composed(instruction: Instruction) -> Instruction:
-    """Return the instruction in Unicode's composed form."""
-    turns = (
-        one._replace(content=unicodedata.normalize("NFC", one.content))
-        for one in instruction.messages
-    )
-    return replace(instruction, messages=tuple(turns))
-
-
-def _absent(response: Response, read: Response) -> str | None:
-    """Return why a response has no answer, None where it has; `read` is what remains without its trace."""
-    if response.text is None:
-        return response.missing if response.missing in LOST else NO_OUTPUT
-    if (read.text or "").strip():
-        return None
-    if not response.text.strip():
-        return EMPTY_OUTPUT
-    return UNFINISHED if is_unfinished(response.text) else NoteKind.ONLY_REASONING

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
+from preceptor.store.lookup import Wanted
 from preceptor.types import KEY_BYTES, NoteKind
 
 Keys = NDArray[np.void]
@@ -326,7 +327,8 @@ class Selection:
     @property
     def keys(self) -> Keys:
         """The responses' keys, one for each row."""
-        return self.table.keys[self.rows]
+        every = np.arange(len(self.table.keys))
+        return self.table.keys if np.array_equal(self.rows, every) else self.table.keys[self.rows]
 
     @property
     def complete(self) -> int:
@@ -368,6 +370,11 @@ class Selection:
         """The keys without repeats: a text that two teachers gave is one."""
         return _distinct(self.keys)
 
+    @property
+    def texts(self) -> int:
+        """How many distinct keys there are."""
+        return Wanted(self.keys).distinct()
+
     def distinct_of(self, rows: NDArray[np.bool_]) -> Keys:
         """Return the keys of these rows without repeats."""
         return _distinct(self.keys[rows])
@@ -383,12 +390,28 @@ class Selection:
     def averaged(self, values: Array) -> Array:
         """Return values (rows,) averaged over samples, (teachers, instructions); NaN is no data."""
         shape = (len(self.table.teachers), len(self.taken))
-        column = np.searchsorted(self.taken, self.table.instruction[self.rows])
-        place = self.table.teacher[self.rows].astype(np.int64) * shape[1] + column
-        number = np.bincount(place, minlength=shape[0] * shape[1])
+        place, number = self._cells
+        if number is None:
+            found = np.full(shape, np.nan)
+            found.ravel()[place] = values
+            found += 0.0  # as a sum has it: never -0.0
+            return found
         total = np.bincount(place, weights=values, minlength=shape[0] * shape[1])
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((total / number).reshape(shape), dtype=np.float64)
+
+    @cached_property
+    def _cells(self) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+        """Each row's place among teachers times instructions, and the rows there; None for one at most."""
+        size = len(self.table.teachers) * len(self.taken)
+        column = self.table.instruction[self.rows].astype(np.intp)
+        if len(self.taken) < len(self.table.instructions):
+            column = np.searchsorted(self.taken, column)
+        place = self.table.teacher[self.rows].astype(np.intp)
+        place *= len(self.taken)
+        place += column
+        number = np.bincount(place, minlength=size)
+        return place, number if number.max(initial=0) > 1 else None
 
     def lost(self, *, failed: bool) -> Array:
         """Return the share of requests without an answer, or of answers without a number, of each pair."""

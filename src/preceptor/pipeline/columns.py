@@ -5,7 +5,7 @@ the study's reading of the loss, the mean over samples, and the account of what 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,15 +40,16 @@ class ColumnMeasures:
         self.cautions: list[Warning] = []
 
     def measurements(
-        self, scorers: Sequence[Scorer], stored: Sequence[Mapping[str, NDArray[Any]]]
+        self, scorers: Sequence[Scorer], stored: Iterable[Mapping[str, NDArray[Any]]]
     ) -> Measurements:
-        """Return the measures of these scorers and of the data, from what is stored of each."""
+        """Return the measures of these scorers and of the data, from what is stored of each, in turn."""
         given = self.selection.table.values
         rows = {name: column[self.selection.rows] for name, column in given.items()}
         for scorer, columns in zip(scorers, stored, strict=True):
             self._note(scorer, columns)
             self.cautions += [one for one in scorer.cautions if one not in self.cautions]
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
+            del columns
         self._require_scores()
         dropped = self.selection.reasons(self.notes)
         plain_loss = rows.get("loss")
@@ -56,7 +57,8 @@ class ColumnMeasures:
             rows["plain_loss"] = plain_loss
         brier, gradients = rows.pop("brier_50", None), rows.pop("gradient", None)
         rows, denominators = self._formed(rows)
-        values = {name: self.selection.averaged(column) for name, column in rows.items()}
+        # Each column goes once it is averaged: all of both would be twice the memory.
+        values = {name: self.selection.averaged(rows.pop(name)) for name in list(rows)}
         if "persyn" in self.kinds and plain_loss is not None:
             values["likelihood_share"] = within_instruction(-self.selection.averaged(plain_loss))
             values["reward_share"] = within_instruction(values["reward"])
@@ -65,6 +67,7 @@ class ColumnMeasures:
             values["lark_score"] = lark_score(*averages)
         if gradients is not None:
             values["grace"] = self._grace(gradients)
+        some = len(self.selection.table.lost) > 0
         return Measurements(
             teachers=self.selection.table.teachers,
             instructions=self.selection.asked,
@@ -72,8 +75,8 @@ class ColumnMeasures:
             denominators={n: self.selection.averaged(column) for n, column in denominators.items()},
             dropped=dropped,
             truncated=self.truncated,
-            failed=self.selection.lost(failed=True),
-            unscored=self.selection.lost(failed=False),
+            failed=self.selection.lost(failed=True) if some else None,
+            unscored=self.selection.lost(failed=False) if some else None,
             categories=self.selection.categories,
             mixtures=self.mixtures,
         )

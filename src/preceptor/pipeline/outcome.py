@@ -43,7 +43,7 @@ class Outcome:
         """Return what was ranked, read from the store once more."""
         measures = ColumnMeasures(self.data.selection, self.study, self.plan.kinds)
         return measures.measurements(
-            [step.scorer for step in self.steps], [step.stored() for step in self.steps]
+            [step.scorer for step in self.steps], (step.stored() for step in self.steps)
         )
 
 

@@ -95,22 +95,24 @@ class Pipeline:
         at = (self.runtime, data.source, data.selection)
         return planned, [step_of(scorer, *at) for scorer in planned.scorers]
 
-    def score(self, steps: Sequence[Step]) -> list[Stored]:
-        """Return the columns of every step; what is missing is computed and stored."""
-        columns = []
+    def score(self, steps: Sequence[Step]) -> Iterator[Stored]:
+        """Yield the columns of every step, once what it lacks is computed and stored.
+
+        One step's at a time, because each takes as much memory as the measures made of them.
+        """
         for place, step in enumerate(steps):
             try:
-                columns.append(carry_out(step, self.progress, self.execute))
+                found = carry_out(step, self.progress, self.execute)
             finally:
                 free(step, steps[place + 1 :])
-        return columns
+            yield found
+            del found
 
     def rank(self, data: LoadedData, planned: StudentPlan, steps: Sequence[Step]) -> Outcome:
         """Return the ranking of these data for one student, with where it comes from."""
-        columns = self.score(steps)
         measures = ColumnMeasures(data.selection, self.study, planned.kinds)
         ranking = rank(
-            measures.measurements([step.scorer for step in steps], columns),
+            measures.measurements([step.scorer for step in steps], self.score(steps)),
             student=planned.name,
             metrics=planned.metrics,
             by=self.study.by,

@@ -224,7 +224,7 @@ def carry_out(step: Step, progress: Progress, execute: Executor = in_process) ->
     if len(step.missing(columns)):
         execute(step, progress)
         return step.stored()
-    progress.begin(step.name, len(step.keyed.distinct), Amount())
+    progress.begin(step.name, step.keyed.texts, Amount())
     progress.end()
     return columns
 

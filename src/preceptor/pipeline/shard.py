@@ -45,7 +45,8 @@ def score_shard(pipeline: Pipeline) -> list[ShardStep]:
     whole, own = _steps(pipeline)
     preflight(own)
     before = [step.lacking() for step in own]
-    pipeline.score(own)
+    for _ in pipeline.score(own):
+        pass
     return [
         ShardStep(
             step.name, len(step.keyed.distinct), missing - step.lacking(), everything.lacking()

@@ -6,7 +6,7 @@ and the probability of an order are each arithmetic on an array (teachers, instr
 without resampling.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -79,13 +79,28 @@ def unbounded(
     return Quantity(point, influence, share, shift, spread, squares, cubes, limits)
 
 
-def measured(common: Common) -> dict[str, Quantity]:
-    """Return the mean of every measure.
+class _Means(Mapping[str, Quantity]):
+    """The mean of every measure, formed whenever it is looked at: each is as large as what was measured."""
 
-    Raises:
-        StudyError: denominators do not sum to a positive number.
+    def __init__(self, common: Common) -> None:
+        self._common = common
+
+    def __getitem__(self, name: str) -> Quantity:
+        return _mean(self._common, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._common.values)
+
+    def __len__(self) -> int:
+        return len(self._common.values)
+
+
+def measured(common: Common) -> Mapping[str, Quantity]:
+    """Return the mean of every measure, formed anew at each look.
+
+    To look raises StudyError where denominators do not sum to a positive number.
     """
-    return {name: _mean(common, name) for name in common.values}
+    return _Means(common)
 
 
 def _mean(common: Common, name: str) -> Quantity:

@@ -66,7 +66,7 @@ def beta_sweep(
     needed = {name: common.values[name] for name in metric.needs}
     below = {name: array for name, array in common.denominators.items() if name in needed}
     used = transformed(replace(common, values=needed, denominators=below), options.transform)
-    means = measured(used)
+    means = dict(measured(used))
     betas = tuple(sorted({*GRID, *BETAS, metric.beta}))
     found = [formed(replace(metric, beta=beta), means) for beta in betas]
     placed = [_placed(one, options) for one in found]

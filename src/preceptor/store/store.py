@@ -28,6 +28,7 @@ from preceptor.config.secrets import shown_address
 from preceptor.errors import RowError, StoreError, nearest
 from preceptor.store.directory import Folder, advice, read_card
 from preceptor.store.identity import Identity as Identity
+from preceptor.store.lookup import Found, Wanted
 from preceptor.store.shard_file import is_shard, spec_of
 from preceptor.store.shards import (
     KEY_TYPE,
@@ -228,7 +229,8 @@ class ScorePartition(Shards):
 
         Keys may repeat. Scalars are float64 with NaN for no data (unknown key or name, null); list
         columns are object arrays of float32 arrays or None; notes are strings or None. The arrays
-        may be read-only. Time and memory grow with the partition, whose other columns are not read.
+        may be read-only. Time grows with the partition, whose other columns are not read; memory with the
+        keys, for lists with the partition.
 
         Raises:
             StoreError: a key is not 16 bytes, or shards disagree on whether a column is a list.
@@ -236,6 +238,29 @@ class ScorePartition(Shards):
         wanted = as_arrow(keys)
         for name in names:
             _check_name(name)
+        found = self._scalars(as_numpy(wanted), names)
+        return self._whole_columns(wanted, names) if found is None else found
+
+    def _scalars(
+        self, keys: NDArray[np.void], names: Sequence[str]
+    ) -> dict[str, NDArray[Any]] | None:
+        """Return columns of numbers, read a shard at a time.
+
+        None where one is no number, or where a shard came late that is older than one already read.
+        """
+        found, last = Found(Wanted(keys), names), ""
+        for shard, table in self._stream(lambda file: read_rows(file, names)):
+            scalar = all(
+                table[name].type == pa.float64() for name in names if name in table.column_names
+            )
+            if shard < last or not scalar:
+                return None
+            last = shard
+            found.add(table, as_numpy(table["key"]), np.asarray(table[LISTED]))
+        return found.columns()
+
+    def _whole_columns(self, wanted: pa.Array, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return columns of any kind, with all rows in memory at once."""
         tables = self._collect(lambda file: read_rows(file, names))
         rows = merged(concatenated(tables)).combine_chunks()
         index = pc.index_in(wanted, value_set=whole(rows["key"]))

@@ -133,7 +133,7 @@ class Race:
     def _quantities(
         self, common: Common, rows: int, places: NDArray[np.intp] | None
     ) -> tuple[Quantity, Quantity | None]:
-        means = measured(common)
+        means = dict(measured(common))
         alone = self._upward(means)
         if not self.known:
             return alone, None

@@ -1,0 +1,127 @@
+"""Find the stored numbers of given keys one shard at a time, in memory that grows with what is asked for.
+
+A store's rows are never held together: each shard's keys are found among the wanted ones by their first
+eight bytes, sorted, and compared whole. So looking up takes a dozen bytes a key beside its numbers, where
+tables of all rows and two hash tables took hundreds.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from preceptor.store.shards import as_words, whole
+from preceptor.types import KEY_BYTES
+
+_HALF = KEY_BYTES // 2
+
+
+class Wanted:
+    """Keys that are looked for, (keys,) of 16 bytes, which may repeat."""
+
+    def __init__(self, keys: NDArray[np.void]) -> None:
+        self._halves = _halves(keys)
+        small = len(keys) <= np.iinfo(np.int32).max
+        order = np.argsort(self._halves[:, 0])
+        self._order = order.astype(np.int32) if small else order
+        self._first = self._halves[:, 0][order]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def places(self, keys: NDArray[np.void]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return which of these keys are wanted, and where: two arrays of places, as long as each other."""
+        halves = _halves(keys)
+        # Sorted, because neighbours lie in the cache; stable, so that equal keys stay in their order.
+        by = np.argsort(halves[:, 0], kind="stable")
+        first = halves[:, 0][by]
+        low = np.searchsorted(self._first, first, "left")
+        counts = np.searchsorted(self._first, first, "right") - low
+        rows = np.repeat(by, counts)
+        steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        targets = self._order[np.repeat(low, counts) + steps]
+        same = self._halves[targets, 1] == halves[rows, 1]
+        return rows[same].astype(np.intp), targets[same].astype(np.intp)
+
+    def distinct(self) -> int:
+        """Return how many different keys there are."""
+        if not len(self):
+            return 0
+        alike = np.flatnonzero(self._first[1:] == self._first[:-1])
+        if not len(alike):
+            return len(self)
+        # Few, unless texts repeat: neighbours in the order of their first halves are compared whole.
+        rows = np.union1d(alike, alike + 1)
+        whole = self._halves[self._order[rows]]
+        return len(self) - len(rows) + len(np.unique(whole, axis=0))
+
+
+class Found:
+    """The columns of wanted keys as shards give them, the earlier shard first.
+
+    A row with lists beats one without, then the earlier one wins, and a column that the winner lacks is taken
+    from the next; a row with values beats one with a note.
+    """
+
+    def __init__(self, wanted: Wanted, names: Sequence[str]) -> None:
+        self._wanted = wanted
+        self.values = {name: np.full(len(wanted), np.nan) for name in names}
+        self._notes = np.full(len(wanted), None, dtype=object)
+        self._valued = np.zeros(len(wanted), np.bool_)
+        self._listed: dict[str, NDArray[np.bool_]] = {}
+
+    def add(self, table: pa.Table, keys: NDArray[np.void], listed: NDArray[np.bool_]) -> None:
+        """Take what a shard has: its rows, their keys, and which of them have lists."""
+        rows, targets = self._wanted.places(keys)
+        if not len(rows):
+            return
+        # Worst row first: where a place is assigned twice, the last assignment stays.
+        rows, targets = rows[::-1], targets[::-1]
+        if listed.any():
+            order = np.argsort(listed[rows], kind="stable")
+            rows, targets = rows[order], targets[order]
+        for name, found in self.values.items():
+            if name in table.column_names:
+                column = table[name].to_numpy()
+                there = ~np.isnan(column[rows])
+                at = there.copy()
+                at[there] = self._better(
+                    name, np.isnan(found[targets[there]]), targets[there], listed[rows[there]]
+                )
+                found[targets[at]] = column[rows[at]]
+        noted = np.asarray(table["note"].is_valid())[rows]
+        self._valued[targets[~noted]] = True
+        if noted.any():
+            rows, targets = rows[noted], targets[noted]
+            empty = self._notes[targets] == None  # noqa: E711  (elementwise)
+            at = self._better("note", empty, targets, listed[rows])
+            self._notes[targets[at]] = as_words(whole(table["note"].take(pa.array(rows[at]))))
+
+    def _better(
+        self,
+        name: str,
+        empty: NDArray[np.bool_],
+        targets: NDArray[np.intp],
+        listed: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        """Tell which rows give a column what it lacks, or has from a row without lists alone."""
+        better = empty
+        if listed.any():
+            known = self._listed.setdefault(name, np.zeros(len(self._valued), np.bool_))
+            better = better | (listed & ~known[targets])
+            known[targets[listed]] = True
+        return better
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the values by name, NaN for no data, and under `note` why there are none, else None."""
+        self._notes[self._valued] = None
+        return {**self.values, "note": self._notes}
+
+
+def _halves(keys: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Return keys as two numbers each, (keys, 2)."""
+    raw = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES)
+    found: NDArray[np.uint64] = raw.view("<u8").reshape(-1, KEY_BYTES // _HALF)
+    return found
