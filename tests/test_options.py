@@ -32,6 +32,9 @@ NOT_OPTIONS = {
         "JudgeReward.dtype", "ModelReward.engine", "RewardJudge.engine", "RewardJudge.trust_remote_code",
     },
     "what is set up on a cluster's machines is for a study file": {"Runtime.runtime_env"},
+    "what plans alone read is for a study file, which they take": {
+        "Runtime.price_per_hour", "Runtime.tokens_per_second",
+    },
     "what requests say beyond the usual is for a study file": {
         "Request.chat_template_kwargs", "Request.extra_body", "Request.frequency_penalty",
         "Request.leave_out", "Request.min_p", "Request.presence_penalty", "Request.reasoning_effort",

@@ -314,17 +314,20 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
     return exports.push(Path(folder), repository, private=private)
 
 
-def plan(study: str | Path | Study, runtime: Runtime | None = None) -> CostEstimate:
+def plan(
+    study: str | Path | Study, runtime: Runtime | None = None, *, measure: bool = False
+) -> CostEstimate:
     """Return what a study would take, teacher by teacher and step by step, without paying for anything.
 
     Args:
         study: a study, or the path of a study file.
         runtime: where it would run, instead of what the file says.
+        measure: load the models whose speed is not stated, and score some responses to measure it.
     """
     if isinstance(study, Study):
-        return estimate(study, runtime or Runtime())
+        return estimate(study, runtime or Runtime(), measure=measure)
     file = StudyFile.read(study)
-    return estimate(file.study, runtime or file.runtime)
+    return estimate(file.study, runtime or file.runtime, measure=measure)
 
 
 def train(

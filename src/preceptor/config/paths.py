@@ -18,7 +18,7 @@ _PATHS = {
 }
 """Fields that may name a file or folder, and also something else: a Hub id, a preset, a served model."""
 
-_NOT_OURS = {"rule", "endpoints"}
+_NOT_OURS = {"rule", "endpoints", "tokens_per_second"}
 
 
 def beside(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:

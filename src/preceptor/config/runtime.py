@@ -6,7 +6,7 @@ What the runtime decides that does change numbers, the data type that `auto` mea
 import os
 import platform
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -138,6 +138,13 @@ class Runtime(Table):
     )
     runtime_env: dict[str, Any] = Field(
         {}, description="Ray's runtime environment of the actors: packages, variables, files."
+    )
+    tokens_per_second: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        {},
+        description="Tokens that one worker scores in a second, by the model's name in the study: for plans.",
+    )
+    price_per_hour: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Money for an hour of one device: for plans."
     )
     shard: str | None = Field(
         None,

@@ -6,7 +6,7 @@ this machine's speed and on a stated assumption.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -17,13 +17,15 @@ from preceptor.pipeline import plan
 from preceptor.pipeline.generate import GenerationJob, characters_of
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.pipeline import Pipeline
-from preceptor.pipeline.score import amount_of
+from preceptor.pipeline.scale import Speed, Times, Work, measured, stated, times
+from preceptor.pipeline.score import Step, Stored, amount_of
 from preceptor.pipeline.sources import StudySource
 from preceptor.pipeline.work import Amount
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.scorers.base import Fee, Scorer
 from preceptor.store.store import Costs, Store
 from preceptor.teachers.base import GenerationRequest, TeacherBackend
+from preceptor.types import Response
 
 ASSUMED_TOKENS = 500
 """Tokens of a response where nothing is stored; a teacher's `max_tokens` bounds it."""
@@ -34,13 +36,16 @@ _ENOUGH = 5
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What one step of scoring would take."""
+    """What one step of scoring would take; `work` and `times` where a model runs and something is missing."""
 
     student: str
     step: str
     identity: str
     stored: int
     missing: Amount
+    work: Work | None = None
+    speed: Speed | None = None
+    times: Sequence[Times] = ()
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,8 @@ class CostEstimate:
     race: RaceOptions | None = None
 
 
-def estimate(study: Study, runtime: Runtime) -> CostEstimate:
-    """Return what running the study would take.
+def estimate(study: Study, runtime: Runtime, *, measure: bool = False) -> CostEstimate:
+    """Return what running the study would take; to `measure` speeds that are not stated loads models.
 
     Raises:
         PreceptorError: the study cannot be run as it stands.
@@ -121,7 +126,7 @@ def estimate(study: Study, runtime: Runtime) -> CostEstimate:
         fees = _fees(source, scorers, generation)
         return CostEstimate(source, (), generation, (), later, fees, study.race)
     data = pipeline.load(spend=False)
-    steps, fees = _steps(pipeline, data)
+    steps, fees = _steps(pipeline, data, measure=measure)
     return CostEstimate(source, data, generation, steps, (), fees, study.race)
 
 
@@ -152,7 +157,7 @@ def _fees(
 
 
 def _steps(
-    pipeline: Pipeline, data: Sequence[LoadedData]
+    pipeline: Pipeline, data: Sequence[LoadedData], *, measure: bool
 ) -> tuple[list[StepEstimate], list[FeeEstimate]]:
     """Return what is to be scored, and what is paid by the token for it, each once."""
     found: dict[tuple[str, str], StepEstimate] = {}
@@ -163,7 +168,8 @@ def _steps(
             identity = step.partition.identity.digest
             if (planned.name, identity) in found:
                 continue
-            missing = step.missing(step.stored())
+            columns = step.stored()
+            missing = step.missing(columns)
             texts = next(step.texts(missing), [])
             stored = len(step.keyed.distinct) - len(missing)
             work = amount_of(texts, missing=len(missing))
@@ -173,10 +179,44 @@ def _steps(
                 fees[identity] = FeeEstimate.of(
                     step.scorer.fee, len(missing), work.characters + prompts
                 )
-            found[planned.name, identity] = StepEstimate(
-                planned.name, step.name, identity, stored, work
-            )
+            one_step = StepEstimate(planned.name, step.name, identity, stored, work)
+            if step.scorer.runs and texts:
+                one_step = _timed(one_step, step, columns, texts, pipeline.runtime, measure)
+            found[planned.name, identity] = one_step
     return list(found.values()), list(fees.values())
+
+
+def _timed(
+    estimated: StepEstimate,
+    step: Step,
+    columns: Stored,
+    texts: Sequence[Response],
+    runtime: Runtime,
+    measure: bool,
+) -> StepEstimate:
+    """Return the estimate with its tokens, and with time and money where a speed is known."""
+    work = _work(estimated, step, columns, texts)
+    speed = stated(work.model, runtime)
+    if speed is None and measure:
+        speed = measured(step, texts, runtime)
+    return replace(estimated, work=work, speed=speed, times=times(work, speed, runtime))
+
+
+def _work(estimated: StepEstimate, step: Step, columns: Stored, texts: Sequence[Response]) -> Work:
+    """Return the tokens that are left: by what is stored of the step, else by characters."""
+    model, missing = str(step.scorer.runs), estimated.missing.responses
+    share = len(texts) / missing
+    instructions = round(len({one.instruction.given_id for one in texts}) / share)
+    known = columns.get("tokens", np.zeros(0))
+    known = known[np.isfinite(known)]
+    if len(known) >= _ENOUGH:
+        tokens = round(float(np.mean(known)) * missing)
+        return Work(model, tokens, instructions, f"by {len(known):,} stored rows of this step")
+    characters = float(estimated.missing.characters)
+    if not step.scorer.of_student:  # it counts the conversation, not the response alone
+        characters += sum(characters_of(one.instruction) for one in texts) / share
+    tokens = round(characters / _CHARACTERS_PER_TOKEN)
+    return Work(model, tokens, instructions, f"at {_CHARACTERS_PER_TOKEN} characters each, assumed")
 
 
 def estimate_generation(

@@ -16,7 +16,13 @@ from preceptor.ranking.verdict import several
 from preceptor.report.terminal import print_lines
 
 if TYPE_CHECKING:
-    from preceptor.pipeline.estimate import CostEstimate, FeeEstimate, GenerationEstimate
+    from preceptor.pipeline.estimate import (
+        CostEstimate,
+        FeeEstimate,
+        GenerationEstimate,
+        StepEstimate,
+    )
+    from preceptor.pipeline.scale import Times
     from preceptor.ranking.race.options import RaceOptions
 
 
@@ -65,6 +71,7 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
         for step in estimate.steps
     ]
     lines += [_fee_line(one) for one in estimate.fees if one.responses]
+    lines += [line for step in estimate.steps for line in _time_lines(step)]
     warnings = dict.fromkeys(one.text for opened in estimate.data for one in opened.warnings)
     for line in [*lines, *warnings]:
         console.print(printable(line), highlight=False, markup=False)
@@ -79,6 +86,42 @@ def print_estimate(console: Console, estimate: CostEstimate) -> None:
             highlight=False,
             markup=False,
         )
+
+
+def _time_lines(step: StepEstimate) -> list[str]:
+    """Return how long a step takes on one device and on many, or what is lacking to say it."""
+    work = step.work
+    if work is None:
+        return []
+    head = f"{step.student}, {step.step}: {work.tokens:,} tokens ({work.basis})"
+    if step.speed is None:
+        return [
+            f"{head}. Time is not known without a speed: give [runtime.tokens_per_second] "
+            f"'{work.model}' = tokens that one worker scores in a second, or measure it with --measure."
+        ]
+    rate = f"{step.speed.tokens_per_second:,.0f} tokens a second and worker, {step.speed.basis}"
+    return [f"{head}; {rate}:", *(f"  {_on_devices(one)}" for one in step.times), f"  {_LINEAR}"]
+
+
+def _on_devices(one: Times) -> str:
+    """Return what a step takes on so many devices."""
+    said = f"{several_of(one.devices, 'device')}, {several_of(one.workers, 'worker')}"
+    if one.seconds is None:
+        return f"{said}: fewer devices than a worker takes"
+    idle = one.workers - one.busy
+    said += f" ({idle} idle: instructions are not shared)" if idle else ""
+    money = "no price (price_per_hour)" if one.money is None else f"{one.money:,.2f} of money"
+    return f"{said}: {worded_time(one.seconds)}, {money}"
+
+
+_LINEAR = (
+    "All workers are taken to be busy to the end, models loaded: whole instructions are handed out."
+)
+
+
+def several_of(count: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _fee_line(fee: FeeEstimate) -> str:

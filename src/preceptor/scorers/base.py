@@ -118,6 +118,11 @@ class Scorer(Protocol):
         return 0
 
     @property
+    def runs(self) -> str | None:
+        """The model that takes its time, as the study names it; None where it runs none, or pays for it."""
+        return None
+
+    @property
     def resource(self) -> Resource:
         """What is freed after its last use."""
         return self

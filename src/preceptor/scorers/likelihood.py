@@ -174,6 +174,11 @@ class LikelihoodScorer(Scorer):
         return f"likelihood{without}{by}{self.student.memory_note}"
 
     @property
+    def runs(self) -> str:
+        """The student, or the reference model."""
+        return self.student.student.model
+
+    @property
     def measures(self) -> tuple[str, ...]:
         """The measures of this pass; those of the pass without the instruction are suffixed."""
         loss, *others = self.student.given

@@ -54,6 +54,11 @@ class RewardModel(LocalModel, Scorer):
         return self.table.engine == "served"
 
     @property
+    def runs(self) -> str:
+        """The reward model."""
+        return self.table.model
+
+    @property
     def name(self) -> str:
         """What it does, for progress and plans."""
         return f"reward by {self.located.name}"
