@@ -216,6 +216,8 @@ class ScorePartition(Shards):
         says that they have no score. `seen` is that of `keys`.
         """
         tables = self._collect(lambda file: read_rows(file, names, lists=listed or ""), seen)
+        if not tables:  # PyArrow's first array imports pandas, which a first look need not wait for
+            return np.zeros(0, f"V{KEY_BYTES}")
         rows = merged(concatenated(tables))
         whole_rows = np.ones(len(rows), np.bool_) if listed is None else np.asarray(rows[LISTED])
         for name in names:
