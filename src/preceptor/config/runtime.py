@@ -144,7 +144,10 @@ class Runtime(Table):
         description="Tokens that one worker scores in a second, by the model's name in the study: for plans.",
     )
     price_per_hour: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Money for an hour of one device: for plans."
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="US dollars for an hour of one device: for plans.",
     )
     shard: str | None = Field(
         None,

@@ -105,23 +105,18 @@ def _time_lines(step: StepEstimate) -> list[str]:
 
 def _on_devices(one: Times) -> str:
     """Return what a step takes on so many devices."""
-    said = f"{several_of(one.devices, 'device')}, {several_of(one.workers, 'worker')}"
+    said = f"{counted(one.devices, 'device')}, {counted(one.workers, 'worker')}"
     if one.seconds is None:
         return f"{said}: fewer devices than a worker takes"
     idle = one.workers - one.busy
     said += f" ({idle} idle: instructions are not shared)" if idle else ""
-    money = "no price (price_per_hour)" if one.money is None else f"{one.money:,.2f} of money"
+    money = "no price (price_per_hour)" if one.money is None else f"{one.money:,.2f} USD"
     return f"{said}: {worded_time(one.seconds)}, {money}"
 
 
 _LINEAR = (
     "All workers are taken to be busy to the end, models loaded: whole instructions are handed out."
 )
-
-
-def several_of(count: int, noun: str) -> str:
-    """Return a number of things in words."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _fee_line(fee: FeeEstimate) -> str:
