@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preceptor.store.shards import as_words, whole
 from preceptor.types import KEY_BYTES
 
 _HALF = KEY_BYTES // 2
@@ -69,6 +68,7 @@ class Found:
         self._wanted = wanted
         self.values = {name: np.full(len(wanted), np.nan) for name in names}
         self._notes = np.full(len(wanted), None, dtype=object)
+        self._words: dict[str, str] = {}
         self._valued = np.zeros(len(wanted), np.bool_)
         self._listed: dict[str, NDArray[np.bool_]] = {}
 
@@ -97,7 +97,8 @@ class Found:
             rows, targets = rows[noted], targets[noted]
             empty = self._notes[targets] == None  # noqa: E711  (elementwise)
             at = self._better("note", empty, targets, listed[rows])
-            self._notes[targets[at]] = as_words(whole(table["note"].take(pa.array(rows[at]))))
+            words = table["note"].take(pa.array(rows[at])).to_pylist()
+            self._notes[targets[at]] = [self._words.setdefault(word, word) for word in words]
 
     def _better(
         self,
