@@ -101,6 +101,12 @@ def unrun_commands(text: str) -> Iterator[str]:
                 yield found[1]
 
 
+def named_commands(text: str) -> Iterator[str]:
+    """Yield the `preceptor` commands that sentences name."""
+    for found in re.findall(r"`(preceptor [a-z][^`]*)`", FENCE.sub("", text)):
+        yield " ".join(found.split())
+
+
 def parsed(command: str) -> None:
     """Check that a `preceptor` command exists with these options; click's error where it does not."""
     try:

@@ -5,7 +5,16 @@ from pathlib import Path
 import click
 import pytest
 
-from console_blocks import FENCE, NEEDS, agrees, carry_out, parsed, sessions, unrun_commands
+from console_blocks import (
+    FENCE,
+    NEEDS,
+    agrees,
+    carry_out,
+    named_commands,
+    parsed,
+    sessions,
+    unrun_commands,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -37,6 +46,17 @@ def test_every_command_of_a_page_exists_with_its_options(page: Path):
     for command in unrun_commands(page.read_text(encoding="utf-8")):
         try:
             parsed(command)
+        except click.ClickException as error:
+            pytest.fail(f"{command}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_that_a_sentence_names_exists_with_its_options(page: Path):
+    for command in named_commands(page.read_text(encoding="utf-8")):
+        try:
+            parsed(command)
+        except click.BadOptionUsage:
+            continue  # an option is named without its value
         except click.ClickException as error:
             pytest.fail(f"{command}: {error.format_message()}")
 
