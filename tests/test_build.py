@@ -45,7 +45,8 @@ def test_a_report_names_the_students_the_study_and_the_packages(
 
 def test_versions_are_those_beside_the_scores_not_those_of_today(tmp_path: Path, store: Path):
     outcomes = scored(write_teachers(tmp_path), store, reward_column="reward")
-    (card,) = store.rglob("identity.json")
+    (step,) = outcomes[0].steps
+    (card,) = store.rglob(f"{step.identity.digest}/identity.json")
     text = card.read_text(encoding="utf-8")
     assert '"preceptor": "0.1.0"' in text
     card.write_text(text.replace('"preceptor": "0.1.0"', '"preceptor": "0.0.9"'), encoding="utf-8")

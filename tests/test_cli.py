@@ -118,9 +118,9 @@ def test_show_explains_every_identity_and_one_by_the_start_of_its_name(
         "cpu",
     )
     ranked(*write_teachers(tmp_path), *given)
-    # Length, likelihood, and the signs of noise that are looked for where there is no reward.
+    # Length, likelihood, first words, and the signs of noise looked for where there is no reward.
     listed = json.loads(preceptor("store", "list", "--store", store, "--json", "-").stdout)
-    assert [(one["kind"], one["rows"]) for one in listed] == [("scores", 12)] * 3
+    assert [(one["kind"], one["rows"]) for one in listed] == [("scores", 12)] * 4
     assert all(one["bytes"] > 100 and 0 <= one["age"] < 600 for one in listed)
     lines = preceptor("store", "list", "--store", store).stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == [one["identity"][:12] for one in listed]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -53,10 +54,21 @@ def numbers(ranking: Ranking) -> list[tuple[str, float]]:
     ]
 
 
+def flat(row: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a row by name, those of a list by name and place; None is left out."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in row.items()}
+    return {
+        f"{name} {place}": one
+        for name, values in lists.items()
+        for place, one in enumerate(values)
+        if one is not None
+    }
+
+
 def rows(store: Path) -> dict[tuple[str, bytes], dict[str, float]]:
     """Return all rows as they lie in the store; a key that is there twice fails."""
     found = [
-        ((path.parent.name, row.pop("key")), {n: v for n, v in row.items() if v is not None})
+        ((path.parent.name, row.pop("key")), flat(row))
         for path in shards(store)
         for row in pq.read_table(path).to_pylist()
     ]

@@ -143,6 +143,7 @@ def test_a_plan_computes_nothing_and_foretells_what_the_run_computes(
         "length": 12,
         "conditional": 12,
         "unconditional": 12,
+        "first words": 12,
     }
     before = shards(tmp_path / "store")
     assert "likelihood: 12 stored, 0 to compute (about 0 tokens)" in preceptor("plan", file).stdout

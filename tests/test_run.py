@@ -127,7 +127,7 @@ def test_ifd_pays_for_the_pass_without_instruction_only_when_asked_for(
 ):
     given = (*files, *options(store, model_folder))
     ranked(*given)
-    signs = {"text checks": 12}
+    signs = {"text checks": 12, "first words": 12}
     assert partition_sizes(store) == {"length": 12, "conditional": 12, **signs}
     (ranking,) = ranked(*given, "--metric", "ifd")
     assert partition_sizes(store) == {

@@ -304,6 +304,7 @@ Code = Literal[
     "sampling",
     "cut-off",
     "copies",
+    "near-duplicates",
     "truncated",
     "left-out-turns",
     "opened-thought",

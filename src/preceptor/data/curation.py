@@ -32,8 +32,9 @@ from preceptor.data.curation_report import (
 )
 from preceptor.data.instructions import Prompt
 from preceptor.data.matching import Asked
-from preceptor.data.overlap import OVERLAP, UNSPACED, EvaluationQuestions
+from preceptor.data.overlap import OVERLAP, EvaluationQuestions
 from preceptor.errors import DataError, StudyError, nearest, require
+from preceptor.scorers.first_words import UNSPACED
 from preceptor.types import KEY_BYTES
 
 NGRAM_WORDS = 3

@@ -14,14 +14,13 @@ from typing import Self
 
 from preceptor.config.curation import Exclusion
 from preceptor.data.instructions import PromptSource
+from preceptor.scorers.first_words import UNSPACED
 from preceptor.types import Instruction
 
 OVERLAP = "in evaluation questions"
 """Why an instruction is left out."""
 
 _LONGEST, _SHOWN, _EXAMPLES = 200, 80, 3
-# Scripts without spaces count by the character.
-UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 
 
 @dataclass(frozen=True)

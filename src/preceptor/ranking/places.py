@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from preceptor.errors import StudyError, nearest
+from preceptor.ranking.diversity import Diversity
 from preceptor.types import Estimate, Warning
 
 Cap = Literal["few-prompts", "skewed", "few-values"]
@@ -184,6 +185,7 @@ class Places:
     of which each teacher's `n` could be compared. `stability` is None where there is no other way to read the
     numbers that order. `trust` is None where nobody looked for the metric's record. `categories` are the
     kinds of instructions, the largest first and the others last; empty where there are no two.
+    `diversity` is by teacher, exploratory, empty where nobody looked at the texts.
     """
 
     student: str
@@ -197,6 +199,7 @@ class Places:
     evidence: Evidence = Evidence()
     trust: Trust | None = None
     categories: tuple[Category, ...] = ()
+    diversity: Mapping[str, Diversity] = field(default_factory=dict)
 
     @property
     def best(self) -> TeacherResult:

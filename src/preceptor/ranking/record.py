@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.errors import DataError
+from preceptor.ranking.diversity import Diversity
 from preceptor.ranking.places import (
     Category,
     Evidence,
@@ -71,6 +72,7 @@ def written(ranking: Places) -> dict[str, object]:
         "categories": [
             asdict(one) | {"claim": claim_in(ranking, one)[0]} for one in ranking.categories
         ],
+        "diversity": {name: asdict(one) for name, one in ranking.diversity.items()},
     }
     return versioned({name: plain(value) for name, value in whole.items()})
 
@@ -113,6 +115,7 @@ def _fields(found: Mapping[str, Any]) -> dict[str, Any]:
         "evidence": _evidence(**found["evidence"]),
         "trust": found["trust"] and _trust(**found["trust"]),
         "categories": tuple(_category(**one) for one in found["categories"]),
+        "diversity": {name: Diversity(**one) for name, one in found["diversity"].items()},
     }
 
 

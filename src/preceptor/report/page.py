@@ -64,6 +64,7 @@ class Section:
     examples: Examples
     settings: tuple[sections.Setting, ...]
     records: tuple[sections.RecordLine, ...]
+    diversity: tuple[sections.DiversityLine, ...]
     trusted: tuple[str, ...]
 
 
@@ -129,6 +130,7 @@ def _section(
         examples=examples,
         settings=sections.settings_of(ranked.ranking.settings),
         records=sections.record_lines(ranked.ranking.trust),
+        diversity=sections.diversity_lines(ranked.ranking),
         trusted=tuple(trusted(ranked.ranking.trust)),
     )
 

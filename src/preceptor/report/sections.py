@@ -18,7 +18,7 @@ from preceptor.ranking.table import about_order, unequal_lengths
 from preceptor.ranking.verdict import Claim, limits
 from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
-from preceptor.report.wording import Piece, chance, named, number, ordinal
+from preceptor.report.wording import ABSENT, Piece, chance, named, number, ordinal
 from preceptor.studies.record import Record
 
 _UNITS = {"loss": " nats per token", "length": " tokens", "information": " nats"}
@@ -83,6 +83,17 @@ class RecordLine:
     interval: str
     regret: str
     note: str
+
+
+@dataclass(frozen=True)
+class DiversityLine:
+    """How alike one teacher's responses are, and over how many."""
+
+    teacher: str
+    distinct: str
+    bigrams: str
+    near: str
+    responses: str
 
 
 @dataclass(frozen=True)
@@ -235,6 +246,21 @@ def _record_line(one: Record) -> RecordLine:
         interval="none" if one.low is None else f"{one.low:.2f} to {one.high:.2f}",
         regret="" if one.regret is None else number(one.regret),
         note="; ".join(note for note, holds in notes.items() if holds),
+    )
+
+
+def diversity_lines(ranking: Ranking) -> tuple[DiversityLine, ...]:
+    """Return every teacher's diversity, in the order of the ranking; nothing where nobody looked."""
+    return tuple(
+        DiversityLine(
+            teacher=name,
+            distinct=number(one.distinct_2),
+            bigrams=f"{one.bigrams:,}",
+            near=ABSENT if one.near_duplicates is None else f"{one.near_duplicates:.1%}",
+            responses=f"{one.responses:,}",
+        )
+        for name in ranking.order
+        if (one := ranking.diversity.get(name)) is not None
     )
 
 
