@@ -26,10 +26,15 @@ RANK_LIMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPair:
-    """The ids of one response and of the prompt it is conditioned on; neither is empty."""
+    """The ids of one response and of the prompt it is conditioned on; neither is empty.
+
+    `counted` tells of each of the response's ids whether anything is to be known of it, at least of one; None
+    is of all. What lies between turns that count is not counted, and an engine may leave NaN there.
+    """
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
+    counted: tuple[bool, ...] | None = None
 
 
 Numbers: TypeAlias = "NDArray[np.float32]"
@@ -56,6 +61,7 @@ class Measured:
     `columns` has for each of the engine's measures of single tokens an array (T,): `nll` in nats, `rank`
     from 1, `brier` = 1 - 2 p + the sum of all squared probabilities, p being the token's own; of what is
     extra `brier_50`, the same among the 50 likeliest tokens, whose probabilities are scaled to sum to 1.
+    Tokens that are not `counted` may have NaN.
 
     `values` has what is known of the whole pair. Of `similarity`: with the unit outputs of the last layer's
     `mlp.up_proj` at the tokens of answer and prompt that are not special, `answer_cosine` is the mean product

@@ -64,6 +64,13 @@ class EncodedPair(NamedTuple):
     groups: tuple[int, ...] | None = None
     left_out: tuple[tuple[int, str], ...] = ()
 
+    @property
+    def counted(self) -> tuple[bool, ...] | None:
+        """Which of the response's ids count; None where all do."""
+        if self.groups is None or CONTEXT not in self.groups:
+            return None
+        return tuple(group != CONTEXT for group in self.groups)
+
 
 class Token(NamedTuple):
     """A token of a rendered conversation: its id, the text it stands for, its group.

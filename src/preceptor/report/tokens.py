@@ -1,5 +1,6 @@
 """The tokens of one response as a student reads them: what is context, what counts, what is left out."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice, zip_longest
@@ -147,9 +148,14 @@ def _answered(token: Token, loss: float | None, rank: float | None, *, cut: bool
         token.id,
         token.text,
         role,
-        None if loss is None else float(loss),
-        None if rank is None else int(rank),
+        _known(loss),
+        None if (place := _known(rank)) is None else int(place),
     )
+
+
+def _known(number: float | None) -> float | None:
+    """Return a stored number; None where there is none, as for tokens that are not counted."""
+    return None if number is None or math.isnan(number) else float(number)
 
 
 def _shown(text: str) -> str:

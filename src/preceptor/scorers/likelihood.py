@@ -256,7 +256,7 @@ class LikelihoodScorer(Scorer):
             )
         except ModelError as error:
             return str(error)
-        if not pair.response:
+        if not pair.response or (pair.counted is not None and not any(pair.counted)):
             return (
                 NoteKind.NO_ROOM.note("for the response")
                 if pair.truncated
@@ -267,8 +267,8 @@ class LikelihoodScorer(Scorer):
     def pair(self, encoded: EncodedPair) -> TokenizedPair:
         """Return the ids that this pass reads."""
         if self.conditioning == "unconditional":
-            return TokenizedPair((self.student.encoder.context,), encoded.response)
-        return TokenizedPair(encoded.prompt, encoded.response)
+            return TokenizedPair((self.student.encoder.context,), encoded.response, encoded.counted)
+        return TokenizedPair(encoded.prompt, encoded.response, encoded.counted)
 
     def _scored(self, response: Response, encoded: EncodedPair, measured: Measured) -> Score:
         groups = np.array(encoded.groups or (ANSWER,) * len(encoded.response))

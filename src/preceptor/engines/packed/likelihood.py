@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -65,7 +66,12 @@ class TransformersLikelihood(PackedEngine[Measured]):
             yield from super().measure(pairs)
             return
         # The last token of a response predicts nothing and would not be run: one more stands after it.
-        longer = [replace(pair, response=(*pair.response, pair.response[-1])) for pair in pairs]
+        longer = [
+            TokenizedPair(
+                pair.prompt, (*pair.response, pair.response[-1]), (*_counted(pair), False)
+            )
+            for pair in pairs
+        ]
         self.watched: list[torch.Tensor] = []
         layer = similarity.up_projection(self.model)
         with similarity.watched(layer, extra.special, self.watched):
@@ -91,8 +97,9 @@ class TransformersLikelihood(PackedEngine[Measured]):
             last = self._last_prompt_state(context, group, hidden)
             question = self._of_prompt(context, group, hidden)
             for branch in group.branches:
-                rows.extend((last, hidden[branch.start : branch.stop]))
-                targets.extend(pairs[branch.index].response)
+                pair = pairs[branch.index]
+                rows.extend(_predicting(last, hidden[branch.start : branch.stop], pair))
+                targets.extend(compress(pair.response, _counted(pair)))
                 order.append(branch.index)
                 if question is not None:
                     answer = self._direction(context, branch)
@@ -148,10 +155,14 @@ class TransformersLikelihood(PackedEngine[Measured]):
         alike = "similarity" in self.extra.measures
         with torch.inference_mode():
             predicted = self._predictions(ids, len(ids) if alike else count + 1)
-            targets = torch.tensor(pair.response, device=self.device)
+            counted = tuple(compress(pair.response, _counted(pair)))
+            targets = torch.tensor(counted, device=self.device, dtype=torch.long)
             first = len(pair.prompt) - 1
+            places: Sequence[int] = range(first, first + count)
+            if pair.counted is not None:
+                places = list(compress(places, pair.counted))
             question = self._of_plain_prompt(pair.prompt, predicted) if alike else None
-            statistics = predicted(range(first, first + count), targets, self._top)
+            statistics = predicted(places, targets, self._top)
         (found,) = _by_pair([0], statistics, [pair])
         if question is None:
             return replace(found, index=index)
@@ -190,11 +201,10 @@ class TransformersLikelihood(PackedEngine[Measured]):
         before = len(ids) - len(logits)
 
         def fold(places: Sequence[int], targets: "torch.Tensor", top: bool) -> TokenTensors:
-            # A list of places is copied, a span is not.
-            first = places[0] - before
-            span = slice(first, first + len(places))
-            spanned = isinstance(places, range)
-            here = logits[span] if spanned else logits[[at - before for at in places]]
+            if isinstance(places, range):  # a list of places is copied, a span is not
+                here = logits[places.start - before : places.stop - before]
+            else:
+                here = logits[[at - before for at in places]]
             return fold_logits(here, targets, top=top)
 
         return fold
@@ -235,12 +245,31 @@ def _by_pair(
 
     given = {name: one for name, one in statistics._asdict().items() if one is not None}
     table = torch.stack(list(given.values())).cpu().numpy()
-    stops = np.cumsum([len(pairs[index].response) for index in order])
-    parts = np.split(table, stops[:-1], axis=1)
-    return [
-        Measured(index, dict(zip(given, part, strict=True)))
-        for index, part in zip(order, parts, strict=True)
-    ]
+    counted = [np.array(_counted(pairs[index])) for index in order]
+    parts = np.split(table, np.cumsum([one.sum() for one in counted])[:-1], axis=1)
+    found = []
+    for index, part, where in zip(order, parts, counted, strict=True):
+        whole = np.full((len(given), len(where)), np.nan, np.float32)
+        whole[:, where] = part
+        found.append(Measured(index, dict(zip(given, whole, strict=True))))
+    return found
+
+
+def _counted(pair: TokenizedPair) -> tuple[bool, ...]:
+    return (True,) * len(pair.response) if pair.counted is None else pair.counted
+
+
+def _predicting(
+    last: "torch.Tensor", states: "torch.Tensor", pair: TokenizedPair
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Return the states that stand before a response's counted tokens.
+
+    Those are the prompt's `last` (1, width), and the response's own (tokens, width) but for its last token's.
+    """
+    if pair.counted is None:
+        return last, states
+    first, *others = pair.counted
+    return last[: int(first)], states[[at for at, counts in enumerate(others) if counts]]
 
 
 def _but_last(columns: Mapping[str, Numbers]) -> dict[str, Numbers]:
