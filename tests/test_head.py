@@ -20,6 +20,7 @@ from preceptor.engines.packed.head import (
     _device_fold,
     _Fold,
     _FoldOnDevice,
+    _Likeliest,
     fold_logits,
 )
 
@@ -292,3 +293,31 @@ def test_half_precision_ranks_are_those_of_its_own_logits(columns: int) -> None:
     found = Head(weight, columns=columns).statistics(hidden, targets)
     expected = reference(logits, targets)
     assert_equal(found, expected)
+
+
+def drawn_logits() -> torch.Tensor:
+    return torch.randn(40, 3000, generator=torch.Generator().manual_seed(3)) * 3
+
+
+LOGITS = {
+    "in no order": drawn_logits(),
+    "rising, so that every tile exceeds all before": drawn_logits().sort(1).values,
+    "falling": drawn_logits().sort(1, descending=True).values,
+    "with ties at every place": drawn_logits().round(),
+    "all equal": torch.zeros(40, 3000),
+    "nearly all impossible": drawn_logits().masked_fill(torch.arange(3000) % 97 > 0, -torch.inf),
+}
+
+
+@pytest.mark.parametrize("name", list(LOGITS))
+@pytest.mark.parametrize("columns", [20, 64, 100, 512, 4096])
+def test_the_likeliest_over_tiles_are_those_of_the_whole_row(name: str, columns: int) -> None:
+    logits = LOGITS[name]
+    likeliest = _Likeliest()
+    for tile in logits.split(columns, dim=1):
+        memory = tile.clone(memory_format=torch.contiguous_format)
+        likeliest.add(memory)
+        memory.fill_(99)  # as the next tile overwrites it
+    likeliest._merge()
+    assert likeliest.logits is not None
+    assert torch.equal(likeliest.logits, logits.topk(50).values)
