@@ -3,8 +3,8 @@
 The references below share the token ids and nothing else: plain transformers, one response at a time, eager
 attention, float64 behind the logits. Twenty responses (four teachers' to five instructions) are scored by
 each student. A difference is relative to the larger of 1 and the reference's. `--gradients` says of how many
-responses the gradients are projected too, which takes minutes each; their difference is relative to the
-reference's. The time of the pass is that with all extra measures over that with none, in alternating pairs.
+responses the gradients are projected too; their difference is relative to the reference's. The time of the
+pass is that with all extra measures over that with none, in alternating pairs.
 
     python bench/measures.py --student SmolLM2.gguf gemma-3-270m.gguf --responses math_zoo/*.jsonl
 """
@@ -211,18 +211,19 @@ def of_gradients(scorer: Any, model: Any, responses: Sequence[Response], pairs: 
 
 
 def projected(model: Any, pair: Any) -> Any:
-    """Return the gradient of a response's loss by random signs, times the log of its length, (1, 512)."""
+    """Return the gradient of a response's loss, projected, times the log of its length, (1, 512)."""
     model.zero_grad()
     labels = torch.tensor([(-100,) * len(pair.prompt) + pair.response])
     model(input_ids=torch.tensor([pair.prompt + pair.response]), labels=labels).loss.backward()
-    flat = torch.cat([weight.grad.reshape(-1) for weight in model.parameters()]).numpy()
-    total = np.zeros(512)
-    for block, start in enumerate(range(0, len(flat), 8192)):
-        bits = np.random.Generator(np.random.SFC64([0, block])).bytes(8192 * 64)
-        signs = np.unpackbits(np.frombuffer(bits, np.uint8)).reshape(8192, 512)
-        part = flat[start : start + 8192]
-        total += 2.0 * (part @ signs[: len(part)].astype(np.float32)) - float(part.sum())
-    return (total * np.log(len(pair.response)) / 512**0.5)[None]
+    flat = torch.cat([weight.grad.reshape(-1) for weight in model.parameters()]).double()
+    sketch = torch.zeros(8192, dtype=torch.float64)
+    for block, part in enumerate(flat.split(2**20)):
+        bits = np.random.Generator(np.random.SFC64([0, block])).bytes(2 * 2**20)
+        drawn = torch.from_numpy(np.frombuffer(bits, "<u2").astype(np.int64))[: len(part)]
+        sketch.index_add_(0, drawn % 8192, part * (drawn // 8192 % 2 * 2 - 1))
+    bits = np.random.Generator(np.random.SFC64(1)).bytes(8192 * 64)
+    signs = np.unpackbits(np.frombuffer(bits, np.uint8)).reshape(8192, 512) * 2.0 - 1
+    return (sketch.numpy() @ signs * np.log(len(pair.response)) / 512**0.5)[None]
 
 
 def trace(gradients: Any, prompts: Any) -> float:

@@ -14,7 +14,7 @@ import preceptor
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.engines.base import TokenizedPair
-from preceptor.engines.gradients import projected_gradients, signs_of_block
+from preceptor.engines.gradients import projected, projected_gradients
 from preceptor.errors import ModelError
 from preceptor.ranking.later_metrics import LATER_METRICS, grace
 from preceptor.scorers import gradient
@@ -24,6 +24,20 @@ from preceptor.types import Instruction, Response
 from small_pairs import random_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def dense(size: int) -> Any:
+    """Return the whole projection as signs, (parameters, 512): a parameter's sign times its bucket's."""
+    drawn = b"".join(
+        np.random.Generator(np.random.SFC64([0, block])).bytes(2 * 2**20)
+        for block in range(size // 2**20 + 1)
+    )
+    numbers = np.frombuffer(drawn, "<u2")[:size]
+    bits = np.unpackbits(
+        np.frombuffer(np.random.Generator(np.random.SFC64(1)).bytes(8192 * 64), np.uint8)
+    )
+    buckets = bits.reshape(8192, 512) * 2.0 - 1
+    return np.where(numbers & 8192, 1.0, -1.0)[:, None] * buckets[numbers & 8191]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
@@ -36,7 +50,7 @@ def test_projected_gradients_are_those_of_the_models_own_loss(
     found = np.stack(list(projected_gradients(make_model(name), pairs, counted)))
     model = make_model(name)
     size = sum(one.numel() for one in model.parameters())
-    signs = np.concatenate([signs_of_block(n) for n in range(size // 8192 + 1)])[:size]
+    signs = dense(size)
     assert set(np.unique(signs)) == {-1.0, 1.0} and abs(signs.mean()) < 0.01
     for pair, vector in zip(pairs, found, strict=True):
         ids = torch.tensor([pair.prompt + pair.response])
@@ -47,6 +61,23 @@ def test_projected_gradients_are_those_of_the_models_own_loss(
         flat = torch.cat([one.grad.reshape(-1) for one in model.parameters()]).double().numpy()
         expected = flat @ signs / 512**0.5
         assert vector == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
+
+
+def test_products_of_gradients_are_kept_up_to_the_error_of_512_signs() -> None:
+    rng = np.random.default_rng(2)
+    size = 3 * 2**20 + 7
+    spread = rng.normal(size=(2, size)).astype(np.float32)
+    # All in one column of matrices that are 576 wide, as where one feature of the states is an outlier.
+    narrow = np.zeros((2, size), np.float32)
+    narrow[:, 5::576] = rng.normal(size=(2, len(range(5, size, 576))))
+    for one, other in (spread, narrow):
+        both = one + other
+        vectors = [projected(row / np.linalg.norm(row)) for row in (one, other, both)]
+        assert all(
+            vector @ vector == pytest.approx(1, abs=4 * (2 / 512) ** 0.5) for vector in vectors
+        )
+        expected = one @ both / np.linalg.norm(one) / np.linalg.norm(both)
+        assert vectors[0] @ vectors[2] == pytest.approx(expected, abs=4 * (2 / 512) ** 0.5)
 
 
 def test_grace_is_the_mean_trace_over_parts_of_the_prompts() -> None:

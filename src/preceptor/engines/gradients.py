@@ -1,10 +1,13 @@
 """Gradients of a response's loss, projected to a few hundred numbers: a pass of its own, for small models.
 
-The projection is by random signs (Rademacher), made block by block from a seed and never held whole. Signs
-cost more than products, so a few responses share those of a block.
+Random signs for every parameter and every number of the projection would cost minutes a response. So
+parameters are first thrown into 8,192 buckets, each with a random sign (the count sketch: Charikar et al.
+2002, Weinberger et al. 2009), and only the buckets' sums are projected by random signs (Rademacher). Products
+of two gradients are still right on average; their variance is larger by a sixteenth.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,18 +18,41 @@ from preceptor.engines.base import TokenizedPair
 DIMENSIONS = 512
 """Numbers that a gradient is projected to, as in GRACE (arXiv 2511.02833)."""
 
-_BLOCK = 8192
-"""Parameters whose signs are made at once."""
+BUCKETS = 8192
+"""Buckets of the sketch; a power of two, so that bits of random bytes number them."""
 
-_HELD = 2**28
-"""Entries of gradients held at once: a gigabyte of float32."""
+BLOCK = 2**20
+"""Parameters whose buckets and signs are drawn at once."""
 
 
-def signs_of_block(block: int) -> NDArray[np.float32]:
-    """Return the signs of the parameters from `block * 8192` on, (8192, dimensions), each -1 or 1."""
+def places_of_block(block: int) -> NDArray[np.uint16]:
+    """Return where the parameters from `block * 2**20` on go, (2**20,).
+
+    That is the bucket of each, and 8,192 more where its sign is positive.
+    """
     source = np.random.Generator(np.random.SFC64([0, block]))
-    bits = source.integers(0, 256, (_BLOCK, DIMENSIONS // 8), dtype=np.uint8)
-    return np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1
+    drawn: NDArray[np.uint16] = np.frombuffer(source.bytes(2 * BLOCK), "<u2")
+    return drawn % np.uint16(2 * BUCKETS)
+
+
+@cache
+def signs_of_buckets() -> NDArray[np.float32]:
+    """Return the signs that project the buckets, (buckets, dimensions), each -1 or 1."""
+    bits = np.random.Generator(np.random.SFC64(1)).bytes(BUCKETS * DIMENSIONS // 8)
+    signs = np.unpackbits(np.frombuffer(bits, np.uint8)).astype(np.float32) * 2 - 1
+    return signs.reshape(BUCKETS, DIMENSIONS)
+
+
+def projected(gradient: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a gradient (parameters,) projected to (dimensions,); its squared length is right on average."""
+    sums = np.zeros(2 * BUCKETS)
+    for block in range(-(-len(gradient) // BLOCK)):
+        part = gradient[block * BLOCK : (block + 1) * BLOCK]
+        places = places_of_block(block)[: len(part)]
+        sums += np.bincount(places, weights=part, minlength=2 * BUCKETS)
+    sketch = sums[BUCKETS:] - sums[:BUCKETS]
+    found: NDArray[np.float32] = (sketch @ signs_of_buckets() / DIMENSIONS**0.5).astype(np.float32)
+    return found
 
 
 def projected_gradients(
@@ -34,19 +60,10 @@ def projected_gradients(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield of each pair the gradient of its mean loss over `counted` tokens, projected, (dimensions,).
 
-    Parameters stand in the order of the model, tied ones once. The squared length is on average that of the
-    gradient.
+    Parameters stand in the order of the model, tied ones once.
     """
-    size = sum(parameter.numel() for parameter in model.parameters())
-    held = max(1, min(len(pairs), _HELD // size))
-    for start in range(0, len(pairs), held):
-        part = range(start, min(start + held, len(pairs)))
-        rows = np.stack([_gradient(model, pairs[at], counted[at]) for at in part])
-        found = np.zeros((len(rows), DIMENSIONS), np.float32)
-        for block in range(-(-size // _BLOCK)):
-            columns = rows[:, block * _BLOCK : (block + 1) * _BLOCK]
-            found += columns @ signs_of_block(block)[: columns.shape[1]]
-        yield from found / np.float32(DIMENSIONS**0.5)
+    for pair, counts in zip(pairs, counted, strict=True):
+        yield projected(_gradient(model, pair, counts))
 
 
 def _gradient(model: Any, pair: TokenizedPair, counted: Sequence[bool]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preceptor.engines.gradients import DIMENSIONS, projected_gradients
+from preceptor.engines.gradients import BUCKETS, DIMENSIONS, projected_gradients
 from preceptor.engines.marked import ANSWER, CONTEXT
 from preceptor.engines.pace import parameters_of
 from preceptor.errors import ModelError
@@ -52,7 +52,12 @@ class GradientScorer(Scorer):
     def identity(self) -> Identity:
         """Return the identity of student, template and projection, refusing a student that is too large."""
         self.preflight()
-        spec = {"scorer": "gradient", "dimensions": DIMENSIONS, "rescaled": "log tokens"}
+        spec = {
+            "scorer": "gradient",
+            "dimensions": DIMENSIONS,
+            "buckets": BUCKETS,
+            "rescaled": "log tokens",
+        }
         return Identity.of({**spec, **self.student.spec()})
 
     def preflight(self) -> None:
