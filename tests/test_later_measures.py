@@ -19,6 +19,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.student import Reading, Student
 from preceptor.config.study import Study
 from preceptor.engines.base import Extra, Measured, TokenizedPair
+from preceptor.engines.models import LocatedModel
 from preceptor.engines.packed.likelihood import TransformersLikelihood
 from preceptor.errors import ModelError, StudyError
 from preceptor.pipeline.plan import for_student
@@ -127,6 +128,24 @@ def test_such_a_model_is_refused_before_anything_is_loaded(
     LikelihoodScorer(other, wanted=["brier"]).identity()
     with pytest.raises(ModelError, match=r"no layer .mlp\.up_proj"):
         LikelihoodScorer(other, wanted=["scas_answer"]).identity()
+
+
+@pytest.mark.parametrize(("name", "refused"), [("gpt2", True), ("llama", False)])
+def test_so_is_one_whose_weights_are_still_on_the_hub(
+    name: str, refused: bool, make_model: Callable[[str], Any], model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "snapshot"
+    shutil.copytree(model_folder, folder)
+    make_model(name).save_pretrained(folder)
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    student = StudentModel(Student(model="owner/name", chat_template="plain"))
+    student.located = LocatedModel("owner/name", folder, "owner/name", "main", {"hub_id": "x"})
+    if refused:
+        with pytest.raises(ModelError, match=r"'owner/name' has no layer .mlp\.up_proj"):
+            student.require_up_projection()
+    else:
+        student.require_up_projection()
 
 
 STUDY = {"data": {"responses": ["answers.jsonl"]}, "students": [{"model": "base"}]}

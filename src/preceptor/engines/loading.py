@@ -92,6 +92,25 @@ def load_reward_model(
     return _moved(model, located, device).eval()
 
 
+def weight_names(located: "LocatedModel") -> list[str]:
+    """Return the names of a language model's weights by its config alone; none where that does not say."""
+    require("torch", "transformers", purpose=_HERE)
+    import torch
+    import transformers
+
+    quieten_loading()
+    try:
+        auto: Any = transformers.AutoModelForCausalLM
+        config = transformers.AutoConfig.from_pretrained(located.folder, trust_remote_code=False)
+        with torch.device("meta"):
+            model = auto.from_config(config, trust_remote_code=False)
+    except (
+        Exception
+    ):  # an unknown architecture fails in its own ways, and is told where it is loaded
+        return []
+    return list(model.state_dict())
+
+
 def load_weights(auto: AutoClass, located: "LocatedModel", **options: Any) -> Any:
     """Return the model of this kind with every weight from its files; `options` go to `from_pretrained`.
 

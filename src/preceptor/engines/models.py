@@ -257,15 +257,21 @@ def read_config(located: LocatedModel) -> dict[str, Any]:
 
 
 def lacks_layer(located: LocatedModel, name: str) -> bool:
-    """Tell by the headers of its weights that a model has no layer `name`; False where there are none."""
+    """Tell without loading weights that a model has no layer `name`; False where nothing says so.
+
+    The headers of its weights say it, or where these are still on the Hub, its config.
+    """
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(Path(located.source).glob("*.safetensors"))
     names: list[str] = []
-    for file in files:
+    for file in sorted(located.folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="numpy") as weights:
                 names += weights.keys()
         except (OSError, SafetensorError):
             return False
-    return bool(files) and not any(f"{name}." in one for one in names)
+    if not names:
+        from preceptor.engines.loading import weight_names
+
+        names = weight_names(located)
+    return bool(names) and not any(f"{name}." in one for one in names)
