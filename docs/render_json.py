@@ -1,12 +1,14 @@
 """Write the JSON Schema of a ranking, and the page that explains it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from preceptor.ranking.diversity import Diversity
 from preceptor.ranking.places import (
     Category,
     Evidence,
@@ -65,6 +67,7 @@ _TOP = {
     "evidence": "How far the numbers carry the order.",
     "trust": "What the metric was worth on published studies; null where nobody looked.",
     "categories": "The order within each kind of instruction.",
+    "diversity": "How alike responses are: [more](metrics.md#diversity-of-a-teachers-responses).",
 }
 
 
@@ -83,6 +86,7 @@ class _Whole:
     evidence: Evidence
     trust: Trust | None
     categories: list[Category]
+    diversity: Mapping[str, Diversity]
 
 
 def schema() -> dict[str, Any]:
@@ -91,7 +95,7 @@ def schema() -> dict[str, Any]:
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["title"] = "A ranking of Preceptor"
     for name, text in _TOP.items():
-        found["properties"][name]["description"] = text.replace("](warnings.md)", "]")
+        found["properties"][name]["description"] = re.sub(r"\]\([^)]*\)", "]", text)
     found["properties"]["schema_version"]["const"] = SCHEMA_VERSION
     parts = found["$defs"]
     number = {"type": ["number", "null"]}

@@ -115,7 +115,7 @@ def _fields(found: Mapping[str, Any]) -> dict[str, Any]:
         "evidence": _evidence(**found["evidence"]),
         "trust": found["trust"] and _trust(**found["trust"]),
         "categories": tuple(_category(**one) for one in found["categories"]),
-        "diversity": {name: Diversity(**one) for name, one in found["diversity"].items()},
+        "diversity": {name: Diversity(**one) for name, one in found.get("diversity", {}).items()},
     }
 
 
