@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from preceptor.data.table import Selection
 from preceptor.pipeline.score import Stored, carry_out, step_of
 from preceptor.pipeline.work import Executor, Silent
 from preceptor.ranking.diversity import Diversity, diversity_of
+from preceptor.ranking.result import Ranking
 from preceptor.scorers.first_words import FirstWords
 from preceptor.types import Warning
 
@@ -29,16 +31,19 @@ _FEWEST = 20
 """Responses below which a share says nothing."""
 
 
-def diversity_in(data: LoadedData, runtime: Runtime, execute: Executor) -> dict[str, Diversity]:
-    """Return each teacher's diversity over instructions that all answered; the words seen are stored.
+def with_diversity(
+    ranking: Ranking, data: LoadedData, runtime: Runtime, execute: Executor
+) -> Ranking:
+    """Return the ranking with each teacher's diversity over instructions that all answered.
 
-    Of several samples the first counts. It is done in a moment, so nobody is shown its progress.
+    Of several samples the first counts. The words seen are stored. It is done in a moment, so nobody is shown
+    its progress.
     """
     some = first_samples(data.selection.sample(INSTRUCTIONS))
     if not len(some.rows):
-        return {}
+        return ranking
     found = carry_out(step_of(FirstWords(), runtime, data.source, some), Silent(), execute)
-    return by_teacher(some, found)
+    return replace(ranking, diversity=by_teacher(some, found))
 
 
 def first_samples(selection: Selection) -> Selection:

@@ -5,7 +5,6 @@ first, so the line is the same whether nothing was done before, a run was killed
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
@@ -15,7 +14,7 @@ from preceptor.config.study import Study
 from preceptor.errors import PreceptorError
 from preceptor.pipeline.cluster.executor import executor_of
 from preceptor.pipeline.columns import ColumnMeasures
-from preceptor.pipeline.diversity import diversity_in
+from preceptor.pipeline.diversity import with_diversity
 from preceptor.pipeline.load import LoadedData, Loader
 from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
@@ -122,7 +121,7 @@ class Pipeline:
             options=options_for(self.study, data.selection.table),
         )
         at = (self.study, self.runtime, self.progress, self.execute)
-        ranking = replace(ranking, diversity=diversity_in(data, self.runtime, self.execute))
+        ranking = with_diversity(ranking, data, self.runtime, self.execute)
         more = (*warnings_of(ranking, data, *at), *measures.warnings())
         return Outcome(with_trust(ranking, more, data, *at[:2]), data, self.study, planned, steps)
 
