@@ -11,7 +11,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.responses import shown_path
 from preceptor.pipeline.columns import ColumnMeasures
-from preceptor.pipeline.diversity import repeat_themselves
+from preceptor.pipeline.diversity import repeat_themselves, with_diversity
 from preceptor.pipeline.exploratory import cheapest_reward, noise_in
 from preceptor.pipeline.plan import REFERENCE, StudentPlan
 from preceptor.pipeline.response_warnings import drawn_from_common, skipped_rows
@@ -48,23 +48,27 @@ class Outcome:
         )
 
 
-def warnings_of(
+def completed(
     ranking: Ranking,
     data: LoadedData,
     study: Study,
     runtime: Runtime,
     progress: Progress,
     execute: Executor,
-) -> list[Warning]:
-    """Return the warnings of the responses, the selection, rows that could not be read, and noise."""
-    limited = drawn_from_common(data.selection) if study.data.limit is not None else []
-    skipped = skipped_rows(data.skipped, data.problems)
-    repeated = repeat_themselves(ranking.diversity)
-    if {"no-reward", "one-study"}.isdisjoint(warning.code for warning in ranking.warnings):
-        return [*data.warnings, *repeated, *limited, *skipped]
-    noise = noise_in(data, runtime, progress, execute)
-    way = [cheapest_reward(study, data.source)] if data.reward is None else []
-    return [*noise, *data.warnings, *repeated, *limited, *skipped, *way]
+) -> Ranking:
+    """Return the ranking with the diversity of its responses, and warnings of what was ranked.
+
+    Those are of the responses, the selection, rows that could not be read, and noise.
+    """
+    ranking = with_diversity(ranking, data, runtime, execute)
+    noise, way = [], []
+    if not {"no-reward", "one-study"}.isdisjoint(warning.code for warning in ranking.warnings):
+        noise = noise_in(data, runtime, progress, execute)
+        way = [cheapest_reward(study, data.source)] if data.reward is None else []
+    found = [*noise, *data.warnings, *repeat_themselves(ranking.diversity)]
+    found += drawn_from_common(data.selection) if study.data.limit is not None else []
+    found += [*skipped_rows(data.skipped, data.problems), *way]
+    return replace(ranking, warnings=(*ranking.warnings, *found))
 
 
 def compared(outcomes: Sequence[Outcome]) -> list[Outcome]:

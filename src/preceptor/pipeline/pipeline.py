@@ -14,9 +14,8 @@ from preceptor.config.study import Study
 from preceptor.errors import PreceptorError
 from preceptor.pipeline.cluster.executor import executor_of
 from preceptor.pipeline.columns import ColumnMeasures
-from preceptor.pipeline.diversity import with_diversity
 from preceptor.pipeline.load import LoadedData, Loader
-from preceptor.pipeline.outcome import Outcome, compared, settings_of, warnings_of
+from preceptor.pipeline.outcome import Outcome, compared, completed, settings_of
 from preceptor.pipeline.plan import StudentPlan, every_scorer, for_student, reward_sources
 from preceptor.pipeline.score import Step, Stored, carry_out, step_of
 from preceptor.pipeline.sources import ALL, Scope, StudySource, require_student, source_of
@@ -121,9 +120,8 @@ class Pipeline:
             options=options_for(self.study, data.selection.table),
         )
         at = (self.study, self.runtime, self.progress, self.execute)
-        ranking = with_diversity(ranking, data, self.runtime, self.execute)
-        more = (*warnings_of(ranking, data, *at), *measures.warnings())
-        return Outcome(with_trust(ranking, more, data, *at[:2]), data, self.study, planned, steps)
+        ranking = with_trust(completed(ranking, data, *at), measures.warnings(), data, *at[:2])
+        return Outcome(ranking, data, self.study, planned, steps)
 
     def outcomes(self, data: Sequence[LoadedData] | None = None) -> Iterator[Outcome]:
         """Yield an outcome for each student and source of rewards, as each is done.
