@@ -79,6 +79,8 @@ def test_a_study_of_five_dimensions_goes_through_to_text_page_and_json(
     drawn = html.unescape(page.read_text(encoding="utf-8"))
     assert "Teachers by dimension, for tiny-llama" in drawn
     assert all(f'<th scope="col" class="number">{name}</th>' in drawn for name in DIMENSIONS)
+    assert all(sentence in drawn for sentence in found["verdict"])
+    assert 'class="text teacher">car: safety</th>' in drawn
     rows = observed.read_text().splitlines()
     assert "dimension" in rows[0].split(",") and len(rows) == 1 + 3 * len(DIMENSIONS)
     agrees_when_read_back(found, observed, tmp_path)

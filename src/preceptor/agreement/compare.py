@@ -373,7 +373,7 @@ def _baselines(
     """Return the order of size and the prior of the other students, where there is something to say."""
     columns = []
     sizes = [catalogue.size(teacher) for teacher in teachers]
-    unknown = [t for t, size in zip(teachers, sizes, strict=True) if size is None]
+    unknown = sorted(t for t, size in zip(teachers, sizes, strict=True) if size is None)
     if unknown:
         left_out.append(f"No baseline of size: the catalogue has none of {', '.join(unknown)}.")
     else:

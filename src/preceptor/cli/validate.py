@@ -78,10 +78,13 @@ def run_validation(study: "Study", runtime: "Runtime", outputs: Sequence[str | N
 
         report = report_of(found, runtime, command=typed_command(), outcome=_OUTCOME)
         # The validation's own agreement: it was worked out once, and by the names that the study gives.
-        put(
-            html_path,
-            page(replace(report, agreement=result.agreement, dimensions=result.dimensions)),
+        observed = replace(
+            report,
+            agreement=result.agreement,
+            conclusions=tuple(result.sentences()),
+            dimensions=result.dimensions,
         )
+        put(html_path, page(observed))
     require_comparison([len(ranking) for ranking in predicted])
 
 

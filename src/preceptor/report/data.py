@@ -134,7 +134,8 @@ class Report:
     """Everything one page shows. `command` and `study_file` (TOML text) say how to make it again.
 
     `versions` are the packages that made the numbers. `outcome` says in words where `agreement`'s observed
-    order comes from. `dimensions` has a table for each student where several were observed.
+    order comes from, `conclusions` whether the predictions held. `dimensions` has a table for each student
+    where several were observed.
     """
 
     rankings: tuple[RankingData, ...]
@@ -144,4 +145,5 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     agreement: AgreementTable | None = None
     outcome: str | None = None
+    conclusions: tuple[str, ...] = ()
     dimensions: tuple[DimensionTable, ...] = ()

@@ -15,11 +15,11 @@ from preceptor.validation.dimensions import DimensionTable, Placed
 
 @dataclass(frozen=True)
 class DimensionView:
-    """A table of a page: a row for each teacher, and what is said below it."""
+    """A table of a page: a row of values and intervals for each teacher, and what is said below it."""
 
     student: str
     measures: Mapping[str, str]
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -31,8 +31,7 @@ def dimension_views(tables: Sequence[DimensionTable]) -> tuple[DimensionView, ..
             student=table.student,
             measures=table.measures,
             rows=tuple(
-                (teacher, tuple(" ".join(_cell(one)) for one in own.values()))
-                for teacher, own in table.places.items()
+                (teacher, tuple(map(_cell, own.values()))) for teacher, own in table.places.items()
             ),
             sentences=tuple(table.sentences()),
             notes=table.notes,

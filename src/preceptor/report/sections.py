@@ -18,7 +18,7 @@ from preceptor.ranking.table import about_order, unequal_lengths
 from preceptor.ranking.verdict import Claim, limits
 from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
-from preceptor.report.wording import ABSENT, Piece, chance, named, number, ordinal
+from preceptor.report.wording import ABSENT, Piece, chance, named, number, ordinal, row_labels
 from preceptor.studies.record import Record
 
 _UNITS = {"loss": " nats per token", "length": " tokens", "information": " nats"}
@@ -266,9 +266,12 @@ def diversity_lines(ranking: Ranking) -> tuple[DiversityLine, ...]:
 
 def agreement_lines(table: AgreementTable) -> tuple[AgreementLine, ...]:
     """Return every metric's mean agreement over the students, or each by itself where none has a meaning."""
+    named = row_labels(table)
     return tuple(
         AgreementLine(
-            metric=one.column if one.student is None else f"{one.column}: {one.student}",
+            metric=one.column
+            if one.student is None
+            else f"{one.column}: {named.get(one.student, one.student)}",
             better="higher" if table.comparison.column(one.column).higher_is_better else "lower",
             rho=number(one.rho),
             interval=f"{number(one.ends.low)} to {number(one.ends.high)}"

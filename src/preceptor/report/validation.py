@@ -7,7 +7,7 @@ or are all short, means something else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 _GIB = 1024**3
+_GAP = 3
+"""Columns of the terminal between two of a table."""
 
 
 def print_validation(console: Console, result: ValidationResult) -> None:
@@ -69,31 +71,60 @@ def _print_observed(
     observed = f"Observed, {dimension}" if dimension else "Observed"
     console.print(Text(printable(f"{observed}: {ranking.verdict().text}"), style="bold"))
     console.print(Text(printable(_source(ranking)), style="dim"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    headings = ["", "fine-tuned on", f"{ranking.by} [95% interval]", "P(first)", "n"]
-    others = [name for name in ranking.metrics if name != ranking.by]
-    for heading in (*headings, *others, "ended", "tokens", "characters"):
-        left = heading == "fine-tuned on"
-        table.add_column(Text(heading), justify="left" if left else "right", overflow="fold")
-    for result in ranking.teachers:
-        table.add_row(
-            str(result.rank),
-            Text(printable(result.teacher)),
-            _interval(result.estimates[ranking.by]),
-            f"{result.p_best:.2f}",
-            str(result.n),
-            *(f"{result.estimates[name].value:.2f}" for name in others),
-            *_answered(figures[result.teacher]),
-        )
-    if untuned is not None:
-        blank = [""] * len(others)
-        table.add_row("", Text("nothing", "dim"), "baseline", "", "", *blank, *_answered(untuned))
-    console.print(table)
+    console.print(_observed_table(console.width, ranking, figures, untuned))
     for warning in ranking.warnings:
         text = Text("Warning: ", style="yellow bold") + Text(
             printable(warning.text), style="yellow"
         )
         console.print(Padding(text, (0, 0, 0, 1)))
+
+
+def _observed_table(
+    width: int,
+    ranking: Ranking,
+    figures: Mapping[str, AnswerFigures],
+    untuned: AnswerFigures | None,
+) -> Table:
+    """Return the order, with as many of the benchmark's further measures as there is room for."""
+    columns: dict[str, list[str]] = {
+        "": [str(one.rank) for one in ranking.teachers],
+        "fine-tuned on": [printable(one.teacher) for one in ranking.teachers],
+        f"{ranking.by} [95% interval]": [
+            _interval(one.estimates[ranking.by]) for one in ranking.teachers
+        ],
+        "P(first)": [f"{one.p_best:.2f}" for one in ranking.teachers],
+        "n": [str(one.n) for one in ranking.teachers],
+    }
+    answered = [_answered(figures[one.teacher]) for one in ranking.teachers]
+    last = dict(
+        zip(("ended", "tokens", "characters"), map(list, zip(*answered, strict=True)), strict=True)
+    )
+    room = width - sum(_least_width(name, cells) for name, cells in {**columns, **last}.items())
+    fits = room >= 0
+    for name in ranking.metrics:
+        cells = [f"{one.estimates[name].value:.2f}" for one in ranking.teachers]
+        room -= 0 if name == ranking.by else _least_width(name.replace("_", " "), cells)
+        if name != ranking.by and room >= 0:
+            columns[name.replace("_", " ")] = cells
+    columns |= last
+    if untuned is not None:
+        known = {"fine-tuned on": "nothing", f"{ranking.by} [95% interval]": "baseline"}
+        known |= dict(zip(last, _answered(untuned), strict=True))
+        for name, cells in columns.items():
+            cells.append(known.get(name, ""))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        side: Literal["left", "right"] = "left" if name == "fine-tuned on" else "right"
+        least = _least_width(name, columns[name]) - _GAP if fits else None
+        table.add_column(Text(name), justify=side, overflow="fold", width=least)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _least_width(heading: str, cells: Sequence[str]) -> int:
+    """Return how wide a column is whose heading breaks between its words, with the space around it."""
+    return _GAP + max((len(one) for one in (*heading.split(), *cells)), default=0)
 
 
 def _interval(estimate: Estimate) -> str:

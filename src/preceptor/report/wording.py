@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.record import plain
 
 ABSENT = "–"  # noqa: RUF001  (an en dash, which a cell without data shows)
@@ -90,3 +91,10 @@ def island(value: object) -> str:
     """
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _UNSAFE_IN_SCRIPT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def row_labels(table: AgreementTable) -> dict[str, str]:
+    """Return by row of an agreement what tells it from the others: of one student alone the dimension."""
+    rows = table.comparison.students
+    alone = not table.comparison.averaged and len({row.rpartition(", ")[0] for row in rows}) == 1
+    return {row: row.rpartition(", ")[2] if alone else row for row in rows}

@@ -140,8 +140,8 @@ def _table(student: str, rankings: Mapping[str, Ranking]) -> DimensionTable:
 
 
 def _measure(ranking: Ranking) -> str:
-    judge = ranking.settings.get("judge")
-    by = f" by {judge}" if judge else ""
+    judge, baseline = (ranking.settings.get(name) for name in ("judge", "baseline"))
+    by = f", {'judged' if baseline else 'checked'} by {judge}" if judge else ""
     return f"{ranking.by} in {ranking.settings['benchmark']}{by}, n = {ranking.instructions:,}"
 
 

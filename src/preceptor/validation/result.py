@@ -110,7 +110,12 @@ class ValidationResult:
         top_pick = max(predicted, key=lambda teacher: predicted[teacher])
         place = next(one.rank for one in seen.teachers if one.teacher == top_pick)
         best = seen.teachers[0]
+        first = [one.teacher for one in seen.teachers if one.rank == 1]
         came = "and so it came" if place == 1 else f"which came {place} of {len(seen.teachers)}"
+        if place == 1 and len(first) > 1:
+            came = (
+                f"which shares the first of {len(seen.teachers)} places with {len(first) - 1} more"
+            )
         said = conclusion(cell, len(comparison.teachers), related=self.agreement.related)
         return (
             f"{cell.student}: {cell.column} put {top_pick} first, {came} (observed first: {best.teacher}, "
@@ -189,9 +194,12 @@ def _runs(observed: Ranking) -> str:
             f"Outcomes are means over {observed.settings['runs']} runs per teacher; between runs "
             f"{observed.by} has a standard deviation of {deviation:.2f}."
         )
+    alone = "The observed order rests on one run per teacher, and P(first) covers no other"
+    if observed.settings.get("baseline") == "":  # checked: points of another kind than AP's
+        return f"{alone}: how far another run would lie is not known."
     return (
-        "The observed order rests on one run per teacher, and P(first) covers no other: between the four "
-        f"runs of the paper's table 8 AP has a standard deviation of {RUN_DEVIATION}."
+        f"{alone}: between the four runs of the paper's table 8 AP has a standard deviation of "
+        f"{RUN_DEVIATION}."
     )
 
 

@@ -34,6 +34,7 @@ from preceptor.report.charts.parts import (
     tips,
     whole_spec,
 )
+from preceptor.report.wording import row_labels
 
 if TYPE_CHECKING:
     from preceptor.report.data import Report
@@ -96,7 +97,7 @@ def _dots(table: AgreementTable) -> Iterator[Dot]:
     """Yield the cells, best mean first."""
     places = np.argsort([-np.nan_to_num(mean.rho, nan=-2.0) for mean in table.means], kind="stable")
     for place in places.tolist():
-        for row, student in zip(table.cells, table.comparison.students, strict=True):
+        for row, student in zip(table.cells, row_labels(table).values(), strict=True):
             yield _dot(row[place], student)
         if len(table.cells) > 1 and table.comparison.averaged:
             yield _dot(table.means[place], MEAN)
