@@ -104,7 +104,7 @@ def agrees_when_read_back(found: dict[str, Any], observed: Path, folder: Path) -
     assert len(both) > 3 and all(here == there for here, there in both)
     kept = ("--kind", "chat", "--store", folder / "store")
     added = preceptor("studies", "add", observed, "--dimension", "ifeval", *kept)
-    assert added.exit_code == 0 and "3 teachers, 1 students" in added.output, added.output
+    assert added.exit_code == 0 and "3 teachers, 1 student" in added.output, added.output
 
 
 def of_dimension(values: list[float], dimension: str) -> Ranking:

@@ -15,8 +15,10 @@ from preceptor.ranking.race.options import RaceOptions
 NOT_OPTIONS = {
     "only a study file has several teachers or validates": {
         "BestOfN.by", "BestOfN.kind", "BestOfN.label", "BestOfN.n", "BestOfN.of", "BestOfN.seed",
-        "Evaluate.baseline", "Evaluate.benchmarks", "Evaluate.limit", "Evaluate.max_tokens", "Evaluate.name",
-        "Evaluate.questions", "Evaluate.temperature", "Train.equal", "Train.exclude_ngram", "Train.rows",
+        "Evaluate.apply_chat_template", "Evaluate.baseline", "Evaluate.benchmarks", "Evaluate.limit",
+        "Evaluate.max_tokens", "Evaluate.metric", "Evaluate.name", "Evaluate.num_fewshot",
+        "Evaluate.questions", "Evaluate.task_folder", "Evaluate.tasks", "Evaluate.temperature",
+        "Train.equal", "Train.exclude_ngram", "Train.rows",
         "Train.seeds", "Train.teachers", "Train.whole_only",
     },
     "given as arguments": {"Data.instructions", "Data.responses"},

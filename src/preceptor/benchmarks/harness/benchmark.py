@@ -148,7 +148,7 @@ class Harness(CheckedBenchmark):
                 "engine": NAME,
                 "model": dict(model),
                 "dtype": dtype,
-                "tasks": {name: _task_digest(task) for name, task in self.found.items()},
+                "tasks": dict(self._digests),
                 "metrics": {name: self._metric_of(name) for name in self.found},
                 "questions": _hash(asked_ids),
                 "num_fewshot": self.options.num_fewshot,
@@ -156,6 +156,18 @@ class Harness(CheckedBenchmark):
                 "seed": self.options.seed,
             }
         )
+
+    @cached_property
+    def _digests(self) -> Mapping[str, str]:
+        """What tasks are known by: their settings, and the documents that examples are drawn from."""
+        found = {}
+        for name, task in self.found.items():
+            config = {k: v for k, v in task.dump_config().items() if k != "metadata"}
+            shots = self.options.num_fewshot
+            shots = config.get("num_fewshot") if shots is None else shots
+            drawn = list(task.fewshot_docs()) if shots else []
+            found[name] = _hash(_plain([config, drawn]).encode("utf-8", "surrogatepass"))
+        return found
 
     def read_scores(self, found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
         """Yield task, place and score of the documents in a result of the harness.
@@ -211,13 +223,6 @@ def _asked(task: Any, document: Any) -> str:
 
 def _digest(document: Any) -> str:
     return _hash(_plain(document).encode("utf-8", "surrogatepass"))
-
-
-def _task_digest(task: Any) -> str:
-    """Return the digest of a task's settings, and of the documents that examples are drawn from."""
-    config = {k: v for k, v in task.dump_config().items() if k != "metadata"}
-    drawn = list(task.fewshot_docs()) if config.get("num_fewshot") else []
-    return _hash(_plain([config, drawn]).encode("utf-8", "surrogatepass"))
 
 
 def _plain(value: Any) -> str:
