@@ -25,6 +25,13 @@ Results go to standard output; progress, warnings and errors to standard error. 
 
 Every option can be given by an environment variable: `PRECEPTOR_`, the command and the option in capitals,
 such as `PRECEPTOR_RANK_REWARD_COLUMN` for `preceptor rank --reward-column`. The command line counts first.
+
+A shell completes commands, options and the names of metrics with this line in its start-up file; `zsh_source`
+for zsh, and `_PRECEPTOR_COMPLETE=fish_source preceptor | source` for fish:
+
+```
+eval "$(_PRECEPTOR_COMPLETE=bash_source preceptor)"
+```
 """
 
 

@@ -90,3 +90,11 @@ def test_an_image_installs_extras_that_exist_and_runs_as_nobody_special(name: st
     assert text.index("USER preceptor") < text.index("ENTRYPOINT")
     for line in re.findall(r"^COPY (?!--from)(\S+)", text, re.M):
         assert (ROOT / line).exists()
+
+
+def test_what_is_shipped_as_source_is_named_and_exists():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
+    named_paths = build["build"]["targets"]["sdist"]["only-include"]
+    assert all((ROOT / one).exists() for one in named_paths)
+    assert not {".ci", "shared", "dist"}.intersection(named_paths)
+    assert (ROOT / "src" / "preceptor" / "py.typed").is_file()

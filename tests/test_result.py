@@ -307,8 +307,8 @@ def test_the_dictionary_is_strict_json_whatever_the_settings_hold():
         "nested": {"1": ["x", None, True]},
     }  # fmt: skip
     assert list(back) == [
-        "student", "by", "metrics", "instructions", "teachers", "settings", "verdict", "warnings",
-        "stability", "evidence", "trust", "categories",
+        "schema_version", "student", "by", "metrics", "instructions", "teachers", "settings", "verdict",
+        "warnings", "stability", "evidence", "trust", "categories",
     ]  # fmt: skip
     assert back["teachers"][1]["dropped"] == {"empty": 3}
     assert back["teachers"][1]["truncated"] == 4

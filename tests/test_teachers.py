@@ -171,7 +171,8 @@ def test_json_holds_every_field_beside_the_printed_list(tmp_path: Path):
     result = preceptor("list", "teachers", "--json", path)
     assert "gemma-2-9b-it" in result.stdout
     records = json.loads(path.read_text(encoding="utf-8"))
-    assert records == json.loads(json.dumps([asdict(entry) for entry in SHIPPED.entries]))
+    entries = [{"schema_version": 1} | asdict(entry) for entry in SHIPPED.entries]
+    assert records == json.loads(json.dumps(entries))
     assert json.loads(preceptor("list", "teachers", "--json", "-").stdout) == records
 
 

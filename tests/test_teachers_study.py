@@ -130,9 +130,9 @@ def test_a_withheld_prompt_is_counted_told_and_never_a_zero(tmp_path: Path):
     assert found["served"]["reward"] == pytest.approx(graded("word " * 30))
     said = " ".join(map(str, ranking.warnings))
     assert (
-        "'served' gave no response to 1 requests: content filter: the answer was withheld." in said
+        "'served' gave no response to 1 request: content filter: the answer was withheld." in said
     )
-    assert "'served' gave no response to 1 requests: refused request: status 400: not this" in said
+    assert "'served' gave no response to 1 request: refused request: status 400: not this" in said
 
 
 def test_a_study_whose_endpoint_is_down_keeps_what_the_others_gave(tmp_path: Path):

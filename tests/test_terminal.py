@@ -1,13 +1,14 @@
 """The terminal shows the verdict first, every label inert, and how far long work is."""
 
 import io
+import math
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from preceptor.pipeline.work import Amount, Silent
-from preceptor.ranking.table import printable
+from preceptor.ranking.table import form_of, printable
 from preceptor.report.progress import LiveProgress, PlainProgress, showing
 from preceptor.report.terminal import print_lines, print_ranking
 from preceptor.types import Warning
@@ -156,3 +157,21 @@ def test_progress_is_shown_where_somebody_looks():
     own = Silent()
     with showing(own) as shown:
         assert shown is own
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((12.51, 37611.4), ["12.5", "37611.4"]),
+        ((36.73, 1.675), ["36.73", "1.68"]),
+        ((1.5, math.nan, 0.0), ["1.500", "nan", "0.000"]),
+        ((5.2e7, 12.0), ["5.20e+07", "1.20e+01"]),
+        ((0.0004, 2.0), ["4.00e-04", "2.00e+00"]),
+        ((0.0007,), ["7.00e-04"]),
+        ((-250.0, 3.0), ["-250.0", "3.0"]),
+    ],
+)
+def test_the_numbers_of_a_column_have_one_form_and_none_becomes_nought(
+    values: tuple[float, ...], shown: list[str]
+):
+    assert [form_of(values)(value) for value in values] == shown

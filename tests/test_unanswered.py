@@ -65,7 +65,7 @@ def test_what_has_no_text_is_counted_by_teacher_and_reason_and_told(tmp_path: Pa
     told = of_code(outcome.ranking.warnings, "no-response", "served")
     assert len(told) == 5
     for kind in WITHOUT_TEXT:
-        assert any(f"'served' gave no response to 1 requests: {kind}: " in text for text in told)
+        assert any(f"'served' gave no response to 1 request: {kind}: " in text for text in told)
     assert {one.n for one in outcome.ranking.teachers} == {7}
 
 

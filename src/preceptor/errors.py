@@ -17,6 +17,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "jsonschema": ("jsonschema", "verify"),
     "lm_eval": ("lm-eval", "ability"),
     "math_verify": ("math-verify", "verify"),
+    "mlflow": ("mlflow-skinny", "mlflow"),
     "pandas": ("pandas", "pandas"),
     "peft": ("peft", "train"),
     "ray": ("ray", "ray"),
@@ -24,10 +25,12 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "rensa": ("rensa", "curate"),
     "safetensors": ("safetensors", "local"),
     "torch": ("torch", "local"),
+    "trackio": ("trackio", "trackio"),
     "transformers": ("transformers", "local"),
     "trl": ("trl", "train"),
     "vl_convert": ("vl-convert-python", "report"),
     "vllm": ("vllm", "vllm"),
+    "wandb": ("wandb", "wandb"),
 }
 """Modules that a plain install does not bring: the package of each, and the extra that brings it."""
 

@@ -62,7 +62,8 @@ class Command(click.Command):
                 name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)
             }
             raise _unknown("option", error.option_name, known, ctx) from error
-        _require_places(ctx)
+        if not ctx.resilient_parsing:  # as for the completion of a shell
+            _require_places(ctx)
         return left
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

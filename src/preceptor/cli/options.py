@@ -184,6 +184,23 @@ def output_options(what: str = "the rankings", *, html: bool = True) -> list[Opt
     ]
 
 
+def complete_metric(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Return the metrics whose names begin so, for the completion of a shell."""
+    from preceptor.ranking.options import METRIC_NAMES
+
+    return [name for name in METRIC_NAMES if name.startswith(begun)]
+
+
+def log_option() -> Option:
+    """Return the option that sends rankings to an experiment tracker."""
+    return Option(
+        ["--log-to"],
+        type=click.Choice(["mlflow", "trackio", "wandb"]),
+        help="Log means, P(first) and settings to an experiment tracker, set up by its own variables.",
+        section="Output",
+    )
+
+
 def one_stream(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
     """Return the path, and refuse a second output on standard output."""
     before = [value for name, value in context.params.items() if name.endswith("_path")]

@@ -9,8 +9,10 @@ from preceptor.cli.command import Command
 from preceptor.cli.options import (
     COLUMNS,
     RANKING,
+    complete_metric,
     field_option,
     field_options,
+    log_option,
     output_options,
     runtime_options,
 )
@@ -51,10 +53,11 @@ def _parameters() -> list[click.Parameter]:
             "option": "--metric",
             "multiple": True,
             "metavar": "NAME",
+            "shell_complete": complete_metric,
             "help": f"{', '.join(METRIC_NAMES)}, or of another package. Repeatable. Default: all that "
             "need no further pass.",
         },
-        "by": {"metavar": "NAME"},
+        "by": {"metavar": "NAME", "shell_complete": complete_metric},
         "reference_model": {
             "metavar": "ID",
             "default": None,
@@ -113,23 +116,34 @@ def _parameters() -> list[click.Parameter]:
         *field_options("Race", RANK["race"], changed={"race": {"is_flag": True}}),
         *runtime_options(only=RANKING),
         *output_options(),
+        log_option(),
     ]
 
 
 @click.command(cls=Command, made=_parameters)
-def rank(json_path: str | None, csv_path: str | None, html_path: str | None, **given: Any) -> None:
+def rank(
+    json_path: str | None,
+    csv_path: str | None,
+    html_path: str | None,
+    log_to: str | None,
+    **given: Any,
+) -> None:
     """Rank the teachers whose RESPONSES these are for a base model."""
     load_numpy()
     from preceptor import api
 
     study, runtime = api.study_of(given.pop("responses"), **given)
-    rank_and_print(study, runtime, (json_path, csv_path, html_path))
+    rank_and_print(study, runtime, (json_path, csv_path, html_path), log_to)
 
 
-def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None:
+def rank_and_print(
+    study: "Study", runtime: "Runtime", outputs: Outputs, log_to: str | None = None
+) -> None:
     """Rank or race for every student; print and write what is finished, also where a later one fails."""
     from preceptor.pipeline.pipeline import Pipeline
 
+    if log_to is not None:
+        _require_tracker(log_to, ranks=runtime.shard is None and study.race is None)
     if runtime.shard is not None:
         _score_shard_and_print(Pipeline(study, runtime))
         return
@@ -142,7 +156,26 @@ def rank_and_print(study: "Study", runtime: "Runtime", outputs: Outputs) -> None
     finally:
         if found:
             _write(found, runtime, outputs)
+            _log(found, log_to)
     require_comparison([len(outcome.ranking) for outcome in found])
+
+
+def _require_tracker(log_to: str, *, ranks: bool) -> None:
+    from preceptor.report.tracking import require_tracker
+
+    if not ranks:
+        raise click.UsageError(
+            "--log-to logs rankings: a race or a shard makes none. Leave it out."
+        )
+    require_tracker(log_to)
+
+
+def _log(found: "Sequence[Outcome]", log_to: str | None) -> None:
+    if log_to is not None:
+        from preceptor.report.tracking import log_ranking
+
+        for outcome in found:
+            log_ranking(outcome.ranking, log_to)
 
 
 def _score_shard_and_print(pipeline: "Pipeline") -> None:

@@ -3,7 +3,7 @@
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import output_options, rehash_option, runtime_options
+from preceptor.cli.options import log_option, output_options, rehash_option, runtime_options
 from preceptor.cli.output import load_numpy
 from preceptor.cli.rank import rank_and_print
 from preceptor.cli.validate import run_validation, seeds_option, with_seeds
@@ -11,7 +11,7 @@ from preceptor.cli.validate import run_validation, seeds_option, with_seeds
 
 def _parameters() -> list[click.Parameter]:
     shard = runtime_options(only=("shard",))
-    return [seeds_option(), *shard, rehash_option(), *output_options()]
+    return [seeds_option(), *shard, rehash_option(), *output_options(), log_option()]
 
 
 @click.command(cls=Command, made=_parameters)
@@ -20,9 +20,8 @@ def run(
     study_file: str,
     seeds: int | None,
     shard: str | None,
-    json_path: str | None,
-    csv_path: str | None,
-    html_path: str | None,
+    log_to: str | None,
+    **paths: str | None,
 ) -> None:
     """Carry out a study file: rank, and validate where it says so.
 
@@ -40,6 +39,10 @@ def run(
     runtime = file.runtime
     if shard is not None:
         runtime = checked(Runtime, {**runtime.model_dump(), "shard": shard}, where="runtime")
-    ranks = study.train is None or runtime.shard is not None
-    carry_out = rank_and_print if ranks else run_validation
-    carry_out(study, runtime, (json_path, csv_path, html_path))
+    outputs = (paths["json_path"], paths["csv_path"], paths["html_path"])
+    if study.train is None or runtime.shard is not None:
+        rank_and_print(study, runtime, outputs, log_to)
+        return
+    if log_to is not None:
+        raise click.UsageError("--log-to logs rankings, and this study has [train]: leave it out.")
+    run_validation(study, runtime, outputs)

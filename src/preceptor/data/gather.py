@@ -175,7 +175,7 @@ def _side_by_side(source: Source, column: str | None) -> list[_Part] | None:
     for part in parts:
         for path, count in part.skipped.items():
             first = next(problem for problem in part.problems if problem.path == path)
-            logger.warning("%d problems. The first: %s", count, first)
+            logger.warning("%s. The first: %s", counted(count, "problem"), first)
     return parts
 
 

@@ -23,7 +23,7 @@ from preceptor.data.roles import Row, shown
 from preceptor.data.schema import Reading
 from preceptor.data.settle import NotRecognised, settle
 from preceptor.data.streams import PACKED
-from preceptor.errors import DataError, nearest
+from preceptor.errors import DataError, counted, nearest
 from preceptor.types import Instruction, Response
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ def tell_problems(journal: Journal, *, readable: bool) -> None:
     seen = (journal.path, journal.count)
     if journal.count and seen not in _warned:
         _warned.add(seen)
-        logger.warning("%d problems. The first: %s", journal.count, journal.problems[0])
+        logger.warning("%s. The first: %s", counted(journal.count, "problem"), journal.problems[0])
 
 
 def recognised_of(

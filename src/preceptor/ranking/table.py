@@ -8,7 +8,7 @@ import html
 import math
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -238,13 +238,15 @@ def _columns(ranking: Places) -> Iterator[Column]:
     results = ranking.teachers
     yield Column("", tuple(str(result.rank) for result in results))
     yield Column("teacher", tuple(printable(result.teacher) for result in results), left=True)
-    ordered = tuple(_interval(result.estimates[ranking.by]) for result in results)
+    by = [result.estimates[ranking.by] for result in results]
+    form = form_of(end for one in by for end in (one.value, one.low, one.high))
+    ordered = tuple(_interval(one, form) for one in by)
     yield Column(printable(f"{ranking.by} [95% interval]"), ordered)
     yield Column("P(first)", tuple(f"{result.p_best:.2f}" for result in results))
     yield Column("n", tuple(str(result.n) for result in results))
     for name in other_columns(ranking):
-        cells = tuple(number(result.estimates[name].value) for result in results)
-        yield Column(printable(name), cells)
+        values = [result.estimates[name].value for result in results]
+        yield Column(printable(name), tuple(map(form_of(values), values)))
 
 
 def other_columns(ranking: Places) -> list[str]:
@@ -254,17 +256,28 @@ def other_columns(ranking: Places) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in {"likelihood", ranking.by}]
 
 
-def _interval(estimate: Estimate) -> str:
-    low, high = number(estimate.low), number(estimate.high)
-    return f"{number(estimate.value)} [{low}, {high}]"
+def _interval(estimate: Estimate, form: Callable[[float], str] | None = None) -> str:
+    form = form or form_of((estimate.value, estimate.low, estimate.high))
+    return f"{form(estimate.value)} [{form(estimate.low)}, {form(estimate.high)}]"
 
 
 def number(value: float) -> str:
     """Return a number with the digits that a reader wants."""
-    size = abs(value)
-    if size >= 1e6 or 0 < size < 1e-3:
-        return f"{value:.2e}"
-    return f"{value:.1f}" if size >= 100 else f"{value:.3f}" if size < 10 else f"{value:.2f}"
+    return form_of([value])(value)
+
+
+def form_of(values: Iterable[float]) -> Callable[[float], str]:
+    """Return the one form in which the numbers of a column are written: as many decimals for all.
+
+    The largest decides how many; where it is huge, or another would be 0 with them, all have an exponent.
+    """
+    sizes = [size for size in map(abs, values) if size and math.isfinite(size)]
+    largest = max(sizes, default=0.0)
+    decimals = 1 if largest >= 100 else 2 if largest >= 10 else 3
+    zeros = any(round(size, decimals) == 0 for size in sizes)
+    if sizes and (zeros or not 1e-3 <= largest < 1e6):
+        return lambda value: f"{value:.2e}"
+    return lambda value: f"{value:.{decimals}f}"
 
 
 def p_value(value: float) -> str:
