@@ -69,6 +69,20 @@ def test_json_on_standard_output_stands_alone(tmp_path: Path, store: Path):
     assert "length: 0 stored, 12 to compute" in result.stderr
 
 
+def test_a_pipe_is_as_wide_as_columns_says(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = ("rank", *write_teachers(tmp_path), "--reward-column", "reward", "--store", store)
+    rules = []
+    for columns in (None, "60"):
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        else:
+            monkeypatch.delenv("COLUMNS", raising=False)
+        rules.append(max(map(len, preceptor(*given).stdout.splitlines())))
+    assert 60 < rules[0] <= 120 and rules[1] <= 60
+
+
 def test_csv_or_html_on_standard_output_stands_alone(tmp_path: Path, store: Path):
     given = ("rank", *write_teachers(tmp_path), "--store", store)
     table, page = (preceptor(*given, f"--{kind}", "-").stdout for kind in ("csv", "html"))

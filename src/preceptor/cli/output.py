@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 def console(*, aside: bool = False) -> "Console":
-    """Return the console of standard output, or of standard error; a pipe or a file gets a width of 120."""
+    """Return the console of standard output, or of standard error; a pipe or a file gets a width of 120.
+
+    COLUMNS sets another, as everywhere.
+    """
     from rich.console import Console
 
     # A pipe or a file has no width of its own: long names should not be folded for nothing.
-    wide = None if (sys.stderr if aside else sys.stdout).isatty() else 120
+    known = (sys.stderr if aside else sys.stdout).isatty() or os.environ.get("COLUMNS")
+    wide = None if known else 120
     return Console(stderr=aside, width=wide, quiet=aside and _is_quiet())
 
 
