@@ -55,7 +55,10 @@ Marks = Mapping[str, Points]
 
 @dataclass(frozen=True)
 class Checked:
-    """One model's checked answers: `won` and `of` have shape (questions,), by measure; see `Verdicts`."""
+    """One model's checked answers: `won` and `of` have shape (questions,), by measure; see `Verdicts`.
+
+    `unread` are questions whose answers have no points, because nobody could tell.
+    """
 
     model: str
     keys: tuple[str, ...]
@@ -63,6 +66,7 @@ class Checked:
     of: Mapping[str, Array]
     judge: str | None = "rules"
     baseline: str | None = None
+    unread: tuple[str, ...] = ()
 
     @property
     def points(self) -> Array:
@@ -179,8 +183,8 @@ class CheckedBenchmark(Benchmark):
         )
 
     def checked(self, model: str, marks: Mapping[str, Marks], *, judge: str) -> Checked:
-        """Return one model's points on every question."""
-        keys = tuple(sorted(marks))
+        """Return one model's points on every question; where a question has no marks, it is unread."""
+        keys = tuple(sorted(key for key, own in marks.items() if own))
         names = [name for name in self.measures if any(name in own for own in marks.values())]
         none = Points(0.0, 0.0)
         columns = {
@@ -193,6 +197,7 @@ class CheckedBenchmark(Benchmark):
             keys=keys,
             won={name: column[:, 0] for name, column in columns.items()},
             of={name: column[:, 1] for name, column in columns.items()},
+            unread=tuple(sorted(marks.keys() - set(keys))),
         )
 
     def cost(
@@ -211,7 +216,7 @@ class CheckedBenchmark(Benchmark):
         for one in checked:
             if not one.keys:
                 raise StudyError(f"'{one.model}' has no answer that could be checked.")
-        every = set[str]().union(*(one.keys for one in checked))
+        every = set[str]().union(*(one.keys + one.unread for one in checked))
         common = every.intersection(*(one.keys for one in checked))
         if checked and not common:
             raise StudyError("No question has a checked answer of every model: judge all alike.")
