@@ -94,6 +94,6 @@ def repeat_themselves(diversity: Mapping[str, Diversity]) -> list[Warning]:
     text = (
         f"Near duplicates: of the responses to {max(diversity[name].responses for name in many)} prompts "
         f"{listed} share seven tenths of their word pairs with the response to another prompt, {against}. "
-        "A student learns little from what is repeated: read some."
+        "A student may learn less from what is repeated: read some."
     )
     return [Warning("near-duplicates", text, tuple(many))]
