@@ -54,6 +54,7 @@ def test_weights_are_loaded_in_the_precision_asked_for(folder: Path) -> None:
 def test_a_folder_without_config_is_refused(folder: Path) -> None:
     (folder / "config.json").unlink()
     assert "holds no config.json" in refusal(folder)
+    assert "Name the folder that save_pretrained wrote" in refusal(folder)
 
 
 def test_an_adapter_alone_or_beside_weights_is_refused_with_its_base(folder: Path) -> None:
@@ -90,7 +91,9 @@ def test_a_path_where_nothing_is_or_a_stray_file_is_refused_without_asking_the_h
     assert expected in refusal(folder / "missing")
     assert expected in refusal("./missing")
     assert expected in refusal(folder / "config.json")
-    assert "No GGUF file at" in refusal(folder / "missing.gguf")
+    (folder / "present-q4.gguf").touch()
+    said = refusal(folder / "presnt-q4.gguf")
+    assert "No GGUF file at" in said and "Did you mean 'present-q4.gguf'? Check the path." in said
 
 
 def test_a_file_that_only_calls_itself_gguf_is_refused_with_the_remedy(tmp_path: Path) -> None:

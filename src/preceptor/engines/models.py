@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preceptor.errors import ModelError, require
+from preceptor.errors import ModelError, nearest, require
 from preceptor.store.activity import activity, quieten_downloads
 from preceptor.store.files import abandoned, read_json, temporary_name
 from preceptor.store.identity import cache_folder, file_digest, folder_digest, is_own
@@ -71,7 +71,10 @@ def _locate_folder(folder: Path) -> LocatedModel:
     present = sorted(path.name for path in folder.iterdir())
     _require_no_adapter(folder, str(folder))
     if "config.json" not in present:
-        raise ModelError(f"'{folder}' holds no config.json, so it is not a model folder.")
+        raise ModelError(
+            f"'{folder}' holds no config.json, so it is not a model folder. Name the folder that "
+            "save_pretrained wrote, a GGUF file, or a model of the Hub."
+        )
     if not any(name.endswith(".safetensors") for name in present):
         pickles = [name for name in present if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
         seen = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
@@ -125,7 +128,10 @@ def _require_tokenizer(folder: Path) -> None:
 
 def _locate_gguf(path: Path) -> LocatedModel:
     if not path.is_file():
-        raise ModelError(f"No GGUF file at '{path}'.")
+        beside = path.parent.glob("*.gguf")
+        raise ModelError(
+            f"No GGUF file at '{path}'.{nearest(path.name, (one.name for one in beside))} Check the path."
+        )
     digest = file_digest(path)
     folder = cache_folder() / "gguf" / digest
     for place in (cache_folder(), folder.parent, folder):
