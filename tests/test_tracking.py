@@ -1,5 +1,6 @@
 """`--log-to`: what an experiment tracker is sent, by its own library where that is installed."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -55,6 +56,20 @@ def test_names_that_a_tracker_would_not_take_stay_apart_and_no_number_is_made_up
     (run,) = sent
     assert "a_b_c/reward" not in run.numbers
     assert run.numbers["a_b_c-2/reward"] == second.estimates["reward"].value
+
+
+def test_what_a_library_prints_stays_out_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: list[Any]
+):
+    def talk(run: Any) -> None:
+        print(f"* project of {run.name} initialized")
+
+    monkeypatch.setitem(tracking.TRACKERS, "trackio", talk)  # type: ignore[arg-type]
+    files = write_teachers(tmp_path)
+    given = ("--reward-column", "reward", "--store", tmp_path / "store", "--log-to", "trackio")
+    result = preceptor("rank", *files, *given, "--json", "-")
+    assert result.exit_code == 0 and "initialized" in result.stderr
+    assert json.loads(result.stdout)
 
 
 def test_what_a_tracker_refuses_is_said_and_a_library_that_lacks_is_named(

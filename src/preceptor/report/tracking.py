@@ -1,4 +1,4 @@
-"""Send a ranking to an experiment tracker by its own library: numbers, settings, and the whole JSON.
+"""Send a ranking to an experiment tracker by its own library: numbers and settings, to MLflow the JSON too.
 
 Where they go is the library's to know: MLFLOW_TRACKING_URI, WANDB_MODE, TRACKIO_DIR and the like. A teacher's
 numbers stand under its name, as `teacher/car`; the project, or experiment, is called preceptor.
@@ -6,7 +6,9 @@ numbers stand under its name, as `teacher/car`; the project, or experiment, is c
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 from preceptor.config.secrets import without_secrets
@@ -40,7 +42,8 @@ def log_ranking(ranking: Ranking, tracker: str) -> None:
     """
     require_tracker(tracker)
     try:
-        TRACKERS[tracker](_run_of(ranking))
+        with redirect_stdout(sys.stderr):  # what a library prints is no part of the result
+            TRACKERS[tracker](_run_of(ranking))
     except (
         Exception
     ) as error:  # each library raises errors of its own, of its server and of the network
