@@ -126,6 +126,7 @@ def test_rows_and_columns_can_be_restricted(tmp_path: Path, observed: Path):
     held = json.loads(agree(path, "--observed", observed, *asked).stdout)
     assert held["students"] == ["Qwen2.5-3B"]
     assert [column["title"] for column in held["columns"]] == ["car", "size", "prior"]
+    assert "teachers, 1 student Observed:" in words(agree(path, "--observed", observed, *asked[:4]))
 
 
 def test_what_rank_writes_is_what_agree_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -15,6 +15,7 @@ from rich.text import Text
 from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL, Ends
 from preceptor.agreement.calibration import Calibration, HeldOut
 from preceptor.agreement.table import Agreement, AgreementTable, Difference, FamilyAgreement
+from preceptor.errors import counted
 from preceptor.ranking.table import p_value, printable
 
 _WIDEST = 18
@@ -32,10 +33,14 @@ def print_agreement(console: Console, table: AgreementTable, *, source: str) -> 
     comparison = table.comparison
     teachers, students = len(comparison.teachers), len(comparison.students)
     console.print()
-    rows = "students" if comparison.averaged else "orders by student and dimension"
+    rows = (
+        counted(students, "student")
+        if comparison.averaged
+        else f"{counted(students, 'order')} by student and dimension"
+    )
     _say(
         console,
-        f"Predicted against observed orders of {teachers} teachers, {students} {rows}",
+        f"Predicted against observed orders of {counted(teachers, 'teacher')}, {rows}",
         "bold",
     )
     _say(console, f"Observed: {source}. Teachers: {', '.join(comparison.teachers)}.", "dim")
