@@ -6,10 +6,12 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from preceptor.benchmarks.harness import benchmark
 from preceptor.config.base import checked
 from preceptor.config.finetune import Evaluate
 from preceptor.errors import StudyError
@@ -98,6 +100,22 @@ def test_a_task_is_a_dimension_whose_scores_are_those_of_the_harness_itself(
     # Nothing is left to do: the scores are stored.
     planned = [line for line in run(*command("plan", study)).splitlines() if "alpha" in line]
     assert any(" done " in line and line.split()[-2:] == ["16", "0"] for line in planned), planned
+
+
+def test_scores_of_another_version_of_a_task_or_of_the_harness_are_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def identity(task_version: float, harness: str, **metadata: str) -> str:
+        held = {"metadata": {"version": task_version, **metadata}, "num_fewshot": 0}
+        task = SimpleNamespace(dump_config=lambda: held, higher_is_better=lambda: {"acc": True})
+        monkeypatch.setattr(benchmark, "found_tasks", lambda *_: {"tiny": {"tiny": task}})
+        monkeypatch.setattr(benchmark, "version", lambda _: harness)
+        measured = benchmark.Harness(tasks=("tiny",)).identity({"model": "m"}, (), dtype="float32")
+        return measured.digest
+
+    first = identity(1.0, "0.4.13")
+    assert identity(1.0, "0.4.13", pretrained="elsewhere") == first
+    assert len({first, identity(2.0, "0.4.13"), identity(1.0, "0.4.14")}) == 3
 
 
 @pytest.mark.parametrize("missing", ["lm_eval"])

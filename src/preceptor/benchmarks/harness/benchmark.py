@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preceptor.benchmarks.checked import CheckedBenchmark, Marks, Points
@@ -146,6 +147,7 @@ class Harness(CheckedBenchmark):
         return Identity.of(
             {
                 "engine": NAME,
+                "version": version(NAME),
                 "model": dict(model),
                 "dtype": dtype,
                 "tasks": dict(self._digests),
@@ -159,10 +161,15 @@ class Harness(CheckedBenchmark):
 
     @cached_property
     def _digests(self) -> Mapping[str, str]:
-        """What tasks are known by: their settings, and the documents that examples are drawn from."""
+        """What tasks are known by: their settings, and the documents that examples are drawn from.
+
+        Of their metadata the version alone, which their authors raise when scores change: functions of
+        settings are known by name.
+        """
         found = {}
         for name, task in self.found.items():
-            config = {k: v for k, v in task.dump_config().items() if k != "metadata"}
+            config = dict(task.dump_config())
+            config["metadata"] = (config.get("metadata") or {}).get("version")
             shots = self.options.num_fewshot
             shots = config.get("num_fewshot") if shots is None else shots
             drawn = list(task.fewshot_docs()) if shots else []
