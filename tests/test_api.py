@@ -98,7 +98,7 @@ def test_the_options_of_a_script_are_those_of_the_command_line():
     made = rank.get_params(click.Context(rank))
     command = {parameter.name for parameter in made if parameter.expose_value} - {"help"}
     assert len(command) > 50
-    outputs = {"json_path", "csv_path", "html_path"}
+    outputs = {"json_path", "csv_path", "html_path", "log_to"}
     given = {"responses", "students", "reward_column", "reward_models"}
     keywords = {name for group in RANK.values() for name in group}
     assert command - outputs - given <= keywords
@@ -231,6 +231,6 @@ def test_a_store_is_looked_at_and_its_notes_are_forgotten(tmp_path: Path):
     with pytest.raises(StoreError, match="0 identities"):
         preceptor.forget("nothing", store)
     checked = preceptor.check_store(store)
-    assert [(found.shards, found.unfit) for found in checked.values()] == [(1, {})] * 2
+    assert [(found.shards, found.unfit) for found in checked.values()] == [(1, {})] * 3
     preceptor.prune_store(one.identity.digest, store)
     assert one.identity not in [left.identity for left in preceptor.stored(store)]

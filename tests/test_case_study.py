@@ -36,6 +36,6 @@ def test_the_adjusted_p_of_the_page_is_that_of_the_strongest_metric_among_all_or
             found[mean.column] = (round(mean.rho, 3), round(exact, 3))
     assert found["information (gemma-3-270m)"] == (0.803, 0.012)
     assert found["information (smollm2)"] == (0.823, 0.007)
-    page = (ROOT / "docs" / "case-study.md").read_text("utf-8")
+    page = (ROOT / "docs" / "explanation" / "case-study.md").read_text("utf-8")
     assert "| **0.803** | [-0.13, 0.98] | 0.002 | **0.012** |" in page
     assert "| **0.823** | [0.04, 0.98] | 0.001 | **0.007** |" in page

@@ -17,7 +17,7 @@ from preceptor.scorers.verifier.constraints import _CONSTRAINTS
 from preceptor.scorers.verifier.verifier import verify
 from small_times import soon
 
-PAGE = Path(__file__).parents[1] / "docs" / "verifiers.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "verifiers.md"
 
 
 def kept(text: str, name: str, /, **fields: object) -> bool:

@@ -189,3 +189,10 @@ def test_real_teachers_are_far_from_the_warning(folder):
         (scores,) = FirstWords().score(given)
         found.append([np.array(one.values["words"], np.int64) for one in scores])
     assert max(one.near_duplicates or 0 for one in diversity_of(found)) <= 0.02
+
+
+def test_a_handful_of_bigrams_has_no_distinct_2():
+    few = [np.arange(5) + 10 * at for at in range(20)]  # 80 bigrams, and 120 with the rest
+    more = [np.arange(5) + 10 * at for at in range(20, 30)]
+    assert [one.distinct_2 for one in diversity_of([few])] == [None]
+    assert [one.distinct_2 for one in diversity_of([few + more])] == [1.0]

@@ -77,7 +77,8 @@ def exported(file: Path, folder: Path, *options: object) -> list[dict[str, Any]]
     result = preceptor("export", file, "--output", folder, *options)
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-    assert f"{len(rows):,} rows in {folder / 'train.jsonl'}" in " ".join(result.output.split())
+    said = f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} in {folder / 'train.jsonl'}"
+    assert said in " ".join(result.output.split())
     return sorted(rows, key=lambda row: json.dumps(row.get("prompt", row.get("messages"))))
 
 

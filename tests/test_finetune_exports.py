@@ -34,7 +34,7 @@ RECIPES = {
     "lora": Recipe(lora=Lora(), attention="sdpa", dtype="float32"),
     "qlora": Recipe(lora=Lora(targets=("q_proj",)), load_in_4bit=True, warmup_ratio=0.03),
 }
-DOCUMENT = Path(__file__).parents[1] / "docs" / "training.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "how-to" / "training.md"
 
 
 @pytest.fixture

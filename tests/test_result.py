@@ -308,7 +308,7 @@ def test_the_dictionary_is_strict_json_whatever_the_settings_hold():
     }  # fmt: skip
     assert list(back) == [
         "schema_version", "student", "by", "metrics", "instructions", "teachers", "settings", "verdict",
-        "warnings", "stability", "evidence", "trust", "categories",
+        "warnings", "stability", "evidence", "trust", "categories", "diversity",
     ]  # fmt: skip
     assert back["teachers"][1]["dropped"] == {"empty": 3}
     assert back["teachers"][1]["truncated"] == 4

@@ -156,7 +156,8 @@ def rank_and_print(
     finally:
         if found:
             _write(found, runtime, outputs)
-            _log(found, log_to)
+    # After the rest, so that a tracker's trouble hides no other error.
+    _log(found, log_to)
     require_comparison([len(outcome.ranking) for outcome in found])
 
 

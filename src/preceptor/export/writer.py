@@ -131,7 +131,7 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
     if held and not overwrite:
         raise DataError(
             f"{folder} holds {', '.join(held[:5])}{' and more' if len(held) > 5 else ''}: expected "
-            "an empty folder. Choose another, or ask to overwrite."
+            "an empty folder. Choose another, or ask to overwrite it (--overwrite)."
         )
 
 

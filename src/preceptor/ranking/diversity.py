@@ -19,6 +19,9 @@ SIMILAR = (7, 10)
 FEWEST_BIGRAMS = 10
 """Responses with fewer distinct bigrams are left out of the share: right answers of few words are alike."""
 
+FEWEST_COUNTED = 100
+"""Of fewer bigrams there is no distinct-2: a handful is distinct whoever wrote it."""
+
 
 @dataclass(frozen=True)
 class Diversity:
@@ -27,7 +30,7 @@ class Diversity:
     `distinct_2` is the number of distinct bigrams of words over that of all bigrams (Li et al. 2016,
     NAACL, distinct-n), `bigrams`; every teacher is given the same number of words of each response, since
     it falls with length. `near_duplicates` is the share, of `responses` that are long enough, that is a near
-    duplicate of another one, to another prompt. None where nothing can be counted.
+    duplicate of another one, to another prompt. None where too little can be counted.
     """
 
     distinct_2: float | None
@@ -47,7 +50,7 @@ def _diversity(responses: Sequence[Words], lengths: Sequence[int]) -> Diversity:
     counted = np.concatenate([np.empty(0, np.int64), *parts])
     duplicates, looked_at = _near_duplicates([np.unique(_bigrams(one)) for one in responses])
     return Diversity(
-        distinct_2=len(np.unique(counted)) / len(counted) if len(counted) else None,
+        distinct_2=len(np.unique(counted)) / len(counted) if len(counted) >= FEWEST_COUNTED else None,
         bigrams=len(counted),
         near_duplicates=duplicates / looked_at if looked_at > 1 else None,
         responses=looked_at,

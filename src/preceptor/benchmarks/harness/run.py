@@ -64,9 +64,9 @@ def evaluated(
         ModelError: the model cannot be loaded, or the harness gives up on a task.
     """
     manager = _manager(tasks, options)
-    from lm_eval import simple_evaluate
-
     with _lacking_told(", ".join(tasks)):
+        from lm_eval import simple_evaluate
+
         try:
             found = simple_evaluate(
                 model="hf",
@@ -108,9 +108,10 @@ def reason_of(error: BaseException) -> str:
 
 def _manager(tasks: Sequence[str], options: AbilityOptions) -> Any:
     require("lm_eval", purpose="Measuring general ability")
-    from lm_eval.tasks import TaskManager
+    with _lacking_told(", ".join(tasks)):
+        from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=options.task_folder)
+        manager = TaskManager(include_path=options.task_folder)
     if not tasks:
         raise StudyError(
             "No task is named: expected some of the harness's, such as ifeval or gsm8k."
