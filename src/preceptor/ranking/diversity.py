@@ -50,7 +50,9 @@ def _diversity(responses: Sequence[Words], lengths: Sequence[int]) -> Diversity:
     counted = np.concatenate([np.empty(0, np.int64), *parts])
     duplicates, looked_at = _near_duplicates([np.unique(_bigrams(one)) for one in responses])
     return Diversity(
-        distinct_2=len(np.unique(counted)) / len(counted) if len(counted) >= FEWEST_COUNTED else None,
+        distinct_2=len(np.unique(counted)) / len(counted)
+        if len(counted) >= FEWEST_COUNTED
+        else None,
         bigrams=len(counted),
         near_duplicates=duplicates / looked_at if looked_at > 1 else None,
         responses=looked_at,
