@@ -5,13 +5,17 @@ and everything passes through the library's own doors: saved folders, real token
 """
 
 import os
+import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from preceptor.errors import EXTRAS, MissingPackage
 
 # A busy machine is not a defect.
 settings.register_profile("preceptor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +26,49 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell starts jobs in the background with interrupts ignored, and some tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Modules of extras that the development environment has, where this one does not: what needs them skips.
+# Of the extras that it does not have either (vLLM, lm-eval, trackers) each test says itself what it needs.
+_DEVELOPED = ("curate", "datasets", "demo", "local", "pandas", "ray", "report", "train", "verify")
+_ALSO = {"boto3": "s3", "moto": "s3", "s3fs": "s3", "sentencepiece": "local", "tokenizers": "local"}
+LACKING = {
+    module: extra
+    for module, extra in (*((name, extra) for name, (_, extra) in EXTRAS.items()), *_ALSO.items())
+    if extra in (*_DEVELOPED, "s3") and find_spec(module) is None
+}
+_ABSENT = re.compile(r"No module named '(\w+)|pip install 'preceptor\[(\w+)\]'")
+
+
+def lacked(words: str) -> str | None:
+    """Return why a test cannot run in this environment, by what failed; None where it could."""
+    for module, extra in _ABSENT.findall(words):
+        if module in LACKING or extra in LACKING.values():
+            return f"needs the extra {extra or LACKING[module]}, which is not installed"
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Skip a file that imports what only an absent extra brings."""
+    report = yield
+    if LACKING and report.failed and (why := lacked(str(report.longrepr))):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 1, f"Skipped: {why}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
+    """Skip a test that ended because an extra is absent; one that fails otherwise fails."""
+    report = yield
+    absent = call.excinfo and isinstance(call.excinfo.value, ImportError | MissingPackage)
+    if LACKING and report.failed and absent and (why := lacked(str(call.excinfo.value))):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1] or 1, f"Skipped: {why}")
+    return report
+
 
 CORPUS = [
     "The cat sat on the mat, and the dog lay beside the other cat.",

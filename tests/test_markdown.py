@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from preceptor.report.data import Change
+from preceptor.report.leaderboard import leaderboard
 from preceptor.report.markdown import inline, markdown
 from preceptor.report.wording import number
 from small_report import small_ranking_data, small_report
@@ -45,6 +46,31 @@ def test_it_has_verdict_table_settings_warnings_and_command():
     assert "3." in text.split("Warnings:")[1].split("\n\n")[1]
     assert report.command in text
     assert "```toml\n[data]" in text
+
+
+def test_the_numbers_of_a_column_have_one_form_on_the_page_and_here():
+    ranked = small_ranking_data()
+    text = markdown(replace(small_report(agreement=False), rankings=(ranked,)))
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    board = leaderboard(ranked)
+    titles = [heading.title for heading in board.headings]
+    for place, title in enumerate(head):
+        name = title.split(" ")[0]
+        if name not in ranked.ranking.teachers[0].estimates:
+            continue
+        cells = [row.cells[titles.index(name)] for row in board.rows]
+        assert [row[place].split(" ")[0] for row in rows] == [cell.text for cell in cells]
+        ends = [end for cell in cells for end in cell.note.split(" to ")]
+        decimals = {len(x.partition(".")[2]) for x in [*ends, *(cell.text for cell in cells)]}
+        assert len(decimals) == 1, (name, decimals)
+        for cell in cells:
+            assert abs(float(cell.text) - cell.value) <= 0.5000001 * 10 ** -decimals.copy().pop()
+    means = [result.estimates["reward"].value for result in ranked.ranking.teachers]
+    assert min(map(abs, means)) < 10 <= max(means)  # each by itself would have digits of its own
 
 
 def test_it_says_what_would_change_the_answer_and_what_would_not():

@@ -43,13 +43,18 @@ def test_a_report_of_what_is_not_scored_says_what_to_run_and_writes_nothing(stud
 def test_a_scored_study_becomes_a_page_markdown_and_charts(study: Path):
     assert preceptor("run", study).exit_code == 0
     before = shards(Path(".preceptor"))
-    result = preceptor("report", study, "--markdown", "report.md", "--charts", "charts")
+    result = preceptor(
+        "report", study, "--markdown", "report.md", "--charts", "charts", "--card", "README.md"
+    )
     assert result.exit_code == 0, result.output
     page = Path("report.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
     for teacher in ("alpha", "beta", "gamma"):
         assert teacher in page
-    assert Path("report.md").read_text(encoding="utf-8").startswith("#")
+    report = Path("report.md").read_text(encoding="utf-8")
+    assert report.startswith("#")
+    card = Path("README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\npretty_name:") and card.endswith(f"---\n\n{report}")
     assert Path("charts").is_dir()
     assert shards(Path(".preceptor")) == before
 
@@ -87,6 +92,7 @@ def test_contradictions_and_a_missing_study_are_refused(study: Path):
     for words in (
         [],
         ["--observed", "xu2024", "--charts", "charts"],
+        ["--observed", "xu2024", "--card", "README.md"],
     ):
         result = preceptor("report", *words)
         assert result.exit_code == 2, words

@@ -30,6 +30,12 @@ _options = group(
     click.option(
         "--markdown", "markdown_path", metavar="FILE", help="Write the report as Markdown too."
     ),
+    click.option(
+        "--card",
+        "card_path",
+        metavar="FILE",
+        help="Write the report as the card of a data set on the Hub too: README.md of its repository.",
+    ),
     click.option("--charts", "charts_folder", metavar="DIR", help="Write every chart there too."),
     click.option(
         "--observed",
@@ -46,12 +52,13 @@ def report(
     study_file: str | None,
     html_path: str,
     markdown_path: str | None,
+    card_path: str | None,
     charts_folder: str | None,
     observed: str | None,
 ) -> None:
     """Write the report of a study that has been run, as one offline page."""
     if study_file is None:
-        _of_the_paper(html_path, observed, alone=not (markdown_path or charts_folder))
+        _of_the_paper(html_path, observed, alone=not (markdown_path or card_path or charts_folder))
         return
     load_numpy()
     from preceptor import api
@@ -63,6 +70,10 @@ def report(
     _put(html_path, page(found))
     if markdown_path:
         _put(markdown_path, markdown(found))
+    if card_path:
+        from preceptor.report.hub_card import hub_card
+
+        _put(card_path, hub_card(found))
     if charts_folder:
         _save_charts(found, charts_folder)
     require_comparison([len(one.ranking) for one in found.rankings])

@@ -173,7 +173,7 @@ def _front_matter(card: Card, written: Written) -> str:
     licence = card.licence or ""
     split = {"split": "train", "path": written.data.name}
     data = DatasetCardData(
-        pretty_name=_one_line(card.title),
+        pretty_name=one_line(card.title),
         license=licence if _LICENCE.fullmatch(licence) else "other",
         language=[name for name in card.languages if _LANGUAGE.fullmatch(name)] or None,
         task_categories=["text-generation"],
@@ -182,7 +182,7 @@ def _front_matter(card: Card, written: Written) -> str:
         configs=[{"config_name": "default", "data_files": [split]}],
     )
     # Loaders guess types from the first rows, in which a column may hold nothing but nulls.
-    shown = {_one_line(name): kind for name, kind in written.columns.items()}
+    shown = {one_line(name): kind for name, kind in written.columns.items()}
     infos = DatasetInfosDict({"default": DatasetInfo(features=features(shown))})
     infos.to_dataset_card_data(data)
     return f"{data}\n"
@@ -272,14 +272,14 @@ def _section(head: str, body: str) -> str:
     return f"## {head}\n\n{body}" if body else ""
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text without line ends, controls, surrogates and marks that reorder it."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _inline(text: str) -> str:
     """Return a text that Markdown shows as it is, in a paragraph, list or table cell."""
-    flat = _MARKDOWN.sub(r"\\\g<0>", _one_line(text))
+    flat = _MARKDOWN.sub(r"\\\g<0>", one_line(text))
     flat = _BLOCK_START.sub(r"\1\\\2", flat)
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -238,15 +238,14 @@ def _columns(ranking: Places) -> Iterator[Column]:
     results = ranking.teachers
     yield Column("", tuple(str(result.rank) for result in results))
     yield Column("teacher", tuple(printable(result.teacher) for result in results), left=True)
-    by = [result.estimates[ranking.by] for result in results]
-    form = form_of(end for one in by for end in (one.value, one.low, one.high))
-    ordered = tuple(_interval(one, form) for one in by)
+    form = form_in(ranking, ranking.by)
+    ordered = tuple(_interval(result.estimates[ranking.by], form) for result in results)
     yield Column(printable(f"{ranking.by} [95% interval]"), ordered)
     yield Column("P(first)", tuple(f"{result.p_best:.2f}" for result in results))
     yield Column("n", tuple(str(result.n) for result in results))
     for name in other_columns(ranking):
         values = [result.estimates[name].value for result in results]
-        yield Column(printable(name), tuple(map(form_of(values), values)))
+        yield Column(printable(name), tuple(map(form_in(ranking, name), values)))
 
 
 def other_columns(ranking: Places) -> list[str]:
@@ -264,6 +263,14 @@ def _interval(estimate: Estimate, form: Callable[[float], str] | None = None) ->
 def number(value: float) -> str:
     """Return a number with the digits that a reader wants."""
     return form_of([value])(value)
+
+
+def form_in(ranking: Places, name: str) -> Callable[[float], str]:
+    """Return the form of a metric's or measure's column: that of its values, and of the order's intervals."""
+    found = [one for result in ranking.teachers if (one := result.estimates.get(name))]
+    values = [one.value for one in found]
+    ends = [end for one in found for end in (one.low, one.high)] if name == ranking.by else []
+    return form_of([*values, *ends])
 
 
 def form_of(values: Iterable[float]) -> Callable[[float], str]:
@@ -299,10 +306,11 @@ _CELL = (
 def html_table(ranking: Places) -> str:
     """Return verdict, table and warnings for a notebook, in its own colours; every text is escaped."""
     titles = ("rank", "teacher", "P(first)", "n", *ranking.metrics)
+    forms = {name: form_in(ranking, name) for name in ranking.metrics}
     rows = []
     for result in ranking.teachers:
         texts = [str(result.rank), result.teacher, percent(result.p_best), str(result.n)]
-        texts += [_html_interval(result.estimates[name]) for name in ranking.metrics]
+        texts += [_html_interval(result.estimates[name], form) for name, form in forms.items()]
         weight = "bold" if result is ranking.teachers[0] else "normal"
         cells = _html_cells("td", texts)
         rows.append(f'<tr style="background:none;font-weight:{weight}">{cells}</tr>')
@@ -328,8 +336,8 @@ def _html_cells(tag: str, texts: Iterable[str]) -> str:
     )
 
 
-def _html_interval(estimate: Estimate) -> str:
+def _html_interval(estimate: Estimate, form: Callable[[float], str]) -> str:
     """Return a value with its interval, a dash where there is no data."""
     if not math.isfinite(estimate.value):
         return "–"  # noqa: RUF001
-    return f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"
+    return _interval(estimate, form)

@@ -7,19 +7,22 @@ reading numbers back from words.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from preceptor.ranking.metrics import METRICS
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.result import Ranking
-from preceptor.report.wording import ABSENT, chance, number
+from preceptor.ranking.table import form_in
+from preceptor.report.wording import ABSENT, alike, chance
 from preceptor.types import Estimate
 
 if TYPE_CHECKING:
     from preceptor.report.data import RankingData
 
+
+_Form = Callable[[float | None], str]
 
 BAR_WIDTH = 132
 _BAR_MARGIN = 5
@@ -91,7 +94,8 @@ def leaderboard(ranked: RankingData) -> Leaderboard:
         Heading("dropped", "number"),
         Heading("truncated", "number"),
     ]
-    rows = tuple(_row(ranked, result, others) for result in ranking.teachers)
+    forms = {name: alike(form_in(ranking, name)) for name in (ranking.by, *others)}
+    rows = tuple(_row(ranked, result, forms) for result in ranking.teachers)
     families = sorted({row.family for row in rows if row.family})
     return Leaderboard(tuple(headings), rows, tuple(families))
 
@@ -110,16 +114,16 @@ def _other_quantities(ranking: Ranking) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in twice]
 
 
-def _row(ranked: RankingData, result: TeacherResult, others: Sequence[str]) -> Row:
-    name = result.teacher
+def _row(ranked: RankingData, result: TeacherResult, forms: Mapping[str, _Form]) -> Row:
+    name, by = result.teacher, ranked.ranking.by
     family = ranked.families.get(name) or ""
     size, tokens = ranked.sizes.get(name), ranked.tokens.get(name)
     cells = [
         Cell(str(result.rank), result.rank),
         Cell(name, name),
-        _estimated(result, ranked.ranking.by, _ends(ranked.ranking)),
+        _estimated(result.estimates[by], forms[by], _ends(ranked.ranking)),
         Cell(chance(result.p_best), result.p_best),
-        *(_estimated(result, other) for other in others),
+        *(_estimated(result.estimates.get(one), forms[one]) for one in forms if one != by),
         Cell(chance(result.p_leader_beats), result.p_leader_beats),
         Cell(family or ABSENT, family or None),
         Cell(ABSENT if size is None else f"{size:g}B", size),
@@ -131,12 +135,13 @@ def _row(ranked: RankingData, result: TeacherResult, others: Sequence[str]) -> R
     return Row(name, family, tuple(cells))
 
 
-def _estimated(result: TeacherResult, name: str, ends: tuple[float, float] | None = None) -> Cell:
-    estimate = result.estimates.get(name)
+def _estimated(
+    estimate: Estimate | None, form: _Form, ends: tuple[float, float] | None = None
+) -> Cell:
     if estimate is None or not math.isfinite(estimate.value):
         return Cell(ABSENT, None)
-    note = f"{number(estimate.low)} to {number(estimate.high)}"
-    return Cell(number(estimate.value), estimate.value, note, ends and _bar(estimate, ends))
+    note = f"{form(estimate.low)} to {form(estimate.high)}"
+    return Cell(form(estimate.value), estimate.value, note, ends and _bar(estimate, ends))
 
 
 def _ends(ranking: Ranking) -> tuple[float, float] | None:

@@ -6,15 +6,16 @@ a fenced block that it cannot end.
 
 import json
 import re
+from collections.abc import Callable, Mapping
 
 from preceptor.ranking.places import TeacherResult
 from preceptor.ranking.record import plain
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.table import footnotes
+from preceptor.ranking.table import footnotes, form_in, form_of
 from preceptor.report.data import RankingData, Report
 from preceptor.report.leaderboard import better
 from preceptor.report.sections import agreement_lines, brief
-from preceptor.report.wording import chance, number, visible
+from preceptor.report.wording import alike, chance, visible
 
 _MEANINGFUL = re.compile(
     r"[\\`*\[\]{}<>#|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.|^[-+]"
@@ -100,7 +101,13 @@ def _table(ranked: RankingData) -> str:
         "tokens",
     ]
     lines = [titles, ["--:", ":--", *("--:" for _ in titles[2:])]]
-    lines += [_row(ranked, result, names) for result in ranking.teachers]
+    forms = {name: alike(form_in(ranking, name)) for name in names}
+    known = [tokens for tokens in ranked.tokens.values() if tokens is not None]
+    tokens = alike(form_of(known))
+    lines += [
+        [*_row(result, forms), tokens(ranked.tokens.get(result.teacher))]
+        for result in ranking.teachers
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -138,11 +145,9 @@ def _further(ranking: Ranking) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in {ranking.by, "likelihood"}]
 
 
-def _row(ranked: RankingData, result: TeacherResult, names: list[str]) -> list[str]:
+def _row(result: TeacherResult, forms: Mapping[str, Callable[[float | None], str]]) -> list[str]:
     cells = [str(result.rank), inline(result.teacher)]
-    for name in names:
-        estimate = result.estimates[name]
-        ends = f"[{number(estimate.low)}, {number(estimate.high)}]"
-        cells.append(f"{number(estimate.value)} {ends}")
-    tokens = ranked.tokens.get(result.teacher)
-    return [*cells, chance(result.p_best), f"{result.n:,}", number(tokens)]
+    for name, form in forms.items():
+        one = result.estimates[name]
+        cells.append(f"{form(one.value)} [{form(one.low)}, {form(one.high)}]")
+    return [*cells, chance(result.p_best), f"{result.n:,}"]

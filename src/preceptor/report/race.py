@@ -1,15 +1,18 @@
 """A race as an HTML page: the verdict, a line for each teacher, the picture, and what it took."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from preceptor.ranking.race.result import Racer, RaceResult
 from preceptor.ranking.race.table import footnotes
+from preceptor.ranking.table import form_of
 from preceptor.report import sections
 from preceptor.report.charts.parts import Chart
 from preceptor.report.charts.race import race_chart
 from preceptor.report.page import Figure, drawn, grouped, rendered
-from preceptor.report.wording import Piece, named, number
+from preceptor.report.wording import Piece, alike, named
+
+_Form = Callable[[float | None], str]
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,29 @@ def _section(place: int, race: RaceResult, charts: Sequence[Chart]) -> RaceSecti
         race=race,
         chosen=race.choice[0].teacher,
         verdict=named(race.verdict().text, [one.teacher for one in race.racers]),
-        lines=tuple(map(_line, race.racers)),
+        lines=_lines(race.racers),
         notes=tuple(footnotes(race)),
         groups=grouped(charts, name),
         settings=sections.settings_of(race.settings),
     )
 
 
-def _line(one: Racer) -> Line:
+def _lines(racers: Sequence[Racer]) -> tuple[Line, ...]:
+    """Return a line for each teacher, the numbers of a column in one form."""
+    gaps = [one.behind for one in racers if one.behind is not None]
+    value = alike(form_of(one.value for one in racers))
+    behind = alike(form_of(end for gap in gaps for end in (gap.value, gap.low, gap.high)))
+    return tuple(_line(one, value, behind) for one in racers)
+
+
+def _line(one: Racer, value: _Form, behind: _Form) -> Line:
     gap = one.behind
     return Line(
         teacher=one.teacher,
-        value=number(one.value),
+        value=value(one.value),
         behind=""
         if gap is None
-        else f"{number(gap.value)} [{number(gap.low)}, {number(gap.high)}]",
+        else f"{behind(gap.value)} [{behind(gap.low)}, {behind(gap.high)}]",
         rows=f"{one.rows:,}",
         beaten_by=one.beaten_by or "",
     )

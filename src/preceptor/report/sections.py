@@ -6,7 +6,7 @@ apart from the words around them, because they are untrusted.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preceptor.agreement.bootstrap import FEWEST_FOR_INTERVAL
@@ -14,11 +14,20 @@ from preceptor.agreement.table import AgreementTable
 from preceptor.ranking.places import TeacherResult, Trust
 from preceptor.ranking.record import plain
 from preceptor.ranking.result import Ranking
-from preceptor.ranking.table import about_order, unequal_lengths
+from preceptor.ranking.table import about_order, form_of, p_value, unequal_lengths
 from preceptor.ranking.verdict import Claim, limits
 from preceptor.report.data import Change, RankingData, Report
 from preceptor.report.leaderboard import better
-from preceptor.report.wording import ABSENT, Piece, chance, named, number, ordinal, row_labels
+from preceptor.report.wording import (
+    ABSENT,
+    Piece,
+    alike,
+    chance,
+    named,
+    number,
+    ordinal,
+    row_labels,
+)
 from preceptor.studies.record import Record
 
 _UNITS = {"loss": " nats per token", "length": " tokens", "information": " nats"}
@@ -229,10 +238,12 @@ def settings_of(settings: Mapping[str, object]) -> tuple[Setting, ...]:
 
 def record_lines(trust: Trust | None) -> tuple[RecordLine, ...]:
     """Return the record of every metric formed, and of teachers' records, on this kind of data."""
-    return tuple(_record_line(Record(**one)) for one in trust.records) if trust else ()
+    records = [Record(**one) for one in trust.records] if trust else []
+    form = form_of(one.regret for one in records if one.regret is not None)
+    return tuple(_record_line(one, form) for one in records)
 
 
-def _record_line(one: Record) -> RecordLine:
+def _record_line(one: Record, form: Callable[[float], str]) -> RecordLine:
     notes = {
         "chosen on this study": one.in_sample,
         f"read by {one.reader}": bool(one.reader),
@@ -244,17 +255,19 @@ def _record_line(one: Record) -> RecordLine:
         size=f"{one.teachers} x {one.students}",
         rho=f"{one.rho:.2f}",
         interval="none" if one.low is None else f"{one.low:.2f} to {one.high:.2f}",
-        regret="" if one.regret is None else number(one.regret),
+        regret="" if one.regret is None else form(one.regret),
         note="; ".join(note for note, holds in notes.items() if holds),
     )
 
 
 def diversity_lines(ranking: Ranking) -> tuple[DiversityLine, ...]:
     """Return every teacher's diversity, in the order of the ranking; nothing where nobody looked."""
+    seen = [one.distinct_2 for one in ranking.diversity.values() if one.distinct_2 is not None]
+    distinct = alike(form_of(seen))
     return tuple(
         DiversityLine(
             teacher=name,
-            distinct=number(one.distinct_2),
+            distinct=distinct(one.distinct_2),
             bigrams=f"{one.bigrams:,}",
             near=ABSENT if one.near_duplicates is None else f"{one.near_duplicates:.1%}",
             responses=f"{one.responses:,}",
@@ -267,20 +280,21 @@ def diversity_lines(ranking: Ranking) -> tuple[DiversityLine, ...]:
 def agreement_lines(table: AgreementTable) -> tuple[AgreementLine, ...]:
     """Return every metric's mean agreement over the students, or each by itself where none has a meaning."""
     named = row_labels(table)
+    rho, regret = alike("{:.3f}".format), alike(form_of(one.regret for one in table.summary))
     return tuple(
         AgreementLine(
             metric=one.column
             if one.student is None
             else f"{one.column}: {named.get(one.student, one.student)}",
             better="higher" if table.comparison.column(one.column).higher_is_better else "lower",
-            rho=number(one.rho),
-            interval=f"{number(one.ends.low)} to {number(one.ends.high)}"
+            rho=rho(one.rho),
+            interval=f"{rho(one.ends.low)} to {rho(one.ends.high)}"
             if math.isfinite(one.ends.low)
             else f"none below {FEWEST_FOR_INTERVAL} teachers",
-            adjusted=number(one.permutation.adjusted)
+            adjusted=p_value(one.permutation.adjusted)
             if math.isfinite(one.permutation.adjusted)
             else "none",
-            regret=number(one.regret),
+            regret=regret(one.regret),
         )
         for one in table.summary
     )

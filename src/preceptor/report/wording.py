@@ -7,7 +7,7 @@ number passes one of the functions here, so that a number reads alike wherever i
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from preceptor.agreement.table import AgreementTable
@@ -66,6 +66,11 @@ def number(value: float | None) -> str:
     if size >= 100:
         return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
     return f"{value:.3f}" if size < 10 else f"{value:.2f}"
+
+
+def alike(form: Callable[[float], str]) -> Callable[[float | None], str]:
+    """Return the form of a table's column, which writes a dash for no data."""
+    return lambda value: ABSENT if value is None or not math.isfinite(value) else form(value)
 
 
 def chance(probability: float | None) -> str:
