@@ -338,7 +338,7 @@ def test_html_shows_the_verdict_and_escapes_every_text():
     # the teacher's cell, its name in the verdict, the student, and the warning
     assert shown.count("&lt;script&gt;") == 4
     assert "is first by car" in shown
-    assert "0.1 [0.05, 0.2]" in shown
+    assert "0.100 [0.050, 0.200]" in shown
 
 
 def test_stability_says_what_changes_under_which_variant():
