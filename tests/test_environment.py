@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -66,14 +66,15 @@ def test_no_color_takes_colours_away_and_columns_sets_the_width(tmp_path: Path):
 
 
 @pytest.fixture
-def asked() -> Iterator[tuple[str, list[str]]]:
-    """The address of a stand-in for the Hub that has nothing, and the list of what it was asked for."""
-    requests: list[str] = []
+def asked() -> Iterator[tuple[str, list[str | None]]]:
+    """The address of a stand-in for the Hub whose models are all gated, and each request's token."""
+    requests: list[str | None] = []
 
-    class Nothing(BaseHTTPRequestHandler):
+    class Gated(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            requests.append(self.path)
-            self.send_response(404)
+            requests.append(self.headers["Authorization"])
+            self.send_response(403)
+            self.send_header("X-Error-Code", "GatedRepo")
             self.end_headers()
 
         do_HEAD = do_POST = do_GET
@@ -81,15 +82,31 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_words: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gated)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", requests
     server.shutdown()
     server.server_close()
 
 
+def with_only(
+    own: Mapping[str, object], folder: Path, words: Sequence[object]
+) -> subprocess.CompletedProcess[str]:
+    """Run the program with these variables and what a system cannot do without."""
+    kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "OMP_NUM_THREADS")
+    inherited = {name: os.environ[name] for name in kept if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "preceptor", *map(str, words)],
+        cwd=folder,
+        env={**inherited, **{name: str(value) for name, value in own.items()}},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_a_cached_student_is_found_under_hf_home_and_nothing_is_asked_or_written_elsewhere(
-    tmp_path: Path, model_folder: Path, asked: tuple[str, list[str]]
+    tmp_path: Path, model_folder: Path, asked: tuple[str, list[str | None]]
 ):
     address, requests = asked
     home, hub = tmp_path / "home", tmp_path / "elsewhere"
@@ -98,24 +115,15 @@ def test_a_cached_student_is_found_under_hf_home_and_nothing_is_asked_or_written
     shutil.copytree(model_folder, cached / "snapshots" / ("0" * 40))
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("0" * 40, encoding="utf-8")
-    kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "OMP_NUM_THREADS")
     files = write_teachers(tmp_path / "data", instructions=3)
     words = ["rank", *files, "--student", "owner/tiny", "--device", "cpu"]
     words += ["--reward-column", "reward", "--store", tmp_path / "store"]
 
+    places = {"HOME": home, "PRECEPTOR_CACHE": tmp_path / "cache", "HF_HOME": hub}
+
     def run(*more: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "preceptor", *map(str, (*words, *more))],
-            cwd=tmp_path / "data",
-            env={
-                **{name: os.environ[name] for name in kept if name in os.environ},
-                **{"HOME": str(home), "PRECEPTOR_CACHE": str(tmp_path / "cache")},
-                **{"HF_HOME": str(hub), "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": address},
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        own = {**places, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": address}
+        return with_only(own, tmp_path / "data", [*words, *more])
 
     done = run("--json", tmp_path / "ranking.json")
     assert done.returncode == 0, done.stderr
@@ -130,3 +138,22 @@ def test_a_cached_student_is_found_under_hf_home_and_nothing_is_asked_or_written
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
         one.name for one in files
     ]
+
+
+def test_hf_token_is_shown_to_the_hub_alone_and_a_gated_student_says_what_it_is_for(
+    tmp_path: Path, asked: tuple[str, list[str | None]]
+):
+    address, requests = asked
+    token = "hf_" + "q" * 34
+    own = {name: tmp_path / "home" for name in ("HOME", "PRECEPTOR_CACHE", "HF_HOME")}
+    files = write_teachers(tmp_path / "data", instructions=3)
+    words = ["rank", *files, "--student", "owner/gated", "--store", tmp_path / "store"]
+    done = with_only({**own, "HF_TOKEN": token, "HF_ENDPOINT": address}, tmp_path, words)
+    assert done.returncode == 1
+    assert "owner/gated" in done.stderr and "HF_TOKEN for gated models" in done.stderr
+    # The library first looks without a token whether the file lies elsewhere.
+    assert requests[-1] == f"Bearer {token}" and set(requests) <= {None, requests[-1]}
+    assert token not in done.stdout + done.stderr
+    assert not any(
+        token.encode() in one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()
+    )
