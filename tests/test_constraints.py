@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from preceptor.engines.reasoning import is_unfinished
 from preceptor.errors import DataError
 from preceptor.scorers.verifier import text_counts
 from preceptor.scorers.verifier.constraints import _CONSTRAINTS
-from preceptor.scorers.verifier.verifier import verify
+from preceptor.scorers.verifier.verifier import NotChecked, verify
 from small_times import soon
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "verifiers.md"
@@ -207,11 +208,17 @@ def every_constraint() -> list[dict[str, object]]:
 
 
 @settings(max_examples=200, deadline=None)
+@example("[THINK]")
+@example("<think>a a</think>")
 @given(st.text())
-def test_no_text_makes_a_constraint_fail_to_answer(text: str) -> None:
+def test_every_text_but_a_trace_without_an_answer_gets_one_of_two_verdicts(text: str) -> None:
     for constraint in every_constraint():
         reference = {"kind": "constraints", "constraints": [constraint]}
-        assert verify(text, reference) in (0.0, 1.0)
+        if is_unfinished(text):
+            with pytest.raises(NotChecked, match="never ends"):
+                verify(text, reference)
+        else:
+            assert verify(text, reference) in (0.0, 1.0)
 
 
 LONG = 200_000
