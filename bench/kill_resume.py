@@ -95,8 +95,14 @@ def compared(folder: Path) -> dict[str, object]:
     whole, killed = (
         json.loads((folder / f"{name}.json").read_text())[0] for name in ("whole", "killed")
     )
-    largest = max(
-        abs(one[name] - other[name])
+    relative, teacher, name, expected, seen = max(
+        (
+            abs(one[name] - other[name]) / max(1.0, abs(one[name])),
+            one["teacher"],
+            name,
+            one[name],
+            other[name],
+        )
         for one, other in zip(whole["teachers"], killed["teachers"], strict=True)
         for name in one
         if isinstance(one[name], int | float)
@@ -104,7 +110,8 @@ def compared(folder: Path) -> dict[str, object]:
     order = [row["teacher"] for row in whole["teachers"]]
     return {
         "same_order": order == [row["teacher"] for row in killed["teachers"]],
-        "largest_difference_of_any_number": largest,
+        "largest_relative_difference": relative,
+        "where": {"teacher": teacher, "number": name, "whole": expected, "killed": seen},
     }
 
 
