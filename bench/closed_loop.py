@@ -10,7 +10,7 @@ questions it answers right. Every metric, formed before, is held against that. T
 
 The first student is also tuned at equal target tokens. The same command goes on after a kill, and computes
 nothing once all is there. FOLDER then holds `result.json`, `tables.md`, and for each amount an
-`outcomes-*.csv` that `preceptor studies add` reads. `--small` is three teachers, 24 instructions and 12
+`outcomes-*.csv` that `preceptor studies add` reads. `--small` is four teachers, 24 instructions and 12
 questions for the first student.
 
 Models take 0.6 and 1.2 GB each, 20 GB in all; `FOLDER/store/models` may be deleted once a study is complete.
@@ -31,7 +31,7 @@ from preceptor import api
 from preceptor.validation.result import ValidationResult
 
 SMALL = Design(rows=24, questions=12, max_tokens=24)
-OF_SMALL = ("direct", "short-steps", "noisy-30")
+OF_SMALL = ("direct", "short-steps", "long-steps", "noisy-30")
 AT_EQUAL_TOKENS = ("direct", "short-steps", "long-steps", "verbose", "code-like")
 """All are right and differ in length: what differs at equal tokens is not that one taught longer."""
 
