@@ -17,8 +17,13 @@ from hypothesis import HealthCheck, settings
 
 from preceptor.errors import EXTRAS, MissingPackage
 
-# A busy machine is not a defect.
-settings.register_profile("preceptor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is not a defect. What passed once passes again; `--hypothesis-profile search` looks further.
+settings.register_profile(
+    "preceptor", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "search", settings.get_profile("preceptor"), derandomize=False, max_examples=2000
+)
 settings.load_profile("preceptor")
 
 # With tiny tensors more threads only wait for each other, in the processes of tests too.
