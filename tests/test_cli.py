@@ -12,7 +12,7 @@ from preceptor.agreement.orders import read_predictions
 from preceptor.cli.output import load_numpy
 from preceptor.ranking.metrics import METRICS, TRANSFORMS
 from preceptor.ranking.options import METRIC_NAMES, TRANSFORM_NAMES
-from small_study import preceptor, ranked, shards, start, write_teachers
+from small_study import preceptor, ranked, shards, write_teachers
 
 pytestmark = pytest.mark.usefixtures("private_cache", "one_thread")
 
@@ -206,14 +206,6 @@ def test_columns_can_be_named_where_they_are_not_recognised(tmp_path: Path, stor
     words = ("--instruction-column", "q", "--teacher-columns", "x, y", "--store", store)
     (ranking,) = ranked(tmp_path / "wide.jsonl", *words)
     assert {record["teacher"] for record in ranking["teachers"]} == {"x", "y"}
-
-
-def test_the_module_runs_as_the_command_does(tmp_path: Path, store: Path):
-    process = start("rank", *write_teachers(tmp_path), "--no-student", "--store", store)
-    out, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert "P(first)" in out
-    assert "Traceback" not in said
 
 
 def test_matrix_products_of_the_command_use_one_thread_and_tell_no_one(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from small_study import preceptor as in_this_process
 from small_study import write_rows
 
 
@@ -49,6 +50,6 @@ def test_the_command_line_counts_before_the_environment(responses: Path) -> None
 
 
 def test_verbose_and_quiet_together_are_asked_wrongly() -> None:
-    done = preceptor("-q", "-v", "studies")
-    assert (done.returncode, done.stdout) == (2, "")
+    done = in_this_process("-q", "-v", "studies")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert "exclude each other" in done.stderr

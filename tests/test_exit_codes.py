@@ -44,7 +44,7 @@ def of_process(*words: object) -> tuple[int, str, str]:
 
 def test_two_teachers_are_an_answer(tmp_path: Path):
     code, out, said = of_process("rank", "alpha.jsonl", "beta.jsonl", *COLUMN)
-    assert code == 0 and "alpha" in out and "Error" not in said
+    assert code == 0 and "P(first)" in out and "alpha" in out and "Error" not in said
 
 
 @pytest.mark.parametrize("race", [(), ("--race",)], ids=["ranked", "raced"])

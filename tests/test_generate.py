@@ -257,20 +257,6 @@ def test_a_local_teacher_killed_at_random_places_writes_what_an_undisturbed_one_
     assert stored_twice(store) == []
 
 
-def test_two_runs_at_once_share_a_store_and_end_with_the_same_texts(tmp_path: Path):
-    study = study_with(write_questions(tmp_path, 60), served(temperature=0.7, samples=2))
-    with serving(otherwise=chat.samples()) as told:
-        runtime = runtime_at(tmp_path / "store", told)
-        both = [
-            threading.Thread(target=job(study, runtime).run, args=(Silent(),)) for _ in range(2)
-        ]
-        for one in both:
-            one.start()
-        for one in both:
-            one.join()
-    assert len(texts_in(tmp_path / "store")) == 120
-
-
 def test_each_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(tmp_path: Path):
     questions = write_questions(tmp_path, 2)
     with serving(otherwise=chat.samples()) as told:

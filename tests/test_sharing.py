@@ -131,6 +131,7 @@ def test_what_a_killed_process_had_in_work_is_taken_over_at_once(tmp_path: Path)
             time.sleep(0.01)
         others = [begin("one"), begin("other")]
         while len(told.requests) < 21:  # both have their own in flight
+            assert {process.poll() for process in others} == {None}
             time.sleep(0.01)
         killed.kill()
         killed.communicate()
