@@ -9,9 +9,9 @@ import pytest
 
 from preceptor.config.data import ReadOptions
 from preceptor.data import gather as module
-from preceptor.data.gather import Gathered, gather
+from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
-from preceptor.data.table import ResponseTable
+from preceptor.data.table import Gathered, ResponseTable
 from preceptor.errors import DataError
 from preceptor.types import Instruction
 from small_study import Rows, rows_of, write_rows
@@ -21,7 +21,7 @@ Both = Callable[[list[Path]], tuple[Gathered, Gathered]]
 
 
 @pytest.fixture
-def many(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def many(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return what makes even small data be read by three processes."""
 
     def allow() -> None:

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from preceptor.data import table_cache
 from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
-from preceptor.data.table import (
-    ResponseTable,
-)
+from preceptor.data.table import Gathered
 from preceptor.data.table_builder import TableBuilder
 from preceptor.errors import DataError, counted
 from preceptor.scorers.verifier.pool import cores
@@ -59,22 +58,6 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """The response table, and what could not be read: how many rows of each file, and the first of them.
-
-    `alike` counts the instructions that are there in several Unicode forms (composed and decomposed), which
-    are not matched, because models read them as different tokens. `matched` counts the responses that are
-    samples of an instruction with other turns, because it is matched by something else than its text.
-    """
-
-    table: ResponseTable
-    skipped: Mapping[str, int]
-    problems: Sequence[Problem]
-    alike: int = 0
-    matched: int = 0
-
-
 @dataclass
 class _Part:
     """What reading some of the files gave."""
@@ -87,11 +70,31 @@ class _Part:
 def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] = ()) -> Gathered:
     """Return the response table of all responses, with the rewards that a column of the data holds.
 
-    `asked` are ids of instructions that belong to the comparison even if nobody answered them.
+    `asked` are ids of instructions that belong to the comparison even if nobody answered them. The table of
+    large files is kept on this machine, and found again as long as nothing changes that it depends on.
 
     Raises:
         DataError: a file breaks off, none of its rows can be read, or there are no responses at all.
     """
+    large = isinstance(source, ResponseSource) and not asked and _bytes(source.files) >= LARGE_BYTES
+    key = table_cache.key_of(source.files, column) if large else None
+    if key is not None and (kept := table_cache.load(key)) is not None:
+        _tell(kept.skipped, kept.problems)
+        return kept
+    found = _gathered(source, column, asked)
+    if key is None or table_cache.key_of(source.files, column) != key:  # changed while it was read
+        return found
+    return table_cache.save(key, found)
+
+
+def _bytes(files: Sequence[SourceFile]) -> int:
+    """Return how large files are together; 0 where one is no file on this machine."""
+    sizes = [Path(file.path).stat().st_size for file in files if Path(file.path).is_file()]
+    return sum(sizes) if len(sizes) == len(files) else 0
+
+
+def _gathered(source: Source, column: str | None, asked: Sequence[bytes]) -> Gathered:
+    """Return the table that reading the files gives."""
     parts = _side_by_side(source, column)
     if parts is None or _overlap(parts):
         parts = [_read(source, column)]
@@ -146,14 +149,12 @@ def _read(source: Source, column: str | None) -> _Part:
 
 def _side_by_side(source: Source, column: str | None) -> list[_Part] | None:
     """Return the parts read by several processes; None where one should, or where one failed."""
-    sizes = [Path(file.path).stat().st_size for file in source.files if Path(file.path).is_file()]
     groups = _groups(source.files)
     processes = min(len(groups), cores(), _MOST_PROCESSES)
     if (
         not isinstance(source, ResponseSource)
         or processes < 2
-        or len(sizes) < len(source.files)
-        or sum(sizes) < LARGE_BYTES
+        or _bytes(source.files) < LARGE_BYTES
     ):
         return None
     found: dict[int, _Part] = {}
@@ -173,10 +174,15 @@ def _side_by_side(source: Source, column: str | None) -> list[_Part] | None:
             found |= sent
     parts = [found.pop(at) for at in range(len(groups))]
     for part in parts:
-        for path, count in part.skipped.items():
-            first = next(problem for problem in part.problems if problem.path == path)
-            logger.warning("%s. The first: %s", counted(count, "problem"), first)
+        _tell(part.skipped, part.problems)
     return parts
+
+
+def _tell(skipped: Mapping[str, int], problems: Sequence[Problem]) -> None:
+    """Log what could not be read of each file."""
+    for path, count in skipped.items():
+        first = next(problem for problem in problems if problem.path == path)
+        logger.warning("%s. The first: %s", counted(count, "problem"), first)
 
 
 def _groups(files: Sequence[SourceFile]) -> list[list[SourceFile]]:

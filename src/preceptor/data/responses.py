@@ -18,6 +18,7 @@ from typing import Self
 from preceptor.config.data import ReadOptions
 from preceptor.data.batch_output import is_output, joined, requests_beside
 from preceptor.data.formats import READERS, Columns, Journal, Problem, hub_rows, saved_rows
+from preceptor.data.layouts import Layout
 from preceptor.data.references import alike
 from preceptor.data.roles import Row, shown
 from preceptor.data.schema import Reading
@@ -78,6 +79,23 @@ class SourceFile:
     def id_column(self) -> str:
         """The column of ids that instructions are matched by, empty where they are not."""
         return self._reading.matching.column
+
+    @property
+    def place(self) -> Path:
+        """Where the file lies, also where its name is no text that can be written."""
+        return self._reader.args[0] if isinstance(self._reader, partial) else Path(self.path)
+
+    @property
+    def recipe(self) -> str | None:
+        """All that decides, with the content of the file, what is read of it.
+
+        None where more does: another file, or a layout of another package.
+        """
+        layout = type(getattr(self._reading.answers, "__self__", None)).__module__
+        how = repr((self.path, self.teacher, self._reading))
+        reader = self._reader.func if isinstance(self._reader, partial) else None
+        own = reader in READERS.values() and layout == Layout.__module__
+        return how if own and " at 0x" not in how else None
 
     def describe(self) -> str:
         """Return one line for people: name, layout, columns, where teacher and references come from."""

@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.store.lookup import Wanted
 from preceptor.types import KEY_BYTES, NoteKind
+
+if TYPE_CHECKING:
+    from preceptor.data.formats import Problem
 
 Keys = NDArray[np.void]
 """Responses' keys, each 16 bytes."""
@@ -293,6 +296,22 @@ class ResponseTable:
             + "\n".join(lines)
             + "\nLeave a teacher out, complete its responses, or lower --min-coverage."
         )
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The response table, and what could not be read: how many rows of each file, and the first of them.
+
+    `alike` counts the instructions that are there in several Unicode forms (composed and decomposed), which
+    are not matched, because models read them as different tokens. `matched` counts the responses that are
+    samples of an instruction with other turns, because it is matched by something else than its text.
+    """
+
+    table: ResponseTable
+    skipped: Mapping[str, int]
+    problems: "Sequence[Problem]"
+    alike: int = 0
+    matched: int = 0
 
 
 def _longer(keys: Keys | None, rows: NDArray[np.intp]) -> Keys | None:

@@ -16,8 +16,7 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
-from preceptor.data.gather import Gathered
-from preceptor.data.table import ResponseTable, Selection, TooFewInCommon
+from preceptor.data.table import Gathered, ResponseTable, Selection, TooFewInCommon
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
 from preceptor.pipeline.names import names_alike

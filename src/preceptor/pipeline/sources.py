@@ -15,12 +15,12 @@ from preceptor.config.data import Data
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.data.formats import Problem
-from preceptor.data.gather import Gathered, Source, gather
+from preceptor.data.gather import Source, gather
 from preceptor.data.instructions import PromptSource
 from preceptor.data.matching import Asked
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
-from preceptor.data.table import drawn
+from preceptor.data.table import Gathered, drawn
 from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.generate import GenerationJob
