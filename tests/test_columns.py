@@ -93,3 +93,27 @@ def test_shares_compare_teachers_within_each_instruction(
         expected = 0.6 * record["reward_share"] + 0.4 * record["likelihood_share"]
         assert record["persyn"] == pytest.approx(expected)
     assert sum(r["likelihood_share"] for r in found["teachers"]) == pytest.approx(1.5, abs=0.5)
+
+
+@pytest.mark.parametrize("most", [1, 30])
+def test_teachers_taken_a_few_at_a_time_get_the_same_ranking(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    rows = [rows_of(place, 8) for place in range(4)]
+    rows[1][2]["output"], rows[2][3]["reward"] = None, None
+    rows[3] += [{**row, "output": f"{row['output']} Again.", "reward": 1.5} for row in rows[3][:5]]
+    rows[0][4]["output"] = "The cat sat. " * 300  # longer than the student's maximum
+    for place in range(4):
+        rows[place] = [{**row, "category": f"kind {at % 2}"} for at, row in enumerate(rows[place])]
+    files = [write_rows(tmp_path / f"{place}.jsonl", rows[place]) for place in range(4)]
+    asked = ["--metric", "car", "--metric", "persyn", "--metric", "ifd", "--metric", "length"]
+    asked += ["--reward-column", "reward", "--reduction", "corpus-token-mean"]
+    asked += ["--min-coverage", "0.5", "--store", str(tmp_path / "store")]
+    whole = ranked(*files, "--student", model_folder, *asked)
+    monkeypatch.setattr("preceptor.data.table.MOST_ROWS", most)
+    monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
+    assert ranked(*files, "--student", model_folder, *asked) == whole
+    assert any(record["truncated"] for record in whole[0]["teachers"])
+    # From scores that are not there yet: all are computed in one go, and the same.
+    asked[-1] = str(tmp_path / "another store")
+    assert ranked(*files, "--student", model_folder, *asked) == whole

@@ -37,6 +37,9 @@ _FAILURES = (
 LOST: tuple[str, ...] = (*map(str, _FAILURES), NULL_REWARD, NO_NUMBER, NO_REFERENCE)
 """Why a row cannot be compared. What has no row at all may never have been asked for."""
 
+MOST_ROWS = 2**24
+"""Rows whose columns are held at once, at about 200 bytes each, unless a single teacher has more."""
+
 _MANY = 8
 
 
@@ -365,6 +368,28 @@ class Selection:
         rows = self.rows[np.isin(self.table.instruction[self.rows], taken)]
         return Selection(self.table, rows, taken, len(taken))
 
+    def groups(self) -> "list[Selection]":
+        """Return the rows of some teachers each, in their order, so many that their columns fit in memory.
+
+        All are of the same instructions.
+        """
+        rows = np.bincount(self.table.teacher[self.rows], minlength=len(self.table.teachers))
+        groups: list[list[str]] = [[]]
+        held = 0
+        for name, count in zip(self.table.teachers, rows.tolist(), strict=True):
+            if held and held + count > MOST_ROWS:
+                groups.append([])
+                held = 0
+            groups[-1].append(name)
+            held += count
+        return [self] if len(groups) == 1 else [self._of(set(names)) for names in groups]
+
+    def _of(self, teachers: Container[str]) -> "Selection":
+        numbers = [at for at, name in enumerate(self.table.teachers) if name in teachers]
+        kept = np.flatnonzero(np.isin(self.table.teacher, numbers))
+        rows = np.searchsorted(kept, self.rows[np.isin(self.table.teacher[self.rows], numbers)])
+        return replace(self, table=self.table.with_teachers(teachers), rows=rows)
+
     def share(self, place: int, of: int) -> "Selection":
         """Return the rows of one in `of` instructions by their content, those numbered `place` from 0."""
         ids = self.table.instructions[self.taken]
@@ -387,7 +412,7 @@ class Selection:
     @cached_property
     def distinct(self) -> Keys:
         """The keys without repeats: a text that two teachers gave is one."""
-        return _distinct(self.keys)
+        return distinct(self.keys)
 
     @property
     def texts(self) -> int:
@@ -396,7 +421,7 @@ class Selection:
 
     def distinct_of(self, rows: NDArray[np.bool_]) -> Keys:
         """Return the keys of these rows without repeats."""
-        return _distinct(self.keys[rows])
+        return distinct(self.keys[rows])
 
     def lacking(self, stored: Keys) -> Keys:
         """Return the distinct keys that are not among those stored."""
@@ -462,6 +487,7 @@ def _arrow_keys(keys: Keys) -> Any:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, data])
 
 
-def _distinct(keys: Keys) -> Keys:
+def distinct(keys: Keys) -> Keys:
+    """Return keys without repeats."""
     found = _arrow_keys(keys).unique()
     return np.frombuffer(found.buffers()[1] or b"", f"V{KEY_BYTES}", len(found))

@@ -4,9 +4,11 @@ Rows of the store are responses; a ranking compares teachers on instructions. Be
 the study's reading of the loss, the mean over samples, and the account of what has no score and why.
 """
 
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,11 @@ from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.metrics import within_instruction
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.likelihood import instruction_following_difficulty
+from preceptor.store.mapped import mapped_numbers
 from preceptor.types import NoteKind, Warning
+
+if TYPE_CHECKING:
+    from preceptor.pipeline.score import Step, Stored
 
 _REASONS = 3
 
@@ -33,103 +39,107 @@ class ColumnMeasures:
         self.kinds = kinds
         self.reading = study.reading
         self.mixtures = frozenset(one.name for one in study.best_of_n if one.is_mixture)
-        self.notes: dict[int, str] = {}
+        self.dropped: dict[str, dict[str, int]] = {}
         self.truncated: dict[str, int] = {}
-        self.cut: dict[str, int] = {}
+        self.cut: Counter[str] = Counter()
         self.left_out = 0
         self.cautions: list[Warning] = []
 
-    def measurements(
-        self, scorers: Sequence[Scorer], stored: Iterable[Mapping[str, NDArray[Any]]]
-    ) -> Measurements:
+    def measurements(self, scorers: Sequence[Scorer], stored: Iterable[Stored]) -> Measurements:
         """Return the measures of these scorers and of the data, from what is stored of each, in turn."""
-        given = self.selection.table.values
-        rows = {name: column[self.selection.rows] for name, column in given.items()}
+        return self._joined(scorers, [(self.selection, stored)])
+
+    def of(
+        self,
+        steps: Sequence[Step],
+        stored: Callable[[Sequence[Step], Selection], Iterable[Stored]],
+    ) -> Measurements:
+        """Return the measures of these steps, of which `stored` gives the columns of some rows, in turn."""
+        groups = self.selection.groups()
+        scorers = [step.scorer for step in steps]
+        return self._joined(scorers, ((group, stored(steps, group)) for group in groups))
+
+    def _joined(
+        self, scorers: Sequence[Scorer], groups: Iterable[tuple[Selection, Iterable[Stored]]]
+    ) -> Measurements:
+        """Return the measures, from what is stored of the rows of some teachers at a time, all in turn."""
+        arrays = _Arrays(len(self.selection.table.teachers))
+        for selection, stored in groups:
+            arrays.add(self._arrays(selection, scorers, stored))
+        values, across = arrays.of("values"), arrays.of("across")
+        if "persyn" in self.kinds and "loss" in across:
+            values["likelihood_share"] = within_instruction(-across["loss"])
+            values["reward_share"] = within_instruction(values["reward"])
+        if "brier_50" in across and "loss" in across:
+            values["lark_score"] = lark_score(across["loss"], across["brier_50"])
+        shares = arrays.of("shares")
+        return Measurements(
+            teachers=self.selection.table.teachers,
+            instructions=self.selection.asked,
+            values=values | arrays.of("last"),
+            denominators=arrays.of("denominators"),
+            dropped=self.dropped,
+            truncated=self.truncated,
+            failed=shares.get("failed"),
+            unscored=shares.get("unscored"),
+            categories=self.selection.categories,
+            mixtures=self.mixtures,
+        )
+
+    def _arrays(
+        self, selection: Selection, scorers: Sequence[Scorer], stored: Iterable[Stored]
+    ) -> dict[tuple[str, str], Array]:
+        """Return what is formed of a selection, by its use and name, each (its teachers, instructions).
+
+        `across` is what measures that compare teachers on an instruction are made of.
+        """
+        given, notes, truncated = selection.table.values, dict[int, str](), dict[str, int]()
+        rows = {name: column[selection.rows] for name, column in given.items()}
         for scorer, columns in zip(scorers, stored, strict=True):
-            self._note(scorer, columns)
+            _note(scorer, columns, notes)
+            self._count_cut(selection, scorer, columns, truncated)
             self.cautions += [one for one in scorer.cautions if one not in self.cautions]
             rows |= scorer.derive({name: columns[name] for name in scorer.columns})
             del columns
-        self._require_scores()
-        dropped = self.selection.reasons(self.notes)
+        _require_scores(selection, notes)
+        self.dropped |= selection.reasons(notes)
+        self.truncated |= truncated
         plain_loss = rows.get("loss")
         if plain_loss is not None and not self.reading.is_plain:
             rows["plain_loss"] = plain_loss
         brier, gradients = rows.pop("brier_50", None), rows.pop("gradient", None)
         rows, denominators = self._formed(rows)
         # Each column goes once it is averaged: all of both would be twice the memory.
-        values = {name: self.selection.averaged(rows.pop(name)) for name in list(rows)}
-        if "persyn" in self.kinds and plain_loss is not None:
-            values["likelihood_share"] = within_instruction(-self.selection.averaged(plain_loss))
-            values["reward_share"] = within_instruction(values["reward"])
-        if brier is not None and plain_loss is not None:
-            averages = (self.selection.averaged(one) for one in (plain_loss, brier))
-            values["lark_score"] = lark_score(*averages)
+        found = {("values", name): selection.averaged(rows.pop(name)) for name in list(rows)}
+        found |= {("denominators", n): selection.averaged(one) for n, one in denominators.items()}
+        if brier is not None:
+            found["across", "brier_50"] = selection.averaged(brier)
+        if plain_loss is not None and (brier is not None or "persyn" in self.kinds):
+            found["across", "loss"] = selection.averaged(plain_loss)
         if gradients is not None:
-            values["grace"] = self._grace(gradients)
-        some = len(self.selection.table.lost) > 0
-        return Measurements(
-            teachers=self.selection.table.teachers,
-            instructions=self.selection.asked,
-            values=values,
-            denominators={n: self.selection.averaged(column) for n, column in denominators.items()},
-            dropped=dropped,
-            truncated=self.truncated,
-            failed=self.selection.lost(failed=True) if some else None,
-            unscored=self.selection.lost(failed=False) if some else None,
-            categories=self.selection.categories,
-            mixtures=self.mixtures,
-        )
-
-    def _grace(self, gradients: NDArray[Any]) -> Array:
-        """Return what each instruction adds to each teacher's GRACE, (teachers, instructions)."""
-        table, rows = self.selection.table, self.selection.rows
-        found = np.full((len(table.teachers), len(self.selection.taken)), np.nan)
-        places = np.searchsorted(self.selection.taken, table.instruction[rows])
-        there = np.array([one is not None for one in gradients])
-        for teacher in range(len(found)):
-            of = np.flatnonzero(there & (table.teacher[rows] == teacher))
-            if len(of):
-                scores = grace(np.stack(gradients[of].tolist()).astype(np.float64), places[of])
-                found[teacher, : len(scores)] = scores
+            found["last", "grace"] = _grace(selection, gradients)
+        if len(self.selection.table.lost):
+            found["shares", "failed"] = selection.lost(failed=True)
+            found["shares", "unscored"] = selection.lost(failed=False)
         return found
 
-    def _require_scores(self) -> None:
-        """Refuse a teacher of whom no response has a score, and say why it has none."""
-        teacher = self.selection.table.teacher[self.selection.rows]
-        noted = np.bincount(teacher[list(self.notes)], minlength=len(self.selection.table.teachers))
-        bare = np.flatnonzero(noted == np.bincount(teacher, minlength=len(noted))).tolist()
-        if not bare:
-            return
-        names = ", ".join(f"'{self.selection.table.teachers[place]}'" for place in bare)
-        of_bare = [note for row, note in self.notes.items() if teacher[row] in bare]
-        reasons = ", ".join(f"{why} ({n:,})" for why, n in Counter(of_bare).most_common(_REASONS))
-        raise StudyError(
-            f"Not one response of {names} has a score: {reasons}. {_advice(of_bare)}Else leave the teacher "
-            "out."
-        )
-
-    def _note(self, scorer: Scorer, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Take down why rows have no score, and how many were cut."""
-        noted = columns["note"] != None  # noqa: E711  (elementwise)
-        for place in np.flatnonzero(noted).tolist():
-            self.notes.setdefault(place, str(columns["note"][place]))
-        lacking = np.logical_or.reduce([np.isnan(columns[name]) for name in scorer.required])
-        for place in np.flatnonzero(lacking & ~noted).tolist():
-            self.notes.setdefault(place, NoteKind.NOT_SCORED.note(f"({scorer.name})"))
+    def _count_cut(
+        self, selection: Selection, scorer: Scorer, columns: Stored, truncated: dict[str, int]
+    ) -> None:
+        """Count the responses that were cut, and what the student's template left out."""
         if scorer.of_student and "left_out" in columns:
-            self.left_out = int(np.nan_to_num(columns["left_out"]).sum())
+            self.left_out += int(np.nan_to_num(columns["left_out"]).sum())
         if "truncated" not in columns:
             return
         weights = np.nan_to_num(columns["truncated"])
         if not scorer.of_student:
-            self.cut[scorer.name] = int(weights.sum())
-        elif not self.truncated:
-            table = self.selection.table
+            self.cut[scorer.name] += int(weights.sum())
+        elif not truncated:
+            table = selection.table
             counts = np.bincount(
-                table.teacher[self.selection.rows], weights=weights, minlength=len(table.teachers)
+                table.teacher[selection.rows], weights=weights, minlength=len(table.teachers)
             )
-            self.truncated = dict(zip(table.teachers, counts.astype(int).tolist(), strict=True))
+            truncated |= zip(table.teachers, counts.astype(int).tolist(), strict=True)
 
     def warnings(self) -> list[Warning]:
         """Return what scorers tell, what a template left out, and who but the student cut responses."""
@@ -163,6 +173,73 @@ class ColumnMeasures:
         tokens = total / rows["loss"]
         rows["loss"] = total
         return rows, {"loss": tokens} if self.reading.reduction == "corpus-token-mean" else {}
+
+
+class _Arrays:
+    """Arrays of all teachers, put together of those of some: where these are several, in files."""
+
+    def __init__(self, teachers: int) -> None:
+        self._teachers = teachers
+        self._filled = 0
+        self._arrays: dict[tuple[str, str], Array] = {}
+
+    def add(self, part: dict[tuple[str, str], Array]) -> None:
+        """Take the arrays of the next teachers."""
+        number = len(next(iter(part.values()), ()))
+        if number == self._teachers:
+            self._arrays = part
+            return
+        rows = slice(self._filled, self._filled + number)
+        self._filled += number
+        for name in list(part):
+            array = part.pop(name)
+            if name not in self._arrays:
+                self._arrays[name] = mapped_numbers((self._teachers, array.shape[1]))
+            self._arrays[name][rows] = array
+
+    def of(self, use: str) -> dict[str, Array]:
+        """Return the arrays of a use, by name."""
+        return {name: array for (of, name), array in self._arrays.items() if of == use}
+
+
+def _grace(selection: Selection, gradients: NDArray[Any]) -> Array:
+    """Return what each instruction adds to each teacher's GRACE, (teachers, instructions)."""
+    table, rows = selection.table, selection.rows
+    found = np.full((len(table.teachers), len(selection.taken)), np.nan)
+    places = np.searchsorted(selection.taken, table.instruction[rows])
+    there = np.array([one is not None for one in gradients])
+    for teacher in range(len(found)):
+        of = np.flatnonzero(there & (table.teacher[rows] == teacher))
+        if len(of):
+            scores = grace(np.stack(gradients[of].tolist()).astype(np.float64), places[of])
+            found[teacher, : len(scores)] = scores
+    return found
+
+
+def _note(scorer: Scorer, columns: Stored, notes: dict[int, str]) -> None:
+    """Take down, by its place, why a row has no score, unless another scorer said so before."""
+    noted = columns["note"] != None  # noqa: E711  (elementwise)
+    for place in np.flatnonzero(noted).tolist():
+        notes.setdefault(place, str(columns["note"][place]))
+    lacking = np.logical_or.reduce([np.isnan(columns[name]) for name in scorer.required])
+    for place in np.flatnonzero(lacking & ~noted).tolist():
+        notes.setdefault(place, NoteKind.NOT_SCORED.note(f"({scorer.name})"))
+
+
+def _require_scores(selection: Selection, notes: Mapping[int, str]) -> None:
+    """Refuse a teacher of whom no response has a score, and say why it has none."""
+    teacher, teachers = selection.table.teacher[selection.rows], selection.table.teachers
+    noted = np.bincount(teacher[list(notes)], minlength=len(teachers))
+    bare = np.flatnonzero(noted == np.bincount(teacher, minlength=len(noted))).tolist()
+    if not bare:
+        return
+    names = ", ".join(f"'{teachers[place]}'" for place in bare)
+    of_bare = [note for row, note in notes.items() if teacher[row] in bare]
+    reasons = ", ".join(f"{why} ({n:,})" for why, n in Counter(of_bare).most_common(_REASONS))
+    raise StudyError(
+        f"Not one response of {names} has a score: {reasons}. {_advice(of_bare)}Else leave the teacher "
+        "out."
+    )
 
 
 _ADVICE = {

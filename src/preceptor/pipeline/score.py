@@ -7,7 +7,7 @@ for it. Each part is claimed, so that several processes share the work without k
 import logging
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.runtime import Runtime
-from preceptor.data.table import Keys, Selection
+from preceptor.data.table import Keys, Selection, distinct
 from preceptor.engines.reasoning import answered
 from preceptor.errors import ModelError
 from preceptor.pipeline.work import (
@@ -116,11 +116,11 @@ class Step:
 
     def lacking(self) -> int:
         """Return how many distinct responses have no score yet."""
-        return len(self.missing(self.stored()))
+        return len(self._missing())
 
     def run(self, progress: Progress, workers: Workers = here) -> None:
         """Have everything that is missing scored and stored."""
-        missing = self.missing(self.stored())
+        missing = self._missing()
         chunks = self.texts(missing)
         first = next(chunks, None)
         if first is None:
@@ -156,6 +156,10 @@ class Step:
     def stored(self) -> Stored:
         """Return the scorer's columns and the notes, one value for each row of the selection."""
         return self.partition.columns(self.keyed.keys, self.scorer.columns)
+
+    def _missing(self) -> Keys:
+        parts = [replace(self, selection=one) for one in self.selection.groups()]
+        return distinct(np.concatenate([part.missing(part.stored()) for part in parts]))
 
     def missing(self, stored: Stored) -> Keys:
         """Return the keys without a note that lack a required column of what is stored."""
@@ -215,16 +219,20 @@ class _Found:
         return [response for group in self._groups.values() for response in group.values()]
 
 
-def carry_out(step: Step, progress: Progress, execute: Executor = in_process) -> Stored:
+def carry_out(
+    step: Step, progress: Progress, execute: Executor = in_process, *, of: Selection | None = None
+) -> Stored:
     """Have everything scored that the step lacks; return its columns as `Step.stored` does.
 
-    What is stored already costs nothing.
+    What is stored already costs nothing. Of some of its rows (`of`) only these are looked at: where one
+    lacks something, everything is scored.
     """
-    columns = step.stored()
-    if len(step.missing(columns)):
+    part = step if of is None else replace(step, selection=of)
+    columns = part.stored()
+    if len(part.missing(columns)):
         execute(step, progress)
-        return step.stored()
-    progress.begin(step.name, step.keyed.texts, Amount())
+        return part.stored()
+    progress.begin(part.name, part.keyed.texts, Amount())
     progress.end()
     return columns
 

@@ -6,7 +6,7 @@ take.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 
@@ -98,6 +98,50 @@ class Measurements:
             )
 
 
+class _Cut(Mapping[str, Array]):
+    """Arrays (teachers, instructions) on some of the instructions, cut out anew at each look.
+
+    Each is as large as what was measured: all of them would be twice the memory. `changed` are others in
+    place of some, cut already.
+    """
+
+    def __init__(
+        self, arrays: Mapping[str, Array], keep: Flags, changed: Mapping[str, Array] | None = None
+    ) -> None:
+        self._arrays, self._keep, self._changed = arrays, keep, changed or {}
+
+    def __getitem__(self, name: str) -> Array:
+        changed = self._changed.get(name)
+        return _kept(self._arrays[name], self._keep) if changed is None else changed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def at(self, places: NDArray[np.intp]) -> dict[str, Array]:
+        """Return the arrays on some of these instructions alone."""
+        whole = np.flatnonzero(self._keep)[places]
+        return {
+            name: np.ascontiguousarray(array)[:, whole]
+            if name not in self._changed
+            else self._changed[name][:, places]
+            for name, array in self._arrays.items()
+        }
+
+    def changed(self, name: str, array: Array) -> "_Cut":
+        """Return the arrays with another one under a name."""
+        return _Cut(self._arrays, self._keep, {**self._changed, name: array})
+
+
+def _at(arrays: Mapping[str, Array], places: NDArray[np.intp]) -> dict[str, Array]:
+    """Return arrays on these instructions alone."""
+    if isinstance(arrays, _Cut):
+        return arrays.at(places)
+    return {name: array[:, places] for name, array in arrays.items()}
+
+
 @dataclass(frozen=True)
 class Common:
     """The instructions every teacher has, and each teacher's numbers on them.
@@ -119,8 +163,8 @@ class Common:
         return replace(
             self,
             n=len(places),
-            values={name: array[:, places] for name, array in self.values.items()},
-            denominators={name: array[:, places] for name, array in self.denominators.items()},
+            values=_at(self.values, places),
+            denominators=_at(self.denominators, places),
             categories=tuple(self.categories[at] for at in places) if self.categories else (),
         )
 
@@ -134,6 +178,12 @@ class Common:
             denominators={name: array[rows] for name, array in self.denominators.items()},
             dropped=tuple(self.dropped[row] for row in rows),
         )
+
+    def changed(self, name: str, array: Array) -> "Common":
+        """Return the numbers with another array for one of the measures."""
+        if isinstance(self.values, _Cut):
+            return replace(self, values=self.values.changed(name, array))
+        return replace(self, values={**self.values, name: array})
 
     def mean(self, name: str) -> Array:
         """Return a measure's mean for each teacher, over the sum of its denominators where it has any."""
@@ -180,12 +230,10 @@ def common_instructions(
     whole = [name for name in missing if not missing[name][:, keep].any()]
     return Common(
         n=n,
-        values={name: _kept(measurements.values[name], keep) for name in whole},
-        denominators={
-            name: _kept(array, keep)
-            for name, array in measurements.denominators.items()
-            if name in whole
-        },
+        values=_Cut({name: measurements.values[name] for name in whole}, keep),
+        denominators=_Cut(
+            {name: one for name, one in measurements.denominators.items() if name in whole}, keep
+        ),
         dropped=dropped,
         notes=tuple(_notes(measurements, gaps, dropped, whole=whole)),
         categories=tuple(compress(measurements.categories, keep)),

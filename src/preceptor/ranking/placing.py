@@ -94,8 +94,7 @@ def transformed(common: Common, transform: str) -> Common:
     """Return the common instructions with their rewards transformed, the pool being just these."""
     if "reward" not in common.values:
         return common
-    rewards = TRANSFORMS[transform](common.values["reward"])
-    return replace(common, values={**common.values, "reward": rewards})
+    return common.changed("reward", TRANSFORMS[transform](common.values["reward"]))
 
 
 def estimates_of(quantity: Quantity) -> list[Estimate]:

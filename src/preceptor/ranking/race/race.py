@@ -7,7 +7,6 @@ where one of the others is wrongly found to be better, so that a union over its 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,7 +221,7 @@ class Race:
         if self.bets is None or most is None or "loss" not in common.values:
             return common
         loss = np.minimum(common.values["loss"], most)
-        return replace(common, values={**common.values, "loss": loss})
+        return common.changed("loss", loss)
 
     def _betted(self, common: Common, fresh: int) -> tuple[Flags, Flags]:
         """Play the new rows; return who beats whom, and who is within the tolerance of whom."""
