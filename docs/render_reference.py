@@ -249,7 +249,10 @@ def pages() -> dict[Path, str]:
         FOLDER / "study-file.md": study_page(),
         FOLDER / "metric-list.md": metrics_page(),
         FOLDER / "warnings.md": warnings_page(),
-        FOLDER / "ranking.schema.json": render_json.schema_text(),
+        **{
+            FOLDER / name: render_json.schema_text(one)
+            for name, one in render_json.schemas().items()
+        },
         FOLDER / "json.md": render_json.page(),
         FOLDER / "python.md": render_python.page(),
     }
@@ -258,6 +261,7 @@ def pages() -> dict[Path, str]:
 def write() -> None:
     """Write every generated page."""
     for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from json_form import check
 from preceptor.agreement.bootstrap import adjusted_p_values, permuted_rhos
 from preceptor.agreement.compare import side_by_side
 from preceptor.config.base import checked
@@ -58,6 +59,7 @@ def test_a_study_of_five_dimensions_goes_through_to_text_page_and_json(
     shown = preceptor("run", study, "--json", output, "--html", page, "--csv", observed)
     assert shown.exit_code == 0, shown.output
     found = json.loads(output.read_text())
+    check("validation", found)
     assert [one["settings"]["dimension"] for one in found["observed"]] == list(DIMENSIONS)
     assert [one["by"] for one in found["observed"]] == [
         "win_rate",

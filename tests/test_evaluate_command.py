@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from json_form import check
 from small_study import preceptor, write_rows
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -90,6 +91,7 @@ def test_json_holds_every_number_and_its_cautions(files):
     one, again, other = (preceptor(*given, "--seed", seed).stdout for seed in (0, 0, 1))
     assert one == again != other
     found = json.loads(one)
+    check("evaluation", found)
     better, worse = found["results"]
     assert (better["model"], worse["model"]) == ("run-bb", "run-a")
     assert (better["AH"], better["AP"], worse["AP"]) == (None, None, None)

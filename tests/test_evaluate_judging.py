@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chat_server import answer, serving
+from json_form import check
 from preceptor.benchmarks.arena_hard.benchmark import ArenaHard
 from preceptor.benchmarks.files import read_baseline, read_files
 from preceptor.errors import DataError
@@ -160,6 +161,7 @@ def test_a_judge_is_measured_against_ready_annotations(files, tmp_path):
         result = preceptor("evaluate", path, "--judge-agreement", *given, "--json", "-")
         shown = preceptor("evaluate", path, "--judge-agreement", *given)
     found = json.loads(result.stdout)
+    check("judge", found)
     # The judge always prefers the model: right on two of three, and no better than chance.
     assert found["agreement"]["accuracy"][0] == pytest.approx(2 / 3)
     assert found["agreement"]["kappa"][0] == pytest.approx(0)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from json_form import check
 from preceptor.data.instructions import PromptSource
 from small_study import preceptor, write_rows
 from test_instructions import LMSYS, MAGPIE_QWEN, WILDCHAT
@@ -69,6 +70,7 @@ def test_the_report_beside_the_file_says_what_became_of_every_row(sources, tmp_p
     output = tmp_path / "mix.jsonl"
     done(*sources, "--output", output, "--quality", "good", "--seed", 7, "--count", 10)
     report = json.loads((tmp_path / "mix.jsonl.report.json").read_text())
+    check("instructions", report)
     assert report["kept"] == len(rows_of(output)) == 10
     assert report["options"]["seed"] == 7
     assert report["turns"] == "last"

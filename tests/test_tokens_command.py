@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import preceptor
+from json_form import check
 from preceptor.cli.app import cli
 from small_templates import SOURCES, family_tokenizer
 
@@ -72,6 +73,7 @@ def test_the_command_shows_cuts_and_brackets_and_escapes_what_drives_a_terminal(
     whole = json.loads(CliRunner().invoke(cli, [*words, "--json", "-"]).output)["tokens"]
     length = str(len(whole) - 3)
     cut = CliRunner().invoke(cli, [*words, "--max-length", length, "--json", "-"])
+    check("tokens", json.loads(cut.output))
     assert [token["role"] for token in json.loads(cut.output)["tokens"]][-4:] == [
         "answer",
         *["cut"] * 3,

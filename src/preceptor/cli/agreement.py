@@ -206,7 +206,7 @@ def _record(table: "AgreementTable", given: Mapping[str, Any], answers: _Answers
     return {
         "students": comparison.students,
         "teachers": comparison.teachers,
-        "families": comparison.families,
+        "teacher_families": comparison.families,
         "columns": [
             {
                 "title": column.title,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from preceptor.config.study import Study
     from preceptor.pipeline.estimate import CostEstimate
     from preceptor.pipeline.outcome import Outcome
+    from preceptor.validation.estimate import ValidationEstimate
     from preceptor.validation.result import ValidationResult
 
 
@@ -95,12 +96,11 @@ def observed_csv(result: "ValidationResult") -> str:
     return csv_text(result.observed_records())
 
 
-def plan_validation(study: "Study", runtime: "Runtime", estimate: "CostEstimate") -> None:
-    """Print what validation would take, after what the prediction would."""
-    from preceptor.report.validation import print_validation_estimate
+def estimated_validation(
+    study: "Study", runtime: "Runtime", estimate: "CostEstimate"
+) -> "ValidationEstimate":
+    """Return what validation would take, after what the prediction would."""
     from preceptor.validation.estimate import validation_estimate
     from preceptor.validation.validate import Validation
 
-    print_validation_estimate(
-        console(), validation_estimate(Validation.open(study, runtime), estimate.data)
-    )
+    return validation_estimate(Validation.open(study, runtime), estimate.data)

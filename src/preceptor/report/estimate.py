@@ -32,13 +32,21 @@ _CHARACTERS_PER_TOKEN = 4
 
 def described(source: StudySource) -> list[str]:
     """Return how each file is read and who is asked; many alike share a line."""
-    lines = _few([file.describe() for file in source.files], "files")
-    asked = [
+    return [*_few(read_as(source), "files"), *_few(asked_of(source), "teachers")]
+
+
+def read_as(source: StudySource) -> list[str]:
+    """Return how each file is read."""
+    return [file.describe() for file in source.files]
+
+
+def asked_of(source: StudySource) -> list[str]:
+    """Return what each teacher is asked."""
+    return [
         f"{job.name}: {job.backend.teacher.described()}, "
         f"{counted(len(job.instructions), 'instruction')}, under {job.identity.digest}"
         for job in source.jobs
     ]
-    return [*lines, *_few(asked, "teachers")]
 
 
 def rewards_of(data: Sequence[LoadedData]) -> list[str]:
