@@ -1,9 +1,12 @@
 """The files for those who join: workflows that parse, run what exists, and have few rights."""
 
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,3 +101,56 @@ def test_what_is_shipped_as_source_is_named_and_exists():
     assert all((ROOT / one).exists() for one in named_paths)
     assert not {".ci", "shared", "dist"}.intersection(named_paths)
     assert (ROOT / "src" / "preceptor" / "py.typed").is_file()
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The hook of the build, for which the builder itself need not be installed."""
+    class_alone = SimpleNamespace(MetadataHookInterface=object)
+    for name in ("hatchling", "hatchling.metadata", "hatchling.metadata.plugin"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", class_alone)
+    spec = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def metadata_of(hook: ModuleType) -> dict[str, Any]:
+    found: dict[str, Any] = {"version": "1.2.3"}
+    made = hook.Repository()
+    made.root = str(ROOT)
+    made.update(found)
+    return found
+
+
+def test_a_release_links_to_the_files_of_its_tag(hook: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    home = "https://example.org/owner/name"
+    monkeypatch.setenv("PRECEPTOR_REPOSITORY", f"{home}/")
+    found = metadata_of(hook)
+    text = found["readme"]["text"]
+    targets = re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text)
+    assert len(targets) > 5
+    for link, image in targets:
+        start = f"{home}/raw/v1.2.3/" if image else f"{home}/blob/v1.2.3/"
+        path = (image or link).removeprefix(start)
+        assert (ROOT / path).is_file(), path
+    assert found["urls"]["Repository"] == home
+    assert {one.rpartition("main/")[2] for one in found["urls"].values() if "/blob/" in one} == {
+        "docs/index.md",
+        "CHANGELOG.md",
+    }
+    monkeypatch.setenv("PRECEPTOR_REPOSITORY", "owner/name")
+    with pytest.raises(ValueError, match="expected https://"):
+        metadata_of(hook)
+
+
+def test_a_build_that_knows_no_address_takes_the_readme_as_it_is(
+    hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("PRECEPTOR_REPOSITORY", raising=False)
+    found = metadata_of(hook)
+    assert found["readme"]["text"] == (ROOT / "README.md").read_text(encoding="utf-8")
+    assert found["urls"] == {}
+    assert set(PROJECT["dynamic"]) == {"readme", "urls"}
