@@ -301,7 +301,9 @@ def test_a_hub_data_set_out_of_reach_is_an_error_without_a_traceback():
     run = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
-    assert "hf://datasets/owner/name cannot be read" in run.stdout
+    assert "'owner/name' is neither a path here nor a data set that can be reached" in run.stdout
+    assert "Check the name, the network" in run.stdout and "Repair" not in run.stdout
+    assert "Retrying" not in run.stderr and "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("given", ["hf://datasets/name", "hf://datasets/owner/name/part"])

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 from preceptor.data.json_text import BYTE_ORDER_MARK, parsed
 from preceptor.data.streams import INVALID, PACKED, open_bytes
 from preceptor.errors import DataError, PreceptorError, nearest, require
-from preceptor.store.activity import quieten_downloads
+from preceptor.store.activity import activity, quiet_retries, quieten_downloads
 
 LONGEST_LINE = 1 << 26
 """Bytes of a line of JSON Lines; a longer one is a problem of that line."""
@@ -350,7 +350,14 @@ def hub_rows(name: str, split: str, journal: Journal, columns: Columns) -> Itera
     quieten_downloads()
     datasets.disable_progress_bars()
     with _failures(journal):
-        rows = datasets.load_dataset(name, split=split, streaming=True)
+        try:
+            with activity(f"asking the Hub for {name}"), quiet_retries():
+                rows = datasets.load_dataset(name, split=split, streaming=True)
+        except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+            raise DataError(
+                f"'{name}' is neither a path here nor a data set that can be reached on the Hub "
+                f"({type(error).__name__}). Check the name, the network, and HF_TOKEN for gated data sets."
+            ) from error
         for journal.line, row in enumerate(rows, 1):
             yield row
 

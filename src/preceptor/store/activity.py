@@ -3,6 +3,7 @@
 It happens deep below whoever shows progress, and counts no rows; so it is told to whoever listens.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,3 +49,15 @@ def quieten_downloads() -> None:
     library: Any = utils
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
         library.disable_progress_bars()
+
+
+@contextmanager
+def quiet_retries() -> Iterator[None]:
+    """Keep the Hub's library from printing each of its tries to reach it; what fails in the end is told."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
