@@ -31,6 +31,7 @@ bench: $(INSTALLED)  ## the measurements that need no data of your own
 	$(BIN)/python bench/ranking_scale.py
 	$(BIN)/python bench/store_scale.py
 	$(BIN)/python bench/ranking_from_store.py
+	$(BIN)/python bench/ranking_at_scale.py
 
 dist: $(INSTALLED)  ## the wheel and the source distribution, in dist/
 	rm -rf dist

@@ -7,7 +7,8 @@ the kept table is found, its checksum verified, its columns mapped, all scores l
 formed. Seconds and memory are printed as one line of JSON: `anonymous_megabytes` must be there, the rest of
 `resident_megabytes` is of files, which the system may drop.
 
-`--instructions 5000000 --folder DISK` is the whole case and takes about 20 GB of disk.
+`--instructions 5000000 --folder DISK` is the whole case and takes about 20 GB of disk. With `--most-rows`
+fewer rows are put together at once than is usual, which takes less memory and more time.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from preceptor.config.build import study_of
 from preceptor.config.student import Student
+from preceptor.data import table as response_table
 from preceptor.data import table_cache
 from preceptor.data.table import Gathered, ResponseTable, Signs
 from preceptor.pipeline.pipeline import Pipeline
@@ -106,8 +108,10 @@ def prepare(folder: Path, teachers: int, instructions: int) -> None:
     table_cache.save(KEY, Gathered(table, {}, ()))
 
 
-def rank(folder: Path) -> None:
-    """Rank, and print the seconds of each stage, the winner and what was compared."""
+def rank(folder: Path, most_rows: int | None) -> None:
+    """Rank, and print the seconds it took, the winner and what was compared."""
+    if most_rows is not None:
+        response_table.MOST_ROWS = most_rows
     began, busy = time.perf_counter(), time.process_time()
     files = sorted(str(file) for file in folder.glob("teacher-*.jsonl"))
     study, runtime = study_of(files, students=[folder / "tiny"], reward_column="reward")
@@ -157,12 +161,13 @@ def main() -> None:
     parser.add_argument("--teachers", type=int, default=20)
     parser.add_argument("--instructions", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, help="keep the data here, and use what is there")
+    parser.add_argument("--most-rows", type=int, help="rows put together at once")
     parser.add_argument("--step", choices=("prepare", "rank"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step == "prepare":
         prepare(given.folder, given.teachers, given.instructions)
     elif given.step == "rank":
-        rank(given.folder)
+        rank(given.folder, given.most_rows)
     if given.step:
         return
     with tempfile.TemporaryDirectory() as temporary:
@@ -174,6 +179,7 @@ def main() -> None:
         command = [sys.executable, __file__, f"--folder={folder}", *sizes]
         if not (folder / "store").exists():
             subprocess.run([*command, "--step=prepare"], check=True)
+        command += [f"--most-rows={given.most_rows}"] if given.most_rows else []
         found = watched([*command, "--step=rank"])
     print(json.dumps({"rows": given.teachers * given.instructions, **found}))
 
