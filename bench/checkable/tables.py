@@ -70,8 +70,11 @@ def agreement(result: ValidationResult) -> list[Row]:
     """Return each metric's agreement by student: rho, interval, p, and regret of its choice in points."""
     if result.agreement is None:
         return []
+    tuned = {order.student: [one.teacher for one in order.teachers] for order in result.observed}
     picks = {
-        (one.student, name): pick(one, name) for one in result.predicted for name in one.metrics
+        (one.student, name): pick(one, name, tuned.get(one.student, []))
+        for one in result.predicted
+        for name in one.metrics
     }
     declared = {
         column.title: column.higher_is_better for column in result.agreement.comparison.columns
@@ -87,15 +90,19 @@ def agreement(result: ValidationResult) -> list[Row]:
     ]
 
 
-def pick(ranking: Ranking, metric: str) -> str:
-    """Return the teacher that a metric puts first, in its declared direction."""
+def pick(ranking: Ranking, metric: str, of: Sequence[str]) -> str:
+    """Return which of these teachers a metric puts first, in its declared direction, all that tie."""
     sign = 1 if ranking.metrics[metric].higher_is_better else -1
     known = {
         one.teacher: sign * value
         for one in ranking.teachers
-        if (value := one.estimates[metric].value) is not None and math.isfinite(value)
+        if one.teacher in of
+        and (value := one.estimates[metric].value) is not None
+        and math.isfinite(value)
     }
-    return max(known, key=lambda teacher: known[teacher]) if known else ""
+    most = max(known.values(), default=None)
+    first = [teacher for teacher, value in known.items() if value == most]
+    return ", ".join(first) if len(first) < 3 else f"{len(first)} alike"
 
 
 def races(found: Iterable[RaceResult], rows: Sequence[Row]) -> list[Row]:
