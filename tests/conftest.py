@@ -29,6 +29,10 @@ settings.load_profile("preceptor")
 # With tiny tensors more threads only wait for each other, in the processes of tests too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# How wide a terminal is belongs to whoever runs the tests, who may have told it to processes of workers.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
 # A shell starts jobs in the background with interrupts ignored, and some tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
