@@ -207,7 +207,7 @@ def from_files(
     planned, steps = pipeline.plan(data, student)
     formed_of = ColumnMeasures(data.selection, study, planned.kinds)
     stored = [
-        step.stored() if step.scorer.of_student else pipeline.score([step])[0] for step in steps
+        step.stored() if step.scorer.of_student else next(pipeline.score([step])) for step in steps
     ]
     measurements = formed_of.measurements([step.scorer for step in steps], stored)
     needs = METRICS[metric].needs
