@@ -25,7 +25,7 @@ check: $(INSTALLED)  ## style, types, import order
 
 docs: $(INSTALLED)  ## write the pages that are made of the code, and build the site in site/
 	$(BIN)/python docs/render_help.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)  ## the measurements that need no data of your own
 	$(BIN)/python bench/ranking_scale.py

@@ -3,6 +3,7 @@
 The tests marked by `needs_vllm` run a real vLLM over a tiny model, the others only what leads to it.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -107,6 +108,8 @@ def test_a_teacher_is_spread_over_the_gpus_of_the_runtime(
     vllm.__spec__ = ModuleSpec("vllm", None)
     vllm.LLM = lambda **settings: loaded.append(settings) or SimpleNamespace(llm_engine=None)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setenv("VLLM_LOGGING_STREAM", "")
+    monkeypatch.delenv("VLLM_LOGGING_STREAM")
     point = TeacherPoint(
         label="x", model=str(located.folder), engine="vllm", chat_template="chatml"
     )
@@ -115,6 +118,7 @@ def test_a_teacher_is_spread_over_the_gpus_of_the_runtime(
     assert not loaded
     assert chat._engine is None
     assert [one["tensor_parallel_size"] for one in loaded] == [size]
+    assert os.environ["VLLM_LOGGING_STREAM"] == "ext://sys.stderr"  # stdout is for results
 
 
 @pytest.fixture

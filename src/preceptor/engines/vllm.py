@@ -8,6 +8,7 @@ depend on what shares a batch, so sampled answers are repeated in distribution a
 import gc
 import json
 import logging
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
@@ -154,6 +155,8 @@ class VllmChat:
 
 def load_vllm(located: LocatedModel, **settings: Any) -> Any:
     """Return a `vllm.LLM` that follows no settings of the model's own; ModelError where it cannot."""
+    # It logs to stdout unless told before it is imported, which is where results go.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     vllm: Any = import_module("vllm")
     try:
         return vllm.LLM(
