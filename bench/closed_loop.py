@@ -104,14 +104,11 @@ def run(
         result = api.validate(write_study(path, files, whose, train=train, evaluate=evaluate))
         studies[name] = part(result, name)
         write_csv(folder / f"outcomes-{path.stem}.csv", studies[name]["outcomes"])
-    raced = []
-    for place, student in enumerate(
-        students, start=1
-    ):  # each alone: races of a study share its costs
-        start = 20 if given.small else 50
-        path = folder / f"race-{place}.toml"
-        racing = api.run(write_study(path, files, [student], race={"start": start}))
-        raced += races(racing, studies["equal rows"]["outcomes"])  # type: ignore[arg-type]
+    raced, start = [], {"start": 20 if given.small else 50}
+    # One by one: races of a study share its costs.
+    for place, student in enumerate(students, start=1):
+        racing = write_study(folder / f"race-{place}.toml", files, [student], race=start)
+        raced += races(api.run(racing), studies["equal rows"]["outcomes"])  # type: ignore[arg-type]
     return {"settings": vars(given), "design": vars(design), "studies": studies, "races": raced}
 
 

@@ -56,7 +56,7 @@ MODULES = {
 MORE_TOOLS = {"s3": ("moto[server]>=5.1",)}
 HEAVY = ("ray", "local", "train", "demo")
 ONLY_RESOLVED = ("ability", "vllm")
-_LIMIT = 3600
+_LIMIT = 1200
 
 
 def called(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

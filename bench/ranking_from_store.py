@@ -4,7 +4,7 @@ Responses are written as JSON Lines files and scores put straight into a store, 
 folder and by a process of its own; then the command runs twice as a user would run it. The first run reads
 the files, twice: once for the response table, which is kept in a cache folder beside them, and once for the
 words of 200 instructions' responses, which are stored. The second reads neither again. Seconds, memory and
-whether both gave the same ranking are printed as one line of JSON for each.
+whether both gave the same ranking are printed as one line of JSON for each. The limits are 60 s and 4 GB.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.store.store import ScorePartition, Store
 from preceptor.types import Instruction, Score, response_key
 
+LIMIT_SECONDS, LIMIT_BYTES = 60.0, 4e9
 APPENDED_ROWS = 50_000
 SEED = 7
 WORDS = ("the", "sea", "is", "wide", "and", "deep", "while", "small", "boats", "sail", "home")
@@ -124,6 +125,7 @@ def rank(folder: Path, ranking: Path) -> dict[str, object]:
         "seconds": round(seconds, 2),
         "processor_seconds": round(used.ru_utime + used.ru_stime, 2),
         "peak_megabytes": round(peak / 1e6),
+        "within_limits": seconds < LIMIT_SECONDS and peak < LIMIT_BYTES,
         "compared": best["n"],
         "winner": best["teacher"],
     }

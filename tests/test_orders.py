@@ -114,6 +114,7 @@ def test_observed_orders_are_read_from_rankings_with_higher_for_better(tmp_path:
         ("teacher,car\n,1\n", "without a teacher"),
         ("model,car\nt,1\n", "no column 'teacher'"),
         ("teacher,car,car\nt,1,2\n", "two columns of one name"),
+        ("", "it is empty. It needs teacher"),
         ("", "no column 'teacher'"),
     ],
 )

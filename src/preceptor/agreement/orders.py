@@ -229,10 +229,8 @@ def _rows(path: str, *, needs: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     missing = [name for name in needs if name not in headings]
     if missing or len(set(headings)) < len(headings):
         wrong = f"has no column '{missing[0]}'" if missing else "has two columns of one name"
-        raise DataError(
-            f"'{path}' {wrong}; its columns are {', '.join(headings)!r:.200}. It needs "
-            f"{', '.join(needs)}."
-        )
+        seen = f"its columns are {', '.join(headings)!r:.200}" if any(headings) else "it is empty"
+        raise DataError(f"'{path}' {wrong}; {seen}. It needs {', '.join(needs)}.")
     for number, cells in lines:
         cells += [""] * (len(headings) - len(cells))
         yield number, dict(zip(headings, cells, strict=False))

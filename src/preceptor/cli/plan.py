@@ -25,18 +25,17 @@ def plan(study_file: str, measure: bool, seeds: int | None, json_path: str | Non
     from preceptor import api
     from preceptor.config.study import StudyFile
     from preceptor.report.estimate import print_estimate
+    from preceptor.report.validation import print_validation_estimate
 
     file = StudyFile.read(study_file)
     study = with_seeds(file.study, seeds)
     estimate = api.plan(study, file.runtime, measure=measure)
-    if json_path != "-":
+    shown, validation = json_path != "-", None
+    if shown:
         print_estimate(console(), estimate)
-    validation = None
     if study.train is not None:
         validation = estimated_validation(study, file.runtime, estimate)
-        if json_path != "-":
-            from preceptor.report.validation import print_validation_estimate
-
+        if shown:
             print_validation_estimate(console(), validation)
     if json_path:
         put_json(json_path, _record(estimate, validation))
