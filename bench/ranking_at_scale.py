@@ -25,13 +25,13 @@ import pyarrow as pa
 
 from preceptor.config.build import study_of
 from preceptor.config.student import Student
-from preceptor.data import table as response_table
-from preceptor.data import table_cache
+from preceptor.data import selection, table_cache
 from preceptor.data.table import Gathered, ResponseTable, Signs
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.scorers.first_words import FirstWords
 from preceptor.scorers.length import LengthScorer
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
+from preceptor.store import mapped
 from preceptor.store.shards import as_arrow, marked
 from preceptor.store.store import ScorePartition, Store
 from preceptor.types import Score
@@ -111,20 +111,20 @@ def prepare(folder: Path, teachers: int, instructions: int) -> None:
 def rank(folder: Path, most_rows: int | None) -> None:
     """Rank, and print the seconds it took, the winner and what was compared."""
     if most_rows is not None:
-        response_table.MOST_ROWS = most_rows
+        selection.MOST_ROWS = mapped.MOST_IN_MEMORY = most_rows
     began, busy = time.perf_counter(), time.process_time()
     files = sorted(str(file) for file in folder.glob("teacher-*.jsonl"))
     study, runtime = study_of(files, students=[folder / "tiny"], reward_column="reward")
     pipeline = Pipeline(study, runtime.model_copy(update={"store": str(folder / "store")}))
     kept = table_cache.load(KEY)
     assert kept is not None
-    mapped = time.process_time() - busy
+    found_again = time.process_time() - busy
     pipeline.source._gathered["reward"] = kept
     (ranking,) = pipeline.rankings()
     found = {
         "seconds": round(time.perf_counter() - began, 1),
         "processor_seconds": round(time.process_time() - busy, 1),
-        "of_these_until_mapped": round(mapped, 1),
+        "of_these_until_mapped": round(found_again, 1),
         "compared": ranking.teachers[0].n,
         "winner": ranking.teachers[0].teacher,
         "by": ranking.by,

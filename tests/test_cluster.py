@@ -14,6 +14,7 @@ from preceptor import api
 from preceptor.config.runtime import Runtime
 from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
+from preceptor.data.selection import select
 from preceptor.errors import MissingPackage, ModelError, StoreError, StudyError
 from preceptor.pipeline.cluster.executor import Cluster
 from preceptor.pipeline.cluster.portions import Portion, portions_of
@@ -102,7 +103,7 @@ def step_over(folder: Path, texts: list[str]) -> tuple[Step, MortalScorer]:
     row = {"instruction": "Say it.", "output": ""}
     made = [{**row, "instruction": f"Say {i}.", "output": text} for i, text in enumerate(texts)]
     source = ResponseSource.open([write_rows(folder / "alpha.jsonl", made)])
-    choice = gather(source).table.select(None, seed=0, min_coverage=0.0)
+    choice = select(gather(source).table, None, seed=0, min_coverage=0.0)
     scorer = MortalScorer(folder / "log")
     partition = Store(folder / "store").scores(scorer.identity())
     return Step(scorer.name, scorer, partition, source, choice), scorer
@@ -171,7 +172,7 @@ def test_a_share_follows_from_content_and_not_from_the_order_of_rows(tmp_path: P
     keys = []
     for name, given in (("forth", made), ("back", made[::-1])):
         source = ResponseSource.open([write_rows(tmp_path / name / "alpha.jsonl", given)])
-        choice = gather(source).table.select(None, seed=0, min_coverage=0.0)
+        choice = select(gather(source).table, None, seed=0, min_coverage=0.0)
         keys.append([set(choice.share(place, 4).keys.tolist()) for place in range(4)])
     assert keys[0] == keys[1]
     assert sum(map(len, keys[0])) == len(set().union(*keys[0])) == 30

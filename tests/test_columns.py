@@ -110,7 +110,7 @@ def test_teachers_taken_a_few_at_a_time_get_the_same_ranking(
     asked += ["--reward-column", "reward", "--reduction", "corpus-token-mean"]
     asked += ["--min-coverage", "0.5", "--store", str(tmp_path / "store")]
     whole = ranked(*files, "--student", model_folder, *asked)
-    monkeypatch.setattr("preceptor.data.table.MOST_ROWS", most)
+    monkeypatch.setattr("preceptor.data.selection.MOST_ROWS", most)
     monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
     assert ranked(*files, "--student", model_folder, *asked) == whole
     assert any(record["truncated"] for record in whole[0]["teachers"])

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from preceptor.cli.app import cli
 from preceptor.errors import ModelError, StoreError
 from preceptor.store import identity as digests
+from preceptor.store.cache import cache_folder
 from preceptor.store.identity import (
     Identity,
-    cache_folder,
     file_digest,
     folder_digest,
 )

@@ -9,6 +9,7 @@ import pytest
 
 from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
+from preceptor.data.selection import select
 from preceptor.pipeline import score as steps
 from preceptor.pipeline.score import Step, carry_out
 from preceptor.pipeline.work import Amount, Silent
@@ -71,7 +72,7 @@ def step_of(folder: Path, scorer: LetterScorer, *, instructions: int = 10) -> St
     names = ("alpha", "beta", "twin")
     files = [write_rows(folder / f"{n}.jsonl", r) for n, r in zip(names, rows, strict=True)]
     source = ResponseSource.open(files)
-    choice = gather(source).table.select(None, seed=0, min_coverage=0.5)
+    choice = select(gather(source).table, None, seed=0, min_coverage=0.5)
     return Step(scorer.name, scorer, partition_of(folder), source, choice)
 
 
@@ -143,6 +144,8 @@ def test_what_another_process_stores_meanwhile_is_left_out(
                 partition_of(tmp_path).append([score_of(response) for response in step.source])
             yield from super().score(responses)
 
+    # Each instruction a part of its own: two that share one would be handed out beyond the size of a part.
+    monkeypatch.setattr("preceptor.store.sharing._DIGITS", 32)
     scorer, told = Meeting(), Told()
     step = step_of(tmp_path, scorer, instructions=3 * base.PART_INSTRUCTIONS)
     carry_out(step, told)

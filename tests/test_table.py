@@ -8,7 +8,8 @@ import pytest
 from preceptor.config.data import ReadOptions
 from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
-from preceptor.data.table import ResponseTable, Selection
+from preceptor.data.selection import Selection, select
+from preceptor.data.table import ResponseTable
 from preceptor.errors import StudyError
 from preceptor.scorers.base import Array
 from small_study import Rows, rows_of, write_rows
@@ -22,7 +23,7 @@ def table_of(folder: Path, teachers: dict[str, Rows]) -> ResponseTable:
 
 
 def chosen(table: ResponseTable, limit: int | None = None, *, seed: int = 0) -> Selection:
-    return table.select(limit, seed=seed, min_coverage=0.0)
+    return select(table, limit, seed=seed, min_coverage=0.0)
 
 
 def rewards(choice: Selection) -> Array:
@@ -95,9 +96,9 @@ def test_too_little_in_common_is_refused_with_the_worst_first(tmp_path: Path):
 
 def test_coverage_is_a_share_of_all_instructions(tmp_path: Path):
     table = table_of(tmp_path, {"alpha": rows_of(0), "beta": rows_of(1)[:3]})
-    assert len(table.select(None, seed=0, min_coverage=0.5).taken) == 3
+    assert len(select(table, None, seed=0, min_coverage=0.5).taken) == 3
     with pytest.raises(StudyError, match="expected at least 2, and 51% of them"):
-        table.select(None, seed=0, min_coverage=0.51)
+        select(table, None, seed=0, min_coverage=0.51)
 
 
 def test_lacking_keys_are_the_distinct_ones_that_are_not_stored(tmp_path: Path):

@@ -15,7 +15,7 @@ from preceptor.data import table_cache
 from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
 from preceptor.data.table import Gathered
-from preceptor.store.identity import cache_folder
+from preceptor.store.cache import cache_folder
 from small_study import rows_of, write_rows
 
 REWARDS = ReadOptions(number_columns=("reward",))

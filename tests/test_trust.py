@@ -13,7 +13,8 @@ from preceptor.api import rank as rank_files
 from preceptor.config.base import checked
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.data.table import ResponseTable, Selection, Signs
+from preceptor.data.selection import Selection
+from preceptor.data.table import ResponseTable, Signs
 from preceptor.pipeline.load import LoadedData
 from preceptor.pipeline.trust import kind_of, with_trust
 from preceptor.ranking.options import RankingOptions

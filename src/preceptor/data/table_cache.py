@@ -26,6 +26,7 @@ from preceptor.data.formats import Problem
 from preceptor.data.table import Gathered, ResponseTable, Signs
 from preceptor.errors import PreceptorError
 from preceptor.store import identity
+from preceptor.store.cache import cache_folder, is_own
 from preceptor.store.files import abandoned, make_folder, temporary_name
 from preceptor.types import KEY_BYTES
 
@@ -62,11 +63,11 @@ def key_of(files: "Sequence[SourceFile]", column: str | None) -> str | None:
 
 def load(key: str) -> Gathered | None:
     """Return the table that is kept under a key; None where there is none, or a damaged one."""
-    if not (identity.is_own(identity.cache_folder()) and identity.is_own(_folder())):
+    if not (is_own(cache_folder()) and is_own(_folder())):
         return None
     for path in _folder().glob(f"{key}-*{_ENDING}"):
         with suppress(OSError):
-            if identity.is_own(path) and _checksum(path) == path.stem.rpartition("-")[2]:
+            if is_own(path) and _checksum(path) == path.stem.rpartition("-")[2]:
                 os.utime(path)
                 return _mapped(path)
             logger.warning("%s is damaged, or not this user's own: files are read again", path)
@@ -92,7 +93,7 @@ def save(key: str, gathered: Gathered) -> Gathered:
 
 
 def _folder() -> Path:
-    return identity.cache_folder() / "tables"
+    return cache_folder() / "tables"
 
 
 @cache

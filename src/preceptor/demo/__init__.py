@@ -12,8 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from preceptor.errors import DataError, ModelError, require
+from preceptor.store.cache import cache_folder
 from preceptor.store.files import replacing
-from preceptor.store.identity import cache_folder, file_digest
+from preceptor.store.identity import file_digest
 
 GEMMA_NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "

@@ -17,8 +17,9 @@ from typing import Any
 
 from preceptor.errors import ModelError, nearest, require
 from preceptor.store.activity import activity, quieten_downloads
+from preceptor.store.cache import cache_folder, is_own
 from preceptor.store.files import abandoned, read_json, temporary_name
-from preceptor.store.identity import cache_folder, file_digest, folder_digest, is_own
+from preceptor.store.identity import file_digest, folder_digest
 
 logger = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ the study's reading of the loss, the mean over samples, and the account of what 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.study import Study
-from preceptor.data.table import Selection
+from preceptor.data.selection import Selection
 from preceptor.errors import StudyError, counted
 from preceptor.pipeline.plan import REFERENCE
 from preceptor.ranking.later_metrics import grace, lark_score
@@ -22,11 +22,12 @@ from preceptor.ranking.measurements import Measurements
 from preceptor.ranking.metrics import within_instruction
 from preceptor.scorers.base import Array, Scorer
 from preceptor.scorers.likelihood import instruction_following_difficulty
+from preceptor.store.lookup import are_there
 from preceptor.store.mapped import mapped_numbers
 from preceptor.types import NoteKind, Warning
 
 if TYPE_CHECKING:
-    from preceptor.pipeline.score import Step, Stored
+    from preceptor.pipeline.score import Stored
 
 _REASONS = 3
 
@@ -47,25 +48,14 @@ class ColumnMeasures:
 
     def measurements(self, scorers: Sequence[Scorer], stored: Iterable[Stored]) -> Measurements:
         """Return the measures of these scorers and of the data, from what is stored of each, in turn."""
-        return self._joined(scorers, [(self.selection, stored)])
-
-    def of(
-        self,
-        steps: Sequence[Step],
-        stored: Callable[[Sequence[Step], Selection], Iterable[Stored]],
-    ) -> Measurements:
-        """Return the measures of these steps, of which `stored` gives the columns of some rows, in turn."""
-        groups = self.selection.groups()
-        scorers = [step.scorer for step in steps]
-        return self._joined(scorers, ((group, stored(steps, group)) for group in groups))
-
-    def _joined(
-        self, scorers: Sequence[Scorer], groups: Iterable[tuple[Selection, Iterable[Stored]]]
-    ) -> Measurements:
-        """Return the measures, from what is stored of the rows of some teachers at a time, all in turn."""
         arrays = _Arrays(len(self.selection.table.teachers))
-        for selection, stored in groups:
-            arrays.add(self._arrays(selection, scorers, stored))
+        for places, selection in self.selection.groups():
+            if (
+                selection is not self.selection
+            ):  # what is large lies in files, and can be there at once
+                stored = list(stored)
+            some = ({name: one[places] for name, one in columns.items()} for columns in stored)
+            arrays.add(self._arrays(selection, scorers, some))
         values, across = arrays.of("values"), arrays.of("across")
         if "persyn" in self.kinds and "loss" in across:
             values["likelihood_share"] = within_instruction(-across["loss"])
@@ -218,7 +208,7 @@ def _grace(selection: Selection, gradients: NDArray[Any]) -> Array:
 
 def _note(scorer: Scorer, columns: Stored, notes: dict[int, str]) -> None:
     """Take down, by its place, why a row has no score, unless another scorer said so before."""
-    noted = columns["note"] != None  # noqa: E711  (elementwise)
+    noted = are_there(columns["note"])
     for place in np.flatnonzero(noted).tolist():
         notes.setdefault(place, str(columns["note"][place]))
     lacking = np.logical_or.reduce([np.isnan(columns[name]) for name in scorer.required])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from preceptor.config.runtime import Runtime
-from preceptor.data.table import Selection
+from preceptor.data.selection import Selection
 from preceptor.pipeline.score import Stored, carry_out, step_of
 from preceptor.pipeline.work import Executor, Silent
 from preceptor.ranking.diversity import Diversity, diversity_of

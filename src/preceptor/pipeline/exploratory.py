@@ -12,7 +12,7 @@ import numpy as np
 from preceptor.config.reward_models import PRESETS
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
-from preceptor.data.table import Selection
+from preceptor.data.selection import Selection
 from preceptor.pipeline.score import carry_out, step_of
 from preceptor.pipeline.work import Executor, Progress
 from preceptor.scorers.base import Array

@@ -16,7 +16,8 @@ from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
 from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
-from preceptor.data.table import Gathered, ResponseTable, Selection, TooFewInCommon
+from preceptor.data.selection import Selection, TooFewInCommon, select
+from preceptor.data.table import Gathered, ResponseTable
 from preceptor.errors import DataError, StudyError
 from preceptor.pipeline.best_of_n import with_best_of_n, without_reward
 from preceptor.pipeline.names import names_alike
@@ -151,7 +152,7 @@ class Loader:
             table = table.with_teachers(self.scope.teachers)
         options, data = self.study.ranking, self.study.data
         try:
-            return table.select(data.limit, seed=options.seed, min_coverage=options.min_coverage)
+            return select(table, data.limit, seed=options.seed, min_coverage=options.min_coverage)
         except TooFewInCommon as error:
             raise StudyError(f"{error} {how_to_match(data, error.common)}") from error
 

@@ -43,9 +43,8 @@ class Outcome:
     def measurements(self) -> Measurements:
         """Return what was ranked, read from the store once more."""
         measures = ColumnMeasures(self.data.selection, self.study, self.plan.kinds)
-        return measures.of(
-            self.steps, lambda steps, rows: (replace(s, selection=rows).stored() for s in steps)
-        )
+        scorers = [step.scorer for step in self.steps]
+        return measures.measurements(scorers, (step.stored() for step in self.steps))
 
 
 def completed(

@@ -11,7 +11,6 @@ from itertools import product
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.config.study import Study
-from preceptor.data.table import Selection
 from preceptor.errors import PreceptorError
 from preceptor.pipeline.cluster.executor import executor_of
 from preceptor.pipeline.columns import ColumnMeasures
@@ -96,12 +95,12 @@ class Pipeline:
         at = (self.runtime, data.source, data.selection)
         return planned, [step_of(scorer, *at) for scorer in planned.scorers]
 
-    def score(self, steps: Sequence[Step], of: Selection | None = None) -> Iterator[Stored]:
-        """Yield the columns of each step, `of` some rows alone, once what it lacks is computed and stored."""
+    def score(self, steps: Sequence[Step]) -> Iterator[Stored]:
+        """Yield the columns of each step, once what it lacks is computed and stored."""
         # One step's at a time, because each takes as much memory as the measures made of them.
         for place, step in enumerate(steps):
             try:
-                found = carry_out(step, self.progress, self.execute, of=of)
+                found = carry_out(step, self.progress, self.execute)
             finally:
                 free(step, steps[place + 1 :])
             yield found
@@ -111,7 +110,7 @@ class Pipeline:
         """Return the ranking of these data for one student, with where it comes from."""
         measures = ColumnMeasures(data.selection, self.study, planned.kinds)
         ranking = rank(
-            measures.of(steps, self.score),
+            measures.measurements([step.scorer for step in steps], self.score(steps)),
             student=planned.name,
             metrics=planned.metrics,
             by=self.study.by,

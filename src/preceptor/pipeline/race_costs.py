@@ -17,6 +17,7 @@ from preceptor.pipeline.sources import StudySource
 from preceptor.ranking.race.options import RaceOptions
 from preceptor.ranking.race.result import Amounts
 from preceptor.scorers.base import USAGE, Fee, Scorer
+from preceptor.store.lookup import are_there
 
 
 @dataclass
@@ -51,7 +52,7 @@ class _Judging:
 
     def note(self, step: Step, stored: Stored) -> None:
         """Take down the responses that were judged and are not yet counted."""
-        noted = (stored["note"] != None) & ~np.isin(stored["note"], SILENCE)  # noqa: E711  (elementwise)
+        noted = are_there(stored["note"]) & ~np.isin(stored["note"], SILENCE)
         judged = noted | np.isfinite(stored[step.scorer.required[0]])
         columns = (step.keyed.keys, *(stored[name] for name in USAGE), judged)
         rows = zip(*(column.tolist() for column in columns), strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.study import Study
+from preceptor.data.selection import select
 from preceptor.data.table import ResponseTable, drawn
 from preceptor.errors import counted
 from preceptor.pipeline.columns import ColumnMeasures
@@ -188,7 +189,7 @@ def without(data: LoadedData, teachers: Sequence[str], study: Study) -> LoadedDa
     """Return the data of these teachers alone, selected anew: others may have lacked what they have."""
     options = study.ranking
     table = data.selection.table.with_teachers(teachers)
-    selection = table.select(None, seed=options.seed, min_coverage=options.min_coverage)
+    selection = select(table, None, seed=options.seed, min_coverage=options.min_coverage)
     return replace(data, selection=selection)
 
 

@@ -8,7 +8,8 @@ from preceptor.config.data import Match
 from preceptor.config.rewards import Reward
 from preceptor.config.teachers import BestOfN
 from preceptor.data.formats import Problem
-from preceptor.data.table import LOST, ResponseTable, Selection
+from preceptor.data.selection import Selection
+from preceptor.data.table import LOST, ResponseTable
 from preceptor.engines.endings import FAILED, FILTERED
 from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import counted

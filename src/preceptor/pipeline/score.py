@@ -7,7 +7,7 @@ for it. Each part is claimed, so that several processes share the work without k
 import logging
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.runtime import Runtime
-from preceptor.data.table import Keys, Selection, distinct
+from preceptor.data.selection import Selection
+from preceptor.data.table import Keys
 from preceptor.engines.reasoning import answered
 from preceptor.errors import ModelError
 from preceptor.pipeline.work import (
@@ -31,6 +32,7 @@ from preceptor.pipeline.work import (
 )
 from preceptor.scorers.base import Resource, Scorer
 from preceptor.store.identity import Identity
+from preceptor.store.lookup import are_there
 from preceptor.store.sharing import SharedRows
 from preceptor.store.store import ScorePartition, Store
 from preceptor.store.writer import StoreWriter
@@ -155,11 +157,10 @@ class Step:
 
     def stored(self) -> Stored:
         """Return the scorer's columns and the notes, one value for each row of the selection."""
-        return self.partition.columns(self.keyed.keys, self.scorer.columns)
+        return self.partition.columns(self.keyed.wanted, self.scorer.columns)
 
     def _missing(self) -> Keys:
-        parts = [replace(self, selection=one) for one in self.selection.groups()]
-        return distinct(np.concatenate([part.missing(part.stored()) for part in parts]))
+        return self.missing(self.stored())
 
     def missing(self, stored: Stored) -> Keys:
         """Return the keys without a note that lack a required column of what is stored."""
@@ -168,8 +169,7 @@ class Step:
         lacking = np.zeros(len(stored["note"]), np.bool_)
         for name in self.scorer.required:
             lacking |= np.isnan(stored[name])
-        noted = stored["note"] != None  # noqa: E711  (elementwise)
-        return self.keyed.distinct_of(lacking & ~noted)
+        return self.keyed.distinct_of(lacking & ~are_there(stored["note"]))
 
     def texts(self, keys: Keys) -> Iterator[list[Response]]:
         """Yield the responses with these keys, one for each, as the scorer reads them, by whole instructions.
@@ -219,20 +219,16 @@ class _Found:
         return [response for group in self._groups.values() for response in group.values()]
 
 
-def carry_out(
-    step: Step, progress: Progress, execute: Executor = in_process, *, of: Selection | None = None
-) -> Stored:
+def carry_out(step: Step, progress: Progress, execute: Executor = in_process) -> Stored:
     """Have everything scored that the step lacks; return its columns as `Step.stored` does.
 
-    What is stored already costs nothing. Of some of its rows (`of`) only these are looked at: where one
-    lacks something, everything is scored.
+    What is stored already costs nothing.
     """
-    part = step if of is None else replace(step, selection=of)
-    columns = part.stored()
-    if len(part.missing(columns)):
+    columns = step.stored()
+    if len(step.missing(columns)):
         execute(step, progress)
-        return part.stored()
-    progress.begin(part.name, part.keyed.texts, Amount())
+        return step.stored()
+    progress.begin(step.name, step.keyed.texts, Amount())
     progress.end()
     return columns
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.data.table import Selection
+from preceptor.data.selection import Selection
 from preceptor.engines.reasoning import parts_of
 from preceptor.pipeline.columns import ColumnMeasures
 from preceptor.pipeline.outcome import Outcome

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import platformdirs
-
 from preceptor.errors import ModelError, StoreError
 from preceptor.store.activity import activity
+from preceptor.store.cache import cache_folder, is_own
 from preceptor.store.files import explained, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
@@ -83,27 +82,6 @@ def plain(value: object, where: str) -> object:
         f"{where} is a {type(value).__name__}: expected a string, number, boolean, None, list or "
         "mapping. Convert it first."
     )
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be computed again: `PRECEPTOR_CACHE`, else the user's own.
-
-    It need not exist yet.
-    """
-    chosen = os.environ.get("PRECEPTOR_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("preceptor"))
-
-
-def is_own(path: Path) -> bool:
-    """Whether nobody but this user can have written what lies here; also where nothing does."""
-    try:
-        status = path.stat()
-    except OSError:
-        return True
-    if not hasattr(os, "geteuid"):
-        return True
-    shared = status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != os.getegid())
-    return status.st_uid == os.geteuid() and not shared
 
 
 def file_digest(path: str | Path) -> str:

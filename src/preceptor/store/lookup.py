@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from preceptor.store.mapped import large_numbers
 from preceptor.types import KEY_BYTES
 
 _HALF = KEY_BYTES // 2
@@ -21,11 +22,16 @@ class Wanted:
     """Keys that are looked for, (keys,) of 16 bytes, which may repeat."""
 
     def __init__(self, keys: NDArray[np.void]) -> None:
+        self.keys = keys
         self._halves = _halves(keys)
-        small = len(keys) <= np.iinfo(np.int32).max
         order = np.argsort(self._halves[:, 0])
-        self._order = order.astype(np.int32) if small else order
-        self._first = self._halves[:, 0][order]
+        small = len(keys) <= np.iinfo(np.int32).max
+        # Many lie in files: they are kept while all else is looked up, and half of it is looked at in turn.
+        self._order = large_numbers(len(keys), np.int32 if small else np.int64)
+        self._order[:] = order
+        self._first = large_numbers(len(keys), np.uint64)
+        np.take(self._halves[:, 0], order, out=self._first)
+        self._alike = np.flatnonzero(self._first[1:] == self._first[:-1])
 
     def __len__(self) -> int:
         return len(self._first)
@@ -33,26 +39,26 @@ class Wanted:
     def places(self, keys: NDArray[np.void]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return which of these keys are wanted, and where: two arrays of places, as long as each other."""
         halves = _halves(keys)
-        # Sorted, because neighbours lie in the cache; stable, so that equal keys stay in their order.
-        by = np.argsort(halves[:, 0], kind="stable")
-        first = halves[:, 0][by]
+        by, first = _sorted(halves[:, 0])
         low = np.searchsorted(self._first, first, "left")
-        counts = np.searchsorted(self._first, first, "right") - low
-        rows = np.repeat(by, counts)
-        steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        targets = self._order[np.repeat(low, counts) + steps]
+        if len(self._alike):
+            counts = np.searchsorted(self._first, first, "right") - low
+            rows = np.repeat(by, counts)
+            steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            targets = self._order[np.repeat(low, counts) + steps]
+        else:
+            there = low < len(self)
+            there[there] = self._first[low[there]] == first[there]
+            rows, targets = by[there], self._order[low[there]]
         same = self._halves[targets, 1] == halves[rows, 1]
         return rows[same].astype(np.intp), targets[same].astype(np.intp)
 
     def distinct(self) -> int:
         """Return how many different keys there are."""
-        if not len(self):
-            return 0
-        alike = np.flatnonzero(self._first[1:] == self._first[:-1])
-        if not len(alike):
+        if not len(self._alike):
             return len(self)
         # Few, unless texts repeat: neighbours in the order of their first halves are compared whole.
-        rows = np.union1d(alike, alike + 1)
+        rows = np.union1d(self._alike, self._alike + 1)
         whole = self._halves[self._order[rows]]
         return len(self) - len(rows) + len(np.unique(whole, axis=0))
 
@@ -66,8 +72,10 @@ class Found:
 
     def __init__(self, wanted: Wanted, names: Sequence[str]) -> None:
         self._wanted = wanted
-        self.values = {name: np.full(len(wanted), np.nan) for name in names}
-        self._notes = np.full(len(wanted), None, dtype=object)
+        self.values = {name: large_numbers(len(wanted)) for name in names}
+        for column in self.values.values():
+            column.fill(np.nan)
+        self._notes: NDArray[np.object_] | None = None
         self._words: dict[str, str] = {}
         self._valued = np.zeros(len(wanted), np.bool_)
         self._listed: dict[str, NDArray[np.bool_]] = {}
@@ -95,7 +103,9 @@ class Found:
         self._valued[targets[~noted]] = True
         if noted.any():
             rows, targets = rows[noted], targets[noted]
-            empty = self._notes[targets] == None  # noqa: E711  (elementwise)
+            if self._notes is None:
+                self._notes = np.full(len(self._wanted), None)
+            empty = ~are_there(self._notes[targets])
             at = self._better("note", empty, targets, listed[rows])
             words = table["note"].take(pa.array(rows[at])).to_pylist()
             self._notes[targets[at]] = [self._words.setdefault(word, word) for word in words]
@@ -117,8 +127,31 @@ class Found:
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the values by name, NaN for no data, and under `note` why there are none, else None."""
+        if self._notes is None:  # one None for all, which takes no memory
+            return {**self.values, "note": np.broadcast_to(np.array(None), len(self._wanted))}
         self._notes[self._valued] = None
         return {**self.values, "note": self._notes}
+
+
+def are_there(notes: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Tell which of a column of notes are no None."""
+    if len(notes) and not any(notes.strides):
+        return np.full(len(notes), notes[0] is not None)
+    found: NDArray[np.bool_] = notes != None  # noqa: E711  (elementwise)
+    return found
+
+
+def _sorted(first: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+    """Return the order of numbers, those that are equal in the order they have, and the numbers in it.
+
+    Neighbours are looked up in places that lie beside each other.
+    """
+    by = np.argsort(first)
+    found = first[by]
+    if (found[1:] == found[:-1]).any():
+        by = np.argsort(first, kind="stable")
+        found = first[by]
+    return by, found
 
 
 def _halves(keys: NDArray[np.void]) -> NDArray[np.uint64]:

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import BinaryIO
 
+from preceptor.store.cache import cache_folder
 from preceptor.store.files import write_at_once
-from preceptor.store.identity import cache_folder
 from preceptor.store.shard_file import checksum_of, is_proven
 
 _MOST_BYTES = 20 * 2**30

@@ -225,7 +225,7 @@ class ScorePartition(Shards):
         return as_numpy(rows.filter(pa.array(whole_rows | valid(rows["note"])))["key"])
 
     def columns(
-        self, keys: NDArray[np.void] | Sequence[bytes], names: Sequence[str]
+        self, keys: NDArray[np.void] | Sequence[bytes] | Wanted, names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
         """Return one array per name, aligned with `keys`, and the notes under `note`.
 
@@ -237,20 +237,18 @@ class ScorePartition(Shards):
         Raises:
             StoreError: a key is not 16 bytes, or shards disagree on whether a column is a list.
         """
-        wanted = as_arrow(keys)
+        wanted = keys if isinstance(keys, Wanted) else Wanted(as_numpy(as_arrow(keys)))
         for name in names:
             _check_name(name)
-        found = self._scalars(as_numpy(wanted), names)
-        return self._whole_columns(wanted, names) if found is None else found
+        found = self._scalars(wanted, names)
+        return self._whole_columns(as_arrow(wanted.keys), names) if found is None else found
 
-    def _scalars(
-        self, keys: NDArray[np.void], names: Sequence[str]
-    ) -> dict[str, NDArray[Any]] | None:
+    def _scalars(self, wanted: Wanted, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:
         """Return columns of numbers, read a shard at a time.
 
         None where one is no number, or where a shard came late that is older than one already read.
         """
-        found, last = Found(Wanted(keys), names), ""
+        found, last = Found(wanted, names), ""
         for shard, table in self._stream(lambda file: read_rows(file, names)):
             scalar = all(
                 table[name].type == pa.float64() for name in names if name in table.column_names
