@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from preceptor.data import table_cache
+from preceptor.data.first_texts import FirstTexts
 from preceptor.data.formats import Problem
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.table import Gathered
@@ -65,6 +66,7 @@ class _Part:
     columns: "TableBuilder"
     skipped: Mapping[str, int]
     problems: Sequence[Problem]
+    first: FirstTexts
 
 
 def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] = ()) -> Gathered:
@@ -84,7 +86,7 @@ def gather(source: Source, column: str | None = None, *, asked: Sequence[bytes] 
     found = _gathered(source, column, asked)
     if key is None or table_cache.key_of(source.files, column) != key:  # changed while it was read
         return found
-    return table_cache.save(key, found)
+    return replace(table_cache.save(key, found), first=found.first)
 
 
 def _bytes(files: Sequence[SourceFile]) -> int:
@@ -101,9 +103,12 @@ def _gathered(source: Source, column: str | None, asked: Sequence[bytes]) -> Gat
     skipped = {path: count for part in parts for path, count in part.skipped.items()}
     problems = [p for part in parts for p in part.problems]
     parts.reverse()
-    columns = parts.pop().columns.unpacked()
+    part = parts.pop()
+    columns, first = part.columns.unpacked(), part.first
     while parts:  # each goes once its rows are taken: all of both would be twice the memory
-        columns.extend(parts.pop().columns)
+        part = parts.pop()
+        columns.extend(part.columns)
+        first.extend(part.first)
     if not columns.teachers:
         raise DataError(
             "The data hold no responses. Check the paths and the layout that was recognised."
@@ -115,7 +120,7 @@ def _gathered(source: Source, column: str | None, asked: Sequence[bytes]) -> Gat
         raise _checked_in_two_ways(columns)
     for identity in asked:
         columns.instructions.setdefault(identity, len(columns.instructions))
-    return Gathered(columns.table(), skipped, problems, columns.alike(), columns.matched)
+    return Gathered(columns.table(), skipped, problems, columns.alike(), columns.matched, first)
 
 
 def _no_reward(column: str, columns: "TableBuilder", problems: Sequence[Problem]) -> DataError:
@@ -141,10 +146,11 @@ def _checked_in_two_ways(columns: "TableBuilder") -> DataError:
 
 
 def _read(source: Source, column: str | None) -> _Part:
-    columns = TableBuilder(column)
+    columns, first = TableBuilder(column), FirstTexts()
     for response in source:
         columns.add(response)
-    return _Part(columns, dict(source.problem_counts), source.problems)
+        first.offer(response)
+    return _Part(columns, dict(source.problem_counts), source.problems, first)
 
 
 def _side_by_side(source: Source, column: str | None) -> list[_Part] | None:

@@ -18,6 +18,7 @@ from preceptor.ranking.bootstrap import Array
 from preceptor.types import NoteKind
 
 if TYPE_CHECKING:
+    from preceptor.data.first_texts import FirstTexts
     from preceptor.data.formats import Problem
 
 Keys = NDArray[np.void]
@@ -252,6 +253,7 @@ class Gathered:
     `alike` counts the instructions that are there in several Unicode forms (composed and decomposed), which
     are not matched, because models read them as different tokens. `matched` counts the responses that are
     samples of an instruction with other turns, because it is matched by something else than its text.
+    `first` are some of the texts, None where the table was found again.
     """
 
     table: ResponseTable
@@ -259,6 +261,7 @@ class Gathered:
     problems: "Sequence[Problem]"
     alike: int = 0
     matched: int = 0
+    first: "FirstTexts | None" = None
 
 
 def places_of(flags: NDArray[np.bool_]) -> Places:

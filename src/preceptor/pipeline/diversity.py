@@ -42,7 +42,9 @@ def with_diversity(
     some = first_samples(data.selection.sample(INSTRUCTIONS))
     if not len(some.rows):
         return ranking
-    found = carry_out(step_of(FirstWords(), runtime, data.source, some), Silent(), execute)
+    found = carry_out(
+        step_of(FirstWords(), runtime, data.source.texts_of(some), some), Silent(), execute
+    )
     return replace(ranking, diversity=by_teacher(some, found))
 
 

@@ -36,7 +36,7 @@ def noise_in(
 ) -> list[Warning]:
     """Return a warning for each teacher that looks like noise; what was seen is stored."""
     some = data.selection.sample(INSTRUCTIONS)
-    step = step_of(TextChecks(), runtime, data.source, some)
+    step = step_of(TextChecks(), runtime, data.source.texts_of(some), some)
     return looks_like_noise(some, carry_out(step, progress, execute))
 
 

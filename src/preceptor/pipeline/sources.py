@@ -6,7 +6,7 @@ are held in memory, because they are the prompts; responses are streamed in ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from preceptor.data.instructions import PromptSource
 from preceptor.data.matching import Asked
 from preceptor.data.responses import ResponseSource, SourceFile
 from preceptor.data.schema import category_of
+from preceptor.data.selection import Selection
 from preceptor.data.table import Gathered, drawn
 from preceptor.engines.reasoning import UNFINISHED
 from preceptor.errors import DataError, StudyError
@@ -117,6 +118,12 @@ class StudySource:
         if not self.jobs:
             self._gathered[column] = found
         return found
+
+    def texts_of(self, selection: Selection) -> Iterable[Response]:
+        """Return what holds the texts of a few instructions: those kept from reading, else all."""
+        ids = selection.table.instructions[selection.taken].tolist()
+        kept = (one.first for one in self._gathered.values() if one.first is not None)
+        return next((first for first in kept if first.holds(ids)), self)
 
     @property
     def files(self) -> Sequence[SourceFile]:
