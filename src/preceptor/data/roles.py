@@ -156,8 +156,11 @@ def _add_call(turns: list[Turn], turn: Row, column: str) -> None:
 
 def reasoning_in(row: Row, names: Iterable[str] = REASONING_FIELDS) -> str:
     """Return the trace that stands beside a text, empty for none."""
-    found = (row.get(name) for name in names)
-    return next((one for one in found if isinstance(one, str) and one.strip()), "")
+    for name in names:
+        found = row.get(name)
+        if isinstance(found, str) and found.strip():
+            return found
+    return ""
 
 
 def marked(text: str | None, reasoning: str, *, called: bool = False) -> str | None:

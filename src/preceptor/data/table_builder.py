@@ -102,9 +102,11 @@ class TableBuilder:
 
     def _note_signs(self, response: Response) -> None:
         text = response.text or ""
-        tools = bool(response.tool_calls) or response.instruction.calls
-        for place, count in enumerate(Signs(1, has_reasoning(text), tools, len(text))):
-            self.signs[place] += count
+        signs = self.signs
+        signs[0] += 1
+        signs[1] += has_reasoning(text)
+        signs[2] += bool(response.tool_calls) or response.instruction.calls
+        signs[3] += len(text)
 
     def _categorise(self, instruction: int, category: str) -> None:
         """Note an instruction's category; of several the first by alphabet, in whatever order they come."""

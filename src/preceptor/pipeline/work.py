@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from preceptor.config.runtime import Runtime
 from preceptor.data.table import Keys
+from preceptor.errors import PreceptorError
 from preceptor.scorers.base import Resource
 from preceptor.store.identity import Identity
 from preceptor.store.store import ScorePartition
@@ -187,8 +188,13 @@ def preflight(works: Iterable[Work]) -> None:
         ModelError: an address or a key cannot be used.
     """
     for work in {work.identity: work for work in works}.values():
-        if work.lacking():
+        try:
             work.preflight()
+        except PreceptorError:
+            if (
+                work.lacking()
+            ):  # a look at all that is stored, which is spared where nothing is wrong
+                raise
 
 
 def free(work: Work, later: Sequence[Work]) -> None:
