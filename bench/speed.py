@@ -35,7 +35,7 @@ import torch
 import turns
 from preceptor.config.runtime import Runtime
 from preceptor.data.responses import ResponseSource
-from preceptor.engines.base import TokenizedPair
+from preceptor.engines.base import Likelihood, TokenizedPair
 from preceptor.engines.encoder import Encoder
 from preceptor.engines.loading import load_model, load_tokenizer
 from preceptor.engines.models import LocatedModel, locate
@@ -214,8 +214,8 @@ def build(name: str, located: LocatedModel, model: Any, given: argparse.Namespac
     return lambda pairs: ours(engine, pairs)
 
 
-def ours(engine: TransformersLikelihood, pairs: Sequence[TokenizedPair]) -> list[float]:
-    """Return the losses by the engine, which also gives ranks and entropies."""
+def ours(engine: Likelihood, pairs: Sequence[TokenizedPair]) -> list[float]:
+    """Return the losses by an engine, ours with ranks and entropies."""
     found = {
         m.index: float(m.columns["nll"].sum()) for batch in engine.measure(pairs) for m in batch
     }

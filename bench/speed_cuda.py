@@ -6,13 +6,17 @@ medians over rounds are reported.
 
     python bench/speed_cuda.py --model FOLDER --shape llama-3.2-1b --responses ../shared/data/zoo/*.jsonl
 
-The folder gives the tokenizer, and the weights where no `--shape` is given.
+The folder gives the tokenizer, and the weights where no `--shape` is given. With `--vllm` vLLM's
+`prompt_logprobs` are a contender too. It takes half of the device's memory for itself, of which `gigabytes`
+know nothing, and has not been run on a GPU yet.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
@@ -20,9 +24,11 @@ import torch
 
 from preceptor.engines.base import TokenizedPair
 from preceptor.engines.loading import load_model
-from preceptor.engines.models import locate
+from preceptor.engines.models import LocatedModel, locate
 from preceptor.engines.packed.attention import NAME
 from preceptor.engines.packed.likelihood import TransformersLikelihood
+from preceptor.engines.vllm import load_vllm
+from preceptor.engines.vllm_likelihood import VllmLikelihood, chunk_tokens
 from preceptor.errors import PreceptorError
 from speed import SHAPES, Work, necessary, options, ours, padded, read_pairs
 
@@ -35,6 +41,7 @@ Contender = Callable[[Sequence[TokenizedPair]], list[float]]
 def main() -> None:
     parser = options(__doc__, instructions=20, max_length=2048)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--vllm", action="store_true", help="measure vLLM's prompt_logprobs too")
     given = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error(f"this PyTorch ({torch.__version__}) finds no CUDA device")
@@ -50,7 +57,10 @@ def main() -> None:
         for name in ("padded_batch", "sorted_batch")
         for size in BATCHES
     }
-    products, rounds = play(contenders, model, pairs, given)
+    with tempfile.TemporaryDirectory() as folder:
+        if given.vllm:
+            contenders["vllm"] = by_vllm(model, located, Path(folder), given)
+        products, rounds = play(contenders, model, pairs, given)
     print(json.dumps(summary(products, rounds, necessary(model, pairs), pairs, given), indent=2))
 
 
@@ -154,6 +164,28 @@ def padding(model: Any, *, size: int, ordered: bool) -> Contender:
         return [loss for _, loss in sorted(zip(order, losses, strict=True))]
 
     return score
+
+
+def by_vllm(
+    model: Any, located: LocatedModel, folder: Path, given: argparse.Namespace
+) -> Contender:
+    """Return the engine that reads vLLM's `prompt_logprobs`, of the same weights saved to a folder."""
+    from transformers import AutoTokenizer
+
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(located.folder).save_pretrained(folder)
+    saved = locate(str(folder))
+    loaded = load_vllm(
+        saved,
+        dtype=given.dtype,
+        max_model_len=given.max_length + 1,
+        max_num_batched_tokens=chunk_tokens(saved),
+        enable_chunked_prefill=True,
+        enable_prefix_caching=False,
+        gpu_memory_utilization=0.5,
+    )
+    found = VllmLikelihood(loaded)
+    return lambda pairs: ours(found, pairs)
 
 
 def product_speed(dtype: str, size: int = 8192) -> float:
