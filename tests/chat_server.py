@@ -149,6 +149,7 @@ class Told:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
     samples: int = 0
     busy: int = 0
     busiest: int = 0
@@ -165,6 +166,12 @@ class Handler(BaseHTTPRequestHandler):
     """Does the next step for each request."""
 
     protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        told: Told = self.server.told  # type: ignore[attr-defined]
+        found = self.path == "/v1/models" and told.models
+        body = {"object": "list", "data": told.models} if found else {"detail": "Not Found"}
+        self.send(200 if found else 404, json.dumps(body).encode(), {})
 
     def do_POST(self) -> None:
         told: Told = self.server.told  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import COMMON, CORPUS
 from preceptor.config.rewards import ModelReward
+from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.errors import ModelError
 from preceptor.scorers.reward_model import RewardModel
 from preceptor.types import Instruction, Message, Response
@@ -99,6 +100,15 @@ def scores(scorer: RewardModel, responses: list[Response]) -> list[float]:
 def asked(answers: list[str], *messages: Message) -> list[Response]:
     instruction = Instruction(messages or (Message("user", QUESTION),))
     return [Response("a", instruction, answer) for answer in answers]
+
+
+def test_a_server_is_not_asked_for_what_it_cannot_be_told_of(save: Callable[[str], Path]) -> None:
+    folder = save("bert")
+    endpoints = {str(folder): Endpoint(url="http://127.0.0.1:9/v1")}
+    runtime = Runtime(device="cpu", endpoints=endpoints)
+    scorer = RewardModel(ModelReward(model=str(folder), engine="served"), runtime)
+    with pytest.raises(ModelError, match=r"two segments.*engine = 'transformers'"):
+        list(scorer.score(asked(ANSWERS)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

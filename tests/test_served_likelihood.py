@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,18 +19,12 @@ from preceptor.engines.base import Measured, TokenizedPair
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.loading import load_model, load_tokenizer
 from preceptor.engines.models import locate
-from preceptor.engines.templates import FAMILY_TEMPLATES
 from preceptor.errors import ModelError, StudyError
-from preceptor.types import Instruction, Response
+from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
+from preceptor.types import Instruction, NoteKind, Response
 
 PAIRS = [
     TokenizedPair(tuple(range(5, 5 + n)), tuple(range(40, 40 + 3 * n, 2))) for n in range(1, 7)
-]
-
-
-RESPONSES = [
-    Response("a", Instruction.from_text("What is two plus two?"), text)
-    for text in ("Four.", "The cat sat on the mat. " * 3, "Two plus two is four.")
 ]
 
 
@@ -42,8 +36,8 @@ class Served:
         endpoint = Endpoint(url=told.url, timeout_s=20.0, patience_s=20.0)
         self.runtime = Runtime(device="cpu", endpoints={str(folder): endpoint})
 
-    def measured(self, engine: str) -> dict[int, Measured]:
-        student = Student(model=str(self.folder), engine=engine, dtype="float32")
+    def measured(self, engine: str, **options: Any) -> dict[int, Measured]:
+        student = Student(model=str(self.folder), engine=engine, dtype="float32", **options)
         loaded = LIKELIHOOD_ENGINES[engine].load(locate(student.model), student, self.runtime)
         return {one.index: one for batch in loaded.measure(PAIRS) for one in batch}
 
@@ -89,6 +83,24 @@ def of_what_follows(choice: dict[str, Any]) -> None:
     ]
 
 
+def shifted(by: float) -> Spoil:
+    """Make logits of log-probabilities, as vLLM tells with `--logprobs-mode raw_logits`."""
+
+    def spoil(choice: dict[str, Any]) -> None:
+        for place in choice["prompt_logprobs"][1:]:
+            for told in place.values():
+                told["logprob"] += by
+        if echoed := choice.get("logprobs"):
+            own = echoed["token_logprobs"]
+            echoed["token_logprobs"] = [None, *(value + by for value in own[1:])]
+            echoed["top_logprobs"] = [
+                place and {token: value + by for token, value in place.items()}
+                for place in echoed["top_logprobs"]
+            ]
+
+    return spoil
+
+
 def spelled_otherwise(choice: dict[str, Any]) -> None:
     choice["logprobs"]["tokens"] = ["x" for _ in choice["logprobs"]["tokens"]]
 
@@ -96,10 +108,18 @@ def spelled_otherwise(choice: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("engine", "spoil", "said"),
     [
-        ("served", without("prompt_logprobs"), "tells no prompt_logprobs"),
+        ("served", without("prompt_logprobs"), r"without the prompt_logprobs.*vLLM's server does"),
         ("served", other_ids, "other tokens than the student's own"),
         ("served", of_what_follows, "depends on what follows them"),
-        ("echo", without("logprobs"), "spells the student's tokens as ''"),
+        ("served", shifted(-40.0), "not the logarithms of probabilities"),
+        ("served", shifted(8.0), r"not the logarithms.*--logprobs-mode"),
+        ("echo", shifted(-40.0), "not the logarithms of probabilities"),
+        ("echo", shifted(8.0), "not the logarithms of probabilities"),
+        (
+            "echo",
+            without("logprobs"),
+            r"without the echo.*llama.cpp's and most hosted services do not",
+        ),
         ("echo", spelled_otherwise, "another tokenizer"),
     ],
 )
@@ -121,6 +141,57 @@ def test_a_server_that_refuses_says_why_and_one_that_nobody_named_is_asked_for(m
         pytest.raises(ModelError, match=r"does not tell.*no such model"),
     ):
         engine.load(located, student, Served(model_folder, told).runtime)
+
+
+class TestContext:
+    """A server takes as many tokens as it was started with; one of them is that which it answers."""
+
+    PAIRS: ClassVar = [TokenizedPair((5, 6, 7), tuple(range(10, 10 + n))) for n in (9, 150, 20)]
+
+    def measured(self, one: Served, engine: str, tokens: int, **options: Any) -> list[Measured]:
+        one.told.models = [{"id": str(one.folder), "max_model_len": tokens}]
+        student = Student(model=str(one.folder), engine=engine, dtype="float32", **options)
+        loaded = LIKELIHOOD_ENGINES[engine].load(locate(student.model), student, one.runtime)
+        found = [each for batch in loaded.measure(self.PAIRS) for each in batch]
+        return sorted(found, key=lambda each: each.index)
+
+    @pytest.mark.parametrize("engine", ["served", "echo"])
+    def test_one_that_takes_less_than_the_student_reads_is_refused_before_it_is_asked(
+        self, model_folder: Path, engine: str
+    ):
+        said = (
+            r"takes 153 tokens.*1 of 3 responses.*--max-model-len 154 or more.*max_length = 152\)"
+        )
+        with served(model_folder) as one:
+            with pytest.raises(ModelError, match=said):
+                self.measured(one, engine, 153)
+            assert len(one.told.requests) <= 3  # by which it is tried
+
+    def test_one_with_room_gives_all_and_what_fills_the_students_context_has_a_note(
+        self, model_folder: Path
+    ):
+        with served(model_folder) as one:
+            found = self.measured(one, "served", 154)
+            assert [each.note for each in found] == [""] * 3
+            found = self.measured(one, "served", 153, max_length=153)
+        assert [bool(each.note) for each in found] == [False, True, False]
+        assert NoteKind.of(found[1].note) == NoteKind.NO_ROOM
+        assert np.isnan(found[1].columns["nll"]).all()
+
+    def test_where_it_does_not_say_the_note_of_a_refused_row_has_its_words(
+        self, model_folder: Path
+    ):
+        asked = Instruction.from_text("2 + 2?")
+        rows = [Response("a", asked, text) for text in ("Four.", "It is four. " * 40)]
+        student = Student(model=str(model_folder), engine="served", chat_template="plain")
+        with served(model_folder) as one:
+            one.told.models = [{"id": "another", "max_model_len": 153}]
+            scorer = LikelihoodScorer(StudentModel(student, one.runtime))
+            notes = {each.key: each.note for batch in scorer.score(rows) for each in batch}
+        assert not notes[rows[0].key]
+        note = str(notes[rows[1].key])
+        assert NoteKind.of(note) == NoteKind.REFUSED
+        assert "max_tokens must be at least 1" in note
 
 
 @pytest.mark.parametrize("bad", [0.5, "-1", True, None, math.nan, -math.inf, -9999.0], ids=str)
@@ -211,118 +282,3 @@ def test_a_metric_that_needs_more_than_the_engine_gives_is_refused_when_planned(
             reward_column="reward",
             metrics=["car", "rsr"],
         )
-
-
-class TestRewards:
-    """A reward model behind `/classify` or `/pooling`, each answering as vLLM documents it."""
-
-    @staticmethod
-    def server(
-        folder: Path,
-        *,
-        squash: bool = False,
-        bad: object = None,
-        pools: bool = False,
-        told_as: Any = lambda value: [value],
-    ) -> Any:
-        import torch
-        from transformers import AutoModelForSequenceClassification
-
-        model = AutoModelForSequenceClassification.from_pretrained(folder)
-
-        def step(handler: Any, asked: dict[str, Any]) -> None:
-            if pools and handler.path == "/classify":
-                refuse(404, "Not Found")(handler, asked)
-                return
-            with torch.no_grad():
-                logit = model(input_ids=torch.tensor([asked["input"]])).logits[0][0]
-            value = logit.sigmoid() if squash or asked["use_activation"] else logit
-            told = told_as(float(value) if bad is None or len(asked["input"]) != bad else "much")
-            found = {"probs": told, "num_classes": len(told)}
-            if handler.path == "/pooling":
-                found = {"object": "pooling", "data": told}
-            body = {"id": "pool-1", "object": "list", "data": [{"index": 0, **found}]}
-            handler.send(200, json.dumps(body).encode(), {})
-
-        return step
-
-    @staticmethod
-    def scorer(folder: Path, told: Told, engine: str) -> Any:
-        from preceptor.config.rewards import ModelReward
-        from preceptor.scorers.reward_model import RewardModel
-
-        runtime = Runtime(device="cpu", endpoints={str(folder): Endpoint(url=told.url)})
-        return RewardModel(ModelReward(model=str(folder), engine=engine), runtime)
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path, make_model: Any, make_tokenizer: Any) -> Path:
-        make_model("qwen3", labels=1).save_pretrained(tmp_path / "reward")
-        tokens = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
-        template = FAMILY_TEMPLATES["chatml"]
-        made = make_tokenizer(chat_template=template, **tokens)
-        made.save_pretrained(tmp_path / "reward")
-        return tmp_path / "reward"
-
-    def test_rewards_by_a_server_are_the_models_own_under_another_identity(self, folder: Path):
-        with serving(otherwise=self.server(folder)) as told:
-            scorers = [self.scorer(folder, told, engine) for engine in ("served", "transformers")]
-            found = []
-            for scorer in scorers:
-                rows = [one for batch in scorer.score(RESPONSES) for one in batch]
-                found.append({one.key: one.values["score"] for one in rows})
-        assert set(told.paths) == {"/classify"}
-        assert found[0] == pytest.approx(found[1], abs=1e-4)
-        assert scorers[0].identity() != scorers[1].identity()
-
-    def test_a_server_that_only_pools_gives_the_same_rewards(self, folder: Path):
-        found = []
-        for pools in (True, False):
-            with serving(otherwise=self.server(folder, pools=pools)) as told:
-                scorer = self.scorer(folder, told, "served")
-                rows = [one for batch in scorer.score(RESPONSES) for one in batch]
-            found.append({one.key: one.values["score"] for one in rows})
-            assert told.paths[-1] == ("/pooling" if pools else "/classify")
-        assert len(found[0]) == len(RESPONSES)
-        assert found[0] == found[1]
-
-    @pytest.mark.parametrize(
-        ("told_as", "saw"),
-        [
-            (lambda value: [value, -value], r"2 numbers \(a vector, or several labels\)"),
-            (lambda value: [[value]] * 7, r"7 lists of numbers \(one for each token\)"),
-            (lambda value: "AACAPw==", "no list of numbers"),
-        ],
-    )
-    @pytest.mark.parametrize("pools", [True, False])
-    def test_more_than_one_number_is_no_reward(
-        self, folder: Path, told_as: Any, saw: str, pools: bool
-    ):
-        with (
-            serving(otherwise=self.server(folder, pools=pools, told_as=told_as)) as told,
-            pytest.raises(ModelError, match=f"{'pooling' if pools else 'classify'}: saw {saw}"),
-        ):
-            list(self.scorer(folder, told, "served").score(RESPONSES))
-
-    def test_a_server_that_does_neither_is_told_of_both(self, folder: Path):
-        with (
-            serving(otherwise=refuse(404, "Not Found")) as told,
-            pytest.raises(ModelError, match=r"by /classify: .*404.*; by /pooling: .*404"),
-        ):
-            list(self.scorer(folder, told, "served").score(RESPONSES))
-
-    def test_one_bad_reward_costs_its_row_alone(self, folder: Path):
-        with serving(otherwise=self.server(folder)) as told:
-            one = self.scorer(folder, told, "served")
-            encoded = one._encoded(RESPONSES[1])
-        bad = len(encoded.prompt) + len(encoded.response)
-        with serving(otherwise=self.server(folder, bad=bad)) as told:
-            scored = [s for b in self.scorer(folder, told, "served").score(RESPONSES) for s in b]
-        assert [bool(one.note) for one in scored].count(True) == 1
-        assert len(scored) == len(RESPONSES)
-
-    def test_a_server_that_squashes_scores_is_refused(self, folder: Path):
-        with (
-            serving(otherwise=self.server(folder, squash=True)) as told,
-            pytest.raises(ModelError, match="squashes scores"),
-        ):
-            list(self.scorer(folder, told, "served").score(RESPONSES))

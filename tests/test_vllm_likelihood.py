@@ -1,6 +1,7 @@
 """What vLLM is asked for a student's likelihoods, and that its numbers are the model's."""
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from preceptor.engines.models import locate
 from preceptor.engines.vllm_likelihood import VllmLikelihood, chunk_tokens
 from preceptor.errors import MissingPackage
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
+from preceptor.types import NoteKind
 from test_served_likelihood import PAIRS
 
 ROOM = max(len(pair.prompt) + len(pair.response) for pair in PAIRS)
@@ -69,20 +71,41 @@ def test_vllm_gives_the_numbers_of_the_model_and_notes_what_leaves_no_room(
     located, runtime = locate(student.model), Runtime(device="cpu", gpus=2)
     found, here = (
         {
-            one.index: one.columns
+            one.index: one
             for batch in LIKELIHOOD_ENGINES[engine].load(located, student, runtime).measure(PAIRS)
             for one in batch
         }
         for engine in ("vllm", "transformers")
     )
     longest = len(PAIRS) - 1
-    assert np.isnan(found.pop(longest)["nll"]).all()  # vLLM wants room for one more token
-    for index, columns in found.items():
-        assert np.allclose(columns["nll"], here[index]["nll"], atol=1e-4)
-        assert columns["rank"].tolist() == here[index]["rank"].tolist()
+    without_room = found.pop(longest)  # vLLM wants room for one more token
+    assert np.isnan(without_room.columns["nll"]).all()
+    assert NoteKind.of(without_room.note) == NoteKind.NO_ROOM
+    for index, one in found.items():
+        assert np.allclose(one.columns["nll"], here[index].columns["nll"], atol=1e-4)
+        assert one.columns["rank"].tolist() == here[index].columns["rank"].tolist()
     assert StandIn.made["tensor_parallel_size"] == 2
     assert not StandIn.made["enable_prefix_caching"]
     assert StandIn.made["max_num_batched_tokens"] == chunk_tokens(located)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_a_number_that_is_none_never_becomes_a_loss_of_zero(
+    model_folder: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch, bad: float
+):
+    def spoiled(self: StandIn, prompts: list[Any], wanted: Any, *, use_tqdm: bool) -> Iterator[Any]:
+        for place, output in enumerate(well(self, prompts, wanted, use_tqdm=use_tqdm)):
+            if place == 1:
+                next(iter(output.prompt_logprobs[-1].values())).logprob = bad
+            yield output
+
+    well = StandIn.generate
+    monkeypatch.setattr(StandIn, "generate", spoiled)
+    student = Student(model=str(model_folder), engine="vllm", dtype="float32")
+    loaded = VllmLikelihood.load(locate(student.model), student, Runtime(device="cpu"))
+    found = {one.index: one.columns for batch in loaded.measure(PAIRS) for one in batch}
+    assert not np.isfinite(found[1]["nll"][-1])
+    assert np.isfinite(found[0]["nll"]).all()
 
 
 @pytest.mark.parametrize(("vocabulary", "tokens"), [(32_000, 4096), (151_936, 1024), (50, 8192)])

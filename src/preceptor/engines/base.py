@@ -67,11 +67,14 @@ class Measured:
     `mlp.up_proj` at the tokens of answer and prompt that are not special, `answer_cosine` is the mean product
     of two of the answer's, `question_cosine` that of one of the answer's and one of the prompt's, and
     `question_nll` the mean loss of the prompt's tokens.
+
+    `note` is why nothing was measured and never will be, as it is stored; the columns are then NaN.
     """
 
     index: int
     columns: Mapping[str, Numbers]
     values: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 class Likelihood(Protocol):

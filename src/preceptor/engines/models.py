@@ -253,6 +253,24 @@ def context_length(located: LocatedModel) -> int | None:
     return length
 
 
+def vocabulary_of(located: LocatedModel) -> int | None:
+    """Return the number of tokens that the model's config allows, or None where it does not say."""
+    config = read_config(located)
+    inner = config.get("text_config")
+    size = (inner if isinstance(inner, dict) else config).get("vocab_size")
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def padding_of(located: LocatedModel) -> int | None:
+    """Return the padding token that the model's config names, or None."""
+    config = read_config(located)
+    inner = config.get("text_config")
+    found = config.get(
+        "pad_token_id", inner.get("pad_token_id") if isinstance(inner, dict) else None
+    )
+    return found if type(found) is int else None
+
+
 def read_config(located: LocatedModel) -> dict[str, Any]:
     """Return the model's config.json; ModelError where it cannot be read."""
     config = read_json(located.folder / "config.json", ModelError)

@@ -2,7 +2,7 @@
 
 Prompt and response go as our own token ids, so that the text that is scored is the text that any other
 engine scores. What comes back is checked token by token; a server with another tokenizer, or whose numbers
-are not those of the prompt, is refused when the engine is loaded.
+are not those of the prompt or no log-probabilities, is refused when the engine is loaded.
 """
 
 import logging
@@ -27,8 +27,9 @@ from preceptor.engines.chat.prompts import PromptClient, Told, asked_of
 from preceptor.engines.chat.watch import Watch
 from preceptor.engines.chat.wire import as_object, printable
 from preceptor.engines.loading import load_tokenizer
-from preceptor.engines.models import LocatedModel
+from preceptor.engines.models import LocatedModel, context_length, vocabulary_of
 from preceptor.errors import ModelError
+from preceptor.types import NoteKind
 
 _LOGGER = logging.getLogger(__name__)
 _PROBE = "The quick brown fox jumps over 13 lazy dogs; then it sleeps, and 7 of them do not."
@@ -37,6 +38,10 @@ _MOST_BETWEEN_BATCHES = 0.2
 _ROUNDED = 1e-3
 _LEAST = -9999.0
 """What vLLM writes for a probability of zero, which JSON cannot hold the logarithm of."""
+_ELSEWHERE = (
+    "vLLM's server does, by prompt_logprobs; llama.cpp's and most hosted services do not. Serve the student "
+    "with vLLM, or have it measured in this process (engine = 'transformers')."
+)
 
 Columns = Mapping[str, Numbers]
 
@@ -52,6 +57,8 @@ class ServedLikelihood:
         "prompt_logprobs": 0,
         "add_special_tokens": False,
     }
+    tries: ClassVar[Mapping[str, object]] = {**asks, "prompt_logprobs": 1}
+    """What it is asked when it is tried: for the likeliest token of each place too."""
 
     @classmethod
     def preflight(cls, student: Student, runtime: Runtime) -> None:
@@ -66,15 +73,28 @@ class ServedLikelihood:
             StudyError: nothing says where the student is served.
             ModelError: the server cannot be reached, reads texts otherwise, or tells other numbers.
         """
-        engine = cls(PromptClient(runtime.endpoint(student.model), student.model, cls.asks))
-        ids = load_tokenizer(located).encode(_PROBE, add_special_tokens=False)
-        engine._require_same_tokens(tuple(ids))
-        engine._require_numbers_of_prompt(tuple(ids))
+        tokenizer = load_tokenizer(located)
+        ids = tuple(tokenizer.encode(_PROBE, add_special_tokens=False))
+        lengths = [one for one in (student.max_length, context_length(located)) if one]
+        engine = cls(
+            *(
+                PromptClient(runtime.endpoint(student.model), student.model, asks)
+                for asks in (cls.asks, cls.tries)
+            ),
+            longest=min(lengths, default=None),
+        )
+        engine._require_same_tokens(ids)
+        engine._require_numbers_of_prompt(ids, max(len(tokenizer), vocabulary_of(located) or 0))
         engine._watch.answered()
         return engine
 
-    def __init__(self, client: PromptClient) -> None:
-        self._client = client
+    def __init__(
+        self, client: PromptClient, trying: PromptClient, *, longest: int | None = None
+    ) -> None:
+        """`longest` is how many tokens the student reads at most."""
+        self._client, self._trying = client, trying
+        self._longest = longest
+        self._context = client.context()
         self._watch = Watch(
             f"The server of '{client.model}'",
             client.endpoint,
@@ -89,42 +109,73 @@ class ServedLikelihood:
     ) -> Iterator[list[Measured]]:
         """Yield each pair's columns as they come; what was not answered is left out and asked again.
 
-        A pair that the server refuses, or whose answer does not hold its numbers, has NaN.
+        A pair that the server refuses has NaN and a note, and so has one that fills the context and leaves no
+        room for the token that is always answered. One whose answer does not hold its numbers has NaN.
 
         Raises:
-            ModelError: the server answers no longer.
+            ModelError: the server answers no longer, or takes fewer tokens than the student and these pairs.
         """
-        asked = [asked_of((*pair.prompt, *pair.response)) for pair in pairs]
+        fits, unfit = self._divided(pairs)
+        if unfit:
+            note = NoteKind.NO_ROOM.note("for the token that the server always answers")
+            yield [Measured(index, self._nothing(pairs[index]), note=note) for index in unfit]
+        asked = [asked_of((*pairs[index].prompt, *pairs[index].response)) for index in fits]
         batch: list[Measured] = []
         for found in self._client.complete_all(asked):
             try:
-                columns = self._columns(pairs[found.index], found.outcome)
+                measured = self._measured(fits[found.index], pairs, found.outcome)
             except ModelError:
                 yield batch
                 raise
-            if columns is not None:
-                batch.append(Measured(found.index, columns))
+            if measured is not None:
+                batch.append(measured)
             if batch and not found.more:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def _columns(self, pair: TokenizedPair, outcome: Completion | Failure) -> Columns | None:
-        ids = (*pair.prompt, *pair.response)
+    def _divided(self, pairs: Sequence[TokenizedPair]) -> tuple[list[int], list[int]]:
+        """Return the places of the pairs to ask for, and of those for which no server has room.
+
+        Raises:
+            ModelError: it is this server that has no room, and the student reads more.
+        """
+        lengths = [len(pair.prompt) + len(pair.response) for pair in pairs]
+        context = math.inf if self._context is None else self._context
+        fits = [index for index, length in enumerate(lengths) if length < context]
+        unfit = [index for index, length in enumerate(lengths) if length >= context]
+        if unfit and (self._longest is None or self._longest > context):
+            raise ModelError(
+                f"The server of '{self._client.model}' takes {context:,} tokens (its max_model_len), one of "
+                f"them for an answer, and {len(unfit):,} of {len(pairs):,} responses have more with their "
+                f"prompts, up to {max(lengths):,}. Start it with --max-model-len {max(lengths) + 1} or "
+                f"more, or have the student read fewer (max_length = {context - 1})."
+            )
+        return fits, unfit
+
+    def _measured(
+        self, index: int, pairs: Sequence[TokenizedPair], outcome: Completion | Failure
+    ) -> Measured | None:
+        pair, note = pairs[index], ""
         if isinstance(outcome, Failure):
-            note = self._watch.note(outcome)
+            found = self._watch.note(outcome)
             _LOGGER.warning("no numbers of a response: %s, %s", outcome.kind, outcome.detail)
-            if note is None:
+            if found is None:
                 return None
+            note = found
         elif isinstance(outcome, Told):
             self._watch.answered()
-            found = self.numbers(outcome.of_prompt, ids, len(pair.prompt))
-            if found is not None:
-                return found
+            columns = self.numbers(
+                outcome.of_prompt, (*pair.prompt, *pair.response), len(pair.prompt)
+            )
+            if columns is not None:
+                return Measured(index, columns)
             _LOGGER.warning("%s answered without the numbers of a prompt", self._client.model)
-        nothing = np.full(len(pair.response), np.nan, np.float32)
-        return dict.fromkeys(self.measures, nothing)
+        return Measured(index, self._nothing(pair), note=note)
+
+    def _nothing(self, pair: TokenizedPair) -> Columns:
+        return dict.fromkeys(self.measures, np.full(len(pair.response), np.nan, np.float32))
 
     @staticmethod
     def numbers(choice: Mapping[str, Any], ids: Sequence[int], start: int) -> Columns | None:
@@ -142,36 +193,64 @@ class ServedLikelihood:
             return None
         return {"nll": nll, "rank": np.array(ranks, np.float32)}
 
+    @staticmethod
+    def likeliest(choice: Mapping[str, Any]) -> list[list[object]]:
+        """Return what is told of some tokens of each place, the likeliest of all among them."""
+        return [
+            [as_object(told).get("logprob") for told in as_object(entry).values()]
+            for entry in choice["prompt_logprobs"][1:]
+        ]
+
     def _require_same_tokens(self, ids: tuple[int, ...]) -> None:
         """Have the server read a text, and hold the ids that it finds against ours."""
-        if self.numbers(self._told(_PROBE), ids, 1) is None:
+        entries = self._told(_PROBE).get("prompt_logprobs")
+        if not isinstance(entries, list):
+            raise self._lacks("without the prompt_logprobs that it is asked for")
+        told = [set(as_object(entry)) for entry in entries[1:]]
+        if len(entries) != len(ids) or not all(
+            str(token) in of for token, of in zip(ids[1:], told, strict=True)
+        ):
             raise ModelError(
                 f"The server of '{self._client.model}' reads a text as other tokens than the student's own "
-                f"tokenizer, or tells no prompt_logprobs. Serve the student's own model "
-                "with vLLM, or name the engine that the server can do (served, echo)."
+                "tokenizer. Serve the student's own model."
             )
 
-    def _require_numbers_of_prompt(self, ids: tuple[int, ...]) -> None:
-        """Ask for two prompts that begin alike: the numbers there must not depend on what follows."""
+    def _lacks(self, how: str) -> ModelError:
+        return ModelError(
+            f"The server of '{self._client.model}' answers {how}: it does not tell the log-probabilities of "
+            f"a given text. {_ELSEWHERE}"
+        )
+
+    def _require_numbers_of_prompt(self, ids: tuple[int, ...], vocabulary: int) -> None:
+        """Ask for two prompts that begin alike: the numbers there must not depend on what follows.
+
+        And they must be such as log-probabilities over a `vocabulary` can be.
+        """
         half = len(ids) // 2
         asked = (ids, (*ids[:half], *reversed(ids[half:])))
-        one, other = (self.numbers(self._told(prompt), prompt, 1) for prompt in asked)
-        alike = (
-            one is not None
-            and other is not None
-            and np.allclose(
-                one["nll"][: half - 1], other["nll"][: half - 1], atol=_MOST_BETWEEN_BATCHES
-            )
-            and len(set(one["nll"].tolist())) > half
-        )
-        if not alike:
+        told = [self._told(prompt) for prompt in asked]
+        one, other = (self.numbers(*each, 1) for each in zip(told, asked, strict=True))
+        if one is None or other is None:
+            raise self._tells_no_shares()
+        start, again = (each["nll"][: half - 1] for each in (one, other))
+        same = len(set(one["nll"].tolist())) <= half
+        if same or not np.allclose(start, again, atol=_MOST_BETWEEN_BATCHES):
             raise ModelError(
                 f"What the server of '{self._client.model}' tells of a prompt's tokens depends on what "
                 "follows them, or is the same for all: these are not their log-probabilities."
             )
+        if not all(_are_shares(place, vocabulary) for place in self.likeliest(told[0])):
+            raise self._tells_no_shares()
+
+    def _tells_no_shares(self) -> ModelError:
+        return ModelError(
+            f"What the server of '{self._client.model}' tells of a prompt's tokens are not the logarithms of "
+            "probabilities, which sum to one. vLLM tells logits where it is started with --logprobs-mode "
+            "raw_logits or processed_logits: start it without."
+        )
 
     def _told(self, prompt: str | tuple[int, ...]) -> Mapping[str, Any]:
-        outcome = self._client.complete(asked_of(prompt))
+        outcome = self._trying.complete(asked_of(prompt))
         if isinstance(outcome, Told):
             return outcome.of_prompt
         detail = printable(outcome.detail) if isinstance(outcome, Failure) else "no answer"
@@ -190,6 +269,7 @@ class EchoLikelihood(ServedLikelihood):
         "logprobs": 1,
         "echo": True,
     }
+    tries: ClassVar[Mapping[str, object]] = asks
 
     @staticmethod
     def numbers(choice: Mapping[str, Any], ids: Sequence[int], start: int) -> Columns | None:
@@ -200,15 +280,23 @@ class EchoLikelihood(ServedLikelihood):
         nll = _losses(values[start : len(ids)])
         return None if nll is None else {"nll": nll}
 
+    @staticmethod
+    def likeliest(choice: Mapping[str, Any]) -> list[list[object]]:
+        """Return what is told of some tokens of each place, where a server says so much."""
+        places = as_object(choice.get("logprobs")).get("top_logprobs")
+        told = places[1:] if isinstance(places, list) else []
+        return [list(place.values()) for place in told if isinstance(place, Mapping)]
+
     def _require_same_tokens(self, ids: tuple[int, ...]) -> None:
         """Have the server spell our ids."""
         tokens = as_object(self._told(ids).get("logprobs")).get("tokens")
-        spelled = "".join(map(str, tokens[: len(ids)])) if isinstance(tokens, list) else ""
+        if not isinstance(tokens, list) or len(tokens) < len(ids):
+            raise self._lacks("without the echo that it is asked for")
+        spelled = "".join(map(str, tokens[: len(ids)]))
         if spelled.strip() != _PROBE:
             raise ModelError(
                 f"The server of '{self._client.model}' spells the student's tokens as "
-                f"'{printable(spelled)}': expected '{_PROBE}'. It has "
-                "another tokenizer, or does not echo a prompt of ids."
+                f"'{printable(spelled)}': expected '{_PROBE}'. It has another tokenizer."
             )
 
 
@@ -222,3 +310,16 @@ def _losses(values: Sequence[object]) -> "Numbers | None":
             return None
         losses.append(math.inf if value <= _LEAST else max(0.0, -value))
     return np.array(losses, np.float32)
+
+
+def _are_shares(values: Sequence[object], vocabulary: int) -> bool:
+    """Tell whether these can be log-probabilities of some tokens, the likeliest of all among them.
+
+    The likeliest of n tokens has at least the share 1 / n.
+    """
+    losses = _losses(values)
+    if losses is None or not len(losses):
+        return False
+    return bool(
+        np.exp(-losses).sum() <= 1 + _ROUNDED and losses.min() <= math.log(vocabulary) + _ROUNDED
+    )

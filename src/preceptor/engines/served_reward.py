@@ -1,9 +1,10 @@
 """Rewards from a reward model behind vLLM's server, asked for the score itself.
 
-By `/classify`, else by `/pooling` where the server does not classify. Conversations go as our own token ids.
-A server that squashes scores whatever it is asked (a sigmoid) is refused when the first are wanted: its
-numbers would rank otherwise under CAR. So is one that gives several numbers, of which nobody says which is
-the reward.
+By `/classify`, else by `/pooling` where the server does not classify. Conversations go as our own token ids,
+without padding tokens at their end: vLLM reads the score at the last token, and what the model was trained
+with at the last that is not padding. A server that squashes scores whatever it is asked (a sigmoid) is
+refused when the first are wanted: its numbers would rank otherwise under CAR. So is one that gives several
+numbers, of which nobody says which is the reward.
 """
 
 import logging
@@ -36,19 +37,37 @@ The first answers `{"data": [{"probs": [score], "num_classes": 1}]}`, the second
 
 
 class ServedReward:
-    """The scores of conversations under the reward model that `endpoint` serves as `model`."""
+    """The scores of conversations under the reward model that `endpoint` serves as `model`.
 
-    def __init__(self, endpoint: Endpoint, model: str) -> None:
+    `padding` is its padding token, where it has one; `longest` how many tokens it reads at most.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        model: str,
+        *,
+        padding: int | None = None,
+        longest: int | None = None,
+    ) -> None:
         # vLLM's own functions stand beside the part of the address that is OpenAI's.
         self._root = endpoint.model_copy(
             update={"url": endpoint.url.rstrip("/").removesuffix("/v1")}
         )
-        self._model = model
+        self._model, self._padding, self._longest = model, padding, longest
+        self._context: int | None = None
         self._ask_by(_FUNCTIONS[0])
 
     def _ask_by(self, function: str) -> None:
         self._plain, self._squashed = (
-            PromptClient(self._root, self._model, asks, function=function, names=("input", "data"))
+            PromptClient(
+                self._root,
+                self._model,
+                asks,
+                function=function,
+                names=("input", "data"),
+                of_openai=False,
+            )
             for asks in (_PLAIN, _SQUASHED)
         )
         self._watch = Watch(
@@ -69,6 +88,7 @@ class ServedReward:
             failure = self._tried(pairs)
             if failure is None:
                 self._watch.answered()
+                self._context = self._plain.context()
                 return
             refused.append(f"by /{function}: {failure.kind}, {failure.detail}")
             if not (failure.of_request or failure.of_settings):
@@ -79,7 +99,7 @@ class ServedReward:
         """Return why the function in use does not answer; ModelError where what it says is no reward."""
         squashes = True
         for pair in pairs:
-            request = asked_of((*pair.prompt, *pair.response))
+            request = asked_of(self._ids(pair))
             plain, squashed = (one.complete(request) for one in (self._plain, self._squashed))
             if isinstance(plain, Failure):
                 return plain
@@ -102,19 +122,40 @@ class ServedReward:
         """Yield scores as they come, NaN where there is none; what was not answered is left out.
 
         Raises:
-            ModelError: the server answers no longer.
+            ModelError: the server answers no longer, or takes fewer tokens than the model and these have.
         """
-        requests = [asked_of((*one.prompt, *one.response)) for one in conversations]
+        every = [self._ids(one) for one in conversations]
+        self._require_room(list(map(len, every)))
+        requests = list(map(asked_of, every))
         for found in self._plain.complete_all(requests):
             outcome = found.outcome
             if isinstance(outcome, Failure):
                 note = self._watch.note(outcome)
                 _LOGGER.warning("no reward of a response: %s, %s", outcome.kind, outcome.detail)
-                if note is None:
-                    continue
+                if note is not None:
+                    yield [Rewarded(found.index, math.nan, note)]
             else:
                 self._watch.answered()
-            yield [Rewarded(found.index, _score(outcome))]
+                yield [Rewarded(found.index, _score(outcome))]
+
+    def _ids(self, pair: TokenizedPair) -> tuple[int, ...]:
+        ids = (*pair.prompt, *pair.response)
+        end = len(ids)
+        while end > 1 and ids[end - 1] == self._padding:
+            end -= 1
+        return ids[:end]
+
+    def _require_room(self, lengths: Sequence[int]) -> None:
+        """Refuse a server that takes fewer tokens than the model, where a conversation has more."""
+        context = self._context
+        longer = [length for length in lengths if context is not None and length > context]
+        if longer and (self._longest is None or self._longest > (context or 0)):
+            raise ModelError(
+                f"The server of '{self._model}' takes {context:,} tokens (its max_model_len), and "
+                f"{len(longer):,} of {len(lengths):,} conversations have more, up to {max(longer):,}. Start "
+                f"it with --max-model-len {max(longer)} or more, or have the reward model read fewer "
+                f"(max_length = {context})."
+            )
 
 
 def _score(outcome: object) -> float:

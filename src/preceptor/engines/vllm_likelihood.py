@@ -14,9 +14,10 @@ import numpy as np
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
 from preceptor.engines.base import NOTHING, Extra, Measured, Numbers, TokenizedPair
-from preceptor.engines.models import LocatedModel, context_length, read_config
+from preceptor.engines.models import LocatedModel, context_length, vocabulary_of
 from preceptor.engines.vllm import load_vllm
 from preceptor.errors import require
+from preceptor.types import NoteKind
 
 _CHUNK_BYTES = 2 * 10**9
 _BYTES_PER_ENTRY = 12  # logits, their logarithms of probabilities and a comparison, in float32
@@ -70,7 +71,7 @@ class VllmLikelihood:
     def measure(
         self, pairs: Sequence[TokenizedPair], extra: Extra = NOTHING
     ) -> Iterator[list[Measured]]:
-        """Yield every pair's columns once; those of a pair that leaves vLLM no room are NaN."""
+        """Yield every pair's columns once; a pair that leaves vLLM no room has a note."""
         vllm: Any = import_module("vllm")
         wanted = vllm.SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
@@ -80,7 +81,8 @@ class VllmLikelihood:
         fits = [i for i, pair in enumerate(pairs) if len(pair.prompt) + len(pair.response) <= most]
         unfit = sorted(set(range(len(pairs))) - set(fits))
         if unfit:
-            yield [Measured(index, _nothing(pairs[index])) for index in unfit]
+            note = NoteKind.NO_ROOM.note("for the token that vLLM always answers")
+            yield [Measured(index, _nothing(pairs[index]), note=note) for index in unfit]
         for start in range(0, len(fits), _AT_ONCE):
             part = fits[start : start + _AT_ONCE]
             prompts = [{"prompt_token_ids": [*pairs[i].prompt, *pairs[i].response]} for i in part]
@@ -106,10 +108,7 @@ def chunk_tokens(located: LocatedModel) -> int:
 
 
 def _vocabulary(located: LocatedModel) -> int:
-    config = read_config(located)
-    inner = config.get("text_config")
-    size = (inner if isinstance(inner, dict) else config).get("vocab_size")
-    return size if isinstance(size, int) and size > 0 else _UNKNOWN_VOCABULARY
+    return vocabulary_of(located) or _UNKNOWN_VOCABULARY
 
 
 def _columns(
@@ -119,10 +118,10 @@ def _columns(
     found = [
         (entry or {})[token] for token, entry in zip(pair.response, entries[first:], strict=True)
     ]
-    return {
-        "nll": np.array([max(0.0, -one.logprob) for one in found], np.float32),
-        "rank": np.array([one.rank for one in found], np.float32),
-    }
+    # Not max(0.0, ...), which makes a zero of NaN.
+    nll = np.maximum(0, -np.array([one.logprob for one in found], np.float32))
+    ranks = np.array([one.rank for one in found], np.float32)
+    return {"nll": nll, "rank": np.where(np.isnan(nll), np.float32(np.nan), ranks)}
 
 
 def _nothing(pair: TokenizedPair) -> dict[str, Numbers]:

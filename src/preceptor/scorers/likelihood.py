@@ -271,6 +271,8 @@ class LikelihoodScorer(Scorer):
         return TokenizedPair(encoded.prompt, encoded.response, encoded.counted)
 
     def _scored(self, response: Response, encoded: EncodedPair, measured: Measured) -> Score:
+        if measured.note:
+            return Score(response.key, {}, measured.note)
         groups = np.array(encoded.groups or (ANSWER,) * len(encoded.response))
         sums = sums_of(_of(measured.columns, groups != CONTEXT))
         sums |= self._first_tokens(response, encoded, measured.columns["nll"][groups != CONTEXT])

@@ -18,7 +18,7 @@ from preceptor.engines.base import TokenizedPair
 from preceptor.engines.encoder import EncodedPair, Encoder
 from preceptor.engines.loading import load_reward_model, load_tokenizer
 from preceptor.engines.local import LocalModel
-from preceptor.engines.models import LocatedModel, locate
+from preceptor.engines.models import LocatedModel, locate, padding_of
 from preceptor.engines.pair_encoder import PairEncoder
 from preceptor.engines.templates import ChatTemplate, choose_template, pair_template
 from preceptor.errors import ModelError
@@ -98,9 +98,20 @@ class RewardModel(LocalModel, Scorer):
     def _server(self) -> "ServedReward":
         from preceptor.engines.served_reward import ServedReward
 
-        return ServedReward(self.runtime.endpoint(self.table.model), self.table.model)
+        return ServedReward(
+            self.runtime.endpoint(self.table.model),
+            self.table.model,
+            padding=None if self.template.name == "pair" else padding_of(self.located),
+            longest=self.max_length,
+        )
 
     def _served(self) -> "ServedReward":
+        if isinstance(self.encoder, PairEncoder) and self.encoder.typed:
+            raise ModelError(
+                f"'{self.located.name}' reads prompt and response as two segments and must be told of each "
+                "token which of them it is of, which a server cannot be. Run it here (engine = "
+                "'transformers'), or give a template for one text, such as chat_template = 'plain'."
+            )
         engine = self._server()
         engine.require_scores(self._sanity_pairs())
         return engine
@@ -156,6 +167,8 @@ class RewardModel(LocalModel, Scorer):
             "dtype": self.dtype,
             "engine": self.table.engine,
         }
+        if self.served:
+            spec["read_at"] = "last token that is not padding"
         if self.table.trust_remote_code:
             spec["remote_code"] = self._code
         return Identity.of(spec)
@@ -184,7 +197,7 @@ class RewardModel(LocalModel, Scorer):
         if kept:
             pairs = [TokenizedPair(encoded.prompt, encoded.response) for _, encoded in kept]
             for batch in self.engine.score(pairs):
-                yield [_score(*kept[found.index], found.score) for found in batch]
+                yield [_score(*kept[found.index], found.score, found.note) for found in batch]
 
     def _encoded(self, response: Response) -> EncodedPair | str:
         """Return the conversation's ids, or why there are none."""
@@ -211,9 +224,9 @@ class RewardModel(LocalModel, Scorer):
         return {"reward": columns["score"]}
 
 
-def _score(key: bytes, encoded: EncodedPair, score: float) -> Score:
-    if not math.isfinite(score):
-        return Score(key, {}, NoteKind.NON_FINITE.note("reward"))
+def _score(key: bytes, encoded: EncodedPair, score: float, note: str) -> Score:
+    if note or not math.isfinite(score):
+        return Score(key, {}, note or NoteKind.NON_FINITE.note("reward"))
     tokens = len(encoded.prompt) + len(encoded.response)
     values = {"score": score, "tokens": tokens, "truncated": encoded.truncated}
     return Score(key, {name: float(value) for name, value in values.items()})

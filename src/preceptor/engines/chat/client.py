@@ -17,7 +17,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from itertools import chain
@@ -89,6 +89,16 @@ class _QuietWhileAsking(logging.Filter):
 
 
 _quiet = _QuietWhileAsking()
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Keep the HTTP library's records of requests out of logs, in this thread."""
+    before = _asking.set(True)
+    try:
+        yield
+    finally:
+        _asking.reset(before)
 
 
 class _Line(NamedTuple):

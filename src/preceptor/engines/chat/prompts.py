@@ -1,15 +1,19 @@
 """Ask an endpoint what it tells of a prompt, instead of for an answer: log-probabilities, or a reward."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import OpenAIChat
+from preceptor.engines.chat.client import OpenAIChat, unrecorded
+from preceptor.engines.chat.reading import Body
 from preceptor.engines.chat.wire import as_object, failure_of, parsed
 
 Prompt = str | tuple[int, ...]
+
+_CONTEXT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class PromptClient(OpenAIChat):
     """Asks for prompts as the chat client does for answers: patient, bounded, no key in messages.
 
     `function` of the endpoint gets a body with the model, the prompt under the name `given`, and all that
-    `asks` says; its answer is a list under the name `told`, of which the first entry is read.
+    `asks` says; its answer is a list under the name `told`, of which the first entry is read. `of_openai`
+    says that the function is one of OpenAI's, whose addresses have a version.
     """
 
     function = "completions"
@@ -43,11 +48,13 @@ class PromptClient(OpenAIChat):
         *,
         function: str = "completions",
         names: tuple[str, str] = ("prompt", "choices"),
+        of_openai: bool = True,
     ) -> None:
         super().__init__(endpoint, model)
         self.function = function
         self._asks = asks
         self._given, self._told = names
+        self._of_openai = of_openai
 
     def payload(self, request: ChatRequest, alternatives: int | None = None) -> dict[str, object]:
         """Return the body of a request."""
@@ -63,6 +70,39 @@ class PromptClient(OpenAIChat):
         if not isinstance(found, list) or not found:
             return self._misdirected(Failure("foreign answer", f"it holds no {self._told}"))
         return Told("", of_prompt=as_object(found[0]))
+
+    def _misdirected(self, failure: Failure) -> Failure:
+        return super()._misdirected(failure) if self._of_openai else failure
+
+    def context(self) -> int | None:
+        """Return the most tokens that the server says it takes, as vLLM's list of models does; None without.
+
+        Nothing that goes wrong is an error: the server is asked for more than this.
+        """
+        import httpx
+
+        path = "models" if self._of_openai else "v1/models"
+        client = httpx.Client(
+            headers={"Accept-Encoding": "identity", **self.secrets.headers()},
+            timeout=min(self.endpoint.timeout_s, _CONTEXT_TIMEOUT_S),
+            trust_env=not self.secrets.loopback,
+        )
+        body, end = Body(""), time.monotonic() + _CONTEXT_TIMEOUT_S
+        try:
+            with unrecorded(), client, client.stream("GET", self.secrets.address(path)) as reply:
+                if reply.status_code != 200:
+                    return None
+                for piece in reply.iter_raw():
+                    if not body.add(piece) or time.monotonic() > end:
+                        return None
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return None
+        models = as_object(parsed(body.text)).get("data")
+        for one in map(as_object, models if isinstance(models, list) else ()):
+            most = one.get("max_model_len")
+            if one.get("id") == self.model and type(most) is int and most > 0:
+                return most
+        return None
 
 
 def asked_of(prompt: Prompt) -> PromptRequest:

@@ -29,10 +29,11 @@ _UNREAD = (0,)
 
 @dataclass(frozen=True, slots=True)
 class Rewarded:
-    """The score of the conversation at `index`; NaN where the model gave no number."""
+    """The score of the conversation at `index`; NaN where there is none, and why, where that is known."""
 
     index: int
     score: float
+    note: str = ""
 
 
 class TransformersReward(PackedEngine[Rewarded]):
