@@ -1,9 +1,10 @@
 """Let pages link to files of the repository that are no pages, such as examples: the site gets copies.
 
 A link that leaves `docs/` works in the repository. In the site it would lead nowhere, so the file is put
-under `repository/` and the link leads there.
+under `repository/` and the link leads there. And a list that the site would not show as one is told.
 """
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+logger = logging.getLogger("mkdocs.hooks.site_links")
+
+_PARAGRAPH = re.compile(r"<p>(?:(?!</p>).)*\n[*+-] ((?:(?!</p>).)*)", re.DOTALL)
 _LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)\)")
 
 
@@ -38,6 +42,21 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
         return f"]({os.path.relpath(f'repository/{path}', start)})"
 
     return _LINK.sub(turned, markdown)
+
+
+def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
+    """Warn of the point of a list that has become a part of the paragraph before it.
+
+    Elsewhere two spaces are enough before a point's second paragraph, and the next point may follow at once;
+    here four are needed, and an empty line.
+    """
+    for found in _PARAGRAPH.finditer(html):
+        logger.warning(
+            "%s: '* %s' is shown as no point of a list: put an empty line before it",
+            page.file.src_uri,
+            found[1][:50],
+        )
+    return html
 
 
 def _outside(page: str, target: str) -> str | None:
