@@ -1,11 +1,11 @@
 """Time and memory of a ranking whose scores are stored and whose response table is kept: 20 x 1,000,000.
 
-Keys, rewards and scores are drawn; no texts are written, so what is measured begins where `preceptor rank`
-has recognised files that it read before (what reading takes is `ranking_from_store.py`'s to measure). A shard
-holds the responses of all teachers to 50,000 instructions, as scoring leaves them. In a process of its own
-the kept table is found, its checksum verified, its columns mapped, all scores looked up, and the ranking
-formed. Seconds and memory are printed as one line of JSON: `anonymous_megabytes` must be there, the rest of
-`resident_megabytes` is of files, which the system may drop.
+Keys, rewards and scores are drawn; one response in 100,000 has no likelihood. No texts are written, so what
+is measured begins where `preceptor rank` has recognised files that it read before (what reading takes is
+`ranking_from_store.py`'s to measure). A shard holds the responses of all teachers to 50,000 instructions, as
+scoring leaves them. In a process of its own the kept table is found, its checksum verified, its columns
+mapped, all scores looked up, and the ranking formed. Seconds and memory are printed as one line of JSON:
+`anonymous_megabytes` must be there, the rest of `resident_megabytes` is of files, which the system may drop.
 
 `--instructions 5000000 --folder DISK` is the whole case and takes about 20 GB of disk. With `--most-rows`
 fewer rows are put together at once than is usual, which takes less memory and more time.
@@ -40,6 +40,7 @@ from ranking_from_store import save_student
 SEED = 7
 SHARD_INSTRUCTIONS = 50_000
 SAMPLED = 200
+NOTED = 1e-5
 KEY = "0" * 32
 
 
@@ -71,9 +72,16 @@ def random_table(teachers: int, instructions: int) -> ResponseTable:
     )
 
 
-def append(partition: ScorePartition, keys: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-    notes = {"note": pa.nulls(len(keys), pa.string())}
-    numbers = {name: pa.array(column) for name, column in columns.items()}
+def append(
+    partition: ScorePartition,
+    keys: np.ndarray,
+    columns: dict[str, np.ndarray],
+    noted: np.ndarray | None = None,
+) -> None:
+    """Append a shard; the rows that are `noted` have a note in place of numbers."""
+    noted = np.zeros(len(keys), np.bool_) if noted is None else noted
+    notes = {"note": pa.array(["non-finite loss"] * len(keys), mask=~noted)}
+    numbers = {name: pa.array(column, mask=noted) for name, column in columns.items()}
     rows = pa.table({"key": as_arrow(keys), **notes, **numbers})
     partition._append(marked(rows, ()), durable=False)
 
@@ -94,7 +102,8 @@ def store_scores(folder: Path, table: ResponseTable) -> None:
         counts = {"length": tokens, "characters": 4 * tokens}
         append(lengths, some, counts)
         found = {"tokens": tokens, "nll": nll, "rank": rank, "entropy": entropy}
-        append(likelihoods, some, {**found, "truncated": np.zeros(len(some))})
+        noted = rng.random(len(some)) < NOTED
+        append(likelihoods, some, {**found, "truncated": np.zeros(len(some))}, noted)
     words = store.scores(FirstWords().identity())
     sampled = keys[:, :SAMPLED].reshape(-1).tolist()
     words.append([Score(key, {"words": rng.integers(0, 2**24, 30).tolist()}) for key in sampled])
