@@ -70,6 +70,9 @@ def test_what_a_library_prints_stays_out_of_the_result(
     result = preceptor("rank", *files, *given, "--json", "-")
     assert result.exit_code == 0 and "initialized" in result.stderr
     assert json.loads(result.stdout)
+    silent = preceptor("--quiet", "rank", *files, "--no-student", *given, "--json", "-")
+    assert silent.exit_code == 0, silent.stderr
+    assert silent.stdout == result.stdout and not silent.stderr
 
 
 def test_what_a_tracker_refuses_is_said_and_a_library_that_lacks_is_named(
@@ -81,6 +84,12 @@ def test_what_a_tracker_refuses_is_said_and_a_library_that_lacks_is_named(
     monkeypatch.setitem(tracking.TRACKERS, "trackio", refuse)  # type: ignore[arg-type]
     with pytest.raises(PreceptorError, match=r"trackio did not take it .*no such server"):
         log_ranking(ranking_of(tmp_path), "trackio")
+    monkeypatch.setitem(tracking.TRACKERS, "mlflow", refuse)  # type: ignore[arg-type]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(
+        PreceptorError, match=r"no such server\nMLFLOW_TRACKING_URI names the server"
+    ):
+        log_ranking(ranking_of(tmp_path), "mlflow")
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingPackage, match=r"preceptor\[wandb\]"):

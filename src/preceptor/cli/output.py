@@ -29,10 +29,10 @@ def console(*, aside: bool = False) -> "Console":
     # A pipe or a file has no width of its own: long names should not be folded for nothing.
     known = (sys.stderr if aside else sys.stdout).isatty() or os.environ.get("COLUMNS")
     wide = None if known else 120
-    return Console(stderr=aside, width=wide, quiet=aside and _is_quiet())
+    return Console(stderr=aside, width=wide, quiet=aside and is_quiet())
 
 
-def _is_quiet() -> bool:
+def is_quiet() -> bool:
     """Whether `preceptor --quiet` was asked for."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.find_root().params.get("quiet"))
@@ -99,7 +99,7 @@ def progress_on(aside: "Console | None" = None) -> "Iterator[Progress]":
     """
     from preceptor.report.progress import showing
 
-    with showing(not _is_quiet(), console=aside) as shown:
+    with showing(not is_quiet(), console=aside) as shown:
         yield shown
 
 

@@ -18,6 +18,7 @@ from preceptor.cli.options import (
 )
 from preceptor.cli.output import (
     console,
+    is_quiet,
     load_numpy,
     progress_on,
     put,
@@ -176,7 +177,7 @@ def _log(found: "Sequence[Outcome]", log_to: str | None) -> None:
         from preceptor.report.tracking import log_ranking
 
         for outcome in found:
-            log_ranking(outcome.ranking, log_to)
+            log_ranking(outcome.ranking, log_to, quiet=is_quiet())
 
 
 def _score_shard_and_print(pipeline: "Pipeline") -> None:

@@ -4,11 +4,14 @@ Where they go is the library's to know: MLFLOW_TRACKING_URI, WANDB_MODE, TRACKIO
 numbers stand under its name, as `teacher/car`; the project, or experiment, is called preceptor.
 """
 
+import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from preceptor.config.secrets import without_secrets
@@ -29,28 +32,41 @@ class _Run(NamedTuple):
     whole: dict[str, Any]
 
 
-def log_ranking(ranking: Ranking, tracker: str) -> None:
+def log_ranking(ranking: Ranking, tracker: str, *, quiet: bool = False) -> None:
     """Log a ranking as one run.
 
     Args:
         ranking: the ranking.
         tracker: mlflow, trackio or wandb.
+        quiet: keep what the library says of itself from standard error; its errors are raised.
 
     Raises:
         MissingPackage: its library is not installed.
         PreceptorError: the library refused; its own words are in the message.
     """
     require_tracker(tracker)
+    said = io.StringIO() if quiet else sys.stderr
     try:
-        with redirect_stdout(sys.stderr):  # what a library prints is no part of the result
+        with redirect_stdout(said), redirect_stderr(said):  # it is no part of the result
             TRACKERS[tracker](_run_of(ranking))
     except (
         Exception
     ) as error:  # each library raises errors of its own, of its server and of the network
+        why = shorten(str(error), 300, placeholder=" ...")
         raise PreceptorError(
-            f"The ranking is done, and {tracker} did not take it ({type(error).__name__}): {error!s:.300} "
-            "Mend that and run the same command again: nothing is computed twice."
+            f"The ranking is done, and {tracker} did not take it ({type(error).__name__}): {why}\n"
+            f"{_place(tracker)}Mend that and run the same command again: nothing is computed twice."
         ) from error
+
+
+def _place(tracker: str) -> str:
+    """Return how to say where MLflow keeps runs, if nothing says it: the skinny one has no database."""
+    if tracker != "mlflow" or os.environ.get("MLFLOW_TRACKING_URI"):
+        return ""
+    return (
+        "MLFLOW_TRACKING_URI names the server; for a folder: MLFLOW_TRACKING_URI=./mlruns "
+        "MLFLOW_ALLOW_FILE_STORE=true. "
+    )
 
 
 def require_tracker(tracker: str) -> None:
