@@ -21,6 +21,7 @@ def completed(*words: str) -> set[str]:
         (("rank", "one.jsonl", "--reward-c"), {"--reward-column"}),
         (("rank", "one.jsonl", "--metric", "perp"), {"perplexity"}),
         (("rank", "one.jsonl", "--by", "ca"), {"car"}),
+        (("agreement", "one.json", "--baseline", "ca"), {"car"}),
         (("rank", "one.jsonl", "--log-to", ""), {"mlflow", "trackio", "wandb"}),
         (("rank", "one.jsonl", "--json", "no-such-folder/x.json", "--log-to", "w"), {"wandb"}),
     ],
@@ -31,3 +32,13 @@ def test_a_shell_is_offered_what_there_is(words: tuple[str, ...], offered: set[s
 
 def test_every_metric_is_offered():
     assert completed("rank", "--metric", "") == set(METRIC_NAMES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run", "stu"), ("rank", "resp"), ("rank", "--student", "./mo"), ("train", "--output", "")],
+)
+def test_a_shell_completes_files_by_itself(words: tuple[str, ...]):
+    shell = BashComplete(cli, {}, "preceptor", "_PRECEPTOR_COMPLETE")
+    (one,) = shell.get_completions(list(words[:-1]), words[-1])
+    assert one.type == "file" and one.value == words[-1]

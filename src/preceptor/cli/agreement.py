@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from preceptor.cli.command import Command
-from preceptor.cli.options import group, one_stream, runtime_options
+from preceptor.cli.options import complete_metric, group, one_stream, runtime_options
 from preceptor.cli.output import console, put, put_json
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _options = group(
         "metrics",
         multiple=True,
         metavar="NAME",
+        shell_complete=complete_metric,
         help="Judge only this column. Repeatable. Default: all with a declared direction.",
     ),
     click.option(
@@ -58,6 +59,7 @@ _options = group(
     click.option(
         "--baseline",
         metavar="METRIC",
+        shell_complete=complete_metric,
         help="Compare every other column with this one on the same teachers, e.g. prior.",
     ),
     click.option(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from preceptor.cli.output import keep_command
 from preceptor.cli.streams import Interrupted, ending_quietly, stoppable
@@ -21,6 +22,16 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 Field = tuple[type, str]
 """A table and the name of one of its fields."""
+
+
+class _Text(click.types.StringParamType):
+    """A text, for which a shell offers files: most texts of this program are files, folders or models."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Leave the choice to the shell."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 class Option(click.Option):
@@ -51,6 +62,9 @@ class Command(click.Command):
         if self._made is not None:
             self.params = [*self.params, *self._made()]
             self._made = None
+            for one in self.params:
+                if type(one.type) is click.types.StringParamType:
+                    one.type = _Text()
         return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
