@@ -129,3 +129,22 @@ def test_the_command_says_what_to_give_or_the_times(tmp_path: Path, model_folder
 def test_a_speed_of_nothing_is_refused():
     with pytest.raises((StudyError, ValueError), match="greater than 0"):
         Runtime(tokens_per_second={"m": 0.0})
+
+
+def test_a_speed_of_a_model_that_the_study_lacks_is_refused(tmp_path: Path, model_folder: Path):
+    at = runtime(tmp_path, tokens_per_second={f"{model_folder}s": 10.0})
+    with pytest.raises(StudyError, match=rf"no model of the study.*Did you mean '{model_folder}'"):
+        likelihood_of(tmp_path, model_folder, at)
+
+
+def test_a_speed_is_that_of_a_model_beside_the_file(tmp_path: Path, model_folder: Path):
+    write_teachers(tmp_path, instructions=6)
+    (tmp_path / "base").symlink_to(model_folder)
+    (tmp_path / "study.toml").write_text(
+        'students = [{ model = "./base" }]\ndata.responses = ["*.jsonl"]\n'
+        'reward = { kind = "column", column = "reward" }\n'
+        '[runtime]\ndevice = "cpu"\ntokens_per_second = { "./base" = 0.001 }\n'
+    )
+    assert "1 device, 1 worker: " in " ".join(
+        preceptor("plan", tmp_path / "study.toml").stdout.split()
+    )

@@ -18,7 +18,8 @@ _PATHS = {
 }
 """Fields that may name a file or folder, and also something else: a Hub id, a preset, a served model."""
 
-_NOT_OURS = {"rule", "endpoints", "tokens_per_second"}
+_NOT_OURS = {"rule", "endpoints"}
+_BY_MODEL = "tokens_per_second"
 
 
 def beside(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def beside(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _joined(name: str, value: Any, folder: Path) -> Any:
     if name in _NOT_OURS:
         return value
+    if name == _BY_MODEL and isinstance(value, Mapping):
+        return {str(_joined("model", model, folder)): one for model, one in value.items()}
     if isinstance(value, Mapping):
         return beside(value, folder)
     if isinstance(value, list):

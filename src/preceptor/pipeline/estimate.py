@@ -5,7 +5,7 @@ this machine's speed and on a stated assumption.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.study import Study
+from preceptor.errors import StudyError, nearest
 from preceptor.pipeline import plan
 from preceptor.pipeline.generate import GenerationJob, characters_of
 from preceptor.pipeline.load import LoadedData
@@ -115,6 +116,7 @@ def estimate(study: Study, runtime: Runtime, *, measure: bool = False) -> CostEs
     Raises:
         PreceptorError: the study cannot be run as it stands.
     """
+    _require_models(study, runtime)
     pipeline = Pipeline(study, runtime)
     source = pipeline.source
     generation = estimate_generation(source.jobs, runtime)
@@ -128,6 +130,25 @@ def estimate(study: Study, runtime: Runtime, *, measure: bool = False) -> CostEs
     data = pipeline.load(spend=False)
     steps, fees = _steps(pipeline, data, measure=measure)
     return CostEstimate(source, data, generation, steps, (), fees, study.race)
+
+
+def _require_models(study: Study, runtime: Runtime) -> None:
+    """Refuse a speed of a model that the study does not name, which would be of no use to anyone."""
+    known = sorted(_models(study.model_dump()))
+    for name in runtime.tokens_per_second:
+        if name not in known:
+            raise StudyError(
+                f"[runtime.tokens_per_second] has '{name}', which is no model of the study: expected one of "
+                f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+            )
+
+
+def _models(value: object) -> set[str]:
+    """Return what stands under `model` anywhere within the tables of a study."""
+    if isinstance(value, Mapping):
+        named = {value["model"]} if isinstance(value.get("model"), str) else set()
+        return named.union(*map(_models, value.values()))
+    return set[str]().union(*map(_models, value)) if isinstance(value, list | tuple) else set()
 
 
 def _later(pipeline: Pipeline, *, references: bool) -> tuple[list[str], list[Scorer]]:
