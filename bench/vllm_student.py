@@ -55,9 +55,12 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000/v1")
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--max-length", type=int)
+    parser.add_argument("--chat-template", default="auto")
     given = parser.parse_args()
     runtime = Runtime(endpoints={given.model: Endpoint(url=given.url)})
-    model = StudentModel(Student(model=given.model, dtype=given.dtype), runtime)
+    options = {"max_length": given.max_length, "chat_template": given.chat_template}
+    model = StudentModel(Student(model=given.model, dtype=given.dtype, **options), runtime)
     pairs = pairs_of(model, given.responses, given.rows)
     there, speed_there = measure(given.engine, model, pairs)
     here, speed_here = measure("transformers", model, pairs)

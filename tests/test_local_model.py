@@ -2,12 +2,14 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from preceptor.config.rewards import ModelReward
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
+from preceptor.engines import pace
 from preceptor.scorers.likelihood import LikelihoodScorer, StudentModel
 from preceptor.scorers.reward_model import RewardModel
 from preceptor.store.identity import Identity
@@ -61,3 +63,20 @@ def test_the_stored_type_is_that_of_the_same_model_alone(
     assert RewardModel(ModelReward(model=str(model_folder)), runtime).dtype == "bfloat16"
     store_a_score(student(model_folder, tmp_path, "cpu"))
     assert RewardModel(ModelReward(model=str(model_folder)), runtime).dtype == "float32"
+
+
+def test_a_model_of_unknown_size_takes_some_memory_and_one_that_is_served_none(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = student(model_folder, tmp_path, "cpu").memory
+    assert known == sum(one.nbytes for one in weights_of(model_folder))
+    monkeypatch.setattr(pace, "parameters_of", lambda located: None)
+    assert student(model_folder, tmp_path, "cpu").memory == 1
+    served = Student(model=str(model_folder), engine="served")
+    assert StudentModel(served, Runtime(device="cpu", store=str(tmp_path))).memory == 0
+
+
+def weights_of(folder: Path) -> list[Any]:
+    from safetensors.numpy import load_file
+
+    return list(load_file(folder / "model.safetensors").values())

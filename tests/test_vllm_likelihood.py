@@ -121,6 +121,9 @@ def test_a_chunk_bounds_the_memory_of_log_probabilities_and_plans_say_it(
     assert 12 * vocabulary * tokens <= 2e9
     model = StudentModel(Student(model=str(folder), engine="vllm"), Runtime(device="cpu"))
     assert f"of {tokens:,} tokens at a time, up to" in LikelihoodScorer(model).name
+    served = StudentModel(Student(model=str(folder), engine="served"), Runtime(device="cpu"))
+    said = f"{12e-6 * vocabulary:.1f} MB for each of its --max-num-batched-tokens"
+    assert said in LikelihoodScorer(served).name
 
 
 def test_without_vllm_the_error_says_what_to_install(model_folder: Path):

@@ -85,12 +85,16 @@ class LocalModel:
 
     @cached_property
     def memory(self) -> int:
-        """Bytes of its weights when it is loaded; 0 where unknown, or where it is served."""
+        """Bytes of its weights when it is loaded; 1 where unknown, 0 where it is served.
+
+        What takes none is computed by the driver of a cluster: a model of the Hub that cannot be asked for its
+        size, as without a network, must not be.
+        """
         if self.served:
             return 0
         from preceptor.engines.pace import parameters_of
 
-        return (parameters_of(self.located) or 0) * _BYTES.get(self.dtype, 4)
+        return (parameters_of(self.located) or 0) * _BYTES.get(self.dtype, 4) or 1
 
     @cached_property
     def encoder(self) -> "Encoder":

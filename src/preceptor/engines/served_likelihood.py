@@ -28,6 +28,7 @@ from preceptor.engines.chat.watch import Watch
 from preceptor.engines.chat.wire import as_object, printable
 from preceptor.engines.loading import load_tokenizer
 from preceptor.engines.models import LocatedModel, context_length, vocabulary_of
+from preceptor.engines.vllm_likelihood import bytes_of_token
 from preceptor.errors import ModelError
 from preceptor.types import NoteKind
 
@@ -65,6 +66,12 @@ class ServedLikelihood:
         """Check that something says where the student is served, and the key; nothing is asked."""
         PromptClient(runtime.endpoint(student.model), student.model, cls.asks)
 
+    @staticmethod
+    def memory_note(located: LocatedModel, _runtime: Runtime) -> str:
+        """Say what bounds the memory of log-probabilities, for plans."""
+        each = bytes_of_token(located) / 1e6
+        return f"its server takes {each:.1f} MB for each of its --max-num-batched-tokens"
+
     @classmethod
     def load(cls, located: LocatedModel, student: Student, runtime: Runtime) -> Self:
         """Return the engine, once the server that `runtime.endpoints` names has shown what it tells.
@@ -85,7 +92,7 @@ class ServedLikelihood:
         )
         engine._require_same_tokens(ids)
         engine._require_numbers_of_prompt(ids, max(len(tokenizer), vocabulary_of(located) or 0))
-        engine._watch.answered()
+        engine._watch.works()
         return engine
 
     def __init__(

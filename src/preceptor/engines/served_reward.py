@@ -87,7 +87,7 @@ class ServedReward:
             self._ask_by(function)
             failure = self._tried(pairs)
             if failure is None:
-                self._watch.answered()
+                self._watch.works()
                 self._context = self._plain.context()
                 return
             refused.append(f"by /{function}: {failure.kind}, {failure.detail}")

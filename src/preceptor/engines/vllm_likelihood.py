@@ -20,9 +20,9 @@ from preceptor.errors import require
 from preceptor.types import NoteKind
 
 _CHUNK_BYTES = 2 * 10**9
+_UNKNOWN_VOCABULARY = 256_000
 _BYTES_PER_ENTRY = 12  # logits, their logarithms of probabilities and a comparison, in float32
 _LEAST_CHUNK, _MOST_CHUNK = 256, 8192
-_UNKNOWN_VOCABULARY = 256_000
 _AT_ONCE = 256
 """Pairs that are handed over, and stored, together."""
 
@@ -65,7 +65,7 @@ class VllmLikelihood:
     def memory_note(located: LocatedModel, runtime: Runtime) -> str:
         """Say what bounds the memory of log-probabilities, for plans."""
         chunk = runtime.max_batch_tokens or chunk_tokens(located)
-        size = chunk * _vocabulary(located) * _BYTES_PER_ENTRY / 1e9
+        size = chunk * bytes_of_token(located) / 1e9
         return f"log-probabilities of {chunk:,} tokens at a time, up to {size:.1f} GB"
 
     def measure(
@@ -102,13 +102,14 @@ class VllmLikelihood:
 
 def chunk_tokens(located: LocatedModel) -> int:
     """Return the tokens of a chunk, a power of two."""
-    fitting = _CHUNK_BYTES // (_vocabulary(located) * _BYTES_PER_ENTRY)
+    fitting = _CHUNK_BYTES // bytes_of_token(located)
     power = 1 << max(0, int(fitting).bit_length() - 1)
     return min(_MOST_CHUNK, max(_LEAST_CHUNK, power))
 
 
-def _vocabulary(located: LocatedModel) -> int:
-    return vocabulary_of(located) or _UNKNOWN_VOCABULARY
+def bytes_of_token(located: LocatedModel) -> int:
+    """Return the bytes that vLLM takes for the log-probabilities of one token of a chunk."""
+    return (vocabulary_of(located) or _UNKNOWN_VOCABULARY) * _BYTES_PER_ENTRY
 
 
 def _columns(

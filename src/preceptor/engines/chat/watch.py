@@ -26,6 +26,10 @@ class Watch:
         self._lost_in_a_row = 0
         self._settings_work = False
 
+    def works(self) -> None:
+        """What was asked to try the endpoint was answered."""
+        self._settings_work = True
+
     def answered(self) -> None:
         """An answer came."""
         self._settings_work = True
