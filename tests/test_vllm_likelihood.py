@@ -120,10 +120,11 @@ def test_a_chunk_bounds_the_memory_of_log_probabilities_and_plans_say_it(
     assert chunk_tokens(located) == tokens
     assert 12 * vocabulary * tokens <= 2e9
     model = StudentModel(Student(model=str(folder), engine="vllm"), Runtime(device="cpu"))
-    assert f"of {tokens:,} tokens at a time, up to" in LikelihoodScorer(model).name
+    assert f"of {tokens:,} tokens at a time, up to" in LikelihoodScorer(model).memory_note
     served = StudentModel(Student(model=str(folder), engine="served"), Runtime(device="cpu"))
     said = f"{12e-6 * vocabulary:.1f} MB for each of its --max-num-batched-tokens"
-    assert said in LikelihoodScorer(served).name
+    assert said in LikelihoodScorer(served).memory_note
+    assert LikelihoodScorer(served).name == "likelihood"  # as it is known in files
 
 
 def test_without_vllm_the_error_says_what_to_install(model_folder: Path):

@@ -87,8 +87,8 @@ class LocalModel:
     def memory(self) -> int:
         """Bytes of its weights when it is loaded; 1 where unknown, 0 where it is served.
 
-        What takes none is computed by the driver of a cluster: a model of the Hub that cannot be asked for its
-        size, as without a network, must not be.
+        What takes none is computed by the driver of a cluster: a model whose size the Hub does not tell, as
+        without a network, must not be.
         """
         if self.served:
             return 0

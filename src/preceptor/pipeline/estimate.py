@@ -158,7 +158,9 @@ def _later(pipeline: Pipeline, *, references: bool) -> tuple[list[str], list[Sco
     rewards = plan.reward_sources(study, references=references)
     for reward, student in product(rewards, pipeline.students):
         planned = plan.for_student(study, pipeline.runtime, student, reward=reward)
-        found |= dict.fromkeys(f"{planned.name}, {scorer.name}" for scorer in planned.scorers)
+        found |= dict.fromkeys(
+            f"{planned.name}, {scorer.name}{scorer.memory_note}" for scorer in planned.scorers
+        )
         scorers |= {scorer.identity().digest: scorer for scorer in planned.scorers}
     return list(found), list(scorers.values())
 
@@ -200,7 +202,8 @@ def _steps(
                 fees[identity] = FeeEstimate.of(
                     step.scorer.fee, len(missing), work.characters + prompts
                 )
-            one_step = StepEstimate(planned.name, step.name, identity, stored, work)
+            name = f"{step.name}{step.scorer.memory_note}"
+            one_step = StepEstimate(planned.name, name, identity, stored, work)
             if step.scorer.runs and texts:
                 one_step = _timed(one_step, step, columns, texts, pipeline.runtime, measure)
             found[planned.name, identity] = one_step

@@ -118,6 +118,11 @@ class Scorer(Protocol):
         return 0
 
     @property
+    def memory_note(self) -> str:
+        """What a plan says of its memory behind its name, in brackets."""
+        return ""
+
+    @property
     def runs(self) -> str | None:
         """The model that takes its time, as the study names it; None where it runs none, or pays for it."""
         return None

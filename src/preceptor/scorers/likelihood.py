@@ -168,10 +168,15 @@ class LikelihoodScorer(Scorer):
 
     @property
     def name(self) -> str:
-        """What it does, for progress and plans."""
+        """What it does."""
         without = " without instruction" if self.conditioning == "unconditional" else ""
         by = f" by {self.student.student.model}" if self.suffix else ""
-        return f"likelihood{without}{by}{self.student.memory_note}"
+        return f"likelihood{without}{by}"
+
+    @property
+    def memory_note(self) -> str:
+        """What an engine that is not the default has to say of its memory."""
+        return self.student.memory_note
 
     @property
     def runs(self) -> str:
