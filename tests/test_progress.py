@@ -3,6 +3,7 @@
 The program runs for real on a GGUF file that it must convert and load, in a pseudo-terminal and in a pipe.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from preceptor.pipeline.work import Amount
 from preceptor.report.progress import LiveProgress, PlainProgress
 from preceptor.store.activity import activity, listening
 from small_gguf import write_gguf
-from small_study import command, write_teachers
+from small_study import command, preceptor, write_teachers
 
 FOREIGN = re.compile(
     r"\d+%\||it/s|Converting and de-quantizing|Loading weights|Writing model shards|tqdm"
@@ -89,6 +90,42 @@ def test_a_pipe_gets_lines_and_none_of_another_library(tmp_path: Path, tokenizer
     assert lines.index("likelihood: 0 stored, 12 to compute") < len(lines)
     assert lines.count("loading tiny.gguf") == 2  # to convert it, and to run it
     assert "P(first)" in done.stdout and "stored" not in done.stdout
+
+
+def test_a_plan_says_that_a_file_is_converted_and_parses_it_once(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, private_cache: Path
+):
+    import gguf
+
+    read: list[str] = []
+
+    class Reader(gguf.GGUFReader):
+        def __init__(self, path: Any, *more: Any) -> None:
+            read.append(str(path))
+            super().__init__(path, *more)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    model = write_gguf(tmp_path / "tiny.gguf", tokenizer)
+    write_teachers(tmp_path)
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""[data]
+responses = ["{tmp_path.as_posix()}/*.jsonl"]
+[[students]]
+model = "{model.as_posix()}"
+chat_template = "plain"
+[reward]
+kind = "column"
+column = "reward"
+[runtime]
+store = "{(tmp_path / "store").as_posix()}"
+"""
+    )
+    done = preceptor("plan", study, "--json", "-")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["teachers"] == 2
+    assert "converting tiny.gguf, once" in done.stderr.splitlines()
+    assert len(read) == 1 and gguf.GGUFReader is Reader
 
 
 def test_a_log_hears_every_while_of_what_is_not_done_yet(

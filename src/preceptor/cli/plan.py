@@ -6,7 +6,7 @@ import click
 
 from preceptor.cli.command import Command, Option
 from preceptor.cli.options import rehash_option
-from preceptor.cli.output import console, put_json
+from preceptor.cli.output import console, progress_on, put_json
 from preceptor.cli.validate import estimated_validation, seeds_option, with_seeds
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def plan(study_file: str, measure: bool, seeds: int | None, json_path: str | Non
 
     file = StudyFile.read(study_file)
     study = with_seeds(file.study, seeds)
-    estimate = api.plan(study, file.runtime, measure=measure)
+    with progress_on():  # a GGUF file's template and tokens are known once it is converted
+        estimate = api.plan(study, file.runtime, measure=measure)
     shown, validation = json_path != "-", None
     if shown:
         print_estimate(console(), estimate)
