@@ -72,8 +72,9 @@ def test_a_model_of_unknown_size_takes_some_memory_and_one_that_is_served_none(
     assert known == sum(one.nbytes for one in weights_of(model_folder))
     monkeypatch.setattr(pace, "parameters_of", lambda located: None)
     assert student(model_folder, tmp_path, "cpu").memory == 1
-    served = Student(model=str(model_folder), engine="served")
-    assert StudentModel(served, Runtime(device="cpu", store=str(tmp_path))).memory == 0
+    for engine, bytes_of in (("served", 0), ("vllm", 2**63)):
+        table = Student(model=str(model_folder), engine=engine)
+        assert StudentModel(table, Runtime(device="cpu", store=str(tmp_path))).memory == bytes_of
 
 
 def weights_of(folder: Path) -> list[Any]:

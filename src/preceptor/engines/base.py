@@ -82,7 +82,8 @@ class Likelihood(Protocol):
 
     `measures` names what it gives (`Measured`), `nll` always among it. It is read before anything is loaded:
     a metric that needs what is not there is refused when the run is planned. `gradient` says that
-    the model may be loaded here for gradients. An engine that runs it elsewhere has `served = True`.
+    the model may be loaded here for gradients. An engine that runs it elsewhere has `served = True`, and one
+    that takes all memory of a device for itself `takes_device = True`.
     """
 
     measures: ClassVar[tuple[str, ...]]

@@ -31,6 +31,7 @@ class VllmLikelihood:
     """Loss and rank from the `prompt_logprobs` of a loaded `vllm.LLM`."""
 
     measures: ClassVar[tuple[str, ...]] = ("nll", "rank")
+    takes_device = True
 
     @staticmethod
     def preflight(_student: Student, _runtime: Runtime) -> None:

@@ -77,6 +77,11 @@ class StudentModel(LocalModel):
         return getattr(self.engine, "served", False)
 
     @property
+    def memory(self) -> int:
+        """Bytes of its weights; an engine that takes a device for itself leaves no room beside it."""
+        return 2**63 if getattr(self.engine, "takes_device", False) else super().memory
+
+    @property
     def memory_note(self) -> str:
         """What an engine that is not the default has to say of its memory, in brackets."""
         note = getattr(self.engine, "memory_note", None)
