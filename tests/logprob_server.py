@@ -9,11 +9,13 @@ from chat_server import Handler, Step, Told, refuse
 Spoil = Callable[[dict[str, Any]], None]
 
 
-def log_probabilities(model: Any, tokenizer: Any, spoil: Spoil = lambda choice: None) -> Step:
+def log_probabilities(
+    model: Any, tokenizer: Any, spoil: Spoil = lambda choice: None, *, fingerprint: str = "vllm-a"
+) -> Step:
     """Answer /v1/completions as vLLM does with `prompt_logprobs` or `echo`.
 
-    `spoil` may change the choice before it is sent. A prompt that leaves no room in the context that the
-    server's list of models has is refused.
+    `fingerprint` is what vLLM makes of its model and settings. `spoil` may change the choice before it is
+    sent. A prompt that leaves no room in the context that the server's list of models has is refused.
     """
     import torch
 
@@ -58,6 +60,7 @@ def log_probabilities(model: Any, tokenizer: Any, spoil: Spoil = lambda choice: 
                 "top_logprobs": [None, *likely, {"x": -1.0}],
             }
         spoil(choice)
-        handler.send(200, json.dumps({"choices": [choice]}).encode(), {})
+        body = {"choices": [choice], "system_fingerprint": fingerprint}
+        handler.send(200, json.dumps(body).encode(), {})
 
     return step

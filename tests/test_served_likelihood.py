@@ -143,6 +143,30 @@ def test_a_server_that_refuses_says_why_and_one_that_nobody_named_is_asked_for(m
         engine.load(located, student, Served(model_folder, told).runtime)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.5], ids=["as it was", "with another model"])
+def test_a_server_that_is_started_again_in_between_is_tried_again(model_folder: Path, scale: float):
+    located = locate(str(model_folder))
+    model, tokenizer = load_model(located, dtype="float32", device="cpu"), load_tokenizer(located)
+    with served(model_folder) as one:
+        student = Student(model=str(model_folder), dtype="float32")
+        engine = LIKELIHOOD_ENGINES["served"].load(located, student, one.runtime)
+        list(engine.measure(PAIRS[:2]))
+        model.lm_head.weight.data *= scale
+        one.told.otherwise = log_probabilities(model, tokenizer, fingerprint="vllm-b")
+        asked = len(one.told.requests)
+        if scale == 1.0:
+            assert len([found for batch in engine.measure(PAIRS) for found in batch]) == len(PAIRS)
+            assert len(one.told.requests) - asked == len(PAIRS) + 3
+        else:
+            found: list[Measured] = []
+            with pytest.raises(
+                ModelError, match="tells other numbers of the same text than before"
+            ):
+                for batch in engine.measure(PAIRS):
+                    found += batch
+            assert not found
+
+
 class TestContext:
     """A server takes as many tokens as it was started with; one of them is that which it answers."""
 

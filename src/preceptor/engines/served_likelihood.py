@@ -88,19 +88,32 @@ class ServedLikelihood:
                 PromptClient(runtime.endpoint(student.model), student.model, asks)
                 for asks in (cls.asks, cls.tries)
             ),
+            probe=ids,
+            vocabulary=max(len(tokenizer), vocabulary_of(located) or 0),
             longest=min(lengths, default=None),
         )
-        engine._require_same_tokens(ids)
-        engine._require_numbers_of_prompt(ids, max(len(tokenizer), vocabulary_of(located) or 0))
+        engine._try()
         engine._watch.works()
         return engine
 
     def __init__(
-        self, client: PromptClient, trying: PromptClient, *, longest: int | None = None
+        self,
+        client: PromptClient,
+        trying: PromptClient,
+        *,
+        probe: tuple[int, ...],
+        vocabulary: int,
+        longest: int | None = None,
     ) -> None:
-        """`longest` is how many tokens the student reads at most."""
+        """`probe` are our ids of the text by which a server is tried.
+
+        `longest` is how many tokens the student reads at most.
+        """
         self._client, self._trying = client, trying
-        self._longest = longest
+        self._probe, self._vocabulary, self._longest = probe, vocabulary, longest
+        self._shown: Numbers | None = None
+        self._heard: set[str] = set()
+        self._tried: set[str] = set()
         self._context = client.context()
         self._watch = Watch(
             f"The server of '{client.model}'",
@@ -172,6 +185,8 @@ class ServedLikelihood:
                 return None
             note = found
         elif isinstance(outcome, Told):
+            if outcome.fingerprint not in self._tried:
+                self._try()
             self._watch.answered()
             columns = self.numbers(
                 outcome.of_prompt, (*pair.prompt, *pair.response), len(pair.prompt)
@@ -183,6 +198,22 @@ class ServedLikelihood:
 
     def _nothing(self, pair: TokenizedPair) -> Columns:
         return dict.fromkeys(self.measures, np.full(len(pair.response), np.nan, np.float32))
+
+    def _try(self) -> None:
+        """Have the server show that it can be asked, at first and where its fingerprint is another.
+
+        It is so once it was started again with another model or other settings.
+        """
+        self._heard.clear()
+        self._require_same_tokens(self._probe)
+        shown = self._require_numbers_of_prompt(self._probe)
+        if self._shown is not None and not _alike(shown, self._shown):
+            raise ModelError(
+                f"The server of '{self._client.model}' tells other numbers of the same text than before: it "
+                "was started again, with another model or other settings. Start it as it was, and run again."
+            )
+        self._shown = shown
+        self._tried |= self._heard
 
     @staticmethod
     def numbers(choice: Mapping[str, Any], ids: Sequence[int], start: int) -> Columns | None:
@@ -228,10 +259,10 @@ class ServedLikelihood:
             f"a given text. {_ELSEWHERE}"
         )
 
-    def _require_numbers_of_prompt(self, ids: tuple[int, ...], vocabulary: int) -> None:
+    def _require_numbers_of_prompt(self, ids: tuple[int, ...]) -> Numbers:
         """Ask for two prompts that begin alike: the numbers there must not depend on what follows.
 
-        And they must be such as log-probabilities over a `vocabulary` can be.
+        And they must be such as log-probabilities over the vocabulary can be. Return those of `ids`.
         """
         half = len(ids) // 2
         asked = (ids, (*ids[:half], *reversed(ids[half:])))
@@ -241,13 +272,14 @@ class ServedLikelihood:
             raise self._tells_no_shares()
         start, again = (each["nll"][: half - 1] for each in (one, other))
         same = len(set(one["nll"].tolist())) <= half
-        if same or not np.allclose(start, again, atol=_MOST_BETWEEN_BATCHES):
+        if same or not _alike(start, again):
             raise ModelError(
                 f"What the server of '{self._client.model}' tells of a prompt's tokens depends on what "
                 "follows them, or is the same for all: these are not their log-probabilities."
             )
-        if not all(_are_shares(place, vocabulary) for place in self.likeliest(told[0])):
+        if not all(_are_shares(place, self._vocabulary) for place in self.likeliest(told[0])):
             raise self._tells_no_shares()
+        return one["nll"]
 
     def _tells_no_shares(self) -> ModelError:
         return ModelError(
@@ -259,6 +291,7 @@ class ServedLikelihood:
     def _told(self, prompt: str | tuple[int, ...]) -> Mapping[str, Any]:
         outcome = self._trying.complete(asked_of(prompt))
         if isinstance(outcome, Told):
+            self._heard.add(outcome.fingerprint)
             return outcome.of_prompt
         detail = printable(outcome.detail) if isinstance(outcome, Failure) else "no answer"
         raise ModelError(
@@ -317,6 +350,11 @@ def _losses(values: Sequence[object]) -> "Numbers | None":
             return None
         losses.append(math.inf if value <= _LEAST else max(0.0, -value))
     return np.array(losses, np.float32)
+
+
+def _alike(one: Numbers, other: Numbers) -> bool:
+    """Tell whether losses of the same tokens are the same but for rounding."""
+    return np.allclose(one, other, rtol=0, atol=_MOST_BETWEEN_BATCHES)
 
 
 def _are_shares(values: Sequence[object], vocabulary: int) -> bool:

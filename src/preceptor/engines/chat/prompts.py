@@ -25,9 +25,10 @@ class PromptRequest(ChatRequest):
 
 @dataclass(frozen=True, slots=True)
 class Told(Completion):
-    """What was told of a prompt, as it came."""
+    """What was told of a prompt, as it came, and what the server says of its own settings."""
 
     of_prompt: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
 
 
 class PromptClient(OpenAIChat):
@@ -66,10 +67,12 @@ class PromptClient(OpenAIChat):
         """Return what an answer with this status and body comes to."""
         if status != 200:
             return failure_of(status, body, self.secrets.cut)
-        found = as_object(parsed(body)).get(self._told)
+        whole = as_object(parsed(body))
+        found = whole.get(self._told)
         if not isinstance(found, list) or not found:
             return self._misdirected(Failure("foreign answer", f"it holds no {self._told}"))
-        return Told("", of_prompt=as_object(found[0]))
+        fingerprint = str(whole.get("system_fingerprint") or "")
+        return Told("", of_prompt=as_object(found[0]), fingerprint=fingerprint)
 
     def _misdirected(self, failure: Failure) -> Failure:
         return super()._misdirected(failure) if self._of_openai else failure
