@@ -24,10 +24,11 @@ Results go to standard output; progress, warnings and errors to standard error. 
 * 141 where the reader of its output left.
 
 Every option can be given by an environment variable: `PRECEPTOR_`, the command and the option in capitals,
-such as `PRECEPTOR_RANK_REWARD_COLUMN` for `preceptor rank --reward-column`. The command line counts first.
+such as `PRECEPTOR_RANK_REWARD_COLUMN` for `preceptor rank --reward-column`. Several values of one that is
+repeatable have spaces between them, and 1 sets one that takes none. The command line counts first.
 
-A shell completes commands, options and the names of metrics with this line in its start-up file; `zsh_source`
-for zsh, and `_PRECEPTOR_COMPLETE=fish_source preceptor | source` for fish:
+A shell completes commands, options, files and the names of metrics with this line in its start-up file;
+`zsh_source` for zsh, and `_PRECEPTOR_COMPLETE=fish_source preceptor | source` for fish:
 
 ```
 eval "$(_PRECEPTOR_COMPLETE=bash_source preceptor)"

@@ -65,6 +65,8 @@ class Command(click.Command):
             for one in self.params:
                 if type(one.type) is click.types.StringParamType:
                     one.type = _Text()
+                if isinstance(one, click.Option) and ctx.auto_envvar_prefix and not one.envvar:
+                    one.envvar = _variable(ctx.auto_envvar_prefix, one)
         return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -91,6 +93,12 @@ class Command(click.Command):
         for name in sorted(sections, key=lambda name: name == "Options"):
             with formatter.section(name):
                 formatter.write_dl(sections[name])
+
+
+def _variable(prefix: str, option: click.Option) -> str:
+    """Return the environment variable of an option: by what is typed, whatever it is called inside."""
+    typed = max(option.opts, key=len)
+    return f"{prefix}_{typed.lstrip('-').replace('-', '_').upper()}"
 
 
 class Group(click.Group):
