@@ -132,7 +132,8 @@ def parsed(command: str) -> None:
             return
         assert inner is not None, f"{command}: no command {name!r}"
         found, context = inner, click.Context(inner, info_name=name, parent=context)
-    values, _, _ = found.make_parser(context).parse_args(args=list(words))
+    values, left, _ = found.make_parser(context).parse_args(args=list(words))
+    assert not left, f"{command}: too many words: {left}"
     for parameter in found.params:
         given = values.get(parameter.name or "")
         if isinstance(parameter.type, click.Choice) and isinstance(given, str):

@@ -83,7 +83,12 @@ def test_what_differs_from_the_page_is_seen():
 
 @pytest.mark.parametrize(
     "command",
-    ["preceptor rnak x", "preceptor rank x --studnt y", "preceptor export s --layout nothing"],
+    [
+        "preceptor rnak x",
+        "preceptor rank x --studnt y",
+        "preceptor export s --layout nothing",
+        "preceptor plan study.toml  what it takes",
+    ],
 )
 def test_a_command_that_does_not_exist_is_seen(command: str):
     assert list(unrun_commands(f"```\n{command}\n```")) == [command]
