@@ -67,7 +67,7 @@ _TOP = {
     "metrics": "The metrics that were formed: what each needs, and its direction.",
     "instructions": "How many instructions were asked for; each teacher's `n` could be compared.",
     "teachers": "From best to worst.",
-    "settings": "Everything that made the numbers: model files, template, reading, reward, seed, versions.",
+    "settings": "Everything that made the numbers: model files, template, reading, reward, seed.",
     "verdict": "What may be said of the first teacher; see `claim`.",
     "warnings": "What could mislead; see [the codes](warnings.md).",
     "stability": "Under which other settings the order stays; null where there are none.",
