@@ -13,6 +13,7 @@ from preceptor.data.table import LOST, Keys, Places, ResponseTable, drawn, place
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.store.lookup import Wanted
+from preceptor.store.mapped import moved
 from preceptor.types import KEY_BYTES
 
 MOST_ROWS = 2**24
@@ -223,7 +224,7 @@ def select(table: ResponseTable, limit: int | None, *, seed: int, min_coverage: 
     )
     allowed = np.zeros(total, np.bool_)
     allowed[taken] = answered[:, taken].all(axis=0)
-    rows = np.flatnonzero(allowed[table.instruction])
+    rows = moved(np.flatnonzero(allowed[table.instruction]))
     return Selection(table, rows, np.sort(taken), total if limit is None else min(limit, total))
 
 

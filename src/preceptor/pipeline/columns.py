@@ -74,6 +74,7 @@ class ColumnMeasures:
             unscored=shares.get("unscored"),
             categories=self.selection.categories,
             mixtures=self.mixtures,
+            empty=mapped_numbers if arrays.in_files else None,
         )
 
     def _arrays(
@@ -186,6 +187,11 @@ class _Arrays:
             if name not in self._arrays:
                 self._arrays[name] = mapped_numbers((self._teachers, array.shape[1]))
             self._arrays[name][rows] = array
+
+    @property
+    def in_files(self) -> bool:
+        """Whether they were put together in files."""
+        return self._filled > 0
 
     def of(self, use: str) -> dict[str, Array]:
         """Return the arrays of a use, by name."""

@@ -6,7 +6,7 @@ take.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 
@@ -50,7 +50,8 @@ class Measurements:
     length but kept. For each teacher and instruction `failed` has the share of requests without an answer,
     and `unscored` that of answers without a number, where the columns do not show it; None is none.
     `categories` is the kind of each instruction given, None for none; empty where the data have no kinds.
-    `mixtures` are the teachers that are made of several others.
+    `mixtures` are the teachers that are made of several others. `empty` returns an array to be filled, in a
+    file, where the values are in files too; None is memory.
 
     Raises:
         StudyError: if labels repeat, shapes disagree, or a number is infinite.
@@ -66,6 +67,7 @@ class Measurements:
     unscored: Array | None = None
     categories: tuple[str | None, ...] = ()
     mixtures: frozenset[str] = frozenset()
+    empty: Callable[[tuple[int, ...]], Array] | None = None
 
     def __post_init__(self) -> None:
         if not self.teachers or len(set(self.teachers)) < len(self.teachers):
@@ -101,18 +103,31 @@ class Measurements:
 class _Cut(Mapping[str, Array]):
     """Arrays (teachers, instructions) on some of the instructions, cut out anew at each look.
 
-    Each is as large as what was measured: all of them would be twice the memory. `changed` are others in
-    place of some, cut already.
+    Each is as large as what was measured: all of them would be twice the memory. Where `empty` gives room in
+    files, each is cut out once. `changed` are others in place of some, cut already.
     """
 
     def __init__(
-        self, arrays: Mapping[str, Array], keep: Flags, changed: Mapping[str, Array] | None = None
+        self,
+        arrays: Mapping[str, Array],
+        keep: Flags,
+        empty: Callable[[tuple[int, ...]], Array] | None,
+        changed: Mapping[str, Array] | None = None,
     ) -> None:
-        self._arrays, self._keep, self._changed = arrays, keep, changed or {}
+        self._arrays, self._keep, self._empty = arrays, keep, empty
+        self._changed = changed or {}
+        self._cut: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
-        changed = self._changed.get(name)
-        return _kept(self._arrays[name], self._keep) if changed is None else changed
+        known = self._changed.get(name, self._cut.get(name))
+        if known is not None:
+            return known
+        array, keep = self._arrays[name], self._keep
+        if self._empty is None or keep.all():
+            return _kept(array, keep)
+        found = self._empty((len(array), int(keep.sum())))
+        self._cut[name] = np.compress(keep, array, axis=1, out=found)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -132,7 +147,9 @@ class _Cut(Mapping[str, Array]):
 
     def changed(self, name: str, array: Array) -> "_Cut":
         """Return the arrays with another one under a name."""
-        return _Cut(self._arrays, self._keep, {**self._changed, name: array})
+        other = _Cut(self._arrays, self._keep, self._empty, {**self._changed, name: array})
+        other._cut = self._cut
+        return other
 
 
 def _at(arrays: Mapping[str, Array], places: NDArray[np.intp]) -> dict[str, Array]:
@@ -230,9 +247,11 @@ def common_instructions(
     whole = [name for name in missing if not missing[name][:, keep].any()]
     return Common(
         n=n,
-        values=_Cut({name: measurements.values[name] for name in whole}, keep),
+        values=_Cut({name: measurements.values[name] for name in whole}, keep, measurements.empty),
         denominators=_Cut(
-            {name: one for name, one in measurements.denominators.items() if name in whole}, keep
+            {name: one for name, one in measurements.denominators.items() if name in whole},
+            keep,
+            measurements.empty,
         ),
         dropped=dropped,
         notes=tuple(_notes(measurements, gaps, dropped, whole=whole)),

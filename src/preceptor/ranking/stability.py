@@ -163,24 +163,30 @@ def at_equal_length(rewards: Array, length: Array) -> Array | None:
         rewards: (teachers, instructions).
         length: tokens, likewise.
     """
-    size = np.log1p(length)
-    x, y = _within(size), _within(rewards)
+    x = np.log1p(length)
+    longer = x.mean(axis=1) - x.mean()
+    x, y = _within(x, out=x), _within(rewards)
     spread = float((x * x).sum())
-    if spread <= 1e-12 * size.size:
+    if spread <= 1e-12 * x.size:
         return None
     slope = float((x * y).sum()) / spread
-    error = float(np.sqrt((((y - slope * x) * x).sum(axis=0) ** 2).sum())) / spread
+    rest = slope * x
+    np.subtract(y, rest, out=rest)
+    rest *= x
+    error = float(np.sqrt((rest.sum(axis=0) ** 2).sum())) / spread
     if abs(slope) <= 2 * error:
         return None
-    level: Array = rewards.mean(axis=1) - slope * (size.mean(axis=1) - size.mean())
+    level: Array = rewards.mean(axis=1) - slope * longer
     return level
 
 
-def _within(values: Array) -> Array:
-    """Return the values less the means of their row and column."""
-    within: Array = (
-        values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    )
+def _within(values: Array, *, out: Array | None = None) -> Array:
+    """Return the values less the means of their row and column, `out` in place of another array."""
+    # Step by step in one array: each may take a gigabyte.
+    rows, mean = values.mean(axis=1, keepdims=True), values.mean()
+    within: Array = np.subtract(values, values.mean(axis=0), out=out)
+    within -= rows
+    within += mean
     return within
 
 

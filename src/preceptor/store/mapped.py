@@ -23,6 +23,15 @@ def large_numbers(size: int, dtype: DTypeLike = np.float64) -> NDArray[Any]:
     return mapped_numbers((size,), dtype)
 
 
+def moved(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array (size,) as it is, or in a file where it is large."""
+    if len(array) <= MOST_IN_MEMORY:
+        return array
+    found = large_numbers(len(array), array.dtype)
+    found[:] = array
+    return found
+
+
 def mapped_numbers(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
     """Return an array to be filled, in a file of the cache folder that goes with it.
 
