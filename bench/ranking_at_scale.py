@@ -1,13 +1,14 @@
 """Time and memory of a ranking whose scores are stored and whose response table is kept: 20 x 1,000,000.
 
-Keys, rewards and scores are drawn; one response in 100,000 has no likelihood. No texts are written, so what
-is measured begins where `preceptor rank` has recognised files that it read before (what reading takes is
-`ranking_from_store.py`'s to measure). A shard holds the responses of all teachers to 50,000 instructions, as
-scoring leaves them. In a process of its own the kept table is found, its checksum verified, its columns
-mapped, all scores looked up, and the ranking formed. Seconds and memory are printed as one line of JSON:
-`anonymous_megabytes` must be there, the rest of `resident_megabytes` is of files, which the system may drop.
+Keys, rewards and scores are drawn; of 100,000 responses one has no likelihood, and one is not there. No texts
+are written, so what is measured begins where `preceptor rank` has recognised files that it read before (what
+reading takes is `ranking_from_store.py`'s to measure). A shard holds the responses of all teachers to 50,000
+instructions, as scoring leaves them. In a process of its own the kept table is found, its checksum verified,
+its columns mapped, all scores looked up, and the ranking formed. Seconds and memory are printed as one line of
+JSON: `anonymous_megabytes` must be there, the rest of `resident_megabytes` is of files, which the system may
+drop.
 
-`--instructions 5000000 --folder DISK` is the whole case and takes about 20 GB of disk. With `--most-rows`
+`--instructions 5000000 --folder DISK` is the whole case and takes about 30 GB of disk. With `--most-rows`
 fewer rows are put together at once than is usual, which takes less memory and more time.
 """
 
@@ -26,7 +27,7 @@ import pyarrow as pa
 from preceptor.config.build import study_of
 from preceptor.config.student import Student
 from preceptor.data import selection, table_cache
-from preceptor.data.table import Gathered, ResponseTable, Signs
+from preceptor.data.table import NO_OUTPUT, Gathered, ResponseTable, Signs
 from preceptor.pipeline.pipeline import Pipeline
 from preceptor.scorers.first_words import FirstWords
 from preceptor.scorers.length import LengthScorer
@@ -40,7 +41,7 @@ from ranking_from_store import save_student
 SEED = 7
 SHARD_INSTRUCTIONS = 50_000
 SAMPLED = 200
-NOTED = 1e-5
+NOTED = LACKING = 1e-5
 KEY = "0" * 32
 
 
@@ -114,7 +115,16 @@ def prepare(folder: Path, teachers: int, instructions: int) -> None:
     write_files(folder, teachers)
     table = random_table(teachers, instructions)
     store_scores(folder, table)
-    table_cache.save(KEY, Gathered(table, {}, ()))
+    table_cache.save(KEY, Gathered(without_some(table), {}, ()))
+
+
+def without_some(table: ResponseTable) -> ResponseTable:
+    """Return the table without some responses, as where a teacher left requests without an answer."""
+    rng = np.random.default_rng(SEED)
+    rows = np.flatnonzero(rng.random(len(table.keys)) < LACKING)
+    counts = np.bincount(table.teacher[rows], minlength=len(table.teachers)).tolist()
+    dropped = {n: {NO_OUTPUT: count} for n, count in zip(table.teachers, counts, strict=True)}
+    return table.without(rows, NO_OUTPUT, dropped)
 
 
 def rank(folder: Path, most_rows: int | None) -> None:

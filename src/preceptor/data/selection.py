@@ -13,7 +13,7 @@ from preceptor.data.table import LOST, Keys, Places, ResponseTable, drawn, place
 from preceptor.errors import StudyError
 from preceptor.ranking.bootstrap import Array
 from preceptor.store.lookup import Wanted
-from preceptor.store.mapped import moved
+from preceptor.store.mapped import large_numbers, moved
 from preceptor.types import KEY_BYTES
 
 MOST_ROWS = 2**24
@@ -46,8 +46,11 @@ class Selection:
     @cached_property
     def keys(self) -> Keys:
         """The responses' keys, one for each row."""
-        every = np.arange(len(self.table.keys))
-        return self.table.keys if np.array_equal(self.rows, every) else self.table.keys[self.rows]
+        keys = self.table.keys
+        if len(self.rows) == len(keys) and np.array_equal(self.rows, np.arange(len(keys))):
+            return keys
+        # Any other mode than to clip would take a copy in memory before.
+        return keys.take(self.rows, out=large_numbers(len(self.rows), keys.dtype), mode="clip")
 
     @cached_property
     def wanted(self) -> Wanted:

@@ -229,7 +229,7 @@ class ScorePartition(Shards):
     ) -> dict[str, NDArray[Any]]:
         """Return one array per name, aligned with `keys`, and the notes under `note`.
 
-        Keys may repeat. Scalars are float64 with NaN for no data (unknown key or name, null); list
+        Keys may repeat; `Wanted` are those that are looked up in several partitions. Scalars are float64 with NaN for no data (unknown key or name, null); list
         columns are object arrays of float32 arrays or None; notes are strings or None. The arrays
         may be read-only. Time grows with the partition, whose other columns are not read; memory with the
         keys, for lists with the partition.
