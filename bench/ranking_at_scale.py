@@ -4,9 +4,9 @@ Keys, rewards and scores are drawn; of 100,000 responses one has no likelihood, 
 are written, so what is measured begins where `preceptor rank` has recognised files that it read before (what
 reading takes is `ranking_from_store.py`'s to measure). A shard holds the responses of all teachers to 50,000
 instructions, as scoring leaves them. In a process of its own the kept table is found, its checksum verified,
-its columns mapped, all scores looked up, and the ranking formed. Seconds and memory are printed as one line of
-JSON: `anonymous_megabytes` must be there, the rest of `resident_megabytes` is of files, which the system may
-drop.
+its columns mapped, all scores looked up, and the ranking formed. Seconds and memory are printed as one line
+of JSON: `anonymous_megabytes` must be there, the rest of `resident_megabytes` is of files, which the system
+may drop.
 
 `--instructions 5000000 --folder DISK` is the whole case and takes about 30 GB of disk. With `--most-rows`
 fewer rows are put together at once than is usual, which takes less memory and more time.

@@ -229,10 +229,10 @@ class ScorePartition(Shards):
     ) -> dict[str, NDArray[Any]]:
         """Return one array per name, aligned with `keys`, and the notes under `note`.
 
-        Keys may repeat; `Wanted` are those that are looked up in several partitions. Scalars are float64 with NaN for no data (unknown key or name, null); list
-        columns are object arrays of float32 arrays or None; notes are strings or None. The arrays
-        may be read-only. Time grows with the partition, whose other columns are not read; memory with the
-        keys, for lists with the partition.
+        Keys may repeat; `Wanted` are those that are looked up in several partitions. Scalars are float64 with
+        NaN for no data (unknown key or name, null); list columns are object arrays of float32 arrays or None;
+        notes are strings or None. The arrays may be read-only. Time grows with the partition, whose other
+        columns are not read; memory with the keys, for lists with the partition.
 
         Raises:
             StoreError: a key is not 16 bytes, or shards disagree on whether a column is a list.
