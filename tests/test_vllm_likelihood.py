@@ -16,6 +16,7 @@ import pytest
 
 from preceptor.config.runtime import Runtime
 from preceptor.config.student import Student
+from preceptor.engines import vllm_likelihood
 from preceptor.engines.likelihoods import LIKELIHOOD_ENGINES
 from preceptor.engines.loading import load_model
 from preceptor.engines.models import locate
@@ -87,6 +88,17 @@ def test_vllm_gives_the_numbers_of_the_model_and_notes_what_leaves_no_room(
     assert StandIn.made["tensor_parallel_size"] == 2
     assert not StandIn.made["enable_prefix_caching"]
     assert StandIn.made["max_num_batched_tokens"] == chunk_tokens(located)
+
+
+def test_what_is_handed_over_together_is_bounded_in_tokens_too(
+    model_folder: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(vllm_likelihood, "_TOKENS_AT_ONCE", 20)
+    student = Student(model=str(model_folder), engine="vllm", dtype="float32")
+    loaded = VllmLikelihood.load(locate(student.model), student, Runtime(device="cpu"))
+    batches = [[one.index for one in batch] for batch in loaded.measure(PAIRS)]
+    assert [len(pair.prompt) + len(pair.response) for pair in PAIRS] == [3, 5, 8, 10, 13, 15]
+    assert batches == [[0, 1, 2], [3], [4], [5]]
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])

@@ -25,6 +25,8 @@ _BYTES_PER_ENTRY = 12  # logits, their logarithms of probabilities and a compari
 _LEAST_CHUNK, _MOST_CHUNK = 256, 8192
 _AT_ONCE = 256
 """Pairs that are handed over, and stored, together."""
+_TOKENS_AT_ONCE = 2**19
+"""Tokens that are: vLLM gives an object of about 400 bytes for each."""
 
 
 class VllmLikelihood:
@@ -84,8 +86,7 @@ class VllmLikelihood:
         if unfit:
             note = NoteKind.NO_ROOM.note("for the token that vLLM always answers")
             yield [Measured(index, _nothing(pairs[index]), note=note) for index in unfit]
-        for start in range(0, len(fits), _AT_ONCE):
-            part = fits[start : start + _AT_ONCE]
+        for part in _parts(pairs, fits):
             prompts = [{"prompt_token_ids": [*pairs[i].prompt, *pairs[i].response]} for i in part]
             outputs = self._model.generate(prompts, wanted, use_tqdm=False)
             yield [
@@ -99,6 +100,21 @@ class VllmLikelihood:
         model.llm_engine.engine_core.shutdown()
         del model
         gc.collect()
+
+
+def _parts(pairs: Sequence[TokenizedPair], places: Sequence[int]) -> Iterator[list[int]]:
+    """Cut the places of pairs into parts that are handed over together."""
+    part: list[int] = []
+    tokens = 0
+    for place in places:
+        length = len(pairs[place].prompt) + len(pairs[place].response)
+        if part and (len(part) == _AT_ONCE or tokens + length > _TOKENS_AT_ONCE):
+            yield part
+            part, tokens = [], 0
+        part.append(place)
+        tokens += length
+    if part:
+        yield part
 
 
 def chunk_tokens(located: LocatedModel) -> int:
