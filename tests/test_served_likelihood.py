@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import preceptor
-from chat_server import Told, refuse, serving
+from chat_server import Told, refuse, reset, serving
 from logprob_server import Spoil, log_probabilities
 from preceptor.config.runtime import Endpoint, Runtime
 from preceptor.config.student import Student
@@ -143,8 +143,20 @@ def test_a_server_that_refuses_says_why_and_one_that_nobody_named_is_asked_for(m
         engine.load(located, student, Served(model_folder, told).runtime)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1.5], ids=["as it was", "with another model"])
-def test_a_server_that_is_started_again_in_between_is_tried_again(model_folder: Path, scale: float):
+@pytest.mark.parametrize(
+    ("scale", "by", "fingerprint", "said"),
+    [
+        (1.0, 0.0, "vllm-b", None),
+        (1.5, 0.0, "vllm-b", "tells other numbers of the same text than before"),
+        (1.5, 0.0, "vllm-a", "tells other numbers of the same text than before"),
+        (1.0, 8.0, "vllm-a", "not the logarithms of probabilities"),
+        (1.0, -40.0, "vllm-a", "not the logarithms of probabilities"),
+    ],
+    ids=["as it was", "another model", "another model of its name", "logits", "negative logits"],
+)
+def test_a_server_that_is_started_again_in_between_is_tried_again(
+    model_folder: Path, scale: float, by: float, fingerprint: str, said: str | None
+):
     located = locate(str(model_folder))
     model, tokenizer = load_model(located, dtype="float32", device="cpu"), load_tokenizer(located)
     with served(model_folder) as one:
@@ -152,16 +164,17 @@ def test_a_server_that_is_started_again_in_between_is_tried_again(model_folder: 
         engine = LIKELIHOOD_ENGINES["served"].load(located, student, one.runtime)
         list(engine.measure(PAIRS[:2]))
         model.lm_head.weight.data *= scale
-        one.told.otherwise = log_probabilities(model, tokenizer, fingerprint="vllm-b")
-        asked = len(one.told.requests)
-        if scale == 1.0:
-            assert len([found for batch in engine.measure(PAIRS) for found in batch]) == len(PAIRS)
-            assert len(one.told.requests) - asked == len(PAIRS) + 3
+        one.told.otherwise = log_probabilities(
+            model, tokenizer, shifted(by), fingerprint=fingerprint
+        )
+        one.told.steps = [reset] * 8  # the connections that it had
+        found: list[Measured] = []
+        if said is None:
+            for batch in engine.measure(PAIRS):
+                found += batch
+            assert len(found) == len(PAIRS) and not any(each.note for each in found)
         else:
-            found: list[Measured] = []
-            with pytest.raises(
-                ModelError, match="tells other numbers of the same text than before"
-            ):
+            with pytest.raises(ModelError, match=said):
                 for batch in engine.measure(PAIRS):
                     found += batch
             assert not found

@@ -112,6 +112,7 @@ class ServedLikelihood:
         self._client, self._trying = client, trying
         self._probe, self._vocabulary, self._longest = probe, vocabulary, longest
         self._shown: Numbers | None = None
+        self._interruptions = 0
         self._heard: set[str] = set()
         self._tried: set[str] = set()
         self._context = client.context()
@@ -185,12 +186,16 @@ class ServedLikelihood:
                 return None
             note = found
         elif isinstance(outcome, Told):
-            if outcome.fingerprint not in self._tried:
+            ids = (*pair.prompt, *pair.response)
+            columns = self.numbers(outcome.of_prompt, ids, len(pair.prompt))
+            # A note is final: before one is made the server shows that it is the row that it is of.
+            if (
+                columns is None
+                or outcome.fingerprint not in self._tried
+                or self._client.interruptions > self._interruptions
+            ):
                 self._try()
             self._watch.answered()
-            columns = self.numbers(
-                outcome.of_prompt, (*pair.prompt, *pair.response), len(pair.prompt)
-            )
             if columns is not None:
                 return Measured(index, columns)
             _LOGGER.warning("%s answered without the numbers of a prompt", self._client.model)
@@ -200,10 +205,12 @@ class ServedLikelihood:
         return dict.fromkeys(self.measures, np.full(len(pair.response), np.nan, np.float32))
 
     def _try(self) -> None:
-        """Have the server show that it can be asked, at first and where its fingerprint is another.
+        """Have the server show that it can be asked: at first, and once it may have been started again.
 
-        It is so once it was started again with another model or other settings.
+        It may where it could not be reached for a while, or its fingerprint is another: with another model
+        or other settings.
         """
+        self._interruptions = self._client.interruptions
         self._heard.clear()
         self._require_same_tokens(self._probe)
         shown = self._require_numbers_of_prompt(self._probe)

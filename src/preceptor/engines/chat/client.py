@@ -73,7 +73,7 @@ _PLAIN = Request()
 _Queue: TypeAlias = "queue.SimpleQueue[Finished | BaseException | None]"
 
 
-class _Attempt(NamedTuple):
+class Attempt(NamedTuple):
     """What one attempt came to, the seconds the server asked to wait, the parameter it does not take."""
 
     outcome: Completion | Failure
@@ -318,7 +318,7 @@ class OpenAIChat:
 
     async def _attempt(
         self, client: "httpx.AsyncClient", payload: dict[str, object], left: float
-    ) -> _Attempt:
+    ) -> Attempt:
         """Return what one attempt came to; it ends in time even where a server drips bytes."""
         import httpx
 
@@ -327,12 +327,12 @@ class OpenAIChat:
             async with asyncio.timeout(seconds):
                 return await self._exchange(client, payload)
         except (TimeoutError, httpx.TimeoutException):
-            return _Attempt(Failure("timed out", f"no answer within {seconds:.3g} s"))
+            return Attempt(Failure("timed out", f"no answer within {seconds:.3g} s"))
         except httpx.RequestError as error:
             detail = self.secrets.cut(f"{type(error).__name__}: {error}")
-            return _Attempt(Failure("unreachable", printable(detail)))
+            return Attempt(Failure("unreachable", printable(detail)))
 
-    async def _exchange(self, client: "httpx.AsyncClient", payload: dict[str, object]) -> _Attempt:
+    async def _exchange(self, client: "httpx.AsyncClient", payload: dict[str, object]) -> Attempt:
         url = self.secrets.address(self.function)
         # Not by the client's own json: half a surrogate pair in a text would end the run.
         content = json.dumps(payload).encode("ascii")
@@ -341,17 +341,17 @@ class OpenAIChat:
             try:
                 body = await self._body_of(reply)
             except zlib.error as error:
-                return _Attempt(Failure("unreadable answer", f"it cannot be unpacked: {error}"))
+                return Attempt(Failure("unreadable answer", f"it cannot be unpacked: {error}"))
         if reply.status_code != 200:
             return self._refusal(reply, body.text, payload)
         if not body.readable:
             detail = f"encoded as {body.encoding}, which was not asked for"
-            return _Attempt(Failure("foreign answer", printable(detail)))
+            return Attempt(Failure("foreign answer", printable(detail)))
         if not body.fits:
-            return _Attempt(Failure("oversized answer", f"more than {reading.BODY_LIMIT} bytes"))
+            return Attempt(Failure("oversized answer", f"more than {reading.BODY_LIMIT} bytes"))
         count = payload.get("n", 1)
         assert isinstance(count, int)
-        return _Attempt(self.outcome_of(200, body.text, count=count))
+        return Attempt(self.outcome_of(200, body.text, count=count))
 
     async def _body_of(self, reply: "httpx.Response") -> Body:
         """Return the answer's bytes, of one that says it is too long none."""
@@ -369,23 +369,23 @@ class OpenAIChat:
         """Return the failure with what may be wrong with the address."""
         return Failure(failure.kind, printable(address_hint(self.endpoint.url) + failure.detail))
 
-    def _refusal(self, reply: "httpx.Response", body: str, payload: dict[str, object]) -> _Attempt:
+    def _refusal(self, reply: "httpx.Response", body: str, payload: dict[str, object]) -> Attempt:
         """Return what a status other than 200 came to; a pause asked for is one for the whole client."""
         failure = failure_of(reply.status_code, body, self.secrets.cut)
         if reply.status_code in _LOST_ADDRESSES:
-            return _Attempt(self._misdirected(failure))
+            return Attempt(self._misdirected(failure))
         if reply.status_code in (400, 422) and failure.kind == "refused request":
             refused = refused_parameter(body, payload)
             if refused is not None and refused != _LIMIT:
                 failure = denial_of(refused, failure.detail)
-            return _Attempt(failure, refused=refused)
+            return Attempt(failure, refused=refused)
         pause = pause_asked_for(reply.headers.get("retry-after"))
         if pause is None:
-            return _Attempt(failure)
+            return Attempt(failure)
         pause = min(pause, RETRY_AFTER_LIMIT_S)
         if reply.status_code in _PAUSING_STATUSES:
             self._gate.close(pause, failure)
-        return _Attempt(failure, pause)
+        return Attempt(failure, pause)
 
     @property
     def function(self) -> str:

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preceptor.config.runtime import Endpoint
 from preceptor.engines.base import ChatRequest, Completion, Failure
-from preceptor.engines.chat.client import OpenAIChat, unrecorded
+from preceptor.engines.chat.client import Attempt, OpenAIChat, unrecorded
 from preceptor.engines.chat.reading import Body
 from preceptor.engines.chat.wire import as_object, failure_of, parsed
+
+if TYPE_CHECKING:
+    import httpx
 
 Prompt = str | tuple[int, ...]
 
@@ -56,6 +59,8 @@ class PromptClient(OpenAIChat):
         self._asks = asks
         self._given, self._told = names
         self._of_openai = of_openai
+        self.interruptions = 0
+        """How often it could not be reached."""
 
     def payload(self, request: ChatRequest, alternatives: int | None = None) -> dict[str, object]:
         """Return the body of a request."""
@@ -73,6 +78,14 @@ class PromptClient(OpenAIChat):
             return self._misdirected(Failure("foreign answer", f"it holds no {self._told}"))
         fingerprint = str(whole.get("system_fingerprint") or "")
         return Told("", of_prompt=as_object(found[0]), fingerprint=fingerprint)
+
+    async def _attempt(
+        self, client: "httpx.AsyncClient", payload: dict[str, object], left: float
+    ) -> Attempt:
+        attempt = await super()._attempt(client, payload, left)
+        if isinstance(attempt.outcome, Failure) and attempt.outcome.kind == "unreachable":
+            self.interruptions += 1
+        return attempt
 
     def _misdirected(self, failure: Failure) -> Failure:
         return super()._misdirected(failure) if self._of_openai else failure
