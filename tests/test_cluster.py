@@ -1,8 +1,10 @@
 """Who computes changes no number: this process, actors of a cluster, some of which die, or shards."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from preceptor.data.gather import gather
 from preceptor.data.responses import ResponseSource
 from preceptor.data.selection import select
 from preceptor.errors import MissingPackage, ModelError, StoreError, StudyError
+from preceptor.pipeline.cluster.connection import Connection
 from preceptor.pipeline.cluster.executor import Cluster
 from preceptor.pipeline.cluster.portions import Portion, portions_of
 from preceptor.pipeline.score import Step, carry_out
@@ -204,6 +207,39 @@ def test_without_ray_its_executor_says_what_to_install(
     step, _ = step_over(tmp_path, ["a text", "b text"])
     with pytest.raises(MissingPackage, match=r"preceptor\[ray\]"):
         carry_out(step, Silent(), Cluster(Runtime.model_validate(LOCAL)))
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("no-address", ValueError("Invalid address format: no-address")),
+        ("ray://host:10001", ImportError("Ray Client requires ray[client]")),
+        ("host:6379", RuntimeError("Version mismatch")),
+        ("host:6379", ConnectionError("Failed to connect")),
+        ("auto", RuntimeError("Version mismatch")),
+    ],
+)
+def test_an_address_that_ray_cannot_use_is_said_in_a_sentence(address: str, error: Exception):
+    def init(**_given: object) -> None:
+        raise error
+
+    connection = Connection(Runtime.model_validate({**LOCAL, "address": address}))
+    with pytest.raises(StudyError, match=rf"at {address} \({re.escape(str(error))}\)\. Start one"):
+        connection._connect(SimpleNamespace(init=init))
+
+
+def test_without_a_cluster_of_this_machine_auto_starts_one():
+    asked: list[object] = []
+
+    def init(address: str, **_given: object) -> None:
+        asked.append(address)
+        if address == "auto":
+            raise ConnectionError("Could not find any running Ray instance")
+
+    Connection(Runtime.model_validate({**LOCAL, "address": "auto"}))._connect(
+        SimpleNamespace(init=init)
+    )
+    assert asked == ["auto", "local"]
 
 
 def test_a_machine_without_the_store_is_told_so(tmp_path: Path):

@@ -36,7 +36,7 @@ class Connection:
 
         Raises:
             MissingPackage: it is not installed.
-            StudyError: no cluster answers at the address.
+            StudyError: no cluster answers at the address, or it cannot be used.
         """
         require("ray", purpose="executor = 'ray'")
         import ray
@@ -52,11 +52,13 @@ class Connection:
             try:
                 ray.init(address=address, **quiet)
                 return
-            except ConnectionError as error:
-                if address != "auto":
+            # An address that is none, another version there, a client that is not installed: Ray has no
+            # class of its own for these.
+            except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
+                if address != "auto" or not isinstance(error, ConnectionError):
                     raise StudyError(
-                        f"No Ray cluster answers at {address} ({error}). Start one with 'ray start --head', "
-                        "or leave address out to have one started on this machine."
+                        f"No Ray cluster can be used at {address} ({error}). Start one with 'ray start "
+                        "--head', or leave address out to have one started on this machine."
                     ) from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(
