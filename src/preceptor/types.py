@@ -130,7 +130,10 @@ class Instruction:
     @_ComputedOnce
     def content_id(self) -> bytes:
         """The 16-byte hash of the turns without white space around them."""
-        if all(turn.content == turn.content.strip() for turn in self.messages):
+        for turn in self.messages:
+            if turn.content != turn.content.strip():
+                break
+        else:
             return self.given_id
         stripped = [turn._replace(content=turn.content.strip()) for turn in self.messages]
         return _conversation_digest(stripped, self.tools)

@@ -79,6 +79,13 @@ class Reading:
     def _tools(self) -> tuple[str, ...]:
         return tuple(name for name in TOOL_COLUMNS if name not in self.columns)
 
+    @cached_property
+    def _asides(self) -> frozenset[str]:
+        """The columns that say something of a response beside its text."""
+        kinds = CATEGORY_COLUMNS if self.by_column is None else (self.by_column.partition(".")[0],)
+        names = {*ENDING_COLUMNS, "sample", "sample_index", *self.reasoning, *kinds}
+        return frozenset(names if self.by_column is None else {*names, self.by_column})
+
     @property
     def top_columns(self) -> frozenset[str]:
         """The top-level columns this reading looks at: all that must be fetched."""
@@ -113,6 +120,16 @@ class Reading:
     def _response(self, answer: Answer, number: NumberSample, *, report: Report) -> Response:
         extras = answer.extras
         teacher, instruction = answer.teacher or self._teacher(extras), self.instruction(answer)
+        if self._asides.isdisjoint(extras):  # nearly every row: spare it the questions below
+            return Response(
+                teacher=teacher,
+                instruction=instruction,
+                text=marked(answer.text, ""),
+                sample=number(teacher, instruction, None),
+                columns=self._numbers(extras, report) if self.number_columns else {},
+                reference=self.references.of(extras, report),
+                tool_calls=answer.tool_calls,
+            )
         reason = next(filter(None, map(extras.get, ENDING_COLUMNS)), None)
         return Response(
             teacher=teacher,
