@@ -50,11 +50,11 @@ class ColumnMeasures:
         """Return the measures of these scorers and of the data, from what is stored of each, in turn."""
         arrays = _Arrays(len(self.selection.table.teachers))
         for places, selection in self.selection.groups():
-            if (
-                selection is not self.selection
-            ):  # what is large lies in files, and can be there at once
-                stored = list(stored)
-            some = ({name: one[places] for name, one in columns.items()} for columns in stored)
+            if selection is self.selection:
+                arrays.add(self._arrays(selection, scorers, stored))
+                continue
+            stored = list(stored)  # what is large lies in files, so all of it can be there at once
+            some = [{name: one[places] for name, one in columns.items()} for columns in stored]
             arrays.add(self._arrays(selection, scorers, some))
         values, across = arrays.of("values"), arrays.of("across")
         if "persyn" in self.kinds and "loss" in across:

@@ -26,7 +26,7 @@ class Wanted:
         self._halves = _halves(keys)
         order = np.argsort(self._halves[:, 0])
         small = len(keys) <= np.iinfo(np.int32).max
-        # Many lie in files: they are kept while all else is looked up, and half of it is looked at in turn.
+        # Both are kept as long as anything is looked up; where they are large the system may drop them.
         self._order = large_numbers(len(keys), np.int32 if small else np.int64)
         self._order[:] = order
         self._first = large_numbers(len(keys), np.uint64)
