@@ -59,6 +59,9 @@ def contexts(context: click.Context) -> Iterator[click.Context]:
 def test_every_option_is_read_from_the_variable_that_is_called_as_it_is_typed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Whatever was asked before without a prefix, as the tests of other commands do.
+    for context in contexts(click.Context(cli, info_name="preceptor")):
+        context.command.get_params(context)
     program = click.Context(cli, info_name="preceptor", auto_envvar_prefix="PRECEPTOR")
     seen = set()
     for context in contexts(program):

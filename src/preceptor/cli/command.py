@@ -65,7 +65,9 @@ class Command(click.Command):
             for one in self.params:
                 if type(one.type) is click.types.StringParamType:
                     one.type = _Text()
-                if isinstance(one, click.Option) and ctx.auto_envvar_prefix and not one.envvar:
+        if ctx.auto_envvar_prefix:
+            for one in self.params:
+                if isinstance(one, click.Option) and not one.envvar:
                     one.envvar = _variable(ctx.auto_envvar_prefix, one)
         return super().get_params(ctx)
 
