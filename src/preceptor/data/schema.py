@@ -120,26 +120,18 @@ class Reading:
     def _response(self, answer: Answer, number: NumberSample, *, report: Report) -> Response:
         extras = answer.extras
         teacher, instruction = answer.teacher or self._teacher(extras), self.instruction(answer)
-        if self._asides.isdisjoint(extras):  # nearly every row: spare it the questions below
-            return Response(
-                teacher=teacher,
-                instruction=instruction,
-                text=marked(answer.text, ""),
-                sample=number(teacher, instruction, None),
-                columns=self._numbers(extras, report) if self.number_columns else {},
-                reference=self.references.of(extras, report),
-                tool_calls=answer.tool_calls,
-            )
-        reason = next(filter(None, map(extras.get, ENDING_COLUMNS)), None)
+        # Nearly every row has nothing beside its text: it is spared the questions about it.
+        beside = not self._asides.isdisjoint(extras)
+        reason = next(filter(None, map(extras.get, ENDING_COLUMNS)), None) if beside else None
         return Response(
             teacher=teacher,
             instruction=instruction,
-            text=marked(answer.text, reasoning_in(extras, self.reasoning)),
-            sample=number(teacher, instruction, _stated_sample(extras)),
+            text=marked(answer.text, reasoning_in(extras, self.reasoning) if beside else ""),
+            sample=number(teacher, instruction, _stated_sample(extras) if beside else None),
             finish_reason=ending_of(reason),
             columns=self._numbers(extras, report) if self.number_columns else {},
             reference=self.references.of(extras, report),
-            category=category_of(extras, self.by_column),
+            category=category_of(extras, self.by_column) if beside else None,
             tool_calls=answer.tool_calls,
         )
 
